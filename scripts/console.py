@@ -1,0 +1,118 @@
+"""What the commands share at the terminal: JSON, tables, progress, one-line warnings.
+
+Results go to stdout; progress and warnings go to stderr, so that `--json` output can be piped. rich is imported
+when something is drawn, not when the command line starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any, TextIO, TypeVar
+
+import click
+
+SCHEMA_VERSION = 1
+_PIPE_WIDTH = 240  # columns of a table that no terminal limits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(function: Command) -> Command:
+    """Give a command `--json`; the function receives it as the argument `as_json`."""
+
+    def note(context: click.Context, _: click.Parameter, value: bool) -> bool:
+        context.ensure_object(dict)["json"] = value  # main() then reports errors as JSON too
+        return value
+
+    return click.option("--json", "as_json", is_flag=True, callback=note, help="Print one JSON object to stdout.")(
+        function
+    )
+
+
+def debug_option() -> click.Option:
+    """The `--debug` option, added to every command by the group."""
+
+    def note(context: click.Context, _: click.Parameter, value: bool) -> None:
+        state = context.ensure_object(dict)
+        state["debug"] = state.get("debug", False) or value
+
+    return click.Option(
+        ["--debug"], is_flag=True, expose_value=False, callback=note, help="Show the traceback of an error."
+    )
+
+
+def print_json(command: str, payload: Mapping[str, object]) -> None:
+    """Print one JSON object, `payload` behind `schema_version` and `command`.
+
+    Raises:
+        ValueError: if the payload holds NaN or an infinity, which JSON does not know.
+    """
+    whole = {"schema_version": SCHEMA_VERSION, "command": command, **payload}
+    click.echo(json.dumps(whole, indent=2, allow_nan=False, default=_to_plain))
+
+
+def _to_plain(value: object) -> object:
+    if isinstance(value, PurePath):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table to stdout; columns whose cells are all numbers are aligned to the right."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(columns):
+        is_number = all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    _open_console(sys.stdout).print(table)
+
+
+def print_warning(message: str) -> None:
+    """Print one line to stderr that does not stop the work."""
+    click.secho(message, err=True, fg="yellow")
+
+
+@contextmanager
+def show_progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Draw a progress bar on stderr while the block runs, if a person can see it.
+
+    Args:
+        description: what is being done.
+        total: how many steps there are, or None where that is unknown.
+
+    Yields:
+        A function that advances the bar by a number of steps.
+    """
+    if not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    clocks = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *clocks, console=_open_console(sys.stderr), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda steps: bar.advance(task, steps)
+
+
+def _open_console(stream: TextIO) -> Any:
+    from rich.console import Console
+
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)

@@ -1,0 +1,119 @@
+"""The command line `atrous`: one group whose commands are imported when they are asked for.
+
+Exit codes: 0 done, 1 the work failed a check, 2 bad usage or input, 3 a missing dependency or device.
+A user's mistake is one line on stderr (and, with `--json`, an `error` object on stdout); a traceback appears only
+with `--debug`, or where atrous itself is at fault.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from . import console
+
+# name of the command (and of its module here) -> its line in `atrous --help`
+COMMANDS = {
+    "inspect": "Show a Caffe net: layers, shapes, cost, dialect, what cannot be converted.",
+    "convert": "Turn a prototxt and a caffemodel into a bundle.",
+    "verify": "Compare the stages of a bundle, layer by layer.",
+    "segment": "Label images with a bundle.",
+    "demo": "Convert the built-in miniature and segment its scenes.",
+    "doctor": "Check this installation: libraries, devices, numerics.",
+}
+INTERRUPTED = 130  # the shell's code for Ctrl-C
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports only the one that runs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command and return its `command`."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        if not any(parameter.name == "debug" for parameter in command.params):
+            command.params.append(console.debug_option())
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from ..runtime.dependencies import read_version
+
+        click.echo(f"atrous {read_version('atrous') or '(source tree)'}")
+        context.exit()
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Caffe networks to PyTorch, ONNX and labels, with numbers that prove each step."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+cli.params.append(console.debug_option())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: what follows the program's name; `sys.argv[1:]` when None.
+    """
+    state: dict[str, bool] = {}
+    try:
+        code = cli.main(arguments, prog_name="atrous", standalone_mode=False, obj=state)
+    except click.Abort:
+        click.echo("atrous: interrupted", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        return _report(error, _describe_usage(error), error.exit_code, state)
+    except _user_errors() as error:
+        return _report(error, f"atrous: {error}", getattr(error, "exit_code", 2), state)
+    return code if isinstance(code, int) else 0
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """The roots of both error trees; the converter's only if it took part, so that nothing is imported for it."""
+    from ..runtime.errors import InferenceError
+
+    assert __package__
+    module = sys.modules.get(__package__.rpartition(".")[0] + ".converter.errors")
+    return (InferenceError, module.ConverterError) if module is not None else (InferenceError,)
+
+
+def _describe_usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "atrous"
+    hint = f" Try '{path} --help'" if context is not None else ""
+    return f"{path}: {error.format_message().rstrip('.')}.{hint}"
+
+
+def _report(error: Exception, line: str, exit_code: int, state: dict[str, bool]) -> int:
+    if state.get("debug"):
+        traceback.print_exception(error)
+    click.secho(line, err=True, fg="red")
+    if state.get("json"):
+        kind = type(error).__name__
+        console.print_json("error", {"error": {"type": kind, "message": str(error), "exit_code": exit_code}})
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
