@@ -1,1 +1,23 @@
-"""TODO."""
+"""One file per family of Caffe layers; importing the package registers them all."""
+
+from .base import (
+    LayerContext,
+    ModuleSpec,
+    Operator,
+    Window,
+    count,
+    find_operator,
+    register_layer,
+    registered_types,
+)
+
+__all__ = [
+    "LayerContext",
+    "ModuleSpec",
+    "Operator",
+    "Window",
+    "count",
+    "find_operator",
+    "register_layer",
+    "registered_types",
+]

@@ -1,0 +1,63 @@
+"""Caffe's fillers: the values of a parameter blob where no weights are given.
+
+Constant and bilinear fillers are exact. The random ones follow Caffe's distributions with a generator seeded by the
+blob's name, so that a net without weights converts to the same numbers every time.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+
+from .errors import NetError
+from .net import FloatArray, Shape
+
+
+def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
+    """Values for a parameter blob.
+
+    Args:
+        name: the blob's name, which seeds the random fillers.
+        shape: its shape.
+        filler: a FillerParameter message, or None for zeros.
+
+    Raises:
+        NetError: the filler's type is unknown.
+    """
+    kind = "constant" if filler is None else (filler.type or "constant")
+    if kind == "constant":
+        return np.full(shape, 0.0 if filler is None else filler.value, np.float32)
+    if kind == "bilinear":
+        return _bilinear(shape)
+    random = np.random.default_rng(zlib.crc32(name.encode()))
+    fan_in = max(1, math.prod(shape[1:]))
+    fan_out = max(1, math.prod(shape) // shape[1]) if len(shape) > 1 else shape[0]
+    norms = {0: fan_in, 1: fan_out, 2: (fan_in + fan_out) / 2}
+    norm = norms.get(filler.variance_norm, fan_in)
+    if kind == "gaussian":
+        values = random.normal(filler.mean, filler.std, shape)
+    elif kind == "uniform":
+        values = random.uniform(filler.min, filler.max, shape)
+    elif kind == "xavier":
+        values = random.uniform(-math.sqrt(3 / norm), math.sqrt(3 / norm), shape)
+    elif kind == "msra":
+        values = random.normal(0, math.sqrt(2 / norm), shape)
+    elif kind == "positive_unitball":
+        values = random.uniform(0, 1, shape)
+        values /= values.reshape(shape[0], -1).sum(1).reshape((-1,) + (1,) * (len(shape) - 1))
+    else:
+        raise NetError(f'parameter "{name}": unknown filler type "{kind}"')
+    return values.astype(np.float32)
+
+
+def _bilinear(shape: Shape) -> FloatArray:
+    """Every (height, width) plane holds the weights of bilinear upsampling by ceil(width / 2)."""
+    width = shape[-1]
+    factor = math.ceil(width / 2)
+    centre = (2 * factor - 1 - factor % 2) / (2.0 * factor)
+    line = (1 - np.abs(np.arange(width) / factor - centre)).astype(np.float32)
+    rows = (1 - np.abs(np.arange(shape[-2]) / factor - centre)).astype(np.float32)
+    return np.broadcast_to(rows[:, None] * line[None, :], shape).astype(np.float32)

@@ -1,0 +1,102 @@
+"""Interp: DeepLab's corner-aligned bilinear resize (forks deeplab_v1, deeplab_v2, pspnet and their descendants).
+
+Output size from in' = in + pad_beg + pad_end (both pads <= 0: they crop):
+1. shrink_factor s alone:  (in' - 1) // s + 1
+2. zoom_factor z alone:    (in' - 1) z + 1
+3. height and width
+4. both factors:           t = (in' - 1) // s + 1, then (t - 1) z + 1
+"Given" means present in the text. DeepLab v1 takes exactly one of forms 1 to 3; v2 takes the first that applies in
+the order 1, 2, 3, 4, so that a zoom_factor beside height and width wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..net import Shape
+from .base import ModuleSpec, Operator, Window, count, register_layer
+
+if TYPE_CHECKING:
+    from ..onnx_graph import Dim, OnnxGraph, Value
+
+
+@register_layer("Interp")
+class Interp(Operator):
+    """Bilinear resize of (N, C, H, W) with aligned corners."""
+
+    allows_in_place = False
+
+    def set_up(self) -> None:
+        param = self.context.message.interp_param
+        if len(self.bottoms[0].shape) != 4:
+            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {self.bottoms[0].shape}")
+        self.pad_begin, self.pad_end = param.pad_beg, param.pad_end
+        if self.pad_begin > 0 or self.pad_end > 0:
+            self.refuse(f"pad_beg {self.pad_begin} and pad_end {self.pad_end} must be 0 or negative: they crop")
+        shrink = param.shrink_factor if param.HasField("shrink_factor") else None
+        zoom = param.zoom_factor if param.HasField("zoom_factor") else None
+        size = (param.height, param.width) if param.HasField("height") and param.HasField("width") else None
+        given = [form for form in (shrink, zoom, size) if form is not None]
+        if not given:
+            self.refuse("give zoom_factor, shrink_factor, or height and width")
+        if self.context.dialect == "deeplab_v1" and len(given) > 1:
+            self.refuse("gives more than one of zoom_factor, shrink_factor, and height with width")
+        self.shrink, self.zoom, self.size = 1, 1, None
+        if shrink is not None and zoom is None:
+            self.shrink = shrink
+        elif zoom is not None and shrink is None:
+            self.zoom = zoom
+        elif size is not None:
+            self.size = size
+        else:
+            self.shrink, self.zoom = shrink, zoom
+        if self.shrink < 1 or self.zoom < 1 or (self.size is not None and min(self.size) < 1):
+            self.refuse("factors and sizes must be at least 1")
+        if min(self._cropped()) < 1:
+            self.refuse(f"crops a {self.bottoms[0].shape[2:]} plane to nothing")
+
+    def _cropped(self) -> tuple[int, int]:
+        height, width = self.bottoms[0].shape[2:]
+        return height + self.pad_begin + self.pad_end, width + self.pad_begin + self.pad_end
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        sizes = self.size or tuple(((size - 1) // self.shrink) * self.zoom + 1 for size in self._cropped())
+        return ((*self.bottoms[0].shape[:2], *sizes),)
+
+    def multiply_adds(self) -> int:
+        return 4 * count(self.top_shapes()[0])
+
+    def window(self) -> Window:
+        factor = self.zoom if self.zoom > 1 else self.shrink
+        return Window((2, 2), (factor, factor), (0, 0), upsampling=self.zoom > 1)
+
+    def module_spec(self) -> ModuleSpec:
+        arguments = {"shrink": self.shrink, "zoom": self.zoom, "size": self.size, "crop": (-self.pad_begin, -self.pad_end)}
+        defaults = {"shrink": 1, "zoom": 1, "size": None, "crop": (0, 0)}
+        return ModuleSpec("Interp", {name: value for name, value in arguments.items() if value != defaults[name]})
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        x = bottoms[0]
+        name = x.name
+        sizes: list[Dim] = []
+        for axis in (2, 3):
+            size = graph.dim(x, axis)
+            if self.pad_begin or self.pad_end:
+                name = graph.slice(name, axis, -self.pad_begin, size + self.pad_end)
+                size = size + self.pad_begin + self.pad_end
+            if self.size is not None:
+                sizes.append(graph.number(self.size[axis - 2]))
+            else:
+                sizes.append((size - 1) // self.shrink * self.zoom + 1)
+        return [emit_bilinear(graph, name, [graph.dim(x, 0), graph.dim(x, 1), *sizes])]
+
+
+def emit_bilinear(graph: OnnxGraph, x: str, sizes: Sequence[Dim]) -> str:
+    """A corner-aligned bilinear Resize to the four sizes (N, C, H, W)."""
+    return graph.add(
+        "Resize",
+        [x, "", "", graph.shape_tensor(sizes)],
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )

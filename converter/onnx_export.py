@@ -1,0 +1,116 @@
+"""`Net` and its torch module -> ONNX with Caffe's blob names.
+
+Nodes are written layer by layer through each operator's `emit`, not traced. The last version of a blob has Caffe's
+name; an earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width
+are dynamic wherever the net allows (see `dynamic_axes`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from .dynamic_axes import DynamicAxes, find_dynamic_axes
+from .errors import ExportError
+from .files import write_atomically
+from .net import Blob, Net
+from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
+from .version import VERSION
+
+OPSETS = range(17, 22)
+#: protobuf cannot hold a larger message; such nets would need external data
+MAX_MODEL_BYTES = 2**31 - 1
+
+
+def export_onnx(
+    net: Net, module: Any, path: str | os.PathLike[str] | None = None, *, opset: int = DEFAULT_OPSET, all_blobs: bool = False
+) -> onnx.ModelProto:
+    """Write the faithful ONNX form of a net.
+
+    Args:
+        net: the net.
+        module: its module from `to_torch`; its parameters are what is written.
+        path: where to write the model, atomically; None only returns it.
+        opset: 17 to 21.
+        all_blobs: make every blob an output, under the names of :func:`value_names`, for layer-by-layer comparison.
+
+    Returns:
+        The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
+
+    Raises:
+        ExportError: a layer has no faithful ONNX form, or the opset is not supported.
+    """
+    graph, values = write_graph(net, module, opset=opset)
+    axes = values.axes
+    outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
+    for blob in outputs:
+        graph.outputs.append(_value_info(blob, values.names[id(blob)], _output_axes(blob, axes)))
+    model = graph.model(producer="atrous", version=VERSION)
+    if model.ByteSize() > MAX_MODEL_BYTES:
+        raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
+    onnx.checker.check_model(model)
+    if path is not None:
+        write_atomically(Path(path), lambda stream: stream.write(model.SerializeToString()))
+    return model
+
+
+class GraphValues:
+    """The graph's names for the net's blobs, and their dynamic axes."""
+
+    def __init__(self, axes: DynamicAxes, names: dict[int, str]) -> None:
+        self.axes, self.names = axes, names
+
+    def value(self, blob: Blob) -> Value:
+        """The graph value of a blob."""
+        return Value(self.names[id(blob)], blob.shape, self.axes.of(blob))
+
+
+def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
+    """All layers of a net as ONNX nodes; inputs are declared, outputs are left to the caller."""
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
+    graph = OnnxGraph(net.name, opset)
+    axes = find_dynamic_axes(net)
+    values = GraphValues(axes, value_names(net))
+    for name in values.names.values():
+        graph.reserve(name)
+    for blob in net.inputs:
+        graph.inputs.append(_value_info(blob, blob.name, axes.inputs[blob.name]))
+    for layer in net.layers:
+        graph.enter_layer(layer.attribute)
+        submodule = module.get_submodule(layer.attribute)
+        tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
+        for top, name in zip(layer.tops, tops, strict=True):
+            graph.name_top(name, values.names[id(top)])
+    return graph, values
+
+
+def value_names(net: Net) -> dict[int, str]:
+    """id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones."""
+    last = {blob.name: blob for blob in net.inputs}
+    last |= {top.name: top for layer in net.layers for top in layer.tops}
+    names = {id(blob): blob.name for blob in net.inputs}
+    for key, blob in net.recorded_tops():
+        if blob.producer is not None:
+            names[id(blob)] = blob.name if last[blob.name] is blob and not _is_input(net, blob.name) else key
+    return names
+
+
+def _is_input(net: Net, name: str) -> bool:
+    return any(blob.name == name for blob in net.inputs)
+
+
+def _output_axes(blob: Blob, axes: DynamicAxes) -> tuple[str | None, ...]:
+    return tuple(
+        ("batch" if axis == 0 else f"{blob.name}_{axis}") if dynamic else None for axis, dynamic in enumerate(axes.of(blob))
+    )
+
+
+def _value_info(blob: Blob, name: str, symbols: Sequence[str | None]) -> onnx.ValueInfoProto:
+    dims = [symbol if symbol is not None else size for symbol, size in zip(symbols, blob.shape, strict=True)]
+    return helper.make_tensor_value_info(name, FLOAT, dims)

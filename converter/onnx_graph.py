@@ -1,0 +1,219 @@
+"""A small ONNX graph writer with sizes that may only be known at run time.
+
+What it is: the pen that layers write their nodes with. What it does not know: Caffe.
+A :class:`Dim` is either a number or the name of a one-element int64 tensor; arithmetic on it folds where it can and
+adds nodes where it cannot, so one emitter serves static and dynamic nets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+DEFAULT_OPSET = 17
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph.
+
+    Attributes:
+        name: its name in the graph.
+        shape: its shape at the laid-out sizes.
+        dynamic: for each axis, whether its size may differ at run time.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dynamic: tuple[bool, ...]
+
+    def is_dynamic(self, axis: int) -> bool:
+        """Whether the size along an axis is only known at run time."""
+        return self.dynamic[axis]
+
+
+class Dim:
+    """A size: a number, or a one-element int64 tensor computed in the graph."""
+
+    def __init__(self, graph: OnnxGraph, value: int | str) -> None:
+        self._graph, self.value = graph, value
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the size is a plain number."""
+        return isinstance(self.value, int)
+
+    def tensor(self) -> str:
+        """The name of the one-element int64 tensor that holds this size."""
+        return self._graph.constant([self.value], np.int64) if isinstance(self.value, int) else self.value
+
+    def _apply(self, op_type: str, other: Dim | int) -> Dim:
+        right = other if isinstance(other, Dim) else Dim(self._graph, other)
+        if isinstance(self.value, int) and isinstance(right.value, int):
+            a, b = self.value, right.value
+            folded = {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // b if b else 0, "Max": max(a, b), "Min": min(a, b)}
+            return Dim(self._graph, folded[op_type])
+        if (op_type, right.value) in (("Add", 0), ("Sub", 0), ("Mul", 1), ("Div", 1)):
+            return self
+        return Dim(self._graph, self._graph.add(op_type, [self.tensor(), right.tensor()]))
+
+    def __add__(self, other: Dim | int) -> Dim:
+        return self._apply("Add", other)
+
+    def __sub__(self, other: Dim | int) -> Dim:
+        return self._apply("Sub", other)
+
+    def __mul__(self, other: Dim | int) -> Dim:
+        return self._apply("Mul", other)
+
+    def __floordiv__(self, other: Dim | int) -> Dim:
+        """Integer division of non-negative sizes."""
+        return self._apply("Div", other)
+
+    def at_least(self, other: Dim | int) -> Dim:
+        """The larger of two sizes."""
+        return self._apply("Max", other)
+
+    def at_most(self, other: Dim | int) -> Dim:
+        """The smaller of two sizes."""
+        return self._apply("Min", other)
+
+
+class OnnxGraph:
+    """Collects nodes and initializers; :meth:`model` makes the checked ONNX model."""
+
+    def __init__(self, name: str, opset: int = DEFAULT_OPSET) -> None:
+        self.name, self.opset = name, opset
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+        self._nodes: list[Any] = []
+        self._initializers: dict[str, Any] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._dims: dict[tuple[str, int], Dim] = {}
+        self._parameters: dict[int, str] = {}
+        self._used: set[str] = set()
+        self._scope, self._scope_start = "graph", 0
+
+    def enter_layer(self, layer: str) -> None:
+        """Name the nodes and values that follow after this layer."""
+        self._scope, self._scope_start = layer, len(self._nodes)
+
+    def unique(self, hint: str) -> str:
+        """A value name not used so far, `hint` itself where it is free."""
+        name, number = hint, 1
+        while name in self._used:
+            number += 1
+            name = f"{hint}.{number}"
+        self._used.add(name)
+        return name
+
+    def reserve(self, name: str) -> None:
+        """Keep a name for a value that :meth:`add` will be told to write."""
+        self._used.add(name)
+
+    def add(self, op_type: str, inputs: Sequence[str], *, output: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        return self.add_multiple(op_type, inputs, 1, outputs=[output] if output else None, **attributes)[0]
+
+    def add_multiple(
+        self, op_type: str, inputs: Sequence[str], output_count: int, *, outputs: Sequence[str] | None = None, **attributes: Any
+    ) -> list[str]:
+        """Add a node with several outputs; returns their names. Attributes that are None are left out."""
+        names = list(outputs) if outputs else [self.unique(f"{self._scope}/{op_type}") for _ in range(output_count)]
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        node = helper.make_node(op_type, list(inputs), names, name=self.unique(f"{self._scope}/{op_type}/node"), **kept)
+        self._nodes.append(node)
+        return names
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> str:
+        """A small constant tensor; equal constants are written once."""
+        array = np.asarray(values, dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.initializer(f"constant_{len(self._constants)}", array)
+        return self._constants[key]
+
+    def initializer(self, name: str, array: NDArray[Any]) -> str:
+        """A named tensor stored in the model."""
+        name = self.unique(name)
+        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def parameter(self, name: str, tensor: Any) -> str:
+        """A weight of the current layer's module under its state_dict name; a shared weight is stored once."""
+        if id(tensor) not in self._parameters:
+            array = tensor.detach().cpu().numpy()
+            self._parameters[id(tensor)] = self.initializer(f"{self._scope}.{name}", array)
+        return self._parameters[id(tensor)]
+
+    def dim(self, value: Value, axis: int) -> Dim:
+        """The size of a value along an axis."""
+        axis %= len(value.shape)
+        if not value.is_dynamic(axis):
+            return Dim(self, value.shape[axis])
+        key = (value.name, axis)
+        if key not in self._dims:
+            shape = self.add("Shape", [value.name], start=axis, end=axis + 1)
+            self._dims[key] = Dim(self, shape)
+        return self._dims[key]
+
+    def number(self, value: int) -> Dim:
+        """A known size as a Dim."""
+        return Dim(self, value)
+
+    def shape_tensor(self, dims: Sequence[Dim | int]) -> str:
+        """A 1-D int64 tensor of these sizes: a constant where all are known."""
+        sizes = [d if isinstance(d, Dim) else Dim(self, d) for d in dims]
+        if all(isinstance(d.value, int) for d in sizes):
+            return self.constant([d.value for d in sizes], np.int64)
+        return self.add("Concat", [d.tensor() for d in sizes], axis=0)
+
+    def reshape(self, value: str, dims: Sequence[Dim | int]) -> str:
+        """Reshape to these sizes (-1 infers one, as ONNX)."""
+        return self.add("Reshape", [value, self.shape_tensor(dims)])
+
+    def slice(self, value: str, axis: int, start: Dim | int, end: Dim | int) -> str:
+        """The part [start, end) along one axis."""
+        bounds = [d if isinstance(d, Dim) else Dim(self, d) for d in (start, end)]
+        return self.add("Slice", [value, bounds[0].tensor(), bounds[1].tensor(), self.constant([axis], np.int64)])
+
+    def name_top(self, value: str, wanted: str) -> None:
+        """Give a value that the current layer returns the name `wanted` (an Identity where it is not the layer's own)."""
+        own = self._nodes[self._scope_start :]
+        if all(value not in node.output for node in own):
+            self.add("Identity", [value], output=wanted)
+            return
+        for node in own:
+            node.output[:] = [wanted if name == value else name for name in node.output]
+            node.input[:] = [wanted if name == value else name for name in node.input]
+        self._dims = {(wanted if name == value else name, axis): dim for (name, axis), dim in self._dims.items()}
+
+    def model(self, *, producer: str, version: str) -> onnx.ModelProto:
+        """The finished model; unused initializers are left out."""
+        read = {name for node in self._nodes for name in node.input} | {output.name for output in self.outputs}
+        graph = helper.make_graph(
+            self._nodes,
+            self.name or "net",
+            self.inputs,
+            self.outputs,
+            [tensor for name, tensor in self._initializers.items() if name in read],
+        )
+        # IR version 8 is what opset 17 came with; TensorRT 8.5 and older runtimes read it.
+        ir_version = 8 if self.opset <= 18 else 9 if self.opset <= 20 else 10
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=ir_version,
+            producer_name=producer,
+            producer_version=version,
+        )
+
+
+FLOAT = TensorProto.FLOAT
+UINT8 = TensorProto.UINT8
