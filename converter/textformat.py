@@ -45,6 +45,7 @@ _TOKEN = re.compile(
       | (?P<bad>.)""",
     re.VERBOSE | re.ASCII,
 )
+_TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}")
 _FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|0*\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -95,12 +96,14 @@ class ParsedText:
         lines: top-level message field -> 1-based line of each of its entries.
         forks: every use of a fork's field or enum value, in the order of the text.
         missing: `${NAME}` found where a value was needed -> the line it was first needed at.
+        in_strings: `${NAME}` left inside quoted strings -> the line it was first found at.
     """
 
     message: Any
     lines: dict[str, list[int]] = field(default_factory=dict)
     forks: list[ForkUse] = field(default_factory=list)
     missing: dict[str, int] = field(default_factory=dict)
+    in_strings: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,8 @@ def _label(item: FieldDescriptor) -> tuple[bool, bool]:
     """(is required, is repeated), in the spelling of whichever protobuf is installed."""
     if hasattr(item, "is_required"):
         return bool(item.is_required), bool(item.is_repeated)
-    return item.label == FieldDescriptor.LABEL_REQUIRED, item.label == FieldDescriptor.LABEL_REPEATED
+    label = getattr(item, "label")  # noqa: B009 - gone from newer protobuf and its type stubs
+    return label == FieldDescriptor.LABEL_REQUIRED, label == FieldDescriptor.LABEL_REPEATED
 
 
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
@@ -312,6 +316,9 @@ class _TextParser:
             self._fail_expected(f"a quoted string for {item.name}", hint)
         at, parts = self._at, []
         while self._kind == "string":
+            if "${" in self._token:
+                for found in _TEMPLATE.finditer(self._token):
+                    self._result.in_strings.setdefault(found[1], self._line(self._at))
             parts.append(_unescape(self._token[1:-1], self._fail))
             self._advance()
         joined = b"".join(parts)
