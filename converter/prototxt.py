@@ -19,37 +19,9 @@ from .errors import PrototxtError
 from .textformat import ForkUse, ParsedText, UnknownFieldError
 from .upgrade import upgrade_net
 
-_SOLVER_FIELDS = frozenset(
-    (
-        "net",
-        "train_net",
-        "test_net",
-        "base_lr",
-        "lr_policy",
-        "max_iter",
-        "test_iter",
-        "test_interval",
-        "solver_mode",
-        "snapshot",
-        "snapshot_prefix",
-        "stepsize",
-        "stepvalue",
-        "gamma",
-        "momentum",
-        "display",
-        "solver_type",
-        "net_param",
-        "train_net_param",
-        "iter_size",
-        "average_loss",
-        "test_initialization",
-        "random_seed",
-        "type",
-        "regularization_type",
-        "momentum2",
-        "weight_decay",
-        "power",
-    )
+_SOLVER_FIELD = re.compile(
+    r"(train_|test_)?net(_param)?|test_(iter|interval|initialization)|base_lr|lr_policy|max_iter|iter_size|solver_\w+"
+    r"|snapshot\w*|step(size|value)|gamma|power|momentum2?|weight_decay|display|average_loss|random_seed|type"
 )
 _SOLVER_NET = re.compile(r'^\s*(?:net|test_net|train_net)\s*:\s*["\']([^"\']*)["\']', re.MULTILINE)
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
@@ -184,7 +156,7 @@ def _parse(text: str, path: Path | None) -> ParsedText:
     try:
         return textformat.parse_text(text, "NetParameter", path=path)
     except UnknownFieldError as error:
-        if error.message == "NetParameter" and error.field in _SOLVER_FIELDS:
+        if error.message == "NetParameter" and _SOLVER_FIELD.fullmatch(error.field):
             named = _SOLVER_NET.search(text)
             hint = f'; the net it trains is "{named[1]}"' if named else ""
             raise PrototxtError(
