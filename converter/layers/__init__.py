@@ -1,5 +1,8 @@
 """One file per family of Caffe layers; importing the package registers them all."""
 
+from . import convolution as convolution
+from . import pooling as pooling
+from . import resize as resize
 from .base import (
     LayerContext,
     ModuleSpec,

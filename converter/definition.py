@@ -1,0 +1,255 @@
+"""From a read prototxt to a :class:`NetDefinition`: which layers run, what a caller supplies, what is left out and why.
+
+Rules, numbered as in the code:
+1. NetState decides which layers exist in this phase.
+2. Data layers become inputs, one for each top that something reads; a Python layer without bottoms is one of them.
+3. Losses, measurements and file writers are dropped; their bottoms become outputs.
+4. Layers that only prepare labels for dropped layers are dropped with them.
+5. A type with neither role nor operator is unsupported; all are listed at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .dialect import BVLC, V1_ONLY
+from .layers import find_operator, registered_types
+from .layout import InputTop, LayerEntry, NetDefinition
+from .net import DroppedLayer, Shape
+from .netstate import filter_layers
+from .prototxt import Prototxt
+from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
+
+
+def define_net(
+    prototxt: Prototxt,
+    *,
+    phase: str = "TEST",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    dialect: str | None = None,
+    blob_counts: Mapping[str, int] | None = None,
+) -> NetDefinition:
+    """Decide what each layer of a file is to the converted net.
+
+    Args:
+        prototxt: the read file.
+        phase: TEST or TRAIN.
+        level: NetState level.
+        stages: NetState stages.
+        dialect: overrides the dialect the file shows.
+        blob_counts: layer name -> number of blobs in the weights, where known.
+
+    Raises:
+        NetError: rules that contradict each other, or input fields that do not fit together.
+    """
+    found, evidence = tell_dialect(prototxt)
+    filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)  # rule 1
+    dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
+    return _Definer(prototxt, filtered.kept, dropped).define(
+        dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
+    )
+
+
+def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
+    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not."""
+    votes: Counter[str] = Counter()
+    for use in prototxt.forks:
+        votes.update(set(use.dialects) - (V1_ONLY if prototxt.format == "V2" else set()))
+    if not votes:
+        return BVLC, ("nothing in the file is unknown to BVLC Caffe",)
+    name, _ = max(votes.items(), key=lambda item: (item[1], item[0] == BVLC))
+    uses = [use for use in prototxt.forks if name in use.dialects]
+    evidence = [f"{use.what} (line {use.line})" for use in uses[:4]]
+    if len(uses) > 4:
+        evidence.append(f"and {len(uses) - 4} more")
+    foreign = [f"not of {name}: {use.what} (line {use.line})" for use in prototxt.forks if name not in use.dialects]
+    return name, (*evidence, *foreign[:4])
+
+
+class _Definer:
+    def __init__(
+        self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]
+    ) -> None:
+        self.prototxt = prototxt
+        self.entries = [LayerEntry(message, prototxt.lines[index]) for index, message in kept]
+        self.dropped = list(filtered)
+        self.silenced: set[str] = set()
+        self.unsupported: list[tuple[str, str, int | None, str]] = []
+        self.sources: list[InputTop] = legacy_inputs(prototxt.net)
+        self.label_tops: set[str] = set()
+
+    def define(self, dialect: str, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
+        running = [entry for entry in self.entries if not self._take_source(entry)]
+        running = self._drop_training(running)
+        running = self._drop_label_branches(running)
+        for entry in running:
+            self._check_supported(entry)
+        read = {name for entry in running for name in entry.message.bottom}
+        inputs = [source for source in self.sources if self._is_wanted(source, read)]
+        return NetDefinition(
+            name=self.prototxt.net.name,
+            input_tops=tuple(inputs),
+            entries=tuple(running),
+            dropped=tuple(self.dropped),
+            unsupported=tuple(self.unsupported),
+            silenced=frozenset(self.silenced),
+            dialect=dialect,
+            dialect_evidence=evidence,
+            warnings=tuple(self.prototxt.warnings),
+            blob_counts=blob_counts,
+        )
+
+    def _drop(self, entry: LayerEntry, reason: str) -> None:
+        self.dropped.append(DroppedLayer(entry.message.name, entry.message.type, entry.line, reason))
+
+    def _take_source(self, entry: LayerEntry) -> bool:
+        """Rule 2."""
+        message = entry.message
+        is_python_source = message.type == PYTHON_LAYER and not message.bottom
+        if message.type not in DATA_SOURCES and not is_python_source:
+            return False
+        shapes = source_shapes(message)
+        for index, (top, shape) in enumerate(zip(message.top, shapes, strict=True)):
+            self.sources.append(InputTop(top, shape, message.name, message.type, entry.line))
+            if message.type != "Input" and index > 0 and top != "data_dim":
+                self.label_tops.add(top)
+        return True
+
+    @staticmethod
+    def _is_wanted(source: InputTop, read: set[str]) -> bool:
+        return source.top in read or source.type in ("Input", "input")
+
+    def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
+        """Rule 3."""
+        running = []
+        for position, entry in enumerate(entries):
+            message = entry.message
+            reason = TRAINING_ONLY.get(message.type)
+            later = {name for other in entries[position + 1 :] if not self._is_training(other) for name in other.message.bottom}
+            used = sorted(later.intersection(message.top) - set(message.bottom))
+            if reason is None:
+                running.append(entry)
+            elif used:
+                self.unsupported.append(
+                    (message.name, message.type, entry.line, f'a training layer, but its top "{used[0]}" is read by the net')
+                )
+                running.append(entry)
+            else:
+                if message.type == "Silence":
+                    self.silenced.update(message.bottom)
+                self._drop(entry, reason)
+        return running
+
+    @staticmethod
+    def _is_training(entry: LayerEntry) -> bool:
+        return entry.message.type in TRAINING_ONLY
+
+    def _drop_label_branches(self, entries: list[LayerEntry]) -> list[LayerEntry]:
+        """Rule 4."""
+        labels = set(self.label_tops)
+        branch = []
+        for entry in entries:
+            if entry.message.bottom and labels.issuperset(entry.message.bottom):
+                labels.update(entry.message.top)
+                branch.append(entry)
+        read = {name for entry in entries if entry not in branch for name in entry.message.bottom}
+        needed = set(read)
+        dropped = []
+        for entry in reversed(branch):
+            if needed.isdisjoint(entry.message.top):
+                dropped.append(entry)
+                self._drop(entry, "prepares labels for layers that only training needs")
+            else:
+                needed.update(entry.message.bottom)
+        return [entry for entry in entries if entry not in dropped]
+
+    def _check_supported(self, entry: LayerEntry) -> None:
+        """Rule 5."""
+        message = entry.message
+        if find_operator(message.type) is not None or (message.type in TRAINING_ONLY):
+            return
+        self.unsupported.append((message.name, message.type, entry.line, _why_unsupported(message)))
+
+
+def _why_unsupported(message: Any) -> str:
+    if message.type == PYTHON_LAYER:
+        param = message.python_param
+        return f"arbitrary code ({param.module}.{param.layer}); register a conversion for it, or cut the net before it"
+    near = difflib.get_close_matches(message.type, registered_types(), 1)
+    return f"unknown type; did you mean {near[0]}?" if near else "unknown type"
+
+
+def legacy_inputs(net: Any) -> list[InputTop]:
+    """The `input:` fields of a net with their `input_dim` or `input_shape`.
+
+    Raises:
+        NetError: the numbers of names and shapes do not fit together.
+    """
+    from .errors import NetError
+
+    names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
+    if not names:
+        return []
+    if dims and shapes:
+        raise NetError("the net gives both input_dim and input_shape; keep one of them")
+    if dims and len(dims) != 4 * len(names):
+        raise NetError(f"{len(names)} input(s) need {4 * len(names)} input_dim entries, there are {len(dims)}")
+    if shapes and len(shapes) != len(names):
+        raise NetError(f"{len(names)} input(s) need as many input_shape entries, there are {len(shapes)}")
+    tops: list[InputTop] = []
+    for index, name in enumerate(names):
+        shape: Shape | None = None
+        if dims:
+            shape = tuple(dims[4 * index : 4 * index + 4])
+        elif shapes:
+            shape = tuple(shapes[index].dim)
+        tops.append(InputTop(name, shape, None, "input", None))
+    return tops
+
+
+def source_shapes(message: Any) -> tuple[Shape | None, ...]:
+    """Shape of each top of a data layer as far as the file tells, batch 1 where the batch is the trainer's choice."""
+    from .errors import NetError
+
+    tops = len(message.top)
+    if message.type == "Input":
+        shapes = [tuple(shape.dim) for shape in message.input_param.shape]
+        if len(shapes) not in (0, 1, tops):
+            raise NetError(f"gives {len(shapes)} shapes for {tops} tops; give one, or one each", layer=message.name)
+        return tuple(shapes) if len(shapes) == tops else tuple((shapes or [None]) * tops)
+    if message.type == "MemoryData":
+        param = message.memory_data_param
+        data: Shape | None = (param.batch_size, param.channels, param.height, param.width)
+        return (data, (param.batch_size,))[:tops] if 0 not in (data or ()) else (None,) * tops
+    height, width = _image_size(message)
+    data = (1, _channels(message), height, width) if height and width else None
+    label: Shape | None = (1,)
+    if message.type == "ImageSegData" and data is not None:
+        label = (1, 1, height, width)
+    rest: list[Shape | None] = [label, (1, 1, 1, 2) if message.type == "ImageSegData" else None]
+    return tuple(([data, *rest] + [None] * tops)[:tops])
+
+
+def _image_size(message: Any) -> tuple[int, int]:
+    transform = message.transform_param
+    for height, width in (
+        (transform.crop_size, transform.crop_size),
+        (transform.crop_height, transform.crop_width),
+        (transform.crop_h, transform.crop_w),
+        (message.image_data_param.new_height, message.image_data_param.new_width),
+        (message.dense_image_data_param.new_height, message.dense_image_data_param.new_width),
+        (message.window_data_param.crop_size, message.window_data_param.crop_size),
+        (transform.resize_param.height, transform.resize_param.width),
+    ):
+        if height and width:
+            return height, width
+    return 0, 0
+
+
+def _channels(message: Any) -> int:
+    is_gray = message.type == "ImageData" and not message.image_data_param.is_color
+    return 1 if is_gray else max(3, 0 if len(message.transform_param.mean_value) < 3 else len(message.transform_param.mean_value))

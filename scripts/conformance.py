@@ -1,0 +1,153 @@
+"""Every recording of real Caffe against the converter: torch and ONNX Runtime, blob by blob.
+
+`python -m atrous.scripts.conformance SHARED [--kind tiny] [--only PATTERN]` prints a row for each recording and a
+table by kind; nothing is left out by name. Exit 1 where a blob differs or a refusal is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..converter import export_onnx, read_net, run_blobs, to_torch
+from ..converter.errors import ConverterError, ExportError
+from .recordings import Comparison, Recording, compare_blobs, find_recordings
+
+#: design.md: largest absolute difference against real Caffe, relative to max(1, the blob's largest absolute value)
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Outcome:
+    """What became of one recording.
+
+    Attributes:
+        name: `<kind>/<folder>`.
+        torch: passed, failed or refused.
+        onnx: passed, failed, refused (no ONNX form) or skipped.
+        worst: largest error of torch, and of ONNX Runtime.
+        detail: the first difference, or the refusal's words.
+    """
+
+    name: str
+    torch: str
+    onnx: str = "skipped"
+    worst: tuple[float, float] = (0.0, 0.0)
+    detail: str = ""
+    families: list[str] = field(default_factory=list)
+
+
+def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float = TOLERANCE) -> Outcome:
+    """Convert what was recorded and compare every blob, in torch and in ONNX Runtime."""
+    case = recording.case
+    try:
+        net = read_net(
+            recording.prototxt,
+            recording.weights(),
+            phase=case.get("phase", "TEST"),
+            level=case.get("level", 0),
+            stages=case.get("stages", ()),
+            variables={"NUM_LABELS": "21"},
+            input_shapes={} if recording.expected_error else recording.shapes,
+            dialect=case["fork"],
+        )
+        module = to_torch(net)
+    except ConverterError as error:
+        expected = recording.expected_error is not None
+        return Outcome(recording.name, "refused" if expected else "failed", detail=str(error).splitlines()[0])
+    families = sorted({layer.type for layer in net.layers})
+    if recording.expected_error is not None:
+        return Outcome(recording.name, "failed", detail="real Caffe refuses this file", families=families)
+    inputs = {name: array for name, array in recording.inputs().items() if name in {b.name for b in net.inputs}}
+    blobs = run_blobs(module, inputs)
+    outcome = Outcome(recording.name, "passed", families=families)
+    failure, torch_worst = judge(compare_blobs(recording, blobs), tolerance)
+    if failure:
+        outcome.torch, outcome.detail = "failed", f"torch: {failure}"
+    onnx_worst = 0.0
+    if onnx:
+        try:
+            computed = run_onnx(net, module, inputs)
+        except ExportError as error:
+            outcome.onnx = "refused"
+            outcome.detail = outcome.detail or str(error)
+        else:
+            failure, onnx_worst = judge(compare_blobs(recording, computed), tolerance)
+            outcome.onnx = "failed" if failure else "passed"
+            if failure:
+                outcome.detail = outcome.detail or f"onnx: {failure}"
+    outcome.worst = (torch_worst, onnx_worst)
+    return outcome
+
+
+def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Every top of the net as ONNX Runtime computes it on the CPU, by recording key."""
+    import onnxruntime
+
+    from ..converter.onnx_export import value_names
+
+    model = export_onnx(net, module, all_blobs=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, session.run(names, {n: np.ascontiguousarray(a) for n, a in inputs.items()}), strict=True))
+    labels = value_names(net)
+    return {key: results.get(labels[id(blob)], inputs.get(blob.name)) for key, blob in net.recorded_tops()}
+
+
+def judge(comparisons: list[Comparison], tolerance: float) -> tuple[str, float]:
+    """The first blob out of tolerance in words (empty where none is), and the largest error."""
+    worst = max((c.error for c in comparisons), default=0.0)
+    for comparison in comparisons:
+        if not comparison.error <= tolerance:
+            return f"{comparison.key}: {comparison.detail or f'error {comparison.error:.3g}'}", worst
+    return "", worst
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sweep; see the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shared", type=Path, help="the folder that holds goldens/ and weights/")
+    parser.add_argument("--kind", action="append", choices=["tiny", "nets", "real"])
+    parser.add_argument("--only", default="*", help="pattern of recording names")
+    parser.add_argument("--no-onnx", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the outcomes here")
+    options = parser.parse_args(arguments)
+    outcomes: list[Outcome] = []
+    for kind in options.kind or ["tiny", "nets", "real"]:
+        for recording in find_recordings(options.shared, kind, options.only):
+            try:
+                outcome = check_recording(recording, onnx=not options.no_onnx)
+            except Exception as error:  # a crash is a failure to report, not the end of the sweep
+                outcome = Outcome(recording.name, "failed", detail=f"crash: {type(error).__name__}: {str(error)[:200]}")
+            outcomes.append(outcome)
+            print(
+                f"{outcome.torch:8}{outcome.onnx:8} {outcome.worst[0]:9.2e} {outcome.worst[1]:9.2e}  "
+                f"{outcome.name}  {outcome.detail}",
+                flush=True,
+            )
+    print_table(outcomes)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    return 1 if any("failed" in (outcome.torch, outcome.onnx) for outcome in outcomes) else 0
+
+
+def print_table(outcomes: list[Outcome]) -> None:
+    """Counts by kind and stage."""
+    for kind in sorted({outcome.name.split("/")[0] for outcome in outcomes}):
+        chosen = [outcome for outcome in outcomes if outcome.name.startswith(f"{kind}/")]
+        torch_counts, onnx_counts = Counter(o.torch for o in chosen), Counter(o.onnx for o in chosen)
+        print(f"{kind:6} {len(chosen):4} recordings   torch {dict(torch_counts)}   onnx {dict(onnx_counts)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
