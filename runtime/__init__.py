@@ -1,1 +1,77 @@
-"""TODO."""
+"""Bundles to labels: backends, the dense CRF, images in and pictures out.
+
+Needs NumPy, Pillow and pydantic; each backend its own library. Nothing here imports the converter, and what is heavy
+is imported at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .errors import (
+    BackendError,
+    BundleError,
+    CrfInputError,
+    ImageError,
+    InferenceError,
+    InputError,
+    MissingDependencyError,
+    OutputError,
+)
+
+if TYPE_CHECKING:
+    from . import backends, crf, palettes, pictures
+    from .bundle import Bundle, read_bundle
+    from .images import read_image
+    from .manifest import Manifest
+    from .segmenter import Segmentation, Segmenter, load
+
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CrfInputError",
+    "ImageError",
+    "InferenceError",
+    "InputError",
+    "Manifest",
+    "MissingDependencyError",
+    "OutputError",
+    "Segmentation",
+    "Segmenter",
+    "backends",
+    "crf",
+    "load",
+    "palettes",
+    "pictures",
+    "read_bundle",
+    "read_image",
+]
+
+_MODULES = ("backends", "crf", "palettes", "pictures")
+_HOMES = {
+    "Bundle": "bundle",
+    "read_bundle": "bundle",
+    "read_image": "images",
+    "Manifest": "manifest",
+    "Segmentation": "segmenter",
+    "Segmenter": "segmenter",
+    "load": "segmenter",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use."""
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _HOMES:
+        value: object = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -25,7 +25,8 @@ def json_option(function: Command) -> Command:
     """Give a command `--json`; the function receives it as the argument `as_json`."""
 
     def note(context: click.Context, _: click.Parameter, value: bool) -> bool:
-        context.ensure_object(dict)["json"] = value  # main() then reports errors as JSON too
+        if value:  # main() then reports errors as JSON too, in this command's name
+            context.ensure_object(dict)["json"] = context.info_name
         return value
 
     return click.option("--json", "as_json", is_flag=True, callback=note, help="Print one JSON object to stdout.")(

@@ -11,6 +11,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows the program's name; `sys.argv[1:]` when None.
     """
-    state: dict[str, bool] = {}
+    state: dict[str, Any] = {}
     try:
         code = cli.main(arguments, prog_name="atrous", standalone_mode=False, obj=state)
     except click.Abort:
@@ -105,13 +106,13 @@ def _describe_usage(error: click.ClickException) -> str:
     return f"{path}: {error.format_message().rstrip('.')}.{hint}"
 
 
-def _report(error: Exception, line: str, exit_code: int, state: dict[str, bool]) -> int:
+def _report(error: Exception, line: str, exit_code: int, state: dict[str, Any]) -> int:
     if state.get("debug"):
         traceback.print_exception(error)
     click.secho(line, err=True, fg="red")
     if state.get("json"):
         kind = type(error).__name__
-        console.print_json("error", {"error": {"type": kind, "message": str(error), "exit_code": exit_code}})
+        console.print_json(state["json"], {"error": {"type": kind, "message": str(error), "exit_code": exit_code}})
     return exit_code
 
 

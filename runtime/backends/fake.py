@@ -1,0 +1,50 @@
+"""The fake backend: scores by a formula, for tests of everything around a network, the user's own included.
+
+The score of label l at a pixel is -|Y - c_l|, where Y is the pixel's mean grey level and c_l = 255 * l / (L - 1).
+So the darkest pixels get label 0, the brightest label L - 1, and every number can be checked by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..errors import BackendError
+from .protocol import Array, TensorSpec, check_feeds
+
+
+class FakeBackend:
+    """A network that needs no weights."""
+
+    name = "fake"
+    device = "cpu"
+
+    def __init__(self, labels: int, *, input_name: str = "image", delay_ms: float = 0.0):
+        """Make a fake network.
+
+        Args:
+            labels: number of labels L.
+            input_name: the name of its one input, uint8 N x H x W x 3 RGB.
+            delay_ms: time that every run takes at least, to stand for a slow network.
+        """
+        self.inputs = (TensorSpec(input_name, "uint8", ("batch", "height", "width", 3)),)
+        self.outputs = (TensorSpec("scores", "float32", ("batch", labels, "height", "width")),)
+        self._centres = np.linspace(0.0, 255.0, labels, dtype=np.float32) if labels > 1 else np.zeros(1, np.float32)
+        self._delay_s = delay_ms / 1000
+        self._closed = False
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute all outputs; see `Backend.run`."""
+        if self._closed:
+            raise BackendError("this backend was closed")
+        check_feeds(self.inputs, feeds)
+        grey = feeds[self.inputs[0].name].mean(axis=3, dtype=np.float32)  # (N, H, W)
+        scores = -np.abs(grey[:, None] - self._centres[None, :, None, None])  # (N, L, H, W)
+        time.sleep(self._delay_s)
+        return {"scores": scores}
+
+    def close(self) -> None:
+        """Refuse further runs."""
+        self._closed = True

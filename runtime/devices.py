@@ -1,0 +1,80 @@
+"""What the machine has: processor features, usable cores, CUDA devices. Asks the system, not a library."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+_FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
+_CUDA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_NAME_BYTES = 256
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The CPU: its name, the vector extensions that matter here, and the cores this process may use."""
+
+    name: str
+    features: tuple[str, ...]
+    cores: int
+    usable_cores: int
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """A GPU: its name, compute capability and memory."""
+
+    name: str
+    capability: str
+    memory_bytes: int
+
+
+def describe_processor() -> Processor:
+    """The CPU as Linux tells of it; elsewhere without features."""
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return Processor(name, tuple(feature for feature in _FEATURES if feature in flags), cores, usable)
+
+
+def list_cuda_devices() -> tuple[CudaDevice, ...]:
+    """The GPUs that NVIDIA's driver shows; none where there is no driver."""
+    driver = _open_driver()
+    if driver is None or driver.cuInit(0) != 0:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    return tuple(_describe_device(driver, index) for index in range(count.value))
+
+
+def _open_driver() -> ctypes.CDLL | None:
+    for name in _CUDA_LIBRARIES:
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None
+
+
+def _describe_device(driver: ctypes.CDLL, index: int) -> CudaDevice:
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    memory_bytes, major, minor = ctypes.c_size_t(), ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, _NAME_BYTES, device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory_bytes), device)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    return CudaDevice(name.value.decode("utf-8", "replace"), f"{major.value}.{minor.value}", memory_bytes.value)

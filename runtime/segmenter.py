@@ -1,0 +1,294 @@
+"""An image to labels by a bundle: prepare, network, scores, CRF, argmax.
+
+Each stage is a method of its own that keeps no state, so that stages may run in different threads on different
+images: `prepare` (image to feeds), `run_network` (feeds to the head's output), `complete_scores` (the head's output
+to scores at the image's size), `refine` (probabilities through the CRF).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Array, Backend, open_backend
+from .bundle import Bundle, read_bundle
+from .errors import BundleError, InputError
+from .upsampling import softmax, upsample_scores
+
+if TYPE_CHECKING:
+    from .crf import CrfParameters
+
+Image = npt.NDArray[np.uint8]
+Scores = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.uint8]
+Head = Literal["scores", "labels", "lowres"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What became of one image.
+
+    Attributes:
+        labels: H x W uint8.
+        probabilities: L x H x W float32, after the CRF if it was on; None where nobody asked.
+        timings_ms: milliseconds by stage: "prepare", "network", "scores", "crf", "labels", those that ran.
+    """
+
+    labels: Labels
+    probabilities: Scores | None
+    timings_ms: Mapping[str, float]
+
+
+class Segmenter:
+    """A loaded bundle; call it with an image. `load` makes one.
+
+    Attributes:
+        bundle: the bundle.
+        backend: what runs its network.
+        crf: the parameters of the CRF, or None where it is off.
+        head: what the network gives: "scores" at full size, "lowres" scores, or "labels".
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        crf: CrfParameters | None = None,
+        threads: int | None = None,
+    ):
+        """Join a bundle, a backend that runs its network, and the parameters of the CRF (None: no CRF).
+
+        Raises:
+            BundleError: if the network is not what the manifest promises.
+            InputError: if a CRF is asked for and the bundle's head gives labels only.
+        """
+        self.bundle = bundle
+        self.backend = backend
+        self.crf = crf
+        self._threads = threads
+        self.head = self._find_head()
+        if crf is not None and self.head == "labels":
+            raise InputError(
+                "the CRF needs scores and this bundle's head gives labels only: switch the CRF off, or convert the net "
+                'again with the head "scores"'
+            )
+
+    def __call__(self, image: Image) -> Labels:
+        """Label an image.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+
+        Returns:
+            H x W uint8.
+
+        Raises:
+            InputError: if the image has another shape or dtype, or a size that the network does not take.
+            BackendError: if the network or the CRF fails.
+        """
+        return self.segment(image).labels
+
+    def scores(self, image: Image) -> Scores:
+        """The network's raw scores, L x H x W float32, without the CRF; raises as `__call__`."""
+        self._require_scores()
+        return self.complete_scores(self.run_network(self.prepare(image)), _size(image))
+
+    def probabilities(self, image: Image) -> Scores:
+        """Probabilities, L x H x W float32, after the CRF if it is on; raises as `__call__`."""
+        result = self.segment(image, probabilities=True).probabilities
+        assert result is not None
+        return result
+
+    def segment(self, image: Image, *, probabilities: bool = False) -> Segmentation:
+        """Label an image and time the stages; raises as `__call__`.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+            probabilities: whether to keep the probabilities too.
+        """
+        if probabilities:
+            self._require_scores()
+        clock = _Clock()
+        with clock.measure("prepare"):
+            feeds = self.prepare(image)
+        with clock.measure("network"):
+            raw = self.run_network(feeds)
+        if self.head == "labels":
+            return Segmentation(raw, None, clock.timings_ms)
+        with clock.measure("scores"):
+            belief = self.complete_scores(raw, _size(image))
+            if probabilities or self.crf is not None:
+                belief = self.to_probabilities(belief)
+        if self.crf is not None:
+            with clock.measure("crf"):
+                belief = self.refine(image, belief)
+        with clock.measure("labels"):
+            labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); the first of equals wins
+        return Segmentation(labels, belief if probabilities else None, clock.timings_ms)
+
+    def prepare(self, image: Image) -> dict[str, Array]:
+        """Check an image and make it the network's feed: 1 x H x W x 3 uint8 RGB."""
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
+        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
+        self.bundle.manifest.preprocessing.size_rule.padded_size(*_size(image))
+        return {self.bundle.manifest.deploy.input: np.ascontiguousarray(image)[None]}  # (1, H, W, 3)
+
+    def run_network(self, feeds: Mapping[str, Array]) -> Array:
+        """The head's output for one image: L x h x w float32 scores, or H x W uint8 labels."""
+        output = self.backend.run(feeds)[self.head]
+        expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
+        size = next(iter(feeds.values())).shape[1:3]
+        is_promised = (
+            output.ndim == expected_rank
+            and output.dtype == dtype
+            and output.shape[0] == 1
+            and (self.head == "labels" or output.shape[1] == len(self.bundle.manifest.classes))
+            and (self.head == "lowres" or output.shape[-2:] == size)
+        )
+        if not is_promised:
+            raise self._broken_promise(f"{output.dtype} of shape {output.shape} for an image of {size}")
+        if self.head == "labels":
+            if int(output.max()) >= len(self.bundle.manifest.classes):
+                raise self._broken_promise(f"the label {output.max()}")
+        elif not np.isfinite(output).all():
+            raise self._broken_promise("scores that are not finite")
+        return cast(Array, output[0])
+
+    def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
+        """Bring the head's scores to the image's size: L x H x W float32."""
+        upsampling = self.bundle.manifest.deploy.upsampling
+        if self.head != "lowres" or upsampling is None:
+            return raw
+        padded = upsampling.padded.padded_size(*size)
+        return upsample_scores(raw, padded, size, align_corners=upsampling.align_corners)
+
+    def to_probabilities(self, scores: Scores) -> Scores:
+        """The softmax of scores, unless the network ends in one itself: L x H x W float32."""
+        return scores if self.bundle.manifest.deploy.scores_are == "probabilities" else softmax(scores)
+
+    def refine(self, image: Image, probabilities: Scores) -> Scores:
+        """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
+        from .crf import dense_crf
+
+        assert self.crf is not None
+        return dense_crf(image, probabilities, parameters=self.crf, threads=self._threads)
+
+    def close(self) -> None:
+        """Free the network."""
+        self.backend.close()
+
+    def __enter__(self) -> Segmenter:
+        """Return itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _find_head(self) -> Head:
+        deploy = self.bundle.manifest.deploy
+        outputs = {spec.name: spec for spec in self.backend.outputs}
+        # A backend that runs the whole net gives full-size scores, whatever head the ONNX graph was cut at.
+        head = next((name for name in (deploy.head, "scores") if name in outputs), None)
+        if head is None or deploy.input not in {spec.name for spec in self.backend.inputs}:
+            names = [spec.name for spec in (*self.backend.inputs, *self.backend.outputs)]
+            raise self._broken_promise(f'{names} instead of "{deploy.input}" and "{deploy.head}"')
+        labels = outputs[head].shape[1:2] if head != "labels" else ()
+        if any(isinstance(side, int) and side != len(self.bundle.manifest.classes) for side in labels):
+            raise self._broken_promise(f"{labels[0]} labels for {len(self.bundle.manifest.classes)} classes")
+        return head
+
+    def _require_scores(self) -> None:
+        if self.head == "labels":
+            raise InputError(
+                "this bundle's head gives labels only, no scores or probabilities: convert the net again with the head "
+                '"scores"'
+            )
+
+    def _broken_promise(self, found: str) -> BundleError:
+        return BundleError(
+            f"the network gives {found}, which is not what the manifest promises: convert the net again",
+            path=self.bundle.path,
+        )
+
+
+def load(
+    path: str | Path,
+    backend: str | Backend = "onnxruntime",
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    crf: Literal["auto"] | bool | CrfParameters = "auto",
+) -> Segmenter:
+    """Load a bundle.
+
+    Args:
+        path: the bundle's folder.
+        backend: "onnxruntime", "torch" or "fake", or a backend of your own. "torch" executes the bundle's own
+            `model.py`: ask for it only with bundles whose maker you trust.
+        device: "cpu" or "cuda".
+        threads: threads of the network and of the CRF; None for as many as there are cores.
+        crf: "auto" refines with the bundle's own parameters where it has some and its head gives scores; True insists
+            on that; False never does; parameters of your own take the place of the bundle's.
+
+    Raises:
+        BundleError: if the bundle is missing, altered, or not what its manifest says.
+        BackendError: if the backend is unknown, not installed, or refuses the model.
+        InputError: if the CRF is asked for and cannot be had.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}")
+    bundle = read_bundle(path)
+    parameters = _choose_crf(bundle, crf)
+    network = open_backend(backend, bundle, device=device, threads=threads) if isinstance(backend, str) else backend
+    return Segmenter(bundle, network, crf=parameters, threads=threads)
+
+
+def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:
+    section = bundle.manifest.crf
+    if wanted is False or (wanted == "auto" and (section is None or bundle.manifest.deploy.head == "labels")):
+        return None
+    if wanted != "auto" and wanted is not True:
+        return wanted
+    if section is None:
+        raise InputError(f"{bundle.path}: the bundle holds no CRF parameters: pass some, or switch the CRF off")
+    from .crf import BilateralTerm, CrfParameters, GaussianTerm
+
+    return CrfParameters(
+        mode=section.mode,
+        iterations=section.iterations,
+        gaussian=tuple(GaussianTerm(**dict(term)) for term in section.gaussian),
+        bilateral=tuple(BilateralTerm(**dict(term)) for term in section.bilateral),
+    )
+
+
+class _Clock:
+    """Collects milliseconds by name."""
+
+    def __init__(self) -> None:
+        self.timings_ms: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        start_s = time.perf_counter()
+        yield
+        self.timings_ms[name] = (time.perf_counter() - start_s) * 1000
+
+
+def _size(image: npt.NDArray[Any]) -> tuple[int, int]:
+    """(height, width) of an H x W x 3 image."""
+    return image.shape[0], image.shape[1]

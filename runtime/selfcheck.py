@@ -1,0 +1,116 @@
+"""Small numeric checks with answers known by hand: does this installation compute right?
+
+Each raises SelfCheckError with the numbers where it does not, and imports only what it checks.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import BackendError
+
+_TOLERANCE = 1e-5
+
+
+class SelfCheckError(BackendError):
+    """A library is installed but computes something else than it must."""
+
+
+def check_crf() -> str:
+    """Run the dense CRF where its answer has a closed form.
+
+    Two flat halves, black and white, further apart in colour than the kernel reaches. A normalised filter leaves a
+    constant as it is, so one step in a half where label 0 has probability p gives p e^(w p) / (p e^(w p) + q e^(w q)),
+    q = 1 - p, w the term's weight.
+
+    Returns:
+        What was checked, in a few words.
+
+    Raises:
+        MissingDependencyError: if the extension is not compiled.
+        SelfCheckError: if the marginals differ.
+    """
+    from .crf import BilateralTerm, CrfParameters, dense_crf
+
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, 3:] = 255
+    weight, chances = 3.0, (0.8, 0.4)  # of label 0 in the left and the right half
+    first = np.repeat(np.array(chances, np.float32), 3)[None].repeat(4, axis=0)  # (H, W)
+    term = BilateralTerm(sxy=50.0, srgb=5.0, weight=weight)
+    parameters = CrfParameters(mode="deeplab", iterations=1, gaussian=(), bilateral=(term,))
+    found = dense_crf(image, np.stack([first, 1 - first]), parameters=parameters)[0]  # (H, W)
+    for half, chance in zip((found[:, :3], found[:, 3:]), chances, strict=True):
+        grown = chance * math.exp(weight * chance)
+        expected = grown / (grown + (1 - chance) * math.exp(weight * (1 - chance)))
+        if not np.allclose(half, expected, rtol=0, atol=_TOLERANCE):
+            raise SelfCheckError(f"the dense CRF gives {half.ravel()[0]:.6f} where {expected:.6f} is right")
+    return "one mean-field step equals its closed form"
+
+
+def check_onnxruntime() -> str:
+    """Run a dilated convolution of 5 x 5 by 3 x 3 whose one output is a sum done by hand.
+
+    Returns:
+        What was checked, in a few words.
+
+    Raises:
+        MissingDependencyError: if ONNX Runtime is not installed.
+        BackendError: if it does not load the model.
+        SelfCheckError: if the output differs.
+    """
+    from .backends.onnxruntime import OnnxRuntimeBackend
+
+    backend = OnnxRuntimeBackend(encode_dilated_convolution(), threads=1)
+    found = backend.run({"x": np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)})["y"]
+    # 1*0 + 2*2 + 3*4 + 4*10 + 5*12 + 6*14 + 7*20 + 8*22 + 9*24
+    expected = 732.0
+    if found.shape != (1, 1, 1, 1) or abs(float(found.ravel()[0]) - expected) > expected * _TOLERANCE:
+        raise SelfCheckError(f"a dilated convolution gives {found.ravel()[:4].tolist()} where {expected} is right")
+    return "a dilated convolution equals the sum done by hand"
+
+
+def encode_dilated_convolution() -> bytes:
+    """An ONNX model of y = Conv(x), weights 1 to 9, dilations 2, written without the onnx library.
+
+    The numbers are the field numbers of onnx.proto: a protobuf message is a list of (field, wire type, payload).
+    """
+    weights = _integers(1, (1, 1, 3, 3)) + _integer(2, 1) + _text(8, "w")
+    weights += _message(9, struct.pack("<9f", *range(1, 10)))
+    dilations = _text(1, "dilations") + _integers(8, (2, 2)) + _integer(20, 7)  # type 7: INTS
+    node = _text(1, "x") + _text(1, "w") + _text(2, "y") + _text(4, "Conv") + _message(5, dilations)
+    graph = _message(1, node) + _text(2, "selfcheck") + _message(5, weights)
+    graph += _message(11, _float_value("x", (1, 1, 5, 5))) + _message(12, _float_value("y", (1, 1, 1, 1)))
+    return _integer(1, 8) + _message(7, graph) + _message(8, _text(1, "") + _integer(2, 17))  # IR 8, opset 17
+
+
+def _float_value(name: str, shape: Sequence[int]) -> bytes:
+    sides = b"".join(_message(1, _integer(1, side)) for side in shape)
+    return _text(1, name) + _message(2, _message(1, _integer(1, 1) + _message(2, sides)))
+
+
+def _integer(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _integers(field: int, values: Sequence[int]) -> bytes:
+    return b"".join(_integer(field, value) for value in values)
+
+
+def _message(field: int, payload: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _text(field: int, value: str) -> bytes:
+    return _message(field, value.encode())
+
+
+def _varint(value: int) -> bytes:
+    groups = []
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*groups, value))

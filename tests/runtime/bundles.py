@@ -1,0 +1,146 @@
+"""Small bundles with a network whose answer NumPy gives too: one 1x1 convolution over the preprocessed image."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+MEAN = (104.008, 116.669, 122.675)  # B, G, R
+STRIDE = 8  # of the lowres head, as DeepLab's
+MINIMUM = 17
+# (labels, BGR): label 0 likes dark, 1 blue, 2 green, 3 red
+WEIGHT = np.array([[-1, -1, -1], [2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 64
+CLASSES = ["background", "blue", "green", "red"]
+PALETTE = [[0, 0, 0], [0, 0, 255], [0, 255, 0], [255, 0, 0]]
+CRF = {
+    "mode": "deeplab",
+    "iterations": 5,
+    "gaussian": [{"sxy": 3.0, "weight": 3.0}],
+    "bilateral": [{"sxy": 20.0, "srgb": 10.0, "weight": 4.0}],
+}
+SIZE_RULE = {"minimum": [MINIMUM, MINIMUM], "multiple": STRIDE, "offset": 1}
+
+
+def expected_scores(image: np.ndarray) -> np.ndarray:
+    """What the network must give for an H x W x 3 uint8 RGB image: L x H x W float32."""
+    centred = image[:, :, ::-1].astype(np.float32) - np.array(MEAN, np.float32)  # (H, W, BGR)
+    return np.einsum("lc,hwc->lhw", WEIGHT, centred)
+
+
+def make_model(head: str = "scores") -> bytes:
+    """The deploy graph with one of the heads of the manifest."""
+    constants = {
+        "mean": np.array(MEAN, np.float32).reshape(1, 3, 1, 1),
+        "bgr": np.array([2, 1, 0], np.int64),
+        "weight": WEIGHT.reshape(4, 3, 1, 1),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["rgb"], perm=[0, 3, 1, 2]),
+        helper.make_node("Gather", ["rgb", "bgr"], ["blobs"], axis=1),
+        helper.make_node("Sub", ["blobs", "mean"], ["data"]),
+    ]
+    if head == "lowres":
+        # As many zeros below and to the right as the size rule asks for, then every eighth pixel.
+        constants |= {
+            "axes": np.array([2, 3], np.int64),
+            "one": np.array([1], np.int64),
+            "minimum": np.array([MINIMUM, MINIMUM], np.int64),
+            "multiple": np.array([STRIDE, STRIDE], np.int64),
+            "up": np.array([STRIDE - 2, STRIDE - 2], np.int64),
+            "none": np.array([0, 0, 0, 0, 0, 0], np.int64)[:2],
+            "start": np.array([0, 0], np.int64),
+            "end": np.array([1 << 30, 1 << 30], np.int64),
+        }
+        nodes += [
+            helper.make_node("Shape", ["data"], ["size"], start=2, end=4),
+            helper.make_node("Max", ["size", "minimum"], ["least"]),
+            helper.make_node("Add", ["least", "up"], ["raised"]),
+            helper.make_node("Div", ["raised", "multiple"], ["steps"]),
+            helper.make_node("Mul", ["steps", "multiple"], ["even"]),
+            helper.make_node("Add", ["even", "one"], ["padded"]),
+            helper.make_node("Sub", ["padded", "size"], ["missing"]),
+            helper.make_node("Concat", ["none", "missing"], ["pads"], axis=0),
+            helper.make_node("Pad", ["data", "pads", "", "axes"], ["whole"]),
+            helper.make_node("Slice", ["whole", "start", "end", "axes", "multiple"], ["net"]),
+        ]
+    net = "net" if head == "lowres" else "data"
+    nodes.append(helper.make_node("Conv", [net, "weight"], ["scores" if head != "lowres" else "lowres"]))
+    dynamic: list[Any] = ["batch", "height", "width"]
+    output = helper.make_tensor_value_info(head, TensorProto.FLOAT, ["batch", 4, "h", "w"])
+    if head == "labels":
+        nodes.append(helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0))
+        nodes.append(helper.make_node("Cast", ["index"], ["labels"], to=TensorProto.UINT8))
+        output = helper.make_tensor_value_info(head, TensorProto.UINT8, dynamic)
+    graph = helper.make_graph(
+        nodes,
+        "deploy",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [*dynamic, 3])],
+        [output],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def make_manifest(contents: dict[str, bytes], head: str = "scores", **changes: Any) -> dict[str, Any]:
+    """A manifest as the converter writes it; `changes` replace whole sections."""
+    upsampling = {"padded": SIZE_RULE, "align_corners": True} if head == "lowres" else None
+    manifest: dict[str, Any] = {
+        "schema_version": 1,
+        "name": "four-colours",
+        "created": "2024-05-01T12:00:00Z",
+        "atrous_version": "0.1.0",
+        "sources": [
+            {"role": role, "file": name, "sha256": "0" * 64, "bytes": 1, "format": "V1", "dialect": "deeplab-v1"}
+            for role, name in (("prototxt", "deploy.prototxt"), ("caffemodel", "w.caffemodel"))
+        ],
+        "inputs": [{"name": "data", "shape": [1, 3, "height", "width"], "dtype": "float32"}],
+        "outputs": [{"name": "fc8_interp", "shape": [1, 4, "height", "width"], "dtype": "float32"}],
+        "preprocessing": {"color_order": "BGR", "mean": list(MEAN), "scale": 1.0, "size_rule": SIZE_RULE},
+        "deploy": {
+            "file": "deploy.onnx",
+            "input": "image",
+            "head": head,
+            "output": head,
+            "scores_are": "logits",
+            "upsampling": upsampling,
+        },
+        "classes": CLASSES,
+        "palette": PALETTE,
+        "crf": None,
+        "files": {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in contents.items()
+        },
+        "verification": [{"stage": "onnx", "max_abs": 0.0, "tolerance": 1e-4, "passed": True}],
+        "versions": {"onnx": onnx.__version__},
+    }
+    return {**manifest, **changes}
+
+
+def write_bundle(folder: Path, head: str = "scores", **changes: Any) -> Path:
+    """Write a complete bundle and return its folder."""
+    files = {"deploy.onnx": make_model(head)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "manifest.json").write_text(json.dumps(make_manifest(files, head, **changes)))
+    return folder
+
+
+def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Patches of the four classes' colours with noise: H x W x 3 uint8 RGB."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    patch = (rows // 12 + 2 * (columns // 12)) % 4
+    colours = np.array([[10, 10, 10], [20, 30, 220], [30, 210, 20], [230, 20, 20]])
+    noisy = colours[patch] + random.integers(-10, 11, (height, width, 3))
+    return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -1,0 +1,59 @@
+"""Results appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from atrous.runtime.errors import OutputError
+from atrous.runtime.files import prepare_folder, write_file
+
+
+def test_writes_and_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.bin"
+    write_file(path, b"first")
+    write_file(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert os.listdir(path.parent) == ["b.bin"]
+
+
+def test_longest_name(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_file(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OutputError, match="No space left"):
+        write_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_folder_that_cannot_be(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        prepare_folder(file)
+    with pytest.raises(OutputError, match="Not a directory"):
+        prepare_folder(file / "sub")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_file(file / "sub" / "x", b"")
+    assert prepare_folder(tmp_path / "a" / "b").is_dir()
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_without_permission(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    with pytest.raises(OutputError, match="Permission denied"):
+        prepare_folder(locked)
