@@ -96,7 +96,7 @@ class OnnxGraph:
         self._initializers: dict[str, Any] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._dims: dict[tuple[str, int], Dim] = {}
-        self._parameters: dict[int, str] = {}
+        self._parameters: dict[tuple[int, tuple[int, ...]], str] = {}
         self._used: set[str] = set()
         self._scope, self._scope_start = "graph", 0
 
@@ -145,12 +145,19 @@ class OnnxGraph:
         self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
 
-    def parameter(self, name: str, tensor: Any) -> str:
-        """A weight of the current layer's module under its state_dict name; a shared weight is stored once."""
-        if id(tensor) not in self._parameters:
-            array = tensor.detach().cpu().numpy()
-            self._parameters[id(tensor)] = self.initializer(f"{self._scope}.{name}", array)
-        return self._parameters[id(tensor)]
+    def parameter(self, name: str, tensor: Any, shape: Sequence[int] | None = None) -> str:
+        """A weight of the current layer's module under its state_dict name; a shared weight is stored once.
+
+        Args:
+            name: the attribute of the module.
+            tensor: that attribute itself, not a view of it: who shares it is told by its identity.
+            shape: the shape to store it in, where that is not its own.
+        """
+        key = (id(tensor), tuple(tensor.shape if shape is None else shape))
+        if key not in self._parameters:
+            array = tensor.detach().cpu().numpy().reshape(key[1])
+            self._parameters[key] = self.initializer(f"{self._scope}.{name}", array)
+        return self._parameters[key]
 
     def dim(self, value: Value, axis: int) -> Dim:
         """The size of a value along an axis."""
@@ -182,6 +189,12 @@ class OnnxGraph:
         """The part [start, end) along one axis."""
         bounds = [d if isinstance(d, Dim) else Dim(self, d) for d in (start, end)]
         return self.add("Slice", [value, bounds[0].tensor(), bounds[1].tensor(), self.constant([axis], np.int64)])
+
+    def reduce(self, op_type: str, value: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """A Reduce* node over these axes, which are an attribute before opset 18 (ReduceSum: 13) and an input since."""
+        if op_type == "ReduceSum" or self.opset >= 18:
+            return self.add(op_type, [value, self.constant(axes, np.int64)], keepdims=int(keepdims))
+        return self.add(op_type, [value], axes=list(axes), keepdims=int(keepdims))
 
     def name_top(self, value: str, wanted: str) -> None:
         """Give a value that the current layer returns the name `wanted` (an Identity where it is not the layer's own)."""
