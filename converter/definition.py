@@ -71,9 +71,7 @@ def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
 
 
 class _Definer:
-    def __init__(
-        self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]
-    ) -> None:
+    def __init__(self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]) -> None:
         self.prototxt = prototxt
         self.entries = [LayerEntry(message, prototxt.lines[index]) for index, message in kept]
         self.dropped = list(filtered)
@@ -81,6 +79,7 @@ class _Definer:
         self.unsupported: list[tuple[str, str, int | None, str]] = []
         self.sources: list[InputTop] = legacy_inputs(prototxt.net)
         self.label_tops: set[str] = set()
+        self.transform: Any = None
 
     def define(self, dialect: str, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
         running = [entry for entry in self.entries if not self._take_source(entry)]
@@ -101,6 +100,8 @@ class _Definer:
             dialect_evidence=evidence,
             warnings=tuple(self.prototxt.warnings),
             blob_counts=blob_counts,
+            transform=self.transform,
+            format=self.prototxt.format,
         )
 
     def _drop(self, entry: LayerEntry, reason: str) -> None:
@@ -113,6 +114,8 @@ class _Definer:
         if message.type not in DATA_SOURCES and not is_python_source:
             return False
         shapes = source_shapes(message)
+        if message.HasField("transform_param") and self.transform is None:
+            self.transform = message.transform_param
         for index, (top, shape) in enumerate(zip(message.top, shapes, strict=True)):
             self.sources.append(InputTop(top, shape, message.name, message.type, entry.line))
             if message.type != "Input" and index > 0 and top != "data_dim":
@@ -129,13 +132,23 @@ class _Definer:
         for position, entry in enumerate(entries):
             message = entry.message
             reason = TRAINING_ONLY.get(message.type)
-            later = {name for other in entries[position + 1 :] if not self._is_training(other) for name in other.message.bottom}
+            later = {
+                name
+                for other in entries[position + 1 :]
+                if not self._is_training(other)
+                for name in other.message.bottom
+            }
             used = sorted(later.intersection(message.top) - set(message.bottom))
             if reason is None:
                 running.append(entry)
             elif used:
                 self.unsupported.append(
-                    (message.name, message.type, entry.line, f'a training layer, but its top "{used[0]}" is read by the net')
+                    (
+                        message.name,
+                        message.type,
+                        entry.line,
+                        f'a training layer, but its top "{used[0]}" is read by the net',
+                    )
                 )
                 running.append(entry)
             else:
@@ -252,4 +265,8 @@ def _image_size(message: Any) -> tuple[int, int]:
 
 def _channels(message: Any) -> int:
     is_gray = message.type == "ImageData" and not message.image_data_param.is_color
-    return 1 if is_gray else max(3, 0 if len(message.transform_param.mean_value) < 3 else len(message.transform_param.mean_value))
+    return (
+        1
+        if is_gray
+        else max(3, 0 if len(message.transform_param.mean_value) < 3 else len(message.transform_param.mean_value))
+    )

@@ -26,7 +26,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise BundleWriteError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write") from error
+        raise BundleWriteError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder you may write"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as stream:
             write(stream)

@@ -58,7 +58,22 @@ class LayerEntry:
 
 @dataclass(frozen=True)
 class NetDefinition:
-    """What a file defines for one phase, before any size is known."""
+    """What a file defines for one phase, before any size is known.
+
+    Attributes:
+        name: the net's name.
+        input_tops: blobs a caller supplies.
+        entries: layers that run.
+        dropped: layers left out, with reasons.
+        unsupported: (name, type, line, reason) of layers without a conversion.
+        silenced: blobs that Silence layers read, which are no outputs.
+        dialect: which Caffe the file is from.
+        dialect_evidence: why.
+        warnings: for people.
+        blob_counts: layer name -> number of blobs in the weights, where known.
+        transform: the TransformationParameter of the image data layer, or None.
+        format: syntax of the file: V0, V1 or V2.
+    """
 
     name: str
     input_tops: tuple[InputTop, ...]
@@ -70,6 +85,8 @@ class NetDefinition:
     dialect_evidence: tuple[str, ...]
     warnings: tuple[str, ...]
     blob_counts: Mapping[str, int] = field(default_factory=dict)
+    transform: Any = None
+    format: str = "V2"
 
 
 def lay_out(
@@ -144,7 +161,9 @@ class _Layout:
             )
         shape = tuple(int(size) for size in given)
         if any(size <= 0 for size in shape) or count(shape) > MAX_BLOB_ELEMENTS:
-            raise NetError(f'input "{source.top}" has the impossible shape {shape}', layer=source.layer, line=source.line)
+            raise NetError(
+                f'input "{source.top}" has the impossible shape {shape}', layer=source.layer, line=source.line
+            )
         blob = Blob(source.top, shape, None)
         self.current[source.top] = blob
         self.inputs.append(blob)
@@ -231,7 +250,9 @@ class _Layout:
         keys = []
         shapes = layer.operator.weight_shapes()
         if len(layer.message.param) > len(shapes):
-            layer.operator.refuse(f"has {len(layer.message.param)} param{{}} entries for {len(shapes)} parameter blob(s)")
+            layer.operator.refuse(
+                f"has {len(layer.message.param)} param{{}} entries for {len(shapes)} parameter blob(s)"
+            )
         for index, shape in enumerate(shapes):
             if count(shape) > MAX_BLOB_ELEMENTS:
                 layer.operator.refuse(f"parameter blob {index} would have the impossible shape {shape}")
@@ -279,12 +300,5 @@ def _is_module_method(name: str) -> bool:
 
 
 _MODULE_METHODS = frozenset(
-    "add_module apply bfloat16 buffers call_super_init children compile cpu cuda delete_all_unused_submodules "
-    "delete_submodule double dump_patches eval extra_repr float get_buffer get_extra_state get_parameter get_submodule "
-    "half ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters "
-    "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
-    "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
-    "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
-    "register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty "
-    "to_folder train type xpu zero_grad T_destination".split()
+    ["add_module", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile", "cpu", "cuda", "delete_all_unused_submodules", "delete_submodule", "double", "dump_patches", "eval", "extra_repr", "float", "get_buffer", "get_extra_state", "get_parameter", "get_submodule", "half", "ipu", "load_state_dict", "modules", "mtia", "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook", "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook", "register_state_dict_pre_hook", "requires_grad_", "set_extra_state", "set_submodule", "share_memory", "state_dict", "to", "to_empty", "to_folder", "train", "type", "xpu", "zero_grad", "T_destination"]
 )

@@ -98,7 +98,8 @@ class Net:
         layers: the layers that run, in Caffe's order.
         parameters: array of each parameter blob, in Caffe's own shape; empty where no weights were given.
         dropped: layers left out, each with its reason.
-        dialect: which Caffe the file is from (`bvlc`, `deeplab_v1`, ...), with the evidence in :attr:`dialect_evidence`.
+        dialect: which Caffe the file is from (`bvlc`, `deeplab_v1`, ...).
+        dialect_evidence: why.
         warnings: what a person should know, in plain sentences.
         definition: the laid-out net's source; :meth:`reshape` lays it out again.
     """

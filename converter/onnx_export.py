@@ -7,8 +7,9 @@ are dynamic wherever the net allows (see `dynamic_axes`).
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,19 @@ from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
 from .version import VERSION
 
 OPSETS = range(17, 22)
+#: metadata key under which model.onnx carries its blob table, as JSON
+BLOB_TABLE = "atrous.blobs"
 #: protobuf cannot hold a larger message; such nets would need external data
 MAX_MODEL_BYTES = 2**31 - 1
 
 
 def export_onnx(
-    net: Net, module: Any, path: str | os.PathLike[str] | None = None, *, opset: int = DEFAULT_OPSET, all_blobs: bool = False
+    net: Net,
+    module: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    opset: int = DEFAULT_OPSET,
+    all_blobs: bool = False,
 ) -> onnx.ModelProto:
     """Write the faithful ONNX form of a net.
 
@@ -51,6 +59,7 @@ def export_onnx(
     for blob in outputs:
         graph.outputs.append(_value_info(blob, values.names[id(blob)], _output_axes(blob, axes)))
     model = graph.model(producer="atrous", version=VERSION)
+    helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
     onnx.checker.check_model(model)
@@ -75,23 +84,64 @@ def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[O
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
     graph = OnnxGraph(net.name, opset)
-    axes = find_dynamic_axes(net)
-    values = GraphValues(axes, value_names(net))
+    values = write_layers(graph, net, module)
+    for blob in net.inputs:
+        graph.inputs.append(_value_info(blob, blob.name, values.axes.inputs[blob.name]))
+    return graph, values
+
+
+def write_layers(
+    graph: OnnxGraph,
+    net: Net,
+    module: Any,
+    inputs: Mapping[str, str] | None = None,
+    taken: frozenset[str] = frozenset(),
+) -> GraphValues:
+    """Append a net's layers to a graph.
+
+    Args:
+        graph: the graph.
+        net: the net.
+        module: its torch module.
+        inputs: input blob -> the value that takes its place; by default a value of its own name.
+        taken: names the blobs may not use; a blob of such a name becomes `net/<name>`.
+    """
+    values = GraphValues(find_dynamic_axes(net), value_names(net))
+    values.names = {key: f"net/{name}" if name in taken else name for key, name in values.names.items()}
+    for blob in net.inputs:
+        values.names[id(blob)] = (inputs or {}).get(blob.name, blob.name)
     for name in values.names.values():
         graph.reserve(name)
-    for blob in net.inputs:
-        graph.inputs.append(_value_info(blob, blob.name, axes.inputs[blob.name]))
     for layer in net.layers:
         graph.enter_layer(layer.attribute)
         submodule = module.get_submodule(layer.attribute)
         tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
         for top, name in zip(layer.tops, tops, strict=True):
             graph.name_top(name, values.names[id(top)])
-    return graph, values
+    return values
+
+
+def blob_table(net: Net, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Where each recorded top is: its key, the value in the graph, the submodule and its output, and what feeds it."""
+    keys = {id(blob): key for key, blob in net.recorded_tops()}
+    return [
+        {
+            "key": key,
+            "value": names[id(blob)],
+            "layer": blob.producer.name,
+            "type": blob.producer.type,
+            "module": blob.producer.attribute,
+            "index": blob.top_index,
+            "per_bottom": blob.producer.operator.maps_each_bottom,
+            "feeds": [keys.get(id(bottom), bottom.name) for bottom in blob.producer.bottoms],
+        }
+        for key, blob in net.recorded_tops()
+        if blob.producer is not None
+    ]
 
 
 def value_names(net: Net) -> dict[int, str]:
-    """id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones."""
+    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones."""
     last = {blob.name: blob for blob in net.inputs}
     last |= {top.name: top for layer in net.layers for top in layer.tops}
     names = {id(blob): blob.name for blob in net.inputs}
@@ -107,7 +157,8 @@ def _is_input(net: Net, name: str) -> bool:
 
 def _output_axes(blob: Blob, axes: DynamicAxes) -> tuple[str | None, ...]:
     return tuple(
-        ("batch" if axis == 0 else f"{blob.name}_{axis}") if dynamic else None for axis, dynamic in enumerate(axes.of(blob))
+        ("batch" if axis == 0 else f"{blob.name}_{axis}") if dynamic else None
+        for axis, dynamic in enumerate(axes.of(blob))
     )
 
 

@@ -57,7 +57,14 @@ class Dim:
         right = other if isinstance(other, Dim) else Dim(self._graph, other)
         if isinstance(self.value, int) and isinstance(right.value, int):
             a, b = self.value, right.value
-            folded = {"Add": a + b, "Sub": a - b, "Mul": a * b, "Div": a // b if b else 0, "Max": max(a, b), "Min": min(a, b)}
+            folded = {
+                "Add": a + b,
+                "Sub": a - b,
+                "Mul": a * b,
+                "Div": a // b if b else 0,
+                "Max": max(a, b),
+                "Min": min(a, b),
+            }
             return Dim(self._graph, folded[op_type])
         if (op_type, right.value) in (("Add", 0), ("Sub", 0), ("Mul", 1), ("Div", 1)):
             return self
@@ -122,7 +129,13 @@ class OnnxGraph:
         return self.add_multiple(op_type, inputs, 1, outputs=[output] if output else None, **attributes)[0]
 
     def add_multiple(
-        self, op_type: str, inputs: Sequence[str], output_count: int, *, outputs: Sequence[str] | None = None, **attributes: Any
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        output_count: int,
+        *,
+        outputs: Sequence[str] | None = None,
+        **attributes: Any,
     ) -> list[str]:
         """Add a node with several outputs; returns their names. Attributes that are None are left out."""
         names = list(outputs) if outputs else [self.unique(f"{self._scope}/{op_type}") for _ in range(output_count)]

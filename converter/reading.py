@@ -28,6 +28,7 @@ def read_net(
     variables: Mapping[str, str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     dialect: str | None = None,
+    tolerant: bool = False,
 ) -> Net:
     """Read a Caffe net as published.
 
@@ -40,6 +41,7 @@ def read_net(
         variables: values for `${NAME}` placeholders.
         input_shapes: input name -> shape, in place of the file's.
         dialect: which Caffe the file is from, where the file does not show it.
+        tolerant: lay out past layers without a conversion (for inspection only; they are listed in `dropped`).
 
     Returns:
         The laid-out net. Its parameters are views into the memory-mapped file; nothing is copied.
@@ -51,7 +53,7 @@ def read_net(
     layers, name = _named_blobs(weights)
     counts = {layer_name: len(blobs) for layer_name, blobs in reversed(layers or []) if blobs}
     definition = define_net(text, phase=phase, level=level, stages=stages, dialect=dialect, blob_counts=counts)
-    net = lay_out(definition, input_shapes)
+    net = lay_out(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
     matched = match_weights(net, layers, source=name)
@@ -60,7 +62,10 @@ def read_net(
     warnings = net.warnings
     if unknown:
         listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        warnings = (*warnings, f"{name} holds {len(unknown)} layer(s) the net does not have, ignored as Caffe does: {listed}")
+        warnings = (
+            *warnings,
+            f"{name} holds {len(unknown)} layer(s) the net does not have, ignored as Caffe does: {listed}",
+        )
     return replace(net, parameters=matched.parameters, warnings=warnings)
 
 

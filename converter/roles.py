@@ -58,10 +58,20 @@ TRAINING_ONLY: dict[str, str] = {
         "a loss: only training needs it",
     ),
     **dict.fromkeys(
-        ("Accuracy", "EvalDetection", "DetectionEvaluate", "EltwiseAccuracy", "BinaryAccuracy", "RedAccuracy", "SegAccuracy"),
+        (
+            "Accuracy",
+            "EvalDetection",
+            "DetectionEvaluate",
+            "EltwiseAccuracy",
+            "BinaryAccuracy",
+            "RedAccuracy",
+            "SegAccuracy",
+        ),
         "measures against labels: use `atrous evaluate`",
     ),
-    **dict.fromkeys(("HDF5Output", "MatWrite", "SaveOutput"), "writes its bottoms to files: the net's outputs take its place"),
+    **dict.fromkeys(
+        ("HDF5Output", "MatWrite", "SaveOutput"), "writes its bottoms to files: the net's outputs take its place"
+    ),
     "Silence": "only keeps its bottoms from being printed",
 }
 

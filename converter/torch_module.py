@@ -42,7 +42,7 @@ def to_torch(net: Net) -> fx.GraphModule:
         made[layer.attribute] = module
         root.add_module(layer.attribute, module)
     graph = build_graph(net)
-    graph_module = fx.GraphModule(root, graph, class_name=_class_name(net.name))
+    graph_module = fx.GraphModule(root, graph, class_name=class_name(net.name))
     graph_module.meta["inputs"] = [blob.name for blob in net.inputs]
     graph_module.eval()
     return graph_module
@@ -118,7 +118,11 @@ def build_graph(net: Net) -> fx.Graph:
         else:
             result = graph.call_module(layer.attribute, arguments)
             single = len(layer.tops) == 1
-            results = [result] if single else [graph.call_function(operator.getitem, (result, i)) for i in range(len(layer.tops))]
+            results = (
+                [result]
+                if single
+                else [graph.call_function(operator.getitem, (result, i)) for i in range(len(layer.tops))]
+            )
         for top, node in zip(layer.tops, results, strict=True):
             node.meta[TOP_KEY] = keys[id(top)]
             values[id(top)] = node
@@ -175,7 +179,8 @@ def _identifier(name: str) -> str:
     return safe if safe and not safe[0].isdigit() else f"input_{safe}"
 
 
-def _class_name(name: str) -> str:
+def class_name(name: str) -> str:
+    """A Python class name made of the words of the name of a net."""
     words = "".join(c if c.isalnum() and c.isascii() else " " for c in name).split()
     joined = "".join(word[:1].upper() + word[1:] for word in words)
     return joined if joined and not joined[0].isdigit() else f"Net{joined}"

@@ -57,7 +57,9 @@ def match_weights(net: Net, layers: Iterable[tuple[str, Sequence[Any]]], *, sour
             problems.append((name, problem))
     missing = [layer for layer in net.layers if any(key not in parameters for key in layer.parameters)]
     faulty = {name for name, _ in problems}
-    problems += [(layer.name, _describe_missing(layer, extra)) for layer in missing if layer.name not in faulty]  # rule 5
+    problems += [
+        (layer.name, _describe_missing(layer, extra)) for layer in missing if layer.name not in faulty
+    ]  # rule 5
     if problems:
         rows = "\n".join(f'  "{name}": {problem}' for name, problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
@@ -77,7 +79,11 @@ def _assign(layer: Layer, blobs: Sequence[Any], parameters: dict[ParameterKey, F
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
     for index, (blob, shape) in enumerate(zip(blobs, shapes, strict=True)):
         array = np.asarray(blob)
-        fits = _without_leading_ones(array.shape) == _without_leading_ones(shape) if strict else array.size == _count(shape)
+        fits = (
+            _without_leading_ones(array.shape) == _without_leading_ones(shape)
+            if strict
+            else array.size == _count(shape)
+        )
         if not fits:
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
         if array.dtype != np.float32:

@@ -112,6 +112,20 @@ def show_progress(description: str, total: int | None = None) -> Iterator[Callab
         yield lambda steps: bar.advance(task, steps)
 
 
+@contextmanager
+def show_steps() -> Iterator[Callable[[str], None]]:
+    """Name the step that runs, on stderr, if a person can see it.
+
+    Yields:
+        A function to call with the name of each step as it begins.
+    """
+    if not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    with _open_console(sys.stderr).status("starting") as status:
+        yield status.update
+
+
 def _open_console(stream: TextIO) -> Any:
     from rich.console import Console
 

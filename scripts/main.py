@@ -26,6 +26,8 @@ COMMANDS = {
     "demo": "Convert the built-in miniature and segment its scenes.",
     "doctor": "Check this installation: libraries, devices, numerics.",
 }
+# commands whose module cannot have their name, because the standard library has it
+MODULES = {"inspect": "inspect_net"}
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -40,7 +42,7 @@ class LazyGroup(click.Group):
         """Import the module of a command and return its `command`."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        command: click.Command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
         if not any(parameter.name == "debug" for parameter in command.params):
             command.params.append(console.debug_option())
         return command

@@ -91,7 +91,7 @@ class Recording:
                 arrays[name] = self._seeder.input_array(self.case["seed"], name, shape)
         return arrays
 
-    def keys(self) -> list[str]:
+    def compared_keys(self) -> list[str]:
         """Recording keys that can be compared, in execution order; those behind a random layer are left out."""
         keys = _counted(self.case.get("order", ()))
         stop = self.case.get("stochastic_from")
@@ -138,7 +138,8 @@ def _counted(keys: Any) -> list[str]:
 
 def _load_seeder(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("seeded_weights", path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None, path
+    assert spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -168,7 +169,7 @@ class Comparison:
 
 def compare_blobs(recording: Recording, blobs: dict[str, NDArray[Any]]) -> list[Comparison]:
     """Compare computed blobs with the recorded ones, in execution order."""
-    return [_compare(recording, key, blobs.get(key)) for key in recording.keys()]
+    return [_compare(recording, key, blobs.get(key)) for key in recording.compared_keys()]
 
 
 def _compare(recording: Recording, key: str, computed: NDArray[Any] | None) -> Comparison:

@@ -126,9 +126,7 @@ class Operator:
         Raises:
             ExportError: the layer has no faithful ONNX form.
         """
-        raise ExportError(
-            f"{self.context.type} has no ONNX form; it runs in torch only", layer=self.context.name
-        )
+        raise ExportError(f"{self.context.type} has no ONNX form; it runs in torch only", layer=self.context.name)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass at the laid-out shapes."""
@@ -145,7 +143,7 @@ class Operator:
         raise NetError(f"{self.context.type}: {message}", layer=self.context.name, line=self.context.line)
 
     def bottom_axis(self, axis: int, bottom: int = 0, *, extra: int = 0) -> int:
-        """The non-negative form of an axis of a bottom, as Caffe's CanonicalAxisIndex (`extra` axes past the end allowed)."""
+        """The non-negative form of a bottom's axis, as Caffe's CanonicalAxisIndex (`extra` axes past the end allowed)."""
         count = len(self.bottoms[bottom].shape)
         if not -count <= axis < count + extra:
             self.refuse(f"axis {axis} is out of range for the {count}-D blob {self.bottoms[bottom].shape}")
@@ -154,7 +152,9 @@ class Operator:
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
         if count < least or (most is not None and count > most):
-            wanted = f"exactly {least}" if least == most else f"at least {least}" + (f", at most {most}" if most else "")
+            wanted = (
+                f"exactly {least}" if least == most else f"at least {least}" + (f", at most {most}" if most else "")
+            )
             self.refuse(f"has {count} {what}(s) but takes {wanted}")
 
 

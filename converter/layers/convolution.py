@@ -1,6 +1,7 @@
 """Convolution and Deconvolution, with `hole` and every fork's spelling of size, stride, pad and dilation.
 
-Sizes: convolution out = floor((in + pads - (d (k - 1) + 1)) / s) + 1; deconvolution out = s (in - 1) + d (k - 1) + 1 - pads.
+Sizes: convolution out = floor((in + pads - (d (k - 1) + 1)) / s) + 1,
+deconvolution out = s (in - 1) + d (k - 1) + 1 - pads.
 `hole` (DeepLab v1) is dilation by another name. Sources: docs of BVLC's ConvolutionParameter; DeepLab v1's conv_layer.
 """
 
@@ -34,7 +35,9 @@ class _WindowedWeights(Operator):
         self.axis = self.bottom_axis(self.param.axis)
         self.spatial = shape[self.axis + 1 :]
         if not 1 <= len(self.spatial) <= 3:
-            self.refuse(f"runs over 1 to 3 spatial axes, not {len(self.spatial)} (bottom shape {shape}, axis {self.axis})")
+            self.refuse(
+                f"runs over 1 to 3 spatial axes, not {len(self.spatial)} (bottom shape {shape}, axis {self.axis})"
+            )
         self.channels = shape[self.axis]
         self.kernel = self._spatial("kernel_size", "kernel", None)
         self.stride = self._spatial("stride", "stride", 1)
@@ -157,7 +160,9 @@ class _WindowedWeights(Operator):
         shape = graph.add("Concat", [lead, tail], axis=0) if lead else tail
         return graph.add("Reshape", [folded, shape])
 
-    def _emit_each(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value], op_type: str, **extra: Any) -> list[str]:
+    def _emit_each(
+        self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value], op_type: str, **extra: Any
+    ) -> list[str]:
         weights = [graph.parameter(name, getattr(module, name)) for name in self._parameters()]
         tops = []
         for bottom in bottoms:
@@ -174,6 +179,15 @@ class _WindowedWeights(Operator):
             )
             tops.append(self._batch_unfolded(graph, bottom, result))
         return tops
+
+
+def _without_defaults(arguments: dict[str, Any], rank: int) -> dict[str, Any]:
+    """Arguments that differ from torch's defaults; equal sizes along all axes as one number, for readable source."""
+    defaults = {"stride": (1,) * rank, "padding": (0,) * rank, "dilation": (1,) * rank, "groups": 1, "bias": True}
+    kept = {name: value for name, value in arguments.items() if defaults.get(name) != value}
+    return {
+        name: value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value for name, value in kept.items()
+    }
 
 
 @register_layer("Convolution")
@@ -204,10 +218,13 @@ class Convolution(_WindowedWeights):
             "groups": self.groups,
             "bias": self.param.bias_term,
         }
+        arguments = _without_defaults(arguments, rank)
         if symmetric and self.axis == 1:
             return ModuleSpec(f"nn.Conv{rank}d", arguments, self._parameters())
         if not symmetric:
-            return ModuleSpec("SidePaddedConv2d", {"sides": (*self.pad_begin, *self.pad_end), **arguments}, self._parameters())
+            return ModuleSpec(
+                "SidePaddedConv2d", {"sides": (*self.pad_begin, *self.pad_end), **arguments}, self._parameters()
+            )
         return ModuleSpec(f"FoldedConv{rank}d", {"axis": self.axis, **arguments}, self._parameters())
 
     def window(self) -> Window:
@@ -258,6 +275,7 @@ class Deconvolution(_WindowedWeights):
             "bias": self.param.bias_term,
             "dilation": self.dilation,
         }
+        arguments = _without_defaults(arguments, rank)
         if self.axis == 1:
             return ModuleSpec(f"nn.ConvTranspose{rank}d", arguments, self._parameters())
         return ModuleSpec(f"FoldedConvTranspose{rank}d", {"axis": self.axis, **arguments}, self._parameters())

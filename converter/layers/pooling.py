@@ -120,7 +120,9 @@ class Pooling(Operator):
 
     def module_spec(self) -> ModuleSpec:
         if self.global_pooling and not self.with_mask:
-            return ModuleSpec("nn.AdaptiveMaxPool2d" if self.method == "MAX" else "nn.AdaptiveAvgPool2d", {"output_size": 1})
+            return ModuleSpec(
+                "nn.AdaptiveMaxPool2d" if self.method == "MAX" else "nn.AdaptiveAvgPool2d", {"output_size": 1}
+            )
         common: dict[str, Any] = {"kernel_size": self.kernel, "stride": self.stride}
         torch_rule = all(2 * p <= k for p, k in zip(self.pad, self.kernel, strict=True)) and not self._overhangs()
         if torch_rule and not self.with_mask:
@@ -156,7 +158,9 @@ class Pooling(Operator):
         if self._overhangs():
             if self.with_mask:
                 raise ExportError("a mask of windows outside the plane has no ONNX form", layer=self.context.name)
-            return [graph.add("MaxPool", [self._pad(graph, x.name, self.pad, self.pad_end, LOWEST_FLOAT)], **attributes)]
+            return [
+                graph.add("MaxPool", [self._pad(graph, x.name, self.pad, self.pad_end, LOWEST_FLOAT)], **attributes)
+            ]
         attributes["pads"] = [*self.pad, *self.pad_end]
         if not self.with_mask:
             return [graph.add("MaxPool", [x.name], **attributes)]
@@ -172,7 +176,10 @@ class Pooling(Operator):
             area = graph.constant(float(self.kernel[0] * self.kernel[1]))
             ones = graph.add("Add", [graph.add("Mul", [x.name, graph.constant(0.0)]), graph.constant(1.0)])
             total, counted = (
-                graph.add("Mul", [graph.add("AveragePool", [self._pad(graph, v, self.pad, self.pad_end, 0.0)], **attributes), area])
+                graph.add(
+                    "Mul",
+                    [graph.add("AveragePool", [self._pad(graph, v, self.pad, self.pad_end, 0.0)], **attributes), area],
+                )
                 for v in (x.name, ones)
             )
             return graph.add("Div", [total, graph.add("Max", [counted, graph.constant(1.0)])])

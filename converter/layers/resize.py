@@ -72,7 +72,12 @@ class Interp(Operator):
         return Window((2, 2), (factor, factor), (0, 0), upsampling=self.zoom > 1)
 
     def module_spec(self) -> ModuleSpec:
-        arguments = {"shrink": self.shrink, "zoom": self.zoom, "size": self.size, "crop": (-self.pad_begin, -self.pad_end)}
+        arguments = {
+            "shrink": self.shrink,
+            "zoom": self.zoom,
+            "size": self.size,
+            "crop": (-self.pad_begin, -self.pad_end),
+        }
         defaults = {"shrink": 1, "zoom": 1, "size": None, "crop": (0, 0)}
         return ModuleSpec("Interp", {name: value for name, value in arguments.items() if value != defaults[name]})
 

@@ -11,7 +11,11 @@ class MaxPool2d(nn.Module):
     """Maximum over windows of a plane padded by pad_begin and pad_end (height, width), rounding down."""
 
     def __init__(
-        self, kernel_size: tuple[int, int], stride: tuple[int, int], pad_begin: tuple[int, int], pad_end: tuple[int, int]
+        self,
+        kernel_size: tuple[int, int],
+        stride: tuple[int, int],
+        pad_begin: tuple[int, int],
+        pad_end: tuple[int, int],
     ) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.pad_begin, self.pad_end = kernel_size, stride, pad_begin, pad_end

@@ -1,0 +1,240 @@
+"""`atrous convert`: a prototxt and a caffemodel -> a bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import console
+from .net_options import net_options, require_file
+
+#: name of --classes -> class names and colours in `runtime.palettes`
+CLASS_SETS = {
+    "voc": ("VOC_CLASSES", "VOC_COLOURS"),
+    "cityscapes": ("CITYSCAPES_CLASSES", "CITYSCAPES_COLOURS"),
+    "camvid": ("CAMVID_CLASSES", "CAMVID_COLOURS"),
+}
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
+@click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
+@click.option("--name", default="", help="Name of the bundle.  [default: the net's own]")
+@click.option("--info", type=click.Path(path_type=Path), help="JSON file with classes, palette, mean, scale, crf.")
+@click.option("--classes", "class_set", help="voc, cityscapes, camvid, or a file with one class name a line.")
+@click.option(
+    "--mean",
+    callback=lambda c, p, v: _parse_numbers(v, 3, "--mean"),
+    metavar="B,G,R",
+    help="Mean pixel in grey levels, in the net's channel order.  [default: the data layer's, else DeepLab's]",
+)
+@click.option("--scale", type=float, help="Factor after the mean.  [default: the data layer's, else 1]")
+@click.option(
+    "--color-order",
+    type=click.Choice(["BGR", "RGB"]),
+    default="BGR",
+    show_default=True,
+    help="Channel order the net was trained with.",
+)
+@click.option(
+    "--minimum-size",
+    callback=lambda c, p, v: _parse_numbers(v, 2, "--minimum-size"),
+    metavar="H,W",
+    help="Pad images to at least this size.  [default: an ImageSegData layer's crop size]",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["scores", "labels", "lowres"]),
+    default="scores",
+    show_default=True,
+    help="What deploy.onnx returns.",
+)
+@click.option("--crf-mode", type=click.Choice(["deeplab", "pydensecrf"]), help="Normalization of the dense CRF.")
+@click.option(
+    "--crf-gaussian",
+    callback=lambda c, p, v: _parse_numbers(v, 2, "--crf-gaussian"),
+    metavar="SXY,W",
+    help="Gaussian term: standard deviation in pixels and weight.",
+)
+@click.option(
+    "--crf-bilateral",
+    callback=lambda c, p, v: _parse_numbers(v, 3, "--crf-bilateral"),
+    metavar="SXY,SRGB,W",
+    help="Bilateral term: standard deviations in pixels and grey levels, and weight.",
+)
+@click.option("--crf-iterations", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--opset", type=click.IntRange(17, 21), default=17, show_default=True, help="Of the ONNX files.")
+@click.option("--no-verify", is_flag=True, help="Do not compare torch and ONNX Runtime.")
+@net_options
+@console.json_option
+def command(
+    net: Path,
+    weights: Path,
+    out: Path,
+    force: bool,
+    name: str,
+    info: Path | None,
+    class_set: str | None,
+    mean: tuple[float, ...] | None,
+    scale: float | None,
+    color_order: str,
+    minimum_size: tuple[float, ...] | None,
+    head: str,
+    crf_mode: str | None,
+    crf_gaussian: tuple[float, ...] | None,
+    crf_bilateral: tuple[float, ...] | None,
+    crf_iterations: int,
+    opset: int,
+    no_verify: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Convert NET (a prototxt) with WEIGHTS (a caffemodel) into a bundle: torch, ONNX, manifest."""
+    from ..converter import read_net
+    from ..converter.bundle import BundleOptions, check_target, write_bundle
+    from ..converter.caffemodel import read_caffemodel
+
+    started = time.perf_counter()
+    check_target(out, replace=force)
+    known = _read_info(info)
+    require_file(net, "prototxt")
+    weight_file = read_caffemodel(require_file(weights, "caffemodel"))
+    laid_out = read_net(net, weight_file, **options)
+    classes, palette = choose_classes(class_set, known, _channels(laid_out))
+    crf = _crf(crf_mode, crf_gaussian, crf_bilateral, crf_iterations) or known.get("crf")
+    settings = BundleOptions(
+        name=name or str(known.get("name", "")),
+        classes=classes,
+        palette=palette,
+        preprocessing=_preprocessing(laid_out, known, mean, scale, color_order, minimum_size),
+        crf=crf,
+        head=head,  # type: ignore[arg-type]
+        opset=opset,
+        sources=[
+            ("prototxt", net, laid_out.definition.format, laid_out.dialect),
+            ("caffemodel", weights, weight_file.format, weight_file.dialect.name),
+        ],
+        verify=not no_verify,
+    )
+    with console.show_steps() as show:
+        manifest = write_bundle(laid_out, out, settings, replace=force, progress=show)
+    seconds = time.perf_counter() - started
+    if as_json:
+        console.print_json("convert", {"bundle": str(out), "seconds": seconds, "manifest": manifest})
+    else:
+        _print(out, manifest, seconds)
+    return 0
+
+
+def _parse_numbers(text: str | None, wanted: int, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise click.BadParameter(f'"{text}" is not {wanted} numbers separated by commas', param_hint=option) from None
+    if len(values) != wanted:
+        raise click.BadParameter(f"needs {wanted} numbers, {len(values)} were given", param_hint=option)
+    return values
+
+
+def _read_info(path: Path | None) -> dict[str, Any]:
+    """The content of an --info file: name, classes, palette, mean, scale, minimum_size, crf; all optional."""
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--info {path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise click.UsageError(f"--info {path}: holds no JSON object")
+    return content
+
+
+def _channels(net: Any) -> int:
+    from ..converter.deploy import plan_deployment
+    from ..converter.errors import ExportError
+
+    try:
+        return int(plan_deployment(net).scores.shape[1])
+    except ExportError:
+        return 0
+
+
+def choose_classes(
+    class_set: str | None, known: dict[str, Any], channels: int
+) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Class names and palette: from the option, the --info file, or numbered classes in distinct colours."""
+    from ..runtime import palettes
+
+    names: list[str] = [str(name) for name in known.get("classes", ())]
+    colors = [tuple(color) for color in known.get("palette", ())]
+    if class_set in CLASS_SETS:
+        names_of, colors_of = CLASS_SETS[class_set]
+        names, colors = list(getattr(palettes, names_of)), list(getattr(palettes, colors_of))
+    elif class_set is not None:
+        path = Path(class_set)
+        if not path.is_file():
+            raise click.UsageError(f"--classes {class_set}: is no file, and none of {', '.join(CLASS_SETS)}")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        names, colors = [line.strip() for line in lines if line.strip()], []
+    names = names or [f"class {index}" for index in range(channels)]
+    if len(colors) != len(names):
+        colors = list(palettes.make_distinct_colours(len(names)))
+    return names, colors  # type: ignore[return-value]
+
+
+def _crf(
+    mode: str | None, gaussian: tuple[float, ...] | None, bilateral: tuple[float, ...] | None, iterations: int
+) -> dict[str, Any] | None:
+    if mode is None and gaussian is None and bilateral is None:
+        return None
+    return {
+        "mode": mode or "deeplab",
+        "iterations": iterations,
+        "gaussian": [{"sxy": gaussian[0], "weight": gaussian[1]}] if gaussian else [],
+        "bilateral": [{"sxy": bilateral[0], "srgb": bilateral[1], "weight": bilateral[2]}] if bilateral else [],
+    }
+
+
+def _preprocessing(
+    net: Any,
+    known: dict[str, Any],
+    mean: tuple[float, ...] | None,
+    scale: float | None,
+    color_order: str,
+    minimum_size: tuple[float, ...] | None,
+) -> Any:
+    from ..converter.bundle import Preprocessing, read_preprocessing
+
+    found, _ = read_preprocessing(net)
+    least = minimum_size or known.get("minimum_size")
+    given = mean or known.get("mean")
+    factor = scale if scale is not None else known.get("scale")
+    if given is None and factor is None and least is None and color_order == "BGR":
+        return None
+    return Preprocessing(
+        mean=tuple(float(v) for v in given) if given else found.mean,  # type: ignore[arg-type]
+        scale=float(factor) if factor is not None else found.scale,
+        color_order=color_order,  # type: ignore[arg-type]
+        minimum=(int(least[0]), int(least[1])) if least else None,
+    )
+
+
+def _print(out: Path, manifest: dict[str, Any], seconds: float) -> None:
+    for warning in manifest["warnings"]:
+        console.print_warning(f"warning: {warning}")
+    for report in manifest["verification"]:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in report["input_shapes"].values())
+        click.echo(
+            f"{report['stage']} equals {report['reference']} on {shapes}: {report['blobs']} blobs, "
+            f"largest error {report['worst_error']:.2g} (tolerance {report['tolerance']:g})"
+        )
+    size = sum(entry["bytes"] for entry in manifest["files"].values())
+    click.echo(f"{out}: {manifest['name']}, {len(manifest['files'])} files, {size / 1e6:.1f} MB, {seconds:.1f} s")

@@ -1,0 +1,123 @@
+"""`atrous inspect`: what a Caffe net is made of, and what cannot be converted."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import console
+from .net_options import net_options, require_file
+
+if TYPE_CHECKING:
+    from ..converter import Net
+    from ..converter.inspection import LayerSummary
+
+
+@click.command()
+@click.argument("net", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path), required=False)
+@net_options
+@console.json_option
+def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> int:
+    """Show layers, shapes, cost, receptive field and dialect of NET (a prototxt), with WEIGHTS if given.
+
+    Layers that become inputs, are dropped, or cannot be converted are listed with the reason; exit 1 where some cannot.
+    """
+    from ..converter.inspection import summarize_layers
+
+    laid_out, problem = _read(net, weights, options)
+    rows = summarize_layers(laid_out)
+    unsupported = laid_out.definition.unsupported
+    if as_json:
+        console.print_json("inspect", _to_json(laid_out, rows, problem))
+    else:
+        _print(laid_out, rows, problem)
+    return 1 if unsupported or problem else 0
+
+
+def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tuple[Net, str | None]:
+    """The net, laid out past what cannot be converted, and what the weights lack."""
+    from ..converter import read_net
+    from ..converter.errors import UnsupportedLayersError, WeightsError
+
+    require_file(prototxt, "prototxt")
+    if weights is not None:
+        require_file(weights, "caffemodel")
+    try:
+        return read_net(prototxt, weights, **options), None
+    except UnsupportedLayersError:
+        return read_net(prototxt, None, tolerant=True, **options), None
+    except WeightsError as error:
+        return read_net(prototxt, None, **options), str(error)
+
+
+def _to_json(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> dict[str, Any]:
+    return {
+        "name": net.name,
+        "dialect": net.dialect,
+        "dialect_evidence": list(net.dialect_evidence),
+        "inputs": [
+            {"name": top.top, "type": top.type, "layer": top.layer, "line": top.line, "shape": list(blob.shape)}
+            for top, blob in zip(net.definition.input_tops, net.inputs, strict=True)
+        ],
+        "outputs": [{"name": blob.name, "shape": list(blob.shape)} for blob in net.outputs],
+        "layers": [row.to_json() for row in rows],
+        "dropped": [{"name": d.name, "type": d.type, "line": d.line, "reason": d.reason} for d in net.dropped],
+        "unsupported": [
+            {"name": name, "type": kind, "line": line, "reason": reason}
+            for name, kind, line, reason in net.definition.unsupported
+        ],
+        "parameters": net.parameter_count(),
+        "multiply_adds": sum(row.multiply_adds for row in rows),
+        "warnings": list(net.warnings),
+        "weights_problem": problem,
+    }
+
+
+def _print(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> None:
+    click.echo(f"{net.name or '(no name)'}: dialect {net.dialect} ({'; '.join(net.dialect_evidence)})")
+    console.print_table(
+        ("line", "layer", "type", "shape", "parameters", "multiply-adds", "field", "stride"),
+        [
+            (
+                row.line or "",
+                row.name,
+                row.type,
+                " ".join("x".join(map(str, shape)) for shape in row.shapes),
+                f"{row.parameters:,}" if row.parameters else "",
+                f"{row.multiply_adds:,}" if row.multiply_adds else "",
+                _pair(row.receptive_field),
+                _pair(row.stride),
+            )
+            for row in rows
+        ],
+    )
+    total = sum(row.multiply_adds for row in rows)
+    click.echo(f"\n{len(rows)} layers, {net.parameter_count():,} parameters, {total / 1e9:.3f} G multiply-adds")
+    for top, blob in zip(net.definition.input_tops, net.inputs, strict=True):
+        origin = (
+            "declared input" if top.type in ("input", "Input") else f"top of the {top.type} layer (line {top.line})"
+        )
+        click.echo(f"input   {blob.name}  {'x'.join(map(str, blob.shape))}  {origin}")
+    for blob in net.outputs:
+        click.echo(f"output  {blob.name}  {'x'.join(map(str, blob.shape))}")
+    unsupported = {(name, line) for name, _, line, _ in net.definition.unsupported}
+    for dropped in net.dropped:
+        if (dropped.name, dropped.line) not in unsupported:
+            line = f" (line {dropped.line})" if dropped.line else ""
+            click.echo(f'dropped "{dropped.name}" {dropped.type}{line}: {dropped.reason}')
+    for name, kind, row_line, reason in net.definition.unsupported:
+        place = f" (line {row_line})" if row_line else ""
+        click.secho(f'UNSUPPORTED "{name}" {kind}{place}: {reason}', fg="red")
+    for warning in net.warnings:
+        console.print_warning(f"warning: {warning}")
+    if problem:
+        console.print_warning(problem)
+
+
+def _pair(values: tuple[Fraction, Fraction]) -> str:
+    height, width = (f"{float(v):g}" for v in values)
+    return height if height == width else f"{height}x{width}"

@@ -1,0 +1,79 @@
+"""Options of the commands that read a Caffe net, and the reading itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..converter import Net
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _parse_assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    assignments = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f'"{value}" is not NAME=VALUE', context, parameter)
+        assignments[name] = text
+    return assignments
+
+
+def _parse_shapes(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
+    shapes = {}
+    for name, text in _parse_assignments(context, parameter, values).items():
+        try:
+            shapes[name] = tuple(int(size) for size in text.replace("x", ",").split(","))
+        except ValueError:
+            raise click.BadParameter(f'"{text}" is not a shape such as 1,3,513,513', context, parameter) from None
+    return shapes
+
+
+_OPTIONS = (
+    click.option("--set", "variables", multiple=True, callback=_parse_assignments, metavar="NAME=VALUE",
+                 help="Value of a ${NAME} placeholder; may be repeated."),
+    click.option("--input", "input_shapes", multiple=True, callback=_parse_shapes, metavar="NAME=N,C,H,W",
+                 help="Shape of an input, in place of the file's; may be repeated."),
+    click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True,
+                 help="For include and exclude rules."),
+    click.option("--level", type=int, default=0, show_default=True, help="NetState level."),
+    click.option("--stage", "stages", multiple=True, help="NetState stage; may be repeated."),
+    click.option("--dialect", help="The Caffe the file is from, where it does not show: bvlc, deeplab_v1, ..."),
+)  # fmt: skip
+
+
+def net_options(function: Command) -> Command:
+    """Give a command the options that decide how a prototxt is read; it receives them as keyword arguments."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def require_file(path: Path, what: str) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        click.UsageError: with what was expected.
+    """
+    if path.is_dir():
+        raise click.UsageError(f"{path} is a folder, not a {what}")
+    if not path.exists():
+        raise click.UsageError(f"{path} does not exist; give a {what}")
+    return path
+
+
+def read_command_net(prototxt: Path, weights: Path | None, **options: Any) -> Net:
+    """Read a net with the options of :func:`net_options`."""
+    from ..converter import read_net
+
+    require_file(prototxt, "prototxt")
+    if weights is not None:
+        require_file(weights, "caffemodel")
+    return read_net(prototxt, weights, **options)
