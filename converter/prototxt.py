@@ -7,6 +7,7 @@ Steps, in order: bytes -> text (`${NAME}` filled in) -> messages of the merged s
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class Prototxt:
     warnings: tuple[str, ...]
 
 
-def read_prototxt(source: str | Path, *, variables: Mapping[str, str] | None = None) -> Prototxt:
+def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str] | None = None) -> Prototxt:
     """Reads a net definition.
 
     Args:
@@ -102,7 +103,7 @@ def read_prototxt(source: str | Path, *, variables: Mapping[str, str] | None = N
     )
 
 
-def _load(source: str | Path) -> tuple[Path | None, bytes]:
+def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
     if isinstance(source, str) and ("\n" in source or "{" in source.replace("${", "")):
         return None, source.encode("utf-8", errors="surrogateescape")
     path = Path(source)

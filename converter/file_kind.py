@@ -1,0 +1,48 @@
+"""What a file is when it is not the weights it was given as, told from its first bytes."""
+
+from __future__ import annotations
+
+import mmap
+import re
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+_LFS = b"version https://git-lfs.github.com/"
+_SIGNATURES = (
+    (b"PK\x03\x04", "is a zip archive (perhaps of PyTorch weights): unpack it, and give the caffemodel inside"),
+    (b"\x1f\x8b", "is a gzip archive: unpack it first"),
+    (b"BZh", "is a bzip2 archive: unpack it first"),
+    (b"\xfd7zXZ\x00", "is an xz archive: unpack it first"),
+    (b"7z\xbc\xaf", "is a 7z archive: unpack it first"),
+    (b"Rar!", "is a rar archive: unpack it first"),
+    (b"\x89PNG", "is a PNG image"),
+    (b"\xff\xd8\xff", "is a JPEG image"),
+    (b"\x93NUMPY", "is a NumPy array"),
+)
+_TEXT = re.compile(rb"[\s\xef\xbb\xbf]*(#|(name|layers?|input(_dim|_shape)?|force_backward|state)\s*[:{])")
+_SOLVER_STATE_OR_BLOB = 0x08
+"""Tag of field 1 as a number: SolverState.iter or BlobProto.num; a net starts with a string or a layer."""
+
+
+def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | None:
+    """What the file plainly is instead of weights, and what to do; None where it may be weights.
+
+    Args:
+        data: the file.
+        mean: a mean image was asked for, so that a BlobProto is right.
+    """
+    start = bytes(data[:1024])
+    if start.startswith(_LFS):
+        size = re.search(rb"\nsize (\d{1,20})", start)
+        of = f" to {int(size[1]):,} bytes" if size else ""
+        return f'is a Git LFS pointer{of}, not the file itself: run "git lfs pull" in the repository it came from'
+    if start.lstrip()[:1] == b"<":
+        return "is an HTML or XML page, not weights: the download failed; fetch it again"
+    for signature, text in _SIGNATURES:
+        if start.startswith(signature):
+            return text
+    if _TEXT.match(start) and b"\0" not in start:
+        return "is text: a prototxt? Give the binary weights here"
+    if start[0] == _SOLVER_STATE_OR_BLOB and not mean:
+        return "is a solver state or a mean image, not weights: give the .caffemodel"
+    return None
