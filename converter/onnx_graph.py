@@ -210,7 +210,7 @@ class OnnxGraph:
         return self.add(op_type, [value], axes=list(axes), keepdims=int(keepdims))
 
     def name_top(self, value: str, wanted: str) -> None:
-        """Give a value that the current layer returns the name `wanted` (an Identity where it is not the layer's own)."""
+        """Give a value the current layer returns the name `wanted`, by an Identity where it is not the layer's own."""
         own = self._nodes[self._scope_start :]
         if all(value not in node.output for node in own):
             self.add("Identity", [value], output=wanted)

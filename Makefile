@@ -1,0 +1,59 @@
+# The two commands of the README: `make demo` and `make test`. Everything runs in a virtual environment of its own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONSTRAINTS ?= .ci/constraints.txt
+OUT ?= out
+SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
+PACKAGES := proto converter runtime scripts
+
+export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test check types lint conformance readme wheel check-native clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready ## the virtual environment with atrous in it
+
+$(VENV)/.ready: pyproject.toml CMakeLists.txt $(wildcard runtime/crf/src/*) $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[convert,test,check]'
+	@touch $@
+
+demo: setup ## convert the built-in miniature, segment its scenes, leave out/demo.png
+	$(BIN)/atrous demo -o $(OUT)
+
+test: setup ## the tests, without the full sweep over the recordings
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not conformance and not gpu"
+
+check: lint types ## style and strict types
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	@mkdir -p build/typing && ln -sfn $(CURDIR) build/typing/atrous
+	MYPYPATH=build/typing $(BIN)/mypy --strict --namespace-packages --explicit-package-bases \
+		$(foreach package,$(PACKAGES),-p atrous.$(package))
+
+conformance: setup ## every recording of real Caffe and of the reference CRF, blob by blob
+	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
+	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --json build/conformance.json
+	$(BIN)/python -m pytest -q -m conformance
+
+readme: setup ## run the README's commands as a reader would
+	$(BIN)/python -m atrous.scripts.run_readme README.md
+
+wheel: setup ## build the wheel into dist/ and check what is in it
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m atrous.scripts.check_wheel dist
+
+check-native: setup ## the C++ extension under sanitizers
+	scripts/check_native.sh
+
+clean: ## remove what was built
+	rm -rf build dist $(OUT) $(VENV)
