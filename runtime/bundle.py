@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import BundleError
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, Manifest, Preprocessing, parse_manifest
 
 _CHUNK_BYTES = 1 << 20
 _REMEDY = "copy the bundle again, or convert the net again"
@@ -30,6 +30,35 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+
+    @property
+    def deploy(self) -> Deploy:
+        """How the network is deployed.
+
+        Raises:
+            BundleError: if the bundle holds no deployable network.
+        """
+        if self.manifest.deploy is None:
+            raise self._not_deployable()
+        return self.manifest.deploy
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the network's input.
+
+        Raises:
+            BundleError: if the bundle holds no deployable network.
+        """
+        if self.manifest.preprocessing is None:
+            raise self._not_deployable()
+        return self.manifest.preprocessing
+
+    def _not_deployable(self) -> BundleError:
+        reasons = " ".join(warning for warning in self.manifest.warnings if "deploy" in warning)
+        return BundleError(
+            "holds no network that takes images; use its model.onnx" + (f" ({reasons})" if reasons else ""),
+            path=self.path,
+        )
 
     def locate_file(self, name: str) -> Path:
         """The path of a listed file, its size checked but not its content.

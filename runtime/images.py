@@ -3,7 +3,8 @@
 Rules:
 
 1. Only plain raster formats are opened (`FORMATS`); none that starts an interpreter, as EPS would.
-2. The EXIF orientation is applied; EXIF data that cannot be read counts as none. Of several frames or pages the first is taken.
+2. The EXIF orientation is applied; EXIF data that cannot be read counts as none. Of several frames or pages the
+   first is taken.
 3. Grey is repeated into three channels, palettes are looked up. Transparency is dropped, not blended, as OpenCV's
    `imread` does for Caffe's data layers.
 4. 16-bit samples keep their high byte (again as OpenCV does). Float and wider integer images have no fixed range

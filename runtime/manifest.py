@@ -7,7 +7,7 @@ Rules, in the order they are checked:
 2. `schema_version` equals `SCHEMA_VERSION`; it is looked at before anything else.
 3. Every field is known, present and of its own JSON type (no string where a number belongs, no NaN).
 4. File names are relative, with forward slashes, and stay inside the bundle.
-5. The parts agree: files named are listed, palette and classes have the same length, the head has what it needs.
+5. The parts agree: files named are listed, no more colours than classes, the head has what it needs.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class BlobSpec(_Section):
 class SizeRule(_Section):
     """Which input sizes the network takes.
 
-    Either `fixed`, one size only, or the smallest `multiple * k + offset` per axis that is at least both
+    Either `fixed`, this (height, width) only, or the smallest `multiple * k + offset` per axis that is at least both
     `minimum` and the image. What is added lies below and to the right of the image and is 0 after the mean.
     """
 
@@ -116,13 +116,13 @@ class SizeRule(_Section):
         """The (height, width) that an image of `height` x `width` pixels is padded to.
 
         Raises:
-            InputError: if the image is larger than the one size the network takes.
+            InputError: if the network takes one size only, and it is another.
         """
         if self.fixed is not None:
-            if height > self.fixed[0] or width > self.fixed[1]:
+            if (height, width) != self.fixed:
                 raise InputError(
-                    f"the image is {width}x{height} pixels, the network takes at most {self.fixed[1]}x{self.fixed[0]}: "
-                    "resize it, or convert the net with dynamic sizes"
+                    f"the image is {width}x{height} pixels, the network takes only {self.fixed[1]}x{self.fixed[0]}: "
+                    "resize the image to that"
                 )
             return self.fixed
         return (
@@ -162,7 +162,8 @@ class Deploy(_Section):
     * `labels`: uint8 N x H x W, their argmax;
     * `lowres`: float32 N x L x h x w, before the last upsampling.
 
-    `scores_are` tells whether the last blob is a softmax's ("probabilities") or not ("logits").
+    `scores_are` tells whether the scores come from a softmax ("probabilities") or not ("logits"); `blob` is Caffe's
+    name of them, by which the torch module gives them too.
     """
 
     file: FileName
@@ -170,6 +171,7 @@ class Deploy(_Section):
     head: Head
     output: str
     scores_are: Literal["logits", "probabilities"] = "logits"
+    blob: str | None = None
     upsampling: Upsampling | None = None
 
     @model_validator(mode="after")
@@ -206,7 +208,11 @@ class CrfSection(_Section):
 
 
 class Manifest(_Section):
-    """Everything a reader of a bundle needs to know."""
+    """Everything a reader of a bundle needs to know.
+
+    A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
+    Classes beyond the palette get colours of the reader's choice.
+    """
 
     schema_version: Literal[1]
     name: str
@@ -215,21 +221,26 @@ class Manifest(_Section):
     sources: tuple[Source, ...]
     inputs: tuple[BlobSpec, ...]
     outputs: tuple[BlobSpec, ...]
-    preprocessing: Preprocessing
-    deploy: Deploy
-    classes: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
+    preprocessing: Preprocessing | None
+    deploy: Deploy | None
+    classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfSection | None
     files: dict[FileName, FileEntry]
     verification: tuple[dict[str, JsonValue], ...]
+    warnings: tuple[str, ...] = ()
     versions: dict[str, str]
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
-        if len(self.palette) != len(self.classes):
+        if len(self.palette) > len(self.classes):
             raise ValueError(f"{len(self.palette)} palette colours for {len(self.classes)} classes")
-        if self.deploy.file not in self.files:
+        if (self.deploy is None) != (self.preprocessing is None):
+            raise ValueError('"deploy" and "preprocessing" come together or not at all')
+        if self.deploy is not None and self.deploy.file not in self.files:
             raise ValueError(f'deploy.file "{self.deploy.file}" is not listed under "files"')
+        if self.deploy is not None and not self.classes:
+            raise ValueError('"classes" must name at least one class')
         if MANIFEST_NAME in self.files:
             raise ValueError(f'"files" cannot hold the digest of {MANIFEST_NAME} itself')
         return self

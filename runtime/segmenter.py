@@ -142,8 +142,8 @@ class Segmenter:
             raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
         if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
-        self.bundle.manifest.preprocessing.size_rule.padded_size(*_size(image))
-        return {self.bundle.manifest.deploy.input: np.ascontiguousarray(image)[None]}  # (1, H, W, 3)
+        self.bundle.preprocessing.size_rule.padded_size(*_size(image))
+        return {self.bundle.deploy.input: np.ascontiguousarray(image)[None]}  # (1, H, W, 3)
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
         """The head's output for one image: L x h x w float32 scores, or H x W uint8 labels."""
@@ -168,7 +168,7 @@ class Segmenter:
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
         """Bring the head's scores to the image's size: L x H x W float32."""
-        upsampling = self.bundle.manifest.deploy.upsampling
+        upsampling = self.bundle.deploy.upsampling
         if self.head != "lowres" or upsampling is None:
             return raw
         padded = upsampling.padded.padded_size(*size)
@@ -176,7 +176,7 @@ class Segmenter:
 
     def to_probabilities(self, scores: Scores) -> Scores:
         """The softmax of scores, unless the network ends in one itself: L x H x W float32."""
-        return scores if self.bundle.manifest.deploy.scores_are == "probabilities" else softmax(scores)
+        return scores if self.bundle.deploy.scores_are == "probabilities" else softmax(scores)
 
     def refine(self, image: Image, probabilities: Scores) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
@@ -200,7 +200,7 @@ class Segmenter:
         self.close()
 
     def _find_head(self) -> Head:
-        deploy = self.bundle.manifest.deploy
+        deploy = self.bundle.deploy
         outputs = {spec.name: spec for spec in self.backend.outputs}
         # A backend that runs the whole net gives full-size scores, whatever head the ONNX graph was cut at.
         head = next((name for name in (deploy.head, "scores") if name in outputs), None)
@@ -260,7 +260,7 @@ def load(
 
 def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:
     section = bundle.manifest.crf
-    if wanted is False or (wanted == "auto" and (section is None or bundle.manifest.deploy.head == "labels")):
+    if wanted is False or (wanted == "auto" and (section is None or bundle.deploy.head == "labels")):
         return None
     if wanted != "auto" and wanted is not True:
         return wanted

@@ -32,12 +32,12 @@ def open_backend(name: str, bundle: Bundle, *, device: str = "cpu", threads: int
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
     """
-    manifest = bundle.manifest
+    deploy = bundle.deploy
     if name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend
 
-        model = bundle.read_file(manifest.deploy.file)
-        return OnnxRuntimeBackend(model, device=device, threads=threads, path=bundle.path / manifest.deploy.file)
+        model = bundle.read_file(deploy.file)
+        return OnnxRuntimeBackend(model, device=device, threads=threads, path=bundle.path / deploy.file)
     if name == "torch":
         from .torch import TorchBackend
 
@@ -45,5 +45,5 @@ def open_backend(name: str, bundle: Bundle, *, device: str = "cpu", threads: int
     if name == "fake":
         from .fake import FakeBackend
 
-        return FakeBackend(len(manifest.classes), input_name=manifest.deploy.input)
+        return FakeBackend(len(bundle.manifest.classes), input_name=deploy.input)
     raise BackendError(f'there is no backend "{name}"; there are {", ".join(BACKENDS)}')

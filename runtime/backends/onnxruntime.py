@@ -6,6 +6,7 @@ asked for is the one that runs, or an error says why not. TF32 is off, so that a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(int64)": "int64"}
-_LOG_ERRORS_ONLY = 3
+_LOG_FATAL_ONLY = 4  # errors arrive as exceptions
+# A bundle's model holds its weights itself; one that names other files gets none.
+_NO_FOLDER = ("session.model_external_initializers_file_folder_path", f"{os.devnull}/none")
 
 
 class OnnxRuntimeBackend:
@@ -73,7 +76,8 @@ def _open_session(runtime: Any, model: bytes, device: str, threads: int | None, 
             f'this ONNX Runtime has no {provider} (it has {", ".join(available)}): pip install "atrous[gpu]"'
         )
     options = runtime.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = _LOG_FATAL_ONLY
+    options.add_session_config_entry(*_NO_FOLDER)
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     where = f"{path}: " if path is not None else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 MEAN = (104.008, 116.669, 122.675)  # B, G, R
@@ -25,6 +26,30 @@ CRF = {
     "bilateral": [{"sxy": 20.0, "srgb": 10.0, "weight": 4.0}],
 }
 SIZE_RULE = {"minimum": [MINIMUM, MINIMUM], "multiple": STRIDE, "offset": 1}
+
+MODEL_SOURCE = '''"""The same network as the graph's, in the form the converter writes."""
+
+from pathlib import Path
+
+from torch import nn
+
+
+class FourColours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Conv2d(3, 4, 1, bias=False)
+
+    def forward(self, data):
+        return self.score(data)
+
+
+def load(path=Path(__file__).with_name("model.safetensors")):
+    from safetensors.torch import load_model
+
+    net = FourColours()
+    load_model(net, path)
+    return net.eval()
+'''
 
 
 def expected_scores(image: np.ndarray) -> np.ndarray:
@@ -126,14 +151,21 @@ def make_manifest(contents: dict[str, bytes], head: str = "scores", **changes: A
     return {**manifest, **changes}
 
 
-def write_bundle(folder: Path, head: str = "scores", **changes: Any) -> Path:
-    """Write a complete bundle and return its folder."""
-    files = {"deploy.onnx": make_model(head)}
+def write_bundle(folder: Path, head: str = "scores", contents: dict[str, bytes] | None = None, **changes: Any) -> Path:
+    """Write a complete bundle, with further files if any, and return its folder."""
+    files = {"deploy.onnx": make_model(head), **(contents or {})}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / "manifest.json").write_text(json.dumps(make_manifest(files, head, **changes)))
     return folder
+
+
+def write_torch_bundle(folder: Path, head: str = "scores", source: str | None = None, **changes: Any) -> Path:
+    """Write a bundle with the same network as torch code and weights beside the graph."""
+    weights = safetensors.numpy.save({"score.weight": WEIGHT.reshape(4, 3, 1, 1)})
+    text = MODEL_SOURCE if source is None else source
+    return write_bundle(folder, head, {"model.py": text.encode(), "model.safetensors": weights}, **changes)
 
 
 def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:

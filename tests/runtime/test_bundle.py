@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from atrous.runtime.bundle import read_bundle
 from atrous.runtime.errors import BundleError
 
@@ -71,7 +70,7 @@ def test_file_altered(bundle_dir: Path) -> None:
 
 def test_unlisted_file_is_never_read(bundle_dir: Path) -> None:
     (bundle_dir / "model.py").write_text("raise SystemExit")
-    with pytest.raises(BundleError, match='has no file "model.py"'):
+    with pytest.raises(BundleError, match=r'has no file "model\.py"'):
         read_bundle(bundle_dir).read_file("model.py")
 
 

@@ -7,11 +7,10 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from atrous.runtime.errors import BundleError, InputError
 from atrous.runtime.manifest import MAX_MANIFEST_BYTES, SizeRule, check_contained_name, parse_manifest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from .bundles import CRF, SIZE_RULE, make_manifest
 
@@ -28,11 +27,18 @@ def replace(section: str, **changes: Any) -> dict[str, Any]:
 
 def test_complete() -> None:
     manifest = parse(crf=CRF)
+    assert manifest.deploy is not None
     assert manifest.deploy.head == "scores"
     assert manifest.palette[3] == (255, 0, 0)
     assert manifest.inputs[0].shape == (1, 3, "height", "width")
+    assert manifest.crf is not None
     assert manifest.crf.bilateral[0].srgb == 10.0
     assert manifest.created.utcoffset() is not None
+
+
+def test_without_a_deployable_network() -> None:
+    manifest = parse(deploy=None, preprocessing=None, classes=[], palette=[], warnings=["no deploy.onnx: a classifier"])
+    assert manifest.deploy is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +69,9 @@ def test_not_a_manifest(text: bytes, part: str) -> None:
         ({"name": 3}, "name"),
         ({"created": "yesterday"}, "created"),
         ({"created": "2024-05-01T12:00:00"}, "created"),
-        ({"palette": [[0, 0, 0]]}, "1 palette colours for 4 classes"),
+        ({"palette": [[0, 0, 0]] * 5}, "5 palette colours for 4 classes"),
+        ({"deploy": None}, "come together"),
+        ({"warnings": [1]}, "warnings.0"),
         ({"palette": [[0, 0, 256]] * 4}, "palette.0.2"),
         ({"classes": [], "palette": []}, "classes"),
         ({"files": {}}, "not listed"),
@@ -124,6 +132,7 @@ def test_padded_side_is_the_smallest(side: int, minimum: int, multiple: int, off
 
 def test_fixed_size() -> None:
     rule = SizeRule(fixed=(10, 20))
-    assert rule.padded_size(3, 20) == (10, 20)
-    with pytest.raises(InputError, match="20x10"):
-        rule.padded_size(11, 20)
+    assert rule.padded_size(10, 20) == (10, 20)
+    for size in ((9, 20), (11, 20), (20, 10)):
+        with pytest.raises(InputError, match="only 20x10"):
+            rule.padded_size(*size)

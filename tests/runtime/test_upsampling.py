@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
-
 from atrous.runtime.upsampling import softmax, upsample_scores
+from onnx import TensorProto, helper
 
 
 def resize_by_onnxruntime(scores: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""ONNX Runtime: right numbers, no silent change of provider, hostile models refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from atrous.runtime.backends import onnxruntime as module
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.errors import BackendError
+from onnx import TensorProto, helper
+
+from ..bundles import expected_scores, make_image, make_model
+
+
+def test_scores() -> None:
+    image = make_image(5, 6)
+    backend = OnnxRuntimeBackend(make_model(), threads=2)
+    np.testing.assert_allclose(backend.run({"image": image[None]})["scores"][0], expected_scores(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [b"", b"text", make_model()[:-40]])
+def test_not_a_model(model: bytes) -> None:
+    with pytest.raises(BackendError, match=r"b/deploy\.onnx: ONNX Runtime refuses") as caught:
+        OnnxRuntimeBackend(model, path=Path("b/deploy.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_bytes(bytes(4))
+    monkeypatch.chdir(tmp_path)
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="secret")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(BackendError, match="External data path"):
+        OnnxRuntimeBackend(model.SerializeToString())
+
+
+def make_runtime(available: list[str], started: list[str]) -> Any:
+    """A stand-in for the library that starts other providers than it was asked for."""
+    session = SimpleNamespace(get_providers=lambda: started, disable_fallback=lambda: None)
+    return SimpleNamespace(
+        get_available_providers=lambda: available,
+        SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda *_: None),
+        InferenceSession=lambda *_, **__: session,
+    )
+
+
+def test_provider_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "import_optional", lambda _: make_runtime(["CPUExecutionProvider"], []))
+    with pytest.raises(BackendError, match=r"no CUDAExecutionProvider.*atrous\[gpu\]"):
+        OnnxRuntimeBackend(make_model(), device="cuda")
+
+
+def test_provider_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = make_runtime(["CUDAExecutionProvider", "CPUExecutionProvider"], ["CPUExecutionProvider"])
+    monkeypatch.setattr(module, "import_optional", lambda _: runtime)
+    with pytest.raises(BackendError, match="asked for CUDAExecutionProvider, ONNX Runtime started CPU"):
+        OnnxRuntimeBackend(make_model(), device="cuda")
+
+
+def test_failure_while_running() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["m"])
+    shape = helper.make_tensor("s", TensorProto.INT64, [1], [3])
+    graph = helper.make_graph([helper.make_node("Reshape", ["x", "s"], ["y"])], "g", [x], [y], [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    backend = OnnxRuntimeBackend(model.SerializeToString())
+    assert backend.run({"x": np.zeros(3, np.float32)})["y"].shape == (3,)
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        backend.run({"x": np.zeros(4, np.float32)})

@@ -1,0 +1,117 @@
+"""The torch backend: the same numbers as the graph, and code only from files the manifest vouches for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from atrous.runtime.backends import open_backend
+from atrous.runtime.bundle import read_bundle
+from atrous.runtime.errors import BackendError, BundleError
+
+from ..bundles import MODEL_SOURCE, SIZE_RULE, WEIGHT, expected_scores, make_image, make_manifest, write_torch_bundle
+
+pytest.importorskip("torch", reason="torch is not installed")
+
+IMAGE = make_image(19, 30)
+
+
+def run_torch(folder: Path, **options: Any) -> dict[str, np.ndarray]:
+    return open_backend("torch", read_bundle(folder), threads=1, **options).run({"image": IMAGE[None]})
+
+
+@pytest.mark.parametrize("head", ["scores", "lowres"])
+def test_scores(tmp_path: Path, head: str) -> None:
+    outputs = run_torch(write_torch_bundle(tmp_path, head))
+    assert list(outputs) == ["scores"]
+    np.testing.assert_allclose(outputs["scores"][0], expected_scores(IMAGE), atol=1e-4)
+
+
+def test_labels(tmp_path: Path) -> None:
+    labels = run_torch(write_torch_bundle(tmp_path, "labels"))["labels"]
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[0], expected_scores(IMAGE).argmax(0))
+
+
+def test_preprocessing_by_the_manifest(tmp_path: Path) -> None:
+    section = {"color_order": "RGB", "mean": [1.0, 2.0, 3.0], "scale": 0.5, "size_rule": SIZE_RULE}
+    found = run_torch(write_torch_bundle(tmp_path, preprocessing=section))["scores"][0]
+    pixels = (IMAGE - np.array([1.0, 2.0, 3.0])) * 0.5
+    np.testing.assert_allclose(found, np.einsum("lc,hwc->lhw", WEIGHT, pixels), atol=1e-4)
+
+
+def test_padding_is_zero_below_and_right(tmp_path: Path) -> None:
+    source = MODEL_SOURCE.replace(
+        "return self.score(data)", "import torch; torch.save(data, SINK); return self.score(data)"
+    )
+    sink = tmp_path / "blob.pt"
+    run_torch(write_torch_bundle(tmp_path / "b", source=f"SINK = {str(sink)!r}\n{source}"))
+    import torch
+
+    blob = torch.load(sink, weights_only=True).numpy()
+    assert blob.shape == (1, 3, 25, 33)
+    assert not blob[:, :, 19:].any()
+    assert not blob[:, :, :, 30:].any()
+    np.testing.assert_array_equal(blob[0, 2, :19, :30], IMAGE[:, :, 0] - np.float32(122.675))
+
+
+def test_several_outputs(tmp_path: Path) -> None:
+    source = MODEL_SOURCE.replace("return self.score(data)", "return {'aux': data, 'fc8': self.score(data)}")
+    blobs = [{"name": name, "shape": [1, 4, "h", "w"], "dtype": "float32"} for name in ("aux", "fc8")]
+    deploy = {**make_manifest({"deploy.onnx": b""})["deploy"], "blob": "fc8"}
+    found = run_torch(write_torch_bundle(tmp_path / "named", source=source, deploy=deploy, outputs=blobs))["scores"][0]
+    np.testing.assert_allclose(found, expected_scores(IMAGE), atol=1e-4)
+    with pytest.raises(BackendError, match=r"\['aux', 'fc8'\], the scores are .\?"):
+        run_torch(write_torch_bundle(tmp_path / "unnamed", source=source, outputs=blobs))
+
+
+def test_module_that_goes_on_after_the_scores(tmp_path: Path) -> None:
+    deploy = {**make_manifest({"deploy.onnx": b""})["deploy"], "blob": "fc8"}
+    blobs = [{"name": "argmax", "shape": [1, 1, "h", "w"], "dtype": "float32"}]
+    with pytest.raises(BackendError, match=r"gives \['argmax'\], the scores are .fc8"):
+        run_torch(write_torch_bundle(tmp_path, deploy=deploy, outputs=blobs))
+
+
+def test_altered_source_is_not_executed(tmp_path: Path) -> None:
+    folder = write_torch_bundle(tmp_path / "b")
+    trace = tmp_path / "trace"
+    evil = f"open({str(trace)!r}, 'w')\n"
+    (folder / "model.py").write_text(evil + "#" * (len(MODEL_SOURCE) - len(evil)))  # the same size
+    with pytest.raises(BundleError, match="was altered"):
+        run_torch(folder)
+    assert not trace.exists()
+
+
+def test_altered_weights(tmp_path: Path) -> None:
+    folder = write_torch_bundle(tmp_path)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match="was altered"):
+        run_torch(folder)
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [("def load(path): return 1 / 0", "ZeroDivisionError"), ("x = 1", "load"), ("def load(:", "SyntaxError")],
+)
+def test_code_that_fails(tmp_path: Path, source: str, part: str) -> None:
+    with pytest.raises(BackendError, match=part):
+        run_torch(write_torch_bundle(tmp_path, source=source))
+
+
+def test_failure_while_running(tmp_path: Path) -> None:
+    source = MODEL_SOURCE.replace("self.score(data)", "self.score(data[:, :2])")
+    with pytest.raises(BackendError, match="torch failed"):
+        run_torch(write_torch_bundle(tmp_path, source=source))
+
+
+def test_no_cuda(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(BackendError, match="no CUDA device"):
+        run_torch(write_torch_bundle(tmp_path), device="cuda")

@@ -1,0 +1,255 @@
+"""An image to labels: against NumPy's answer for the same network, and against broken promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from atrous import runtime
+from atrous.runtime.backends import TensorSpec
+from atrous.runtime.backends.fake import FakeBackend
+from atrous.runtime.errors import BackendError, BundleError, InputError
+from atrous.runtime.upsampling import softmax
+
+from .bundles import CRF, STRIDE, expected_scores, make_image, make_manifest, write_bundle, write_torch_bundle
+
+SIZES = [(1, 1), (1, 40), (17, 17), (18, 16), (31, 45)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_scores_head(tmp_path: Path, size: tuple[int, int]) -> None:
+    image = make_image(*size)
+    expected = expected_scores(image)
+    with runtime.load(write_bundle(tmp_path)) as segmenter:
+        np.testing.assert_allclose(segmenter.scores(image), expected, atol=1e-4)
+        np.testing.assert_allclose(segmenter.probabilities(image), softmax(expected), atol=1e-5)
+        labels = segmenter(image)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, expected.argmax(0))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_head(tmp_path: Path, size: tuple[int, int]) -> None:
+    image = make_image(*size)
+    segmenter = runtime.load(write_bundle(tmp_path, "labels"))
+    np.testing.assert_array_equal(segmenter(image), expected_scores(image).argmax(0))
+    for ask in (segmenter.scores, segmenter.probabilities):
+        with pytest.raises(InputError, match="labels only"):
+            ask(image)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lowres_head(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Every eighth pixel is a sample; between two in a row the scores are linear."""
+    image = make_image(*size)
+    found = runtime.load(write_bundle(tmp_path, "lowres")).scores(image)
+    assert found.shape == (4, *size)
+    samples = expected_scores(image)[:, ::STRIDE, ::STRIDE]
+    np.testing.assert_allclose(found[:, ::STRIDE, ::STRIDE], samples, atol=1e-4)
+    if size[1] > STRIDE:
+        middle = (samples[:, :, 0] + samples[:, :, 1]) / 2
+        np.testing.assert_allclose(found[:, ::STRIDE, STRIDE // 2], middle, atol=1e-4)
+
+
+def test_timings_name_the_stages(tmp_path: Path) -> None:
+    result = runtime.load(write_bundle(tmp_path)).segment(make_image(9, 9))
+    assert list(result.timings_ms) == ["prepare", "network", "scores", "labels"]
+    assert all(time_ms > 0 for time_ms in result.timings_ms.values())
+    assert result.probabilities is None
+
+
+def test_probabilities_of_a_net_that_ends_in_a_softmax(tmp_path: Path) -> None:
+    deploy = {**make_manifest({"deploy.onnx": b""})["deploy"], "scores_are": "probabilities"}
+    image = make_image(5, 5)
+    segmenter = runtime.load(write_bundle(tmp_path, deploy=deploy))
+    np.testing.assert_array_equal(segmenter.probabilities(image), segmenter.scores(image))
+
+
+@pytest.mark.parametrize("head", ["scores", "labels", "lowres"])
+def test_torch_agrees_with_onnxruntime(tmp_path: Path, head: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    folder, image = write_torch_bundle(tmp_path, head), make_image(25, 33)
+    # lowres samples every eighth pixel, so only there does it know what the whole network knows.
+    step = STRIDE if head == "lowres" else 1
+    by_torch, by_onnx = (
+        runtime.load(folder, name, threads=1)(image)[::step, ::step] for name in ("torch", "onnxruntime")
+    )
+    np.testing.assert_array_equal(by_torch, by_onnx)
+
+
+def test_fake_backend(tmp_path: Path) -> None:
+    image = np.array([[[0, 0, 0], [86, 85, 84], [255, 255, 255]]], np.uint8)
+    assert runtime.load(write_bundle(tmp_path), "fake")(image).tolist() == [[0, 1, 3]]
+
+
+def test_a_backend_of_the_users(tmp_path: Path) -> None:
+    segmenter = runtime.load(write_bundle(tmp_path), FakeBackend(4, delay_ms=5))
+    assert segmenter.segment(make_image(2, 2)).timings_ms["network"] >= 5
+
+
+@pytest.mark.parametrize(
+    ("image", "part"),
+    [
+        (np.zeros((4, 4, 3)), "uint8 array, got float64"),
+        ([[[0, 0, 0]]], "got list"),
+        (np.zeros((4, 4), np.uint8), r"H x W x 3 \(RGB\), got the shape \(4, 4\)"),
+        (np.zeros((3, 4, 4), np.uint8), "H x W x 3"),
+        (np.zeros((4, 4, 4), np.uint8), "H x W x 3"),
+        (np.zeros((0, 4, 3), np.uint8), "H x W x 3"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "H x W x 3"),
+    ],
+)
+def test_wrong_image(tmp_path: Path, image: Any, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        runtime.load(write_bundle(tmp_path))(image)
+
+
+def test_strided_image(tmp_path: Path) -> None:
+    image = make_image(20, 30)
+    segmenter = runtime.load(write_bundle(tmp_path))
+    view = image[::-1, ::2]
+    np.testing.assert_array_equal(segmenter(view), segmenter(view.copy()))
+
+
+def test_size_the_network_does_not_take(tmp_path: Path) -> None:
+    section = {**make_manifest({"deploy.onnx": b""})["preprocessing"], "size_rule": {"fixed": [8, 9]}}
+    segmenter = runtime.load(write_bundle(tmp_path, preprocessing=section))
+    assert segmenter(make_image(8, 9)).shape == (8, 9)
+    with pytest.raises(InputError, match="9x7 pixels, the network takes only 9x8"):
+        segmenter(make_image(7, 9))
+
+
+class Liar:
+    """A backend that gives what it is told to."""
+
+    name, device = "liar", "cpu"
+    inputs = (TensorSpec("image", "uint8", ("n", "h", "w", 3)),)
+
+    def __init__(self, name: str, output: np.ndarray, labels: int | str = "l"):
+        self.outputs = (TensorSpec(name, output.dtype.name, ("n", labels, "h", "w")),)
+        self._result = {name: output}
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        return self._result
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("head", "output"),
+    [
+        ("scores", np.zeros((1, 3, 4, 5), np.float32)),
+        ("scores", np.zeros((1, 4, 4, 6), np.float32)),
+        ("scores", np.zeros((2, 4, 4, 5), np.float32)),
+        ("scores", np.zeros((1, 4, 4, 5), np.float64)),
+        ("scores", np.full((1, 4, 4, 5), np.nan, np.float32)),
+        ("scores", np.full((1, 4, 4, 5), np.inf, np.float32)),
+        ("lowres", np.zeros((1, 4, 4), np.float32)),
+        ("labels", np.zeros((1, 4, 5), np.int64)),
+        ("labels", np.full((1, 4, 5), 4, np.uint8)),
+    ],
+)
+def test_network_that_breaks_its_promise(tmp_path: Path, head: str, output: np.ndarray) -> None:
+    segmenter = runtime.load(write_bundle(tmp_path, head), Liar(head, output))
+    with pytest.raises(BundleError, match="not what the manifest promises"):
+        segmenter(make_image(4, 5))
+
+
+def test_graph_that_breaks_its_promise(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="promises"):
+        runtime.load(write_bundle(tmp_path), Liar("depth", np.zeros(1, np.float32)))
+    with pytest.raises(BundleError, match="5 labels for 4 classes"):
+        runtime.load(write_bundle(tmp_path), Liar("scores", np.zeros(1, np.float32), labels=5))
+    manifest_path = write_bundle(tmp_path) / "manifest.json"
+    manifest = json.loads(manifest_path.read_text())
+    manifest["deploy"]["input"] = "picture"
+    manifest_path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match='instead of "picture"'):
+        runtime.load(tmp_path)
+
+
+def test_bundle_without_a_deployable_network(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, deploy=None, preprocessing=None, warnings=["no deploy.onnx: a classifier"])
+    for backend in ("onnxruntime", "torch", "fake"):
+        with pytest.raises(BundleError, match=r"no network that takes images.*a classifier"):
+            runtime.load(folder, backend)
+
+
+def test_altered_graph(tmp_path: Path) -> None:
+    path = write_bundle(tmp_path) / "deploy.onnx"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="was altered"):
+        runtime.load(tmp_path)
+
+
+def test_wrong_settings(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path)
+    with pytest.raises(InputError, match="at least 1"):
+        runtime.load(folder, threads=0)
+    with pytest.raises(BackendError, match="no backend"):
+        runtime.load(folder, "caffe")
+    with pytest.raises(InputError, match="no CRF parameters"):
+        runtime.load(folder, crf=True)
+
+
+def test_closed(tmp_path: Path) -> None:
+    with runtime.load(write_bundle(tmp_path)) as segmenter:
+        pass
+    with pytest.raises(BackendError, match="closed"):
+        segmenter(make_image(4, 4))
+
+
+class TestCrf:
+    """With the dense CRF; the CRF's own numbers are tested in its own folder."""
+
+    @pytest.fixture(autouse=True)
+    def needs_extension(self) -> None:
+        pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+
+    def test_refines_by_the_bundles_parameters(self, tmp_path: Path) -> None:
+        image = make_image(40, 50)
+        segmenter = runtime.load(write_bundle(tmp_path, crf=CRF))
+        result = segmenter.segment(image, probabilities=True)
+        parameters = runtime.crf.CrfParameters(
+            mode="deeplab",
+            iterations=5,
+            gaussian=(runtime.crf.GaussianTerm(3.0, 3.0),),
+            bilateral=(runtime.crf.BilateralTerm(20.0, 10.0, 4.0),),
+        )
+        assert segmenter.crf == parameters
+        expected = runtime.crf.dense_crf(image, softmax(expected_scores(image)), parameters=parameters)
+        np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
+        np.testing.assert_array_equal(result.labels, expected.argmax(0))
+        assert list(result.timings_ms) == ["prepare", "network", "scores", "crf", "labels"]
+        np.testing.assert_allclose(segmenter.scores(image), expected_scores(image), atol=1e-4)  # still raw
+
+    def test_smooths(self, tmp_path: Path) -> None:
+        """One odd pixel in a flat region takes its neighbours' label."""
+        image = np.full((20, 20, 3), 10, np.uint8)
+        image[10, 10] = (90, 110, 120)
+        folder = write_bundle(tmp_path, crf={**CRF, "bilateral": []})
+        raw, smooth = (runtime.load(folder, crf=crf)(image)[10, 10] for crf in (False, True))
+        assert (raw, smooth) == (expected_scores(image)[:, 10, 10].argmax(), 0)
+        assert raw != smooth
+
+    def test_parameters_of_the_users(self, tmp_path: Path) -> None:
+        folder, image = write_bundle(tmp_path, crf=CRF), make_image(20, 20)
+        idle = runtime.crf.CrfParameters(
+            mode="deeplab", iterations=1, gaussian=(runtime.crf.GaussianTerm(3.0, 0.0),), bilateral=()
+        )
+        expected = softmax(expected_scores(image))
+        found = runtime.load(folder, crf=idle).probabilities(image)
+        np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1), atol=1e-4)  # a weight of 0 changes nothing
+
+    def test_not_on_a_labels_head(self, tmp_path: Path) -> None:
+        folder = write_bundle(tmp_path, "labels", crf=CRF)
+        assert runtime.load(folder).crf is None
+        with pytest.raises(InputError, match="needs scores"):
+            runtime.load(folder, crf=True)

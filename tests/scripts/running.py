@@ -1,0 +1,32 @@
+"""Runs the command line as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+def run_atrous(*arguments: object, folder: Path | None = None) -> Outcome:
+    """Run `atrous` with arguments and return what came of it."""
+    line = [sys.executable, "-m", "atrous.scripts.main", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run(
+        line, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=120
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,42 @@
+"""What commands print with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from atrous.scripts import console
+
+
+def test_json_of_paths_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json("x", {"path": Path("a/b"), "array": np.arange(2), "number": np.float32(0.5)})
+    assert json.loads(capsys.readouterr().out) == {
+        "schema_version": 1,
+        "command": "x",
+        "path": "a/b",
+        "array": [0, 1],
+        "number": 0.5,
+    }
+
+
+def test_json_refuses_what_it_cannot_say() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        console.print_json("x", {"number": float("nan")})
+    with pytest.raises(TypeError, match="object"):
+        console.print_json("x", {"thing": object()})
+
+
+def test_table_keeps_brackets_and_long_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_table(("name", "count"), [("[bold]x[/bold] :smile:", 5), ("y" * 150, 70)])
+    out = capsys.readouterr().out
+    assert "[bold]x[/bold] :smile:" in out
+    assert "y" * 150 in out
+    assert len(out.splitlines()) == 3
+
+
+def test_no_progress_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.show_progress("working", 2) as advance:
+        advance(1)
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,162 @@
+"""The frame of the command line: quick help, exit codes, one line for a mistake."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import click
+import pytest
+from atrous.runtime.errors import BackendError, InputError
+from atrous.scripts import console
+from atrous.scripts.main import COMMANDS, MODULES, main
+
+from .running import run_atrous
+
+HELP_LIMIT_S = 0.3
+HEAVY = ("torch", "onnx", "onnxruntime", "google.protobuf", "numpy", "rich", "pydantic", "PIL")
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
+def test_help_is_quick_and_light(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); from atrous.scripts.main import main\n"
+        f"code = main([*{arguments!r}, '--help'])\n"
+        "print(time.perf_counter() - start, *sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    times = []
+    for _ in range(3):
+        start_s = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start_s)
+    assert "Usage: atrous" in done.stdout
+    assert not set(HEAVY) & set(done.stderr.split()[1:])
+    assert min(times) < HELP_LIMIT_S
+
+
+def test_help_lists_all_commands() -> None:
+    outcome = run_atrous("--help")
+    assert outcome.code == 0
+    assert all(f"  {name} " in outcome.stdout for name in COMMANDS)
+    assert run_atrous().stdout == outcome.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_json_and_debug(name: str) -> None:
+    command = importlib.import_module(f"atrous.scripts.{MODULES.get(name, name)}").command
+    assert isinstance(command, click.Command)
+    help_text = run_atrous(name, "--help").stdout
+    assert "--json" in help_text
+    assert help_text.count("--debug") == 1
+
+
+def test_version() -> None:
+    assert run_atrous("--version").stdout.startswith("atrous ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["--frob"], "No such option '--frob'"),
+        (["doctor", "--frob"], "atrous doctor: No such option '--frob'. Try 'atrous doctor --help'"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], line: str) -> None:
+    outcome = run_atrous(*arguments)
+    assert outcome.code == 2
+    assert outcome.stdout == ""
+    assert line in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    """A command `fail` that raises the class it returns; change `fail.error` to raise another."""
+
+    @click.command()
+    @click.argument("kind")
+    @console.json_option
+    def command(kind: str, as_json: bool) -> None:
+        raise {"input": InputError("wrong"), "backend": BackendError("absent"), "bug": ZeroDivisionError("bug")}[kind]
+
+    module = ModuleType("atrous.scripts.fail")
+    module.command = command  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "atrous.scripts.fail", module)
+    monkeypatch.setitem(COMMANDS, "fail", "Fail.")
+    return InputError
+
+
+@pytest.mark.usefixtures("failing")
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("kind", "code", "line"), [("input", 2, "atrous: wrong\n"), ("backend", 3, "atrous: absent\n")]
+    )
+    def test_one_line(self, capsys: pytest.CaptureFixture[str], kind: str, code: int, line: str) -> None:
+        assert main(["fail", kind]) == code
+        assert capsys.readouterr() == ("", line)
+
+    @pytest.mark.parametrize("arguments", [["--debug", "fail", "input"], ["fail", "input", "--debug"]])
+    def test_debug_shows_the_traceback(self, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+        assert main(arguments) == 2
+        assert "Traceback" in capsys.readouterr().err
+
+    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["fail", "backend", "--json"]) == 3
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == {
+            "schema_version": 1,
+            "command": "fail",
+            "error": {"type": "BackendError", "message": "absent", "exit_code": 3},
+        }
+        assert captured.err == "atrous: absent\n"
+
+    def test_a_bug_is_not_hidden(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            main(["fail", "bug"])
+
+
+def test_converter_errors_are_mistakes_too(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = importlib.import_module("atrous.converter.errors")
+
+    @click.command()
+    def command() -> None:
+        raise errors.VerificationError("differs")
+
+    sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
+    assert main(["fail"]) == 1
+    assert capsys.readouterr().err == "atrous: differs\n"
+
+
+def test_interrupt(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
+    assert main(["fail"]) == 130
+    assert capsys.readouterr().err.strip().endswith("atrous: interrupted")
+
+
+def test_exit_code_of_a_command(failing: object) -> None:
+    @click.command()
+    @click.pass_context
+    @click.argument("how")
+    def command(context: click.Context, how: str) -> int | None:
+        if how == "exit":
+            context.exit(1)
+        return 1 if how == "return" else None
+
+    sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
+    assert [main(["fail", how]) for how in ("exit", "return", "fall")] == [1, 1, 0]
+
+
+def test_importing_no_command_for_another() -> None:
+    code = "import sys; from atrous.scripts.main import main; main(['doctor', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "atrous.scripts.doctor" in done.stdout.split()
+    assert "atrous.scripts.segment" not in done.stdout.split()
