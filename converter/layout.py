@@ -7,8 +7,10 @@ The graph rules are those of Caffe's own set-up:
 1. a bottom is the latest version of its name; an unknown name is refused;
 2. a top may repeat the name of the bottom at the same index (in place), any other repetition is refused;
 3. an in-place layer on a blob that another layer has read already is refused, since Caffe splits that blob first;
-4. a `param` name seen before shares the first layer's blob: same shape (STRICT) or same count (PERMISSIVE);
-5. blobs nobody reads are the outputs, in order of their names.
+4. Split, Flatten, Reshape, and Concat or Slice of one blob, share the memory of their bottom: what is written in
+   place on one of these blobs shows in all of them, so a later reader of the others sees it too;
+5. a `param` name seen before shares the first layer's blob: same shape (STRICT) or same count (PERMISSIVE);
+6. blobs nobody reads are the outputs, in order of their names.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from .errors import NetError, UnsupportedLayersError
 from .layers import LayerContext, Operator, count, find_operator
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
 
+#: Types whose top is their bottom's memory under another name (rule 4).
+_SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape"})
 #: No blob of a sane net is larger; Caffe itself stops at 2^31 - 1 elements.
 MAX_BLOB_ELEMENTS = 2**31 - 1
 
@@ -120,6 +124,8 @@ class _Layout:
         self.attributes: set[str] = set()
         self.shared: dict[str, tuple[ParameterKey, Shape, str]] = {}
         self.unknown_blobs: set[str] = set()
+        self.storage: dict[int, object] = {}
+        self.overwritten: dict[str, str] = {}
 
     def run(self) -> Net:
         for source in self.definition.input_tops:
@@ -134,7 +140,8 @@ class _Layout:
             else:
                 self._add_layer(entry)
         self._check_unread_shapes()
-        unread = [b for b in self.current.values() if not self.readers[id(b)] and b.producer is not None]
+        latest = {id(blob): blob for blob in self.current.values()}
+        unread = [b for b in latest.values() if not self.readers[id(b)] and b.producer is not None]
         outputs = [b for b in unread if b.name not in self.definition.silenced] or unread
         return Net(
             name=self.definition.name,
@@ -211,10 +218,39 @@ class _Layout:
             for index, (name, shape) in enumerate(zip(message.top, operator.top_shapes(), strict=True))
         )
         layer.parameters = self._share_parameters(layer)
-        self.current.update((top.name, top) for top in layer.tops)
+        self._track_storage(layer)
+        for top in layer.tops:
+            self.current[top.name] = top
+            self.overwritten.pop(top.name, None)
         self.layers.append(layer)
 
+    def _track_storage(self, layer: Layer) -> None:
+        """Rule 4: which tops share memory, and what an in-place layer changes under other names."""
+        shares = layer.type in _SHARING_TYPES or (
+            layer.type in ("Concat", "Slice") and len(layer.bottoms) == len(layer.tops) == 1
+        )
+        for index, top in enumerate(layer.tops):
+            in_place = index < len(layer.bottoms) and layer.message.bottom[index] == top.name
+            source = layer.bottoms[0] if shares else layer.bottoms[index] if in_place else None
+            self.storage[id(top)] = self.storage.setdefault(id(source), object()) if source else object()
+            if in_place:
+                self._overwrite(layer, top)
+
+    def _overwrite(self, layer: Layer, top: Blob) -> None:
+        for name, blob in list(self.current.items()):
+            if name == top.name or self.storage.get(id(blob)) is not self.storage[id(top)]:
+                continue
+            if blob.shape == top.shape:
+                self.current[name] = top
+            else:
+                self.overwritten[name] = (
+                    f'layer "{layer.name}" writes "{top.name}" in place before, which shares its memory with "{name}"; '
+                    f'give the top of "{layer.name}" a name of its own'
+                )
+
     def _find_bottom(self, message: Any, name: str, line: int | None) -> Blob:
+        if name in self.overwritten:
+            raise NetError(f'reads blob "{name}" but {self.overwritten[name]}', layer=message.name, line=line)
         if name in self.current:
             return self.current[name]
         near = difflib.get_close_matches(name, self.current, 1)
@@ -246,7 +282,7 @@ class _Layout:
         return Blob(name, shape, layer, index)
 
     def _share_parameters(self, layer: Layer) -> tuple[ParameterKey, ...]:
-        """The owner's key for each parameter blob (rule 4)."""
+        """The owner's key for each parameter blob (rule 5)."""
         keys = []
         shapes = layer.operator.weight_shapes()
         if len(layer.message.param) > len(shapes):
@@ -309,5 +345,5 @@ _MODULE_METHODS = frozenset(
     register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
     register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty
     to_folder train type xpu zero_grad T_destination
-    """.split()
+    """.split()  # noqa: SIM905
 )

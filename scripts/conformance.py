@@ -66,7 +66,8 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
     if recording.expected_error is not None:
         return Outcome(recording.name, "failed", detail="real Caffe refuses this file", families=families)
     inputs = {name: array for name, array in recording.inputs().items() if name in {b.name for b in net.inputs}}
-    blobs = run_blobs(module, inputs)
+    fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
+    blobs = fed | run_blobs(module, inputs)
     outcome = Outcome(recording.name, "passed", families=families)
     failure, torch_worst = judge(compare_blobs(recording, blobs), tolerance)
     if failure:
@@ -79,7 +80,7 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
             outcome.onnx = "refused"
             outcome.detail = outcome.detail or str(error)
         else:
-            failure, onnx_worst = judge(compare_blobs(recording, computed), tolerance)
+            failure, onnx_worst = judge(compare_blobs(recording, fed | computed), tolerance)
             outcome.onnx = "failed" if failure else "passed"
             if failure:
                 outcome.detail = outcome.detail or f"onnx: {failure}"
