@@ -1,8 +1,17 @@
 """One file per family of Caffe layers; importing the package registers them all."""
 
+from . import activation as activation
+from . import batchnorm as batchnorm
 from . import convolution as convolution
+from . import elementwise as elementwise
+from . import linear as linear
+from . import normalization as normalization
 from . import pooling as pooling
+from . import rearrangement as rearrangement
+from . import reduction as reduction
 from . import resize as resize
+from . import scale as scale
+from . import shape as shape
 from .base import (
     LayerContext,
     ModuleSpec,

@@ -4,6 +4,7 @@ Every class stands alone: its source names nothing but `torch`, `nn`, `F` and `m
 can carry it verbatim. Files follow the families of `converter.layers`.
 """
 
+from .activation import AbsVal, Clip, Exp, LeakyReLU6, Log, Power, SampledDropout, Swish, Threshold
 from .convolution import (
     FoldedConv1d,
     FoldedConv2d,
@@ -13,19 +14,65 @@ from .convolution import (
     FoldedConvTranspose3d,
     SidePaddedConv2d,
 )
+from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
+from .linear import Embed, InnerProduct
+from .normalization import BatchStatisticsNorm, LRNWithinChannel, MVN, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
+from .rearrangement import Im2col, Reorg, SpatialPyramidPool
+from .reduction import ArgMax, BatchReindex, Filter, Reduction
 from .resize import Interp
+from .scale import Bias, BiasByBottom, Scale, ScaleByBottom
+from .shape import Concat, Permute, Reshape, Slice, Split, Squeeze, Tile
 
 __all__ = [
+    "AbsVal",
+    "ArgMax",
     "AveragePool2d",
+    "Axpy",
+    "BatchReindex",
+    "BatchStatisticsNorm",
+    "Bias",
+    "BiasByBottom",
+    "Clip",
+    "Concat",
+    "EltwiseMax",
+    "EltwiseProduct",
+    "EltwiseSum",
+    "Embed",
+    "Exp",
+    "Filter",
     "FoldedConv1d",
     "FoldedConv2d",
     "FoldedConv3d",
     "FoldedConvTranspose1d",
     "FoldedConvTranspose2d",
     "FoldedConvTranspose3d",
+    "Im2col",
+    "InnerProduct",
     "Interp",
+    "LRNWithinChannel",
+    "LeakyReLU6",
+    "Log",
+    "MVN",
     "MaxPool2d",
     "MaxPoolWithMask2d",
+    "Normalize",
+    "Permute",
+    "Power",
+    "Reduction",
+    "Reorg",
+    "Reshape",
+    "SampledDropout",
+    "Scale",
+    "ScaleByBottom",
+    "SegNetBN",
     "SidePaddedConv2d",
+    "Slice",
+    "SpatialProduct",
+    "SpatialPyramidPool",
+    "Split",
+    "Squeeze",
+    "Swish",
+    "Threshold",
+    "Tile",
 ]

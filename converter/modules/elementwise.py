@@ -1,0 +1,56 @@
+"""Caffe's functions of several blobs, element by element."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class EltwiseSum(nn.Module):
+    """Sum of the inputs, each times its coefficient (all 1 by default); a coefficient of 0 leaves its input out."""
+
+    def __init__(self, coefficients: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        self.coefficients = coefficients
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        total = None
+        for x, coefficient in zip(inputs, self.coefficients or (1.0,) * len(inputs), strict=True):
+            if coefficient != 0:
+                term = x if coefficient == 1 else x * coefficient
+                total = term if total is None else total + term
+        return torch.zeros_like(inputs[0]) if total is None else total
+
+
+class EltwiseProduct(nn.Module):
+    """Product of the inputs."""
+
+    def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        product = first
+        for x in others:
+            product = product * x
+        return product
+
+
+class EltwiseMax(nn.Module):
+    """Largest of the inputs."""
+
+    def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        largest = first
+        for x in others:
+            largest = torch.maximum(largest, x)
+        return largest
+
+
+class Axpy(nn.Module):
+    """a x + y, where a has one value per item and channel."""
+
+    def forward(self, a: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return a.reshape(a.shape[:2] + (1,) * (x.dim() - 2)) * x + y
+
+
+class SpatialProduct(nn.Module):
+    """Every channel of x times a map of one channel."""
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return x * weight
