@@ -101,21 +101,20 @@ def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
     return BlobView(shape, bool(legacy), str(pieces[0].dtype) if pieces else "float32", pieces)
 
 
-def encode_blob_header(shape: tuple[int, ...], *, legacy: bool, data_bytes: int) -> bytes:
-    """All of a BlobProto but its float32 data, which the caller writes right behind it.
+def encode_blob(shape: tuple[int, ...], *, legacy: bool, data_bytes: int) -> tuple[bytes, bytes]:
+    """What stands before and after the float32 data of a BlobProto, in protobuf's order.
 
     Args:
         shape: of four axes if legacy.
         legacy: write num, channels, height, width in place of a BlobShape.
-        data_bytes: length of the data that will follow.
+        data_bytes: length of the data between the two.
     """
+    data_tag = encode_tag(_DATA, LENGTH) + encode_varint(data_bytes)
     if legacy:
-        head = b"".join(
-            encode_tag(axis, VARINT) + encode_varint(size) for axis, size in zip(_LEGACY_AXES, shape, strict=True)
-        )
-    else:
-        head = encode_block(_SHAPE, encode_block(1, b"".join(map(encode_varint, shape)))) if shape else b""
-    return head + encode_tag(_DATA, LENGTH) + encode_varint(data_bytes)
+        sizes = zip(_LEGACY_AXES, shape, strict=True)
+        return b"".join(encode_tag(axis, VARINT) + encode_varint(size) for axis, size in sizes) + data_tag, b""
+    dims = b"".join(map(encode_varint, shape))
+    return data_tag, encode_block(_SHAPE, encode_block(1, dims)) if shape else b""
 
 
 def _read_dims(reader: WireReader, shape: Field) -> list[int]:
@@ -139,7 +138,10 @@ def _view(reader: WireReader, field: Field, dtype: str) -> NDArray[Any]:
     """The numbers of a packed field or of a run of unpacked ones, without a copy."""
     width = np.dtype(dtype).itemsize
     if field.wire_type != LENGTH:
-        return np.ndarray((field.repeats,), dtype, buffer=reader.data, offset=field.start, strides=(width + 1,))
+        run: NDArray[Any] = np.ndarray(
+            (field.repeats,), dtype, buffer=reader.data, offset=field.start, strides=(width + 1,)
+        )
+        return run
     length = field.stop - field.start
     if length % width:
         raise WireError(f"{length} bytes of data are no whole number of {np.dtype(dtype)}", field.at)

@@ -14,14 +14,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from ..proto import schema
-from .wire import FIXED32, LENGTH, VARINT, Field, WireError, WireReader, encode_block, encode_tag, encode_varint
+from .wire import (
+    FIXED32,
+    FIXED64,
+    LENGTH,
+    VARINT,
+    Field,
+    WireError,
+    WireReader,
+    encode_block,
+    encode_tag,
+    encode_varint,
+)
 
 BVLC = "bvlc"
 MAX_DEPTH = 32
 PRIVATE_NUMBERS = 10000
 LAYER_TYPES = "V1LayerParameter.LayerType"
 
+_WIRE_TYPES = {
+    FieldDescriptor.CPPTYPE_FLOAT: (FIXED32, LENGTH),
+    FieldDescriptor.CPPTYPE_DOUBLE: (FIXED64, LENGTH),
+    FieldDescriptor.CPPTYPE_STRING: (LENGTH,),
+    FieldDescriptor.CPPTYPE_MESSAGE: (LENGTH,),
+}
 _OTHER_PARAMS: Mapping[str, frozenset[str]] = {
     "AnnotatedData": frozenset({"annotated_data_param", "data_param"}),
     "ConvolutionDepthwise": frozenset({"convolution_param"}),
@@ -49,6 +68,7 @@ class MergedField:
     number: int
     message: str | None
     enum: str | None
+    wire_types: tuple[int, ...]
 
 
 @dataclass
@@ -80,6 +100,7 @@ def merged_fields(message: str) -> dict[int, MergedField]:
             item.number,
             schema.short_name(item.message_type.full_name) if item.message_type else None,
             schema.short_name(item.enum_type.full_name) if item.enum_type else None,
+            _WIRE_TYPES.get(item.cpp_type, (VARINT, LENGTH)),
         )
         for item in schema.descriptor(message).fields
     }
@@ -109,13 +130,13 @@ def contested_layer_fields() -> dict[int, tuple[MergedField, ...]]:
 
 
 @cache
-def _only_fork_field(message: str, number: int) -> MergedField | None:
+def _only_fork_field(message: str, number: int, wire_type: int) -> MergedField | None:
     found = [
         item
         for item in merged_fields(message).values()
         if number in (schema.field_wire(message, item.name) or {}).values()
     ]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and wire_type in found[0].wire_types else None
 
 
 @cache
@@ -188,7 +209,7 @@ class _Transcoder:
                 if item is not None and found.number in contested_layer_fields():
                     self._notes.by_type[layer_type, found.number] = item.name
             else:
-                item = known.get(found.number) or _only_fork_field(message, found.number)
+                item = known.get(found.number) or _only_fork_field(message, found.number, found.wire_type)
             if item is None:
                 key = (message if layer_type is None else f'LayerParameter of type "{layer_type}"', found.number)
                 self._notes.unknown[key] = self._notes.unknown.get(key, 0) + 1
@@ -225,7 +246,7 @@ class _Transcoder:
 
     def write(self, message: str, start: int, stop: int) -> bytes:
         numbers = _write_numbers(message, self._dialect)
-        parts = []
+        parts: list[tuple[int, bytes]] = []
         for found in self._reader.fields(start, stop):
             item = merged_fields(message).get(found.number)
             if item is None or item.number not in numbers:
@@ -233,15 +254,15 @@ class _Transcoder:
                 raise WireError(f"{message}.{name} has no place in files of {self._dialect}", found.at)
             number = numbers[item.number]
             if item.message is not None:
-                parts.append(encode_block(number, self.write(item.message, found.start, found.stop)))
+                parts.append((number, encode_block(number, self.write(item.message, found.start, found.stop))))
             elif item.enum is not None and found.value >= PRIVATE_NUMBERS:
                 back = {merged: wire for wire, merged in enum_values(item.enum, self._dialect).items()}
                 if found.value not in back:
                     raise WireError(f"{message}.{item.name}: no such value in files of {self._dialect}", found.at)
-                parts.append(encode_tag(number, VARINT) + encode_varint(back[found.value]))
+                parts.append((number, encode_tag(number, VARINT) + encode_varint(back[found.value])))
             else:
-                parts.append(self._copy(found, number))
-        return b"".join(parts)
+                parts.append((number, self._copy(found, number)))
+        return b"".join(part for _, part in sorted(parts, key=lambda item: item[0]))
 
     def _copy(self, found: Field, number: int) -> bytes:
         """The payload as it is, under another number."""
