@@ -6,11 +6,15 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from . import console
+
+if TYPE_CHECKING:
+    from ..runtime.dependencies import Dependency
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 CORE = {"numpy": "numpy", "pillow": "PIL", "pydantic": "pydantic", "click": "click", "rich": "rich"}
@@ -20,7 +24,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: what was looked at, how it is, and what to do about it.
+    """One row: what was looked at, how it is, what it is good for, and what to do about it.
 
     `core` marks what every use needs; anything else may be missing in a sound installation.
     """
@@ -29,6 +33,7 @@ class Finding:
     status: str
     core: bool
     version: str | None = None
+    brings: str = ""
     detail: str = ""
     remedy: str = ""
 
@@ -72,50 +77,55 @@ def command(as_json: bool) -> int:
     if not cuda_devices:
         click.echo("no CUDA device")
     click.echo()
-    rows = [(f.name, f.status, f.version, f.detail + (f" -> {f.remedy}" if f.remedy else "")) for f in findings]
-    console.print_table(("part", "state", "version", ""), rows)
+    console.print_table(("part", "state", "version", "needed", ""), [_make_row(finding) for finding in findings])
     broken = ", ".join(f.name for f in findings if f.status == BROKEN or (f.core and f.status != OK))
     click.echo("\nall that is installed works" if is_sound else f"\nneeds repair: {broken}")
     return 0 if is_sound else BROKEN_INSTALLATION
 
 
+def _make_row(finding: Finding) -> tuple[str | None, ...]:
+    remark = " -> ".join(filter(None, (finding.detail, finding.remedy)))
+    return finding.name, finding.status, finding.version, finding.brings, remark
+
+
 def examine_core() -> list[Finding]:
     """The libraries that atrous cannot do without, and its own extension."""
-    from ..runtime import selfcheck
     from ..runtime.dependencies import read_version
 
     findings = [Finding("atrous", OK, True, read_version("atrous") or "source tree")]
     for distribution, module in CORE.items():
         findings.append(_examine_import(distribution, module))
-    findings.append(_run_check("dense CRF", selfcheck.check_crf, "build it: pip install . in the source tree"))
-    return findings
+    return [*findings, _examine_crf()]
 
 
 def examine_optional(note_step: Callable[[], None]) -> list[Finding]:
     """The libraries that extras bring."""
-    from ..runtime import selfcheck
-    from ..runtime.dependencies import OPTIONAL, import_optional, read_version
-    from ..runtime.errors import BackendError, MissingDependencyError
+    from ..runtime.dependencies import OPTIONAL
 
     findings = []
     for dependency in OPTIONAL.values():
-        name = dependency.distributions[0]
-        version = next(filter(None, map(read_version, dependency.distributions)), None)
-        try:
-            module = import_optional(dependency.module)
-        except MissingDependencyError:
-            findings.append(Finding(name, MISSING, False, detail=f"to {dependency.brings}", remedy=dependency.pip_line))
-        except BackendError as error:
-            findings.append(Finding(name, BROKEN, False, version, str(error), dependency.pip_line))
-        else:
-            if dependency.module == "onnxruntime":
-                check = _run_check(name, selfcheck.check_onnxruntime, dependency.pip_line, core=False, version=version)
-                providers = ", ".join(module.get_available_providers())
-                findings.append(Finding(**{**asdict(check), "detail": f"{check.detail}; has {providers}"}))
-            else:
-                findings.append(Finding(name, OK, False, version or getattr(module, "__version__", None)))
+        findings.append(_examine_dependency(dependency))
         note_step()
     return findings
+
+
+def _examine_dependency(dependency: Dependency) -> Finding:
+    from ..runtime import selfcheck
+    from ..runtime.dependencies import import_optional, read_version
+    from ..runtime.errors import BackendError, MissingDependencyError
+
+    version = next(filter(None, map(read_version, dependency.distributions)), None)
+    sound = Finding(dependency.distributions[0], OK, False, version, f"to {dependency.brings}")
+    try:
+        module = import_optional(dependency.module)
+        if dependency.module != "onnxruntime":
+            return sound
+        providers = ", ".join(module.get_available_providers())
+        return replace(sound, detail=f"{selfcheck.check_onnxruntime()}; has {providers}")
+    except MissingDependencyError:
+        return replace(sound, status=MISSING, remedy=dependency.pip_line)
+    except BackendError as error:
+        return replace(sound, status=BROKEN, detail=str(error), remedy=dependency.pip_line)
 
 
 def _examine_import(distribution: str, module: str) -> Finding:
@@ -132,14 +142,15 @@ def _examine_import(distribution: str, module: str) -> Finding:
     return Finding(distribution, OK, True, read_version(distribution))
 
 
-def _run_check(
-    name: str, check: Callable[[], str], remedy: str, *, core: bool = True, version: str | None = None
-) -> Finding:
+def _examine_crf() -> Finding:
+    from ..runtime import selfcheck
     from ..runtime.errors import InferenceError, MissingDependencyError
 
+    sound = Finding("dense CRF", OK, True, brings="to refine labels along the image's edges")
+    remedy = "pip install --force-reinstall atrous"
     try:
-        return Finding(name, OK, core, version, check())
+        return replace(sound, detail=selfcheck.check_crf())
     except MissingDependencyError as error:
-        return Finding(name, MISSING, core, version, str(error), remedy)
+        return replace(sound, status=MISSING, detail=str(error), remedy=remedy)
     except (InferenceError, ImportError) as error:
-        return Finding(name, BROKEN, core, version, str(error), remedy)
+        return replace(sound, status=BROKEN, detail=str(error), remedy=remedy)

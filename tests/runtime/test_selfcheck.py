@@ -1,0 +1,59 @@
+"""The built-in checks: right here, and able to fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from atrous.runtime import devices, selfcheck
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from onnx import numpy_helper
+
+
+def test_hand_written_model_is_valid() -> None:
+    model = onnx.load_from_string(selfcheck.encode_dilated_convolution())
+    onnx.checker.check_model(model, full_check=True)
+    (node,) = model.graph.node
+    assert node.op_type == "Conv"
+    assert {a.name: list(a.ints) for a in node.attribute} == {"dilations": [2, 2]}
+    weights = numpy_helper.to_array(model.graph.initializer[0])
+    np.testing.assert_array_equal(weights, np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3))
+
+
+def test_onnxruntime() -> None:
+    assert selfcheck.check_onnxruntime()
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.full((1, 1, 1, 1), 731.0), np.full((1, 1, 3, 3), 732.0), np.full((1, 1, 1, 1), np.nan)]
+)
+def test_onnxruntime_that_computes_wrong(monkeypatch: pytest.MonkeyPatch, wrong: np.ndarray) -> None:
+    monkeypatch.setattr(OnnxRuntimeBackend, "run", lambda *_: {"y": wrong})
+    with pytest.raises(selfcheck.SelfCheckError, match="where 732"):
+        selfcheck.check_onnxruntime()
+
+
+def test_crf() -> None:
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    assert selfcheck.check_crf()
+
+
+def test_crf_that_computes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    crf = pytest.importorskip("atrous.runtime.crf")
+
+    def idle(image: Any, probabilities: Any, **_: Any) -> Any:
+        return probabilities
+
+    monkeypatch.setattr(crf, "dense_crf", idle)
+    with pytest.raises(selfcheck.SelfCheckError, match="is right"):
+        selfcheck.check_crf()
+
+
+def test_devices() -> None:
+    processor = devices.describe_processor()
+    assert processor.name
+    assert 1 <= processor.usable_cores <= processor.cores
+    for device in devices.list_cuda_devices():
+        assert device.memory_bytes > 0

@@ -1,0 +1,266 @@
+"""`atrous segment`: what it writes, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from atrous.runtime.palettes import make_voc_colours
+from atrous.runtime.upsampling import softmax
+from atrous.scripts.main import main
+from PIL import Image
+
+from ..runtime.bundles import CRF, PALETTE, expected_scores, make_image, write_bundle
+from .running import run_atrous
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a bundle `b` and two images in `photos`; the working folder of the test."""
+    write_bundle(tmp_path / "b")
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate(("one.png", "two.png")):
+        Image.fromarray(make_image(20, 30 + seed, seed)).save(tmp_path / "photos" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], workplace: Path) -> Any:
+    """Run `atrous segment b ...` in this process: (exit code, stdout, stderr)."""
+
+    def run_segment(*arguments: str, bundle: str = "b") -> tuple[int, str, str]:
+        code = main(["segment", bundle, *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_segment
+
+
+def expected_labels(name: str) -> np.ndarray:
+    with Image.open(Path("photos") / name) as image:
+        return expected_scores(np.array(image)).argmax(0)
+
+
+def listing(folder: str = "out") -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def test_labels(run: Any) -> None:
+    code, out, err = run("photos", "-o", "out")
+    assert (code, err) == (0, "")
+    assert "2 labelled without a CRF" in out
+    assert listing() == ["one.png", "two.png"]
+    for name in listing():
+        with Image.open(Path("out") / name) as image:
+            assert image.mode == "P"
+            assert np.array(image.getpalette()).reshape(-1, 3)[:4].tolist() == PALETTE
+            np.testing.assert_array_equal(np.array(image), expected_labels(name))
+
+
+def test_all_kinds(run: Any) -> None:
+    code, _, _ = run("photos/one.png", "-o", "out", "--save", "labels,overlay, probabilities")
+    assert code == 0
+    assert listing() == ["one.npy", "one.png", "one_overlay.png"]
+    with Image.open("photos/one.png") as photo:
+        image = np.array(photo)
+    probabilities = np.load("out/one.npy", allow_pickle=False)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, softmax(expected_scores(image)), atol=1e-5)
+    with Image.open("out/one_overlay.png") as overlay:
+        assert np.array(overlay).shape == image.shape
+
+
+def test_json(run: Any) -> None:
+    Path("photos/bad.png").write_text("I am text")
+    code, out, err = run("photos", "-o", "out", "--json", "--threads", "1")
+    report = json.loads(out)
+    assert code == 1
+    assert (report["schema_version"], report["command"], report["crf"]) == (1, "segment", False)
+    assert [image["image"] for image in report["images"]] == ["photos/one.png", "photos/two.png"]
+    first = report["images"][0]
+    assert (first["height"], first["width"]) == (20, 30)
+    assert first["outputs"] == {"labels": "out/one.png"}
+    assert list(first["timings_ms"]) == ["decode", "prepare", "network", "scores", "labels", "encode"]
+    assert sum(first["classes"].values()) == pytest.approx(1)
+    shares = np.bincount(expected_labels("one.png").ravel(), minlength=4) / 600
+    assert first["classes"] == {
+        name: pytest.approx(share)
+        for name, share in zip(("background", "blue", "green", "red"), shares, strict=True)
+        if share
+    }
+    assert [failure["image"] for failure in report["failures"]] == ["photos/bad.png"]
+    assert err.count("\n") == 1
+
+
+def test_a_broken_image_costs_one_line(run: Any) -> None:
+    whole = Path("photos/one.png").read_bytes()
+    Path("photos/cut.png").write_bytes(whole[: len(whole) // 2])
+    code, out, err = run("photos", "nothing.jpg", "-o", "out")
+    assert code == 1
+    assert "2 labelled" in out
+    assert "2 failed" in out
+    assert listing() == ["one.png", "two.png"]
+    first, second = err.splitlines()
+    assert first.startswith("atrous segment: photos/cut.png: is damaged")
+    assert second == "atrous segment: nothing.jpg: there is no such file"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("text.jpg", b"hello", "is text, not an image"),
+        ("empty.jpg", b"", "is empty"),
+        ("lfs.jpg", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ],
+)
+def test_the_only_image_is_broken(run: Any, name: str, content: bytes, part: str) -> None:
+    Path(name).write_bytes(content)
+    code, out, err = run(name, "-o", "out")
+    assert code == 2
+    assert out == ""
+    assert err.startswith(f"atrous segment: {name}: ")
+    assert part in err
+    assert err.count("\n") == 1
+    assert listing() == []
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "photos/one.png/below"])
+def test_output_folder_that_cannot_be_written(run: Any, out: str) -> None:
+    Path("file").write_text("x")
+    code, stdout, err = run("photos", "-o", out)
+    assert (code, stdout) == (2, "")
+    assert err.startswith(f"atrous: {out}: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_output_folder_without_permission(run: Any) -> None:
+    Path("locked").mkdir(mode=0o555)
+    code, _, err = run("photos", "-o", "locked")
+    assert code == 2
+    assert "Permission denied" in err
+
+
+def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    code, out, err = run("photos", "-o", "out")
+    assert (code, out) == (2, "")
+    assert err == "atrous: out/one.png: cannot be written: No space left on device\n"
+    assert listing() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["*.bmp", "-o", "out"], "nothing matches"),
+        (["b", "-o", "out"], "no images in the folder b"),
+        (["photos", "-o", "photos"], "would overwrite"),
+        (["photos", "-o", "out.png"], "results go to a folder"),
+        (["photos", "-o", "out", "--save", "colours"], '"colours" is none of labels, overlay, probabilities'),
+        (["photos", "-o", "out", "--save", ""], "is none of"),
+        (["photos", "-o", "out", "--threads", "0"], "--threads"),
+        (["photos", "-o", "out", "--backend", "caffe"], "--backend"),
+        (["photos", "-o", "out", "--crf"], "no CRF parameters"),
+        (["photos"], "--out"),
+        (["-o", "out"], "IMAGES"),
+    ],
+)
+def test_bad_usage(run: Any, arguments: list[str], part: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert part in err
+    assert err.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_bad_bundle(run: Any, workplace: Path) -> None:
+    code, _, err = run("photos", "-o", "out", bundle="nothing")
+    assert (code, err) == (2, "atrous: nothing: there is no such bundle: make one with `atrous convert`\n")
+    (workplace / "b" / "deploy.onnx").write_bytes(b"short")
+    code, _, err = run("photos", "-o", "out")
+    assert code == 2
+    assert "b/deploy.onnx: has 5 bytes" in err
+
+
+def test_labels_head(run: Any, workplace: Path) -> None:
+    write_bundle(workplace / "l", "labels")
+    code, _, err = run("photos", "-o", "out", "--save", "probabilities", bundle="l")
+    assert code == 2
+    assert "no probabilities" in err
+    assert run("photos", "-o", "out", bundle="l")[0] == 0
+    with Image.open("out/one.png") as image:
+        np.testing.assert_array_equal(np.array(image), expected_labels("one.png"))
+
+
+def test_patterns_and_folders(run: Any, workplace: Path) -> None:
+    (workplace / "photos" / "sub").mkdir()
+    Image.fromarray(make_image(5, 5)).save("photos/sub/one.jpg")
+    assert run("photos/*.png", "-o", "out")[0] == 0
+    assert listing() == ["one.png", "two.png"]
+    assert run("photos", "--recursive", "-o", "photos/out")[0] == 0
+    assert listing("photos/out") == ["one.png", "sub/one.png", "two.png"]
+    assert run("photos", "-r", "-o", "photos/out")[0] == 0  # its own results are no images
+    assert listing("photos/out") == ["one.png", "sub/one.png", "two.png"]
+
+
+def test_same_stem(run: Any) -> None:
+    Image.fromarray(make_image(6, 6)).save("photos/one.jpg", quality=100, subsampling=0)
+    assert run("photos", "-o", "out")[0] == 0
+    assert listing() == ["one.jpg.png", "one.png.png", "two.png"]
+    with Image.open("out/one.jpg.png") as small, Image.open("out/one.png.png") as large:
+        assert (small.size, large.size) == ((6, 6), (30, 20))
+
+
+def test_orientation_of_a_phone(run: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = make_image(20, 30)
+    Image.fromarray(image).save("turned.png", exif=exif)
+    assert run("turned.png", "-o", "out")[0] == 0
+    with Image.open("out/turned.png") as labels:
+        np.testing.assert_array_equal(np.array(labels), expected_scores(np.rot90(image, -1)).argmax(0))
+
+
+def test_crf(run: Any, workplace: Path) -> None:
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    write_bundle(workplace / "c", crf=CRF)
+    for flags, is_on in (([], True), (["--crf"], True), (["--no-crf"], False)):
+        code, out, _ = run("photos/one.png", "-o", "out", "--json", *flags, bundle="c")
+        report = json.loads(out)
+        assert (code, report["crf"]) == (0, is_on)
+        assert ("crf" in report["images"][0]["timings_ms"]) == is_on
+    code, out, _ = run("photos", "-o", "out", bundle="c")
+    assert "with the dense CRF" in out
+
+
+def test_more_images_than_are_shown(run: Any) -> None:
+    for index in range(25):
+        Image.fromarray(make_image(3, 3, index)).save(f"photos/{index}.png")
+    code, out, _ = run("photos", "-o", "out", "--backend", "fake")
+    assert code == 0
+    assert "... and 7 more" in out
+    assert "27 labelled" in out
+
+
+def test_as_a_user_runs_it(workplace: Path) -> None:
+    (workplace / "note.txt").write_text("hello")
+    outcome = run_atrous("segment", "b", "note.txt", "photos/*.png", "-o", "out", folder=workplace)
+    assert outcome.code == 1
+    assert outcome.stderr == "atrous segment: note.txt: is text, not an image (it starts with 'hello')\n"
+    assert listing() == ["one.png", "two.png"]
+    assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+def test_void_colour() -> None:
+    """The last palette entry is PASCAL VOC's void, also where the bundle has fewer classes."""
+    from atrous.runtime.pictures import make_lookup
+
+    assert tuple(make_lookup(()).tolist()[255]) == make_voc_colours()[255]
