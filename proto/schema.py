@@ -59,6 +59,8 @@ class _Parser:
         self.file = descriptor_pb2.FileDescriptorProto(name="atrous/caffe.proto", package=PACKAGE, syntax="proto2")
         self.field_wires: dict[tuple[str, str], Wire] = {}
         self.value_wires: dict[tuple[str, str], Wire] = {}
+        self._kinds: dict[str, int] = {}
+        self._open: list[tuple[Any, str]] = []
 
     def parse(self) -> None:
         while self._ahead:
@@ -73,10 +75,13 @@ class _Parser:
                 self._enum(self.file.enum_type.add(), "")
             else:
                 self._fail(word)
+        for field, scope in self._open:
+            self._resolve(field, scope)
 
     def _message(self, message: Any, scope: str) -> None:
         message.name = self._take()
         path = f"{scope}.{message.name}" if scope else message.name
+        self._kinds[path] = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
         self._expect("{")
         while (word := self._take()) != "}":
             if word == "message":
@@ -95,6 +100,7 @@ class _Parser:
             field.type = _SCALARS[kind]
         else:
             field.type_name = kind
+            self._open.append((field, message))
         self._expect("=")
         field.number = int(self._take())
         for option, value in self._options():
@@ -110,6 +116,7 @@ class _Parser:
     def _enum(self, enum: Any, scope: str) -> None:
         enum.name = self._take()
         path = f"{scope}.{enum.name}" if scope else enum.name
+        self._kinds[path] = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
         self._expect("{")
         while (word := self._take()) != "}":
             value = enum.value.add(name=word)
@@ -119,6 +126,17 @@ class _Parser:
                 if option != "(wire_value)":
                     self._fail(option)
                 self.value_wires[path, value.name] = _parse_wire(text)
+
+    def _resolve(self, field: Any, scope: str) -> None:
+        """Finds a type name from the innermost message outwards, as protobuf does."""
+        while True:
+            path = f"{scope}.{field.type_name}" if scope else field.type_name
+            if path in self._kinds:
+                field.type, field.type_name = self._kinds[path], f".{PACKAGE}.{path}"
+                return
+            if not scope:
+                self._fail(field.type_name, "a known type")
+            scope = scope.rpartition(".")[0]
 
     def _options(self) -> Iterator[tuple[str, str]]:
         if self._ahead == "[":
