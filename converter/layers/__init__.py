@@ -3,6 +3,7 @@
 from . import activation as activation
 from . import batchnorm as batchnorm
 from . import convolution as convolution
+from . import crop as crop
 from . import elementwise as elementwise
 from . import linear as linear
 from . import normalization as normalization

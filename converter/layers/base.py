@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
+from ..coordinates import IDENTITY, PlaneMap, map_window
 from ..errors import ExportError, NetError
 from ..net import Blob, FloatArray, Shape
 
@@ -135,6 +136,19 @@ class Operator:
     def window(self) -> Window | None:
         """The sliding window over the first bottom's plane; None where the layer is pointwise."""
         return None
+
+    def coordinate_map(self) -> PlaneMap | None:
+        """Where a pixel of the first bottom lies on the first top; None where the layer does not keep pixels in place.
+
+        By default the window's centres, or the identity for a layer without a window that keeps the plane's size.
+        """
+        bottom, top = self.bottoms[0].shape, self.top_shapes()[0]
+        if len(bottom) != 4 or len(top) != 4:
+            return None
+        window = self.window()
+        if window is not None:
+            return map_window(window)
+        return IDENTITY if bottom[2:] == top[2:] else None
 
     # ---- helpers for subclasses
 

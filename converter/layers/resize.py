@@ -12,8 +12,10 @@ the order 1, 2, 3, 4, so that a zoom_factor beside height and width wins.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from ..coordinates import AxisMap, PlaneMap
 from ..net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
@@ -70,6 +72,14 @@ class Interp(Operator):
     def window(self) -> Window:
         factor = self.zoom if self.zoom > 1 else self.shrink
         return Window((2, 2), (factor, factor), (0, 0), upsampling=self.zoom > 1)
+
+    def coordinate_map(self) -> PlaneMap:
+        maps = []
+        for size, out in zip(self._cropped(), self.top_shapes()[0][2:], strict=True):
+            # corners stay corners; a single row or column says nothing of the scale
+            scale = Fraction(out - 1, size - 1) if size > 1 and out > 1 else Fraction(1)
+            maps.append(AxisMap(scale, self.pad_begin * scale))
+        return maps[0], maps[1]
 
     def module_spec(self) -> ModuleSpec:
         arguments = {

@@ -14,9 +14,10 @@ from .convolution import (
     FoldedConvTranspose3d,
     SidePaddedConv2d,
 )
+from .crop import Crop, MergeCrop
 from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
 from .linear import Embed, InnerProduct
-from .normalization import BatchStatisticsNorm, LRNWithinChannel, MVN, Normalize, SegNetBN
+from .normalization import MVN, BatchStatisticsNorm, LRNWithinChannel, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
 from .rearrangement import Im2col, Reorg, SpatialPyramidPool
 from .reduction import ArgMax, BatchReindex, Filter, Reduction
@@ -25,6 +26,7 @@ from .scale import Bias, BiasByBottom, Scale, ScaleByBottom
 from .shape import Concat, Permute, Reshape, Slice, Split, Squeeze, Tile
 
 __all__ = [
+    "MVN",
     "AbsVal",
     "ArgMax",
     "AveragePool2d",
@@ -35,6 +37,7 @@ __all__ = [
     "BiasByBottom",
     "Clip",
     "Concat",
+    "Crop",
     "EltwiseMax",
     "EltwiseProduct",
     "EltwiseSum",
@@ -53,9 +56,9 @@ __all__ = [
     "LRNWithinChannel",
     "LeakyReLU6",
     "Log",
-    "MVN",
     "MaxPool2d",
     "MaxPoolWithMask2d",
+    "MergeCrop",
     "Normalize",
     "Permute",
     "Power",

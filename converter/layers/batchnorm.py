@@ -1,0 +1,209 @@
+"""BatchNorm of BVLC and NVCaffe, and the two forks' layers called BN.
+
+BatchNorm (BVLC): blobs mean m, variance v and factor f (1); with s = 1/f, or 0 where f is 0,
+y = (x - s m) / sqrt(s v + eps). use_global_stats false takes mean and biased variance of the batch instead. Its default
+is the phase: true in TEST. DeepLab v2 and PSPNet compute the same with global statistics; without them their variance
+is never computed, so no working net of theirs says so.
+BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored as they
+are, the third blob is not used, and eps is at least 1e-5.
+BN (SegNet, DeconvNet): blobs scale, shift. LEARN: statistics of the batch in every phase, eps 1e-9.
+INFERENCE: x * scale + shift.
+BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...proto import schema
+from ..net import FloatArray, Shape
+from .base import ModuleSpec, Operator, count, register_layer
+
+if TYPE_CHECKING:
+    from ..onnx_graph import OnnxGraph, Value
+
+#: Below this NVCaffe raises eps, for cuDNN.
+NVCAFFE_LEAST_EPS = 1e-5
+_PHASE_TRAIN = 0
+
+
+def _constant_filler(value: float) -> Any:
+    return schema.message("FillerParameter")(type="constant", value=value)
+
+
+def _norm_class(operator: Operator) -> str:
+    """Torch's class for the bottom's number of axes."""
+    axes = len(operator.bottoms[0].shape)
+    if not 2 <= axes <= 5:
+        operator.refuse(f"needs a bottom of 2 to 5 axes, the second for channels, not {operator.bottoms[0].shape}")
+    return f"nn.BatchNorm{max(1, axes - 2)}d"
+
+
+def _emit_norm(graph: OnnxGraph, module: Any, x: Value, eps: float) -> str:
+    channels = x.shape[1]
+    affine = [
+        graph.parameter(name, getattr(module, name))
+        if getattr(module, name) is not None
+        else graph.constant(np.full(channels, default))
+        for name, default in (("weight", 1.0), ("bias", 0.0))
+    ]
+    statistics = [graph.parameter(name, getattr(module, name)) for name in ("running_mean", "running_var")]
+    return graph.add("BatchNormalization", [x.name, *affine, *statistics], epsilon=eps)
+
+
+@register_layer("BatchNorm")
+class BatchNorm(Operator):
+    """Normalization per channel (axis 1), without scale and shift of its own but in NVCaffe."""
+
+    def set_up(self) -> None:
+        param = self.context.message.batch_norm_param
+        self.class_name = _norm_class(self)
+        self.channels = self.bottoms[0].shape[1]
+        self.scales = param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")
+        if self.context.blob_count == 5:
+            self.scales = True
+        self.param = param
+        self.eps = max(param.eps, NVCAFFE_LEAST_EPS) if self.scales else param.eps
+        if param.HasField("use_global_stats"):
+            self.uses_global = param.use_global_stats
+        else:
+            message = self.context.message
+            self.uses_global = not (message.HasField("phase") and message.phase == _PHASE_TRAIN)
+        if self.scales and not self.uses_global:
+            self.refuse("with its own scale and bias, over statistics of the batch: set use_global_stats: true")
+
+    def weight_shapes(self) -> tuple[Shape, ...]:
+        each: Shape = (self.channels,)
+        return (each, each, (1,), each, each) if self.scales else (each, each, (1,))
+
+    def fillers(self) -> tuple[Any, ...]:
+        if not self.scales:
+            return (None, None, None)
+        scale = self.param.scale_filler if self.param.HasField("scale_filler") else _constant_filler(1.0)
+        return (None, None, _constant_filler(1.0), scale, self.param.bias_filler)
+
+    def module_spec(self) -> ModuleSpec:
+        if not self.uses_global:
+            return ModuleSpec("BatchStatisticsNorm", {"eps": self.eps})
+        return ModuleSpec(
+            self.class_name, {"num_features": self.channels, "eps": self.eps, "affine": bool(self.scales)}
+        )
+
+    def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
+        from ..torch_parameters import copy_blob
+
+        if not self.uses_global:
+            return
+        mean, variance, factor = blobs[:3]
+        if self.scales:
+            copy_blob(module.weight, blobs[3])
+            copy_blob(module.bias, blobs[4])
+        else:
+            inverse = np.float32(1) / factor[0] if factor[0] else np.float32(0)
+            mean, variance = mean * inverse, variance * inverse
+        copy_blob(module.running_mean, mean)
+        copy_blob(module.running_var, variance)
+
+    def multiply_adds(self) -> int:
+        return count(self.bottoms[0].shape)
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        x = bottoms[0]
+        if self.uses_global:
+            return [_emit_norm(graph, module, x, self.eps)]
+        axes = [axis for axis in range(len(x.shape)) if axis != 1]
+        centred = graph.add("Sub", [x.name, graph.reduce("ReduceMean", x.name, axes)])
+        variance = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes)
+        deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(self.eps)])])
+        return [graph.add("Div", [centred, deviation])]
+
+
+@register_layer("BN")
+class BN(Operator):
+    """SegNet's or PSPNet's BN, told apart by the number of blobs, else by the fields, else by the dialect."""
+
+    top_range = (1, 3)
+
+    def set_up(self) -> None:
+        self.param = self.context.message.bn_param
+        shape = self.bottoms[0].shape
+        if len(shape) != 4:
+            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
+        self.channels = shape[1]
+        self.kind = self._kind()
+        self.learns = self.kind == "segnet" and self.param.bn_mode == 0
+        if len(self.context.top_names) > 1 and not self.learns:
+            self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
+
+    def _kind(self) -> str:
+        blobs = self.context.blob_count
+        fields = {
+            "segnet": ("scale_filler", "shift_filler", "bn_mode"),
+            "pspnet": ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"),
+        }
+        used = {kind for kind, names in fields.items() if any(self.param.HasField(name) for name in names)}
+        by_blobs = {2: "segnet", 4: "pspnet"}.get(blobs or 0)
+        if blobs and (by_blobs is None or used - {by_blobs}):
+            self.refuse(
+                f"has {blobs} blob(s) in the weights and the fields of {' and '.join(sorted(used)) or 'neither'}: "
+                "SegNet's BN has 2 (scale, shift), PSPNet's 4 (slope, bias, mean, variance)"
+            )
+        if by_blobs:
+            return by_blobs
+        by_dialect = {"deconvnet": "segnet", "enet": "segnet", "segnet": "segnet", "pspnet": "pspnet"}
+        candidates = used or {by_dialect.get(self.context.dialect, "")}
+        kind = next(iter(candidates))
+        if len(candidates) > 1 or not kind:
+            self.refuse("SegNet and PSPNet both have a BN; give the weights, or say the dialect: segnet or pspnet")
+        return kind
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        statistics: Shape = (1, self.channels, 1, 1)
+        return (self.bottoms[0].shape, statistics, statistics)[: len(self.context.top_names)]
+
+    def weight_shapes(self) -> tuple[Shape, ...]:
+        return ((1, self.channels, 1, 1),) * (2 if self.kind == "segnet" else 4)
+
+    def fillers(self) -> tuple[Any, ...]:
+        param = self.param
+        if self.kind == "segnet":
+            return (param.scale_filler, param.shift_filler)
+        return (param.slope_filler, param.bias_filler, None, None)
+
+    def module_spec(self) -> ModuleSpec:
+        if self.kind == "pspnet":
+            names = ("weight", "bias", "running_mean", "running_var")
+            return ModuleSpec("nn.BatchNorm2d", {"num_features": self.channels, "eps": self.param.eps}, names)
+        if not self.learns:
+            return ModuleSpec("Scale", {"shape": (self.channels, 1, 1), "bias": True}, ("weight", "bias"))
+        statistics = len(self.context.top_names) - 1
+        arguments = {"channels": self.channels} | ({"statistics": statistics} if statistics else {})
+        return ModuleSpec("SegNetBN", arguments, ("scale", "shift"))
+
+    def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
+        super().load(module, blobs)
+        if self.kind == "pspnet":
+            module.num_batches_tracked.zero_()
+
+    def multiply_adds(self) -> int:
+        return count(self.bottoms[0].shape)
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        x = bottoms[0]
+        if self.kind == "pspnet":
+            return [_emit_norm(graph, module, x, self.param.eps)]
+        if not self.learns:
+            scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
+            return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]
+        axes = (0, 2, 3)
+        mean = graph.reduce("ReduceMean", x.name, axes)
+        squares = graph.reduce("ReduceMean", graph.add("Mul", [x.name, x.name]), axes)
+        variance = graph.add("Sub", [squares, graph.add("Mul", [mean, mean])])
+        deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(1e-9)])])
+        normal = graph.add("Div", [graph.add("Sub", [x.name, mean]), deviation])
+        scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
+        y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
+        return [y, mean, variance][: len(self.context.top_names)]

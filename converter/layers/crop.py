@@ -1,0 +1,140 @@
+"""Crop, in its two meanings, AutoCrop and MergeCrop.
+
+BVLC: from `axis` (default 2) on, the top is bottom 0 from `offset` (none: 0; one: for all axes; or one each) with the
+sizes of bottom 1.
+The forks before it (longjon's "future" branch: FCN, HED, CRF-RNN, DeconvNet) have no parameters: the offset follows
+from the graph. Both bottoms are walked back to the blob that leads to both; the layers on the way say how they move
+pixels; the offset is what makes the two planes agree. RCF calls this layer AutoCrop.
+Which one a Crop without crop_param means, the dialect decides: the forks named in AUTOMATIC_DIALECTS compute the
+offset, every other Caffe takes 0.
+MergeCrop (naibaf7's fork): bottom 0, then the centre of bottom 1 in bottom 0's size, along the channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ..coordinates import AlignmentError, AxisMap, PlaneMap, align_blobs
+from ..net import Shape
+from .base import ModuleSpec, Operator, register_layer
+
+if TYPE_CHECKING:
+    from ..onnx_graph import OnnxGraph, Value
+
+#: Caffes whose Crop has no parameters and takes its offset from the graph.
+AUTOMATIC_DIALECTS = frozenset({"crfasrnn", "deconvnet", "hed"})
+
+
+@register_layer("Crop", "AutoCrop")
+class Crop(Operator):
+    """The part of bottom 0 that has the sizes of bottom 1."""
+
+    bottom_range = (2, 2)
+    allows_in_place = False
+
+    def set_up(self) -> None:
+        message = self.context.message
+        no_offset = not message.HasField("crop_param")
+        self.is_automatic = no_offset and self.context.dialect in AUTOMATIC_DIALECTS
+        if self.context.type == "AutoCrop":
+            self.is_automatic = True
+        if self.is_automatic:
+            self.axis, self.offsets = 2, self._aligned_offsets()
+        else:
+            self.axis = self.bottom_axis(message.crop_param.axis)
+            self.offsets = self._given_offsets(list(message.crop_param.offset))
+        self._check_fit()
+
+    def _given_offsets(self, given: list[int]) -> tuple[int, ...]:
+        axes = len(self.bottoms[0].shape) - self.axis
+        if len(given) not in (0, 1, axes):
+            self.refuse(f"gives {len(given)} offsets for {axes} axes; give one, or one each")
+        return tuple(given) if len(given) == axes else (given[0] if given else 0,) * axes
+
+    def _aligned_offsets(self) -> tuple[int, ...]:
+        for blob in self.bottoms:
+            if len(blob.shape) != 4:
+                self.refuse(f'computes its offset for 4-D blobs (N, C, H, W), "{blob.name}" is {blob.shape}')
+        try:
+            maps = align_blobs(*self.bottoms)
+        except AlignmentError as error:
+            self.refuse(f"cannot compute its offset: {error}; give crop_param {{ axis: 2 offset: ... }}")
+        offsets = []
+        for axis in maps:
+            if axis.scale != 1:
+                self.refuse(
+                    f"cannot compute its offset: a pixel of its first bottom is {float(axis.scale):g} of its second"
+                )
+            if axis.shift > 0 or axis.shift.denominator != 1:
+                self.refuse(
+                    f"would start at {float(-axis.shift):g}, which is no whole number from 0 on; adjust the padding"
+                )
+            offsets.append(int(-axis.shift))
+        return tuple(offsets)
+
+    def _check_fit(self) -> None:
+        whole, reference = self.bottoms[0].shape, self.bottoms[1].shape
+        if len(reference) != len(whole):
+            self.refuse(f"its bottoms have {len(whole)} and {len(reference)} axes; they need the same number")
+        for axis, offset in enumerate(self.offsets, self.axis):
+            if offset + reference[axis] > whole[axis]:
+                self.refuse(
+                    f"takes {reference[axis]} from {offset} on along axis {axis}, "
+                    f"but the first bottom has only {whole[axis]}"
+                )
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        return ((*self.bottoms[0].shape[: self.axis], *self.bottoms[1].shape[self.axis :]),)
+
+    def coordinate_map(self) -> PlaneMap | None:
+        if len(self.bottoms[0].shape) != 4:
+            return None
+        height, width = (
+            AxisMap(shift=Fraction(-self.offsets[axis - self.axis] if axis >= self.axis else 0)) for axis in (2, 3)
+        )
+        return height, width
+
+    def module_spec(self) -> ModuleSpec:
+        return ModuleSpec("Crop", {"axis": self.axis, "offsets": self.offsets})
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        axes = range(self.axis, self.axis + len(self.offsets))
+        ends = [graph.dim(bottoms[1], axis) + offset for axis, offset in zip(axes, self.offsets, strict=True)]
+        starts = graph.constant(list(self.offsets), "int64")
+        return [
+            graph.add("Slice", [bottoms[0].name, starts, graph.shape_tensor(ends), graph.constant(list(axes), "int64")])
+        ]
+
+
+@register_layer("MergeCrop")
+class MergeCrop(Operator):
+    """Skip connection of a U-Net: the larger bottom is cut to the centre and concatenated."""
+
+    bottom_range = (2, 2)
+    allows_in_place = False
+
+    def set_up(self) -> None:
+        small, large = self.bottoms[0].shape, self.bottoms[1].shape
+        if list(self.context.message.mergecrop_param.forward).count(False):
+            self.refuse("has a bottom it does not forward, which only training uses; remove `forward: false`")
+        if len(small) < 3 or len(small) != len(large) or small[:2] != large[:2]:
+            self.refuse(f"needs the same batch and channels on both bottoms, has {small} and {large}")
+        if any(a > b for a, b in zip(small[2:], large[2:], strict=True)):
+            self.refuse(f"its second bottom {large} must be at least as large as the first {small}")
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        batch, channels, *plane = self.bottoms[0].shape
+        return ((batch, 2 * channels, *plane),)
+
+    def module_spec(self) -> ModuleSpec:
+        return ModuleSpec("MergeCrop")
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        small, large = bottoms
+        axes = range(2, len(small.shape))
+        starts = [(graph.dim(large, axis) - graph.dim(small, axis)) // 2 for axis in axes]
+        ends = [start + graph.dim(small, axis) for start, axis in zip(starts, axes, strict=True)]
+        bounds = [graph.shape_tensor(starts), graph.shape_tensor(ends), graph.constant(list(axes), "int64")]
+        return [graph.add("Concat", [small.name, graph.add("Slice", [large.name, *bounds])], axis=1)]

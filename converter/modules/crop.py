@@ -1,0 +1,28 @@
+"""Cutting one blob to the size of another."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Crop(nn.Module):
+    """The part of x that starts at `offsets` and has the reference's sizes, for the axes from `axis` on."""
+
+    def __init__(self, axis: int, offsets: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axis, self.offsets = axis, offsets
+
+    def forward(self, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        for axis, offset in enumerate(self.offsets, self.axis):
+            x = x.narrow(axis, offset, reference.shape[axis])
+        return x
+
+
+class MergeCrop(nn.Module):
+    """Channels of x, then those of the centre of y that has x's size."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        for axis in range(2, x.dim()):
+            y = y.narrow(axis, (y.shape[axis] - x.shape[axis]) // 2, x.shape[axis])
+        return torch.cat((x, y), 1)

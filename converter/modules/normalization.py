@@ -1,0 +1,91 @@
+"""Normalizations with Caffe's arithmetic. Statistics are taken in float32 at least: squares overflow half precision."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class BatchStatisticsNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) with mean and biased variance of the batch itself, per channel (axis 1)."""
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        centred = wide - wide.mean(axes, keepdim=True)
+        variance = (centred * centred).mean(axes, keepdim=True)
+        return (centred / (variance + self.eps).sqrt()).to(x.dtype)
+
+
+class SegNetBN(nn.Module):
+    """SegNet's BN that learns: batch statistics at all times, variance E[x^2] - E[x]^2, eps 1e-9, then scale and shift.
+
+    With `statistics` 1 or 2 the batch's mean, and its variance, follow as outputs of shape (1, C, 1, 1).
+    """
+
+    def __init__(self, channels: int, statistics: int = 0) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = wide.mean((0, 2, 3), keepdim=True)
+        variance = (wide * wide).mean((0, 2, 3), keepdim=True) - mean * mean
+        y = ((wide - mean) / (variance + 1e-9).sqrt()).to(x.dtype) * self.scale + self.shift
+        if not self.statistics:
+            return y
+        return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
+
+
+class LRNWithinChannel(nn.Module):
+    """x * (1 + alpha * average of x^2 over a size x size window)^-beta; the window counts its zero padding."""
+
+    def __init__(self, size: int, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta = size, alpha, beta
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        average = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
+        return x * (1 + self.alpha * average).pow(-self.beta)
+
+
+class MVN(nn.Module):
+    """(x - mean) / (standard deviation + eps) over the axes from `first_axis` on; eps None subtracts the mean only."""
+
+    def __init__(self, first_axis: int, eps: float | None) -> None:
+        super().__init__()
+        self.first_axis, self.eps = first_axis, eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(*x.shape[: self.first_axis], -1)
+        centred = wide - wide.mean(-1, keepdim=True)
+        if self.eps is not None:
+            deviation = (centred * centred).mean(-1, keepdim=True).sqrt()
+            centred = centred / (deviation + self.eps)
+        return centred.reshape(x.shape).to(x.dtype)
+
+
+class Normalize(nn.Module):
+    """SSD's L2 normalization: x / sqrt(sum of x^2 + eps) * weight.
+
+    The sum is over each item (`across_spatial`) or over the channels of each pixel; the weight is one number or one for
+    each channel (`shape`).
+    """
+
+    def __init__(self, across_spatial: bool, shape: tuple[int, ...], eps: float = 1e-10) -> None:
+        super().__init__()
+        self.across_spatial, self.eps = across_spatial, eps
+        self.weight = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        axes = (1, 2, 3) if self.across_spatial else (1,)
+        norm = ((wide * wide).sum(axes, keepdim=True) + self.eps).sqrt()
+        return (wide / norm).to(x.dtype) * self.weight
