@@ -108,11 +108,28 @@ class VerificationReport:
             "reference": self.reference,
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "blobs": len(self.differences),
-            "worst_error": self.worst if np.isfinite(self.worst) else str(self.worst),
+            "worst_error": _plain_error(self.worst),
             "tolerance": self.tolerance,
             "passed": self.passed,
             "first_divergence": first.key if first else None,
         }
+
+    def rows_json(self) -> list[dict[str, Any]]:
+        """Every blob as plain data; JSON knows no infinity, so that one is a string."""
+        return [
+            {
+                "key": row.key,
+                "type": row.type,
+                "shape": list(row.shape),
+                "error": _plain_error(row.error),
+                "feeds": list(row.feeds),
+            }
+            for row in self.differences
+        ]
+
+
+def _plain_error(error: float) -> float | str:
+    return error if np.isfinite(error) else str(error)
 
 
 def measure_difference(computed: Array, reference: Array) -> float:

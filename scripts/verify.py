@@ -1,0 +1,107 @@
+"""`atrous verify`: the stages of a bundle against each other, and against recorded Caffe blobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import console
+from .net_options import require_file
+
+if TYPE_CHECKING:
+    from ..converter.verify import VerificationReport
+
+_ROWS_SHOWN = 12
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="blobs.npz recorded from real Caffe: `<layer>:<top>` arrays and `input:<name>` arrays.",
+)
+@click.option("--image", type=click.Path(path_type=Path), help="Compare on this photo.  [default: seeded noise]")
+@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Input size to compare at; may be repeated.")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Largest difference relative to max(1, largest absolute value of the blob).",
+)
+@click.option("--all", "show_all", is_flag=True, help="Print every blob, not only the largest differences.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture of the error of every blob (PNG).")
+@console.json_option
+def command(
+    bundle: Path,
+    against: Path | None,
+    image: Path | None,
+    sizes: tuple[str, ...],
+    tolerance: float,
+    show_all: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> int:
+    """Compare the stages of BUNDLE layer by layer; exit 1 where one is out of tolerance.
+
+    The torch stage executes the bundle's own model.py: verify bundles whose maker you trust.
+    """
+    from ..converter.stages import verify_bundle
+
+    with console.show_steps() as show:
+        reports = verify_bundle(
+            bundle,
+            recorded=require_file(against, "blobs.npz") if against else None,
+            image=require_file(image, "photo") if image else None,
+            sizes=[_parse_size(size) for size in sizes],
+            tolerance=tolerance,
+            progress=show,
+        )
+    if plot is not None:
+        from .verify_picture import draw_errors
+
+        draw_errors(reports, plot)
+    if as_json:
+        rows = [{**report.to_json(), "differences": report.rows_json()} for report in reports]
+        console.print_json("verify", {"bundle": str(bundle), "passed": all(r.passed for r in reports), "reports": rows})
+    else:
+        for report in reports:
+            _print(report, show_all)
+    return 0 if all(report.passed for report in reports) else 1
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    parts = text.lower().replace(",", "x").split("x")
+    try:
+        height, width = (int(part) for part in parts)
+    except ValueError:
+        raise click.BadParameter(f'"{text}" is not a size such as 321x481', param_hint="--size") from None
+    return height, width
+
+
+def _print(report: VerificationReport, show_all: bool) -> None:
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.input_shapes.items())
+    rows: list[Any] = list(report.differences)
+    if not show_all:
+        rows = sorted(rows, key=lambda row: -row.error)[:_ROWS_SHOWN]
+    console.print_table(
+        ("blob", "type", "shape", "error", ""),
+        [
+            (
+                row.key,
+                row.type,
+                "x".join(map(str, row.shape)),
+                f"{row.error:.2e}",
+                "" if row.error <= report.tolerance else "DIFFERS",
+            )
+            for row in rows
+        ],
+        title=f"{report.stage} against {report.reference} on {shapes}",
+    )
+    click.secho(report.describe() + "\n", fg="green" if report.passed else "red")
+
+
+__all__ = ["command"]
