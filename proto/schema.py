@@ -41,11 +41,14 @@ class Schema(NamedTuple):
 
     Attributes:
         pool: the private pool that holds the descriptors.
+        classes: message -> its class. All are made at once and kept: protobuf before 4.25 crashes on a class that was
+            collected while its parent's was in use.
         field_wires: (message, field) -> where the forks keep that field.
         value_wires: (enum, value name) -> which number the forks give that value.
     """
 
     pool: descriptor_pool.DescriptorPool
+    classes: dict[str, type[Any]]
     field_wires: dict[tuple[str, str], Wire]
     value_wires: dict[tuple[str, str], Wire]
 
@@ -77,6 +80,9 @@ class _Parser:
                 self._fail(word)
         for field, scope in self._open:
             self._resolve(field, scope)
+
+    def message_names(self) -> list[str]:
+        return [name for name, kind in self._kinds.items() if kind == descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE]
 
     def _message(self, message: Any, scope: str) -> None:
         message.name = self._take()
@@ -190,7 +196,11 @@ def load_schema() -> Schema:
     parser.parse()
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(parser.file.SerializeToString())
-    return Schema(pool, parser.field_wires, parser.value_wires)
+    classes = {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
+        for name in parser.message_names()
+    }
+    return Schema(pool, classes, parser.field_wires, parser.value_wires)
 
 
 def descriptor(name: str) -> Descriptor:
@@ -202,14 +212,13 @@ def descriptor(name: str) -> Descriptor:
     return load_schema().pool.FindMessageTypeByName(f"{PACKAGE}.{name}")
 
 
-@cache
 def message(name: str) -> type[Any]:
     """The class of a message, by its name inside the package (`NetParameter`).
 
     Raises:
         KeyError: the schema has no such message.
     """
-    return message_factory.GetMessageClass(descriptor(name))
+    return load_schema().classes[name]
 
 
 def field_wire(message_name: str, field_name: str) -> Wire | None:
