@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ENDINGS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npy"}
 BACKENDS = ("onnxruntime", "torch", "fake")
 _SHOWN_IMAGES = 20
-_SHOWN_CLASSES = 4
+_SHOWN_CLASSES = 3
 
 
 def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -200,9 +200,10 @@ def _print_report(
         return  # each failure has had its line
     rows = []
     for record in done[:_SHOWN_IMAGES]:
-        shares = [f"{name} {share:.0%}" for name, share in list(record["classes"].items())[:_SHOWN_CLASSES]]
+        largest = [(name, share) for name, share in record["classes"].items() if share >= 0.005][:_SHOWN_CLASSES]
+        shares = [f"{name} {share:.0%}" for name, share in largest]
         size = f"{record['width']}x{record['height']}"
-        rows.append((record["image"], size, f"{sum(record['timings_ms'].values()):.0f} ms", ", ".join(shares)))
+        rows.append((record["image"].name, size, f"{sum(record['timings_ms'].values()):.0f} ms", ", ".join(shares)))
     console.print_table(("image", "size", "time", "classes"), rows)
     if len(done) > _SHOWN_IMAGES:
         click.echo(f"... and {len(done) - _SHOWN_IMAGES} more")

@@ -57,3 +57,42 @@ def test_devices() -> None:
     assert 1 <= processor.usable_cores <= processor.cores
     for device in devices.list_cuda_devices():
         assert device.memory_bytes > 0
+
+
+class StubDriver:
+    """NVIDIA's driver interface with one GPU in it."""
+
+    def __init__(self, code: int = 0):
+        self.code = code
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802 (the driver's own names, here and below)
+        return self.code
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = 1
+        return 0
+
+    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
+        device._obj.value = 40 + index
+        return 0
+
+    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
+        name.value = f"GPU {device.value}".encode()[: size - 1]
+        return 0
+
+    def cuDeviceTotalMem_v2(self, memory_bytes: Any, device: Any) -> int:  # noqa: N802
+        memory_bytes._obj.value = 80 << 30
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+        value._obj.value = {75: 9, 76: 0}[attribute]
+        return 0
+
+
+def test_cuda_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "_open_driver", StubDriver)
+    assert devices.list_cuda_devices() == (devices.CudaDevice("GPU 40", "9.0", 80 << 30),)
+    monkeypatch.setattr(devices, "_open_driver", lambda: StubDriver(100))  # CUDA_ERROR_NO_DEVICE
+    assert devices.list_cuda_devices() == ()
+    monkeypatch.setattr(devices, "_open_driver", lambda: None)
+    assert devices.list_cuda_devices() == ()
