@@ -32,6 +32,7 @@ def define_net(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     blob_counts: Mapping[str, int] | None = None,
+    already_filtered: bool = False,
 ) -> NetDefinition:
     """Decide what each layer of a file is to the converted net.
 
@@ -42,14 +43,19 @@ def define_net(
         stages: NetState stages.
         dialect: overrides the dialect the file shows.
         blob_counts: layer name -> number of blobs in the weights, where known.
+        already_filtered: the net was saved by Caffe, which leaves only layers of the phase it ran in; rule 1 is off.
 
     Raises:
         NetError: rules that contradict each other, or input fields that do not fit together.
     """
     found, evidence = tell_dialect(prototxt)
-    filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)  # rule 1
-    dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
-    return _Definer(prototxt, filtered.kept, dropped).define(
+    kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
+    dropped: list[DroppedLayer] = []
+    if not already_filtered:  # rule 1
+        filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
+        kept = filtered.kept
+        dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
+    return _Definer(prototxt, kept, dropped).define(
         dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
     )
 
@@ -73,7 +79,7 @@ def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
 class _Definer:
     def __init__(self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]) -> None:
         self.prototxt = prototxt
-        self.entries = [LayerEntry(message, prototxt.lines[index]) for index, message in kept]
+        self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
         self.dropped = list(filtered)
         self.silenced: set[str] = set()
         self.unsupported: list[tuple[str, str, int | None, str]] = []

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .crosscheck import compare_structure
 from .definition import define_net
+from .errors import CaffemodelError, NetError
 from .layout import lay_out
 from .net import Net
-from .prototxt import read_prototxt
+from .prototxt import Prototxt, read_prototxt
 from .weights import match_weights, weights_from_mapping
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def read_net(
-    prototxt: str | os.PathLike[str],
+    prototxt: str | os.PathLike[str] | None,
     weights: str | os.PathLike[str] | WeightFile | Mapping[str, Sequence[Any]] | None = None,
     *,
     phase: str = "TEST",
@@ -33,7 +35,8 @@ def read_net(
     """Read a Caffe net as published.
 
     Args:
-        prototxt: path of a text file (V0, V1 or V2 syntax), or the text itself.
+        prototxt: path of a text file (V0, V1 or V2 syntax), or the text itself; None, or the path of a caffemodel in
+            its place, takes the structure saved inside the caffemodel, as far as its dialect can be told.
         weights: path of a caffemodel, an open :class:`WeightFile`, a mapping of layer name to arrays, or None.
         phase: TEST or TRAIN, for the include and exclude rules.
         level: NetState level.
@@ -49,38 +52,94 @@ def read_net(
     Raises:
         ConverterError: see `atrous.converter.errors`; every message says what, where and what to do.
     """
-    text = read_prototxt(prototxt, variables=variables or {})
-    layers, name = _named_blobs(weights)
+    if prototxt is not None and weights is None and _is_binary(prototxt):
+        prototxt, weights = None, prototxt
+    source = _open_weights(weights)
+    layers, name = _named_blobs(source)
     counts = {layer_name: len(blobs) for layer_name, blobs in reversed(layers or []) if blobs}
-    definition = define_net(text, phase=phase, level=level, stages=stages, dialect=dialect, blob_counts=counts)
+    if prototxt is None:
+        text, dialect = _saved_structure(source, dialect)
+    else:
+        text = read_prototxt(prototxt, variables=variables or {})
+    definition = define_net(
+        text,
+        phase=phase,
+        level=level,
+        stages=stages,
+        dialect=dialect,
+        blob_counts=counts,
+        already_filtered=prototxt is None,
+    )
     net = lay_out(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
     matched = match_weights(net, layers, source=name)
     known = {dropped.name for dropped in net.dropped}
     unknown = [layer for layer in matched.extra_layers if layer not in known]
-    warnings = net.warnings
+    warnings = list(net.warnings)
     if unknown:
         listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        warnings = (
-            *warnings,
-            f"{name} holds {len(unknown)} layer(s) the net does not have, ignored as Caffe does: {listed}",
-        )
-    return replace(net, parameters=matched.parameters, warnings=warnings)
+        warnings.append(f"{name} holds {len(unknown)} layer(s) the net does not have, ignored as Caffe does: {listed}")
+    if prototxt is not None and not isinstance(source, Mapping):
+        warnings += _check_structure(net, source)
+    return replace(net, parameters=matched.parameters, warnings=tuple(warnings))
+
+
+def _is_binary(path: str | os.PathLike[str]) -> bool:
+    """Whether a path names a file that no text could be."""
+    if isinstance(path, str) and ("\n" in path or "{" in path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return b"\0" in file.read(4096)
+    except OSError:
+        return False
+
+
+def _open_weights(
+    weights: str | os.PathLike[str] | WeightFile | Mapping[str, Sequence[Any]] | None,
+) -> WeightFile | Mapping[str, Sequence[Any]] | None:
+    if isinstance(weights, (str, os.PathLike)):
+        from .caffemodel import read_caffemodel
+
+        return read_caffemodel(weights)
+    return weights
+
+
+def _saved_structure(
+    source: WeightFile | Mapping[str, Sequence[Any]] | None, dialect: str | None
+) -> tuple[Prototxt, str]:
+    """The structure inside a caffemodel, and the dialect it was read in."""
+    if source is None or isinstance(source, Mapping):
+        raise NetError("a net needs a prototxt, or a caffemodel that holds its structure; neither was given")
+    return source.read_structure(dialect), dialect or source.dialect.name
+
+
+def _check_structure(net: Net, source: WeightFile | None) -> list[str]:
+    """Warnings where the prototxt and the structure inside the weights file disagree."""
+    if source is None:
+        return []
+    try:
+        saved = source.read_structure()
+    except CaffemodelError:
+        return []  # the weights are readable all the same; a structure of unknown dialect proves nothing
+    differences = compare_structure(net, saved.net)
+    if not differences:
+        return []
+    listed = "; ".join(str(difference) for difference in differences[:5])
+    more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+    return [f"the prototxt and the structure saved with the weights differ: {listed}{more}"]
 
 
 def _named_blobs(
-    weights: str | os.PathLike[str] | WeightFile | Mapping[str, Sequence[Any]] | None,
+    source: WeightFile | Mapping[str, Sequence[Any]] | None,
 ) -> tuple[list[tuple[str, Sequence[Any]]] | None, str]:
     """(layer name, arrays) in file order, and what to call the source."""
-    if weights is None:
+    if source is None:
         return None, ""
-    if isinstance(weights, Mapping):
-        return weights_from_mapping(weights), "the given mapping"
-    from .caffemodel import read_caffemodel
-
-    source = read_caffemodel(weights) if isinstance(weights, (str, os.PathLike)) else weights
+    if isinstance(source, Mapping):
+        return weights_from_mapping(source), "the given mapping"
     layers: list[tuple[str, Sequence[Any]]] = [
         (layer.name, [blob.array for blob in layer.blobs]) for layer in source.layers
     ]
-    return layers, Path(source.path).name if source.path else "the weights"
+    return layers, Path(source.path).name

@@ -1,0 +1,102 @@
+"""The prototxt against the structure that was saved inside the caffemodel: a wrong pair shows before any number does.
+
+A caffemodel carries the net it was trained as. Layers are matched by name; what is compared is what changes a result:
+the type, and every field of the layer's own parameter message except fillers and engines. Differences are reported,
+not refused: the prototxt is what counts, and nets are often edited after training on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .net import Net
+
+#: parameter messages that say how a net is trained or fed, not what it computes
+_IGNORED_MESSAGES = frozenset(
+    {"transform_param", "loss_param", "data_param", "image_data_param", "input_param", "memory_data_param", "include"}
+)
+_IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "moving_average_fraction"})
+
+
+@dataclass(frozen=True)
+class StructureDifference:
+    """One disagreement.
+
+    Attributes:
+        layer: the layer's name.
+        field: what differs, such as `convolution_param.dilation`.
+        prototxt: its value in the prototxt.
+        caffemodel: its value in the caffemodel.
+    """
+
+    layer: str
+    field: str
+    prototxt: str
+    caffemodel: str
+
+    def __str__(self) -> str:
+        return f'"{self.layer}" {self.field}: {self.prototxt} in the prototxt, {self.caffemodel} in the weights file'
+
+
+def compare_structure(net: Net, saved: Any) -> tuple[StructureDifference, ...]:
+    """Compare a net with the NetParameter saved beside its weights.
+
+    Args:
+        net: the laid-out net.
+        saved: V2-form NetParameter, from `WeightFile.read_structure().net`.
+
+    Returns:
+        The differences in the net's order; empty where the layers that both have agree.
+    """
+    theirs = {layer.name: layer for layer in reversed(saved.layer)}
+    found: list[StructureDifference] = []
+    for layer in net.layers:
+        other = theirs.get(layer.name)
+        if other is not None:
+            found += _compare_layers(layer.message, other)
+    return tuple(found)
+
+
+def _compare_layers(mine: Any, theirs: Any) -> Iterator[StructureDifference]:
+    if mine.type != theirs.type:
+        yield StructureDifference(mine.name, "type", mine.type, theirs.type)
+        return
+    for descriptor in mine.DESCRIPTOR.fields:
+        is_parameters = descriptor.message_type is not None and descriptor.name.endswith("_param")
+        if not is_parameters or descriptor.name in _IGNORED_MESSAGES:
+            continue
+        if mine.HasField(descriptor.name) or theirs.HasField(descriptor.name):
+            yield from _compare_messages(
+                mine.name, descriptor.name, getattr(mine, descriptor.name), getattr(theirs, descriptor.name)
+            )
+
+
+def _compare_messages(layer: str, path: str, mine: Any, theirs: Any) -> Iterator[StructureDifference]:
+    window = path == "convolution_param"
+    for descriptor in mine.DESCRIPTOR.fields:
+        name = descriptor.name
+        if name in _IGNORED_FIELDS or name.endswith("filler") or (window and name in ("hole", "dilation")):
+            continue
+        a, b = getattr(mine, name), getattr(theirs, name)
+        if descriptor.message_type is None and _plain(a) != _plain(b):
+            yield StructureDifference(layer, f"{path}.{name}", str(_plain(a)), str(_plain(b)))
+    if window and _dilation(mine) != _dilation(theirs):
+        yield StructureDifference(layer, f"{path}.dilation", str(_dilation(mine)), str(_dilation(theirs)))
+
+
+def _dilation(param: Any) -> tuple[int, ...]:
+    """Dilation whatever the fork calls it; (1,) where none is given."""
+    if param.HasField("hole"):
+        return (param.hole,)
+    values = tuple(param.dilation) or (1,)
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def _plain(value: Any) -> Any:
+    """Repeated fields as tuples; equal sizes along all axes as one."""
+    if isinstance(value, (str, bytes, int, float)):
+        return value
+    values = tuple(value)
+    return values[:1] if values and len(set(values)) == 1 else values
