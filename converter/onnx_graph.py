@@ -155,7 +155,7 @@ class OnnxGraph:
     def initializer(self, name: str, array: NDArray[Any]) -> str:
         """A named tensor stored in the model."""
         name = self.unique(name)
-        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def parameter(self, name: str, tensor: Any, shape: Sequence[int] | None = None) -> str:
