@@ -1,1 +1,27 @@
-"""TODO."""
+"""The dense CRF: exact to the reference, threaded, and reusable.
+
+`dense_crf` refines one image; `DenseCRF` is the model behind it, for other terms, other shapes and repeated use.
+"""
+
+from __future__ import annotations
+
+from ..errors import CrfInputError
+from ._lattice import CancelToken
+from .checks import CrfWarning, available_threads
+from .image import dense_crf
+from .model import DenseCRF, InferenceReport, kernel_names
+from .parameters import BilateralTerm, CrfParameters, GaussianTerm
+
+__all__ = [
+    "BilateralTerm",
+    "CancelToken",
+    "CrfInputError",
+    "CrfParameters",
+    "CrfWarning",
+    "DenseCRF",
+    "GaussianTerm",
+    "InferenceReport",
+    "available_threads",
+    "dense_crf",
+    "kernel_names",
+]

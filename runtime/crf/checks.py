@@ -1,0 +1,215 @@
+"""What the dense CRF accepts, checked before the core runs; every refusal says what to do.
+
+Most of these are mistakes that users of other implementations made and that crashed, or quietly gave wrong labels.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CrfInputError
+
+FloatArray = npt.NDArray[np.float32]
+
+MAX_ENTRIES = 2**31 - 1
+MAX_LABELS = 65535
+MAX_DIMENSIONS = 64
+_SUM_SAMPLE = 4096
+
+
+class CrfWarning(UserWarning):
+    """Something legal that rarely is what was meant."""
+
+
+def available_threads() -> int:
+    """The processors this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def check_threads(threads: int | None) -> int:
+    """The number of threads to use; None is all that are available."""
+    if threads is None:
+        return available_threads()
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 256:
+        raise CrfInputError(f"threads must be an integer from 1 to 256, or None for all, got {threads!r}")
+    return int(threads)
+
+
+def as_array(value: Any, what: str) -> npt.NDArray[Any]:
+    """A numpy view of an array, a torch tensor or anything with DLPack, without a copy."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise CrfInputError(
+                f"{what} cannot be read in place ({error}): pass a CPU array, e.g. tensor.detach().cpu()"
+            ) from None
+    raise CrfInputError(f"{what} must be an array (numpy, torch or DLPack), got {type(value).__name__}")
+
+
+def check_float32(array: npt.NDArray[Any], what: str) -> None:
+    """Refuse everything but native float32."""
+    if array.dtype != np.float32:
+        hint = "a label map? use utils.unary_from_labels" if array.dtype.kind in "iub" else "convert it"
+        raise CrfInputError(f"{what} must be float32, got {array.dtype} ({hint}: {what}.astype(numpy.float32))")
+
+
+def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
+    """An image as *shape x channels, uint8 or float32, C-contiguous.
+
+    Args:
+        image: H x W x C (RGB first, any C), or H x W for one channel; volumes D x H x W x C.
+        shape: the grid it must cover, where known.
+    """
+    array = as_array(image, "image")
+    axes = 2 if shape is None else len(shape)
+    if array.ndim == axes and (shape is None or array.shape == shape):
+        array = array[..., None]
+    if array.ndim != axes + 1:
+        raise CrfInputError(f"image must have {axes} axes and channels last, got shape {array.shape}")
+    if array.shape[0] in (1, 3, 4) and array.shape[-1] > 16 and (shape is None or array.shape[:-1] != shape):
+        raise CrfInputError(
+            f"image has shape {array.shape}, which looks channels-first: pass image.transpose(1, 2, 0).copy()"
+        )
+    if shape is not None and array.shape[:-1] != shape:
+        hint = ": width and height are swapped" if array.shape[:-1] == shape[::-1] else ""
+        raise CrfInputError(f"image covers {array.shape[:-1]} pixels, the scores {shape}{hint}")
+    if array.dtype == np.float32:
+        if not np.isfinite(array).all():
+            raise CrfInputError("image holds NaN or infinite values: clean it first (numpy.nan_to_num)")
+    elif array.dtype != np.uint8:
+        raise CrfInputError(
+            f"image must be uint8 (0 to 255) or float32 (then srgb is in its own units), got {array.dtype}: "
+            "convert it, e.g. (image * 255).round().astype(numpy.uint8) for values from 0 to 1"
+        )
+    if not array.flags.c_contiguous:
+        raise CrfInputError(
+            "image is not C-contiguous (a slice or a flipped view): pass numpy.ascontiguousarray(image)"
+        )
+    return array
+
+
+def check_grid(shape: Sequence[int], labels: int) -> tuple[int, ...]:
+    """The grid and the label count."""
+    grid = tuple(int(extent) for extent in shape)
+    if not 1 <= len(grid) <= 8 or any(extent < 1 for extent in grid):
+        raise CrfInputError(f"a CRF needs 1 to 8 axes of at least one pixel each, got shape {tuple(shape)}")
+    if not 1 <= labels <= MAX_LABELS:
+        raise CrfInputError(f"a CRF has 1 to {MAX_LABELS} labels, got {labels}")
+    if math.prod(grid) > MAX_ENTRIES:
+        raise CrfInputError(
+            f"{math.prod(grid)} pixels exceed what 32-bit indices hold: cut the image into overlapping tiles"
+        )
+    return grid
+
+
+def check_entries(points: int, dimensions: int) -> None:
+    """The lattice stores points x (dimensions + 1) entries, indexed by 31 bits."""
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise CrfInputError(f"a kernel has 1 to {MAX_DIMENSIONS} feature dimensions, got {dimensions}")
+    if points * (dimensions + 1) > MAX_ENTRIES:
+        raise CrfInputError(
+            f"{points} pixels with {dimensions} features need {points * (dimensions + 1)} lattice entries, more than "
+            f"{MAX_ENTRIES}: cut the image into overlapping tiles or reduce its size"
+        )
+
+
+def check_sigmas(value: Any, count: int, name: str) -> list[float]:
+    """One positive number, or one for each of `count` axes."""
+    try:
+        sigmas = [float(value)] * count if np.ndim(value) == 0 else [float(v) for v in value]
+    except (TypeError, ValueError):
+        raise CrfInputError(f"{name} must be a number or {count} numbers, got {value!r}") from None
+    if len(sigmas) != count:
+        raise CrfInputError(f"{name} has {len(sigmas)} values for {count} axes: give one number or {count}")
+    for sigma in sigmas:
+        if not (math.isfinite(sigma) and float(np.float32(sigma)) > 0.0):
+            raise CrfInputError(f"{name} must be positive and finite, got {sigma}")
+    return sigmas
+
+
+def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
+    """A number (Potts), a vector or a matrix -> its number of axes and its float32 values, a matrix symmetric.
+
+    Signs differ by kind, as in the reference: a number smooths when positive, a vector when negative, a matrix as a
+    penalty for unequal labels, when its off-diagonal is positive.
+    """
+    if np.ndim(value) == 0:
+        try:
+            weight = float(value)
+        except (TypeError, ValueError):
+            raise CrfInputError(f"compatibility must be a number or an array, got {value!r}") from None
+        if not math.isfinite(weight):
+            raise CrfInputError(f"compatibility must be finite, got {weight}")
+        return 0, np.array([weight], np.float32)
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise CrfInputError(f"compatibility must be numbers, got {array.dtype}")
+    if array.shape not in ((labels,), (labels, labels)):
+        raise CrfInputError(f"compatibility must be a number, ({labels},) or ({labels}, {labels}), got {array.shape}")
+    if not np.isfinite(array).all():
+        raise CrfInputError("compatibility holds NaN or infinite values")
+    matrix = array.astype(np.float32)
+    if matrix.ndim == 2:
+        return 2, np.ascontiguousarray((matrix + matrix.T) * np.float32(0.5))
+    if (matrix > 0).any():
+        warnings.warn(
+            "a vector compatibility is added as a penalty on equal labels, so its positive values sharpen instead of "
+            "smoothing: negate it (a number smooths when positive, a vector when negative)",
+            CrfWarning,
+            stacklevel=4,
+        )
+    return 1, matrix
+
+
+def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
+    """Refuse anything but labels x grid, naming the layout it seems to be in."""
+    got = array.shape
+    if array.ndim == len(grid) + 1 and got[1:] == grid and (labels is None or got[0] == labels):
+        return
+    expected = f"({'L' if labels is None else labels}, {', '.join(map(str, grid))})"
+    hint = f"{what} must be labels first: {expected}"
+    if array.ndim == len(grid) + 1 and got[:-1] == grid:
+        hint = f"labels are last: pass {what}.transpose({array.ndim - 1}, {', '.join(map(str, range(len(grid))))})"
+    elif array.ndim == len(grid) + 1 and got[1:] == grid[::-1]:
+        hint = "height and width are swapped: the order is labels, height, width"
+    elif array.ndim == len(grid) + 1 and got[1:] == grid:
+        hint = f"the CRF was made for {labels} labels"
+    elif array.ndim == 2 and got[1] == math.prod(grid):
+        hint = f"it is flat: pass {what}.reshape(-1, {', '.join(map(str, grid))})"
+    raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")
+
+
+def check_probability_range(lowest: float, highest: float) -> None:
+    """Refuse NaN, infinities and what cannot be probabilities."""
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise CrfInputError("probabilities hold NaN or infinite values: look for a division by zero in the softmax")
+    if lowest < -1e-4 or highest > 1.0001:
+        raise CrfInputError(
+            f"probabilities lie in [{lowest:.4g}, {highest:.4g}]: these look like scores before the softmax; pass "
+            "them as scores=... instead"
+        )
+
+
+def check_probability_sums(probabilities: npt.NDArray[Any]) -> None:
+    """Refuse probabilities whose sum over the labels is far from 1, at a sample of pixels."""
+    step = max(1, math.prod(probabilities.shape[1:]) // _SUM_SAMPLE)
+    sums = probabilities.reshape(probabilities.shape[0], -1)[:, ::step].sum(axis=0)
+    worst = float(sums[np.abs(sums - 1.0).argmax()])
+    if abs(worst - 1.0) > 0.02:
+        raise CrfInputError(
+            f"probabilities of one pixel sum to {worst:.4g} over the labels, not to 1: apply a softmax over axis 0, or "
+            "pass scores=... (independent sigmoids need a background label first)"
+        )

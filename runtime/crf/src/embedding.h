@@ -1,0 +1,65 @@
+// Where a pixel lies in the permutohedral lattice: the enclosing simplex and the barycentric weights of its corners.
+//
+// The set of vertices decides the blur, so this float32 arithmetic is kept operation by operation in the published
+// order: one last-place difference can make or lose a vertex. This file's objects must never be compiled with
+// contraction into fused multiply-adds or with relaxed floating point.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "order.h"
+
+namespace atrous {
+
+constexpr int kMostDimensions = 64;
+constexpr int kLongestKeyWords = 20;  // 64 coordinates of 16 to 20 bits
+
+// What the features are: either free (dimensions x points), or positions on a grid divided by sigmas, then channels.
+struct Features {
+  int dimensions = 0;
+  std::uint32_t points = 0;
+  const float* free = nullptr;  // dimension-major, or null
+
+  std::vector<std::uint32_t> grid;      // slowest axis first; features take the fastest axis first (x before y)
+  std::vector<float> position_sigmas;   // in feature order: x, y, z...
+  int channels = 0;
+  std::vector<float> channel_sigmas;
+  const std::uint8_t* bytes = nullptr;  // points x channels, one of these two
+  const float* floats = nullptr;
+
+  // out[f][i], f < dimensions, i < length, for source pixels source ... source + length - 1.
+  void fill(std::uint32_t source, int length, float (*out)[kRun]) const;
+  // Lowest and highest value of each feature.
+  void bounds(std::vector<float>& low, std::vector<float>& high) const;
+};
+
+// How a vertex key (its first d coordinates) packs into words: coordinate minus lowest, in just enough bits.
+class KeyLayout {
+ public:
+  KeyLayout() = default;
+  // Throws std::range_error when a coordinate leaves 16 bits: the sigma is too small for the feature's range.
+  KeyLayout(const Features& features, const std::vector<float>& scale);
+
+  int words() const { return words_; }
+  // key += sign * (1, 1, ..., 1 - D at axis, ..., 1): the next vertex along the axis; axis d changes the implied one.
+  void step(std::uint64_t* key, int axis) const;
+
+  int dimensions = 0;
+  std::vector<std::int32_t> lowest;
+  std::vector<int> word;
+  std::vector<int> shift;
+
+ private:
+  int words_ = 1;
+};
+
+// Scale factors of the elevation, rounded as the reference rounds them.
+std::vector<float> elevation_scale(int dimensions);
+
+// One run of up to 32 pixels: weights[q][i] and packed keys[i * (d+1) + q] of the corners.
+// Returns false when a pixel falls outside the layout (impossible for finite features within bounds).
+bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
+               float (*weights)[kRun], std::uint64_t* keys);
+
+}  // namespace atrous

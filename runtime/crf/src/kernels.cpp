@@ -1,0 +1,86 @@
+// Splat, blur and slice for one instruction set: compiled with ATROUS_TARGET (its name), ATROUS_WIDTH and its flags.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define ATROUS_INLINE inline __attribute__((always_inline))
+#define ATROUS_INLINE_LAMBDA __attribute__((always_inline))
+#define ATROUS_STRING_OF(x) #x
+#define ATROUS_STRING(x) ATROUS_STRING_OF(x)
+#define ATROUS_JOIN_OF(a, b) a##b
+#define ATROUS_JOIN(a, b) ATROUS_JOIN_OF(a, b)
+
+namespace atrous {
+namespace {
+
+#include "vectors.h"
+
+constexpr float kNever = 1.0e30F;  // energy of the padding labels
+
+#include "unary.h"
+
+#include "splat_blur.h"
+
+#include "slice.h"
+
+// Rows of up to 32 lanes stay in registers; longer ones are taken 32 lanes at a time.
+template <template <int, class> class Kernel, class S, class... Arguments>
+void run_for_lanes(int lanes, Arguments&&... arguments) {
+  switch (lanes) {
+    case 4: return Kernel<1, S>::run(std::forward<Arguments>(arguments)...);
+    case 8: return Kernel<2, S>::run(std::forward<Arguments>(arguments)...);
+    case 12: return Kernel<3, S>::run(std::forward<Arguments>(arguments)...);
+    case 16: return Kernel<4, S>::run(std::forward<Arguments>(arguments)...);
+    case 20: return Kernel<5, S>::run(std::forward<Arguments>(arguments)...);
+    case 24: return Kernel<6, S>::run(std::forward<Arguments>(arguments)...);
+    case 28: return Kernel<7, S>::run(std::forward<Arguments>(arguments)...);
+    default: return Kernel<8, S>::run(std::forward<Arguments>(arguments)...);
+  }
+}
+
+template <template <int, class> class Kernel, class Job, class... Arguments>
+void run_kernel(const Job& job, Storage storage, Arguments... arguments) {
+  if (storage == Storage::kHalf) {
+    run_for_lanes<Kernel, Half>(job.lanes, job, arguments...);
+  } else {
+    run_for_lanes<Kernel, float>(job.lanes, job, arguments...);
+  }
+}
+
+void splat(const SplatJob& job, Storage storage, std::size_t begin, std::size_t end) {
+  run_kernel<Splat>(job, storage, begin, end);
+}
+void blur(const BlurJob& job, Storage storage, std::size_t begin, std::size_t end) {
+  run_kernel<Blur>(job, storage, begin, end);
+}
+void slice(const SliceJob& job, Storage storage, std::size_t first_run, std::size_t last_run, float* scratch) {
+  run_kernel<Slice>(job, storage, first_run, last_run, scratch);
+}
+
+void store_row(const float* row, void* rows, std::size_t index, int lanes, Storage storage) {
+  for (int lane = 0; lane < lanes; lane += 4) {
+    const std::size_t at = index * static_cast<std::size_t>(lanes) + static_cast<std::size_t>(lane);
+    const V4 part = load<V4>(row + lane);
+    if (storage == Storage::kHalf) {
+      store(static_cast<Half*>(rows) + at, part);
+    } else {
+      store(static_cast<float*>(rows) + at, part);
+    }
+  }
+}
+
+}  // namespace
+
+extern const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET);
+const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET){ATROUS_STRING(ATROUS_TARGET), prepare_runs, splat, blur, slice, store_row};
+
+}  // namespace atrous

@@ -1,0 +1,330 @@
+// Builds a lattice in parallel phases; ids are those of first touch in storage order for any number of threads.
+#include "lattice.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "vertex_table.h"
+
+namespace atrous {
+namespace {
+
+constexpr std::size_t kVertexChunk = 1024;
+constexpr std::size_t kPieceLength = 2048;
+constexpr std::size_t kEntryChunk = 8192;
+constexpr int kLookAhead = 16;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+class Lattice::Builder {
+ public:
+  Builder(Lattice& lattice, const Features& features, const std::uint8_t* mask, int parts)
+      : lattice_(lattice),
+        features_(features),
+        mask_(mask),
+        order_(*lattice.order_),
+        scale_(elevation_scale(features.dimensions)),
+        layout_(features, scale_),
+        parts_(static_cast<std::size_t>(parts)),
+        tables_(parts_),
+        renamed_(parts_),
+        counts_(parts_) {}
+
+  void run(Team& team, int rank) {
+    const double start = now();
+    team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { touch(part); });
+    const double touched = now();
+    team.alone(rank, [&] { merge(); });
+    const double merged = now();
+    team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { count(part); });
+    team.alone(rank, [&] { offset(); });
+    team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { sort(part); });
+    const double sorted = now();
+    team.share(rank, static_cast<std::size_t>(lattice_.corners_), 1, [&](std::size_t axis, std::size_t) {
+      link(static_cast<int>(axis));
+    });
+    team.alone(rank, [&] { tables_.clear(); });
+    const double linked = now();
+    normalise(team, rank);
+    if (rank == 0) {
+      lattice_.seconds_ = {touched - start, merged - touched, sorted - merged, linked - sorted, now() - linked};
+    }
+  }
+
+ private:
+  // Parts are whole bands, so that storage and source agree about which pixels come first.
+  std::size_t first_run(std::size_t part) const {
+    const std::size_t band = order_.band(), points = order_.points();
+    const std::size_t bands = (points + band - 1) / band;
+    return order_.run_at(std::min(bands * part / parts_ * band, points));
+  }
+  std::size_t first_entry(std::size_t part) const {
+    const std::size_t run = first_run(part);
+    return (run < order_.runs() ? order_.run(run).first : order_.points()) *
+           static_cast<std::size_t>(lattice_.corners_);
+  }
+  bool ignored(std::size_t source) const { return mask_ != nullptr && mask_[source] == 0; }
+
+  // Embeds the pixels of one part and numbers the vertices they touch, within the part.
+  void touch(std::size_t part) {
+    const int corners = lattice_.corners_, words = layout_.words();
+    const std::size_t last = first_run(part + 1);
+    const std::size_t expected = (first_entry(part + 1) - first_entry(part)) / static_cast<std::size_t>(corners) / 2;
+    VertexTable table(words, expected);
+    std::vector<float> values(static_cast<std::size_t>(features_.dimensions) * kRun);
+    std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
+    std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
+    auto* const value_rows = reinterpret_cast<float(*)[kRun]>(values.data());
+    auto* const weight_rows = reinterpret_cast<float(*)[kRun]>(weights.data());
+    for (std::size_t r = first_run(part); r < last; ++r) {
+      const Run run = order_.run(r);
+      const int length = order_.length(r);
+      features_.fill(run.source, length, value_rows);
+      if (!embed_run(layout_, scale_, value_rows, length, weight_rows, keys.data())) {
+        throw std::range_error("a feature is not a finite number");
+      }
+      const int found = length * corners;
+      for (int k = 0; k < found; ++k) table.prefetch(&keys[static_cast<std::size_t>(k * words)]);
+      Entry* entry = &lattice_.slices_[run.first * static_cast<std::size_t>(corners)];
+      for (int i = 0; i < length; ++i) {
+        const bool skip = ignored(run.source + static_cast<std::size_t>(i));
+        for (int q = 0; q < corners; ++q, ++entry) {
+          const std::size_t k = static_cast<std::size_t>((i * corners + q) * words);
+          *entry = skip ? Entry{kAbsent, 0.0F} : Entry{table.find_or_insert(&keys[k]), weight_rows[q][i]};
+        }
+      }
+    }
+    tables_[part] = std::move(table);
+  }
+
+  // Gives the vertices of later parts their global ids; part 0 keeps its own.
+  void merge() {
+    VertexTable& all = tables_[0];
+    for (std::size_t part = 1; part < parts_; ++part) {
+      const VertexTable& own = tables_[part];
+      std::vector<std::uint32_t>& names = renamed_[part];
+      names.resize(own.size());
+      for (std::size_t v = 0; v < own.size(); ++v) {
+        if (v + kLookAhead < own.size()) all.prefetch(own.key(v + kLookAhead));
+        names[v] = all.find_or_insert(own.key(v));
+      }
+      tables_[part] = VertexTable();
+    }
+    // With every pixel ignored the padding serves as the one simplex that entries may name.
+    if (order_.points() % 4 != 0 || all.size() == 0) touch_padding(all);
+    lattice_.vertices_ = all.size();
+  }
+
+  // The reference embeds zero features for the pixels missing from its last group of four: their vertices carry no
+  // weight but may pass blur on.
+  void touch_padding(VertexTable& all) {
+    const int corners = lattice_.corners_, words = layout_.words();
+    std::vector<float> zeros(static_cast<std::size_t>(features_.dimensions) * kRun, 0.0F);
+    std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
+    std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
+    embed_run(layout_, scale_, reinterpret_cast<float(*)[kRun]>(zeros.data()), 1,
+              reinterpret_cast<float(*)[kRun]>(weights.data()), keys.data());
+    for (int q = 0; q < corners; ++q) all.find_or_insert(&keys[static_cast<std::size_t>(q * words)]);
+  }
+
+  void count(std::size_t part) {
+    std::vector<std::uint32_t>& counts = counts_[part];
+    counts.assign(lattice_.vertices_, 0);
+    const bool rename = part > 0;
+    for (std::size_t e = first_entry(part); e < first_entry(part + 1); ++e) {
+      Entry& entry = lattice_.slices_[e];
+      if (entry.index == kAbsent) {
+        entry.index = 0;
+        entry.weight = kIgnored;
+        continue;
+      }
+      if (rename) entry.index = renamed_[part][entry.index];
+      ++counts[entry.index];
+    }
+  }
+
+  // Turns the parts' counts into the position of each part's first pixel at each vertex.
+  void offset() {
+    lattice_.offsets_ = Buffer<std::uint32_t>(lattice_.vertices_ + 1);
+    std::uint32_t total = 0;
+    for (std::size_t v = 0; v < lattice_.vertices_; ++v) {
+      lattice_.offsets_[v] = total;
+      for (std::size_t part = 0; part < parts_; ++part) {
+        const std::uint32_t own = counts_[part][v];
+        counts_[part][v] = total;
+        total += own;
+      }
+    }
+    lattice_.offsets_[lattice_.vertices_] = total;
+    lattice_.splats_ = Buffer<Entry>(total);
+  }
+
+  void sort(std::size_t part) {
+    const std::size_t corners = static_cast<std::size_t>(lattice_.corners_);
+    std::vector<std::uint32_t>& next = counts_[part];
+    for (const std::uint32_t r : order_.by_source(first_run(part), first_run(part + 1))) {
+      const std::uint32_t first = order_.run(r).first;
+      Entry* entry = &lattice_.slices_[first * corners];
+      for (std::uint32_t pixel = first; pixel < first + static_cast<std::uint32_t>(order_.length(r)); ++pixel) {
+        for (std::size_t q = 0; q < corners; ++q, ++entry) {
+          if (entry->weight == kIgnored) {
+            entry->weight = 0.0F;
+            continue;
+          }
+          lattice_.splats_[next[entry->index]++] = {pixel, entry->weight};
+        }
+      }
+    }
+    std::vector<std::uint32_t>().swap(next);
+  }
+
+  // Strings the vertices of one axis into chains, longest line at a time, in order of their first vertices.
+  void link(int axis) {
+    const VertexTable& table = tables_[0];
+    const std::size_t vertices = lattice_.vertices_;
+    const std::size_t words = static_cast<std::size_t>(layout_.words());
+    std::vector<std::uint32_t> next(vertices);
+    std::vector<bool> has_previous(vertices, false);
+    std::vector<std::uint64_t> ahead(words * kLookAhead);
+    std::size_t linked = 0;
+    for (std::size_t v = 0; v < vertices + kLookAhead; ++v) {
+      std::uint64_t* const key = &ahead[v % kLookAhead * words];
+      if (v >= kLookAhead) {
+        const std::uint32_t found = table.find(key);
+        next[v - kLookAhead] = found;
+        if (found != kAbsent) {
+          has_previous[found] = true;
+          ++linked;
+        }
+      }
+      if (v < vertices) {
+        std::copy_n(table.key(v), words, key);
+        layout_.step(key, axis);
+        table.prefetch(key);
+      }
+    }
+    std::size_t heads = 0;
+    for (std::size_t v = 0; v < vertices; ++v) heads += next[v] != kAbsent && !has_previous[v];
+    BlurAxis& out = lattice_.axes_[static_cast<std::size_t>(axis)];
+    out.chain = Buffer<std::uint32_t>(linked + heads);
+    out.pieces = {0};
+    std::size_t at = 0;
+    for (std::size_t v = 0; v < vertices; ++v) {
+      if (next[v] == kAbsent || has_previous[v]) continue;
+      std::uint32_t member = static_cast<std::uint32_t>(v);
+      for (;;) {
+        const std::uint32_t after = next[member];
+        out.chain[at++] = member * 2 + (after == kAbsent ? 1 : 0);
+        if (after == kAbsent) break;
+        member = after;
+      }
+      if (at - out.pieces.back() >= kPieceLength) out.pieces.push_back(static_cast<std::uint32_t>(at));
+    }
+    if (out.pieces.back() != at) out.pieces.push_back(static_cast<std::uint32_t>(at));
+  }
+
+  // n = lattice(1) by one scalar filter; what comes before the filter is folded into the splat weights, what comes
+  // after is kept per pixel.
+  void normalise(Team& team, int rank) {
+    const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
+    const float alpha = 1.0F / (1.0F + std::ldexp(1.0F, 1 - lattice_.corners_));
+    const Normalization kind = lattice_.normalization_;
+    if (kind != Normalization::kNone) {
+      measure(team, rank, alpha);
+      if (kind != Normalization::kAfter) {
+        team.share(rank, lattice_.splats_.size(), kEntryChunk, [&](std::size_t begin, std::size_t end) {
+          for (std::size_t e = begin; e < end; ++e) lattice_.splats_[e].weight *= gain_[lattice_.splats_[e].index];
+        });
+      }
+    }
+    team.share(rank, points * corners, kEntryChunk, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t e = begin; e < end; ++e) lattice_.slices_[e].weight *= alpha;
+    });
+    team.alone(rank, [&] {
+      if (kind == Normalization::kAfter || kind == Normalization::kSymmetric) lattice_.factors_ = std::move(gain_);
+    });
+  }
+
+  // gain = 1 / n, or its root.
+  void measure(Team& team, int rank, float alpha) {
+    const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
+    const bool symmetric = lattice_.normalization_ == Normalization::kSymmetric;
+    team.alone(rank, [&] {
+      mass_ = Buffer<float>(lattice_.vertices_);
+      gain_ = Buffer<float>(points);
+    });
+    team.share(rank, lattice_.vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t v = begin; v < end; ++v) {
+        float sum = 0.0F;
+        for (std::size_t e = lattice_.offsets_[v]; e < lattice_.offsets_[v + 1]; ++e) sum += lattice_.splats_[e].weight;
+        mass_[v] = sum;
+      }
+    });
+    for (const BlurAxis& axis : lattice_.axes_) {
+      team.share(rank, axis.pieces.size() - 1, 1, [&](std::size_t piece, std::size_t) {
+        float previous = 0.0F;
+        for (std::size_t i = axis.pieces[piece]; i < axis.pieces[piece + 1]; ++i) {
+          const bool ends = (axis.chain[i] & 1U) != 0;
+          float& here = mass_[axis.chain[i] >> 1];
+          const float before = here;
+          here = before + 0.5F * (previous + (ends ? 0.0F : mass_[axis.chain[i + 1] >> 1]));
+          previous = ends ? 0.0F : before;
+        }
+      });
+    }
+    team.share(rank, points, kEntryChunk, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        const Entry* const entries = &lattice_.slices_[i * corners];
+        float sum = 0.0F;
+        for (std::size_t q = 0; q < corners; ++q) sum += entries[q].weight * mass_[entries[q].index] * alpha;
+        const double norm = static_cast<double>(sum) + 1e-20;
+        gain_[i] = static_cast<float>(1.0 / (symmetric ? std::sqrt(norm) : norm));
+      }
+    });
+  }
+
+  static constexpr float kIgnored = -1.0e30F;  // weight of an ignored pixel until it is sorted out
+
+  Lattice& lattice_;
+  const Features& features_;
+  const std::uint8_t* mask_;
+  const PixelOrder& order_;
+  std::vector<float> scale_;
+  KeyLayout layout_;
+  std::size_t parts_;
+  std::vector<VertexTable> tables_;
+  std::vector<std::vector<std::uint32_t>> renamed_;
+  std::vector<std::vector<std::uint32_t>> counts_;
+  Buffer<float> mass_;
+  Buffer<float> gain_;
+};
+
+Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
+                 const std::uint8_t* mask, int threads)
+    : order_(std::move(order)), normalization_(normalization), corners_(features.dimensions + 1) {
+  const std::size_t entries = static_cast<std::size_t>(order_->points()) * static_cast<std::size_t>(corners_);
+  if (entries > 0x7fffffffULL) {
+    throw std::length_error(std::to_string(order_->points()) + " points with " + std::to_string(corners_) +
+                            " corners each exceed the 2^31 entries of a lattice");
+  }
+  slices_ = Buffer<Entry>(entries);
+  axes_.resize(static_cast<std::size_t>(corners_));
+  Builder builder(*this, features, mask, threads);
+  run_team(threads, [&](Team& team, int rank) { builder.run(team, rank); });
+}
+
+std::size_t Lattice::bytes() const {
+  std::size_t total = slices_.bytes() + splats_.bytes() + offsets_.bytes() + factors_.bytes();
+  for (const BlurAxis& axis : axes_) total += axis.chain.bytes();
+  return total;
+}
+
+}  // namespace atrous

@@ -1,0 +1,72 @@
+// A permutohedral lattice over the pixels of one image: who touches which vertex, who neighbours whom, and the norm.
+//
+// Built once per image and kernel, then read by every iteration:
+//   slices   pixel -> its d + 1 vertices and weights, in storage order of the pixels
+//   splats   vertex -> its pixels and weights, in the caller's order: no two threads share a sum, and sums round alike
+//   chains   per axis, the lines of neighbouring vertices, for the in-place blur
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "embedding.h"
+#include "kernels.h"
+#include "memory.h"
+#include "order.h"
+#include "threads.h"
+
+namespace atrous {
+
+// How a filter F(Q) is made of the raw lattice, with n = lattice(1):
+enum class Normalization {
+  kNone = 0,       // lattice(Q)
+  kBefore = 1,     // lattice(Q / n)
+  kAfter = 2,      // lattice(Q) / n
+  kSymmetric = 3,  // lattice(Q / sqrt(n)) / sqrt(n)
+};
+
+struct BlurAxis {
+  Buffer<std::uint32_t> chain;         // see BlurJob
+  std::vector<std::uint32_t> pieces;   // positions where a piece of whole chains begins, and the end
+};
+
+class Lattice {
+ public:
+  // `mask`, if given, has one byte per source pixel; a pixel with 0 neither sends nor receives.
+  // Throws std::range_error (key overflow) and std::length_error (beyond 2^31 entries).
+  Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
+          const std::uint8_t* mask, int threads);
+
+  std::size_t vertices() const { return vertices_; }
+  int corners() const { return corners_; }
+  const PixelOrder& order() const { return *order_; }
+  Normalization normalization() const { return normalization_; }
+  std::size_t bytes() const;
+
+  const Entry* slices() const { return slices_.data(); }
+  const Entry* splats() const { return splats_.data(); }
+  const std::uint32_t* offsets() const { return offsets_.data(); }
+  const std::vector<BlurAxis>& axes() const { return axes_; }
+  // Slice multiplies by factors()[pixel], if not null.
+  const float* factors() const { return factors_.size() > 0 ? factors_.data() : nullptr; }
+  // Seconds spent: embedding and hashing, merging, sorting into splats, chains, norm.
+  const std::array<double, 5>& seconds() const { return seconds_; }
+
+ private:
+  class Builder;
+
+  std::shared_ptr<const PixelOrder> order_;
+  Normalization normalization_;
+  int corners_;
+  std::size_t vertices_ = 0;
+  Buffer<Entry> slices_;
+  Buffer<Entry> splats_;
+  Buffer<std::uint32_t> offsets_;
+  std::vector<BlurAxis> axes_;
+  Buffer<float> factors_;
+  std::array<double, 5> seconds_{};
+};
+
+}  // namespace atrous

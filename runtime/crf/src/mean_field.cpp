@@ -1,0 +1,244 @@
+// The iteration of mean_field.h; all terms' splats run as one phase, and their blurs axis by axis side by side.
+#include "mean_field.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+namespace atrous {
+namespace {
+
+constexpr std::size_t kSplatChunk = 256;
+constexpr std::size_t kSliceChunk = 32;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Splits a phase over several lattices: item i of the phase is item i - first of the lattice it falls into.
+template <class Count, class Work>
+void share_terms(Team& team, int rank, std::size_t terms, const Count& count, const Work& work) {
+  std::size_t total = 0;
+  for (std::size_t t = 0; t < terms; ++t) total += count(t);
+  team.share(rank, total, 1, [&](std::size_t item, std::size_t) {
+    std::size_t t = 0;
+    for (; item >= count(t); ++t) item -= count(t);
+    work(t, item);
+  });
+}
+
+}  // namespace
+
+int padded_lanes(int labels) {
+  const int multiple = labels <= 32 ? 4 : 32;
+  return (labels + multiple - 1) / multiple * multiple;
+}
+
+MeanField::MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels)
+    : order_(std::move(order)),
+      labels_(labels),
+      lanes_(padded_lanes(labels)),
+      storage_(storage),
+      kernels_(kernels) {}
+
+std::size_t MeanField::bytes() const {
+  std::size_t total = q_.bytes() + unary_.bytes();
+  for (const auto& rows : rows_) total += rows.bytes();
+  return total;
+}
+
+void MeanField::add_term(Term term) {
+  const std::size_t lanes = static_cast<std::size_t>(lanes_), labels = static_cast<std::size_t>(labels_);
+  std::vector<float> padded;
+  if (term.kind == Compatibility::kPotts) {
+    padded = term.values;
+  } else {
+    const std::size_t height = term.kind == Compatibility::kMatrix ? labels : 1;
+    padded.assign(height * lanes, 0.0F);
+    for (std::size_t y = 0; y < height; ++y) {
+      std::copy_n(term.values.begin() + static_cast<std::ptrdiff_t>(y * labels), labels,
+                  padded.begin() + static_cast<std::ptrdiff_t>(y * lanes));
+    }
+  }
+  compatibilities_.push_back(std::move(padded));
+  terms_.push_back(std::move(term));
+}
+
+// Allocates what is missing; everything keeps its place between runs.
+void MeanField::prepare() {
+  const std::size_t row_bytes = static_cast<std::size_t>(lanes_) * (storage_ == Storage::kHalf ? 2 : 4);
+  q_.resize(points() * row_bytes);
+  rows_.resize(terms_.size());
+  slice_terms_.clear();
+  for (std::size_t t = 0; t < terms_.size(); ++t) {
+    const Lattice& lattice = *terms_[t].lattice;
+    rows_[t].resize(lattice.vertices() * row_bytes);
+    slice_terms_.push_back({lattice.slices(), rows_[t].data(), lattice.factors(), lattice.corners(),
+                            terms_[t].kind, compatibilities_[t].data()});
+  }
+}
+
+void MeanField::make_scratch(int threads) {
+  scratch_.resize(static_cast<std::size_t>(threads));
+  for (auto& scratch : scratch_) scratch.resize(static_cast<std::size_t>(lanes_) * (kRun + 2));
+}
+
+UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride,
+                                std::size_t first, std::size_t count, UnaryKind kind, float cap, int threads) {
+  allocate_unary();
+  const std::size_t begin = order_->run_at(first), end = order_->run_at(first + count);
+  std::vector<UnaryRange> ranges(order_->runs());
+  const UnaryJob job{order_.get(), data, label_stride, point_stride,  first,        kind,
+                     cap,          labels_, lanes_,    unary_.data(), ranges.data()};
+  std::vector<Buffer<float>> tiles(static_cast<std::size_t>(threads));
+  run_team(threads, [&](Team& team, int rank) {
+    Buffer<float>& tile = tiles[static_cast<std::size_t>(rank)];
+    team.share(rank, end - begin, kSliceChunk, [&](std::size_t from, std::size_t to) {
+      tile.resize(static_cast<std::size_t>(lanes_) * kRun);
+      kernels_.prepare(job, begin + from, begin + to, tile.data());
+    });
+  });
+  UnaryRange all = ranges[begin];
+  for (std::size_t r = begin + 1; r < end; ++r) {
+    all.lowest = std::min(all.lowest, ranges[r].lowest);
+    all.highest = std::max(all.highest, ranges[r].highest);
+    all.unusable += ranges[r].unusable;
+  }
+  return all;
+}
+
+SliceJob MeanField::slice_job(bool with_terms) {
+  SliceJob job{};
+  job.order = order_.get();
+  job.unary = unary_.data();
+  job.terms = slice_terms_.data();
+  job.term_count = with_terms ? static_cast<int>(slice_terms_.size()) : 0;
+  job.labels = labels_;
+  job.lanes = lanes_;
+  job.points = points();
+  return job;
+}
+
+void MeanField::slice(Team& team, int rank, const SliceJob& job) {
+  float* const scratch = scratch_[static_cast<std::size_t>(rank)].data();
+  team.share(rank, order_->runs(), kSliceChunk, [&](std::size_t begin, std::size_t end) {
+    kernels_.slice(job, storage_, begin, end, scratch);
+  });
+}
+
+void MeanField::filter(Team& team, int rank, InferenceReport& report) {
+  const double start = now();
+  auto chunks = [&](std::size_t t) { return (terms_[t].lattice->vertices() + kSplatChunk - 1) / kSplatChunk; };
+  share_terms(team, rank, terms_.size(), chunks, [&](std::size_t t, std::size_t chunk) {
+    const Lattice& lattice = *terms_[t].lattice;
+    const SplatJob job{lattice.offsets(), lattice.splats(), q_.data(), rows_[t].data(), lanes_};
+    kernels_.splat(job, storage_, chunk * kSplatChunk, std::min((chunk + 1) * kSplatChunk, lattice.vertices()));
+  });
+  const double splatted = now();
+  std::size_t axes = 0;
+  for (const Term& term : terms_) axes = std::max(axes, term.lattice->axes().size());
+  for (std::size_t axis = 0; axis < axes; ++axis) {
+    auto pieces = [&](std::size_t t) {
+      const auto& all = terms_[t].lattice->axes();
+      return axis < all.size() ? all[axis].pieces.size() - 1 : 0;
+    };
+    share_terms(team, rank, terms_.size(), pieces, [&](std::size_t t, std::size_t piece) {
+      const BlurAxis& blur = terms_[t].lattice->axes()[axis];
+      const BlurJob job{blur.chain.data(), rows_[t].data(), lanes_};
+      kernels_.blur(job, storage_, blur.pieces[piece], blur.pieces[piece + 1]);
+    });
+  }
+  if (rank == 0) {
+    report.splat_s += splatted - start;
+    report.blur_s += now() - splatted;
+  }
+}
+
+InferenceReport MeanField::run(const InferenceOptions& options, float* output, bool keep) {
+  prepare();
+  InferenceReport report;
+  make_scratch(options.threads);
+  const bool counts = options.tolerance > 0.0;
+  std::vector<std::uint16_t> best(counts ? points() : 0);
+  std::vector<std::uint32_t> changed(counts ? order_->runs() : 0);
+  const int iterations = options.iterations;
+  // The last pass writes the output directly, so Q is not needed at the same time unless it is kept.
+  auto job_for = [&](bool with_terms, bool last) {
+    SliceJob job = slice_job(with_terms);
+    const bool may_be_last = last || counts;
+    job.output = may_be_last ? output : nullptr;
+    job.q = last && !keep ? nullptr : q_.data();
+    job.best = counts ? best.data() : nullptr;
+    job.changed = counts ? changed.data() : nullptr;
+    return job;
+  };
+  bool done = false;  // written by rank 0 between barriers
+  run_team(options.threads, [&](Team& team, int rank) {
+    const double start = now();
+    if (!options.warm || iterations == 0) slice(team, rank, job_for(false, iterations == 0));
+    if (rank == 0) report.start_s = now() - start;
+    for (int i = 0; i < iterations && !done; ++i) {
+      filter(team, rank, report);
+      const double filtered = now();
+      const bool last = i + 1 == iterations;
+      team.alone(rank, [&] {
+        if (last && !keep && options.release) q_.clear();
+      });
+      slice(team, rank, job_for(true, last));
+      team.alone(rank, [&] {
+        report.slice_s += now() - filtered;
+        report.iterations = i + 1;
+        if (counts) {
+          std::size_t total = 0;
+          for (const std::uint32_t count : changed) total += count;
+          report.changed = static_cast<double>(total) / static_cast<double>(points());
+          if (i > 0 && report.changed <= options.tolerance) done = true;
+        }
+        if (options.cancelled != nullptr && options.cancelled->load(std::memory_order_relaxed)) {
+          report.cancelled = true;
+          done = true;
+        }
+      });
+    }
+  });
+  return report;
+}
+
+void MeanField::load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads) {
+  prepare();
+  const std::size_t lanes = static_cast<std::size_t>(lanes_);
+  run_team(threads, [&](Team& team, int rank) {
+    std::vector<float> row(lanes, 0.0F);
+    team.share(rank, order_->runs(), kSliceChunk, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t r = begin; r < end; ++r) {
+        const Run run = order_->run(r);
+        for (int i = 0; i < order_->length(r); ++i) {
+          const std::size_t source = run.source + static_cast<std::size_t>(i);
+          for (int l = 0; l < labels_; ++l) {
+            row[static_cast<std::size_t>(l)] = values[static_cast<std::size_t>(l) * label_stride + source * point_stride];
+          }
+          kernels_.store_row(row.data(), q_.data(), run.first + static_cast<std::size_t>(i), lanes_, storage_);
+        }
+      }
+    });
+  });
+}
+
+double MeanField::kl_divergence(int threads) {
+  prepare();
+  make_scratch(threads);
+  std::vector<double> energy(order_->runs());
+  InferenceReport report;
+  run_team(threads, [&](Team& team, int rank) {
+    filter(team, rank, report);
+    SliceJob job = slice_job(true);
+    job.q = q_.data();
+    job.energy = energy.data();
+    slice(team, rank, job);
+  });
+  double total = 0.0;
+  for (const double part : energy) total += part;
+  return total;
+}
+
+}  // namespace atrous

@@ -1,0 +1,92 @@
+// Mean-field inference: the marginals Q, the terms, and the iteration splat -> blur -> slice + softmax.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "lattice.h"
+#include "memory.h"
+#include "order.h"
+#include "threads.h"
+
+namespace atrous {
+
+struct Term {
+  std::shared_ptr<const Lattice> lattice;
+  Compatibility kind;
+  std::vector<float> values;  // 1, labels, or labels x labels (already symmetric)
+};
+
+struct InferenceOptions {
+  int iterations = 0;
+  int threads = 1;
+  double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
+  bool warm = false;       // go on from the marginals held, instead of the unary's softmax
+  bool release = false;    // give Q back before the last pass writes the output: lowers the peak of memory
+  const std::atomic<bool>* cancelled = nullptr;
+};
+
+struct InferenceReport {
+  int iterations = 0;
+  bool cancelled = false;
+  double changed = -1.0;  // fraction of labels changed by the last iteration, -1 when it was not counted
+  double splat_s = 0.0, blur_s = 0.0, slice_s = 0.0, start_s = 0.0;
+};
+
+class MeanField {
+ public:
+  MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels);
+
+  std::size_t points() const { return order_->points(); }
+  int labels() const { return labels_; }
+  const Kernels& kernels() const { return kernels_; }
+  std::size_t bytes() const;
+
+  void add_term(Term term);
+  void clear_terms() {
+    terms_.clear();
+    compatibilities_.clear();
+  }
+  // Reads energies or scores of the `count` source points from `first` on (whole bands: see PixelOrder::run_at) once;
+  // what they were comes back for the caller to judge.
+  UnaryRange set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride, std::size_t first,
+                       std::size_t count, UnaryKind kind, float cap, int threads);
+  void allocate_unary() { unary_.resize(points() * static_cast<std::size_t>(lanes_)); }
+  bool has_unary() const { return unary_.size() > 0; }
+
+  // Runs and writes labels x points marginals in the caller's order, if `output` is not null; with `keep` the
+  // marginals also stay here for step() or a warm start.
+  InferenceReport run(const InferenceOptions& options, float* output, bool keep);
+  // Replaces the marginals held by `values` (labels x points).
+  void load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads);
+  // The relative monitor of the reference: sum Q log Q + U Q + Q C(F(Q)), no factor 1/2, no log Z.
+  double kl_divergence(int threads);
+
+ private:
+  void prepare();
+  void make_scratch(int threads);
+  void filter(Team& team, int rank, InferenceReport& report);
+  void slice(Team& team, int rank, const SliceJob& job);
+  SliceJob slice_job(bool with_terms);
+
+  std::shared_ptr<const PixelOrder> order_;
+  int labels_;
+  int lanes_;
+  Storage storage_;
+  const Kernels& kernels_;
+  std::vector<Term> terms_;
+  Buffer<float> unary_;  // energies in storage order
+  Buffer<unsigned char> q_;
+  std::vector<Buffer<unsigned char>> rows_;
+  std::vector<SliceTerm> slice_terms_;
+  std::vector<std::vector<float>> compatibilities_;
+  std::vector<Buffer<float>> scratch_;
+};
+
+int padded_lanes(int labels);
+
+}  // namespace atrous

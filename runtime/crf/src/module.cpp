@@ -1,0 +1,240 @@
+// The Python face of the core: arrays are taken as they are (numpy, torch, any DLPack) and never copied; the GIL is
+// released while lattices are built and iterations run. Checks with friendly messages live on the Python side.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <atomic>
+#include <optional>
+#include <stdexcept>
+
+#include "mean_field.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
+using StridedRows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+using OutputRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+struct CancelToken {
+  std::atomic<bool> cancelled{false};
+};
+
+const atrous::Kernels& kernels_named(const std::string& name) {
+  if (name.empty()) return atrous::best_kernels();
+  const atrous::Kernels* found = atrous::find_kernels(name.c_str());
+  if (found == nullptr) throw std::invalid_argument("this processor has no kernels named '" + name + "'");
+  return *found;
+}
+
+std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::PixelOrder> order,
+                                                    std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
+                                                    std::optional<ByteArray> bytes, std::optional<FloatArray> floats,
+                                                    std::vector<float> channel_sigmas, int normalization,
+                                                    std::optional<ByteArray> mask, int threads) {
+  atrous::Features features;
+  features.points = order->points();
+  features.channels = static_cast<int>(channel_sigmas.size());
+  features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
+  const std::size_t values = static_cast<std::size_t>(features.points) * channel_sigmas.size();
+  std::size_t cells = 1;
+  for (const std::uint32_t extent : grid) cells *= extent;
+  if (cells != features.points || position_sigmas.size() != grid.size() ||
+      features.dimensions > atrous::kMostDimensions || (bytes && bytes->size() != values) ||
+      (floats && floats->size() != values) || (values > 0 && !bytes && !floats) ||
+      (mask && mask->size() != features.points)) {
+    throw std::invalid_argument("grid, sigmas, image and mask do not fit together");
+  }
+  features.grid = std::move(grid);
+  features.position_sigmas = std::move(position_sigmas);
+  features.channel_sigmas = std::move(channel_sigmas);
+  features.bytes = bytes ? bytes->data() : nullptr;
+  features.floats = floats ? floats->data() : nullptr;
+  nb::gil_scoped_release release;
+  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
+                                           mask ? mask->data() : nullptr, threads);
+}
+
+std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::PixelOrder> order, FloatArray values,
+                                                    int normalization, std::optional<ByteArray> mask, int threads) {
+  if (values.ndim() != 2 || values.shape(1) != order->points() || values.shape(0) < 1 ||
+      values.shape(0) > atrous::kMostDimensions || (mask && mask->size() != order->points())) {
+    throw std::invalid_argument("features must be (dimensions, points), with 1 to 64 dimensions");
+  }
+  atrous::Features features;
+  features.points = order->points();
+  features.dimensions = static_cast<int>(values.shape(0));
+  features.free = values.data();
+  nb::gil_scoped_release release;
+  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
+                                           mask ? mask->data() : nullptr, threads);
+}
+
+class BoundMeanField {
+ public:
+  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels)
+      : field_(std::move(order), labels, half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
+               kernels_named(kernels)) {}
+
+  void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
+    const std::size_t labels = static_cast<std::size_t>(field_.labels());
+    const std::size_t expected[] = {1, labels, labels * labels};
+    if (kind < 0 || kind > 2 || values.size() != expected[kind] || lattice->order().points() != field_.points()) {
+      throw std::invalid_argument("term does not fit the labels or points");
+    }
+    field_.add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
+                     std::vector<float>(values.data(), values.data() + values.size())});
+  }
+  void clear_terms() { field_.clear_terms(); }
+
+  // Needed before bands are set by several threads.
+  void allocate_unary() { field_.allocate_unary(); }
+
+  // Returns (how many values are NaN or infinite, lowest, highest).
+  nb::tuple set_unary(StridedRows values, std::size_t first, bool scores, float cap, int threads) {
+    if (values.shape(0) != static_cast<std::size_t>(field_.labels()) || first > field_.points() ||
+        values.shape(1) > field_.points() - first || values.shape(1) == 0) {
+      throw std::invalid_argument("unary must be (labels, points of the band)");
+    }
+    atrous::UnaryRange range;
+    {
+      nb::gil_scoped_release release;
+      range = field_.set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
+                               scores ? atrous::UnaryKind::kScores : atrous::UnaryKind::kEnergy, cap, threads);
+    }
+    return nb::make_tuple(range.unusable, range.lowest, range.highest);
+  }
+
+  nb::dict run(int iterations, int threads, std::optional<OutputRows> output, bool keep, bool warm, bool release_q,
+               double tolerance, CancelToken* token) {
+    require_unary();
+    if (output) require_shape(output->shape(0), output->shape(1));
+    atrous::InferenceOptions options;
+    options.iterations = iterations;
+    options.threads = threads;
+    options.tolerance = tolerance;
+    options.warm = warm;
+    options.release = release_q;
+    options.cancelled = token != nullptr ? &token->cancelled : nullptr;
+    atrous::InferenceReport report;
+    {
+      nb::gil_scoped_release release;
+      report = field_.run(options, output ? output->data() : nullptr, keep);
+    }
+    nb::dict result;
+    result["iterations"] = report.iterations;
+    result["cancelled"] = report.cancelled;
+    result["changed"] = report.changed;
+    result["start_s"] = report.start_s;
+    result["splat_s"] = report.splat_s;
+    result["blur_s"] = report.blur_s;
+    result["slice_s"] = report.slice_s;
+    return result;
+  }
+
+  void load_marginals(StridedRows values, int threads) {
+    require_shape(values.shape(0), values.shape(1));
+    if (values.stride(0) < 0 || values.stride(1) < 0) throw std::invalid_argument("strides must not be negative");
+    nb::gil_scoped_release release;
+    field_.load_marginals(values.data(), static_cast<std::size_t>(values.stride(0)),
+                          static_cast<std::size_t>(values.stride(1)), threads);
+  }
+
+  double kl_divergence(int threads) {
+    require_unary();
+    nb::gil_scoped_release release;
+    return field_.kl_divergence(threads);
+  }
+
+  std::size_t bytes() const { return field_.bytes(); }
+  std::string kernels() const { return field_.kernels().name; }
+
+ private:
+  void require_shape(std::size_t labels, std::size_t points) const {
+    if (labels != static_cast<std::size_t>(field_.labels()) || points != field_.points()) {
+      throw std::invalid_argument("array must be (labels, points)");
+    }
+  }
+  void require_unary() const {
+    if (!field_.has_unary()) throw std::invalid_argument("no unary has been set");
+  }
+
+  atrous::MeanField field_;
+};
+
+}  // namespace
+
+NB_MODULE(_lattice, m) {
+  m.doc() = "The permutohedral lattice and mean-field core of the dense CRF.";
+
+  nb::class_<CancelToken>(m, "CancelToken", "Stops a running inference after its current iteration.")
+      .def(nb::init<>())
+      .def("cancel", [](CancelToken& self) { self.cancelled.store(true); })
+      .def("reset", [](CancelToken& self) { self.cancelled.store(false); })
+      .def_prop_ro("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
+
+  nb::class_<atrous::PixelOrder>(m, "PixelOrder")
+      .def_static("linear", [](std::uint32_t points) {
+        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::linear(points));
+      })
+      .def_static("tiled", [](std::uint32_t height, std::uint32_t width) {
+        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::tiled(height, width));
+      })
+      .def_prop_ro("band", &atrous::PixelOrder::band)
+      .def_prop_ro("points", &atrous::PixelOrder::points);
+
+  nb::class_<atrous::Lattice>(m, "Lattice")
+      .def_static("from_grid", &build_grid_lattice, "order"_a, "grid"_a, "position_sigmas"_a,
+                  "bytes"_a.noconvert().none(), "floats"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a,
+                  "mask"_a.noconvert().none(), "threads"_a)
+      .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
+                  "mask"_a.noconvert().none(), "threads"_a)
+      .def_prop_ro("vertices", &atrous::Lattice::vertices)
+      .def_prop_ro("corners", &atrous::Lattice::corners)
+      .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
+      .def_prop_ro("chained", [](const atrous::Lattice& self) {
+        std::size_t total = 0;
+        for (const auto& axis : self.axes()) total += axis.chain.size();
+        return total;
+      })
+      .def_prop_ro("seconds", [](const atrous::Lattice& self) {
+        const auto& s = self.seconds();
+        nb::dict result;
+        result["embed_s"] = s[0];
+        result["merge_s"] = s[1];
+        result["sort_s"] = s[2];
+        result["link_s"] = s[3];
+        result["norm_s"] = s[4];
+        return result;
+      });
+
+  nb::class_<BoundMeanField>(m, "MeanField")
+      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&>(), "order"_a, "labels"_a,
+           "half"_a, "kernels"_a)
+      .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
+      .def("clear_terms", &BoundMeanField::clear_terms)
+      .def("allocate_unary", &BoundMeanField::allocate_unary)
+      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "scores"_a, "cap"_a,
+           "threads"_a)
+      .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert().none(), "keep"_a, "warm"_a,
+           "release"_a, "tolerance"_a, "token"_a.none())
+      .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)
+      .def("kl_divergence", &BoundMeanField::kl_divergence, "threads"_a)
+      .def_prop_ro("size_bytes", &BoundMeanField::bytes)
+      .def_prop_ro("kernels", &BoundMeanField::kernels);
+
+  m.def("kernel_names", [] {
+    nb::list names;
+    for (const char* name : {"portable", "avx2", "avx512", "neon"}) {
+      if (atrous::find_kernels(name) != nullptr) names.append(name);
+    }
+    return names;
+  });
+}

@@ -1,0 +1,70 @@
+// Builds the runs of order.h; neighbouring pieces of a narrow image merge into full runs.
+#include "order.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+namespace atrous {
+
+void PixelOrder::append(std::uint32_t source, std::uint32_t length) {
+  while (length > 0) {
+    if (!runs_.empty() && points_ != band_begin_) {
+      const Run& last = runs_.back();
+      const std::uint32_t held = points_ - last.first;
+      if (held < kRun && last.source + held == source) {
+        const std::uint32_t taken = std::min<std::uint32_t>(kRun - held, length);
+        points_ += taken;
+        source += taken;
+        length -= taken;
+        continue;
+      }
+    }
+    runs_.push_back({points_, source});
+    const std::uint32_t taken = std::min<std::uint32_t>(kRun, length);
+    points_ += taken;
+    source += taken;
+    length -= taken;
+  }
+}
+
+void PixelOrder::close() { runs_.push_back({points_, 0}); }
+
+std::size_t PixelOrder::run_at(std::size_t first) const {
+  const auto found = std::lower_bound(runs_.begin(), runs_.end(), first,
+                                      [](const Run& run, std::size_t position) { return run.first < position; });
+  if (found == runs_.end() || found->first != first) throw std::invalid_argument("a band must start at a run");
+  return static_cast<std::size_t>(found - runs_.begin());
+}
+
+std::vector<std::uint32_t> PixelOrder::by_source(std::size_t first, std::size_t last) const {
+  std::vector<std::uint32_t> result(last - first);
+  std::iota(result.begin(), result.end(), static_cast<std::uint32_t>(first));
+  std::sort(result.begin(), result.end(), [&](std::uint32_t a, std::uint32_t b) { return runs_[a].source < runs_[b].source; });
+  return result;
+}
+
+PixelOrder PixelOrder::linear(std::uint32_t points) {
+  PixelOrder order;
+  order.runs_.reserve(points / kRun + 2);
+  order.append(0, points);
+  order.close();
+  return order;
+}
+
+PixelOrder PixelOrder::tiled(std::uint32_t height, std::uint32_t width) {
+  PixelOrder order;
+  order.band_ = kTile * width;
+  for (std::uint32_t top = 0; top < height; top += kTile) {
+    order.band_begin_ = order.points_;
+    for (std::uint32_t left = 0; left < width; left += kTile) {
+      const std::uint32_t bottom = std::min(height, top + kTile);
+      const std::uint32_t right = std::min(width, left + kTile);
+      for (std::uint32_t y = top; y < bottom; ++y) order.append(y * width + left, right - left);
+    }
+  }
+  order.close();
+  return order;
+}
+
+}  // namespace atrous

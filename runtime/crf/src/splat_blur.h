@@ -1,0 +1,67 @@
+// Splat gathers the pixels of each vertex; blur walks each chain of neighbours once, in place.
+//
+// Blur needs no second array: a chain is a line of vertices along one axis, so the old value of the previous vertex
+// is kept in registers while the new one is written. A vertex without neighbours on the axis is not even touched.
+
+constexpr std::size_t kPrefetchEntries = 16;
+constexpr std::size_t kPrefetchChain = 12;
+
+template <int Quads, class S>
+struct Splat {
+  static void run(const SplatJob& job, std::size_t begin, std::size_t end) {
+    constexpr int kBlock = 4 * Quads;
+    const S* const q = static_cast<const S*>(job.q);
+    S* const rows = static_cast<S*>(job.rows);
+    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+    const std::size_t last_entry = job.offsets[end];
+    for (int block = 0; block < job.lanes; block += kBlock) {
+      for (std::size_t vertex = begin; vertex < end; ++vertex) {
+        Row<Quads> total;
+        total.fill(0.0F);
+        for (std::size_t e = job.offsets[vertex]; e < job.offsets[vertex + 1]; ++e) {
+          const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
+          prefetch_row(q + job.entries[ahead].index * lanes + block, kBlock);
+          total.add_scaled(job.entries[e].weight, q + job.entries[e].index * lanes + block);
+        }
+        total.store_to(rows + vertex * lanes + block);
+      }
+    }
+  }
+};
+
+template <int Quads, class S>
+struct Blur {
+  // [begin, end) covers whole chains.
+  static void run(const BlurJob& job, std::size_t begin, std::size_t end) {
+    constexpr int kBlock = 4 * Quads;
+    S* const rows = static_cast<S*>(job.rows);
+    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+    for (int block = 0; block < job.lanes; block += kBlock) {
+      auto row_at = [&](std::size_t i) { return rows + (job.chain[i] >> 1) * lanes + block; };
+      std::size_t i = begin;
+      while (i < end) {
+        Row<Quads> previous, current, next;
+        previous.fill(0.0F);
+        current.load_from(row_at(i));
+        for (bool ends = false; !ends; ++i) {
+          prefetch_row(row_at(std::min(i + kPrefetchChain, end - 1)), kBlock);
+          ends = (job.chain[i] & 1U) != 0;
+          if (ends) {
+            next.fill(0.0F);
+          } else {
+            next.load_from(row_at(i + 1));
+          }
+          S* const to = row_at(i);
+          previous.each_with(next, [&](auto& p, auto& n) ATROUS_INLINE_LAMBDA { p += n; });
+          current.each_with(previous, [&](auto& c, auto& sides) ATROUS_INLINE_LAMBDA {
+            const auto blurred = c + 0.5F * sides;
+            sides = c;
+            c = blurred;
+          });
+          current.store_to(to);
+          current = next;
+        }
+      }
+    }
+  }
+};

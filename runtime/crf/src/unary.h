@@ -1,0 +1,122 @@
+// The unary, turned once from the caller's layout into rows in storage order, checked on the way.
+//
+// Stored are energies U, float32 as given: the reference subtracts its messages from the same numbers.
+
+typedef double D4 __attribute__((vector_size(32)));
+typedef std::int64_t L4 __attribute__((vector_size(32)));
+typedef std::uint64_t U4 __attribute__((vector_size(32)));
+
+template <class To, class From>
+ATROUS_INLINE To reinterpret(const From& from) {
+  static_assert(sizeof(To) == sizeof(From), "reinterpret keeps the size");
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+constexpr float kFarthest = 80.0F;  // exp(-80) no longer changes a sum that holds a 1
+
+// exp(x) for -700 <= x <= 0: 2^n exp(r), |r| <= ln(2)/2, its series to r^11.
+ATROUS_INLINE D4 exp_double(const D4& x) {
+  constexpr double kRounder = 6755399441055744.0;  // 1.5 * 2^52
+  const D4 shifted = x * 1.44269504088896341 + kRounder;
+  const D4 r = x - (shifted - kRounder) * 0.693147180559945309;
+  D4 series = D4{} + 1.0 / 39916800.0;
+  for (const double inverse : {3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0}) {
+    series = series * r + 1.0 / inverse;
+  }
+  const L4 power = reinterpret<L4>(reinterpret<U4>(reinterpret<L4>(shifted)) << 52) + 0x3ff0000000000000LL;
+  return series * reinterpret<D4>(power);
+}
+
+ATROUS_INLINE void transpose_4x4(V4& a, V4& b, V4& c, V4& d) {
+  const V4 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+  const V4 ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+  const V4 cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+  const V4 cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+  a = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+  b = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+  c = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+  d = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+}
+
+// tile[i][l] = value(l, source + i); the padding lanes repeat the last label.
+inline void load_tile(const UnaryJob& job, std::size_t source, int length, float* tile) {
+  const int labels = job.labels, lanes = job.lanes;
+  const float* const data = job.data + static_cast<std::ptrdiff_t>(source) * job.point_stride;
+  int label = 0;
+  if (job.point_stride == 1) {
+    for (; label + 4 <= labels; label += 4) {
+      const float* const from = data + label * job.label_stride;
+      int i = 0;
+      for (; i + 4 <= length; i += 4) {
+        V4 a = load<V4>(from + i), b = load<V4>(from + job.label_stride + i);
+        V4 c = load<V4>(from + 2 * job.label_stride + i), d = load<V4>(from + 3 * job.label_stride + i);
+        transpose_4x4(a, b, c, d);
+        float* const to = tile + i * lanes + label;
+        store(to, a);
+        store(to + lanes, b);
+        store(to + 2 * lanes, c);
+        store(to + 3 * lanes, d);
+      }
+      for (; i < length; ++i) {
+        for (int l = 0; l < 4; ++l) tile[i * lanes + label + l] = from[l * job.label_stride + i];
+      }
+    }
+  }
+  for (int i = 0; i < length; ++i) {
+    const float* const from = data + i * job.point_stride;
+    for (int l = label; l < labels; ++l) tile[i * lanes + l] = from[l * job.label_stride];
+    for (int l = labels; l < lanes; ++l) tile[i * lanes + l] = from[(labels - 1) * job.label_stride];
+  }
+}
+
+// Notes the range of one run; NaN and infinities are told by their exponent bits.
+inline void note_range(const float* tile, int count, UnaryRange& range) {
+  V4 low = V4{} + range.lowest, high = V4{} + range.highest, spoiled{};
+  for (int at = 0; at < count; at += 4) {
+    const V4 value = load<V4>(tile + at);
+    low = value < low ? value : low;
+    high = larger(value, high);
+    const auto exponent = reinterpret<VectorOf<4>::bits>(value) & 0x7f800000;
+    spoiled += exponent == 0x7f800000 ? V4{} + 1.0F : V4{};
+  }
+  for (int lane = 0; lane < 4; ++lane) {
+    range.lowest = std::min(range.lowest, low[lane]);
+    range.highest = std::max(range.highest, high[lane]);
+    range.unusable += static_cast<std::uint32_t>(spoiled[lane]);
+  }
+}
+
+// Row of scores -> energies, as if U = -log(softmax) had been given, at most `cap`.
+inline void convert_scores(float* row, int labels, int lanes, float cap) {
+  float most = row[0];
+  for (int l = 1; l < labels; ++l) most = std::max(most, row[l]);
+  double sum = 0.0;
+  for (int l = 0; l < lanes; l += 4) {
+    V4 distance = most - load<V4>(row + l);
+    distance = distance > kFarthest ? V4{} + kFarthest : distance;
+    const D4 share = exp_double(-__builtin_convertvector(distance, D4));
+    for (int lane = 0; lane < 4 && l + lane < labels; ++lane) sum += share[lane];
+  }
+  const double total = static_cast<double>(most) + std::log(sum);
+  for (int l = 0; l < labels; ++l) row[l] = std::min(static_cast<float>(total - static_cast<double>(row[l])), cap);
+}
+
+inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile) {
+  const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+  for (std::size_t r = first_run; r < last_run; ++r) {
+    const Run run = job.order->run(r);
+    const int length = job.order->length(r);
+    const int count = length * job.lanes;
+    load_tile(job, run.source - job.first_source, length, tile);
+    job.ranges[r] = {3.0e38F, -3.0e38F, 0};
+    note_range(tile, count, job.ranges[r]);
+    for (int i = 0; i < length; ++i) {
+      float* const row = tile + static_cast<std::size_t>(i) * lanes;
+      if (job.kind == UnaryKind::kScores) convert_scores(row, job.labels, job.lanes, job.cap);
+      for (int l = job.labels; l < job.lanes; ++l) row[l] = kNever;
+    }
+    std::memcpy(job.rows + run.first * lanes, tile, static_cast<std::size_t>(count) * sizeof(float));
+  }
+}

@@ -1,0 +1,94 @@
+// From vertex keys to dense ids in order of first touch: open addressing, grown by doubling, slots prefetched.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "memory.h"
+
+namespace atrous {
+
+constexpr std::uint32_t kAbsent = 0xffffffffU;
+
+class VertexTable {
+ public:
+  VertexTable() = default;
+  VertexTable(int words, std::size_t expected) : words_(words) {
+    std::size_t capacity = 1024;
+    while (capacity < expected * 2) capacity *= 2;
+    make_slots(capacity);
+    keys_.reserve(expected * static_cast<std::size_t>(words));
+  }
+
+  std::size_t size() const { return size_; }
+  const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * static_cast<std::size_t>(words_); }
+
+  void prefetch(const std::uint64_t* key) const { __builtin_prefetch(&slots_[hash(key) >> shift_], 0, 3); }
+
+  std::uint32_t find(const std::uint64_t* key) const {
+    const std::uint64_t tag = words_ == 1 ? key[0] : hash(key);
+    for (std::size_t at = hash(key) >> shift_;; at = (at + 1) & mask_) {
+      const Slot& slot = slots_[at];
+      if (slot.next_id == 0) return kAbsent;
+      if (slot.tag == tag && same(static_cast<std::size_t>(slot.next_id - 1), key)) return static_cast<std::uint32_t>(slot.next_id - 1);
+    }
+  }
+
+  std::uint32_t find_or_insert(const std::uint64_t* key) {
+    const std::uint64_t tag = words_ == 1 ? key[0] : hash(key);
+    std::size_t at = hash(key) >> shift_;
+    for (;; at = (at + 1) & mask_) {
+      const Slot& slot = slots_[at];
+      if (slot.next_id == 0) break;
+      if (slot.tag == tag && same(static_cast<std::size_t>(slot.next_id - 1), key)) return static_cast<std::uint32_t>(slot.next_id - 1);
+    }
+    keys_.insert(keys_.end(), key, key + words_);
+    ++size_;
+    slots_[at].tag = tag;
+    slots_[at].next_id = static_cast<std::uint32_t>(size_);
+    if (size_ * 2 > mask_) grow();
+    return static_cast<std::uint32_t>(size_ - 1);
+  }
+
+ private:
+  struct Slot {
+    std::uint64_t tag;      // the key itself when it is one word, else its hash
+    std::uint64_t next_id;  // id + 1; 0 is an empty slot
+  };
+
+  std::uint64_t hash(const std::uint64_t* key) const {
+    std::uint64_t mixed = key[0] * 0x9e3779b97f4a7c15ULL;
+    for (int w = 1; w < words_; ++w) mixed = ((mixed >> 29) ^ mixed ^ key[w]) * 0xbf58476d1ce4e5b9ULL;
+    return mixed;
+  }
+  bool same(std::size_t id, const std::uint64_t* key) const {
+    return words_ == 1 || std::memcmp(this->key(id), key, static_cast<std::size_t>(words_) * 8) == 0;
+  }
+  void make_slots(std::size_t capacity) {
+    slots_ = Buffer<Slot>(capacity);
+    std::memset(slots_.data(), 0, slots_.bytes());
+    mask_ = capacity - 1;
+    shift_ = 64;
+    for (std::size_t c = capacity; c > 1; c /= 2) --shift_;
+  }
+  void grow() {
+    Buffer<Slot> old = std::move(slots_);
+    make_slots(old.size() * 2);
+    for (const Slot* slot = old.data(); slot != old.data() + old.size(); ++slot) {
+      if (slot->next_id == 0) continue;
+      std::size_t at = hash(key(static_cast<std::size_t>(slot->next_id - 1))) >> shift_;
+      while (slots_[at].next_id != 0) at = (at + 1) & mask_;
+      slots_[at] = *slot;
+    }
+  }
+
+  Buffer<Slot> slots_;
+  std::vector<std::uint64_t> keys_;
+  std::size_t size_ = 0;
+  std::size_t mask_ = 0;
+  int shift_ = 64;
+  int words_ = 1;
+};
+
+}  // namespace atrous

@@ -1,0 +1,71 @@
+"""Feeds the unary to the core in bands of pixels: checked, turned to energies, in parallel, without a full copy.
+
+The energy of a probability is numpy's own float32 -log(clip(p)): the reference was given that array, and an undecided
+pixel feels its last bit after ten iterations.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CrfInputError
+from . import _lattice
+from .checks import check_probability_range
+
+_BAND_VALUES = 1 << 18  # floats of one band: what stays in a second-level cache
+
+
+def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> None:
+    """Set energies (L, N) float32, any strides."""
+    unusable, _, _ = field.set_unary(energies, 0, False, math.inf, threads)
+    if unusable:
+        raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
+
+
+def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float, threads: int) -> None:
+    """Set scores (L, N) float32 before the softmax, any strides."""
+    unusable, _, _ = field.set_unary(scores, 0, True, -math.log(clip), threads)
+    if unusable:
+        raise CrfInputError("scores hold NaN or infinite values: look for an overflow in the network")
+
+
+def feed_probabilities(
+    field: _lattice.MeanField, probabilities: npt.NDArray[Any], band: int, clip: float, threads: int
+) -> None:
+    """Set probabilities.
+
+    Args:
+        field: the core.
+        probabilities: (L, N) float32, any strides.
+        band: the core takes points in multiples of this.
+        clip: lowest probability.
+        threads: how many bands at a time.
+    """
+    labels, points = probabilities.shape
+    step = band * max(1, _BAND_VALUES // (labels * band))
+    lowest = np.float32(clip)
+
+    def feed(first: int) -> tuple[float, float]:
+        values = probabilities[:, first : first + step]
+        energies = np.maximum(values, lowest)
+        np.minimum(energies, np.float32(1.0), out=energies)
+        np.log(energies, out=energies)
+        np.negative(energies, out=energies)
+        field.set_unary(energies, first, False, math.inf, 1)
+        return float(values.min()), float(values.max())
+
+    field.allocate_unary()
+    firsts = range(0, points, step)
+    workers = min(threads, len(firsts))
+    if workers == 1:
+        ranges = [feed(first) for first in firsts]
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            ranges = list(pool.map(feed, firsts))
+    lows, highs = np.array(ranges).T  # one NaN makes the extremes NaN
+    check_probability_range(float(lows.min()), float(highs.max()))
