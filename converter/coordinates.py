@@ -40,7 +40,7 @@ IDENTITY: PlaneMap = (AxisMap(), AxisMap())
 def map_window(window: Window) -> PlaneMap:
     """From a bottom's pixel to the top's for a sliding window.
 
-    Window o is centred at stride * o + (kernel - 1) / 2 - pad. A transposed window has the roles of bottom and top exchanged.
+    Window o is centred at stride * o + (kernel - 1) / 2 - pad; a transposed window exchanges bottom and top.
     """
     maps = [
         AxisMap(Fraction(stride), Fraction(kernel - 1, 2) - pad)

@@ -4,6 +4,7 @@ from . import activation as activation
 from . import batchnorm as batchnorm
 from . import convolution as convolution
 from . import crop as crop
+from . import data as data
 from . import elementwise as elementwise
 from . import linear as linear
 from . import normalization as normalization
@@ -12,7 +13,9 @@ from . import rearrangement as rearrangement
 from . import reduction as reduction
 from . import resize as resize
 from . import scale as scale
+from . import segmentation as segmentation
 from . import shape as shape
+from . import upsampling as upsampling
 from .base import (
     LayerContext,
     ModuleSpec,

@@ -15,7 +15,9 @@ from .convolution import (
     SidePaddedConv2d,
 )
 from .crop import Crop, MergeCrop
+from .data import Constant, Parameter
 from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
+from .lattice import DenseCRF, LabelCRF, MultiStageMeanfield, PermutohedralLattice
 from .linear import Embed, InnerProduct
 from .normalization import MVN, BatchStatisticsNorm, LRNWithinChannel, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
@@ -23,7 +25,9 @@ from .rearrangement import Im2col, Reorg, SpatialPyramidPool
 from .reduction import ArgMax, BatchReindex, Filter, Reduction
 from .resize import Interp
 from .scale import Bias, BiasByBottom, Scale, ScaleByBottom
+from .segmentation import DomainTransform
 from .shape import Concat, Permute, Reshape, Slice, Split, Squeeze, Tile
+from .upsampling import MaxUnpool, RepeatPixels, RepeatToFit, ResizeFromOrigin, StrideUnpool
 
 __all__ = [
     "MVN",
@@ -37,7 +41,10 @@ __all__ = [
     "BiasByBottom",
     "Clip",
     "Concat",
+    "Constant",
     "Crop",
+    "DenseCRF",
+    "DomainTransform",
     "EltwiseMax",
     "EltwiseProduct",
     "EltwiseSum",
@@ -54,17 +61,25 @@ __all__ = [
     "InnerProduct",
     "Interp",
     "LRNWithinChannel",
+    "LabelCRF",
     "LeakyReLU6",
     "Log",
     "MaxPool2d",
     "MaxPoolWithMask2d",
+    "MaxUnpool",
     "MergeCrop",
+    "MultiStageMeanfield",
     "Normalize",
+    "Parameter",
     "Permute",
+    "PermutohedralLattice",
     "Power",
     "Reduction",
     "Reorg",
+    "RepeatPixels",
+    "RepeatToFit",
     "Reshape",
+    "ResizeFromOrigin",
     "SampledDropout",
     "Scale",
     "ScaleByBottom",
@@ -75,6 +90,7 @@ __all__ = [
     "SpatialPyramidPool",
     "Split",
     "Squeeze",
+    "StrideUnpool",
     "Swish",
     "Threshold",
     "Tile",

@@ -1,0 +1,154 @@
+"""Layers that refine a segmentation: DenseCRF (DeepLab, CCNN), MultiStageMeanfield (CRF-RNN), DomainTransform.
+
+All of them need sizes or sorting at run time, so they run in torch and have no ONNX form; to ship such a net, cut it
+before the layer and let the runtime's CRF take its place.
+DenseCRF (DeepLab): bottoms scores, data_dim, image; v1 and v2 take the scores as negative energies, up to a constant
+of each pixel. Each pos_xy_std with its pos_w is a smoothness term, each bi_xy_std with bi_rgb_std and bi_w an
+appearance term; the filter is normalized after. Top: probabilities, or their logarithm (output_probability: false).
+DenseCRF (CCNN, densecrf_param): bottoms scores, image; top: labels.
+MultiStageMeanfield: blobs W_s, W_b, C, each (1, 1, M, M); see the torch module. Without weights its matrices are 0.
+"""
+
+from __future__ import annotations
+
+from ..net import Shape
+from .base import ModuleSpec, Operator, count, register_layer
+
+
+@register_layer("DenseCRF")
+class DenseCRF(Operator):
+    """Mean-field inference in a fully connected CRF."""
+
+    bottom_range = (2, 3)
+
+    def set_up(self) -> None:
+        self.gives_labels = self.context.message.HasField("densecrf_param")
+        for blob in self.bottoms:
+            if len(blob.shape) != 4:
+                self.refuse(f'needs 4-D bottoms, "{blob.name}" is {blob.shape}')
+        if self.gives_labels:
+            self._set_up_labels()
+        else:
+            self._set_up_deeplab()
+
+    def _set_up_deeplab(self) -> None:
+        param = self.param = self.context.message.dense_crf_param
+        scores, data_dim = self.bottoms[0].shape, self.bottoms[1].shape
+        if len(param.pos_xy_std) != len(param.pos_w):
+            self.refuse(f"has {len(param.pos_xy_std)} pos_xy_std and {len(param.pos_w)} pos_w; give as many of each")
+        counts = {len(param.bi_xy_std), len(param.bi_rgb_std), len(param.bi_w)}
+        if len(counts) > 1:
+            self.refuse("give as many bi_xy_std as bi_rgb_std and bi_w")
+        if min([*param.pos_xy_std, *param.bi_xy_std, *param.bi_rgb_std], default=1) <= 0:
+            self.refuse("standard deviations must be above 0")
+        if param.bi_w and len(self.bottoms) < 3:
+            self.refuse("has bilateral terms, but no image as third bottom")
+        if data_dim != (scores[0], 1, 1, 2):
+            self.refuse(
+                f'the second bottom "{self.bottoms[1].name}" must hold each item\'s height and width, '
+                f"shape {(scores[0], 1, 1, 2)}, not {data_dim}"
+            )
+        if len(self.bottoms) == 3:
+            self._check_image(self.bottoms[2].shape)
+
+    def _set_up_labels(self) -> None:
+        param = self.param = self.context.message.densecrf_param
+        if len(self.bottoms) != 2:
+            self.refuse("with densecrf_param takes two bottoms: scores and image")
+        self.gaussian = (param.x_gauss, param.y_gauss, param.wt_gauss)
+        place = (param.x_bilateral, param.y_bilateral)
+        colors = (param.r_bilateral, param.g_bilateral, param.b_bilateral)
+        self.bilateral = (*place, *colors, param.wt_bilateral)
+        if min(*self.gaussian[:2], *self.bilateral[:5]) <= 0:
+            self.refuse("standard deviations must be above 0: give x_gauss, y_gauss and all of the bilateral ones")
+        self._check_image(self.bottoms[1].shape)
+
+    def _check_image(self, image: Shape) -> None:
+        batch, _, height, width = self.bottoms[0].shape
+        if image != (batch, 3, height, width):
+            self.refuse(f"the image must be {(batch, 3, height, width)} as the scores are, not {image}")
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        batch, labels, height, width = self.bottoms[0].shape
+        return ((batch, 1 if self.gives_labels else labels, height, width),)
+
+    def module_spec(self) -> ModuleSpec:
+        param = self.param
+        if self.gives_labels:
+            return ModuleSpec("LabelCRF", {"gaussian": self.gaussian, "bilateral": self.bilateral})
+        arguments = {
+            "iterations": param.max_iter,
+            "gaussians": tuple(zip(param.pos_xy_std, param.pos_w, strict=True)),
+            "bilaterals": tuple(zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=True)),
+            "log_output": not param.output_probability,
+        }
+        return ModuleSpec("DenseCRF", arguments)
+
+
+@register_layer("MultiStageMeanfield")
+class MultiStageMeanfield(Operator):
+    """CRF-RNN's mean field with learned label matrices."""
+
+    bottom_range = (3, 3)
+
+    def set_up(self) -> None:
+        self.param = self.context.message.multi_stage_meanfield_param
+        unary, initial, image = (blob.shape for blob in self.bottoms)
+        if len(unary) != 4 or initial != unary or image != (unary[0], 3, *unary[2:]):
+            self.refuse(f"needs scores twice and an image of the same size, has {unary}, {initial} and {image}")
+        if self.param.num_iterations < 2:
+            self.refuse("num_iterations must be above 1")
+        if min(self.param.theta_alpha, self.param.theta_beta, self.param.theta_gamma) <= 0:
+            self.refuse("theta_alpha, theta_beta and theta_gamma must be above 0")
+        self.labels = unary[1]
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        return (self.bottoms[0].shape,)
+
+    def weight_shapes(self) -> tuple[Shape, ...]:
+        return ((1, 1, self.labels, self.labels),) * 3
+
+    def multiply_adds(self) -> int:
+        return 3 * int(self.param.num_iterations) * self.labels * count(self.bottoms[0].shape)
+
+    def module_spec(self) -> ModuleSpec:
+        arguments = {
+            "labels": self.labels,
+            "iterations": self.param.num_iterations,
+            "alpha": self.param.theta_alpha,
+            "beta": self.param.theta_beta,
+            "gamma": self.param.theta_gamma,
+        }
+        return ModuleSpec("MultiStageMeanfield", arguments, ("spatial_weights", "bilateral_weights", "compatibility"))
+
+
+@register_layer("DomainTransform")
+class DomainTransform(Operator):
+    """DeepLab v2's edge-aware filter of the scores."""
+
+    bottom_range = (3, 3)
+
+    def set_up(self) -> None:
+        self.param = self.context.message.domain_transform_param
+        x, gradient, data_dim = (blob.shape for blob in self.bottoms)
+        if len(x) != 4 or gradient != (x[0], 1, *x[2:]) or data_dim != (x[0], 1, 1, 2):
+            self.refuse(
+                "needs scores (N, C, H, W), their reference gradient (N, 1, H, W) and data_dim (N, 1, 1, 2), "
+                f"has {x}, {gradient} and {data_dim}"
+            )
+        if min(self.param.spatial_sigma, self.param.range_sigma, self.param.num_iter) <= 0:
+            self.refuse("spatial_sigma, range_sigma and num_iter must be above 0")
+        if self.param.min_weight < 0:
+            self.refuse("min_weight must not be negative")
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        return (self.bottoms[0].shape,)
+
+    def module_spec(self) -> ModuleSpec:
+        arguments = {
+            "iterations": self.param.num_iter,
+            "spatial_sigma": self.param.spatial_sigma,
+            "range_sigma": self.param.range_sigma,
+            "least_weight": self.param.min_weight,
+        }
+        return ModuleSpec("DomainTransform", arguments)

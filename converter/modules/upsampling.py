@@ -1,0 +1,90 @@
+"""Undoing a pooling: values put back where a mask says, or repeated."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class MaxUnpool(nn.Module):
+    """Values put where the mask says, zeros elsewhere; on the CPU the later of two values for one place wins.
+
+    The mask holds flat indices y * width + x of one output plane. The output has `size` (height, width), or the input's
+    times `scale`, less `trim` rows and columns.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] | None = None,
+        scale: tuple[int, int] = (2, 2),
+        trim: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        self.size, self.scale, self.trim = size, scale, trim
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        batch, channels, rows, columns = x.shape
+        grown = rows * self.scale[0] - self.trim[0], columns * self.scale[1] - self.trim[1]
+        height, width = self.size or grown
+        plane = x.new_zeros(batch, channels, height * width)
+        return plane.scatter(2, mask.long().flatten(2), x.flatten(2)).reshape(batch, channels, height, width)
+
+
+class StrideUnpool(nn.Module):
+    """Values put at every stride-th pixel of a plane of `size`, zeros elsewhere; those past the edge go onto it."""
+
+    def __init__(self, size: tuple[int, int], stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.size, self.stride = size, stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = self.size
+        rows = (torch.arange(x.shape[2], device=x.device) * self.stride[0]).clamp(max=height - 1)
+        columns = (torch.arange(x.shape[3], device=x.device) * self.stride[1]).clamp(max=width - 1)
+        index = (rows[:, None] * width + columns).flatten().expand(*x.shape[:2], -1)
+        plane = x.new_zeros(*x.shape[:2], height * width)
+        return plane.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
+
+
+class RepeatPixels(nn.Module):
+    """Each pixel repeated `scale` times along height and width: nearest-neighbour enlargement."""
+
+    def __init__(self, scale: tuple[int, int]) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(self.scale[0], 2).repeat_interleave(self.scale[1], 3)
+
+
+class RepeatToFit(nn.Module):
+    """Each pixel repeated so often that the plane covers the reference's, then cut to its centre.
+
+    Where an odd number of rows or columns is too many, one stays.
+    """
+
+    def forward(self, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        for axis in (2, 3):
+            times = (reference.shape[axis] + x.shape[axis] - 1) // x.shape[axis]
+            excess = times * x.shape[axis] - reference.shape[axis]
+            x = x.repeat_interleave(times, axis)
+            x = x.narrow(axis, excess // 2, reference.shape[axis] + excess % 2)
+        return x
+
+
+class ResizeFromOrigin(nn.Module):
+    """Bilinear resize to `size` in which output pixel i lies at i * in / out, as TensorFlow's once did by default."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for axis, out in enumerate(self.size, 2):
+            last = x.shape[axis] - 1
+            place = torch.arange(out, device=x.device) * (x.shape[axis] / out)
+            before = place.floor().long()
+            share = (place - before).to(x.dtype).reshape(-1, *(1,) * (3 - axis))
+            first, second = x.index_select(axis, before), x.index_select(axis, (before + 1).clamp(max=last))
+            x = first + (second - first) * share
+        return x
