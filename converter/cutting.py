@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .layout import lay_out
-from .net import Blob, Layer, Net, ParameterKey
+from .net import Blob, FloatArray, Layer, Net, ParameterKey
 
 
 def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
@@ -17,7 +17,8 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
         outputs: blobs of it, which become the outputs in this order.
 
     Returns:
-        A net of its own: it can be reshaped, converted and exported; its parameters are the same arrays.
+        A net of its own: it can be reshaped, converted and exported. Its layers keep their submodule names, so that the
+        whole net's torch module serves it too; its parameters are the same arrays.
     """
     needed_layers: set[int] = set()
     needed_inputs: set[str] = set()
@@ -32,7 +33,7 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
     kept = [index for index, layer in enumerate(net.layers) if id(layer) in needed_layers]
     definition = replace(
         net.definition,
-        entries=tuple(net.definition.entries[index] for index in kept),
+        entries=tuple(replace(net.definition.entries[index], attribute=net.layers[index].attribute) for index in kept),
         input_tops=tuple(top for top in net.definition.input_tops if top.top in needed_inputs),
     )
     cut = lay_out(definition, {blob.name: blob.shape for blob in net.inputs if blob.name in needed_inputs})
@@ -51,8 +52,8 @@ def _same_blob(blob: Blob, pairs: Sequence[tuple[Layer, Layer]], cut: Net) -> Bl
     return next(other for other in cut.inputs if other.name == blob.name)
 
 
-def _renamed_parameters(net: Net, pairs: Sequence[tuple[Layer, Layer]]) -> dict[ParameterKey, object]:
-    renamed = {}
+def _renamed_parameters(net: Net, pairs: Sequence[tuple[Layer, Layer]]) -> dict[ParameterKey, FloatArray]:
+    renamed: dict[ParameterKey, FloatArray] = {}
     for old, new in pairs:
         for old_key, new_key in zip(old.parameters, new.parameters, strict=True):
             if old_key in net.parameters:

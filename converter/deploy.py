@@ -22,16 +22,19 @@ import onnx
 from onnx import helper
 
 from .cutting import cut_net
+from .dynamic_axes import find_dynamic_axes
 from .errors import ExportError, NetError
 from .files import write_atomically
 from .net import Blob, Net
-from .onnx_export import GraphValues, write_layers
-from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, Dim, OnnxGraph, Value
+from .onnx_export import GraphValues, check_opset, write_layers
+from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 from .version import VERSION
 
 Head = Literal["scores", "labels", "lowres"]
 _STEPS = (1, 2, 4, 8, 16, 32, 64)
 _OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
+#: labels are uint8
+MAX_CLASSES = 256
 #: layers after the scores that deployment leaves to others
 _AFTER_SCORES = ("ArgMax", "DenseCRF", "MultiStageMeanfield")
 
@@ -88,20 +91,39 @@ def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Depl
     """
     output, crf = _find_scores(net)
     cut = cut_net(net, [output])
-    scores = cut.outputs[0]
     images = [blob for blob in cut.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
     if len(cut.inputs) != 1 or len(images) != 1:
         names = ", ".join(f"{blob.name} {blob.shape}" for blob in cut.inputs)
         raise ExportError(f"a deployment needs one image input of 3 channels; this net takes {names}")
-    rule = find_size_rule(cut, images[0], scores, minimum or _padded_crop(net))
+    cut = _take_one_image(cut)
+    image, scores = cut.inputs[0], cut.outputs[0]
+    if scores.shape[1] > MAX_CLASSES:
+        raise ExportError(
+            f"the net scores {scores.shape[1]} classes; labels of a deployment are 0 to {MAX_CLASSES - 1}"
+        )
+    rule = find_size_rule(cut, image, scores, minimum or _padded_crop(net))
     producer = scores.producer
     lowres = None
     if producer is not None and producer.type == "Interp":
         operator = producer.operator
         plain = not (operator.pad_begin or operator.pad_end) and operator.shrink == 1  # type: ignore[attr-defined]
         lowres = producer.bottoms[0] if plain else None
-    softmax = producer is not None and producer.type == "Softmax"
-    return Deployment(cut, images[0], scores, lowres, rule, "probabilities" if softmax else "logits", crf)
+    softmax = producer is not None and producer.type == "Softmax" and producer.operator.axis == 1  # type: ignore[attr-defined]
+    return Deployment(cut, image, scores, lowres, rule, "probabilities" if softmax else "logits", crf)
+
+
+def _take_one_image(net: Net) -> Net:
+    """The net at a batch of one."""
+    shape = net.inputs[0].shape
+    if shape[0] == 1:
+        return net
+    try:
+        single = net.reshape({net.inputs[0].name: (1, *shape[1:])})
+    except NetError:
+        single = None
+    if single is None or single.parameter_shapes() != net.parameter_shapes():
+        raise ExportError(f"a deployment takes one image at a time; this net takes {shape[0]}, no more and no less")
+    return single
 
 
 def _find_scores(net: Net) -> tuple[Blob, dict[str, Any] | None]:
@@ -220,16 +242,14 @@ def export_deploy(
     if head == "lowres" and plan.lowres is None:
         raise ExportError("the net does not end with a plain Interp layer, so it has no lowres head; use scores")
     net = plan.net if head != "lowres" else cut_net(plan.net, [plan.lowres])  # type: ignore[list-item]
-    graph = OnnxGraph(net.name, opset)
-    fixed = plan.size_rule.fixed
-    sizes: list[int | str] = ["batch", *(fixed or ("height", "width")), 3]
-    graph.inputs.append(helper.make_tensor_value_info("image", UINT8, sizes))
+    graph = OnnxGraph(net.name, check_opset(opset))
+    any_batch, any_size = find_dynamic_axes(net).of(net.inputs[0])[0], plan.size_rule.fixed is None
+    image = Value("image", (1, *plan.image.shape[2:], 3), (any_batch, any_size, any_size, False))
+    graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
     graph.reserve("image")
-    image = Value("image", (1, *(plan.image.shape[2:]), 3), (True, fixed is None, fixed is None, False))
-    height, width = graph.dim(image, 1), graph.dim(image, 2)
     prepared = _prepare(graph, image, plan, mean, scale, color_order)
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
-    _write_head(graph, values, net.outputs[0], head, height, width)
+    _write_head(graph, values, net.outputs[0], head, image)
     model = graph.model(producer="atrous", version=VERSION)
     onnx.checker.check_model(model)
     if path is not None:
@@ -260,23 +280,29 @@ def _prepare(
     return graph.add("Pad", [planes, pads, graph.constant(0.0)], mode="constant")
 
 
-def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, height: Dim, width: Dim) -> None:
+def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, image: Value) -> None:
+    """The head; what was padded below and to the right of the image is cut off again."""
     graph.enter_layer("head")
     graph.reserve(head)
     name = values.names[id(blob)]
+    batch, height, width, _ = _image_sizes(image)
     classes = blob.shape[1]
     if head == "lowres":
         graph.name_top(name, "lowres")
-        graph.outputs.append(
-            helper.make_tensor_value_info("lowres", FLOAT, ["batch", classes, "lowres_height", "lowres_width"])
-        )
+        shape = [batch, classes, "lowres_height", "lowres_width"]
+        graph.outputs.append(helper.make_tensor_value_info("lowres", FLOAT, shape))
         return
-    name = graph.slice(graph.slice(name, 2, 0, height), 3, 0, width)
-    sizes = [d.value if isinstance(d.value, int) else label for d, label in ((height, "height"), (width, "width"))]
+    name = graph.slice(graph.slice(name, 2, 0, graph.dim(image, 1)), 3, 0, graph.dim(image, 2))
     if head == "labels":
         largest = graph.add("ArgMax", [name], axis=1, keepdims=0)
         graph.add("Cast", [largest], to=UINT8, output="labels")
-        graph.outputs.append(helper.make_tensor_value_info("labels", UINT8, ["batch", *sizes]))
+        graph.outputs.append(helper.make_tensor_value_info("labels", UINT8, [batch, height, width]))
         return
     graph.name_top(name, "scores")
-    graph.outputs.append(helper.make_tensor_value_info("scores", FLOAT, ["batch", classes, *sizes]))
+    graph.outputs.append(helper.make_tensor_value_info("scores", FLOAT, [batch, classes, height, width]))
+
+
+def _image_sizes(image: Value) -> list[str | int]:
+    """N x H x W x 3, with names for what may change."""
+    names = ("batch", "height", "width", "channels")
+    return [names[axis] if image.is_dynamic(axis) else image.shape[axis] for axis in range(4)]

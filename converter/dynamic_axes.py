@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from .errors import NetError
 from .net import Blob, Net, Shape
 
-SYMBOLS = ("batch", "height", "width")
-_AXIS = {"batch": 0, "height": 2, "width": 3}
+#: symbol -> the axis of an image input that it is
+SYMBOLS = {"batch": 0, "height": 2, "width": 3}
 
 
 @dataclass(frozen=True)
@@ -22,72 +22,66 @@ class DynamicAxes:
     """The result.
 
     Attributes:
-        symbols: the dynamic symbols among batch, height and width.
-        inputs: input name -> for each axis its symbol, or None where it is fixed.
-        blobs: for each blob (by recording order of inputs, then tops) whether each axis is dynamic.
+        blobs: id of a blob -> for each axis its name, or None where it is fixed. The name is that of a symbol where the
+            size is the input's own, else `<blob>_<axis>`.
     """
 
-    symbols: tuple[str, ...]
-    inputs: dict[str, tuple[str | None, ...]]
-    blobs: dict[int, tuple[bool, ...]]
+    blobs: dict[int, tuple[str | None, ...]]
+
+    def names(self, blob: Blob) -> tuple[str | None, ...]:
+        """For each axis of a blob of the net, its name if it is dynamic, else None."""
+        return self.blobs[id(blob)]
 
     def of(self, blob: Blob) -> tuple[bool, ...]:
         """For each axis of a blob of the net, whether it is dynamic."""
-        return self.blobs[id(blob)]
+        return tuple(name is not None for name in self.blobs[id(blob)])
 
-
-def all_blobs(net: Net) -> list[Blob]:
-    """Inputs, then tops in execution order."""
-    return [*net.inputs, *(top for layer in net.layers for top in layer.tops)]
+    def sizes(self, blob: Blob) -> list[str | int]:
+        """The blob's shape with names in the place of sizes that may change."""
+        return [size if name is None else name for name, size in zip(self.names(blob), blob.shape, strict=True)]
 
 
 def find_dynamic_axes(net: Net) -> DynamicAxes:
     """Probe the net at other sizes; see the module docstring."""
+    blobs = net.blobs()
+    names: list[list[str | None]] = [[None] * len(blob.shape) for blob in blobs]
     reference = next((blob for blob in net.inputs if len(blob.shape) == 4), net.inputs[0] if net.inputs else None)
-    blobs = all_blobs(net)
-    moving = [[False] * len(blob.shape) for blob in blobs]
-    symbols = []
     if reference is not None:
-        for symbol in SYMBOLS:
-            accepted = False
-            for other in _probe(net, reference, symbol):
-                accepted = True
-                for flags, blob, probed in zip(moving, blobs, all_blobs(other), strict=True):
-                    if len(blob.shape) != len(probed.shape):
-                        flags[:] = [True] * len(flags)
-                    else:
-                        for axis, (size, new) in enumerate(zip(blob.shape, probed.shape, strict=True)):
-                            flags[axis] = flags[axis] or size != new
-            if accepted:
-                symbols.append(symbol)
-    inputs = {
-        blob.name: tuple(_symbol_of(axis, moves) for axis, moves in enumerate(flags))
-        for blob, flags in zip(net.inputs, moving, strict=False)
-    }
-    return DynamicAxes(
-        tuple(symbols), inputs, {id(blob): tuple(flags) for blob, flags in zip(blobs, moving, strict=True)}
-    )
+        for symbol, axis in SYMBOLS.items():
+            for size, other in _probe(net, reference, axis):
+                for found, blob, probed in zip(names, blobs, other.blobs(), strict=True):
+                    _compare(found, blob, probed, symbol, (reference.shape[axis], size))
+    return DynamicAxes({id(blob): tuple(found) for blob, found in zip(blobs, names, strict=True)})
 
 
-def _symbol_of(axis: int, moves: bool) -> str | None:
-    return next((symbol for symbol, a in _AXIS.items() if a == axis), f"axis{axis}") if moves else None
+def _compare(found: list[str | None], blob: Blob, probed: Blob, symbol: str, change: tuple[int, int]) -> None:
+    """Name the axes of a blob that differ when the input's size along `symbol` goes through `change`."""
+    if len(blob.shape) != len(probed.shape):
+        found[:] = [f"{blob.name}_{axis}" for axis in range(len(found))]
+        return
+    for axis, sizes in enumerate(zip(blob.shape, probed.shape, strict=True)):
+        if sizes[0] != sizes[1]:
+            follows = sizes == change and found[axis] in (None, symbol)
+            found[axis] = symbol if follows else f"{blob.name}_{axis}"
+        elif found[axis] == symbol:
+            found[axis] = f"{blob.name}_{axis}"
 
 
-def _probe(net: Net, reference: Blob, symbol: str) -> Iterator[Net]:
-    axis = _AXIS[symbol]
-    if axis >= len(reference.shape):
+def _probe(net: Net, reference: Blob, axis: int) -> Iterator[tuple[int, Net]]:
+    """Other sizes of the reference along an axis that the net takes, each with the net at it."""
+    if axis >= len(reference.shape) or (axis > 0 and len(reference.shape) != 4):
         return
     size = reference.shape[axis]
     parameters = net.parameter_shapes()
-    candidates = (size + 1, size + 2) if symbol == "batch" else (size + 1, size + 8, size + 16, size + 32, 2 * size)
-    for candidate in candidates:
+    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, size + 32, 2 * size)
+    for candidate in dict.fromkeys(candidates):
         shapes = {blob.name: _resized(blob.shape, axis, size, candidate) for blob in net.inputs}
         try:
             other = net.reshape(shapes)
         except NetError:
             continue
         if other.parameter_shapes() == parameters:
-            yield other
+            yield candidate, other
 
 
 def _resized(shape: Shape, axis: int, size: int, candidate: int) -> Shape:

@@ -25,20 +25,24 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
         filler: a FillerParameter message, or None for zeros.
 
     Raises:
-        NetError: the filler's type is unknown.
+        NetError: the filler's type is unknown, or it does not fit the shape.
     """
     kind = "constant" if filler is None else (filler.type or "constant")
     if kind == "constant":
         return np.full(shape, 0.0 if filler is None else filler.value, np.float32)
     if kind == "bilinear":
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise NetError(f'parameter "{name}": a bilinear filler needs a square 4-D blob, not {shape}')
         return _bilinear(shape)
     random = np.random.default_rng(zlib.crc32(name.encode()))
     fan_in = max(1, math.prod(shape[1:]))
-    fan_out = max(1, math.prod(shape) // shape[1]) if len(shape) > 1 else shape[0]
+    fan_out = max(1, math.prod(shape) // shape[1]) if len(shape) > 1 else math.prod(shape)
     norms = {0: fan_in, 1: fan_out, 2: (fan_in + fan_out) / 2}
     norm = norms.get(filler.variance_norm, fan_in)
     if kind == "gaussian":
         values = random.normal(filler.mean, filler.std, shape)
+        if filler.sparse >= 0:  # so many inputs of each output, on average
+            values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)
     elif kind == "uniform":
         values = random.uniform(filler.min, filler.max, shape)
     elif kind == "xavier":
@@ -47,7 +51,7 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
         values = random.normal(0, math.sqrt(2 / norm), shape)
     elif kind == "positive_unitball":
         values = random.uniform(0, 1, shape)
-        values /= values.reshape(shape[0], -1).sum(1).reshape((-1,) + (1,) * (len(shape) - 1))
+        values /= values.sum(axis=tuple(range(1, len(shape))), keepdims=True)
     else:
         raise NetError(f'parameter "{name}": unknown filler type "{kind}"')
     return values.astype(np.float32)
@@ -59,5 +63,4 @@ def _bilinear(shape: Shape) -> FloatArray:
     factor = math.ceil(width / 2)
     centre = (2 * factor - 1 - factor % 2) / (2.0 * factor)
     line = (1 - np.abs(np.arange(width) / factor - centre)).astype(np.float32)
-    rows = (1 - np.abs(np.arange(shape[-2]) / factor - centre)).astype(np.float32)
-    return np.broadcast_to(rows[:, None] * line[None, :], shape).astype(np.float32)
+    return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)

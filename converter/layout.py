@@ -16,8 +16,6 @@ The graph rules are those of Caffe's own set-up:
 from __future__ import annotations
 
 import difflib
-import keyword
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from typing import Any
 
 from .errors import NetError, UnsupportedLayersError
 from .layers import LayerContext, Operator, count, find_operator
+from .naming import unique_attribute
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
 
 #: Types whose top is their bottom's memory under another name (rule 4).
@@ -54,10 +53,17 @@ class InputTop:
 
 @dataclass(frozen=True)
 class LayerEntry:
-    """A layer that runs: its LayerParameter message and where it stands in the file."""
+    """A layer that runs.
+
+    Attributes:
+        message: its LayerParameter message.
+        line: where it stands in the file, or None.
+        attribute: the submodule name it keeps from the net it was cut out of, or None to be given one.
+    """
 
     message: Any
     line: int | None
+    attribute: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ class _Layout:
         self.unknown_blobs: set[str] = set()
         self.storage: dict[int, object] = {}
         self.overwritten: dict[str, str] = {}
+        self.merged: dict[str, str] = {}
 
     def run(self) -> Net:
         for source in self.definition.input_tops:
@@ -143,6 +150,10 @@ class _Layout:
         latest = {id(blob): blob for blob in self.current.values()}
         unread = [b for b in latest.values() if not self.readers[id(b)] and b.producer is not None]
         outputs = [b for b in unread if b.name not in self.definition.silenced] or unread
+        merged = tuple(
+            f'output "{name}" shares its memory with "{other}", which is written in place: "{other}" stands for both'
+            for name, other in sorted(self.merged.items())
+        )
         return Net(
             name=self.definition.name,
             inputs=tuple(self.inputs),
@@ -151,11 +162,13 @@ class _Layout:
             dropped=tuple(self.dropped),
             dialect=self.definition.dialect,
             dialect_evidence=self.definition.dialect_evidence,
-            warnings=self.definition.warnings,
+            warnings=(*self.definition.warnings, *merged),
             definition=self.definition,
         )
 
     def _add_input(self, source: InputTop) -> None:
+        if not source.top:
+            raise NetError("declares an input without a name", layer=source.layer, line=source.line)
         if source.top in self.current:
             raise NetError(f'input "{source.top}" is declared twice', layer=source.layer, line=source.line)
         given = self.input_shapes.get(source.top, source.shape)
@@ -206,7 +219,7 @@ class _Layout:
         self._check_tops(operator, entry)
         layer = Layer(
             name=message.name,
-            attribute=_unique_attribute(message.name, self.attributes),
+            attribute=entry.attribute or unique_attribute(message.name, self.attributes),
             type=message.type,
             line=line,
             operator=operator,
@@ -242,6 +255,8 @@ class _Layout:
                 continue
             if blob.shape == top.shape:
                 self.current[name] = top
+                if not self.readers[id(blob)]:
+                    self.merged[name] = top.name
             else:
                 self.overwritten[name] = (
                     f'layer "{layer.name}" writes "{top.name}" in place before, which shares its memory with "{name}"; '
@@ -252,6 +267,7 @@ class _Layout:
         if name in self.overwritten:
             raise NetError(f'reads blob "{name}" but {self.overwritten[name]}', layer=message.name, line=line)
         if name in self.current:
+            self.merged.pop(name, None)
             return self.current[name]
         near = difflib.get_close_matches(name, self.current, 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
@@ -261,6 +277,8 @@ class _Layout:
         message = entry.message
         names = list(message.top)
         for index, name in enumerate(names):
+            if not name:
+                operator.refuse("writes a top without a name")
             if names.index(name) != index:
                 operator.refuse(f'writes top "{name}" twice')
             in_place = index < len(message.bottom) and message.bottom[index] == name
@@ -307,43 +325,3 @@ class _Layout:
                 )
             keys.append(owner[0])
         return tuple(keys)
-
-
-#: names that torch.nn.Module or a GraphModule already gives a meaning
-_TAKEN = frozenset({"forward", "training", "graph", "code", "print_readable", "meta", "recompile", "add_submodule"})
-
-
-def _unique_attribute(name: str, taken: set[str]) -> str:
-    """A unique submodule name close to the layer's own; `taken` learns it.
-
-    Dots would nest modules, quotes and backslashes would end a string in generated source, and a Python keyword or a
-    method name of torch.nn.Module cannot be an attribute.
-    """
-    safe = re.sub(r"[^\w/ :+\-]", "_", name) or "layer"
-    if keyword.iskeyword(safe) or safe in _TAKEN or _is_module_method(safe):
-        safe += "_"
-    candidate, number = safe, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{safe}_{number}"
-    taken.add(candidate)
-    return candidate
-
-
-def _is_module_method(name: str) -> bool:
-    # The names of torch.nn.Module as of torch 2; listed so that laying out a net needs no torch.
-    return name.startswith("__") or name in _MODULE_METHODS
-
-
-_MODULE_METHODS = frozenset(
-    """
-    add_module apply bfloat16 buffers call_super_init children compile cpu cuda delete_all_unused_submodules
-    delete_submodule double dump_patches eval extra_repr float get_buffer get_extra_state get_parameter get_submodule
-    half ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
-    register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook
-    register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook
-    register_state_dict_pre_hook requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty
-    to_folder train type xpu zero_grad T_destination
-    """.split()  # noqa: SIM905
-)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import keyword
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from .net import Blob, Layer, Net
-from .torch_module import class_name, find_module_class
+from .errors import ExportError
+from .naming import Variables, class_name
+from .net import Layer, Net
+from .torch_module import find_module_class
 from .version import VERSION
 
 _HEADER = '''"""{title}
@@ -62,8 +64,8 @@ def write_model_source(net: Net) -> str:
     Returns:
         Python source defining the net's class and `load()`.
     """
-    cls = class_name(net.name)
     carried = collect_sources(layer.operator.module_spec().class_name for layer in net.layers)
+    cls = class_name(net.name, carried)
     title = f"{_plain(net.name) or 'A Caffe net'} as a torch module."
     parts = [
         _HEADER.format(
@@ -72,7 +74,7 @@ def write_model_source(net: Net) -> str:
             inputs=", ".join(_plain(blob.name) for blob in net.inputs),
             outputs=", ".join(_plain(blob.name) for blob in net.outputs),
         ),
-        *(f"\n\n{source}" for source in carried),
+        *(f"\n\n{source}" for source in carried.values()),
         f'\n\nclass {cls}(nn.Module):\n    """{title[:-1]}, layers by Caffe\'s names."""\n\n',
         _write_init(net),
         "\n",
@@ -90,19 +92,14 @@ def _plain(name: str) -> str:
 def _write_init(net: Net) -> str:
     lines = ["    def __init__(self) -> None:", "        super().__init__()"]
     for layer in net.layers:
-        expression = layer.operator.module_spec().source().replace(_package_of(layer), "")
+        spec = layer.operator.module_spec()
+        expression = replace(spec, class_name=spec.class_name.rpartition(":")[2]).source()
         if layer.attribute.isidentifier():
             lines.append(f"        self.{layer.attribute} = {expression}")
         else:
             lines.append(f"        self.add_module({layer.attribute!r}, {expression})")
     lines += _write_ties(net)
     return "\n".join(lines) + "\n"
-
-
-def _package_of(layer: Layer) -> str:
-    """The `package.module:` part of a user's class name, which the carried source does not need."""
-    name = layer.operator.module_spec().class_name
-    return name.partition(":")[0] + ":" if ":" in name else "\0"
 
 
 def _write_ties(net: Net) -> list[str]:
@@ -128,61 +125,42 @@ def _member(layer: Layer) -> str:
 
 
 def _write_forward(net: Net) -> str:
-    variables = _Variables()
-    arguments = ", ".join(f"{variables.of(blob)}: torch.Tensor" for blob in net.inputs)
+    variables = Variables()
+    arguments = ", ".join(f"{variables.of(blob.name)}: torch.Tensor" for blob in net.inputs)
     single = len(net.outputs) == 1
     returns = "torch.Tensor" if single else "dict[str, torch.Tensor]"
-    lines = [f"    def forward(self, {arguments}) -> {returns}:"]
+    lines = [f"    def forward(self{', ' if arguments else ''}{arguments}) -> {returns}:"]
     for layer in net.layers:
         called = _member(layer)
+        read = [variables.of(bottom.name) for bottom in layer.bottoms]
+        written = [variables.of(top.name) for top in layer.tops]
         if layer.operator.maps_each_bottom:
-            lines += [
-                f"        {variables.of(top)} = {called}({variables.of(bottom)})"
-                for bottom, top in zip(layer.bottoms, layer.tops, strict=True)
-            ]
+            lines += [f"        {top} = {called}({bottom})" for bottom, top in zip(read, written, strict=True)]
         else:
-            read = ", ".join(variables.of(bottom) for bottom in layer.bottoms)
-            written = ", ".join(variables.of(top) for top in layer.tops)
-            lines.append(f"        {written} = {called}({read})")
+            lines.append(f"        {', '.join(written)} = {called}({', '.join(read)})")
     if single:
-        lines.append(f"        return {variables.of(net.outputs[0])}")
+        lines.append(f"        return {variables.of(net.outputs[0].name)}")
     else:
-        pairs = ", ".join(f"{blob.name!r}: {variables.of(blob)}" for blob in net.outputs)
+        pairs = ", ".join(f"{blob.name!r}: {variables.of(blob.name)}" for blob in net.outputs)
         lines.append(f"        return {{{pairs}}}")
     return "\n".join(lines) + "\n"
 
 
-class _Variables:
-    """Blob names as identifiers, one each; in-place versions share theirs."""
+def collect_sources(class_names: Iterable[str]) -> dict[str, str]:
+    """Source of every class that torch does not have and of what it names from its own package, by name, in order.
 
-    def __init__(self) -> None:
-        self._names: dict[str, str] = {}
-        self._taken = {"self", "torch", "nn", "F", "math", "operator", "numpy", "Path", "load"}
-
-    def of(self, blob: Blob) -> str:
-        if blob.name not in self._names:
-            safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in blob.name) or "blob"
-            safe = f"blob_{safe}" if safe[0].isdigit() or keyword.iskeyword(safe) else safe
-            candidate, number = safe, 1
-            while candidate in self._taken:
-                number += 1
-                candidate = f"{safe}_{number}"
-            self._taken.add(candidate)
-            self._names[blob.name] = candidate
-        return self._names[blob.name]
-
-
-def collect_sources(class_names: Iterable[str]) -> list[str]:
-    """Source of every class that torch does not have, with what it names from its own file, each once, in order."""
-    sources: dict[str, str] = {}
+    Raises:
+        ExportError: two different things of one name, which one file cannot hold.
+    """
+    found: dict[str, tuple[Any, str]] = {}
     for name in class_names:
         if not name.startswith("nn."):
-            _collect(find_module_class(name), sources)
-    return list(sources.values())
+            _collect(find_module_class(name), found)
+    return {name: text for name, (_, text) in found.items()}
 
 
-def _collect(item: Any, sources: dict[str, str]) -> None:
-    if item.__qualname__ in sources:
+def _collect(item: Any, found: dict[str, tuple[Any, str]]) -> None:
+    if _is_known(item.__qualname__, item, found):
         return
     text = inspect.getsource(item)
     home = sys.modules[item.__module__]
@@ -190,10 +168,18 @@ def _collect(item: Any, sources: dict[str, str]) -> None:
         other = getattr(home, name, None)
         is_own = (inspect.isclass(other) or inspect.isfunction(other)) and other is not item
         if is_own and other.__module__.split(".")[:-1] == item.__module__.split(".")[:-1]:
-            _collect(other, sources)
-        elif name.isupper() and isinstance(other, (int, float, tuple, str)) and name not in sources:
-            sources[name] = f"{name} = {other!r}\n"
-    sources[item.__qualname__] = text
+            _collect(other, found)
+        elif name.isupper() and isinstance(other, (int, float, tuple, str)) and not _is_known(name, other, found):
+            found[name] = other, f"{name} = {other!r}\n"
+    found[item.__qualname__] = item, text
+
+
+def _is_known(name: str, item: Any, found: dict[str, tuple[Any, str]]) -> bool:
+    if name not in found:
+        return False
+    if found[name][0] is not item:
+        raise ExportError(f'two layers bring different things called "{name}" into model.py; rename one of them')
+    return True
 
 
 def _drop_unused_imports(text: str) -> str:

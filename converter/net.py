@@ -8,7 +8,7 @@ same name; whoever reads it holds the version Caffe would show it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,8 +140,12 @@ class Net:
 
         shapes = {blob.name: blob.shape for blob in self.inputs} | {k: tuple(v) for k, v in input_shapes.items()}
         net = lay_out(self.definition, shapes)
-        object.__setattr__(net, "parameters", self.parameters)
-        return net
+        twins = dict(zip(map(id, self.blobs()), net.blobs(), strict=True))
+        return replace(net, outputs=tuple(twins[id(blob)] for blob in self.outputs), parameters=self.parameters)
+
+    def blobs(self) -> list[Blob]:
+        """Every version of every blob: inputs, then tops in execution order."""
+        return [*self.inputs, *(top for layer in self.layers for top in layer.tops)]
 
     def recorded_tops(self) -> Iterator[tuple[str, Blob]]:
         """Every top with its key `<layer>:<top>`, in execution order; a repeated key gets `#2`, `#3`, ..."""

@@ -54,10 +54,9 @@ def export_onnx(
         ExportError: a layer has no faithful ONNX form, or the opset is not supported.
     """
     graph, values = write_graph(net, module, opset=opset)
-    axes = values.axes
     outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
     for blob in outputs:
-        graph.outputs.append(_value_info(blob, values.names[id(blob)], _output_axes(blob, axes)))
+        graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=VERSION)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
     if model.ByteSize() > MAX_MODEL_BYTES:
@@ -66,6 +65,17 @@ def export_onnx(
     if path is not None:
         write_atomically(Path(path), lambda stream: stream.write(model.SerializeToString()))
     return model
+
+
+def check_opset(opset: int) -> int:
+    """The opset, if layers can be written in it.
+
+    Raises:
+        ExportError: with those that can.
+    """
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
+    return opset
 
 
 class GraphValues:
@@ -81,12 +91,10 @@ class GraphValues:
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
     """All layers of a net as ONNX nodes; inputs are declared, outputs are left to the caller."""
-    if opset not in OPSETS:
-        raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
-    graph = OnnxGraph(net.name, opset)
+    graph = OnnxGraph(net.name, check_opset(opset))
     values = write_layers(graph, net, module)
     for blob in net.inputs:
-        graph.inputs.append(_value_info(blob, blob.name, values.axes.inputs[blob.name]))
+        graph.inputs.append(_value_info(blob.name, values.axes.sizes(blob)))
     return graph, values
 
 
@@ -104,10 +112,13 @@ def write_layers(
         net: the net.
         module: its torch module.
         inputs: input blob -> the value that takes its place; by default a value of its own name.
-        taken: names the blobs may not use; a blob of such a name becomes `net/<name>`.
+        taken: names the blobs may not use, beside those the graph has; such a blob becomes `net/<name>`.
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
-    values.names = {key: f"net/{name}" if name in taken else name for key, name in values.names.items()}
+    used = set(values.names.values()) | taken
+    for key, name in values.names.items():
+        if name in taken or graph.is_used(name):
+            values.names[key] = _unused(f"net/{name}", used)
     for blob in net.inputs:
         values.names[id(blob)] = (inputs or {}).get(blob.name, blob.name)
     for name in values.names.values():
@@ -141,27 +152,28 @@ def blob_table(net: Net, names: Mapping[int, str]) -> list[dict[str, Any]]:
 
 
 def value_names(net: Net) -> dict[int, str]:
-    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones."""
-    last = {blob.name: blob for blob in net.inputs}
-    last |= {top.name: top for layer in net.layers for top in layer.tops}
+    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
+
+    A blob rewritten over an input has its recording key too: in ONNX an input keeps its name.
+    """
+    inputs = {blob.name for blob in net.inputs}
+    last = {top.name: id(top) for layer in net.layers for top in layer.tops if top.name not in inputs}
     names = {id(blob): blob.name for blob in net.inputs}
+    names |= {key: name for name, key in last.items()}
+    used = set(names.values())
     for key, blob in net.recorded_tops():
-        if blob.producer is not None:
-            names[id(blob)] = blob.name if last[blob.name] is blob and not _is_input(net, blob.name) else key
+        if id(blob) not in names:
+            names[id(blob)] = _unused(key, used)
     return names
 
 
-def _is_input(net: Net, name: str) -> bool:
-    return any(blob.name == name for blob in net.inputs)
+def _unused(name: str, used: set[str]) -> str:
+    """The name, or one like it that is not used yet; `used` learns it."""
+    while name in used:
+        name += "'"
+    used.add(name)
+    return name
 
 
-def _output_axes(blob: Blob, axes: DynamicAxes) -> tuple[str | None, ...]:
-    return tuple(
-        ("batch" if axis == 0 else f"{blob.name}_{axis}") if dynamic else None
-        for axis, dynamic in enumerate(axes.of(blob))
-    )
-
-
-def _value_info(blob: Blob, name: str, symbols: Sequence[str | None]) -> onnx.ValueInfoProto:
-    dims = [symbol if symbol is not None else size for symbol, size in zip(symbols, blob.shape, strict=True)]
-    return helper.make_tensor_value_info(name, FLOAT, dims)
+def _value_info(name: str, sizes: Sequence[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, FLOAT, sizes)

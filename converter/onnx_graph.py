@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from .errors import ExportError
+
 DEFAULT_OPSET = 17
 
 
@@ -103,13 +105,16 @@ class OnnxGraph:
         self._initializers: dict[str, Any] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._dims: dict[tuple[str, int], Dim] = {}
-        self._parameters: dict[tuple[int, tuple[int, ...]], str] = {}
+        # the tensor is kept with its name: an id means nothing once its object is gone
+        self._parameters: dict[tuple[int, tuple[int, ...]], tuple[str, Any]] = {}
         self._used: set[str] = set()
         self._scope, self._scope_start = "graph", 0
+        self._renamed: dict[str, str] = {}
 
     def enter_layer(self, layer: str) -> None:
         """Name the nodes and values that follow after this layer."""
         self._scope, self._scope_start = layer, len(self._nodes)
+        self._renamed.clear()
 
     def unique(self, hint: str) -> str:
         """A value name not used so far, `hint` itself where it is free."""
@@ -119,6 +124,10 @@ class OnnxGraph:
             name = f"{hint}.{number}"
         self._used.add(name)
         return name
+
+    def is_used(self, name: str) -> bool:
+        """Whether a value of this name exists or is reserved."""
+        return name in self._used
 
     def reserve(self, name: str) -> None:
         """Keep a name for a value that :meth:`add` will be told to write."""
@@ -168,9 +177,14 @@ class OnnxGraph:
         """
         key = (id(tensor), tuple(tensor.shape if shape is None else shape))
         if key not in self._parameters:
+            if tensor.is_floating_point() and tensor.element_size() != 4:
+                raise ExportError(
+                    f"{name} is {str(tensor.dtype).removeprefix('torch.')}, the graph is float32; call module.float()",
+                    layer=self._scope,
+                )
             array = tensor.detach().cpu().numpy().reshape(key[1])
-            self._parameters[key] = self.initializer(f"{self._scope}.{name}", array)
-        return self._parameters[key]
+            self._parameters[key] = self.initializer(f"{self._scope}.{name}", array), tensor
+        return self._parameters[key][0]
 
     def dim(self, value: Value, axis: int) -> Dim:
         """The size of a value along an axis."""
@@ -211,10 +225,12 @@ class OnnxGraph:
 
     def name_top(self, value: str, wanted: str) -> None:
         """Give a value the current layer returns the name `wanted`, by an Identity where it is not the layer's own."""
+        value = self._renamed.get(value, value)
         own = self._nodes[self._scope_start :]
-        if all(value not in node.output for node in own):
+        if value in self._renamed.values() or all(value not in node.output for node in own):
             self.add("Identity", [value], output=wanted)
             return
+        self._renamed[value] = wanted
         for node in own:
             node.output[:] = [wanted if name == value else name for name in node.output]
             node.input[:] = [wanted if name == value else name for name in node.input]

@@ -17,6 +17,7 @@ from torch import fx, nn
 from . import modules
 from .errors import NetError
 from .fillers import fill_blob
+from .naming import Variables, class_name
 from .net import FloatArray, Layer, Net
 
 #: key under which a node's meta holds its recording key `<layer>:<top>`
@@ -107,8 +108,9 @@ def build_graph(net: Net) -> fx.Graph:
     graph = fx.Graph()
     values: dict[int, fx.Node] = {}
     keys = {id(blob): key for key, blob in net.recorded_tops()}
+    variables = Variables()
     for blob in net.inputs:
-        node = graph.placeholder(_identifier(blob.name))
+        node = graph.placeholder(variables.of(blob.name))
         node.meta[TOP_KEY] = keys.get(id(blob))
         values[id(blob)] = node
     for layer in net.layers:
@@ -167,20 +169,8 @@ def run_blobs(module: fx.GraphModule, inputs: Mapping[str, Any]) -> dict[str, np
     if set(inputs) != set(names):
         raise NetError(f"the net's inputs are {names}, given were {sorted(inputs)}")
     parameter = next(module.parameters(), None)
-    dtype = parameter.dtype if parameter is not None else torch.float32
+    like = parameter if parameter is not None else torch.empty(0)
     recorder = _Recorder(module)
     with torch.no_grad():
-        recorder.run(*(torch.from_numpy(np.array(inputs[name], np.float32)).to(dtype) for name in names))
+        recorder.run(*(torch.from_numpy(np.array(inputs[name], np.float32)).to(like) for name in names))
     return recorder.blobs
-
-
-def _identifier(name: str) -> str:
-    safe = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-    return safe if safe and not safe[0].isdigit() else f"input_{safe}"
-
-
-def class_name(name: str) -> str:
-    """A Python class name made of the words of the name of a net."""
-    words = "".join(c if c.isalnum() and c.isascii() else " " for c in name).split()
-    joined = "".join(word[:1].upper() + word[1:] for word in words)
-    return joined if joined and not joined[0].isdigit() else f"Net{joined}"
