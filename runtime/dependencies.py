@@ -66,6 +66,20 @@ def import_optional(module: str) -> ModuleType:
         raise BackendError(f"{module} is installed, but cannot be loaded: {error}") from error
 
 
+def import_crf() -> ModuleType:
+    """Import `runtime.crf`, whose core is a compiled extension.
+
+    Raises:
+        MissingDependencyError: if this installation has no compiled extension.
+    """
+    try:
+        return importlib.import_module(".crf", __package__)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the dense CRF cannot be loaded ({error}). Install atrous from a wheel, or in its source tree: pip install ."
+        ) from error
+
+
 def read_version(distribution: str) -> str | None:
     """The installed version of a distribution, or None."""
     try:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from .backends import Array, Backend, open_backend
 from .bundle import Bundle, read_bundle
+from .dependencies import import_crf
 from .errors import BundleError, InputError
 from .upsampling import softmax, upsample_scores
 
@@ -180,10 +181,10 @@ class Segmenter:
 
     def refine(self, image: Image, probabilities: Scores) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
-        from .crf import dense_crf
-
         assert self.crf is not None
-        return dense_crf(image, probabilities, parameters=self.crf, threads=self._threads)
+        pixels = np.ascontiguousarray(image)
+        crf = import_crf()
+        return cast(Scores, crf.dense_crf(pixels, probabilities, parameters=self.crf, threads=self._threads))
 
     def close(self) -> None:
         """Free the network."""
@@ -248,7 +249,8 @@ def load(
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or refuses the model.
-        InputError: if the CRF is asked for and cannot be had.
+        InputError: if the CRF is asked for and the bundle has no parameters, or no scores, for it.
+        MissingDependencyError: if the CRF is on and its extension is not compiled.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
@@ -266,14 +268,7 @@ def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) 
         return wanted
     if section is None:
         raise InputError(f"{bundle.path}: the bundle holds no CRF parameters: pass some, or switch the CRF off")
-    from .crf import BilateralTerm, CrfParameters, GaussianTerm
-
-    return CrfParameters(
-        mode=section.mode,
-        iterations=section.iterations,
-        gaussian=tuple(GaussianTerm(**dict(term)) for term in section.gaussian),
-        bilateral=tuple(BilateralTerm(**dict(term)) for term in section.bilateral),
-    )
+    return cast("CrfParameters", import_crf().CrfParameters.from_dict(section.model_dump()))
 
 
 class _Clock:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .dependencies import import_crf
 from .errors import BackendError
 
 _TOLERANCE = 1e-5
@@ -34,15 +35,14 @@ def check_crf() -> str:
         MissingDependencyError: if the extension is not compiled.
         SelfCheckError: if the marginals differ.
     """
-    from .crf import BilateralTerm, CrfParameters, dense_crf
-
+    crf = import_crf()
     image = np.zeros((4, 6, 3), np.uint8)
     image[:, 3:] = 255
     weight, chances = 3.0, (0.8, 0.4)  # of label 0 in the left and the right half
     first = np.repeat(np.array(chances, np.float32), 3)[None].repeat(4, axis=0)  # (H, W)
-    term = BilateralTerm(sxy=50.0, srgb=5.0, weight=weight)
-    parameters = CrfParameters(mode="deeplab", iterations=1, gaussian=(), bilateral=(term,))
-    found = dense_crf(image, np.stack([first, 1 - first]), parameters=parameters)[0]  # (H, W)
+    term = crf.BilateralTerm(sxy=50.0, srgb=5.0, weight=weight)
+    parameters = crf.CrfParameters(mode="deeplab", iterations=1, gaussian=(), bilateral=(term,))
+    found = crf.dense_crf(image, np.stack([first, 1 - first]), parameters=parameters)[0]  # (H, W)
     for half, chance in zip((found[:, :3], found[:, 3:]), chances, strict=True):
         grown = chance * math.exp(weight * chance)
         expected = grown / (grown + (1 - chance) * math.exp(weight * (1 - chance)))

@@ -152,5 +152,5 @@ def _examine_crf() -> Finding:
         return replace(sound, detail=selfcheck.check_crf())
     except MissingDependencyError as error:
         return replace(sound, status=MISSING, detail=str(error), remedy=remedy)
-    except (InferenceError, ImportError) as error:
+    except InferenceError as error:
         return replace(sound, status=BROKEN, detail=str(error), remedy=remedy)

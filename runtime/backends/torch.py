@@ -41,10 +41,10 @@ class TorchBackend:
             BackendError: if the device is missing, or the module does not load.
             BundleError: if one of the two files is missing or altered.
         """
-        self._torch: Any = import_optional("torch")
-        import_optional("safetensors")
         if device not in ("cpu", "cuda"):
             raise BackendError(f'the torch backend knows the devices cpu and cuda, not "{device}"')
+        self._torch: Any = import_optional("torch")
+        import_optional("safetensors")
         if device == "cuda" and not self._torch.cuda.is_available():
             raise BackendError("this torch sees no CUDA device: see `atrous doctor`")
         if threads is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from atrous import runtime
 from atrous.runtime.backends import TensorSpec
 from atrous.runtime.backends.fake import FakeBackend
-from atrous.runtime.errors import BackendError, BundleError, InputError
+from atrous.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
 from atrous.runtime.upsampling import softmax
 
 from .bundles import CRF, STRIDE, expected_scores, make_image, make_manifest, write_bundle, write_torch_bundle
@@ -206,6 +207,17 @@ def test_closed(tmp_path: Path) -> None:
         segmenter(make_image(4, 4))
 
 
+def test_crf_that_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("atrous.runtime.crf")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "atrous.runtime.crf._lattice", None)
+    folder = write_bundle(tmp_path, crf=CRF)
+    with pytest.raises(MissingDependencyError, match=r"pip install \.") as caught:
+        runtime.load(folder)
+    assert caught.value.exit_code == 3
+    assert runtime.load(folder, crf=False)(make_image(4, 4)).shape == (4, 4)
+
+
 class TestCrf:
     """With the dense CRF; the CRF's own numbers are tested in its own folder."""
 
@@ -247,6 +259,11 @@ class TestCrf:
         expected = softmax(expected_scores(image))
         found = runtime.load(folder, crf=idle).probabilities(image)
         np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1), atol=1e-4)  # a weight of 0 changes nothing
+
+    def test_strided_image(self, tmp_path: Path) -> None:
+        segmenter = runtime.load(write_bundle(tmp_path, crf=CRF))
+        view = make_image(30, 40)[::-1, ::2]
+        np.testing.assert_array_equal(segmenter(view), segmenter(view.copy()))
 
     def test_not_on_a_labels_head(self, tmp_path: Path) -> None:
         folder = write_bundle(tmp_path, "labels", crf=CRF)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
-import time
 from types import ModuleType
 
 import click
@@ -18,24 +18,26 @@ from atrous.scripts.main import COMMANDS, MODULES, main
 from .running import run_atrous
 
 HELP_LIMIT_S = 0.3
+TRIES = 3
 HEAVY = ("torch", "onnx", "onnxruntime", "google.protobuf", "numpy", "rich", "pydantic", "PIL")
 
 
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
 def test_help_is_quick_and_light(arguments: tuple[str, ...]) -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); from atrous.scripts.main import main\n"
-        f"code = main([*{arguments!r}, '--help'])\n"
-        "print(time.perf_counter() - start, *sys.modules, file=sys.stderr); sys.exit(code)"
+        "import sys; from atrous.scripts.main import main\n"
+        f"code = main([*{arguments!r}, '--help']); print(*sys.modules, file=sys.stderr); sys.exit(code)"
     )
-    times = []
-    for _ in range(3):
-        start_s = time.perf_counter()
+    times_s = []
+    for _ in range(TRIES):
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start_s)
+        after = os.times()
+        # Processor time, so that a busy machine does not count against the command line.
+        times_s.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert "Usage: atrous" in done.stdout
-    assert not set(HEAVY) & set(done.stderr.split()[1:])
-    assert min(times) < HELP_LIMIT_S
+    assert not set(HEAVY) & set(done.stderr.split())
+    assert min(times_s) < HELP_LIMIT_S
 
 
 def test_help_lists_all_commands() -> None:
@@ -62,8 +64,8 @@ def test_version() -> None:
     ("arguments", "line"),
     [
         (["frobnicate"], "No such command 'frobnicate'"),
-        (["--frob"], "No such option '--frob'"),
-        (["doctor", "--frob"], "atrous doctor: No such option '--frob'. Try 'atrous doctor --help'"),
+        (["--frob"], "atrous: No such option"),
+        (["doctor", "--frob"], "atrous doctor: No such option"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], line: str) -> None:
@@ -71,6 +73,7 @@ def test_bad_usage_is_one_line(arguments: list[str], line: str) -> None:
     assert outcome.code == 2
     assert outcome.stdout == ""
     assert line in outcome.stderr
+    assert "--help'" in outcome.stderr
     assert outcome.stderr.count("\n") == 1
 
 
