@@ -76,7 +76,7 @@ def import_crf() -> ModuleType:
         return importlib.import_module(".crf", __package__)
     except ImportError as error:
         raise MissingDependencyError(
-            f"the dense CRF cannot be loaded ({error}). Install atrous from a wheel, or in its source tree: pip install ."
+            f"the dense CRF cannot be loaded ({error}). Install atrous from a wheel; in the source tree: pip install ."
         ) from error
 
 
