@@ -242,6 +242,37 @@ class TestCrf:
         assert list(result.timings_ms) == ["prepare", "network", "scores", "crf", "labels"]
         np.testing.assert_allclose(segmenter.scores(image), expected_scores(image), atol=1e-4)  # still raw
 
+    @pytest.mark.parametrize(
+        ("recording", "mode", "tolerance"),
+        [("deeplab-program-voc-21", "deeplab", 5e-5), ("voc-21-symmetric", "pydensecrf", 1e-5)],
+    )
+    def test_equals_the_reference_programs(
+        self, tmp_path: Path, shared_dir: Path, recording: str, mode: str, tolerance: float
+    ) -> None:
+        """A network that gives the recorded probabilities ends in the recorded marginals."""
+        recorded = np.load(shared_dir / "crf" / f"{recording}.npz")
+        case = json.loads(str(recorded["case"]))
+        terms = {
+            kind: [
+                {"sxy": term["sxy"], "weight": term["compat"], **({"srgb": term["srgb"]} if "srgb" in term else {})}
+                for term in case["terms"]
+                if term["kind"] == kind
+            ]
+            for kind in ("gaussian", "bilateral")
+        }
+        count = recorded["probabilities"].shape[0]
+        folder = write_bundle(
+            tmp_path,
+            crf={"mode": mode, "iterations": case["iterations"], **terms},
+            classes=[f"class {index}" for index in range(count)],
+            palette=[],
+            deploy={**make_manifest({"deploy.onnx": b""})["deploy"], "scores_are": "probabilities"},
+        )
+        network = Liar("scores", recorded["probabilities"].astype(np.float32)[None])
+        result = runtime.load(folder, network).segment(recorded["image"], probabilities=True)
+        np.testing.assert_allclose(result.probabilities, recorded["marginals"], rtol=0, atol=tolerance)
+        np.testing.assert_array_equal(result.labels, recorded["marginals"].argmax(0))
+
     def test_smooths(self, tmp_path: Path) -> None:
         """One odd pixel in a flat region takes its neighbours' label."""
         image = np.full((20, 20, 3), 10, np.uint8)
