@@ -1,10 +1,12 @@
 """One file per family of Caffe layers; importing the package registers them all."""
 
 from . import activation as activation
+from . import anchors as anchors
 from . import batchnorm as batchnorm
 from . import convolution as convolution
 from . import crop as crop
 from . import data as data
+from . import detection as detection
 from . import elementwise as elementwise
 from . import linear as linear
 from . import normalization as normalization
@@ -12,6 +14,7 @@ from . import pooling as pooling
 from . import rearrangement as rearrangement
 from . import reduction as reduction
 from . import resize as resize
+from . import roi as roi
 from . import scale as scale
 from . import segmentation as segmentation
 from . import shape as shape

@@ -5,6 +5,7 @@ can carry it verbatim. Files follow the families of `converter.layers`.
 """
 
 from .activation import AbsVal, Clip, Exp, LeakyReLU6, Log, Power, SampledDropout, Swish, Threshold
+from .anchors import PriorBox
 from .convolution import (
     FoldedConv1d,
     FoldedConv2d,
@@ -16,6 +17,7 @@ from .convolution import (
 )
 from .crop import Crop, MergeCrop
 from .data import Constant, Parameter
+from .detection import DetectionOutput, Yolov3DetectionOutput
 from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
 from .lattice import DenseCRF, LabelCRF, MultiStageMeanfield, PermutohedralLattice
 from .linear import Embed, InnerProduct
@@ -24,6 +26,7 @@ from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
 from .rearrangement import Im2col, Reorg, SpatialPyramidPool
 from .reduction import ArgMax, BatchReindex, Filter, Reduction
 from .resize import Interp
+from .roi import PositionSensitiveROIPool, Proposal, ROIPool
 from .scale import Bias, BiasByBottom, Scale, ScaleByBottom
 from .segmentation import DomainTransform
 from .shape import Concat, Permute, Reshape, Slice, Split, Squeeze, Tile
@@ -44,6 +47,7 @@ __all__ = [
     "Constant",
     "Crop",
     "DenseCRF",
+    "DetectionOutput",
     "DomainTransform",
     "EltwiseMax",
     "EltwiseProduct",
@@ -73,7 +77,11 @@ __all__ = [
     "Parameter",
     "Permute",
     "PermutohedralLattice",
+    "PositionSensitiveROIPool",
     "Power",
+    "PriorBox",
+    "Proposal",
+    "ROIPool",
     "Reduction",
     "Reorg",
     "RepeatPixels",
@@ -94,4 +102,5 @@ __all__ = [
     "Swish",
     "Threshold",
     "Tile",
+    "Yolov3DetectionOutput",
 ]

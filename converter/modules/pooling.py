@@ -27,9 +27,10 @@ class MaxPool2d(nn.Module):
 
 
 class MaxPoolWithMask2d(nn.Module):
-    """Maximum pooling that also gives Caffe's mask: the flat index y * W + x in the unpadded plane, as floats.
+    """Maximum pooling that also gives Caffe's mask: the flat index y * W + x in the unpadded plane.
 
-    A kernel_size of None is the whole plane. The first of equal values wins; a window outside the plane has index -1.
+    The mask is float32 whatever x is: half precision cannot hold an index above 2048. A kernel_size of None is the
+    whole plane. The first of equal values wins; a window outside the plane has index -1.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class MaxPoolWithMask2d(nn.Module):
         column = flat % (width + left + right) - left
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         mask = torch.where(inside, row * width + column, -1)
-        return pooled, mask.to(x.dtype)
+        return pooled, mask.float()
 
 
 class AveragePool2d(nn.Module):
