@@ -26,7 +26,5 @@ def run_atrous(*arguments: object, folder: Path | None = None) -> Outcome:
     """Run `atrous` with arguments and return what came of it."""
     line = [sys.executable, "-m", "atrous.scripts.main", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    done = subprocess.run(
-        line, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=120
-    )
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=120)
     return Outcome(done.returncode, done.stdout, done.stderr)
