@@ -7,7 +7,8 @@ adds nodes where it cannot, so one emitter serves static and dynamic nets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +224,18 @@ class OnnxGraph:
             return self.add(op_type, [value, self.constant(axes, np.int64)], keepdims=int(keepdims))
         return self.add(op_type, [value], axes=list(axes), keepdims=int(keepdims))
 
+    @contextmanager
+    def body(self) -> Iterator[list[Any]]:
+        """Collect the nodes added inside in a list of their own, for the body of a Scan or Loop.
+
+        They may read values and weights of the graph around them. Sizes by :meth:`dim` are not for use inside.
+        """
+        outer, self._nodes = self._nodes, []
+        try:
+            yield self._nodes
+        finally:
+            self._nodes = outer
+
     def name_top(self, value: str, wanted: str) -> None:
         """Give a value the current layer returns the name `wanted`, by an Identity where it is not the layer's own."""
         value = self._renamed.get(value, value)
@@ -238,7 +251,7 @@ class OnnxGraph:
 
     def model(self, *, producer: str, version: str) -> onnx.ModelProto:
         """The finished model; unused initializers are left out."""
-        read = {name for node in self._nodes for name in node.input} | {output.name for output in self.outputs}
+        read = _names_read(self._nodes) | {output.name for output in self.outputs}
         graph = helper.make_graph(
             self._nodes,
             self.name or "net",
@@ -255,6 +268,16 @@ class OnnxGraph:
             producer_name=producer,
             producer_version=version,
         )
+
+
+def _names_read(nodes: Iterable[Any]) -> set[str]:
+    """Names that nodes read, in their bodies too."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for attribute in node.attribute:
+            names |= _names_read(attribute.g.node)
+    return names
 
 
 FLOAT = TensorProto.FLOAT

@@ -12,6 +12,7 @@ from . import linear as linear
 from . import normalization as normalization
 from . import pooling as pooling
 from . import rearrangement as rearrangement
+from . import recurrent as recurrent
 from . import reduction as reduction
 from . import resize as resize
 from . import roi as roi
@@ -27,6 +28,7 @@ from .base import (
     count,
     find_operator,
     register_layer,
+    registered_name,
     registered_types,
 )
 
@@ -38,5 +40,6 @@ __all__ = [
     "count",
     "find_operator",
     "register_layer",
+    "registered_name",
     "registered_types",
 ]

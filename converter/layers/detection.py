@@ -1,8 +1,9 @@
 """DetectionOutput (SSD) and Yolov3DetectionOutput: raw outputs to rows of (image, label, score, x1, y1, x2, y2).
 
 Their suppression has no static ONNX form that agrees in every detail, so they run in torch; for ONNX, cut the net
-before them. SSD's: boxes decoded by code_type, for each class the scores above confidence_threshold, at most top_k, suppressed
-by overlap; at most keep_top_k an image, in order of label and score. `save_output_param` writes files and is ignored.
+before them. SSD's: boxes decoded by code_type; for each class the scores above confidence_threshold, at most top_k,
+suppressed by overlap; at most keep_top_k an image, in order of label and score. `save_output_param`, which only writes
+files, has no part in it.
 YOLOv3's (the port in eric612's MobileNet-YOLO): see the torch module.
 """
 

@@ -24,6 +24,7 @@ from .linear import Embed, InnerProduct
 from .normalization import MVN, BatchStatisticsNorm, LRNWithinChannel, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
 from .rearrangement import Im2col, Reorg, SpatialPyramidPool
+from .recurrent import LSTM, RNN, LSTMUnit
 from .reduction import ArgMax, BatchReindex, Filter, Reduction
 from .resize import Interp
 from .roi import PositionSensitiveROIPool, Proposal, ROIPool
@@ -33,7 +34,9 @@ from .shape import Concat, Permute, Reshape, Slice, Split, Squeeze, Tile
 from .upsampling import MaxUnpool, RepeatPixels, RepeatToFit, ResizeFromOrigin, StrideUnpool
 
 __all__ = [
+    "LSTM",
     "MVN",
+    "RNN",
     "AbsVal",
     "ArgMax",
     "AveragePool2d",
@@ -65,6 +68,7 @@ __all__ = [
     "InnerProduct",
     "Interp",
     "LRNWithinChannel",
+    "LSTMUnit",
     "LabelCRF",
     "LeakyReLU6",
     "Log",

@@ -1,0 +1,83 @@
+"""Caffe's recurrent layers: a state runs along the first axis, and `cont` 0 starts a new sequence."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class LSTMUnit(nn.Module):
+    """One step of an LSTM: cell state (1, N, H), gate inputs (1, N, 4 H) in the order i, f, o, g, cont (1, N)."""
+
+    def forward(self, cell: torch.Tensor, gates: torch.Tensor, cont: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        i, f, o, g = gates.chunk(4, -1)
+        cell = cont.unsqueeze(-1) * f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        return cell, o.sigmoid() * cell.tanh()
+
+
+class LSTM(nn.Module):
+    """LSTM over x (T, N, ...) with cont (T, N); gives h (T, N, H).
+
+    Both states are multiplied by cont before each step. Further inputs, in this order: a static one (N, ...) that adds
+    to every step, where `static_inputs` is not 0; first states h and c (1, N, H), where `exposes_state`, which also
+    gives the last ones.
+    """
+
+    def __init__(self, inputs: int, outputs: int, static_inputs: int = 0, exposes_state: bool = False) -> None:
+        super().__init__()
+        self.exposes_state = exposes_state
+        self.weight_x = nn.Parameter(torch.zeros(4 * outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(4 * outputs))
+        self.weight_static = nn.Parameter(torch.zeros(4 * outputs, static_inputs)) if static_inputs else None
+        self.weight_h = nn.Parameter(torch.zeros(4 * outputs, outputs))
+
+    def forward(
+        self, x: torch.Tensor, cont: torch.Tensor, *rest: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        steps = F.linear(x.flatten(2), self.weight_x, self.bias)
+        if self.weight_static is not None:
+            steps = steps + F.linear(rest[0].flatten(1), self.weight_static)
+        h = c = x.new_zeros(x.shape[1], self.weight_h.shape[1])
+        if self.exposes_state:
+            h, c = rest[-2][0], rest[-1][0]
+        tops = []
+        for step, kept in zip(steps.unbind(), cont.unsqueeze(2).unbind(), strict=True):
+            i, f, o, g = (step + F.linear(h * kept, self.weight_h)).chunk(4, 1)
+            c = kept * f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            tops.append(h)
+        y = torch.stack(tops)
+        return (y, h[None], c[None]) if self.exposes_state else y
+
+
+class RNN(nn.Module):
+    """h = tanh(W_x x + b + W_h (cont h)), y = tanh(W_y h + b_y), over x (T, N, ...) with cont (T, N).
+
+    Further inputs: a static one (N, ...) where `static_inputs` is not 0; the first state h (1, N, H) where
+    `exposes_state`, which also gives the last one.
+    """
+
+    def __init__(self, inputs: int, outputs: int, static_inputs: int = 0, exposes_state: bool = False) -> None:
+        super().__init__()
+        self.exposes_state = exposes_state
+        self.weight_x = nn.Parameter(torch.zeros(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight_static = nn.Parameter(torch.zeros(outputs, static_inputs)) if static_inputs else None
+        self.weight_h = nn.Parameter(torch.zeros(outputs, outputs))
+        self.weight_y = nn.Parameter(torch.zeros(outputs, outputs))
+        self.bias_y = nn.Parameter(torch.zeros(outputs))
+
+    def forward(
+        self, x: torch.Tensor, cont: torch.Tensor, *rest: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        steps = F.linear(x.flatten(2), self.weight_x, self.bias)
+        if self.weight_static is not None:
+            steps = steps + F.linear(rest[0].flatten(1), self.weight_static)
+        h = rest[-1][0] if self.exposes_state else x.new_zeros(x.shape[1], self.weight_h.shape[1])
+        states = []
+        for step, kept in zip(steps.unbind(), cont.unsqueeze(2).unbind(), strict=True):
+            h = (step + F.linear(h * kept, self.weight_h)).tanh()
+            states.append(h)
+        y = F.linear(torch.stack(states), self.weight_y, self.bias_y).tanh()
+        return (y, h[None]) if self.exposes_state else y
