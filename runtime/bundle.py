@@ -8,6 +8,7 @@ list are never read. Listed names stay inside the folder, links included.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,10 +136,12 @@ def read_bundle(path: str | Path) -> Bundle:
         BundleError: if the folder, the manifest or a listed file is missing, malformed or of another size.
     """
     folder = Path(path)
-    if not folder.exists():
+    if not os.path.lexists(folder):
         raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder)
-    if not folder.is_dir():
-        raise BundleError("is a file; a bundle is a folder that holds manifest.json", path=folder)
+    if not os.path.isdir(folder):  # unlike Path.is_dir, quiet where permission is missing
+        raise BundleError(
+            "is not a folder that can be read; a bundle is a folder that holds manifest.json", path=folder
+        )
     manifest_path = folder / MANIFEST_NAME
     try:
         with manifest_path.open("rb") as file:

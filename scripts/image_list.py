@@ -43,7 +43,7 @@ def list_images(arguments: Sequence[str], *, recursive: bool = False, exclude: P
     """
     found: dict[str, _Found] = {}
     for path in (path for argument in arguments for path in _expand_pattern(argument)):
-        items = list(_walk_folder(path, recursive, exclude)) if path.is_dir() else [_Found(path, Path(path.name))]
+        items = list(_walk_folder(path, recursive, exclude)) if os.path.isdir(path) else [_Found(path, Path(path.name))]
         if not items:
             hint = "" if recursive else " (its subfolders are searched with --recursive)"
             raise click.UsageError(f"there are no images in the folder {path}{hint}")
@@ -90,7 +90,10 @@ def _expand_pattern(argument: str) -> list[Path]:
 
 
 def _walk_folder(folder: Path, recursive: bool, exclude: Path | None) -> Iterator[_Found]:
-    for parent, folders, files in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise click.UsageError(f"the folder {error.filename} cannot be searched: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         here = Path(parent)
         folders[:] = sorted(name for name in folders if recursive and not _is_same(here / name, exclude))
         for name in sorted(files):

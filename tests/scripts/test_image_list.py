@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -60,6 +61,18 @@ class TestFinding:
         touch(photos, "p/out/b.png")
         assert "p/out/b.png" in found("p", recursive=True)
         assert "p/out/b.png" not in found("p", recursive=True, exclude=Path("p/out"))
+
+    def test_folder_that_cannot_be_searched(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        scan = os.scandir
+
+        def refuse(path: str) -> object:
+            if str(path).endswith("deep"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        with pytest.raises(click.UsageError, match="p/sub/deep cannot be searched: Permission denied"):
+            found("p", recursive=True)
 
     def test_nothing(self, photos: Path) -> None:
         (photos / "empty").mkdir()
