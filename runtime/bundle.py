@@ -139,9 +139,7 @@ def read_bundle(path: str | Path) -> Bundle:
     if not os.path.lexists(folder):
         raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder)
     if not os.path.isdir(folder):  # unlike Path.is_dir, quiet where permission is missing
-        raise BundleError(
-            "is not a folder that can be read; a bundle is a folder that holds manifest.json", path=folder
-        )
+        raise BundleError("is not a folder that can be read; a bundle is a folder with a manifest.json", path=folder)
     manifest_path = folder / MANIFEST_NAME
     try:
         with manifest_path.open("rb") as file:
