@@ -17,6 +17,8 @@ from .net import Net
 _IGNORED_MESSAGES = frozenset(
     {"transform_param", "loss_param", "data_param", "image_data_param", "input_param", "memory_data_param", "include"}
 )
+#: what a convolution does where a repeated field is left out
+_WINDOW_DEFAULTS = {"stride": (1,), "pad": (0,)}
 _IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "moving_average_fraction"})
 
 
@@ -79,9 +81,13 @@ def _compare_messages(layer: str, path: str, mine: Any, theirs: Any) -> Iterator
         name = descriptor.name
         if name in _IGNORED_FIELDS or name.endswith("filler") or (window and name in ("hole", "dilation")):
             continue
-        a, b = getattr(mine, name), getattr(theirs, name)
-        if descriptor.message_type is None and _plain(a) != _plain(b):
-            yield StructureDifference(layer, f"{path}.{name}", str(_plain(a)), str(_plain(b)))
+        if descriptor.message_type is not None:
+            continue
+        a, b = _plain(getattr(mine, name)), _plain(getattr(theirs, name))
+        if window and name in _WINDOW_DEFAULTS:
+            a, b = a or _WINDOW_DEFAULTS[name], b or _WINDOW_DEFAULTS[name]
+        if a != b:
+            yield StructureDifference(layer, f"{path}.{name}", str(a), str(b))
     if window and _dilation(mine) != _dilation(theirs):
         yield StructureDifference(layer, f"{path}.dilation", str(_dilation(mine)), str(_dilation(theirs)))
 

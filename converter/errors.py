@@ -7,10 +7,15 @@
     ├── CaffemodelError              binary that cannot be read as weights (file, offset)
     ├── NetError                     a graph Caffe would refuse (layer, line)
     │   └── UnsupportedLayersError   every layer without a conversion, at once
-    ├── WeightsError                 missing or misshapen blobs (layer, expected, got)
+    ├── WeightsError                 missing or misshapen blobs (each with its layer)
     ├── ExportError                  no faithful ONNX form (layer)
     ├── BundleWriteError             the output folder cannot be written (path)
     ├── VerificationError            exit code 1: a stage differs from its reference
+    ├── FetchError                   an official model that cannot be fetched or is not as recorded
+    │   ├── ArchiveError             a zip file that is broken, hostile, or lacks what is wanted (path)
+    │   ├── FolderError              the folder cannot be written, is in use, or has no room
+    │   ├── ChangedFileError         exit code 1: a file is not the one that was recorded
+    │   └── DownloadError            exit code 1: no address gave the file (one line for each that was tried)
     └── MissingDependencyError       exit code 3: names the pip line
 """
 
@@ -94,12 +99,17 @@ class WeightsError(ConverterError):
     """Weights that do not belong to the net.
 
     Attributes:
-        layer: the first layer at fault, or None.
+        problems: (layer name, what is wrong) of every layer at fault.
     """
 
-    def __init__(self, message: str, *, layer: str | None = None) -> None:
-        self.layer = layer
-        super().__init__(message)
+    def __init__(self, source: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        shown = "; ".join(f'"{name}": {problem}' for name, problem in self.problems[:3])
+        more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
+        super().__init__(
+            f"{source} does not hold the weights of this net: {len(self.problems)} layer(s) disagree ({shown}{more}); "
+            "give the prototxt these weights were trained with"
+        )
 
 
 class ExportError(ConverterError):
@@ -122,6 +132,47 @@ class VerificationError(ConverterError):
     """A stage differs from its reference by more than the tolerance."""
 
     exit_code = 1
+
+
+class FetchError(ConverterError):
+    """An official model that cannot be fetched, or whose files are not what they should be."""
+
+
+class ArchiveError(FetchError):
+    """A zip file that is broken, hostile, or does not hold what is wanted.
+
+    Attributes:
+        path: the archive.
+    """
+
+    def __init__(self, message: str, *, path: str | Path) -> None:
+        self.path = path
+        super().__init__(f"{path}: {message}")
+
+
+class FolderError(FetchError):
+    """The folder of a fetched model cannot be written, is in use by another process, or has no room."""
+
+
+class ChangedFileError(FetchError):
+    """A file of a fetched model, here or on its server, is not the one that was recorded."""
+
+    exit_code = 1
+
+
+class DownloadError(FetchError):
+    """No address gave the file.
+
+    Attributes:
+        failures: (address, what happened) in the order they were tried.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, failures: Sequence[tuple[str, str]], advice: str) -> None:
+        self.failures = tuple(failures)
+        rows = "\n".join(f"  {address}: {reason}" for address, reason in failures)
+        super().__init__(f"{what}\n{rows}\n{advice}")
 
 
 class MissingDependencyError(ConverterError):

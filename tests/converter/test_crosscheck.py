@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from atrous.converter import read_net
 from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.converter.prototxt import read_prototxt
@@ -47,3 +46,8 @@ def test_a_caffemodel_alone_is_read_by_the_structure_inside(caffemodel: Path) ->
     assert net.dialect == "deeplab_v1"
     assert [layer.name for layer in net.layers] == ["c", "p"]
     assert net.layers[0].operator.dilation == (2, 2)  # type: ignore[attr-defined]
+
+
+def test_a_default_that_is_written_out_is_no_difference(caffemodel: Path) -> None:
+    written = NET.format(hole=2, pool="MAX", filler="xavier").replace("num_output: 3", "num_output: 3 stride: 1")
+    assert read_net(written, caffemodel).warnings == ()

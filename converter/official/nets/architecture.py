@@ -1,0 +1,59 @@
+"""Which nets there are, by the names the catalogue uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...errors import FetchError
+from .resnet101 import write_resnet101
+from .text import Head as Head
+from .vgg16 import write_aspp, write_deeplab, write_largefov, write_msc, write_msc_largefov
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One net.
+
+    Attributes:
+        name: as in the catalogue.
+        head_layer: matches the name of the layer whose weights show the classifier; its group `experiment` is what
+            the classifier is named after.
+        write: (net name, head or None) -> prototxt text; without a head the net ends at its last features.
+        basis: where the layers are known from.
+    """
+
+    name: str
+    head_layer: re.Pattern[str]
+    write: Callable[[str, Head | None], str]
+    basis: str
+
+
+_FC8 = re.compile(r"fc8_(?P<experiment>.+)")
+_TEST_NET = "the published test.prototxt"
+
+ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        Architecture("vgg16-4x4", _FC8, write_deeplab, _TEST_NET),
+        Architecture("vgg16-largefov", _FC8, write_largefov, _TEST_NET),
+        Architecture("vgg16-msc", _FC8, write_msc, _TEST_NET),
+        Architecture(
+            "vgg16-msc-largefov", _FC8, write_msc_largefov, "re-implementations of the published train.prototxt"
+        ),
+        Architecture("vgg16-aspp", re.compile(r"fc8_(?P<experiment>.+)_1"), write_aspp, _TEST_NET),
+        Architecture("resnet101-msc-aspp", re.compile(r"fc1_(?P<experiment>.+)_c0"), write_resnet101, _TEST_NET),
+    )
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture of this name.
+
+    Raises:
+        FetchError: there is none.
+    """
+    if name not in ARCHITECTURES:
+        raise FetchError(f'no architecture "{name}"; there are {", ".join(ARCHITECTURES)}')
+    return ARCHITECTURES[name]
