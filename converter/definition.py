@@ -3,6 +3,7 @@
 Rules, numbered as in the code:
 1. NetState decides which layers exist in this phase.
 2. Data layers become inputs, one for each top that something reads; a Python layer without bottoms is one of them.
+   Where this phase has no data layer for a blob, the one of the other phase gives its name and size.
 3. Losses, measurements and file writers are dropped; their bottoms become outputs.
 4. Layers that only prepare labels for dropped layers are dropped with them.
 5. A type with neither role nor operator is unsupported; all are listed at once.
@@ -15,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .dialect import BVLC, V1_ONLY
-from .layers import find_operator, registered_types
+from ..proto.schema import load_schema
+from .dialect import BVLC, FORK_TYPES, V1_ONLY
+from .errors import NetError
+from .layers import find_operator, registered_name, registered_types
 from .layout import InputTop, LayerEntry, NetDefinition
 from .net import DroppedLayer, Shape
 from .netstate import filter_layers
@@ -46,8 +49,11 @@ def define_net(
         already_filtered: the net was saved by Caffe, which leaves only layers of the phase it ran in; rule 1 is off.
 
     Raises:
-        NetError: rules that contradict each other, or input fields that do not fit together.
+        NetError: rules that contradict each other, input fields that do not fit together, or a dialect that no Caffe
+            of this file's age speaks.
     """
+    if dialect is not None:
+        _check_dialect(dialect, prototxt.format)
     found, evidence = tell_dialect(prototxt)
     kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
     dropped: list[DroppedLayer] = []
@@ -76,6 +82,24 @@ def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
     return name, (*evidence, *foreign[:4])
 
 
+def known_dialects() -> tuple[str, ...]:
+    """Every Caffe that the schema or a layer type is known from."""
+    schema = load_schema()
+    wires = [*schema.field_wires.values(), *schema.value_wires.values()]
+    return tuple(sorted({BVLC}.union(*wires, *FORK_TYPES.values())))
+
+
+def _check_dialect(dialect: str, file_format: str) -> None:
+    known = known_dialects()
+    if dialect not in known:
+        raise NetError(f'dialect "{dialect}" is not known; give one of: {", ".join(known)}')
+    if dialect in V1_ONLY and file_format == "V2":
+        raise NetError(
+            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, or name '
+            "the Caffe that reads it"
+        )
+
+
 class _Definer:
     def __init__(self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]) -> None:
         self.prototxt = prototxt
@@ -94,7 +118,14 @@ class _Definer:
         for entry in running:
             self._check_supported(entry)
         read = {name for entry in running for name in entry.message.bottom}
-        inputs = [source for source in self.sources if self._is_wanted(source, read)]
+        self._borrow_sources(running, read)
+        declared = {source.top for source in self.sources if source.shape is not None}
+        inputs = [
+            source
+            for source in self.sources
+            # an `input:` without a shape beside a layer that gives one is dropped, as Caffe drops it
+            if self._is_wanted(source, read) and not (source.shape is None and source.top in declared)
+        ]
         return NetDefinition(
             name=self.prototxt.net.name,
             input_tops=tuple(inputs),
@@ -109,6 +140,20 @@ class _Definer:
             transform=self.transform,
             format=self.prototxt.format,
         )
+
+    def _borrow_sources(self, running: Sequence[LayerEntry], read: set[str]) -> None:
+        """Rule 2, second sentence."""
+        written = {top for entry in running for top in entry.message.top} | {source.top for source in self.sources}
+        for index, message in enumerate(self.prototxt.net.layer):
+            if message.type not in DATA_SOURCES or not (read - written).intersection(message.top):
+                continue
+            line = self.prototxt.lines[index] or None
+            if self.transform is None and message.HasField("transform_param"):
+                self.transform = message.transform_param
+            for top, shape in zip(message.top, source_shapes(message), strict=True):
+                if top in read - written:
+                    self.sources.append(InputTop(top, shape, message.name, message.type, line))
+                    written.add(top)
 
     def _drop(self, entry: LayerEntry, reason: str) -> None:
         self.dropped.append(DroppedLayer(entry.message.name, entry.message.type, entry.line, reason))
@@ -135,16 +180,17 @@ class _Definer:
     def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
         """Rule 3."""
         running = []
+        last_read = {
+            name: position
+            for position, entry in enumerate(entries)
+            if entry.message.type not in TRAINING_ONLY
+            for name in entry.message.bottom
+        }
         for position, entry in enumerate(entries):
             message = entry.message
             reason = TRAINING_ONLY.get(message.type)
-            later = {
-                name
-                for other in entries[position + 1 :]
-                if not self._is_training(other)
-                for name in other.message.bottom
-            }
-            used = sorted(later.intersection(message.top) - set(message.bottom))
+            own = set(message.top) - set(message.bottom)
+            used = sorted(name for name in own if last_read.get(name, -1) > position)
             if reason is None:
                 running.append(entry)
             elif used:
@@ -163,33 +209,30 @@ class _Definer:
                 self._drop(entry, reason)
         return running
 
-    @staticmethod
-    def _is_training(entry: LayerEntry) -> bool:
-        return entry.message.type in TRAINING_ONLY
-
     def _drop_label_branches(self, entries: list[LayerEntry]) -> list[LayerEntry]:
         """Rule 4."""
         labels = set(self.label_tops)
         branch = []
+        needed: set[str] = set()
         for entry in entries:
             if entry.message.bottom and labels.issuperset(entry.message.bottom):
                 labels.update(entry.message.top)
                 branch.append(entry)
-        read = {name for entry in entries if entry not in branch for name in entry.message.bottom}
-        needed = set(read)
-        dropped = []
+            else:
+                needed.update(entry.message.bottom)
+        dropped: set[int] = set()
         for entry in reversed(branch):
             if needed.isdisjoint(entry.message.top):
-                dropped.append(entry)
+                dropped.add(id(entry))
                 self._drop(entry, "prepares labels for layers that only training needs")
             else:
                 needed.update(entry.message.bottom)
-        return [entry for entry in entries if entry not in dropped]
+        return [entry for entry in entries if id(entry) not in dropped]
 
     def _check_supported(self, entry: LayerEntry) -> None:
         """Rule 5."""
         message = entry.message
-        if find_operator(message.type) is not None or (message.type in TRAINING_ONLY):
+        if find_operator(registered_name(message)) is not None or (message.type in TRAINING_ONLY):
             return
         self.unsupported.append((message.name, message.type, entry.line, _why_unsupported(message)))
 
@@ -197,7 +240,10 @@ class _Definer:
 def _why_unsupported(message: Any) -> str:
     if message.type == PYTHON_LAYER:
         param = message.python_param
-        return f"arbitrary code ({param.module}.{param.layer}); register a conversion for it, or cut the net before it"
+        return (
+            f"arbitrary code ({param.module}.{param.layer}); register a conversion as "
+            f'"{registered_name(message)}", or cut the net before it'
+        )
     near = difflib.get_close_matches(message.type, registered_types(), 1)
     return f"unknown type; did you mean {near[0]}?" if near else "unknown type"
 
@@ -208,8 +254,6 @@ def legacy_inputs(net: Any) -> list[InputTop]:
     Raises:
         NetError: the numbers of names and shapes do not fit together.
     """
-    from .errors import NetError
-
     names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
     if not names:
         return []
@@ -232,25 +276,32 @@ def legacy_inputs(net: Any) -> list[InputTop]:
 
 def source_shapes(message: Any) -> tuple[Shape | None, ...]:
     """Shape of each top of a data layer as far as the file tells, batch 1 where the batch is the trainer's choice."""
-    from .errors import NetError
-
     tops = len(message.top)
     if message.type == "Input":
-        shapes = [tuple(shape.dim) for shape in message.input_param.shape]
-        if len(shapes) not in (0, 1, tops):
-            raise NetError(f"gives {len(shapes)} shapes for {tops} tops; give one, or one each", layer=message.name)
-        return tuple(shapes) if len(shapes) == tops else tuple((shapes or [None]) * tops)
+        declared = [tuple(shape.dim) for shape in message.input_param.shape]
+        if len(declared) not in (0, 1, tops):
+            raise NetError(f"gives {len(declared)} shapes for {tops} tops; give one, or one each", layer=message.name)
+        return tuple(declared) if len(declared) == tops else tuple((declared or [None]) * tops)
     if message.type == "MemoryData":
         param = message.memory_data_param
         data: Shape | None = (param.batch_size, param.channels, param.height, param.width)
-        return (data, (param.batch_size,))[:tops] if 0 not in (data or ()) else (None,) * tops
+        known = 0 not in (param.batch_size, param.channels, param.height, param.width)
+        shapes = _one_a_top([data, (param.batch_size,)] if known else [], tops)
+        sizes = (param.batch_size, 1, 1, 2)  # DeepLab's height and width of each item
+        return tuple(sizes if top == "data_dim" else shape for top, shape in zip(message.top, shapes, strict=True))
+    if message.type == PYTHON_LAYER:
+        return (None,) * tops
     height, width = _image_size(message)
     data = (1, _channels(message), height, width) if height and width else None
     label: Shape | None = (1,)
     if message.type == "ImageSegData" and data is not None:
         label = (1, 1, height, width)
     rest: list[Shape | None] = [label, (1, 1, 1, 2) if message.type == "ImageSegData" else None]
-    return tuple(([data, *rest] + [None] * tops)[:tops])
+    return _one_a_top([data, *rest], tops)
+
+
+def _one_a_top(shapes: Sequence[Shape | None], tops: int) -> tuple[Shape | None, ...]:
+    return tuple([*shapes, *[None] * tops][:tops])
 
 
 def _image_size(message: Any) -> tuple[int, int]:

@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import NetError, UnsupportedLayersError
-from .layers import LayerContext, Operator, count, find_operator
+from .layers import LayerContext, Operator, count, find_operator, registered_name
 from .naming import unique_attribute
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
 
 #: Types whose top is their bottom's memory under another name (rule 4).
-_SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape"})
+_SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape", "Squeeze"})
 #: No blob of a sane net is larger; Caffe itself stops at 2^31 - 1 elements.
 MAX_BLOB_ELEMENTS = 2**31 - 1
 
@@ -211,7 +211,7 @@ class _Layout:
             line=line,
             blob_count=self.definition.blob_counts.get(message.name),
         )
-        operator_type = find_operator(message.type)
+        operator_type = find_operator(registered_name(message))
         assert operator_type is not None, "unsupported layers were refused before"
         operator = operator_type(context)
         for blob in bottoms:

@@ -184,6 +184,8 @@ _OperatorType = TypeVar("_OperatorType", bound="type[Operator]")
 def register_layer(*type_names: str) -> Callable[[_OperatorType], _OperatorType]:
     """Class decorator that makes an :class:`Operator` the conversion of these Caffe layer types.
 
+    A Python layer is registered as `Python:<module>.<Layer>`, the names of its python_param.
+
     A user's own layers register in the same way; a later registration of a name replaces the earlier one.
     """
 
@@ -193,6 +195,13 @@ def register_layer(*type_names: str) -> Callable[[_OperatorType], _OperatorType]
         return operator
 
     return register
+
+
+def registered_name(message: Any) -> str:
+    """The name a layer's operator is registered under: its type, or `Python:<module>.<Layer>` for a Python layer."""
+    if message.type != "Python":
+        return str(message.type)
+    return f"Python:{message.python_param.module}.{message.python_param.layer}"
 
 
 def find_operator(type_name: str) -> type[Operator] | None:
