@@ -26,12 +26,15 @@ from typing import Any, Literal
 import numpy as np
 
 from .cutting import cut_net
-from .deploy import Deployment, Head, export_deploy, plan_deployment
+from .deploy import CRF_TYPES, Deployment, Head, export_deploy, plan_deployment
+from .dynamic_axes import find_dynamic_axes
 from .errors import BundleWriteError, ExportError
+from .files import read_umask
 from .model_source import write_model_source
 from .net import Net
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
+from .palette import make_palette
 from .torch_module import to_torch
 from .verify import VerificationReport, verify_model
 from .version import VERSION
@@ -43,10 +46,17 @@ DEEPLAB_MEAN = (104.008, 116.669, 122.675)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a net expects of its image; grey levels are 0 to 255."""
+    """What a net expects of its image; grey levels are 0 to 255. None stands for what the file says.
 
-    mean: tuple[float, float, float] = DEEPLAB_MEAN
-    scale: float = 1.0
+    Attributes:
+        mean: subtracted first, in `color_order`; a file without a data layer does not say it, then DeepLab's is taken.
+        scale: multiplied after the mean.
+        color_order: of the net's input channels.
+        minimum: images are padded to at least this (height, width).
+    """
+
+    mean: tuple[float, float, float] | None = None
+    scale: float | None = None
     color_order: Literal["BGR", "RGB"] = "BGR"
     minimum: tuple[int, int] | None = None
 
@@ -58,8 +68,8 @@ class BundleOptions:
     Attributes:
         name: the bundle's name; by default the net's own.
         classes: names of the classes, in channel order; by default `class 0`, `class 1`, ...
-        palette: an RGB colour for each class.
-        preprocessing: mean, scale, colour order and padding; None reads what a data layer says, else DeepLab's.
+        palette: an RGB colour for each class; by default PASCAL VOC's colour map.
+        preprocessing: mean, scale, colour order and padding, as far as the file's own are not meant.
         crf: dense CRF parameters in the manifest's form; None takes those of a DenseCRF layer, if the net has one.
         head: what deploy.onnx returns.
         opset: of both ONNX files, 17 to 21.
@@ -70,7 +80,7 @@ class BundleOptions:
     name: str = ""
     classes: Sequence[str] = ()
     palette: Sequence[tuple[int, int, int]] = ()
-    preprocessing: Preprocessing | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     crf: Mapping[str, Any] | None = None
     head: Head = "scores"
     opset: int = DEFAULT_OPSET
@@ -104,7 +114,7 @@ def write_bundle(
         VerificationError: torch and ONNX Runtime disagree.
     """
     options = options or BundleOptions()
-    target = Path(folder)
+    target = Path(os.path.abspath(folder))
     check_target(target, replace=replace)
     with _temporary_folder(target) as place:
         manifest = _fill(net, place, options, progress)
@@ -133,11 +143,12 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     from safetensors.torch import save_model
 
     warnings = list(net.warnings)
-    preprocessing = options.preprocessing
-    if preprocessing is None:
-        preprocessing, guess = read_preprocessing(net)
-        warnings += guess
-    plan = _plan(net, preprocessing, warnings)
+    if not net.parameters.keys() >= net.parameter_shapes().keys():
+        warnings.append("the net has no weights: its parameters are what its fillers make")
+    mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
+    plan = _plan(net, options.preprocessing, warnings)
+    classes = _name_classes(options, plan)
+    palette = _choose_palette(options, len(classes))
     faithful = _without_crf(net, plan, warnings)
     progress("building the torch module")
     module = to_torch(faithful)
@@ -153,9 +164,9 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
             module,
             place / "deploy.onnx",
             head=options.head,
-            mean=preprocessing.mean,
-            scale=preprocessing.scale,
-            color_order=preprocessing.color_order,
+            mean=mean,
+            scale=scale,
+            color_order=options.preprocessing.color_order,
             opset=options.opset,
         )
     reports: list[VerificationReport] = []
@@ -164,7 +175,36 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         reports = verify_model(faithful, module, place / "model.onnx")
         for report in reports:
             report.require_passed()
-    return _manifest(faithful, plan, options, preprocessing, place, reports, warnings)
+    for path in place.iterdir():
+        path.chmod(0o666 & ~read_umask())  # safetensors keeps its files to their owner
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": options.name or net.name or "net",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "atrous_version": VERSION,
+        "sources": [_source(*source) for source in options.sources],
+        **_describe_blobs(faithful),
+        "preprocessing": None,
+        "deploy": None,
+        "classes": classes,
+        "palette": palette,
+        "crf": None,
+        "files": {path.name: _file_entry(path) for path in sorted(place.iterdir())},
+        "verification": [report.to_json() for report in reports],
+        "warnings": warnings,
+        "versions": _read_versions(),
+    }
+    if plan is not None:
+        crf = options.crf if options.crf is not None else plan.crf
+        manifest["crf"] = dict(crf) if crf is not None else None
+        manifest["deploy"] = _describe_deployment(plan, options.head)
+        manifest["preprocessing"] = {
+            "color_order": options.preprocessing.color_order,
+            "mean": list(mean),
+            "scale": scale,
+            "size_rule": plan.size_rule.to_json(),
+        }
+    return manifest
 
 
 def _plan(net: Net, preprocessing: Preprocessing, warnings: list[str]) -> Deployment | None:
@@ -176,108 +216,94 @@ def _plan(net: Net, preprocessing: Preprocessing, warnings: list[str]) -> Deploy
 
 
 def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
-    """The net up to its DenseCRF layer, which becomes the bundle's CRF stage."""
-    crf_layers = [layer for layer in net.layers if layer.type == "DenseCRF"]
-    if plan is None or not crf_layers:
+    """The net up to a CRF layer, which ONNX cannot hold; a DenseCRF becomes the bundle's CRF stage."""
+    crf = next((layer for layer in net.layers if layer.type in CRF_TYPES), None)
+    if plan is None or crf is None:
         return net
-    warnings.append(f'the DenseCRF layer "{crf_layers[0].name}" became the CRF stage of the bundle')
-    scores = next(top for layer in net.layers for top in layer.tops if _names_same(top, plan))
-    return cut_net(net, [scores])
+    if plan.crf is not None:
+        warnings.append(f'the {crf.type} layer "{crf.name}" became the CRF stage of the bundle')
+    else:
+        warnings.append(f'the {crf.type} layer "{crf.name}" was left out: ONNX cannot hold it; use the CRF stage')
+    scores = plan.scores.producer
+    twin = next(layer for layer in net.layers if scores is not None and layer.attribute == scores.attribute)
+    return cut_net(net, [twin.tops[plan.scores.top_index]])
 
 
-def _names_same(top: Any, plan: Deployment) -> bool:
-    wanted = plan.scores.producer
-    return wanted is not None and top.name == plan.scores.name and top.producer.attribute == wanted.attribute
-
-
-def read_preprocessing(net: Net) -> tuple[Preprocessing, list[str]]:
-    """Mean and scale of the file's own data layer, else DeepLab's with a warning."""
-    transform = net.definition.transform
-    if transform is not None and len(transform.mean_value) in (1, 3):
-        mean = [float(str(np.float32(value))) for value in transform.mean_value]
-        blue, green, red = mean if len(mean) == 3 else mean * 3
-        return Preprocessing((blue, green, red), float(str(np.float32(transform.scale)))), []
-    return Preprocessing(), [
-        "the file does not say the mean of its training images; DeepLab's "
-        f"{DEEPLAB_MEAN} (blue, green, red) was taken: give --mean if the net was trained with another"
-    ]
-
-
-def _manifest(
-    net: Net,
-    plan: Deployment | None,
-    options: BundleOptions,
-    preprocessing: Preprocessing,
-    place: Path,
-    reports: Sequence[VerificationReport],
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    import onnx
-    import torch
-
-    from .dynamic_axes import find_dynamic_axes
-
-    axes = find_dynamic_axes(net)
+def _name_classes(options: BundleOptions, plan: Deployment | None) -> list[str]:
     channels = plan.scores.shape[1] if plan else 0
     classes = list(options.classes) or [f"class {index}" for index in range(channels)]
     if plan and len(classes) != channels:
-        raise BundleWriteError(f"{len(classes)} class names were given, the net scores {channels} classes")
-    crf = options.crf if options.crf is not None else (plan.crf if plan else None)
-    deploy = None
-    if plan is not None:
-        rule = plan.size_rule.to_json()
-        deploy = {
-            "file": "deploy.onnx",
-            "input": "image",
-            "head": options.head,
-            "output": options.head,
-            "scores_are": plan.scores_are,
-            "upsampling": {"padded": rule, "align_corners": True} if options.head == "lowres" else None,
-        }
+        raise BundleWriteError(
+            f"{len(classes)} class names were given, the net scores {channels} classes; give {channels}"
+        )
+    return classes
+
+
+def _choose_palette(options: BundleOptions, count: int) -> list[list[int]]:
+    colors = [[int(value) for value in color] for color in options.palette or make_palette(count)]
+    if any(len(color) != 3 or not all(0 <= value <= 255 for value in color) for color in colors):
+        raise BundleWriteError("a colour of the palette is not red, green, blue of 0 to 255")
+    return colors[:count]
+
+
+def _read_pixel_rule(net: Net, given: Preprocessing, warnings: list[str]) -> tuple[tuple[float, float, float], float]:
+    """Mean, in the net's channel order, and scale: as given, else as the file's own data layer says."""
+    transform = net.definition.transform
+    scale = given.scale
+    if scale is None:
+        scale = _shortest(transform.scale) if transform is not None else 1.0
+    if given.mean is not None:
+        return given.mean, scale
+    if transform is None or transform.mean_file or len(transform.mean_value) not in (0, 1, 3):
+        why = "does not say the mean of its training images"
+        if transform is not None and transform.mean_file:
+            why = f'keeps the mean of its training images in another file, "{transform.mean_file}"'
+        warnings.append(
+            f"the file {why}; DeepLab's {DEEPLAB_MEAN} (blue, green, red) was taken: "
+            "give --mean if the net was trained with another"
+        )
+        mean = DEEPLAB_MEAN
+        return (mean if given.color_order == "BGR" else (mean[2], mean[1], mean[0])), scale
+    values = [_shortest(value) for value in transform.mean_value] or [0.0]
+    first, second, third = values if len(values) == 3 else values * 3
+    return (first, second, third), scale
+
+
+def _shortest(value: float) -> float:
+    """A float32 as the decimal number it was written as."""
+    return float(str(np.float32(value)))
+
+
+def _describe_blobs(net: Net) -> dict[str, Any]:
+    axes = find_dynamic_axes(net)
     return {
-        "schema_version": SCHEMA_VERSION,
-        "name": options.name or net.name or "net",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "atrous_version": VERSION,
-        "sources": [_source(*source) for source in options.sources],
-        "inputs": [_blob_spec(blob.name, blob.shape, axes.inputs[blob.name]) for blob in net.inputs],
-        "outputs": [
-            _blob_spec(
-                blob.name,
-                blob.shape,
-                [
-                    ("batch", None, "height", "width", *[None] * 9)[i] or f"axis{i}" if moves else None
-                    for i, moves in enumerate(axes.of(blob))
-                ],
-            )
-            for blob in net.outputs
-        ],
-        "preprocessing": {
-            "color_order": preprocessing.color_order,
-            "mean": list(preprocessing.mean),
-            "scale": preprocessing.scale,
-            "size_rule": plan.size_rule.to_json(),
-        }
-        if plan
-        else None,
-        "deploy": deploy,
-        "classes": classes,
-        "palette": [list(color) for color in options.palette][: len(classes)],
-        "crf": dict(crf) if crf is not None else None,
-        "files": {path.name: _file_entry(path) for path in sorted(place.iterdir())},
-        "verification": [report.to_json() for report in reports],
-        "warnings": list(warnings),
-        "versions": {"torch": str(torch.__version__), "onnx": str(onnx.__version__), "numpy": str(np.__version__)},
+        kind: [{"name": blob.name, "shape": axes.sizes(blob), "dtype": "float32"} for blob in blobs]
+        for kind, blobs in (("inputs", net.inputs), ("outputs", net.outputs))
     }
+
+
+def _describe_deployment(plan: Deployment, head: Head) -> dict[str, Any]:
+    upsampling = {"padded": plan.size_rule.to_json(), "align_corners": True} if head == "lowres" else None
+    return {
+        "file": "deploy.onnx",
+        "input": "image",
+        "head": head,
+        "output": head,
+        "scores_are": plan.scores_are,
+        "blob": plan.scores.name,
+        "upsampling": upsampling,
+    }
+
+
+def _read_versions() -> dict[str, str]:
+    import onnx
+    import torch
+
+    return {"torch": str(torch.__version__), "onnx": str(onnx.__version__), "numpy": str(np.__version__)}
 
 
 def _source(role: str, path: Path, format_name: str, dialect: str) -> dict[str, Any]:
     return {"role": role, "file": path.name, **_file_entry(path), "format": format_name, "dialect": dialect}
-
-
-def _blob_spec(name: str, shape: Sequence[int], symbols: Sequence[str | None]) -> dict[str, Any]:
-    sizes = [symbol if symbol is not None else size for symbol, size in zip(symbols, shape, strict=False)]
-    return {"name": name, "shape": sizes, "dtype": "float32"}
 
 
 def _file_entry(path: Path) -> dict[str, Any]:
@@ -306,14 +332,16 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def _move(place: Path, target: Path, replace: bool) -> None:
-    place.chmod(0o755)
-    if target.exists() and any(target.iterdir()):
-        assert replace, "check_target refused this before"
-        old = place.with_name(f"{place.name}.old")
-        target.rename(old)
+    place.chmod(0o777 & ~read_umask())
+    if not target.exists():
         place.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
         return
-    if target.exists():
-        target.rmdir()
-    place.rename(target)
+    assert replace or not any(target.iterdir()), "check_target refused this before"
+    old = place.with_name(f"{place.name}.old")
+    target.rename(old)
+    try:
+        place.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
