@@ -33,8 +33,8 @@ from .transcode import Notes, to_merged
 from .upgrade import upgrade_net
 from .wire import LENGTH, Field, WireError, WireReader, encode_block
 
-MAX_LAYERS = 1 << 16
-MAX_BLOBS = 1 << 18
+MAX_LAYERS = 1 << 14
+MAX_BLOBS = 1 << 15
 
 _NET_NAME, _NET_V1_LAYER, _NET_V2_LAYER = 1, 2, 100
 

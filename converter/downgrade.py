@@ -3,7 +3,7 @@
 1. CamelCase types become enum names; a type that V1 files cannot name is refused.
 2. `param { }` entries become param, blob_share_mode, blobs_lr, weight_decay.
 3. A convolution of V1 has one number a parameter: two kernel sizes become kernel_h and kernel_w.
-4. DeepLab v1 says `hole` where V2 says `dilation`.
+4. DeepLab v1 says `hole` where V2 says `dilation`; the same numbers must not say `dilation` in another V1 file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def _fit_convolution(param: Any, name: str, version: str, dialect: str) -> None:
             for field in ("hole", "hole_h", "hole_w"):
                 param.ClearField(field)
         return
-    if dialect == "deeplab_v1" and param.dilation:
+    if dialect != "deeplab_v1" and (param.dilation or param.HasField("force_nd_im2col")):
+        raise CaffemodelError(
+            f'layer "{name}" has dilation or force_nd_im2col, which V1 files other than DeepLab\'s never had'
+        )
+    if param.dilation:
         if len(param.dilation) > 2:
             raise CaffemodelError(f'layer "{name}" has {len(param.dilation)} dilations; V1 knows two axes')
         if len(param.dilation) == 1:

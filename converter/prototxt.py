@@ -27,6 +27,7 @@ _SOLVER_FIELD = re.compile(
 _SOLVER_NET = re.compile(r'^\s*(?:net|test_net|train_net)\s*:\s*["\']([^"\']*)["\']', re.MULTILINE)
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _MAX_INPUT_AXES = 32
+_MAX_LISTED = 30
 _SAY_INSTEAD = {
     "ConvolutionParameter.hole": 'say "dilation"',
     "ConvolutionParameter.hole_h": 'say "dilation" twice, height first',
@@ -169,9 +170,11 @@ def _parse(text: str, path: Path | None) -> ParsedText:
 def _require_values(parsed: ParsedText, path: Path | None) -> None:
     if not parsed.missing:
         return
-    needed = ", ".join(f"${{{name}}} (line {line})" for name, line in parsed.missing.items())
-    options = " ".join(f"--set {name}=VALUE" for name in parsed.missing)
-    rest = [name for name in parsed.in_strings if name not in parsed.missing]
+    missing = dict(list(parsed.missing.items())[:_MAX_LISTED])
+    more = f" and {len(parsed.missing) - _MAX_LISTED} more" if len(parsed.missing) > _MAX_LISTED else ""
+    needed = ", ".join(f"${{{name}}} (line {line})" for name, line in missing.items()) + more
+    options = " ".join(f"--set {name}=VALUE" for name in missing)
+    rest = [name for name in parsed.in_strings if name not in parsed.missing][:_MAX_LISTED]
     also = f" (also open, inside strings: {', '.join(rest)})" if rest else ""
     raise PrototxtError(f"a value is needed for {needed}: give {options}{also}", path=path)
 

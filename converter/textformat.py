@@ -1,7 +1,7 @@
 """Protobuf text format, read into the messages of `atrous.proto`.
 
-Why not `google.protobuf.text_format`: it reports an unknown field without a line that a person can open, knows nothing
-of `${NAME}` templates, keeps no line numbers, and its pure-Python cost is paid per token. The rules kept are those of
+Why not `google.protobuf.text_format`: it keeps no line numbers for later messages, knows nothing of `${NAME}`
+templates or of forks, suggests nothing for a misspelt field, and is slower. The rules kept are those of
 the C++ parser that Caffe uses:
 
 1. A singular field given twice is refused, messages included.
@@ -11,17 +11,15 @@ the C++ parser that Caffe uses:
 5. Enums are given by name, or by the number BVLC Caffe gave them.
 6. Missing `required` fields are refused.
 
-Time is linear in the text; nesting is capped at `MAX_DEPTH`, the text at `MAX_TEXT_BYTES`.
+Time is linear in the text. The text is capped at `MAX_TEXT_BYTES`, nesting by the schema: no message contains itself.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,9 +27,9 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from ..proto import schema
 from .errors import PrototxtError
+from .textfields import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner, unescape
 
 MAX_TEXT_BYTES = 64 << 20
-MAX_DEPTH = 64
 PRIVATE_NUMBERS = 10000
 """From here on the schema's numbers are its own: nobody can mean them in a text."""
 
@@ -39,17 +37,17 @@ _TOKEN = re.compile(
     r"""[\s\ufeff]+ | \#[^\n]*
       | (?P<name>[A-Za-z_]\w*)
       | (?P<number>\.?\d[\w.]*(?:(?<=[eE])[-+]\d+[fF]?)?)
-      | (?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*" | '[^'\\\n]*(?:\\.[^'\\\n]*)*')
+      | (?P<string>"[^"\\\n]*" | '[^'\\\n]*')
+      | (?P<quote>["'])
       | (?P<placeholder>\$\{\w+\})
       | (?P<symbol>[{}<>\[\]:;,-])
       | (?P<bad>.)""",
     re.VERBOSE | re.ASCII,
 )
+_STRING_PIECE = re.compile(r"""[^"'\\\n]+|\\.|["'\n]|\\""")
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}")
-_FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|0*\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
-_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
-_SIMPLE_ESCAPES = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
+_FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
 _BOOLS = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
 _INT_RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
@@ -106,59 +104,6 @@ class ParsedText:
     in_strings: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Field:
-    """What the parser needs to know of a field."""
-
-    name: str
-    owner: str
-    repeated: bool
-    kind: int
-    message: str | None
-    enum: str | None
-    is_bytes: bool
-    values: dict[str, int]
-    dialects: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The fields of one message, by name."""
-
-    fields: dict[str, _Field]
-    required: tuple[str, ...]
-
-
-@cache
-def _layout(name: str) -> _Layout:
-    fields: dict[str, _Field] = {}
-    required = []
-    for item in schema.descriptor(name).fields:
-        is_required, repeated = _label(item)
-        fields[item.name] = _Field(
-            name=item.name,
-            owner=name,
-            repeated=repeated,
-            kind=item.cpp_type,
-            message=schema.short_name(item.message_type.full_name) if item.message_type else None,
-            enum=schema.short_name(item.enum_type.full_name) if item.enum_type else None,
-            is_bytes=item.type == FieldDescriptor.TYPE_BYTES,
-            values={value.name: value.number for value in item.enum_type.values} if item.enum_type else {},
-            dialects=tuple(schema.field_wire(name, item.name) or ()),
-        )
-        if is_required:
-            required.append(item.name)
-    return _Layout(fields, tuple(required))
-
-
-def _label(item: FieldDescriptor) -> tuple[bool, bool]:
-    """(is required, is repeated), in the spelling of whichever protobuf is installed."""
-    if hasattr(item, "is_required"):
-        return bool(item.is_required), bool(item.is_repeated)
-    label = getattr(item, "label")  # noqa: B009 - gone from newer protobuf and its type stubs
-    return label == FieldDescriptor.LABEL_REQUIRED, label == FieldDescriptor.LABEL_REPEATED
-
-
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
     """Reads text format into a message of the schema.
 
@@ -178,7 +123,7 @@ def parse_text(text: str, message_name: str, *, path: str | Path | None = None) 
 class _TextParser:
     def __init__(self, text: str, path: str | Path | None) -> None:
         self._text, self._path = text, path
-        self._tokens: Iterator[re.Match[str]] = (m for m in _TOKEN.finditer(text) if m.lastgroup)
+        self._tokens = self._scan(0)
         self._newlines: list[int] | None = None
         self._kind: str | None = None
         self._token = ""
@@ -188,15 +133,13 @@ class _TextParser:
     def parse(self, message_name: str) -> ParsedText:
         message = schema.message(message_name)()
         self._result = ParsedText(message)
-        self._fields(message, _layout(message_name), message_name, "", 0)
+        self._fields(message, find_layout(message_name), message_name, "", 0)
         return self._result
 
     # The grammar ------------------------------------------------------------------------------------------------
 
-    def _fields(self, message: Any, layout: _Layout, name: str, closing: str, opened_at: int, depth: int = 0) -> None:
+    def _fields(self, message: Any, layout: Layout, name: str, closing: str, opened_at: int) -> None:
         """Reads fields until `closing` (or the end of the text, at the top)."""
-        if depth > MAX_DEPTH:
-            self._fail(f"nested more than {MAX_DEPTH} deep")
         seen: set[str] = set()
         while self._kind is not None and self._token != closing:
             if self._kind != "name":
@@ -211,7 +154,7 @@ class _TextParser:
             self._advance()
             colon = self._skip(":")
             if item.message is not None:
-                self._messages(message, item, at, depth)
+                self._messages(message, item, at)
             elif not colon:
                 self._fail_expected(f'":" after {item.name}')
             else:
@@ -224,17 +167,17 @@ class _TextParser:
             if needed not in seen:
                 self._fail(f'"{needed}" is missing; {name} must have it', opened_at)
 
-    def _messages(self, message: Any, item: _Field, at: int, depth: int) -> None:
+    def _messages(self, message: Any, item: TextField, at: int) -> None:
         if item.repeated and self._skip("["):
             if not self._skip("]"):
-                self._message(message, item, self._at, depth)
+                self._message(message, item, self._at)
                 while self._skip(","):
-                    self._message(message, item, self._at, depth)
+                    self._message(message, item, self._at)
                 self._require("]")
         else:
-            self._message(message, item, at, depth)
+            self._message(message, item, at)
 
-    def _message(self, message: Any, item: _Field, at: int, depth: int) -> None:
+    def _message(self, message: Any, item: TextField, at: int) -> None:
         closing = {"{": "}", "<": ">"}.get(self._token if self._kind == "symbol" else "")
         if closing is None:
             self._fail_expected(f'"{{" to open {item.name}')
@@ -244,13 +187,13 @@ class _TextParser:
             child = child.add()
         else:
             child.SetInParent()
-        if depth == 0:
+        if message is self._result.message:
             self._result.lines.setdefault(item.name, []).append(self._line(at))
         assert item.message is not None
-        self._fields(child, _layout(item.message), item.message, closing, at, depth + 1)
+        self._fields(child, find_layout(item.message), item.message, closing, at)
         self._require(closing)
 
-    def _scalars(self, message: Any, item: _Field) -> None:
+    def _scalars(self, message: Any, item: TextField) -> None:
         if item.repeated and self._skip("["):
             if not self._skip("]"):
                 self._scalar(message, item)
@@ -260,7 +203,7 @@ class _TextParser:
         else:
             self._scalar(message, item)
 
-    def _scalar(self, message: Any, item: _Field) -> None:
+    def _scalar(self, message: Any, item: TextField) -> None:
         if self._kind == "placeholder":
             self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
             self._advance()
@@ -273,7 +216,7 @@ class _TextParser:
 
     # Values -----------------------------------------------------------------------------------------------------
 
-    def _integer(self, item: _Field) -> int:
+    def _integer(self, item: TextField) -> int:
         at, negative = self._at, self._skip("-")
         if self._kind != "number" or not _INTEGER.fullmatch(self._token):
             self._fail_expected(f"an integer for {item.name}")
@@ -287,7 +230,7 @@ class _TextParser:
         self._advance()
         return value
 
-    def _float(self, item: _Field) -> float:
+    def _float(self, item: TextField) -> float:
         negative = self._skip("-")
         lowered = self._token.lower()
         if self._kind == "number" and _FLOAT.fullmatch(self._token):
@@ -301,14 +244,14 @@ class _TextParser:
         self._advance()
         return -value if negative else value
 
-    def _bool(self, item: _Field) -> bool:
+    def _bool(self, item: TextField) -> bool:
         if self._kind not in ("name", "number") or self._token not in _BOOLS:
             self._fail_expected(f"true or false for {item.name}")
         value = _BOOLS[self._token]
         self._advance()
         return value
 
-    def _string(self, item: _Field) -> str | bytes:
+    def _string(self, item: TextField) -> str | bytes:
         if self._kind != "string":
             hint = ""
             if item.owner == "LayerParameter" and item.name == "type" and self._kind == "name":
@@ -319,7 +262,7 @@ class _TextParser:
             if "${" in self._token:
                 for found in _TEMPLATE.finditer(self._token):
                     self._result.in_strings.setdefault(found[1], self._line(self._at))
-            parts.append(_unescape(self._token[1:-1], self._fail))
+            parts.append(unescape(self._token[1:-1], self._fail))
             self._advance()
         joined = b"".join(parts)
         if item.is_bytes:
@@ -329,12 +272,14 @@ class _TextParser:
         except UnicodeDecodeError:
             self._fail(f"the string for {item.name} is not UTF-8", at)
 
-    def _enum(self, item: _Field) -> int:
+    def _enum(self, item: TextField) -> int:
         assert item.enum is not None
         if self._kind == "name":
             number = item.values.get(self._token)
             if number is None:
-                self._fail(f'{item.enum} has no value "{self._token}"' + _nearest(self._token, item.values))
+                self._fail(
+                    f'{item.enum} has no value "{shorten(self._token)}"' + suggest_nearest(self._token, item.values)
+                )
             wire = schema.value_wire(item.enum, self._token)
             if wire is not None:
                 self._result.forks.append(ForkUse(f"{item.enum}.{self._token}", tuple(wire), self._line(self._at)))
@@ -360,6 +305,22 @@ class _TextParser:
             self._kind, self._token, self._at = found.lastgroup, found.group(), found.start()
             if self._kind == "bad":
                 self._fail_bad_character()
+            elif self._kind == "quote":
+                self._take_escaped_string()
+
+    def _scan(self, at: int) -> Iterator[re.Match[str]]:
+        return (found for found in _TOKEN.finditer(self._text, at) if found.lastgroup)
+
+    def _take_escaped_string(self) -> None:
+        """A string with escapes, piece by piece: one expression for it all would stack up memory for each escape."""
+        for piece in _STRING_PIECE.finditer(self._text, self._at + 1):
+            if piece.group() == self._token:
+                self._kind, self._token = "string", self._text[self._at : piece.end()]
+                self._tokens = self._scan(piece.end())
+                return
+            if piece.group() in ("\n", "\\"):
+                break
+        self._fail("the string is not closed in its line")
 
     def _skip(self, symbol: str) -> bool:
         if self._token == symbol and self._kind == "symbol":
@@ -379,22 +340,20 @@ class _TextParser:
     def _fail_expected(self, wanted: str, hint: str = "") -> NoReturn:
         if self._kind == "placeholder":
             self._fail(f"expected {wanted}, got {self._token}; give --set {self._token[2:-1]}=VALUE")
-        got = "the end of the text" if self._kind is None else _shorten(self._token)
+        got = "the end of the text" if self._kind is None else shorten(self._token)
         self._fail(f"expected {wanted}, got {got}{hint}")
 
     def _fail_bad_character(self) -> NoReturn:
-        if self._token in "\"'":
-            self._fail("the string is not closed in its line")
         if self._token == "$":
             self._fail("a template is written ${NAME}")
         self._fail(f"{self._token!r} has no meaning here")
 
-    def _fail_unknown(self, message: str, layout: _Layout) -> NoReturn:
+    def _fail_unknown(self, message: str, layout: Layout) -> NoReturn:
         line = self._line(self._at)
         unknown = self._token
-        text = f'{message} has no field "{_shorten(unknown)}"'
+        text = f'{message} has no field "{shorten(unknown)}"'
         raise UnknownFieldError(
-            text + (_nearest(unknown, layout.fields) or _elsewhere(unknown)),
+            text + (suggest_nearest(unknown, layout.fields) or suggest_owner(unknown)),
             message=message,
             field=unknown,
             path=self._path,
@@ -410,7 +369,7 @@ class _TextParser:
         return at - self._text.rfind("\n", 0, at)
 
 
-_READERS: dict[int, Callable[[_TextParser, _Field], Any]] = {
+_READERS: dict[int, Callable[[_TextParser, TextField], Any]] = {
     FieldDescriptor.CPPTYPE_INT32: _TextParser._integer,
     FieldDescriptor.CPPTYPE_UINT32: _TextParser._integer,
     FieldDescriptor.CPPTYPE_INT64: _TextParser._integer,
@@ -421,45 +380,3 @@ _READERS: dict[int, Callable[[_TextParser, _Field], Any]] = {
     FieldDescriptor.CPPTYPE_STRING: _TextParser._string,
     FieldDescriptor.CPPTYPE_ENUM: _TextParser._enum,
 }
-
-
-def _unescape(body: str, fail: Callable[[str], NoReturn]) -> bytes:
-    raw = body.encode("utf-8", errors="replace")
-    if b"\\" not in raw:
-        return raw
-
-    def replace(found: re.Match[bytes]) -> bytes:
-        octal, hexadecimal, short, long, simple = found.groups()
-        if octal is not None:
-            return bytes([int(octal, 8) & 0xFF])
-        if hexadecimal is not None:
-            return bytes([int(hexadecimal, 16)])
-        if short is not None or long is not None:
-            code = int(short or long, 16)
-            if code > 0x10FFFF or 0xD800 <= code < 0xE000:
-                fail(f"\\u{code:x} is not a character")
-            return chr(code).encode()
-        if simple[0] not in _SIMPLE_ESCAPES:
-            fail(f"the escape {found.group().decode('utf-8', 'replace')} is not known")
-        return bytes([_SIMPLE_ESCAPES[simple[0]]])
-
-    return _ESCAPE.sub(replace, raw)
-
-
-def _shorten(token: str) -> str:
-    return token if len(token) <= 40 else token[:37] + "..."
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7) if len(name) <= 64 else []
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _elsewhere(name: str) -> str:
-    """Where a misplaced field would belong, for the hint in the error."""
-    owners = [
-        schema.short_name(kind.full_name)
-        for kind in schema.descriptor("NetParameter").file.message_types_by_name.values()
-        if name in kind.fields_by_name
-    ]
-    return f" (it is a field of {', '.join(owners[:4])})" if owners else ""

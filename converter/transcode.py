@@ -31,7 +31,6 @@ from .wire import (
 )
 
 BVLC = "bvlc"
-MAX_DEPTH = 32
 PRIVATE_NUMBERS = 10000
 LAYER_TYPES = "V1LayerParameter.LayerType"
 
@@ -69,6 +68,7 @@ class MergedField:
     message: str | None
     enum: str | None
     wire_types: tuple[int, ...]
+    is_text: bool
 
 
 @dataclass
@@ -101,6 +101,7 @@ def merged_fields(message: str) -> dict[int, MergedField]:
             schema.short_name(item.message_type.full_name) if item.message_type else None,
             schema.short_name(item.enum_type.full_name) if item.enum_type else None,
             _WIRE_TYPES.get(item.cpp_type, (VARINT, LENGTH)),
+            item.type == FieldDescriptor.TYPE_STRING,
         )
         for item in schema.descriptor(message).fields
     }
@@ -141,8 +142,12 @@ def _only_fork_field(message: str, number: int, wire_type: int) -> MergedField |
 
 @cache
 def _type_field(layer_type: str) -> MergedField | None:
-    """The one parameter message that belongs to a layer type, whatever its number."""
-    found = [item for item in merged_fields("LayerParameter").values() if belongs(layer_type, item.name)]
+    """The one parameter message of forks that belongs to a layer type, whatever its number."""
+    found = [
+        item
+        for item in merged_fields("LayerParameter").values()
+        if item.number >= PRIVATE_NUMBERS and belongs(layer_type, item.name)
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -179,7 +184,7 @@ def to_merged(data: bytes, message: str, dialect: str, notes: Notes | None = Non
     Raises:
         WireError: `data` is no such message.
     """
-    return _Transcoder(data, dialect, notes or Notes()).read(message, 0, len(data), 0)
+    return _Transcoder(data, dialect, notes or Notes()).read(message, 0, len(data))
 
 
 def from_merged(data: bytes, message: str, dialect: str) -> bytes:
@@ -195,9 +200,7 @@ class _Transcoder:
     def __init__(self, data: bytes, dialect: str, notes: Notes) -> None:
         self._reader, self._dialect, self._notes = WireReader(data), dialect, notes
 
-    def read(self, message: str, start: int, stop: int, depth: int, *, dialect: str | None = None) -> bytes:
-        if depth > MAX_DEPTH:
-            raise WireError(f"messages nested more than {MAX_DEPTH} deep", start)
+    def read(self, message: str, start: int, stop: int, *, dialect: str | None = None) -> bytes:
         dialect = dialect or self._dialect
         fields = list(self._reader.fields(start, stop))
         layer_type = self._layer_type(fields) if message == "LayerParameter" else None
@@ -214,19 +217,19 @@ class _Transcoder:
                 key = (message if layer_type is None else f'LayerParameter of type "{layer_type}"', found.number)
                 self._notes.unknown[key] = self._notes.unknown.get(key, 0) + 1
             else:
-                parts.append(self._read_field(found, item, depth, dialect))
+                parts.append(self._read_field(found, item, dialect))
         return b"".join(parts)
 
-    def _read_field(self, found: Field, item: MergedField, depth: int, dialect: str) -> bytes:
+    def _read_field(self, found: Field, item: MergedField, dialect: str) -> bytes:
         if item.message is not None and found.wire_type == LENGTH:
             if item.message == "BNParameter":
                 dialect = self._bn_dialect(found, dialect)
-            return encode_block(
-                item.number, self.read(item.message, found.start, found.stop, depth + 1, dialect=dialect)
-            )
+            return encode_block(item.number, self.read(item.message, found.start, found.stop, dialect=dialect))
         if item.enum is not None and found.wire_type == VARINT:
             value = enum_values(item.enum, dialect).get(found.value, found.value)
             return encode_tag(item.number, VARINT) + encode_varint(value)
+        if item.is_text and found.wire_type == LENGTH:  # protobuf gives no access to a string that is not UTF-8
+            return encode_block(item.number, self._reader.text(found).encode())
         return self._copy(found, item.number)
 
     def _bn_dialect(self, found: Field, dialect: str) -> str:

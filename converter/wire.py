@@ -136,6 +136,8 @@ def read_varint(data: bytes | mmap, at: int, stop: int) -> tuple[int, int]:
     Raises:
         WireError: it runs past `stop` or past ten bytes.
     """
+    if at < stop and data[at] < 0x80:
+        return data[at], at + 1
     value = shift = 0
     for position in range(at, min(at + 10, stop)):
         byte = data[position]

@@ -1,0 +1,146 @@
+"""Hostile files: one error type, no hang, no allocation beyond what the file itself justifies."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from atrous.converter.caffemodel import read_caffemodel, read_mean
+from atrous.converter.errors import ConverterError
+from atrous.converter.prototxt import read_prototxt
+from atrous.proto import schema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+HERE = Path(__file__).parent
+_spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")
+assert _spec is not None
+assert _spec.loader is not None
+samples = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(samples)
+
+FIXED_COST = 3 << 20
+"""What any reading may take: the schema's caches, messages, regular expressions."""
+FACTOR = 60
+"""Bytes allocated per byte of file, at the very most: a Python object for a two-byte field."""
+
+
+def read_or_refuse(path: Path) -> str:
+    """The refusal, or nothing where the file is accepted; any other exception passes."""
+    try:
+        READERS[path.suffix](path)
+    except ConverterError as error:
+        return str(error)
+    return ""
+
+
+def read_weights(path: Path) -> Any:
+    file = read_caffemodel(path)
+    try:
+        return [blob.array.shape for layer in file for blob in layer.blobs], file.read_structure()
+    finally:
+        file.close()
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".caffemodel": read_weights,
+    ".prototxt": read_prototxt,
+    ".binaryproto": read_mean,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The schema's own caches are not the file's cost."""
+    path = tmp_path_factory.mktemp("warm") / "w.caffemodel"
+    net = schema.message("NetParameter")(name="n")
+    net.layer.add(name="l", type="Convolution").convolution_param.num_output = 1
+    path.write_bytes(net.SerializeToString())
+    read_weights(path)
+    read_prototxt("name: 'n'\n")
+
+
+@pytest.mark.parametrize("name", samples.SAMPLES)
+def test_sample(name: str, tmp_path: Path) -> None:
+    data = samples.SAMPLES[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    accepted = name.startswith("accepted-")
+    start = time.process_time()
+    refusal = read_or_refuse(path)
+    seconds = time.process_time() - start
+    assert bool(refusal) is not accepted, refusal
+    assert len(refusal) < 5000
+    assert seconds < 2
+    tracemalloc.start()
+    read_or_refuse(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < FIXED_COST + FACTOR * len(data)
+
+
+def test_saved_files_are_those_of_the_table() -> None:
+    saved = {path.name: path.read_bytes() for path in samples.FOLDER.iterdir()}
+    small = {name: data for name, data in samples.SAMPLES.items() if len(data) <= samples.MAX_SAVED_BYTES}
+    assert {name: data for name, data in saved.items() if not name.startswith("found-")} == small
+
+
+@pytest.mark.parametrize("path", sorted(samples.FOLDER.glob("found-*")), ids=lambda path: path.name)
+def test_files_that_fuzzing_found(path: Path) -> None:
+    try:
+        READERS[path.suffix](path)
+    except ConverterError:
+        return
+
+
+@given(st.binary(max_size=300), st.sampled_from([".caffemodel", ".binaryproto", ".prototxt"]))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes(tmp_path: Path, data: bytes, suffix: str) -> None:
+    path = tmp_path / f"any{suffix}"
+    path.write_bytes(data)
+    try:
+        READERS[suffix](path)
+    except ConverterError:
+        return
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_real_files(shared_dir: Path, tmp_path: Path, seed: int) -> None:
+    """Real files with bytes changed, cut, doubled or moved are read or refused, never anything else."""
+    rng = random.Random(seed)
+    weights = [path for path in shared_dir.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
+    texts = sorted(shared_dir.glob("goldens/tiny/*/net.prototxt"))
+    for source, rounds in ((sorted(weights), 250), (texts, 150)):
+        for _ in range(rounds):
+            original = rng.choice(source)
+            path = tmp_path / original.name
+            path.write_bytes(mutate(original.read_bytes(), rng))
+            try:
+                READERS[path.suffix](path)
+            except ConverterError:
+                continue
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    """A few random edits, biased towards what breaks length-prefixed formats."""
+    edited = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(edited) + 1)
+        kind = rng.randrange(5)
+        if kind == 0 and edited:
+            edited[at % len(edited)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 1:
+            del edited[at : at + rng.randint(1, 20)]
+        elif kind == 2:
+            edited[at:at] = edited[at : at + rng.randint(1, 40)]
+        elif kind == 3:
+            edited[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
+        else:
+            del edited[at:]
+    return bytes(edited)
