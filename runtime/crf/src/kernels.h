@@ -94,7 +94,7 @@ struct Kernels {
   void (*prepare)(const UnaryJob&, std::size_t first_run, std::size_t last_run, float* tile);
   void (*splat)(const SplatJob&, Storage, std::size_t begin, std::size_t end);
   void (*blur)(const BlurJob&, Storage, std::size_t begin, std::size_t end);
-  // scratch: (kRun + 2) * lanes floats
+  // scratch: (kRun + 1) * lanes floats
   void (*slice)(const SliceJob&, Storage, std::size_t first_run, std::size_t last_run, float* scratch);
   // Writes one row of floats to row `index` of `rows`.
   void (*store_row)(const float* row, void* rows, std::size_t index, int lanes, Storage);

@@ -77,7 +77,8 @@ class Lattice::Builder {
   void touch(std::size_t part) {
     const int corners = lattice_.corners_, words = layout_.words();
     const std::size_t last = first_run(part + 1);
-    const std::size_t expected = (first_entry(part + 1) - first_entry(part)) / static_cast<std::size_t>(corners) / 2;
+    // A guess: vertices are 0.07 to 1 for each pixel; a table that is too large costs more than growing it.
+    const std::size_t expected = (first_entry(part + 1) - first_entry(part)) / static_cast<std::size_t>(corners) / 8;
     VertexTable table(words, expected);
     std::vector<float> values(static_cast<std::size_t>(features_.dimensions) * kRun);
     std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
@@ -139,7 +140,8 @@ class Lattice::Builder {
     std::vector<std::uint32_t>& counts = counts_[part];
     counts.assign(lattice_.vertices_, 0);
     const bool rename = part > 0;
-    for (std::size_t e = first_entry(part); e < first_entry(part + 1); ++e) {
+    const std::size_t last = first_entry(part + 1);
+    for (std::size_t e = first_entry(part); e < last; ++e) {
       Entry& entry = lattice_.slices_[e];
       if (entry.index == kAbsent) {
         entry.index = 0;

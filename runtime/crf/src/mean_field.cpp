@@ -80,7 +80,7 @@ void MeanField::prepare() {
 
 void MeanField::make_scratch(int threads) {
   scratch_.resize(static_cast<std::size_t>(threads));
-  for (auto& scratch : scratch_) scratch.resize(static_cast<std::size_t>(lanes_) * (kRun + 2));
+  for (auto& scratch : scratch_) scratch.resize(static_cast<std::size_t>(lanes_) * (kRun + 1));
 }
 
 UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride,
@@ -182,7 +182,7 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
       const double filtered = now();
       const bool last = i + 1 == iterations;
       team.alone(rank, [&] {
-        if (last && !keep && options.release) q_.clear();
+        if (last && !keep && options.release) q_.clear(true);
       });
       slice(team, rank, job_for(true, last));
       team.alone(rank, [&] {

@@ -1,7 +1,10 @@
-// Page allocation: see memory.h. Below kMapThreshold the C++ heap serves; above it, fresh zeroed pages of the system.
+// Page allocation: see memory.h. Below kMapThreshold the C++ heap serves; above it, pages of the system, of which a
+// bounded amount is kept for reuse: images of one size ask for the same blocks again and again.
 #include "memory.h"
 
+#include <mutex>
 #include <new>
+#include <vector>
 
 #include <sys/mman.h>
 
@@ -10,37 +13,91 @@ namespace {
 
 constexpr std::size_t kMapThreshold = std::size_t{1} << 20;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kMostKept = std::size_t{256} << 20;
 constexpr std::align_val_t kLine{64};
 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-}  // namespace
+// Blocks come in eighths of a power of two, so that slightly different images share them.
+std::size_t block_length(std::size_t bytes) {
+  std::size_t unit = kMapThreshold;
+  while (unit * 2 <= bytes) unit *= 2;
+  return round_up(bytes, unit / 8);
+}
 
-void* allocate_pages(std::size_t bytes) {
-  if (bytes < kMapThreshold) return ::operator new(bytes == 0 ? 1 : bytes, kLine);
+struct Block {
+  void* address;
+  std::size_t length;
+};
+
+std::mutex mutex;
+std::vector<Block>& kept() {
+  static auto* const blocks = new std::vector<Block>;  // outlives every buffer
+  return *blocks;
+}
+std::size_t kept_bytes = 0;
+
+void* map_pages(std::size_t length) {
   // A little more is mapped than asked, then trimmed, so that the array starts on a huge-page boundary.
-  const std::size_t length = round_up(bytes, 4096);
   const std::size_t span = length + kHugePage;
-  if (span < bytes) throw std::bad_alloc();
+  if (span < length) throw std::bad_alloc();
   void* raw = mmap(nullptr, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) throw std::bad_alloc();
-  char* begin = static_cast<char*>(raw);
-  char* aligned = begin + (round_up(reinterpret_cast<std::size_t>(begin), kHugePage) - reinterpret_cast<std::size_t>(begin));
-  if (aligned > begin) munmap(begin, static_cast<std::size_t>(aligned - begin));
-  char* const end = begin + span;
-  if (end > aligned + length) munmap(aligned + length, static_cast<std::size_t>(end - (aligned + length)));
+  char* const begin = static_cast<char*>(raw);
+  const std::size_t skipped = (kHugePage - reinterpret_cast<std::size_t>(begin) % kHugePage) % kHugePage;
+  char* const aligned = begin + skipped;
+  if (skipped > 0) munmap(begin, skipped);
+  if (skipped < kHugePage) munmap(aligned + length, kHugePage - skipped);
 #ifdef MADV_HUGEPAGE
   madvise(aligned, length, MADV_HUGEPAGE);
 #endif
   return aligned;
 }
 
-void release_pages(void* address, std::size_t bytes) noexcept {
+}  // namespace
+
+void* allocate_pages(std::size_t bytes) {
+  if (bytes < kMapThreshold) return ::operator new(bytes == 0 ? 1 : bytes, kLine);
+  const std::size_t length = block_length(bytes);
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    for (Block& block : kept()) {
+      if (block.length != length) continue;
+      void* const address = block.address;
+      kept_bytes -= length;
+      block = kept().back();
+      kept().pop_back();
+      return address;
+    }
+  }
+  return map_pages(length);
+}
+
+void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {
   if (bytes < kMapThreshold) {
     ::operator delete(address, kLine);
-  } else {
-    munmap(address, round_up(bytes, 4096));
+    return;
   }
+  const std::size_t length = block_length(bytes);
+  if (!at_once) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (kept_bytes + length <= kMostKept) {
+      try {
+        kept().push_back({address, length});
+        kept_bytes += length;
+        return;
+      } catch (const std::bad_alloc&) {  // no room for the note: give the block back instead
+      }
+    }
+  }
+  munmap(address, length);
+}
+
+void release_kept_pages() noexcept {
+  std::lock_guard<std::mutex> lock(mutex);
+  for (const Block& block : kept()) munmap(block.address, block.length);
+  kept().clear();
+  kept_bytes = 0;
 }
 
 }  // namespace atrous

@@ -230,6 +230,7 @@ NB_MODULE(_lattice, m) {
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)
       .def_prop_ro("kernels", &BoundMeanField::kernels);
 
+  m.def("release_memory", &atrous::release_kept_pages, "Give memory kept for the next inference back to the system.");
   m.def("kernel_names", [] {
     nb::list names;
     for (const char* name : {"portable", "avx2", "avx512", "neon"}) {

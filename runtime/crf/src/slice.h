@@ -55,8 +55,8 @@ struct Slice {
       const SliceTerm& term = job.terms[t];
       const Entry* const entries = term.entries + pixel * static_cast<std::size_t>(term.corners);
       for (int c = 0; c < term.corners; ++c) {
-        prefetch_row(static_cast<const S*>(term.rows) + static_cast<std::size_t>(entries[c].index) * job.lanes,
-                     job.lanes);
+        const S* const row = static_cast<const S*>(term.rows) + entries[c].index * static_cast<std::size_t>(job.lanes);
+        for (int block = 0; block < job.lanes; block += kBlock) prefetch_row<kBlock>(row + block);
       }
     }
   }
@@ -119,26 +119,38 @@ struct Slice {
     if (any_matrix) add_matrix_messages(job, pixel, message, filtered_row);
   }
 
-  // row = softmax(score).
-  static ATROUS_INLINE void normalise(int lanes, const float* score_row, float* row) {
-    const bool split = lanes > kBlock;  // else everything stays in registers
-    Row<Quads> score;
-    float most = -3.0e38F;
-    for (int block = 0; block < lanes; block += kBlock) {
-      score.load_from(score_row + block);
-      most = std::max(most, score.largest());
+  // Every row of the tile becomes its softmax. Three short loops over the pixels instead of one long one: a pixel's
+  // maximum, exponentials and quotient wait for each other, those of different pixels do not.
+  static void normalise(int lanes, int length, float* tile) {
+    const std::size_t stride = static_cast<std::size_t>(lanes);
+    float most[kRun], sum[kRun];
+    for (int i = 0; i < length; ++i) {
+      most[i] = -3.0e38F;
+      for (int block = 0; block < lanes; block += kBlock) {
+        Row<Quads> score;
+        score.load_from(tile + static_cast<std::size_t>(i) * stride + block);
+        most[i] = std::max(most[i], score.largest());
+      }
     }
-    float sum = 0.0F;
-    for (int block = 0; block < lanes; block += kBlock) {
-      if (split) score.load_from(score_row + block);
-      score.each([&](auto& s, int) ATROUS_INLINE_LAMBDA { s = exp_nonpositive(s - most); });
-      sum += score.sum();
-      if (split) score.store_to(row + block);
+    for (int i = 0; i < length; ++i) {
+      sum[i] = 0.0F;
+      for (int block = 0; block < lanes; block += kBlock) {
+        Row<Quads> score;
+        float* const row = tile + static_cast<std::size_t>(i) * stride + block;
+        score.load_from(row);
+        score.each([&](auto& s, int) ATROUS_INLINE_LAMBDA { s = exp_nonpositive(s - most[i]); });
+        sum[i] += score.sum();
+        score.store_to(row);
+      }
     }
-    for (int block = 0; block < lanes; block += kBlock) {
-      if (split) score.load_from(row + block);
-      score.each([&](auto& s, int) ATROUS_INLINE_LAMBDA { s /= sum; });
-      score.store_to(row + block);
+    for (int i = 0; i < length; ++i) {
+      for (int block = 0; block < lanes; block += kBlock) {
+        Row<Quads> score;
+        float* const row = tile + static_cast<std::size_t>(i) * stride + block;
+        score.load_from(row);
+        score.each([&](auto& s, int) ATROUS_INLINE_LAMBDA { s /= sum[i]; });
+        score.store_to(row);
+      }
     }
   }
 
@@ -161,42 +173,50 @@ struct Slice {
     return total;
   }
 
+  static void store_q(const SliceJob& job, std::size_t first, int length, const float* tile) {
+    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+    S* const q = static_cast<S*>(job.q) + first * lanes;
+    for (std::size_t at = 0; at < static_cast<std::size_t>(length) * lanes; at += kBlock) {
+      Row<Quads> copy;
+      copy.load_from(tile + at);
+      copy.store_to(q + at);
+    }
+  }
+
+  static std::uint32_t count_changes(const SliceJob& job, std::size_t first, int length, const float* tile) {
+    std::uint32_t changed = 0;
+    for (int i = 0; i < length; ++i) {
+      const int best = best_label(tile + static_cast<std::size_t>(i * job.lanes), job.labels);
+      std::uint16_t& before = job.best[first + static_cast<std::size_t>(i)];
+      changed += before != best;
+      before = static_cast<std::uint16_t>(best);
+    }
+    return changed;
+  }
+
   static void run(const SliceJob& job, std::size_t first_run, std::size_t last_run, float* scratch) {
     const std::size_t lanes = static_cast<std::size_t>(job.lanes);
     float* const tile = scratch;
-    float* const message = scratch + kRun * lanes;
-    float* const filtered_row = message + lanes;
+    float* const filtered_row = scratch + kRun * lanes;
     for (std::size_t r = first_run; r < last_run; ++r) {
       const Run run = job.order->run(r);
       const int length = job.order->length(r);
-      std::uint32_t changed = 0;
       double energy = 0.0;
       for (int i = 0; i < length; ++i) {
         const std::size_t pixel = run.first + static_cast<std::size_t>(i);
-        float* const row = tile + static_cast<std::size_t>(i) * lanes;
         const float* const unary = job.unary + pixel * lanes;
+        float* const row = tile + static_cast<std::size_t>(i) * lanes;
         prefetch(job, std::min(pixel + kPrefetchPixels, job.points - 1));
-        gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, message, filtered_row);
-        if (job.energy != nullptr) {
-          energy += variational_energy(job, pixel, unary, message);
-          continue;
-        }
-        normalise(job.lanes, message, row);
-        if (job.q != nullptr) {
-          Row<Quads> copy;
-          for (int block = 0; block < job.lanes; block += kBlock) {
-            copy.load_from(row + block);
-            copy.store_to(static_cast<S*>(job.q) + pixel * lanes + block);
-          }
-        }
-        if (job.best != nullptr) {
-          const int best = best_label(row, job.labels);
-          changed += job.best[pixel] != best;
-          job.best[pixel] = static_cast<std::uint16_t>(best);
-        }
+        gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, row, filtered_row);
+        if (job.energy != nullptr) energy += variational_energy(job, pixel, unary, row);
       }
-      if (job.energy != nullptr) job.energy[r] = energy;
-      if (job.changed != nullptr) job.changed[r] = changed;
+      if (job.energy != nullptr) {
+        job.energy[r] = energy;
+        continue;
+      }
+      normalise(job.lanes, length, tile);
+      if (job.q != nullptr) store_q(job, run.first, length, tile);
+      if (job.best != nullptr) job.changed[r] = count_changes(job, run.first, length, tile);
       if (job.output != nullptr) store_labels(tile, length, job.labels, job.lanes, job.output + run.source, job.points);
     }
   }

@@ -20,7 +20,7 @@ struct Splat {
         total.fill(0.0F);
         for (std::size_t e = job.offsets[vertex]; e < job.offsets[vertex + 1]; ++e) {
           const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
-          prefetch_row(q + job.entries[ahead].index * lanes + block, kBlock);
+          prefetch_row<kBlock>(q + job.entries[ahead].index * lanes + block);
           total.add_scaled(job.entries[e].weight, q + job.entries[e].index * lanes + block);
         }
         total.store_to(rows + vertex * lanes + block);
@@ -44,7 +44,7 @@ struct Blur {
         previous.fill(0.0F);
         current.load_from(row_at(i));
         for (bool ends = false; !ends; ++i) {
-          prefetch_row(row_at(std::min(i + kPrefetchChain, end - 1)), kBlock);
+          prefetch_row<kBlock>(row_at(std::min(i + kPrefetchChain, end - 1)));
           ends = (job.chain[i] & 1U) != 0;
           if (ends) {
             next.fill(0.0F);

@@ -270,10 +270,12 @@ struct Row {
 };
 
 // Asks for the cache lines of a row that will be needed soon.
-template <class S>
-ATROUS_INLINE void prefetch_row(const S* row, int lanes) {
+template <int Lanes, class S>
+ATROUS_INLINE void prefetch_row(const S* row) {
+  constexpr int kBytes = Lanes * static_cast<int>(sizeof(S));
+  constexpr int kStep = std::gcd(kBytes, 64);  // rows start at multiples of it
   const char* const begin = reinterpret_cast<const char*>(row);
-  const int bytes = lanes * static_cast<int>(sizeof(S));
-  for (int at = 0; at < bytes; at += 64) __builtin_prefetch(begin + at, 0, 3);
-  __builtin_prefetch(begin + bytes - 4, 0, 3);
+#pragma GCC unroll 8
+  for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(begin + at, 0, 3);
+  if constexpr (64 - kStep + kBytes > (kBytes + 63) / 64 * 64) __builtin_prefetch(begin + kBytes - 1, 0, 3);
 }
