@@ -23,6 +23,7 @@ COMMANDS = {
     "convert": "Turn a prototxt and a caffemodel into a bundle.",
     "verify": "Compare the stages of a bundle, layer by layer.",
     "segment": "Label images with a bundle.",
+    "fetch": "List or download the official DeepLab models.",
     "demo": "Convert the built-in miniature and segment its scenes.",
     "doctor": "Check this installation: libraries, devices, numerics.",
 }

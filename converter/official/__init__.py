@@ -9,6 +9,7 @@ from .catalogue import read_catalogue as read_catalogue
 from .download import Limits as Limits
 from .fetching import FetchResult as FetchResult
 from .fetching import fetch_model as fetch_model
+from .quantities import describe_size as describe_size
 from .record import ModelRecord as ModelRecord
 from .record import find_damage as find_damage
 from .record import read_record as read_record

@@ -127,26 +127,22 @@ class _Download:
         self.served = False
 
     def run(self, sleep: Callable[[float], None]) -> Received:
-        in_vain, pause_s = 0, self.limits.pause_s
+        in_vain = 0
         for _ in range(self.limits.most_attempts):
             before = self.part.size
             try:
                 return self._attempt()
-            except _Restart as reason:
+            except _Restart as reason:  # rule 2
                 self._note(f"{reason}; started over")
                 self.part.discard()
-                in_vain += 1
-                failure = AddressFailure(str(reason))
-            except AddressFailure as error:  # rule 4
+                failure = AddressFailure(str(reason), retry="yes")
+            except AddressFailure as error:
                 failure = error
-                advanced = self.part.size > before
-                in_vain, pause_s = (0, self.limits.pause_s) if advanced else (in_vain + 1, pause_s)
-                if not (error.passing or self.served) or in_vain >= self.limits.attempts:
-                    break
-                sleep(max(pause_s, error.wait_s))
-                pause_s *= 2
-            if in_vain >= self.limits.attempts:
+            in_vain = 0 if self.part.size > before else in_vain + 1
+            worth_it = failure.retry == "yes" or (failure.retry == "if served" and self.served)
+            if not worth_it or in_vain >= self.limits.attempts:  # rule 4
                 break
+            sleep(max(self.limits.pause_s * 2 ** max(in_vain - 1, 0), failure.wait_s))
         if not self.part.size:
             self.part.discard()
         kept = f"; {describe_size(self.part.size)} are kept to continue from" if self._can_continue() else ""
@@ -253,7 +249,7 @@ class _Download:
                     raise AddressFailure(f"sends more than {describe_size(self.limits.most_bytes)} without end")
                 self.progress(done, total)
         if repeated or (total is not None and done < total):  # rule 4
-            raise AddressFailure(f"the connection ended after {done} of {total} bytes", passing=True)
+            raise AddressFailure(f"the connection ended after {done} of {total} bytes", retry="yes")
         if not start and len(beginning) < _START_BYTES:
             self._check_beginning(beginning)
         if done < self.limits.least_bytes:
@@ -264,7 +260,7 @@ class _Download:
         try:
             chunk = reply.stream.read1(_CHUNK_BYTES)
         except TimeoutError:
-            raise AddressFailure("the connection stalled", passing=True) from None
+            raise AddressFailure("the connection stalled", retry="yes") from None
         except (OSError, http.client.HTTPException) as error:
             raise describe_failure(error) from None
         pace.count(len(chunk))
@@ -304,7 +300,7 @@ class _Pace:
         if passed_s < self._limits.stall_s:
             return
         if self._bytes < self._limits.slowest * passed_s and arrived:
-            raise AddressFailure(f"sends only {self._bytes / passed_s:.0f} bytes a second", passing=True)
+            raise AddressFailure(f"sends only {self._bytes / passed_s:.0f} bytes a second", retry="yes")
         self._since_s, self._bytes = time.monotonic(), 0
 
 

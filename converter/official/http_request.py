@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
 from ..version import VERSION
@@ -27,19 +27,22 @@ MAX_REDIRECTS = 5
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_WAIT_S = 30.0
 
+Retry = Literal["yes", "if served", "no"]
+
 
 class AddressFailure(Exception):  # noqa: N818 (it never leaves this package: the errors are in converter.errors)
     """An address did not give the file.
 
     Attributes:
         reason: for people, without the address.
-        passing: worth another try at once; otherwise only where the address has already sent something.
+        retry: whether another try is worth it: `yes`, `if served` (the address has sent something in this run, so that
+            it is the connection that went away), or `no`.
         status: of the answer, or 0.
         wait_s: how long the server asks to wait.
     """
 
-    def __init__(self, reason: str, *, passing: bool = False, status: int = 0, wait_s: float = 0.0) -> None:
-        self.reason, self.passing, self.status, self.wait_s = reason, passing, status, wait_s
+    def __init__(self, reason: str, *, retry: Retry = "no", status: int = 0, wait_s: float = 0.0) -> None:
+        self.reason, self.retry, self.status, self.wait_s = reason, retry, status, wait_s
         super().__init__(reason)
 
 
@@ -126,27 +129,29 @@ def _refusal(status: int, headers: Any) -> AddressFailure:
         phrase = "an answer of no known meaning"
     wait = headers.get("Retry-After", "") if headers is not None else ""
     wait_s = min(float(wait), _MAX_WAIT_S) if wait.isascii() and wait.isdigit() and len(wait) < 9 else 0.0
-    return AddressFailure(f"{status} {phrase}", passing=status in _PASSING, status=status, wait_s=wait_s)
+    return AddressFailure(
+        f"{status} {phrase}", retry="yes" if status in _PASSING else "no", status=status, wait_s=wait_s
+    )
 
 
 def describe_failure(error: object) -> AddressFailure:
     """A failure of the connection, in words."""
     if isinstance(error, socket.gaierror):
-        return AddressFailure("no such host, or no network")
+        return AddressFailure("no such host, or no network", retry="if served")
     if isinstance(error, ssl.SSLCertVerificationError):
         return AddressFailure(f"the server's certificate is not to be trusted ({error.verify_message})")
     if isinstance(error, ssl.SSLError):
         return AddressFailure(f"no secure connection ({error.reason or error})")
     if isinstance(error, TimeoutError):
-        return AddressFailure("no answer in time")
+        return AddressFailure("no answer in time", retry="if served")
     if isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError):
-        return AddressFailure("the server hung up", passing=True)
+        return AddressFailure("the server hung up", retry="yes")
     if isinstance(error, http.client.IncompleteRead):
-        return AddressFailure("the answer ended too soon", passing=True)
+        return AddressFailure("the answer ended too soon", retry="yes")
     if isinstance(error, http.client.HTTPException):
         return AddressFailure(f"the answer is not HTTP ({type(error).__name__})")
     if isinstance(error, ConnectionRefusedError):
-        return AddressFailure("the host refuses the connection")
+        return AddressFailure("the host refuses the connection", retry="if served")
     if isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        return AddressFailure("the host cannot be reached")
-    return AddressFailure(str(error) or type(error).__name__)
+        return AddressFailure("the host cannot be reached", retry="if served")
+    return AddressFailure(str(error) or type(error).__name__, retry="if served")
