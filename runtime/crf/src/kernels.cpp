@@ -25,8 +25,6 @@ namespace {
 
 #include "vectors.h"
 
-constexpr float kNever = 1.0e30F;  // energy of the padding labels
-
 #include "unary.h"
 
 #include "splat_blur.h"

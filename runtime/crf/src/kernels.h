@@ -51,6 +51,8 @@ struct SliceTerm {
 // Scores s mean the energies min(logsumexp(s) - s, cap).
 enum class UnaryKind { kEnergy, kScores };
 
+constexpr float kPaddingEnergy = 1.0e30F;  // of the padding lanes: never likely
+
 struct UnaryRange {
   float lowest, highest;    // of the values given
   std::uint32_t unusable;   // how many are NaN or infinite (padding lanes may count twice)
@@ -70,6 +72,9 @@ struct UnaryJob {
   int lanes;
   float* rows;          // points x lanes
   UnaryRange* ranges;   // per run
+  // Scores on a coarser grid instead of `data`: coarse_height x coarse_width x lanes, upsampled with aligned corners.
+  const float* coarse;
+  std::size_t coarse_height, coarse_width, height, width;
 };
 
 // Per run: the terms of the variational energy, or of the label count.
@@ -90,8 +95,8 @@ struct SliceJob {
 
 struct Kernels {
   const char* name;
-  // tile: kRun * lanes floats
-  void (*prepare)(const UnaryJob&, std::size_t first_run, std::size_t last_run, float* tile);
+  // tile: kRun * lanes floats; gaps: per lane, lowered to the label's least distance above a pixel's best energy.
+  void (*prepare)(const UnaryJob&, std::size_t first_run, std::size_t last_run, float* tile, float* gaps);
   void (*splat)(const SplatJob&, Storage, std::size_t begin, std::size_t end);
   void (*blur)(const BlurJob&, Storage, std::size_t begin, std::size_t end);
   // scratch: (kRun + 1) * lanes floats

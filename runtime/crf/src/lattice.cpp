@@ -263,25 +263,7 @@ class Lattice::Builder {
       mass_ = Buffer<float>(lattice_.vertices_);
       gain_ = Buffer<float>(points);
     });
-    team.share(rank, lattice_.vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t v = begin; v < end; ++v) {
-        float sum = 0.0F;
-        for (std::size_t e = lattice_.offsets_[v]; e < lattice_.offsets_[v + 1]; ++e) sum += lattice_.splats_[e].weight;
-        mass_[v] = sum;
-      }
-    });
-    for (const BlurAxis& axis : lattice_.axes_) {
-      team.share(rank, axis.pieces.size() - 1, 1, [&](std::size_t piece, std::size_t) {
-        float previous = 0.0F;
-        for (std::size_t i = axis.pieces[piece]; i < axis.pieces[piece + 1]; ++i) {
-          const bool ends = (axis.chain[i] & 1U) != 0;
-          float& here = mass_[axis.chain[i] >> 1];
-          const float before = here;
-          here = before + 0.5F * (previous + (ends ? 0.0F : mass_[axis.chain[i + 1] >> 1]));
-          previous = ends ? 0.0F : before;
-        }
-      });
-    }
+    lattice_.filter_ones(team, rank, mass_.data());
     team.share(rank, points, kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         const Entry* const entries = &lattice_.slices_[i * corners];
@@ -321,6 +303,48 @@ Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& featur
   axes_.resize(static_cast<std::size_t>(corners_));
   Builder builder(*this, features, mask, threads);
   run_team(threads, [&](Team& team, int rank) { builder.run(team, rank); });
+}
+
+// Splat and blur of ones, one channel.
+void Lattice::filter_ones(Team& team, int rank, float* mass) const {
+    team.share(rank, vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t v = begin; v < end; ++v) {
+      float sum = 0.0F;
+      for (std::size_t e = offsets_[v]; e < offsets_[v + 1]; ++e) sum += splats_[e].weight;
+      mass[v] = sum;
+    }
+  });
+  for (const BlurAxis& axis : axes_) {
+    team.share(rank, axis.pieces.size() - 1, 1, [&](std::size_t piece, std::size_t) {
+      float previous = 0.0F;
+      for (std::size_t i = axis.pieces[piece]; i < axis.pieces[piece + 1]; ++i) {
+        const bool ends = (axis.chain[i] & 1U) != 0;
+        float& here = mass[axis.chain[i] >> 1];
+        const float before = here;
+        here = before + 0.5F * (previous + (ends ? 0.0F : mass[axis.chain[i + 1] >> 1]));
+        previous = ends ? 0.0F : before;
+      }
+    });
+  }
+}
+
+float Lattice::peak(int threads) const {
+  if (normalization_ == Normalization::kAfter) return 1.0F;
+  Buffer<float> mass(vertices_);
+  std::vector<float> peaks(static_cast<std::size_t>(threads), 0.0F);
+  const std::size_t corners = static_cast<std::size_t>(corners_);
+  run_team(threads, [&](Team& team, int rank) {
+    filter_ones(team, rank, mass.data());
+    float& most = peaks[static_cast<std::size_t>(rank)];
+    team.share(rank, order_->points(), kEntryChunk, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        float sum = 0.0F;
+        for (std::size_t e = i * corners; e < (i + 1) * corners; ++e) sum += slices_[e].weight * mass[slices_[e].index];
+        most = std::max(most, factors() != nullptr ? sum * factors_[i] : sum);
+      }
+    });
+  });
+  return *std::max_element(peaks.begin(), peaks.end());
 }
 
 std::size_t Lattice::bytes() const {

@@ -51,11 +51,14 @@ class Lattice {
   const std::vector<BlurAxis>& axes() const { return axes_; }
   // Slice multiplies by factors()[pixel], if not null.
   const float* factors() const { return factors_.size() > 0 ? factors_.data() : nullptr; }
+  // The largest value of F(1): no message of a label can exceed it times the term's weight.
+  float peak(int threads) const;
   // Seconds spent: embedding and hashing, merging, sorting into splats, chains, norm.
   const std::array<double, 5>& seconds() const { return seconds_; }
 
  private:
   class Builder;
+  void filter_ones(Team& team, int rank, float* mass) const;
 
   std::shared_ptr<const PixelOrder> order_;
   Normalization normalization_;

@@ -84,20 +84,61 @@ void MeanField::make_scratch(int threads) {
 }
 
 UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride,
-                                std::size_t first, std::size_t count, UnaryKind kind, float cap, int threads) {
+                                std::size_t first, std::size_t count, UnaryKind kind, float cap, int threads,
+                                std::vector<float>& gaps) {
+  UnaryJob job{};
+  job.data = data;
+  job.label_stride = label_stride;
+  job.point_stride = point_stride;
+  job.first_source = first;
+  job.kind = kind;
+  job.cap = cap;
+  return read_unary(job, order_->run_at(first), order_->run_at(first + count), threads, gaps);
+}
+
+UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
+                                        std::size_t height, std::size_t width, float cap, int threads,
+                                        std::vector<float>& gaps) {
+  const std::size_t lanes = static_cast<std::size_t>(lanes_), labels = static_cast<std::size_t>(labels_);
+  Buffer<float> padded(coarse_height * coarse_width * lanes);
+  for (std::size_t cell = 0; cell < coarse_height * coarse_width; ++cell) {
+    for (std::size_t l = 0; l < lanes; ++l) padded[cell * lanes + l] = scores[cell * labels + std::min(l, labels - 1)];
+  }
+  UnaryJob job{};
+  job.kind = UnaryKind::kScores;
+  job.cap = cap;
+  job.coarse = padded.data();
+  job.coarse_height = coarse_height;
+  job.coarse_width = coarse_width;
+  job.height = height;
+  job.width = width;
+  return read_unary(job, 0, order_->runs(), threads, gaps);
+}
+
+UnaryRange MeanField::read_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads,
+                                 std::vector<float>& gaps) {
   allocate_unary();
-  const std::size_t begin = order_->run_at(first), end = order_->run_at(first + count);
   std::vector<UnaryRange> ranges(order_->runs());
-  const UnaryJob job{order_.get(), data, label_stride, point_stride,  first,        kind,
-                     cap,          labels_, lanes_,    unary_.data(), ranges.data()};
+  job.order = order_.get();
+  job.labels = labels_;
+  job.lanes = lanes_;
+  job.rows = unary_.data();
+  job.ranges = ranges.data();
+  const std::size_t lanes = static_cast<std::size_t>(lanes_);
+  std::vector<std::vector<float>> found(static_cast<std::size_t>(threads), std::vector<float>(lanes, 3.0e38F));
   std::vector<Buffer<float>> tiles(static_cast<std::size_t>(threads));
   run_team(threads, [&](Team& team, int rank) {
     Buffer<float>& tile = tiles[static_cast<std::size_t>(rank)];
+    float* const own = found[static_cast<std::size_t>(rank)].data();
     team.share(rank, end - begin, kSliceChunk, [&](std::size_t from, std::size_t to) {
-      tile.resize(static_cast<std::size_t>(lanes_) * kRun);
-      kernels_.prepare(job, begin + from, begin + to, tile.data());
+      tile.resize(lanes * kRun);
+      kernels_.prepare(job, begin + from, begin + to, tile.data(), own);
     });
   });
+  gaps.resize(static_cast<std::size_t>(labels_), 3.0e38F);
+  for (std::size_t l = 0; l < gaps.size(); ++l) {
+    for (const auto& own : found) gaps[l] = std::min(gaps[l], own[l]);
+  }
   UnaryRange all = ranges[begin];
   for (std::size_t r = begin + 1; r < end; ++r) {
     all.lowest = std::min(all.lowest, ranges[r].lowest);
@@ -105,6 +146,28 @@ UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, 
     all.unusable += ranges[r].unusable;
   }
   return all;
+}
+
+void MeanField::keep_labels(const std::vector<int>& kept, int threads) {
+  const std::size_t before = static_cast<std::size_t>(lanes_);
+  const std::size_t after = static_cast<std::size_t>(padded_lanes(static_cast<int>(kept.size())));
+  Buffer<float> rows(points() * after);
+  run_team(threads, [&](Team& team, int rank) {
+    team.share(rank, points(), kSliceChunk * kRun, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        const float* const from = unary_.data() + i * before;
+        float* const to = rows.data() + i * after;
+        for (std::size_t l = 0; l < kept.size(); ++l) to[l] = from[kept[l]];
+        std::fill(to + kept.size(), to + after, kPaddingEnergy);
+      }
+    });
+  });
+  unary_ = std::move(rows);
+  labels_ = static_cast<int>(kept.size());
+  lanes_ = static_cast<int>(after);
+  q_.clear();
+  rows_.clear();
+  scratch_.clear();
 }
 
 SliceJob MeanField::slice_job(bool with_terms) {

@@ -52,9 +52,15 @@ class MeanField {
     compatibilities_.clear();
   }
   // Reads energies or scores of the `count` source points from `first` on (whole bands: see PixelOrder::run_at) once;
-  // what they were comes back for the caller to judge.
+  // what they were comes back for the caller to judge. `gaps` (labels values) is lowered to each label's least distance
+  // above a pixel's best energy.
   UnaryRange set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride, std::size_t first,
-                       std::size_t count, UnaryKind kind, float cap, int threads);
+                       std::size_t count, UnaryKind kind, float cap, int threads, std::vector<float>& gaps);
+  // The same from scores on a coarser grid, coarse_height x coarse_width x labels, for a height x width image.
+  UnaryRange set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
+                               std::size_t height, std::size_t width, float cap, int threads, std::vector<float>& gaps);
+  // Forgets all labels but `kept` (ascending); before terms are added.
+  void keep_labels(const std::vector<int>& kept, int threads);
   void allocate_unary() { unary_.resize(points() * static_cast<std::size_t>(lanes_)); }
   bool has_unary() const { return unary_.size() > 0; }
 
@@ -67,6 +73,7 @@ class MeanField {
   double kl_divergence(int threads);
 
  private:
+  UnaryRange read_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
   void prepare();
   void make_scratch(int threads);
   void filter(Team& team, int rank, InferenceReport& report);

@@ -97,19 +97,47 @@ class BoundMeanField {
   // Needed before bands are set by several threads.
   void allocate_unary() { field_.allocate_unary(); }
 
-  // Returns (how many values are NaN or infinite, lowest, highest).
+  // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
   nb::tuple set_unary(StridedRows values, std::size_t first, bool scores, float cap, int threads) {
     if (values.shape(0) != static_cast<std::size_t>(field_.labels()) || first > field_.points() ||
         values.shape(1) > field_.points() - first || values.shape(1) == 0) {
       throw std::invalid_argument("unary must be (labels, points of the band)");
     }
     atrous::UnaryRange range;
+    std::vector<float> gaps;
     {
       nb::gil_scoped_release release;
       range = field_.set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                               scores ? atrous::UnaryKind::kScores : atrous::UnaryKind::kEnergy, cap, threads);
+                               scores ? atrous::UnaryKind::kScores : atrous::UnaryKind::kEnergy, cap, threads, gaps);
     }
-    return nb::make_tuple(range.unusable, range.lowest, range.highest);
+    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+  }
+
+  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap, int threads) {
+    if (scores.ndim() != 3 || scores.shape(2) != static_cast<std::size_t>(field_.labels()) || scores.size() == 0 ||
+        height * width != field_.points()) {
+      throw std::invalid_argument("scores must be (height, width, labels)");
+    }
+    atrous::UnaryRange range;
+    std::vector<float> gaps;
+    {
+      nb::gil_scoped_release release;
+      range = field_.set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, threads,
+                                       gaps);
+    }
+    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+  }
+
+  void keep_labels(const std::vector<int>& kept, int threads) {
+    require_unary();
+    int previous = -1;
+    for (const int label : kept) {
+      if (label <= previous || label >= field_.labels()) throw std::invalid_argument("labels must ascend");
+      previous = label;
+    }
+    if (kept.empty()) throw std::invalid_argument("no label is left");
+    nb::gil_scoped_release release;
+    field_.keep_labels(kept, threads);
   }
 
   nb::dict run(int iterations, int threads, std::optional<OutputRows> output, bool keep, bool warm, bool release_q,
@@ -196,6 +224,10 @@ NB_MODULE(_lattice, m) {
                   "mask"_a.noconvert().none(), "threads"_a)
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a)
+      .def("peak", [](const atrous::Lattice& self, int threads) {
+        nb::gil_scoped_release release;
+        return self.peak(threads);
+      }, "threads"_a)
       .def_prop_ro("vertices", &atrous::Lattice::vertices)
       .def_prop_ro("corners", &atrous::Lattice::corners)
       .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
@@ -223,6 +255,9 @@ NB_MODULE(_lattice, m) {
       .def("allocate_unary", &BoundMeanField::allocate_unary)
       .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "scores"_a, "cap"_a,
            "threads"_a)
+      .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
+           "cap"_a, "threads"_a)
+      .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
       .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert().none(), "keep"_a, "warm"_a,
            "release"_a, "tolerance"_a, "token"_a.none())
       .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)

@@ -103,19 +103,70 @@ inline void convert_scores(float* row, int labels, int lanes, float cap) {
   for (int l = 0; l < labels; ++l) row[l] = std::min(static_cast<float>(total - static_cast<double>(row[l])), cap);
 }
 
-inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile) {
+// Where a fine coordinate falls between two coarse ones, corners on corners: Caffe's Interp.
+struct Between {
+  Between(std::size_t at, std::size_t fine, std::size_t coarse) {
+    const float ratio = fine > 1 ? static_cast<float>(coarse - 1) / static_cast<float>(fine - 1) : 0.0F;
+    const float place = ratio * static_cast<float>(at);
+    low = std::min(static_cast<std::size_t>(place), coarse - 1);
+    high = std::min(low + 1, coarse - 1);
+    share_high = place - static_cast<float>(low);
+    share_low = 1.0F - share_high;
+  }
+  std::size_t low, high;
+  float share_low, share_high;
+};
+
+// tile[i][l] = the coarse scores at source + i, linearly between their four neighbours.
+inline void upsample_tile(const UnaryJob& job, std::size_t source, int length, float* tile) {
+  const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+  for (int i = 0; i < length; ++i) {
+    const std::size_t at = source + static_cast<std::size_t>(i);
+    const Between y(at / job.width, job.height, job.coarse_height);
+    const Between x(at % job.width, job.width, job.coarse_width);
+    const float* const top = job.coarse + y.low * job.coarse_width * lanes;
+    const float* const bottom = job.coarse + y.high * job.coarse_width * lanes;
+    for (std::size_t l = 0; l < lanes; l += 4) {
+      const V4 above = x.share_low * load<V4>(top + x.low * lanes + l) + x.share_high * load<V4>(top + x.high * lanes + l);
+      const V4 below =
+          x.share_low * load<V4>(bottom + x.low * lanes + l) + x.share_high * load<V4>(bottom + x.high * lanes + l);
+      store(tile + static_cast<std::size_t>(i) * lanes + l, y.share_low * above + y.share_high * below);
+    }
+  }
+}
+
+// gaps[l] = least over the pixels of U(l) - min U.
+inline void note_gaps(const float* row, int lanes, float* gaps) {
+  V4 least = load<V4>(row);
+  for (int l = 4; l < lanes; l += 4) {
+    const V4 other = load<V4>(row + l);
+    least = other < least ? other : least;
+  }
+  const float best = -largest_of(-least);
+  for (int l = 0; l < lanes; l += 4) {
+    const V4 gap = load<V4>(row + l) - best, before = load<V4>(gaps + l);
+    store(gaps + l, gap < before ? gap : before);
+  }
+}
+
+inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile, float* gaps) {
   const std::size_t lanes = static_cast<std::size_t>(job.lanes);
   for (std::size_t r = first_run; r < last_run; ++r) {
     const Run run = job.order->run(r);
     const int length = job.order->length(r);
     const int count = length * job.lanes;
-    load_tile(job, run.source - job.first_source, length, tile);
+    if (job.coarse != nullptr) {
+      upsample_tile(job, run.source, length, tile);
+    } else {
+      load_tile(job, run.source - job.first_source, length, tile);
+    }
     job.ranges[r] = {3.0e38F, -3.0e38F, 0};
     note_range(tile, count, job.ranges[r]);
     for (int i = 0; i < length; ++i) {
       float* const row = tile + static_cast<std::size_t>(i) * lanes;
       if (job.kind == UnaryKind::kScores) convert_scores(row, job.labels, job.lanes, job.cap);
-      for (int l = job.labels; l < job.lanes; ++l) row[l] = kNever;
+      for (int l = job.labels; l < job.lanes; ++l) row[l] = kPaddingEnergy;
+      note_gaps(row, job.lanes, gaps);
     }
     std::memcpy(job.rows + run.first * lanes, tile, static_cast<std::size_t>(count) * sizeof(float));
   }
