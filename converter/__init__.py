@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bundle import BundleOptions, Preprocessing, write_bundle
     from .layers import Operator, register_layer
     from .net import Blob, DroppedLayer, Layer, Net
     from .onnx_export import export_onnx
@@ -18,28 +19,34 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Blob": "net",
+    "BundleOptions": "bundle",
     "DroppedLayer": "net",
     "Layer": "net",
     "Net": "net",
     "Operator": "layers",
+    "Preprocessing": "bundle",
     "export_onnx": "onnx_export",
     "read_net": "reading",
     "register_layer": "layers",
     "run_blobs": "torch_module",
     "to_torch": "torch_module",
+    "write_bundle": "bundle",
 }
 
 __all__ = [
     "Blob",
+    "BundleOptions",
     "DroppedLayer",
     "Layer",
     "Net",
     "Operator",
+    "Preprocessing",
     "export_onnx",
     "read_net",
     "register_layer",
     "run_blobs",
     "to_torch",
+    "write_bundle",
 ]
 
 

@@ -67,10 +67,13 @@ def define_net(
 
 
 def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
-    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not."""
+    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not.
+
+    Of equals, the first that the evidence names, so that every run says the same.
+    """
     votes: Counter[str] = Counter()
     for use in prototxt.forks:
-        votes.update(set(use.dialects) - (V1_ONLY if prototxt.format == "V2" else set()))
+        votes.update(name for name in dict.fromkeys(use.dialects) if prototxt.format != "V2" or name not in V1_ONLY)
     if not votes:
         return BVLC, ("nothing in the file is unknown to BVLC Caffe",)
     name, _ = max(votes.items(), key=lambda item: (item[1], item[0] == BVLC))
@@ -95,8 +98,8 @@ def _check_dialect(dialect: str, file_format: str) -> None:
         raise NetError(f'dialect "{dialect}" is not known; give one of: {", ".join(known)}')
     if dialect in V1_ONLY and file_format == "V2":
         raise NetError(
-            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, or name '
-            "the Caffe that reads it"
+            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, '
+            "or name the Caffe that reads it"
         )
 
 

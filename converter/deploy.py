@@ -35,8 +35,10 @@ _STEPS = (1, 2, 4, 8, 16, 32, 64)
 _OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
 #: labels are uint8
 MAX_CLASSES = 256
+#: layers that refine scores; ONNX has no form for them
+CRF_TYPES = ("DenseCRF", "MultiStageMeanfield")
 #: layers after the scores that deployment leaves to others
-_AFTER_SCORES = ("ArgMax", "DenseCRF", "MultiStageMeanfield")
+_AFTER_SCORES = ("ArgMax", *CRF_TYPES)
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,8 @@ def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int]
         sizes = _step_sizes(step, offset, max(height, width))
         if all(_keeps_size(net, image.name, scores.name, size) for size in sizes):
             least = _smallest(net, image.name, scores.name, step, offset)
-            return SizeRule(
-                tuple(max(a, b) for a, b in zip(minimum or (1, 1), (least, least), strict=True)), step, offset
-            )  # type: ignore[arg-type]
+            wanted = minimum or (1, 1)
+            return SizeRule((max(wanted[0], least), max(wanted[1], least)), step, offset)
     if scores.shape[2:] == (height, width):
         return SizeRule(fixed=(height, width))
     raise ExportError(
@@ -207,10 +208,11 @@ def _tops(net: Net) -> Iterator[Blob]:
 
 
 def _smallest(net: Net, image: str, scores: str, step: int, offset: int) -> int:
+    height, width = net.inputs[0].shape[2:]
     for k in (*range(1, 9), *range(10, 66, 4)):
         if _keeps_size(net, image, scores, (k * step + offset, k * step + offset)):
             return k * step + offset
-    return net.inputs[0].shape[2]
+    return min(height, width)
 
 
 def export_deploy(

@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             write(stream)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~read_umask())
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -42,7 +42,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
         raise
 
 
-def _umask() -> int:
+def read_umask() -> int:
+    """The permissions that new files of this process do not get; the system tells it only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

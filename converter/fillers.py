@@ -58,9 +58,12 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
 
 
 def _bilinear(shape: Shape) -> FloatArray:
-    """Every (height, width) plane holds the weights of bilinear upsampling by ceil(width / 2)."""
+    """Every (height, width) plane holds the weights of bilinear upsampling by ceil(width / 2), symmetric.
+
+    Before 2017 the peak lay beside the centre for widths that no upsampling needs: 4k + 2 and 4k + 3.
+    """
     width = shape[-1]
     factor = math.ceil(width / 2)
-    centre = (2 * factor - 1 - factor % 2) / (2.0 * factor)
+    centre = (width - 1) / (2 * factor)
     line = (1 - np.abs(np.arange(width) / factor - centre)).astype(np.float32)
     return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)

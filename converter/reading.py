@@ -14,7 +14,7 @@ from .errors import CaffemodelError, NetError
 from .layout import lay_out
 from .net import Net
 from .prototxt import Prototxt, read_prototxt
-from .weights import match_weights, weights_from_mapping
+from .weights import Blobs, match_weights, weights_from_mapping
 
 if TYPE_CHECKING:
     from .caffemodel import WeightFile
@@ -133,13 +133,14 @@ def _check_structure(net: Net, source: WeightFile | None) -> list[str]:
 
 def _named_blobs(
     source: WeightFile | Mapping[str, Sequence[Any]] | None,
-) -> tuple[list[tuple[str, Sequence[Any]]] | None, str]:
+) -> tuple[list[tuple[str, Blobs]] | None, str]:
     """(layer name, arrays) in file order, and what to call the source."""
     if source is None:
         return None, ""
     if isinstance(source, Mapping):
         return weights_from_mapping(source), "the given mapping"
-    layers: list[tuple[str, Sequence[Any]]] = [
-        (layer.name, [blob.array for blob in layer.blobs]) for layer in source.layers
-    ]
+    layers: list[tuple[str, Blobs]] = []
+    for layer in source.layers:
+        arrays = {index: blob.array for index, blob in zip(layer.indices, layer.blobs, strict=True)}
+        layers.append((layer.name, arrays if source.format == "HDF5" else list(arrays.values())))
     return layers, Path(source.path).name

@@ -3,7 +3,7 @@
 1. A layer of the file belongs to the first layer of that name in the net; a file layer the net lacks is reported.
 2. The number of blobs must agree, and each shape; a legacy 4-D shape agrees where the leading ones of both are cut.
 3. `strict_dim: false` (DeepLab v1) asks for the same count only.
-4. Shared blobs are written by every layer that has them; the last one in the file wins.
+4. Shared blobs are written by every layer that has them; the last one in the file wins. HDF5 files leave them out.
 5. A blob of the net that the file does not have is an error (Caffe would leave its filler there).
 """
 
@@ -19,6 +19,9 @@ import numpy as np
 from .errors import WeightsError
 from .net import FloatArray, Layer, Net, ParameterKey, Shape
 
+#: a layer's arrays in order, or by index where shared ones may be left out
+Blobs = Sequence[Any] | Mapping[int, Any]
+
 
 @dataclass(frozen=True)
 class MatchedWeights:
@@ -28,7 +31,7 @@ class MatchedWeights:
     extra_layers: tuple[str, ...]
 
 
-def match_weights(net: Net, layers: Iterable[tuple[str, Sequence[Any]]], *, source: str) -> MatchedWeights:
+def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str) -> MatchedWeights:
     """Give every parameter blob of the net its array.
 
     Args:
@@ -55,30 +58,26 @@ def match_weights(net: Net, layers: Iterable[tuple[str, Sequence[Any]]], *, sour
         problem = _assign(target, blobs, parameters)
         if problem:
             problems.append((name, problem))
-    missing = [layer for layer in net.layers if any(key not in parameters for key in layer.parameters)]
     faulty = {name for name, _ in problems}
-    problems += [
-        (layer.name, _describe_missing(layer, extra)) for layer in missing if layer.name not in faulty
-    ]  # rule 5
+    for layer in net.layers:  # rule 5
+        if layer.name not in faulty and any(key not in parameters for key in layer.parameters):
+            problems.append((layer.name, _describe_missing(layer, targets[layer.name], extra)))
     if problems:
-        rows = "\n".join(f'  "{name}": {problem}' for name, problem in problems[:20])
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise WeightsError(
-            f"{source} does not hold the weights of this net ({len(problems)} layer(s) disagree):\n{rows}{more}\n"
-            "Give the prototxt these weights were trained with.",
-            layer=problems[0][0],
-        )
+        raise WeightsError(source, problems)
     return MatchedWeights(parameters, tuple(extra))
 
 
-def _assign(layer: Layer, blobs: Sequence[Any], parameters: dict[ParameterKey, FloatArray]) -> str | None:
+def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArray]) -> str | None:
     """Write a file layer's blobs into `parameters` (rule 4); a sentence where they do not fit."""
     shapes = layer.operator.weight_shapes()
-    if len(blobs) != len(shapes):
-        return f"the file has {len(blobs)} blob(s), the net has {len(shapes)}"
+    numbered = dict(blobs) if isinstance(blobs, Mapping) else dict(enumerate(blobs))
+    own = {index for index, key in enumerate(layer.parameters) if key.attribute == layer.attribute}
+    needed = own if isinstance(blobs, Mapping) else set(range(len(shapes)))
+    if not needed <= numbered.keys() or not numbered.keys() <= set(range(len(shapes))):
+        return f"the file has {len(numbered)} blob(s), the net has {len(shapes)}"
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
-    for index, (blob, shape) in enumerate(zip(blobs, shapes, strict=True)):
-        array = np.asarray(blob)
+    for index, blob in numbered.items():
+        array, shape = np.asarray(blob), shapes[index]
         fits = (
             _without_leading_ones(array.shape) == _without_leading_ones(shape)
             if strict
@@ -103,12 +102,14 @@ def _count(shape: Shape) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _describe_missing(layer: Layer, extra: Sequence[str]) -> str:
+def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
+    if first is not layer:
+        return "a layer before it has the same name, and with it the blobs of the file; give it a name of its own"
     near = difflib.get_close_matches(layer.name, extra, 1)
     hint = f'; it has "{near[0]}"' if near else ""
     return f"the file has no blobs of this name{hint}"
 
 
-def weights_from_mapping(weights: Mapping[str, Sequence[Any]]) -> list[tuple[str, Sequence[Any]]]:
+def weights_from_mapping(weights: Mapping[str, Sequence[Any]]) -> list[tuple[str, Blobs]]:
     """Arrays given in memory, in the form :func:`match_weights` takes."""
     return [(name, list(blobs)) for name, blobs in weights.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ CLASS_SETS = {
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--name", default="", help="Name of the bundle.  [default: the net's own]")
-@click.option("--info", type=click.Path(path_type=Path), help="JSON file with classes, palette, mean, scale, crf.")
+@click.option(
+    "--info",
+    type=click.Path(path_type=Path),
+    help="JSON file with any of: name, classes, palette, mean, scale, minimum_size, crf. Options come before it.",
+)
 @click.option("--classes", "class_set", help="voc, cityscapes, camvid, or a file with one class name a line.")
 @click.option(
     "--mean",
@@ -68,7 +73,7 @@ CLASS_SETS = {
     metavar="SXY,SRGB,W",
     help="Bilateral term: standard deviations in pixels and grey levels, and weight.",
 )
-@click.option("--crf-iterations", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--crf-iterations", type=click.IntRange(1, 1000), help="Of the dense CRF.  [default: 10]")
 @click.option("--opset", type=click.IntRange(17, 21), default=17, show_default=True, help="Of the ONNX files.")
 @click.option("--no-verify", is_flag=True, help="Do not compare torch and ONNX Runtime.")
 @net_options
@@ -89,7 +94,7 @@ def command(
     crf_mode: str | None,
     crf_gaussian: tuple[float, ...] | None,
     crf_bilateral: tuple[float, ...] | None,
-    crf_iterations: int,
+    crf_iterations: int | None,
     opset: int,
     no_verify: bool,
     as_json: bool,
@@ -107,13 +112,12 @@ def command(
     weight_file = read_caffemodel(require_file(weights, "caffemodel"))
     laid_out = read_net(net, weight_file, **options)
     classes, palette = choose_classes(class_set, known, _channels(laid_out))
-    crf = _crf(crf_mode, crf_gaussian, crf_bilateral, crf_iterations) or known.get("crf")
     settings = BundleOptions(
         name=name or str(known.get("name", "")),
         classes=classes,
         palette=palette,
-        preprocessing=_preprocessing(laid_out, known, mean, scale, color_order, minimum_size),
-        crf=crf,
+        preprocessing=_preprocessing(known, mean, scale, color_order, minimum_size),
+        crf=_crf(known.get("crf"), crf_mode, crf_gaussian, crf_bilateral, crf_iterations),
         head=head,  # type: ignore[arg-type]
         opset=opset,
         sources=[
@@ -144,8 +148,31 @@ def _parse_numbers(text: str | None, wanted: int, option: str) -> tuple[float, .
     return values
 
 
+#: what an --info file may hold, and how it is recognised
+_INFO: dict[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "classes": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "palette": lambda value: (
+        isinstance(value, list) and all(_is_numbers(c, 3, int) and 0 <= min(c) <= max(c) <= 255 for c in value)
+    ),
+    "mean": lambda value: _is_numbers(value, 3),
+    "scale": lambda value: _is_numbers([value], 1),
+    "minimum_size": lambda value: _is_numbers(value, 2, int) and min(value) > 0,
+    "crf": lambda value: isinstance(value, dict),
+}
+
+
+def _is_numbers(value: Any, wanted: int, kind: type = float) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    return (
+        isinstance(value, list)
+        and len(value) == wanted
+        and all(isinstance(v, kinds) and not isinstance(v, bool) for v in value)
+    )
+
+
 def _read_info(path: Path | None) -> dict[str, Any]:
-    """The content of an --info file: name, classes, palette, mean, scale, minimum_size, crf; all optional."""
+    """The content of an --info file; all of it is optional, other keys are left to other readers."""
     if path is None:
         return {}
     try:
@@ -154,7 +181,10 @@ def _read_info(path: Path | None) -> dict[str, Any]:
         raise click.UsageError(f"--info {path}: cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):
         raise click.UsageError(f"--info {path}: holds no JSON object")
-    return content
+    for key, is_valid in _INFO.items():
+        if content.get(key) is not None and not is_valid(content[key]):
+            raise click.UsageError(f'--info {path}: "{key}" is not what it should be; see `atrous convert --help`')
+    return {key: value for key, value in content.items() if value is not None}
 
 
 def _channels(net: Any) -> int:
@@ -173,56 +203,89 @@ def choose_classes(
     """Class names and palette: from the option, the --info file, or numbered classes in distinct colours."""
     from ..runtime import palettes
 
-    names: list[str] = [str(name) for name in known.get("classes", ())]
-    colors = [tuple(color) for color in known.get("palette", ())]
+    names: list[str] = list(known.get("classes", ()))
+    colors = [(red, green, blue) for red, green, blue in known.get("palette", ())]
     if class_set in CLASS_SETS:
         names_of, colors_of = CLASS_SETS[class_set]
         names, colors = list(getattr(palettes, names_of)), list(getattr(palettes, colors_of))
     elif class_set is not None:
-        path = Path(class_set)
-        if not path.is_file():
-            raise click.UsageError(f"--classes {class_set}: is no file, and none of {', '.join(CLASS_SETS)}")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        names, colors = [line.strip() for line in lines if line.strip()], []
+        names, colors = _read_names(class_set), []
     names = names or [f"class {index}" for index in range(channels)]
-    if len(colors) != len(names):
-        colors = list(palettes.make_distinct_colours(len(names)))
-    return names, colors  # type: ignore[return-value]
+    if colors and len(colors) != len(names):
+        raise click.UsageError(f"--info: {len(colors)} colours for {len(names)} classes; give one each, or none")
+    return names, colors or list(palettes.make_distinct_colours(len(names)))
+
+
+def _read_names(path: str) -> list[str]:
+    """The class names of a file, one a line."""
+    if not Path(path).is_file():
+        raise click.UsageError(f"--classes {path}: is no file, and none of {', '.join(CLASS_SETS)}")
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--classes {path}: cannot be read as text ({error})") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _crf(
-    mode: str | None, gaussian: tuple[float, ...] | None, bilateral: tuple[float, ...] | None, iterations: int
+    known: dict[str, Any] | None,
+    mode: str | None,
+    gaussian: tuple[float, ...] | None,
+    bilateral: tuple[float, ...] | None,
+    iterations: int | None,
 ) -> dict[str, Any] | None:
-    if mode is None and gaussian is None and bilateral is None:
+    """Dense CRF parameters in the manifest's form: those of the --info file, each option in the place of its part."""
+    if known is None and gaussian is None and bilateral is None:
+        given = "--crf-mode" if mode else "--crf-iterations" if iterations else None
+        if given:
+            raise click.UsageError(f"{given} alone makes no CRF; give --crf-gaussian, --crf-bilateral or both")
         return None
-    return {
-        "mode": mode or "deeplab",
-        "iterations": iterations,
-        "gaussian": [{"sxy": gaussian[0], "weight": gaussian[1]}] if gaussian else [],
-        "bilateral": [{"sxy": bilateral[0], "srgb": bilateral[1], "weight": bilateral[2]}] if bilateral else [],
-    }
+    crf: dict[str, Any] = {"mode": "deeplab", "iterations": 10, "gaussian": [], "bilateral": [], **(known or {})}
+    if mode is not None:
+        crf["mode"] = mode
+    if iterations is not None:
+        crf["iterations"] = iterations
+    if gaussian is not None:
+        crf["gaussian"] = [{"sxy": gaussian[0], "weight": gaussian[1]}]
+    if bilateral is not None:
+        crf["bilateral"] = [{"sxy": bilateral[0], "srgb": bilateral[1], "weight": bilateral[2]}]
+    return check_crf(crf)
+
+
+def check_crf(crf: dict[str, Any]) -> dict[str, Any]:
+    """CRF parameters, if readers of the bundle will accept them.
+
+    Raises:
+        click.UsageError: naming the first that they will not.
+    """
+    from pydantic import ValidationError
+
+    from ..runtime.manifest import CrfSection
+
+    try:
+        CrfSection.model_validate_json(json.dumps(crf))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise click.UsageError(f"the CRF parameters are not usable: {place}: {first['msg']}") from None
+    return crf
 
 
 def _preprocessing(
-    net: Any,
     known: dict[str, Any],
     mean: tuple[float, ...] | None,
     scale: float | None,
     color_order: str,
     minimum_size: tuple[float, ...] | None,
 ) -> Any:
-    from ..converter.bundle import Preprocessing, read_preprocessing
+    from ..converter.bundle import Preprocessing
 
-    found, _ = read_preprocessing(net)
-    least = minimum_size or known.get("minimum_size")
-    given = mean or known.get("mean")
+    given, least = mean or known.get("mean"), minimum_size or known.get("minimum_size")
     factor = scale if scale is not None else known.get("scale")
-    if given is None and factor is None and least is None and color_order == "BGR":
-        return None
     return Preprocessing(
-        mean=tuple(float(v) for v in given) if given else found.mean,  # type: ignore[arg-type]
-        scale=float(factor) if factor is not None else found.scale,
-        color_order=color_order,  # type: ignore[arg-type]
+        mean=(float(given[0]), float(given[1]), float(given[2])) if given else None,
+        scale=float(factor) if factor is not None else None,
+        color_order="RGB" if color_order == "RGB" else "BGR",
         minimum=(int(least[0]), int(least[1])) if least else None,
     )
 
