@@ -31,6 +31,8 @@ from .wire import (
 
 MAX_AXES = 32
 MAX_PIECES = 4096
+MAX_COUNT = (1 << 31) - 1
+"""Caffe counts in int."""
 _LEGACY_AXES = (1, 2, 3, 4)
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
@@ -94,6 +96,8 @@ def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
     shape = tuple(legacy.get(axis, 0) for axis in _LEGACY_AXES) if legacy else tuple(dims)
     if any(size < 0 for size in shape):
         raise WireError(f"the shape {_say_shape(shape)} has a negative size", start)
+    if math.prod(size or 1 for size in shape) > MAX_COUNT:
+        raise WireError(f"the shape {_say_shape(shape)} is larger than any blob of Caffe", start)
     pieces = _choose(floats, doubles, raw, raw_type, start)
     found, wanted = sum(piece.size for piece in pieces), math.prod(shape)
     if found != wanted:

@@ -111,7 +111,8 @@ def test_zero_sized_blobs() -> None:
         (b"\x08" + b"\xff" * 9 + b"\x01", "negative"),
         (encode_block(7, b"\x08\x01" * 33), "more than 32 axes"),
         (encode_block(7, encode_block(1, b"\x01" * 33)), "more than 32 axes"),
-        (encode_block(7, encode_block(1, b"\xff" * 9 + b"\x7f")), "negative|asks for"),
+        (encode_block(7, encode_block(1, b"\xff" * 9 + b"\x7f")), "negative|larger"),
+        (encode_block(7, encode_block(1, b"\x00" + b"\xff\xff\x7f" * 3)), "larger than any blob"),
         (encode_block(5, b"") * 5000, "more than 4096 pieces"),
     ],
 )
@@ -122,7 +123,7 @@ def test_refusals(data: bytes, words: str) -> None:
 def test_a_shape_whose_product_overflows_allocates_nothing() -> None:
     proto = blob_proto(data=[1.0])
     proto.shape.dim.extend([2**62] * 32)
-    refuse(proto, "asks for")
+    refuse(proto, "larger than any blob")
 
 
 @given(
