@@ -131,8 +131,7 @@ class Acquisition:
         except _AnotherFileError as error:
             raise ChangedFileError(f"{source}: {error}\n{self._advise_change(f'--from {source}')}") from None
         except (UnsuitableError, ConverterError) as error:
-            text = str(error).replace(f"{source}: ", "").replace(f"{copy}: ", "")
-            raise FetchError(f"{source}: {text}") from None
+            raise FetchError(f"{source}: {str(error).replace(f'{source}: ', '')}") from None
         except OSError as error:
             raise FolderError(f"{copy}: cannot be written ({error.strerror})") from error
 

@@ -143,10 +143,11 @@ class _Download:
             if not worth_it or in_vain >= self.limits.attempts:  # rule 4
                 break
             sleep(max(self.limits.pause_s * 2 ** max(in_vain - 1, 0), failure.wait_s))
-        if not self.part.size:
+        if not self._can_continue():
             self.part.discard()
-        kept = f"; {describe_size(self.part.size)} are kept to continue from" if self._can_continue() else ""
-        raise AddressFailure(failure.reason + kept, status=failure.status)
+            raise failure
+        kept = f"{describe_size(self.part.size)} are kept to continue from"
+        raise AddressFailure(f"{failure.reason}; {kept}", status=failure.status)
 
     def _can_continue(self) -> bool:
         origin = self.part.read_origin()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..caffemodel import WeightFile, read_caffemodel
-from ..errors import ConverterError, FetchError
+from ..errors import CaffemodelError, ConverterError, FetchError
 from ..net import Net
 from ..prototxt import read_prototxt
 from ..reading import read_net
@@ -47,11 +47,10 @@ def fit_net(model: OfficialModel, weights: Path) -> FittedNet:
     """Check a caffemodel and write the prototxt for it.
 
     Raises:
-        FetchError: it is not this model.
-        CaffemodelError: it is no caffemodel.
+        FetchError: it is not this model, or no caffemodel.
     """
     architecture = find_architecture(model.architecture)
-    with read_caffemodel(weights) as file:
+    with _open_weights(weights) as file:
         _require_finite(model, file)
         head = _find_head(model, file)
         text = _describe(model, head, architecture.basis) + architecture.write(model.title, head)
@@ -79,6 +78,15 @@ def fit_published(model: OfficialModel, prototxt: Path, weights: Path) -> Fitted
     return FittedNet("", used, net.dialect, net.warnings)
 
 
+def _open_weights(path: Path) -> WeightFile:
+    """Open weights; what is wrong with them is said without their path, which is a temporary one."""
+    try:
+        return read_caffemodel(path)
+    except CaffemodelError as error:
+        text = str(error).replace(f"{path}: ", "").replace(f"{path} at", "at")
+        raise FetchError(f"it is no whole caffemodel: {text}") from None
+
+
 def _read_together(model: OfficialModel, text: str, file: WeightFile, variables: Mapping[str, str]) -> Net:
     try:
         return read_net(text, file, variables=variables)
@@ -93,9 +101,9 @@ def _find_head(model: OfficialModel, file: WeightFile) -> Head | None:
     Raises:
         FetchError: a model that must have one has none, or another number of classes.
     """
-    pattern = find_architecture(model.architecture).head_layer
+    architecture = find_architecture(model.architecture)
     for layer in file.layers:
-        found = pattern.fullmatch(layer.name)
+        found = architecture.head_layer.fullmatch(layer.name)
         if found is None or not layer.blobs or len(layer.blobs[0].shape) != 4:
             continue
         experiment, labels = found["experiment"], layer.blobs[0].shape[0]
@@ -105,8 +113,9 @@ def _find_head(model: OfficialModel, file: WeightFile) -> Head | None:
             raise FetchError(f"its classifier knows {labels} classes, that of {model.title} {model.labels}")
         return Head(experiment, labels)
     if model.role == "segmentation":
-        names = ", ".join(layer.name for layer in file.layers if layer.blobs)
-        raise FetchError(f"it has no classifier {pattern.pattern}; its layers with weights are {names[:200] or 'none'}")
+        names = ", ".join(repr(layer.name[:40]) for layer in file.layers if layer.blobs)
+        like = architecture.head_example
+        raise FetchError(f"it has no classifier such as {like}; its layers with weights are {names[:200] or 'none'}")
     return None
 
 
@@ -114,7 +123,7 @@ def _require_finite(model: OfficialModel, file: WeightFile) -> None:
     for layer in file.layers:
         for index, blob in enumerate(layer.blobs):
             if not np.isfinite(blob.array).all():
-                raise FetchError(f'its layer "{layer.name}" holds numbers that are not finite (blob {index})')
+                raise FetchError(f"its layer {layer.name[:80]!r} holds numbers that are not finite (blob {index})")
 
 
 def _describe(model: OfficialModel, head: Head | None, basis: str) -> str:

@@ -20,30 +20,38 @@ class Architecture:
         name: as in the catalogue.
         head_layer: matches the name of the layer whose weights show the classifier; its group `experiment` is what
             the classifier is named after.
+        head_example: such a name, for messages.
         write: (net name, head or None) -> prototxt text; without a head the net ends at its last features.
         basis: where the layers are known from.
     """
 
     name: str
     head_layer: re.Pattern[str]
+    head_example: str
     write: Callable[[str, Head | None], str]
     basis: str
 
 
 _FC8 = re.compile(r"fc8_(?P<experiment>.+)")
+_FC8_1 = re.compile(r"fc8_(?P<experiment>.+)_1")
+_FC1_C0 = re.compile(r"fc1_(?P<experiment>.+?)(_res05|_res075)?_c0")  # each of the three sizes has one
 _TEST_NET = "the published test.prototxt"
 
 ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
-        Architecture("vgg16-4x4", _FC8, write_deeplab, _TEST_NET),
-        Architecture("vgg16-largefov", _FC8, write_largefov, _TEST_NET),
-        Architecture("vgg16-msc", _FC8, write_msc, _TEST_NET),
+        Architecture("vgg16-4x4", _FC8, "fc8_voc12", write_deeplab, _TEST_NET),
+        Architecture("vgg16-largefov", _FC8, "fc8_voc12", write_largefov, _TEST_NET),
+        Architecture("vgg16-msc", _FC8, "fc8_voc12", write_msc, _TEST_NET),
         Architecture(
-            "vgg16-msc-largefov", _FC8, write_msc_largefov, "re-implementations of the published train.prototxt"
+            "vgg16-msc-largefov",
+            _FC8,
+            "fc8_voc12",
+            write_msc_largefov,
+            "re-implementations of the published train.prototxt",
         ),
-        Architecture("vgg16-aspp", re.compile(r"fc8_(?P<experiment>.+)_1"), write_aspp, _TEST_NET),
-        Architecture("resnet101-msc-aspp", re.compile(r"fc1_(?P<experiment>.+)_c0"), write_resnet101, _TEST_NET),
+        Architecture("vgg16-aspp", _FC8_1, "fc8_voc12_1", write_aspp, _TEST_NET),
+        Architecture("resnet101-msc-aspp", _FC1_C0, "fc1_voc12_c0", write_resnet101, _TEST_NET),
     )
 }
 
