@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: Below this NVCaffe raises eps, for cuDNN.
 NVCAFFE_LEAST_EPS = 1e-5
+SEGNET_EPS = 1e-9
 _PHASE_TRAIN = 0
 
 
@@ -52,6 +53,25 @@ def _emit_norm(graph: OnnxGraph, module: Any, x: Value, eps: float) -> str:
     ]
     statistics = [graph.parameter(name, getattr(module, name)) for name in ("running_mean", "running_var")]
     return graph.add("BatchNormalization", [x.name, *affine, *statistics], epsilon=eps)
+
+
+def _emit_mean(graph: OnnxGraph, x: str, axes: int) -> str:
+    """Mean over all of so many axes but the channels (axis 1).
+
+    The last axis goes first: sums of sums keep four times more digits than one long sum.
+    """
+    last = graph.reduce("ReduceMean", x, [axes - 1]) if axes > 2 else x
+    rest = [axis for axis in range(max(axes - 1, 2)) if axis != 1]
+    return graph.reduce("ReduceMean", last, rest)
+
+
+def _emit_batch_norm(graph: OnnxGraph, x: Value, eps: float) -> tuple[str, str, str]:
+    """(x - mean) / sqrt(variance + eps) by the batch's own statistics, then those."""
+    mean = _emit_mean(graph, x.name, len(x.shape))
+    centred = graph.add("Sub", [x.name, mean])
+    variance = _emit_mean(graph, graph.add("Mul", [centred, centred]), len(x.shape))
+    deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(eps)])])
+    return graph.add("Div", [centred, deviation]), mean, variance
 
 
 @register_layer("BatchNorm")
@@ -114,11 +134,7 @@ class BatchNorm(Operator):
         x = bottoms[0]
         if self.uses_global:
             return [_emit_norm(graph, module, x, self.eps)]
-        axes = [axis for axis in range(len(x.shape)) if axis != 1]
-        centred = graph.add("Sub", [x.name, graph.reduce("ReduceMean", x.name, axes)])
-        variance = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes)
-        deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(self.eps)])])
-        return [graph.add("Div", [centred, deviation])]
+        return [_emit_batch_norm(graph, x, self.eps)[0]]
 
 
 @register_layer("BN")
@@ -198,12 +214,7 @@ class BN(Operator):
         if not self.learns:
             scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
             return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]
-        axes = (0, 2, 3)
-        mean = graph.reduce("ReduceMean", x.name, axes)
-        squares = graph.reduce("ReduceMean", graph.add("Mul", [x.name, x.name]), axes)
-        variance = graph.add("Sub", [squares, graph.add("Mul", [mean, mean])])
-        deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(1e-9)])])
-        normal = graph.add("Div", [graph.add("Sub", [x.name, mean]), deviation])
+        normal, mean, variance = _emit_batch_norm(graph, x, SEGNET_EPS)
         scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
         y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
         return [y, mean, variance][: len(self.context.top_names)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .sorting import sort_as_cpp
+
 
 def overlap(box: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Intersection over union of a box (4) with others (K, 4), corners x1 y1 x2 y2; a box turned over has no area."""
@@ -101,7 +103,8 @@ class DetectionOutput(nn.Module):
         kept: list[int] = []
         limit = self.nms_threshold
         for candidate in candidates.tolist():
-            if kept and overlap(boxes[candidate], boxes[kept]).max() > limit:
+            # an overlap that is no number, of boxes without bounds, drops the candidate too
+            if kept and not (overlap(boxes[candidate], boxes[kept]) <= limit).all():
                 continue
             kept.append(candidate)
             if self.eta < 1 and limit > 0.5:
@@ -112,7 +115,7 @@ class DetectionOutput(nn.Module):
         """At most keep_top_k rows of an image, those of the highest scores, by label and score."""
         if not -1 < self.keep_top_k < len(rows):
             return rows
-        rows = rows[rows[:, 2].argsort(descending=True, stable=True)[: self.keep_top_k]]
+        rows = rows[sort_as_cpp(rows[:, 2].tolist())[: self.keep_top_k]]
         return rows[rows[:, 1].argsort(stable=True)]
 
 
@@ -147,11 +150,11 @@ class Yolov3DetectionOutput(nn.Module):
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         scales = zip(maps, self.anchors, self.strides, strict=True)
         rows = torch.cat([self.decode(codes.float(), anchors, stride) for codes, anchors, stride in scales])
-        rows = rows[rows[:, 2].argsort(descending=True, stable=True)]
+        rows = rows[sort_as_cpp(rows[:, 2].tolist())]
         kept = []
         while len(rows):
             kept.append(rows[0])
-            rows = rows[1:][overlap(rows[0, 3:], rows[1:, 3:]) < self.nms_threshold]
+            rows = rows[1:][~(overlap(rows[0, 3:], rows[1:, 3:]) >= self.nms_threshold)]
         if not kept:
             result = maps[0].new_full((len(maps[0]), 7), -1.0)
             result[:, 0] = torch.arange(len(result))

@@ -23,8 +23,9 @@ class BatchStatisticsNorm(nn.Module):
 
 
 class SegNetBN(nn.Module):
-    """SegNet's BN that learns: batch statistics at all times, variance E[x^2] - E[x]^2, eps 1e-9, then scale and shift.
+    """SegNet's BN that learns: batch statistics at all times, biased variance, eps 1e-9, then scale and shift.
 
+    Caffe takes the variance as E[x^2] - E[x]^2, which rounding can turn negative; here it is the mean of (x - E[x])^2.
     With `statistics` 1 or 2 the batch's mean, and its variance, follow as outputs of shape (1, C, 1, 1).
     """
 
@@ -37,8 +38,9 @@ class SegNetBN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = wide.mean((0, 2, 3), keepdim=True)
-        variance = (wide * wide).mean((0, 2, 3), keepdim=True) - mean * mean
-        y = ((wide - mean) / (variance + 1e-9).sqrt()).to(x.dtype) * self.scale + self.shift
+        centred = wide - mean
+        variance = (centred * centred).mean((0, 2, 3), keepdim=True)
+        y = (centred / (variance + 1e-9).sqrt()).to(x.dtype) * self.scale + self.shift
         if not self.statistics:
             return y
         return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
