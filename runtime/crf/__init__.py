@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from ..errors import CrfInputError
-from ._lattice import CancelToken
+from ._lattice import CancelToken, release_memory
 from .checks import CrfWarning, available_threads
-from .image import dense_crf
+from .image import dense_crf, dense_crf_batch
 from .model import DenseCRF, InferenceReport, kernel_names
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm
 
@@ -23,5 +23,7 @@ __all__ = [
     "InferenceReport",
     "available_threads",
     "dense_crf",
+    "dense_crf_batch",
     "kernel_names",
+    "release_memory",
 ]

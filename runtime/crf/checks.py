@@ -192,6 +192,19 @@ def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labe
     raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")
 
 
+def check_coarse_scores(array: npt.NDArray[Any], labels: int, grid: tuple[int, ...]) -> None:
+    """Scores (L, h, w) of a grid coarser than the image's, float16 or float32."""
+    if array.shape[0] != labels:
+        raise CrfInputError(f"scores have shape {array.shape}, expected {labels} labels first")
+    if any(not 1 <= got <= full for got, full in zip(array.shape[1:], grid, strict=True)):
+        raise CrfInputError(
+            f"scores cover {array.shape[1:]} points, which is neither the image's {grid} nor a coarser grid: the "
+            "order is labels, height, width"
+        )
+    if array.dtype not in (np.float32, np.float16):
+        raise CrfInputError(f"scores must be float32 or float16, got {array.dtype}: convert them")
+
+
 def check_probability_range(lowest: float, highest: float) -> None:
     """Refuse NaN, infinities and what cannot be probabilities."""
     if not (math.isfinite(lowest) and math.isfinite(highest)):

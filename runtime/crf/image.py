@@ -1,13 +1,18 @@
-"""`dense_crf`: one image and a network's output in, refined marginals out."""
+"""`dense_crf` and `dense_crf_batch`: images and a network's output in, refined marginals out."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Literal
 
 from ..errors import CrfInputError
-from .checks import FloatArray, as_array, check_grid, check_image, check_layout
-from .model import DenseCRF
+from . import _lattice
+from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
+from .model import DenseCRF, Storage
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
+from .pydensecrf_backend import run_pydensecrf
 
 
 def dense_crf(
@@ -22,26 +27,44 @@ def dense_crf(
     bilateral: tuple[Any, Any, float] | None = (121.0, 5.0, 4.0),
     threads: int | None = None,
     clip: float = 1e-5,
+    mask: Any = None,
+    storage: Storage = "float32",
+    prune: Literal["none", "lossless"] | float = "none",
+    tolerance: float = 0.0,
+    token: _lattice.CancelToken | None = None,
+    backend: Literal["atrous", "pydensecrf"] = "atrous",
 ) -> FloatArray:
     """Refine per-pixel probabilities by a fully connected CRF.
+
+    Everything up to `mask` is exact. The shortcuts `storage`, `prune` and `tolerance` are off by default; docs/crf.md
+    gives their measured effect.
 
     Args:
         image: H x W x 3 uint8 RGB, C-contiguous (also H x W x C of any C, H x W grey, or float32).
         probabilities: (L, H, W) float32, after the softmax; the unary is -log(clip(p, clip, 1)).
-        scores: (L, H, W) float32 before the softmax, instead of probabilities.
-        parameters: all that follows in one object, as a bundle carries it; then the rest up to `bilateral` is ignored.
+        scores: instead of probabilities, (L, H, W) float32 before the softmax, or (L, h, w) float32 or float16 of a
+            coarser grid, upsampled inside with aligned corners.
+        parameters: mode, iterations and terms in one object, as a bundle carries it; those arguments are then ignored.
         mode: "deeplab" (normalise after filtering) or "pydensecrf" (symmetric).
         iterations: mean-field updates.
         gaussian: (sxy, weight) of the position term, or None for no such term; sxy in pixels, one number or (x, y).
         bilateral: (sxy, srgb, weight) of the colour term, or None; srgb in grey levels, one number or one per channel.
         threads: how many threads, None for all; the result does not depend on it.
         clip: lowest probability.
+        mask: bool (H, W); pixels with False neither send nor receive messages.
+        storage: "float16" halves the size of marginals and lattice rows.
+        prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
+            the best label's probability. Dropped labels come back with probability 0.
+        tolerance: stop once an update changed at most this fraction of the labels.
+        token: stops the updates when another thread cancels it.
+        backend: "pydensecrf" runs the original, where it is installed, without shortcuts.
 
     Returns:
         Marginals (L, H, W) float32; labels are their argmax over axis 0.
 
     Raises:
         CrfInputError: an input of the wrong layout, type or range, or sigmas too small for 16-bit lattice keys.
+        MissingDependencyError: the backend is not installed.
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
@@ -55,15 +78,24 @@ def dense_crf(
     pixels = check_image(image)
     what = "probabilities" if scores is None else "scores"
     unary = as_array(probabilities if scores is None else scores, what)
-    grid = pixels.shape[:-1]
-    check_layout(unary, grid, what)
-    crf = DenseCRF(check_grid(grid, unary.shape[0]), unary.shape[0], threads=threads)
+    if unary.ndim != 3:
+        check_layout(unary, pixels.shape[:-1], what)
+    labels = unary.shape[0]
+    if scores is None:
+        check_layout(unary, pixels.shape[:-1], what)
+    crf = DenseCRF(check_grid(pixels.shape[:-1], labels), labels, threads=threads, mask=mask, storage=storage)
     if scores is None:
         crf.set_probabilities(unary, clip=clip)
     else:
         crf.set_scores(unary, clip=clip)
+    if backend == "pydensecrf":
+        return run_pydensecrf(pixels, crf.unary_energies(), parameters)
+    if backend != "atrous":
+        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
     add_terms(crf, pixels, parameters)
-    return crf.inference(parameters.iterations, keep=False)
+    if prune != "none":
+        crf.prune_labels(below=None if prune == "lossless" else prune)
+    return crf.inference(parameters.iterations, keep=False, tolerance=tolerance, token=token)
 
 
 def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters) -> None:
@@ -72,3 +104,50 @@ def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters) -> None:
         crf.add_gaussian(position.sxy, position.weight, normalization=parameters.normalization)
     for colour in parameters.bilateral:
         crf.add_bilateral(colour.sxy, colour.srgb, image, colour.weight, normalization=parameters.normalization)
+
+
+def dense_crf_batch(
+    images: Iterable[Any],
+    probabilities: Iterable[Any] | None = None,
+    *,
+    scores: Iterable[Any] | None = None,
+    threads: int | None = None,
+    **options: Any,
+) -> Iterator[FloatArray]:
+    """Refine many images, one on each thread: no thread waits for another, which suits evaluations.
+
+    Args:
+        images: as `dense_crf` takes them; sizes may differ.
+        probabilities: one array for each image, or None.
+        scores: one array for each image, or None.
+        threads: how many images at a time; None for all processors.
+        options: anything else `dense_crf` takes.
+
+    Yields:
+        The marginals (L, H, W) of each image, in order. At most two images a thread are read ahead.
+
+    Raises:
+        CrfInputError: as `dense_crf`, at the image it concerns; or unequal numbers of images and arrays.
+    """
+    if (probabilities is None) == (scores is None):
+        raise CrfInputError("pass either probabilities or scores=...")
+    name, unaries = ("probabilities", probabilities) if scores is None else ("scores", scores)
+    assert unaries is not None
+    workers = check_threads(threads)
+    pairs = _pair_up(images, unaries)
+    with ThreadPoolExecutor(workers) as pool:
+
+        def submit(pair: tuple[Any, Any]) -> Any:
+            return pool.submit(dense_crf, pair[0], threads=1, **{name: pair[1]}, **options)
+
+        waiting = [submit(pair) for pair in islice(pairs, 2 * workers)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting.extend(submit(pair) for pair in islice(pairs, 1))
+
+
+def _pair_up(images: Iterable[Any], unaries: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    try:
+        yield from zip(images, unaries, strict=True)
+    except ValueError:
+        raise CrfInputError("there are not as many images as probabilities or scores") from None

@@ -6,6 +6,7 @@ is accepted, in which layout, and the words of every refusal.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,20 +19,19 @@ from . import _lattice
 from .checks import (
     FloatArray,
     as_array,
+    check_coarse_scores,
     check_compatibility,
-    check_entries,
     check_float32,
     check_grid,
     check_image,
     check_layout,
     check_probability_sums,
-    check_sigmas,
     check_threads,
 )
 from .parameters import Normalization
-from .unary import feed_energies, feed_probabilities, feed_scores
-
-NORMALIZATIONS: dict[str, int] = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
+from .pruning import labels_to_keep, lossless_margin
+from .terms import build_feature_lattice, build_grid_lattice
+from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
 
 Storage = Literal["float32", "float16"]
 
@@ -103,9 +103,11 @@ class DenseCRF:
             self._order = _lattice.PixelOrder.tiled(*self.shape)
         else:
             self._order = _lattice.PixelOrder.linear(self.points)
-        self._field = _lattice.MeanField(self._order, self.labels, storage == "float16", kernels)
-        self._lattices: list[_lattice.Lattice] = []
-        self._has_unary = False
+        self._half, self._kernels = storage == "float16", kernels
+        self._field = _lattice.MeanField(self._order, self.labels, self._half, kernels)
+        self._gaps: Gaps | None = None
+        self._kept: list[int] | None = None
+        self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
         self._started = False
         self.report: InferenceReport | None = None
 
@@ -114,25 +116,92 @@ class DenseCRF:
     def set_unary(self, energies: Any) -> None:
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
         array = self._checked(energies, "energies")
-        feed_energies(self._field, array.reshape(self.labels, -1), self.threads)
-        self._has_unary = True
+        self._restore_labels()
+        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1), self.threads)
 
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
         array = self._checked(probabilities, "probabilities")
         if not 0.0 < clip < 1.0:
             raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
-        feed_probabilities(self._field, array.reshape(self.labels, -1), self._order.band, clip, self.threads)
+        self._restore_labels()
+        flat = array.reshape(self.labels, -1)
+        self._gaps = None
+        gaps = feed_probabilities(self._field, flat, self._order.band, clip, self.threads)
         check_probability_sums(array)
-        self._has_unary = True
+        self._gaps = gaps
 
     def set_scores(self, scores: Any, *, clip: float = 1e-5) -> None:
-        """Set the unary to -log(clip(softmax(scores), clip, 1)): (L, *shape) float32 scores before a softmax."""
-        array = self._checked(scores, "scores")
+        """Set the unary to -log(clip(softmax(scores), clip, 1)).
+
+        Args:
+            scores: (L, *shape) float32 before a softmax; for an image also (L, h, w) float32 or float16 of a coarser
+                grid, upsampled here with aligned corners (Caffe's Interp), which needs no full-size array of scores.
+            clip: lowest probability.
+        """
+        array = as_array(scores, "scores")
         if not 0.0 < clip < 1.0:
             raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
-        feed_scores(self._field, array.reshape(self.labels, -1), clip, self.threads)
-        self._has_unary = True
+        coarse = array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape
+        if coarse:
+            check_coarse_scores(array, self.labels, self.shape)
+        else:
+            check_layout(array, self.shape, "scores", self.labels)
+            check_float32(array, "scores")
+        self._restore_labels()
+        if coarse:
+            shape = (self.shape[0], self.shape[1])
+            self._gaps = feed_coarse_scores(self._field, array, shape, clip, self.threads)
+        else:
+            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip, self.threads)
+
+    def unary_energies(self) -> FloatArray:
+        """The unary as the core holds it: (L, *shape) float32 energies."""
+        if self._gaps is None:
+            raise CrfInputError("there is no unary yet: set it first")
+        output = np.empty((self._field.labels, self.points), np.float32)
+        self._field.read_unary(output)
+        return output.reshape(-1, *self.shape)
+
+    # ---- fewer labels ------------------------------------------------------------------------------------------------
+
+    def prune_labels(self, *, below: float | None = None) -> list[int]:
+        """Drop labels that cannot win (or hardly can), until the next unary; returns those that stay.
+
+        Args:
+            below: None drops only labels proven unable to win at any pixel: their energy stays above the best label's
+                by more than the terms can ever make up. The others' marginals change by no more than the dropped
+                mass. A number drops the labels that nowhere reach this fraction of the best label's probability.
+
+        Raises:
+            CrfInputError: there is no unary, or `below` is not between 0 and 1.
+        """
+        if self._gaps is None:
+            raise CrfInputError("prune_labels needs a unary: set it first")
+        if below is not None and not 0.0 < below < 1.0:
+            raise CrfInputError(f"below must lie between 0 and 1, got {below}")
+        if self._kept is not None:
+            return list(self._kept)
+        margin = -math.log(below) if below is not None else lossless_margin(self._terms, self.threads)
+        kept = labels_to_keep(self._gaps, margin)
+        if len(kept) < self.labels:
+            self._field.keep_labels(kept, self.threads)
+            self._kept = kept
+            self._started = False
+            self._field.clear_terms()
+            for term in self._terms:
+                self._hand_over(*term)
+        return kept
+
+    def _restore_labels(self) -> None:
+        """Before a new unary: all labels again, the lattices kept."""
+        if self._kept is None:
+            return
+        self._kept = None
+        self._started = False
+        self._field = _lattice.MeanField(self._order, self.labels, self._half, self._kernels)
+        for term in self._terms:
+            self._hand_over(*term)
 
     # ---- pairwise terms ----------------------------------------------------------------------------------------------
 
@@ -180,62 +249,32 @@ class DenseCRF:
         Raises:
             CrfInputError: see `checks`; also features so large that lattice coordinates leave 16 bits.
         """
-        array = as_array(features, "features")
-        check_float32(array, "features")
-        if array.ndim != 2 or array.shape[1] != self.points:
-            hint = ": transpose it" if array.ndim == 2 and array.shape[0] == self.points else ""
-            raise CrfInputError(f"features must be (dimensions, {self.points}), got {array.shape}{hint}")
-        check_entries(self.points, array.shape[0])
-        if not array.flags.c_contiguous:
-            raise CrfInputError("features are not C-contiguous: pass numpy.ascontiguousarray(features)")
-        if not np.isfinite(array).all():
-            raise CrfInputError("features hold NaN or infinite values")
-        code = _normalization_code(normalization)
         kind, values = check_compatibility(compatibility, self.labels)
-        try:
-            lattice = _lattice.Lattice.from_features(self._order, array, code, self._mask, self.threads)
-        except ValueError as error:
-            raise CrfInputError(f"{error}: divide the features by a larger sigma") from None
+        lattice = build_feature_lattice(self._order, features, normalization, self._mask, self.threads)
         self._append(lattice, kind, values)
 
     def clear_terms(self) -> None:
         """Forget all pairwise terms and their lattices; the unary stays."""
         self._field.clear_terms()
-        self._lattices.clear()
+        self._terms.clear()
 
     def _add_grid_term(
         self, sxy: Any, image: npt.NDArray[Any] | None, srgb: Any, compatibility: Any, normalization: Normalization
     ) -> None:
         if not self.has_grid:
             raise CrfInputError("points without a grid have no position: use add_features")
-        channels = 0 if image is None else image.shape[-1]
-        check_entries(self.points, len(self.shape) + channels)
-        position_sigmas = check_sigmas(sxy, len(self.shape), "sxy")
-        channel_sigmas = check_sigmas(srgb, channels, "srgb") if image is not None else []
-        code = _normalization_code(normalization)
         kind, values = check_compatibility(compatibility, self.labels)
-        as_bytes = image if image is not None and image.dtype == np.uint8 else None
-        as_floats = image if image is not None and image.dtype == np.float32 else None
-        try:
-            lattice = _lattice.Lattice.from_grid(
-                self._order,
-                list(self.shape),
-                position_sigmas,
-                as_bytes,
-                as_floats,
-                channel_sigmas,
-                code,
-                self._mask,
-                self.threads,
-            )
-        except ValueError as error:
-            sigmas = f"sxy {sxy}" + (f" and srgb {srgb}" if image is not None else "")
-            raise CrfInputError(f"{error}: {sigmas} are too small for this image; raise them") from None
+        lattice = build_grid_lattice(self._order, self.shape, sxy, image, srgb, normalization, self._mask, self.threads)
         self._append(lattice, kind, values)
 
     def _append(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
-        self._field.add_term(lattice, kind, values.reshape(-1))
-        self._lattices.append(lattice)
+        self._terms.append((lattice, kind, values))
+        self._hand_over(lattice, kind, values)
+
+    def _hand_over(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
+        if self._kept is not None and kind:
+            values = values[np.ix_(self._kept, self._kept)] if kind == 2 else values[self._kept]
+        self._field.add_term(lattice, kind, np.ascontiguousarray(values).reshape(-1))
 
     # ---- inference ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +320,9 @@ class DenseCRF:
     def set_marginals(self, marginals: Any) -> None:
         """Replace the marginals from which `step`, `kl_divergence` and a warm start go on."""
         array = self._checked(marginals, "marginals")
-        self._field.load_marginals(array.reshape(self.labels, -1), self.threads)
+        if self._kept is not None:
+            array = array[self._kept]
+        self._field.load_marginals(array.reshape(len(array), -1), self.threads)
         self._started = True
 
     def kl_divergence(self) -> float:
@@ -299,15 +340,18 @@ class DenseCRF:
         keep: bool = True,
         token: _lattice.CancelToken | None = None,
     ) -> FloatArray:
-        if not self._has_unary:
-            zeros = np.zeros((self.labels, 1), np.float32)
-            feed_energies(self._field, np.broadcast_to(zeros, (self.labels, self.points)), self.threads)
-            self._has_unary = True
-        output = np.empty((self.labels, self.points), np.float32)
+        if self._gaps is None:
+            raise CrfInputError("inference needs a unary: call set_probabilities, set_scores or set_unary first")
+        kept = self._kept
+        output = np.empty((self.labels if kept is None else len(kept), self.points), np.float32)
         done = self._field.run(iterations, self.threads, output, keep, warm, not keep, tolerance, token)
         changed = done.pop("changed")
         self.report = InferenceReport(changed=None if changed < 0 else changed, **done)
         self._started = keep
+        if kept is not None:
+            pruned, output = output, np.zeros((self.labels, self.points), np.float32)
+            for row, label in zip(pruned, kept, strict=True):
+                output[label] = row
         return output.reshape(self.labels, *self.shape)
 
     # ---- what it is --------------------------------------------------------------------------------------------------
@@ -320,17 +364,17 @@ class DenseCRF:
     @property
     def size_bytes(self) -> int:
         """Memory held for marginals, unary, lattices and their rows."""
-        return int(self._field.size_bytes) + sum(int(lattice.size_bytes) for lattice in self._lattices)
+        return int(self._field.size_bytes) + sum(int(lattice.size_bytes) for lattice, _, _ in self._terms)
 
     @property
     def lattice_vertices(self) -> list[int]:
         """The number of lattice vertices of each term."""
-        return [int(lattice.vertices) for lattice in self._lattices]
+        return [int(lattice.vertices) for lattice, _, _ in self._terms]
 
     @property
     def build_seconds(self) -> list[dict[str, float]]:
         """Wall seconds of each term's lattice, by phase."""
-        return [dict(lattice.seconds) for lattice in self._lattices]
+        return [dict(lattice.seconds) for lattice, _, _ in self._terms]
 
     def _checked(self, value: Any, what: str) -> npt.NDArray[Any]:
         array = as_array(value, what)
@@ -342,12 +386,6 @@ class DenseCRF:
 def kernel_names() -> list[str]:
     """The instruction sets whose kernels this processor runs, slowest first."""
     return list(_lattice.kernel_names())
-
-
-def _normalization_code(name: str) -> int:
-    if name not in NORMALIZATIONS:
-        raise CrfInputError(f"normalization must be one of {sorted(NORMALIZATIONS)}, got {name!r}")
-    return NORMALIZATIONS[name]
 
 
 def _check_mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

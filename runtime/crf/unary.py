@@ -1,4 +1,4 @@
-"""Feeds the unary to the core in bands of pixels: checked, turned to energies, in parallel, without a full copy.
+"""Feeds the unary to the core: checked, turned to energies, in parallel, without a full copy.
 
 The energy of a probability is numpy's own float32 -log(clip(p)): the reference was given that array, and an undecided
 pixel feels its last bit after ten iterations.
@@ -17,26 +17,45 @@ from ..errors import CrfInputError
 from . import _lattice
 from .checks import check_probability_range
 
+#: (L,) for each label, by how much its energy stays above the best of a pixel at least, over all pixels.
+Gaps = npt.NDArray[np.float32]
+
 _BAND_VALUES = 1 << 18  # floats of one band: what stays in a second-level cache
 
 
-def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> None:
+def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> Gaps:
     """Set energies (L, N) float32, any strides."""
-    unusable, _, _ = field.set_unary(energies, 0, False, math.inf, threads)
+    unusable, _, _, gaps = field.set_unary(energies, 0, False, math.inf, threads)
     if unusable:
         raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
+    return np.array(gaps, np.float32)
 
 
-def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float, threads: int) -> None:
+def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float, threads: int) -> Gaps:
     """Set scores (L, N) float32 before the softmax, any strides."""
-    unusable, _, _ = field.set_unary(scores, 0, True, -math.log(clip), threads)
-    if unusable:
+    unusable, _, _, gaps = field.set_unary(scores, 0, True, -math.log(clip), threads)
+    _refuse_unusable(unusable)
+    return np.array(gaps, np.float32)
+
+
+def feed_coarse_scores(
+    field: _lattice.MeanField, scores: npt.NDArray[Any], shape: tuple[int, int], clip: float, threads: int
+) -> Gaps:
+    """Set scores (L, h, w) float16 or float32 of a coarser grid, upsampled with aligned corners to `shape`."""
+    rows = np.ascontiguousarray(scores.transpose(1, 2, 0), dtype=np.float32)  # (h, w, L)
+    unusable, _, _, gaps = field.set_coarse_scores(rows, shape[0], shape[1], -math.log(clip), threads)
+    _refuse_unusable(unusable)
+    return np.array(gaps, np.float32)
+
+
+def _refuse_unusable(count: int) -> None:
+    if count:
         raise CrfInputError("scores hold NaN or infinite values: look for an overflow in the network")
 
 
 def feed_probabilities(
     field: _lattice.MeanField, probabilities: npt.NDArray[Any], band: int, clip: float, threads: int
-) -> None:
+) -> Gaps:
     """Set probabilities.
 
     Args:
@@ -50,22 +69,23 @@ def feed_probabilities(
     step = band * max(1, _BAND_VALUES // (labels * band))
     lowest = np.float32(clip)
 
-    def feed(first: int) -> tuple[float, float]:
+    def feed(first: int) -> tuple[float, float, list[float]]:
         values = probabilities[:, first : first + step]
         energies = np.maximum(values, lowest)
         np.minimum(energies, np.float32(1.0), out=energies)
         np.log(energies, out=energies)
         np.negative(energies, out=energies)
-        field.set_unary(energies, first, False, math.inf, 1)
-        return float(values.min()), float(values.max())
+        gaps = field.set_unary(energies, first, False, math.inf, 1)[3]
+        return float(values.min()), float(values.max()), gaps
 
     field.allocate_unary()
     firsts = range(0, points, step)
     workers = min(threads, len(firsts))
     if workers == 1:
-        ranges = [feed(first) for first in firsts]
+        fed = [feed(first) for first in firsts]
     else:
         with ThreadPoolExecutor(workers) as pool:
-            ranges = list(pool.map(feed, firsts))
-    lows, highs = np.array(ranges).T  # one NaN makes the extremes NaN
-    check_probability_range(float(lows.min()), float(highs.max()))
+            fed = list(pool.map(feed, firsts))
+    lows, highs, gaps = zip(*fed, strict=True)
+    check_probability_range(float(np.min(lows)), float(np.max(highs)))  # one NaN makes the extremes NaN
+    return np.asarray(np.min(np.array(gaps, np.float32), axis=0))

@@ -307,7 +307,7 @@ Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& featur
 
 // Splat and blur of ones, one channel.
 void Lattice::filter_ones(Team& team, int rank, float* mass) const {
-    team.share(rank, vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
+  team.share(rank, vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
     for (std::size_t v = begin; v < end; ++v) {
       float sum = 0.0F;
       for (std::size_t e = offsets_[v]; e < offsets_[v + 1]; ++e) sum += splats_[e].weight;

@@ -93,7 +93,7 @@ UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, 
   job.first_source = first;
   job.kind = kind;
   job.cap = cap;
-  return read_unary(job, order_->run_at(first), order_->run_at(first + count), threads, gaps);
+  return fill_unary(job, order_->run_at(first), order_->run_at(first + count), threads, gaps);
 }
 
 UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
@@ -112,10 +112,10 @@ UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_
   job.coarse_width = coarse_width;
   job.height = height;
   job.width = width;
-  return read_unary(job, 0, order_->runs(), threads, gaps);
+  return fill_unary(job, 0, order_->runs(), threads, gaps);
 }
 
-UnaryRange MeanField::read_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads,
+UnaryRange MeanField::fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads,
                                  std::vector<float>& gaps) {
   allocate_unary();
   std::vector<UnaryRange> ranges(order_->runs());
@@ -146,6 +146,16 @@ UnaryRange MeanField::read_unary(UnaryJob job, std::size_t begin, std::size_t en
     all.unusable += ranges[r].unusable;
   }
   return all;
+}
+
+void MeanField::read_unary(float* output) const {
+  const std::size_t lanes = static_cast<std::size_t>(lanes_), labels = static_cast<std::size_t>(labels_);
+  for (std::size_t r = 0; r < order_->runs(); ++r) {
+    const Run run = order_->run(r);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(order_->length(r)); ++i) {
+      for (std::size_t l = 0; l < labels; ++l) output[l * points() + run.source + i] = unary_[(run.first + i) * lanes + l];
+    }
+  }
 }
 
 void MeanField::keep_labels(const std::vector<int>& kept, int threads) {

@@ -59,6 +59,8 @@ class MeanField {
   // The same from scores on a coarser grid, coarse_height x coarse_width x labels, for a height x width image.
   UnaryRange set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
                                std::size_t height, std::size_t width, float cap, int threads, std::vector<float>& gaps);
+  // Writes the energies held, labels x points in the caller's order.
+  void read_unary(float* output) const;
   // Forgets all labels but `kept` (ascending); before terms are added.
   void keep_labels(const std::vector<int>& kept, int threads);
   void allocate_unary() { unary_.resize(points() * static_cast<std::size_t>(lanes_)); }
@@ -73,7 +75,7 @@ class MeanField {
   double kl_divergence(int threads);
 
  private:
-  UnaryRange read_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
+  UnaryRange fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
   void prepare();
   void make_scratch(int threads);
   void filter(Team& team, int rank, InferenceReport& report);

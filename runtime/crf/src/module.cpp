@@ -128,6 +128,14 @@ class BoundMeanField {
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
 
+  void read_unary(OutputRows output) {
+    require_unary();
+    require_shape(output.shape(0), output.shape(1));
+    nb::gil_scoped_release release;
+    field_.read_unary(output.data());
+  }
+  int labels() const { return field_.labels(); }
+
   void keep_labels(const std::vector<int>& kept, int threads) {
     require_unary();
     int previous = -1;
@@ -257,6 +265,8 @@ NB_MODULE(_lattice, m) {
            "threads"_a)
       .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
            "cap"_a, "threads"_a)
+      .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
+      .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
       .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert().none(), "keep"_a, "warm"_a,
            "release"_a, "tolerance"_a, "token"_a.none())

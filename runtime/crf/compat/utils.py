@@ -1,0 +1,115 @@
+"""pydensecrf's helpers: unaries from labels and probabilities, features of positions and colours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import CrfInputError
+from ..checks import FloatArray
+
+
+def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
+    """Unary energies of a hand-made labelling.
+
+    Args:
+        labels: integers of any shape. With `zero_unsure`, 0 means unknown and 1 to n_labels are the labels; without,
+            the labels are 0 to n_labels - 1.
+        n_labels: how many labels, unknown not counted.
+        gt_prob: how sure a label is, between 0 and 1.
+        zero_unsure: whether 0 means unknown.
+
+    Returns:
+        (n_labels, N) float32: -log(gt_prob) for the label given, -log((1 - gt_prob) / (n_labels - 1)) for the others,
+        -log(1 / n_labels) for all where it is unknown.
+
+    Raises:
+        CrfInputError: a label outside the range, or a probability outside (0, 1).
+    """
+    if not 0.0 < gt_prob < 1.0:
+        raise CrfInputError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
+    given = np.asarray(labels)
+    if given.dtype.kind not in "iub":
+        raise CrfInputError(f"labels must be integers, got {given.dtype}")
+    flat = given.reshape(-1).astype(np.int64)
+    first = 1 if zero_unsure else 0
+    if flat.size and not (flat.min() >= 0 and flat.max() < n_labels + first):
+        raise CrfInputError(
+            f"labels lie in [{flat.min()}, {flat.max()}], expected [0, {n_labels + first - 1}] with zero_unsure="
+            f"{zero_unsure}: is n_labels right, and does 0 mean unknown?"
+        )
+    others = (1.0 - gt_prob) / (n_labels - 1) if n_labels > 1 else 1.0
+    energies = np.full((n_labels, flat.size), -np.log(others), np.float32)
+    known = np.flatnonzero(flat >= first)
+    energies[flat[known] - first, known] = -np.log(gt_prob)
+    if zero_unsure:
+        energies[:, flat == 0] = -np.log(1.0 / n_labels)
+    return energies
+
+
+def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None = 1e-5) -> FloatArray:
+    """Unary energies -log(p) of probabilities.
+
+    Args:
+        sm: (L, ...) probabilities, labels first.
+        scale: mixes with the uniform distribution, scale p + (1 - scale) / L, to say how far to trust them.
+        clip: lowest probability, against infinite energies; None for none.
+
+    Returns:
+        (L, N) float32, C-contiguous.
+    """
+    probabilities = np.asarray(sm)
+    count = probabilities.shape[0]
+    if scale is not None:
+        if not 0.0 < scale <= 1.0:
+            raise CrfInputError(f"scale must lie in (0, 1], got {scale}")
+        probabilities = scale * probabilities + (1.0 - scale) / count
+    if clip is not None:
+        probabilities = np.clip(probabilities, clip, 1.0)
+    return np.ascontiguousarray(-np.log(probabilities).reshape(count, -1).astype(np.float32))
+
+
+def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> FloatArray:
+    """Features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
+    _check_lengths(sdims, shape)
+    places = np.indices(tuple(shape), dtype=np.float32).reshape(len(shape), -1)
+    return np.ascontiguousarray(places / np.asarray(sdims, np.float32)[:, None])
+
+
+def create_pairwise_bilateral(
+    sdims: Sequence[float], schan: float | Sequence[float], img: npt.NDArray[Any], chdim: int = -1
+) -> FloatArray:
+    """Features of a position and colour term: (axes + channels, N) float32.
+
+    Args:
+        sdims: a sigma for each spatial axis of `img`, in the order of its axes (y before x).
+        schan: a sigma for each channel, or one for all.
+        img: the data, of any type and any number of spatial axes.
+        chdim: which axis holds the channels; -1 when there is none and every value is one channel.
+    """
+    channels = img[None] if chdim == -1 else np.moveaxis(img, chdim, 0)
+    _check_lengths(sdims, channels.shape[1:])
+    sigmas = np.broadcast_to(np.asarray(schan, np.float32), (channels.shape[0],))
+    colours = channels.reshape(channels.shape[0], -1).astype(np.float32) / sigmas[:, None]
+    return np.ascontiguousarray(np.concatenate([create_pairwise_gaussian(sdims, channels.shape[1:]), colours]))
+
+
+def compute_unary(labels: Any, M: int, GT_PROB: float = 0.5) -> FloatArray:  # noqa: N803
+    """Old name of `unary_from_labels` with 0 as unknown."""
+    warnings.warn("compute_unary is an old name: use unary_from_labels", DeprecationWarning, stacklevel=2)
+    return unary_from_labels(labels, M, GT_PROB)
+
+
+def softmax_to_unary(sm: Any, GT_PROB: float = 1.0) -> FloatArray:  # noqa: N803
+    """Old name of `unary_from_softmax`."""
+    warnings.warn("softmax_to_unary is an old name: use unary_from_softmax", DeprecationWarning, stacklevel=2)
+    return unary_from_softmax(sm, None if GT_PROB == 1.0 else GT_PROB, clip=None)
+
+
+def _check_lengths(sdims: Sequence[float], shape: Sequence[int]) -> None:
+    if len(sdims) != len(shape):
+        raise CrfInputError(f"sdims has {len(sdims)} sigmas for {len(shape)} axes {tuple(shape)}: is chdim right?")

@@ -1,0 +1,54 @@
+"""The original pydensecrf as a backend, where a user has it: one thread, no shortcuts, its own rounding."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CrfInputError, MissingDependencyError
+from .checks import FloatArray
+from .parameters import CrfParameters
+
+_NORMALIZATION_CODES = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
+
+
+def run_pydensecrf(image: npt.NDArray[Any], energies: FloatArray, parameters: CrfParameters) -> FloatArray:
+    """Run `parameters` through the installed pydensecrf.
+
+    Args:
+        image: H x W x 3 uint8.
+        energies: (L, H, W) float32.
+        parameters: terms and iterations.
+
+    Returns:
+        Marginals (L, H, W) float32.
+
+    Raises:
+        MissingDependencyError: pydensecrf is not installed.
+        CrfInputError: an image it cannot take.
+    """
+    try:
+        original = importlib.import_module("pydensecrf.densecrf")
+    except ImportError:
+        raise MissingDependencyError(
+            "the pydensecrf backend needs pydensecrf: pip install git+https://github.com/lucasb-eyer/pydensecrf.git, "
+            'or leave backend="atrous"'
+        ) from None
+    if image.dtype != np.uint8 or image.shape[-1] != 3:
+        raise CrfInputError('pydensecrf takes H x W x 3 uint8 images only: leave backend="atrous"')
+    labels, height, width = energies.shape
+    crf = original.DenseCRF2D(width, height, labels)
+    crf.setUnaryEnergy(np.ascontiguousarray(energies.reshape(labels, -1)))
+    # Builds by newer Cython lack the module's constants; the enumeration takes the same numbers.
+    kinds = getattr(original, "NormalizationType", int)
+    normalization = kinds(_NORMALIZATION_CODES[parameters.normalization])
+    for position in parameters.gaussian:
+        crf.addPairwiseGaussian(sxy=position.sxy, compat=position.weight, normalization=normalization)
+    for colour in parameters.bilateral:
+        crf.addPairwiseBilateral(
+            sxy=colour.sxy, srgb=colour.srgb, rgbim=image, compat=colour.weight, normalization=normalization
+        )
+    return np.array(crf.inference(parameters.iterations), np.float32).reshape(energies.shape)

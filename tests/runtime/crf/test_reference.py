@@ -1,0 +1,144 @@
+"""The core against plain NumPy in float64: 200 random settings, exact sums where the lattice is fine, one-pixel edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atrous.runtime.crf import CrfWarning, DenseCRF
+
+from .conftest import make_problem
+from .reference import Array, Lattice, MeanField, Term, grid_features, softmax
+
+SETTINGS = 200
+
+
+def draw_compatibility(random: np.random.Generator, labels: int, strength: float) -> object:
+    kind = random.integers(0, 3)
+    if kind == 0:
+        return strength
+    if kind == 1:
+        return (-strength * random.uniform(0.3, 1, labels)).astype(np.float32)
+    matrix = strength * random.uniform(0, 1, (labels, labels)).astype(np.float32)
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_random_settings(block: int) -> None:
+    for seed in range(block * SETTINGS // 10, (block + 1) * SETTINGS // 10):
+        random = np.random.default_rng(seed)
+        height, width = (int(n) for n in random.integers(1, 40, 2))
+        labels = int(random.choice([1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 21, 24, 32, 33, 60]))
+        image, probabilities = make_problem(height, width, labels, seed, sharpness=float(random.uniform(0.5, 3)))
+        iterations = int(random.integers(0, 4))
+        threads = int(random.integers(1, 4))
+        crf = DenseCRF((height, width), labels, threads=threads)
+        crf.set_probabilities(probabilities)
+        energies = -np.log(np.clip(probabilities.reshape(labels, -1), 1e-5, 1)).T
+        terms = []
+        for _ in range(int(random.integers(1, 4))):
+            normalization = str(random.choice(["symmetric", "after", "before", "none"]))
+            strength = float(random.uniform(0.5, 4)) * (0.05 if normalization == "none" else 1)
+            compatibility = draw_compatibility(random, labels, strength)
+            sxy = [float(s) for s in random.uniform(1.5, 40, 2)]
+            kind = random.integers(0, 3)
+            if kind == 0:
+                crf.add_gaussian(sxy, compatibility, normalization=normalization)
+                features = grid_features((height, width), sxy)
+            elif kind == 1:
+                srgb = [float(s) for s in random.uniform(3, 20, 3)]
+                crf.add_bilateral(sxy, srgb, image, compatibility, normalization=normalization)
+                features = grid_features((height, width), sxy, image, srgb)
+            else:
+                shape = (int(random.integers(1, 8)), height * width)
+                features = random.normal(0, 2, shape).astype(np.float32)
+                crf.add_features(features, compatibility, normalization=normalization)
+            terms.append(Term(features, compatibility, normalization))
+        reference = MeanField(energies.astype(np.float64), terms)
+        found = crf.inference(iterations).reshape(labels, -1).T
+        expected = reference.run(iterations)
+        # float32 keeps 6e-8 of the largest energy, which "none" does not bound
+        largest = float(np.abs(reference.messages(expected) - reference.unary).max())
+        tolerance = max(1e-5, 1e-6 * largest)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=f"setting {seed}")
+        divergence = reference.kl(expected)
+        assert crf.kl_divergence() == pytest.approx(divergence, rel=1e-4, abs=1e-2 * len(energies) * 1e-2)
+
+
+def exact_filter(features: Array, values: Array) -> Array:
+    """The sums the lattice stands for: sum_j exp(-|f_i - f_j|^2 / 2) values_j, over n, normalised after."""
+    squares = ((features[:, :, None] - features[:, None, :]) ** 2).sum(axis=0)
+    kernel = np.exp(-squares / 2)
+    return (kernel @ values) / kernel.sum(axis=1, keepdims=True)
+
+
+def test_lattice_stands_for_gaussian_sums() -> None:
+    image, probabilities = make_problem(24, 24, 3, seed=5)
+    features = grid_features((24, 24), [6.0, 6.0], image, [40.0, 40.0, 40.0])
+    values = probabilities.reshape(3, -1).T.astype(np.float64)
+    lattice = Lattice(features)
+    approximate = lattice(values) / lattice(np.ones((len(values), 1)))
+    exact = exact_filter(features.astype(np.float64), values)
+    spread = values.std()
+    assert np.abs(approximate - exact).mean() < 0.05 * spread
+    # The same sums through the core: one update with a Potts term, undone by the logarithm.
+    crf = DenseCRF((24, 24), 3)
+    crf.set_unary(np.ascontiguousarray(-np.log(probabilities)))
+    crf.add_bilateral(6.0, 40.0, image, 1.0, normalization="after")
+    updated = crf.inference(1).reshape(3, -1).T.astype(np.float64)
+    np.testing.assert_allclose(updated, softmax(np.log(values) + approximate), atol=1e-6)
+    np.testing.assert_allclose(updated, softmax(np.log(values) + exact), atol=0.02)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (1, 67), (67, 1), (33, 31)])
+def test_tiny_and_odd_sizes(height: int, width: int) -> None:
+    image, probabilities = make_problem(height, width, 3, seed=height * 100 + width)
+    image[:1, :1] = 0  # near-black near the origin: where the padding of the reference can be felt
+    energies = -np.log(np.clip(probabilities.reshape(3, -1), 1e-5, 1)).T
+    crf = DenseCRF((height, width), 3)
+    crf.set_probabilities(probabilities)
+    crf.add_gaussian(3.0, 3.0)
+    crf.add_bilateral(20.0, 10.0, image, 4.0)
+    terms = [
+        Term(grid_features((height, width), [3.0, 3.0]), 3.0),
+        Term(grid_features((height, width), [20.0, 20.0], image, [10.0] * 3), 4.0),
+    ]
+    expected = MeanField(energies.astype(np.float64), terms).run(5)
+    np.testing.assert_allclose(crf.inference(5).reshape(3, -1).T, expected, rtol=0, atol=1e-5)
+
+
+def test_volume_with_float_channels() -> None:
+    random = np.random.default_rng(3)
+    shape = (5, 9, 11)
+    volume = random.normal(0, 1, (*shape, 2)).astype(np.float32)
+    energies = random.uniform(0, 3, (4, *shape)).astype(np.float32)
+    crf = DenseCRF(shape, 4)
+    crf.set_unary(energies)
+    crf.add_gaussian((2.0, 3.0, 4.0), 2.0)
+    crf.add_bilateral((4.0, 5.0, 6.0), (0.5, 0.7), volume, 3.0, normalization="after")
+    terms = [
+        Term(grid_features(shape, [2.0, 3.0, 4.0]), 2.0),
+        Term(grid_features(shape, [4.0, 5.0, 6.0], volume, [0.5, 0.7]), 3.0, "after"),
+    ]
+    expected = MeanField(energies.reshape(4, -1).T.astype(np.float64), terms).run(4)
+    found = crf.inference(4)
+    assert found.shape == (4, *shape)
+    np.testing.assert_allclose(found.reshape(4, -1).T, expected, rtol=0, atol=1e-5)
+
+
+def test_many_dimensions() -> None:
+    random = np.random.default_rng(4)
+    features = random.normal(0, 0.5, (24, 50)).astype(np.float32)  # keys of several words
+    energies = random.uniform(0, 3, (3, 50)).astype(np.float32)
+    crf = DenseCRF(50, 3)
+    crf.set_unary(energies)
+    crf.add_features(features, 2.0)
+    expected = MeanField(energies.T.astype(np.float64), [Term(features, 2.0)]).run(3)
+    np.testing.assert_allclose(crf.inference(3).T, expected, rtol=0, atol=1e-5)
+
+
+def test_positive_vector_warns() -> None:
+    crf = DenseCRF((4, 4), 2)
+    with pytest.warns(CrfWarning, match="negate"):
+        crf.add_gaussian(3.0, np.array([1.0, 2.0], np.float32))
