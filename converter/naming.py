@@ -44,7 +44,7 @@ def unique_attribute(name: str, taken: set[str]) -> str:
     safe = re.sub(r"[^\w/ :+\-]", "_", unicodedata.normalize("NFKC", name)).strip() or "layer"
     if safe.startswith("_"):  # torch keeps its own state under such names
         safe = f"layer{safe}"
-    if keyword.iskeyword(safe) or safe in MODULE_NAMES:
+    if keyword.iskeyword(safe) or safe in MODULE_NAMES or safe == "self":
         safe += "_"
     return _make_unique(safe, taken)
 

@@ -54,12 +54,21 @@ def make_module(layer: Layer) -> nn.Module:
     spec = layer.operator.module_spec()
     name = spec.class_name
     cls = getattr(nn, name[3:]) if name.startswith("nn.") else find_module_class(name)
-    # skip_init leaves the memory untouched, so that a parameter's pages are paid for once, by the copy
-    if name.startswith("nn.") and spec.parameters:
-        module: nn.Module = nn.utils.skip_init(cls, **spec.arguments)
-    else:
-        module = cls(**spec.arguments)
+    if spec.parameters and hasattr(cls, "reset_parameters"):
+        return make_unset(cls, spec.arguments).eval()
+    module: nn.Module = cls(**spec.arguments)
     return module.eval()
+
+
+def make_unset(cls: Any, arguments: Mapping[str, Any]) -> nn.Module:
+    """A module whose parameters hold nothing yet: their memory is paid for once, by the copy.
+
+    torch's own `skip_init` goes by way of the meta device, for which torch loads 36 MB of Python first.
+    """
+    unset = type(cls.__name__, (cls,), {"reset_parameters": lambda self: None})
+    module: nn.Module = unset(**arguments)
+    module.__class__ = cls
+    return module
 
 
 def find_module_class(name: str) -> Any:
