@@ -107,6 +107,9 @@ _V1_DIALECTS = (BVLC, "deeplab_v1", "deconvnet", "crfasrnn", "hed")
 _CONV_PARAM_V1 = 10
 _MIN_CONTESTED_TYPE = 39
 _MIN_CONTESTED_FIELD = 42
+_MIN_PARAM = 9
+_V1_COMMON = frozenset({32, 33, 35, 36, 1001, 1002})
+"""include, exclude, loss_weight, transform_param, param, blob_share_mode: the same everywhere."""
 
 
 @dataclass(frozen=True)
@@ -194,20 +197,20 @@ def _identify_v1(layers: Iterable[LayerEvidence]) -> Dialect:
     contested: dict[int, int] = {}
     evidence: dict[str, None] = {}
     for layer in layers:
-        numbers = _field_numbers(layer.structure)
-        if layer.type_number is not None and layer.type_number >= _MIN_CONTESTED_TYPE:
-            contested[layer.type_number] = contested.get(layer.type_number, 0) + 1
-        elif not any(number >= _MIN_CONTESTED_FIELD for number in numbers):
-            fitting = ["deeplab_v1"] if _has_hole(layer.structure) else None
-            if fitting:
-                evidence["a convolution with one of the fields 17 to 19: hole, hole_h, hole_w of deeplab_v1"] = None
-                _count_clashes(clashes, fitting)
+        if _has_hole(layer.structure):
+            evidence["a convolution with one of the fields 17 to 19: hole, hole_h, hole_w of deeplab_v1"] = None
+            _count_clashes(clashes, ["deeplab_v1"])
+        kind, numbers = layer.type_number or 0, _field_numbers(layer.structure)
+        if kind >= _MIN_CONTESTED_TYPE:
+            contested[kind] = contested.get(kind, 0) + 1
+        elif not any(number >= _MIN_CONTESTED_FIELD and number not in _V1_COMMON for number in numbers):
             continue
-        fitting = [name for name in _V1_DIALECTS if _fits_v1(layer.type_number, numbers, name)]
-        params = sorted(number for number in numbers if number >= 9 and not 32 <= number <= 36 and number < 1000)
-        beside = f" beside field {', '.join(map(str, params))}" if params else ""
-        evidence[f"type number {layer.type_number}{beside}: {', '.join(fitting) or 'no known Caffe'}"] = None
+        fitting = [name for name in _V1_DIALECTS if _fits_v1(kind, numbers, name)]
         _count_clashes(clashes, fitting)
+        if len(fitting) < len(_V1_DIALECTS):
+            params = sorted(number for number in numbers if number >= _MIN_PARAM and number not in _V1_COMMON)
+            beside = f" beside field {', '.join(map(str, params))}" if params else ""
+            evidence[f"type number {kind}{beside}: {', '.join(fitting) or 'no known Caffe'}"] = None
     fewest = min(clashes.values())
     best = [name for name in _V1_DIALECTS if clashes[name] == fewest]
     readings = {name: tuple(name_v1_type(number, name) for number in contested) for name in best}
@@ -221,12 +224,12 @@ def _count_clashes(clashes: dict[str, int], fitting: Sequence[str]) -> None:
         clashes[name] += name not in fitting
 
 
-def _fits_v1(number: int | None, fields: frozenset[int], dialect: str) -> bool:
-    enum_name = name_v1_type(number or 0, dialect)
+def _fits_v1(number: int, fields: frozenset[int], dialect: str) -> bool:
+    enum_name = name_v1_type(number, dialect)
     if enum_name is None:
         return False
     known = wire_fields("V1LayerParameter", dialect)
-    params = [known.get(field) for field in fields if field >= 9 and field < 1000]
+    params = [known.get(field) for field in fields if field >= _MIN_PARAM]
     return all(
         item is not None and (not item.name.endswith("_param") or belongs(camel_case(enum_name), item.name))
         for item in params

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from atrous.converter.blob import BlobView, encode_blob, read_blob
-from atrous.converter.wire import FIXED32, FIXED64, WireError, WireReader, encode_block, encode_tag
-from atrous.proto import schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from atrous.converter.blob import BlobView, encode_blob, read_blob
+from atrous.converter.wire import FIXED32, FIXED64, WireError, WireReader, encode_block, encode_tag
+from atrous.proto import schema
 
 VALUES: NDArray[np.float32] = np.arange(6, dtype=np.float32) - 2.5
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from atrous.converter.caffemodel import WeightFile, read_caffemodel, read_mean
 from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.converter.errors import CaffemodelError

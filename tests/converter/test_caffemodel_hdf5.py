@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from atrous.converter.caffemodel import read_caffemodel
 from atrous.converter.errors import CaffemodelError, MissingDependencyError
 

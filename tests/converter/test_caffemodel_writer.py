@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from atrous.converter.caffemodel import read_caffemodel
 from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.converter.errors import BundleWriteError, CaffemodelError
 from atrous.converter.prototxt import read_prototxt
 from atrous.proto import schema
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 RNG = np.random.default_rng(0)
 CONV: list[NDArray[np.float32]] = [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from atrous.converter.caffemodel import read_caffemodel
 from atrous.converter.dialect import Dialect, LayerEvidence, identify, name_v1_type
 from atrous.converter.errors import CaffemodelError
@@ -136,6 +137,13 @@ def test_hole_tells_deeplab_v1() -> None:
     found = v1((4, param(CONV, 1, 17)))
     assert found.name == "deeplab_v1"
     assert "hole" in found.evidence[0]
+
+
+def test_strict_dim_tells_deeplab_v1() -> None:
+    found = v1((4, param(CONV, 1) + encode_tag(1003, VARINT) + b"\x00"))
+    assert found.name == "deeplab_v1"
+    assert found.evidence == ("type number 4 beside field 10, 1003: deeplab_v1",)
+    assert v1((4, param(CONV, 1) + encode_tag(1002, VARINT) + b"\x00")).evidence == ()
 
 
 def test_parameters_of_deconvnet() -> None:

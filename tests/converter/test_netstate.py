@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from atrous.converter.errors import NetError
 from atrous.converter.netstate import filter_layers
 from atrous.converter.prototxt import read_prototxt

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from atrous.converter.errors import NetError, PrototxtError
 from atrous.converter.netstate import filter_layers
 from atrous.converter.prototxt import Prototxt, read_prototxt

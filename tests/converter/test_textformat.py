@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import text_format
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from atrous.converter import textformat
 from atrous.converter.errors import ConverterError, PrototxtError
 from atrous.converter.textformat import UnknownFieldError, parse_text
 from atrous.proto import schema
-from google.protobuf import text_format
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def parse(text: str, message: str = "NetParameter") -> Any:

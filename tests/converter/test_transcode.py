@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from atrous.converter.transcode import Notes, belongs, find_layer_field, from_merged, to_merged
 from atrous.converter.wire import FIXED32, VARINT, WireError, encode_block, encode_tag
 from atrous.proto import schema

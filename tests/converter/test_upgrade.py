@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from atrous.converter.errors import PrototxtError
 from atrous.converter.prototxt import Prototxt, read_prototxt
 from atrous.converter.upgrade import camel_case

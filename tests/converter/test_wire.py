@@ -6,6 +6,9 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from atrous.converter.wire import (
     FIXED32,
     FIXED64,
@@ -21,8 +24,6 @@ from atrous.converter.wire import (
     to_signed,
 )
 from atrous.proto import schema
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def walk(data: bytes, **options: int) -> list[Field]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from atrous.converter.caffemodel import read_caffemodel, read_mean
 from atrous.converter.errors import ConverterError
 from atrous.converter.prototxt import read_prototxt
 from atrous.proto import schema
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
+
 from atrous.converter.transcode import enum_values, wire_fields
 from atrous.proto import schema
-from google.protobuf.descriptor import FieldDescriptor
 
 SECTIONS = {
     "deeplab_v1": "deeplab_v1",
