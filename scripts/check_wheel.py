@@ -9,6 +9,7 @@ from pathlib import Path
 REQUIRED = (
     "atrous/proto/caffe.proto",
     "atrous/converter/reading.py",
+    "atrous/converter/official/models.json",
     "atrous/runtime/crf/__init__.py",
     "atrous/scripts/main.py",
     "atrous/scripts/miniature/deeplab-miniature.prototxt",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from . import console
+from .fetched import resolve_net
 from .net_options import net_options, require_file
 
 #: name of --classes -> class names and colours in `runtime.palettes`
@@ -23,7 +24,7 @@ CLASS_SETS = {
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
-@click.argument("weights", type=click.Path(path_type=Path))
+@click.argument("weights", type=click.Path(path_type=Path), required=False)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
 @click.option("--force", is_flag=True, help="Replace a bundle that is there already.")
 @click.option("--name", default="", help="Name of the bundle.  [default: the net's own]")
@@ -80,7 +81,7 @@ CLASS_SETS = {
 @console.json_option
 def command(
     net: Path,
-    weights: Path,
+    weights: Path | None,
     out: Path,
     force: bool,
     name: str,
@@ -100,17 +101,23 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Convert NET (a prototxt) with WEIGHTS (a caffemodel) into a bundle: torch, ONNX, manifest."""
+    """Convert NET (a prototxt) with WEIGHTS (a caffemodel) into a bundle: torch, ONNX, manifest.
+
+    Without WEIGHTS, NET is the folder of a model that `atrous fetch` has put there, or a caffemodel that holds its own
+    net definition.
+    """
     from ..converter import read_net
     from ..converter.bundle import BundleOptions, check_target, write_bundle
     from ..converter.caffemodel import read_caffemodel
 
     started = time.perf_counter()
     check_target(out, replace=force)
-    known = _read_info(info)
-    require_file(net, "prototxt")
-    weight_file = read_caffemodel(require_file(weights, "caffemodel"))
-    laid_out = read_net(net, weight_file, **options)
+    files = resolve_net(net, weights)
+    known = _read_info(info or files.info)
+    prototxt = require_file(files.prototxt, "prototxt") if files.prototxt is not None else None
+    weight_file = read_caffemodel(require_file(files.weights, "caffemodel"))
+    options["variables"] = {**files.variables, **options["variables"]}
+    laid_out = read_net(prototxt, weight_file, **options)
     classes, palette = choose_classes(class_set, known, _channels(laid_out))
     settings = BundleOptions(
         name=name or str(known.get("name", "")),
@@ -121,8 +128,8 @@ def command(
         head=head,  # type: ignore[arg-type]
         opset=opset,
         sources=[
-            ("prototxt", net, laid_out.definition.format, laid_out.dialect),
-            ("caffemodel", weights, weight_file.format, weight_file.dialect.name),
+            *([("prototxt", prototxt, laid_out.definition.format, laid_out.dialect)] if prototxt is not None else []),
+            ("caffemodel", files.weights, weight_file.format, weight_file.dialect.name),
         ],
         verify=not no_verify,
     )

@@ -74,7 +74,6 @@ def command(
                 offline=offline,
                 limits=Limits(timeout_s=timeout),
                 progress=progress,
-                report=lambda line: console.print_warning(f"atrous fetch: {line}"),
             ),
         )
     if as_json:

@@ -20,14 +20,14 @@ class ResolvedNet:
     """What NET and WEIGHTS stand for.
 
     Attributes:
-        prototxt: the net's definition.
-        weights: its caffemodel, or None where none was given.
+        prototxt: the net's definition; None where a caffemodel was given alone, which holds one.
+        weights: its caffemodel.
         info: a file of the form of `--info`, or None.
         variables: values of the prototxt's `${NAME}` placeholders.
     """
 
-    prototxt: Path
-    weights: Path | None
+    prototxt: Path | None
+    weights: Path
     info: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -36,25 +36,24 @@ def resolve_net(net: Path, weights: Path | None) -> ResolvedNet:
     """Find the files that NET and WEIGHTS mean.
 
     Args:
-        net: a prototxt, the folder of a fetched model, or the prototxt in it.
-        weights: a caffemodel; given, it always counts as it is.
+        net: a prototxt; without weights the folder of a fetched model, the prototxt in it, or a caffemodel alone.
+        weights: a caffemodel; where it is given, both are taken as they are.
 
     Raises:
-        click.UsageError: the model has not been fetched, or is not one to convert.
+        click.UsageError: weights are missing, or the model has not been fetched, or is not one to convert.
         ChangedFileError: a fetched file is not the recorded one.
     """
     if weights is not None:
         return ResolvedNet(net, weights)
     folder = net if net.is_dir() else net.parent
-    if not (folder / RECORD_FILE).is_file() or not (net.is_dir() or net.exists()):
-        _refuse_unfetched(net)
-        return ResolvedNet(net, None)
+    if not net.exists() or not (folder / RECORD_FILE).is_file():
+        return _without_weights(net)
     from ..converter.errors import ChangedFileError
     from ..converter.official import find_damage, read_record
 
     record = read_record(folder)
-    if record is None or net.name not in (folder.name, record.files.prototxt.file):
-        return ResolvedNet(net, None)
+    if record is None or (net != folder and net.name != record.files.prototxt.file):
+        return _without_weights(net)
     if record.role == "initialization":
         files = f"{folder / record.files.prototxt.file} {folder / record.files.weights.file}"
         raise click.UsageError(
@@ -72,17 +71,36 @@ def resolve_net(net: Path, weights: Path | None) -> ResolvedNet:
     )
 
 
-def _refuse_unfetched(net: Path) -> None:
-    """Say what to do where NET is the name of a model that is not here."""
+def _without_weights(net: Path) -> ResolvedNet:
+    """A NET that is no fetched model and came alone: a caffemodel, or a mistake that is said."""
     if net.is_dir():
         raise click.UsageError(f"{net} is a folder without a fetched model; give a prototxt and a caffemodel")
-    if net.exists() or len(net.parts) != 1:
-        return
+    if net.exists():
+        if b"\0" not in _read_start(net):
+            raise click.UsageError(f"{net} came without weights; give its caffemodel as WEIGHTS")
+        return ResolvedNet(None, net)
+    if len(net.parts) == 1:
+        _refuse_unfetched(net.name)
+    raise click.UsageError(f"{net} does not exist; give a prototxt")
+
+
+def _read_start(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError as error:
+        raise click.UsageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _refuse_unfetched(name: str) -> None:
+    """Say what to do where NET is the name of a model that is not here."""
     from ..converter.errors import FetchError
     from ..converter.official import read_catalogue
 
     try:
-        model = read_catalogue().find(net.name)
-    except FetchError:
-        return
+        model = read_catalogue().find(name)
+    except FetchError as error:
+        hint = str(error).partition("; ")[2]
+        near = f" ({hint})" if hint.startswith("did you mean") else ""
+        raise click.UsageError(f"{name} does not exist; give a prototxt, or a model that was fetched{near}") from None
     raise click.UsageError(f"{model.name} has not been fetched into this folder: run atrous fetch {model.name}")

@@ -36,7 +36,6 @@ class FetchOptions:
         offline: do not ask the server about a model that is there already.
         limits: how long and how much.
         progress: told of bytes as they come.
-        report: told a line about each address that failed.
     """
 
     again: bool = False
@@ -45,7 +44,6 @@ class FetchOptions:
     offline: bool = False
     limits: Limits = field(default_factory=Limits)
     progress: Progress = lambda what, done, total: None
-    report: Callable[[str], None] = lambda line: None
 
 
 @dataclass(frozen=True)
@@ -157,13 +155,14 @@ class Acquisition:
         return self._check(target, hash_file(target), info.filename, prototxt)
 
     def _check(self, path: Path, digest: str, member: str | None = None, prototxt: Path | None = None) -> _Weights:
+        fitted = fit_net(self.model, path)
         then = self.recorded
         if then is not None and digest != then.sha256 and not self.options.accept_changed:
             self.saw_another_file = True
             raise _AnotherFileError(
                 f"not the file of {then.date}: its sha256 is {digest[:16]}..., and was {then.sha256[:16]}..."
             )
-        return _Weights(path, fit_net(self.model, path), member, prototxt)
+        return _Weights(path, fitted, member, prototxt)
 
     def _explain(self, error: NoAddressError) -> FetchError:
         name = self.model.name
@@ -213,10 +212,7 @@ class Acquisition:
         return _Prototxt(fetched.received.path, "downloaded", fetched.accepted, _describe_server(fetched, None))
 
     def _fetch(self, remote: RemoteFile, accept: Callable[[Path, str], _Accepted]) -> Fetched[_Accepted]:
-        options = self.options
-        return fetch_file(
-            remote, self.place.path, accept, limits=options.limits, progress=options.progress, report=options.report
-        )
+        return fetch_file(remote, self.place.path, accept, limits=self.options.limits, progress=self.options.progress)
 
     # step 4
 

@@ -91,8 +91,8 @@ def _read_together(model: OfficialModel, text: str, file: WeightFile, variables:
     try:
         return read_net(text, file, variables=variables)
     except ConverterError as error:
-        lines = str(error).splitlines()
-        raise FetchError(f"these are not the weights of {model.title}: {' '.join(lines[:3])}") from None
+        text = " ".join(str(error).splitlines()[:4]).replace(file.path.name, "the file")
+        raise FetchError(f"it is not {model.title}: {text.partition('; give the prototxt')[0]}") from None
 
 
 def _find_head(model: OfficialModel, file: WeightFile) -> Head | None:

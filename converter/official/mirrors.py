@@ -65,7 +65,6 @@ def fetch_file(
     *,
     limits: Limits,
     progress: Progress,
-    report: Callable[[str], None],
 ) -> Fetched[Accepted]:
     """Fetch a file from the first address that gives the right one.
 
@@ -74,8 +73,7 @@ def fetch_file(
         folder: where its part files go.
         accept: given the file and its sha256, checks it; raises UnsuitableError or a ConverterError where it is wrong.
         limits: how long and how much; sizes are narrowed by what the catalogue states.
-        progress: see `Progress`.
-        report: given a line for each address that failed.
+        progress: see `Progress`; called for each address as it is tried.
 
     Raises:
         NoAddressError: none did.
@@ -83,6 +81,7 @@ def fetch_file(
     """
     failures: list[tuple[str, str]] = []
     for address in remote.addresses:
+        progress(address.url, 0, None)
         try:
             received = download(
                 address.url,
@@ -106,7 +105,6 @@ def fetch_file(
                 received.part.discard()
                 text = str(error).replace(f"{received.path}: ", "")
                 failures.append((address.url, f"sent a file that is refused: {text}"))
-        report(f"{failures[-1][0]}: {failures[-1][1]}")
     raise NoAddressError(failures)
 
 

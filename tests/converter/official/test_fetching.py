@@ -123,13 +123,11 @@ def test_the_host_that_gave_the_weights_is_asked_for_the_prototxt_first(
 def test_a_published_prototxt_that_cannot_be_had_is_replaced_by_ours(
     site: Site, folder: Path, weights: bytes, route: serving.Route
 ) -> None:
-    lines: list[str] = []
     made = make_catalogue(site.serve("w", serving.whole(weights)), prototxt=[site.serve("p", route)])
-    record = fetch(made, folder, report=lines.append).record
+    record = fetch(made, folder).record
     assert record.files.prototxt.origin == "written"
     assert any("no address gave a published prototxt" in note for note in record.notes)
     assert any(note.startswith(site.url("p")) for note in record.notes)
-    assert [line.startswith(site.url("p")) for line in lines] == [True]
     assert names(folder) == WHOLE
 
 
@@ -158,7 +156,6 @@ def test_an_address_that_gives_something_else_costs_a_line(
 ) -> None:
     bad = site.serve("bad/tiny.caffemodel", WRONG[what](weights, other))
     good = site.serve("good/tiny.caffemodel", serving.whole(weights))
-    lines: list[str] = []
     with pytest.raises(DownloadError) as caught:
         fetch(make_catalogue(bad), folder)
     assert caught.value.exit_code == 1
@@ -169,10 +166,9 @@ def test_an_address_that_gives_something_else_costs_a_line(
     assert message[2].endswith("atrous fetch tiny --from FILE")
     assert "http://models.invalid/" in message[2]
     assert not folder.exists()
-    result = fetch(make_catalogue(bad, good), folder, report=lines.append)
+    result = fetch(make_catalogue(bad, good), folder)
     assert (folder / "tiny.caffemodel").read_bytes() == weights
     assert names(folder) == WHOLE
-    assert [line.partition(": ")[0] for line in lines] == [bad]
     assert any(note.startswith(bad) for note in result.record.notes)
 
 
@@ -180,7 +176,7 @@ def test_an_address_that_gives_something_else_costs_a_line(
     ("changes", "words"),
     [
         ({"labels": 6}, "knows 6 classes, that of Tiny 5"),
-        ({"outputs": 5}, "not the weights of Tiny"),
+        ({"outputs": 5}, "it is not Tiny: the file does not hold"),
         ({"value": float("nan")}, "not finite"),
         ({"labels": 0}, "no classifier"),
     ],

@@ -38,7 +38,7 @@ def test_the_classifier_is_named_as_in_the_weights(model: OfficialModel, tmp_pat
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another number of classes": ({"labels": 7}, "knows 7 classes, that of Tiny 5"),
     "no classifier": ({"labels": 0}, "has no classifier"),
-    "another width": ({"outputs": 6}, "not the weights of Tiny"),
+    "another width": ({"outputs": 6}, "it is not Tiny: the file does not hold"),
     "not a number": ({"value": float("nan")}, "not finite"),
     "infinity": ({"value": float("inf")}, "not finite"),
     "a name that breaks out of the text": ({"experiment": 'x" } layers { name: "y'}, "no published net has"),
@@ -82,7 +82,7 @@ def test_rubbish_is_refused(model: OfficialModel, tmp_path: Path) -> None:
     content = write_weights(path)
     for rubbish in (os.urandom(2000), bytes(2000), b"<html>" + bytes(500), content[:-1], content[: len(content) // 2]):
         path.write_bytes(rubbish)
-        with pytest.raises(FetchError, match=r"is no whole caffemodel|not the weights|no classifier"):
+        with pytest.raises(FetchError, match=r"is no whole caffemodel|it is not Tiny|no classifier"):
             fit_net(model, path)
 
 
