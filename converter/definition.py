@@ -14,9 +14,11 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..proto.schema import load_schema
+from .crop_rule import tell_crop_rule
 from .dialect import BVLC, FORK_TYPES, V1_ONLY
 from .errors import NetError
 from .layers import find_operator, registered_name, registered_types
@@ -61,9 +63,11 @@ def define_net(
         filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
         kept = filtered.kept
         dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
-    return _Definer(prototxt, kept, dropped).define(
+    definition = _Definer(prototxt, kept, dropped).define(
         dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
     )
+    crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
+    return replace(definition, crop_rule=crop_rule)
 
 
 def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@
     ├── PrototxtError                text that cannot be read as a net (file, line, column)
     ├── CaffemodelError              binary that cannot be read as weights (file, offset)
     ├── NetError                     a graph Caffe would refuse (layer, line)
+    │   ├── CropOffsetError          a Crop whose place in the graph gives no whole offset
     │   └── UnsupportedLayersError   every layer without a conversion, at once
     ├── WeightsError                 missing or misshapen blobs (each with its layer)
     ├── ExportError                  no faithful ONNX form (layer)
@@ -74,6 +75,10 @@ class NetError(ConverterError):
         self.layer, self.line = layer, line
         place = (f'layer "{layer}"' if layer is not None else "") + (f" (line {line})" if line else "")
         super().__init__(f"{place}: {message}" if place else message)
+
+
+class CropOffsetError(NetError):
+    """A Crop that takes its offset from the graph, which gives no whole number."""
 
 
 class UnsupportedLayersError(NetError):

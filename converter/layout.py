@@ -18,10 +18,11 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import NetError, UnsupportedLayersError
+from .crop_rule import CropRule
+from .errors import CropOffsetError, NetError, UnsupportedLayersError
 from .layers import LayerContext, Operator, count, find_operator, registered_name
 from .naming import unique_attribute
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
@@ -82,6 +83,7 @@ class NetDefinition:
         warnings: for people.
         blob_counts: layer name -> number of blobs in the weights, where known.
         transform: the TransformationParameter of the image data layer, or None.
+        crop_rule: what a Crop without crop_param means.
         format: syntax of the file: V0, V1 or V2.
     """
 
@@ -97,6 +99,7 @@ class NetDefinition:
     blob_counts: Mapping[str, int] = field(default_factory=dict)
     transform: Any = None
     format: str = "V2"
+    crop_rule: CropRule = CropRule.ZERO
 
 
 def lay_out(
@@ -115,7 +118,14 @@ def lay_out(
     """
     if definition.unsupported and not tolerant:
         raise UnsupportedLayersError(definition.unsupported)
-    return _Layout(definition, dict(input_shapes or {})).run()
+    try:
+        return _Layout(definition, dict(input_shapes or {})).run()
+    except CropOffsetError as error:
+        if definition.crop_rule is not CropRule.GRAPH_ASSUMED:
+            raise
+        warning = f"every Crop without crop_param starts at 0, as in BVLC Caffe, since {error}"
+        definition = replace(definition, crop_rule=CropRule.ZERO, warnings=(*definition.warnings, warning))
+        return _Layout(definition, dict(input_shapes or {})).run()
 
 
 class _Layout:
@@ -154,6 +164,7 @@ class _Layout:
             f'output "{name}" shares its memory with "{other}", which is written in place: "{other}" stands for both'
             for name, other in sorted(self.merged.items())
         )
+        notes = [f'layer "{layer.name}": {note}' for layer in self.layers for note in layer.operator.notes()]
         return Net(
             name=self.definition.name,
             inputs=tuple(self.inputs),
@@ -162,7 +173,7 @@ class _Layout:
             dropped=tuple(self.dropped),
             dialect=self.definition.dialect,
             dialect_evidence=self.definition.dialect_evidence,
-            warnings=(*self.definition.warnings, *merged),
+            warnings=(*self.definition.warnings, *merged, *notes),
             definition=self.definition,
         )
 
@@ -210,6 +221,7 @@ class _Layout:
             dialect=self.definition.dialect,
             line=line,
             blob_count=self.definition.blob_counts.get(message.name),
+            crop_rule=self.definition.crop_rule,
         )
         operator_type = find_operator(registered_name(message))
         assert operator_type is not None, "unsupported layers were refused before"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from ..coordinates import IDENTITY, PlaneMap, map_window
+from ..crop_rule import CropRule
 from ..errors import ExportError, NetError
 from ..net import Blob, FloatArray, Shape
 
@@ -33,6 +34,7 @@ class LayerContext:
         dialect: the Caffe the file is from.
         line: line in the prototxt, or None.
         blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
+        crop_rule: what a Crop without crop_param means in this file.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LayerContext:
     dialect: str = "bvlc"
     line: int | None = None
     blob_count: int | None = None
+    crop_rule: CropRule = CropRule.ZERO
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,10 @@ class Operator:
     def window(self) -> Window | None:
         """The sliding window over the first bottom's plane; None where the layer is pointwise."""
         return None
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how this layer was read, in plain sentences."""
+        return ()
 
     def coordinate_map(self) -> PlaneMap | None:
         """Where a pixel of the first bottom lies on the first top; None where the layer does not keep pixels in place.

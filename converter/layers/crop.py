@@ -5,8 +5,7 @@ sizes of bottom 1.
 The forks before it (longjon's "future" branch: FCN, HED, CRF-RNN, DeconvNet) have no parameters: the offset follows
 from the graph. Both bottoms are walked back to the blob that leads to both; the layers on the way say how they move
 pixels; the offset is what makes the two planes agree. RCF calls this layer AutoCrop.
-Which one a Crop without crop_param means, the dialect decides: the forks named in AUTOMATIC_DIALECTS compute the
-offset, every other Caffe takes 0.
+Which one a Crop without crop_param means, `converter.crop_rule` decides.
 MergeCrop (naibaf7's fork): bottom 0, then the centre of bottom 1 in bottom 0's size, along the channels.
 """
 
@@ -17,14 +16,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from ..coordinates import AlignmentError, AxisMap, PlaneMap, align_blobs
+from ..crop_rule import CropRule
+from ..errors import CropOffsetError
 from ..net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
     from ..onnx_graph import OnnxGraph, Value
-
-#: Caffes whose Crop has no parameters and takes its offset from the graph.
-AUTOMATIC_DIALECTS = frozenset({"crfasrnn", "deconvnet", "hed"})
 
 
 @register_layer("Crop", "AutoCrop")
@@ -37,9 +35,8 @@ class Crop(Operator):
     def set_up(self) -> None:
         message = self.context.message
         no_offset = not message.HasField("crop_param")
-        self.is_automatic = no_offset and self.context.dialect in AUTOMATIC_DIALECTS
-        if self.context.type == "AutoCrop":
-            self.is_automatic = True
+        by_rule = no_offset and self.context.crop_rule is not CropRule.ZERO
+        self.is_automatic = self.context.type == "AutoCrop" or by_rule
         if self.is_automatic:
             self.axis, self.offsets = 2, self._aligned_offsets()
         else:
@@ -63,13 +60,16 @@ class Crop(Operator):
             self.refuse(f"cannot compute its offset: {error}; give crop_param {{ axis: 2 offset: ... }}")
         offsets = []
         for axis in maps:
+            problem = ""
             if axis.scale != 1:
-                self.refuse(
-                    f"cannot compute its offset: a pixel of its first bottom is {float(axis.scale):g} of its second"
-                )
-            if axis.shift > 0 or axis.shift.denominator != 1:
-                self.refuse(
-                    f"would start at {float(-axis.shift):g}, which is no whole number from 0 on; adjust the padding"
+                problem = f"a pixel of its first bottom is {float(axis.scale):g} of its second"
+            elif axis.shift > 0 or axis.shift.denominator != 1:
+                problem = f"by the layers between it would start at {float(-axis.shift):g}, no whole number from 0 on"
+            if problem:
+                raise CropOffsetError(
+                    f"{self.context.type}: {problem}; give crop_param {{ axis: 2 offset: ... }}",
+                    layer=self.context.name,
+                    line=self.context.line,
                 )
             offsets.append(int(-axis.shift))
         return tuple(offsets)
@@ -84,6 +84,14 @@ class Crop(Operator):
                     f"takes {reference[axis]} from {offset} on along axis {axis}, "
                     f"but the first bottom has only {whole[axis]}"
                 )
+
+    def notes(self) -> tuple[str, ...]:
+        if not self.is_automatic or self.context.crop_rule is not CropRule.GRAPH_ASSUMED or not any(self.offsets):
+            return ()
+        return (
+            f"has no crop_param, so it starts at {self.offsets} as the layers between say, as in the Caffe of FCN, HED "
+            "and CRF-RNN; for BVLC Caffe's 0 name the dialect bvlc",
+        )
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((*self.bottoms[0].shape[: self.axis], *self.bottoms[1].shape[self.axis :]),)
