@@ -13,7 +13,7 @@ def test_both_forms_are_the_same_full_size_net() -> None:
     old, new = (read_net(bench_reading.write_prototxt(version)) for version in ("V1", "V2"))
     assert (old.definition.format, old.dialect) == ("V1", "deeplab_v1")
     assert new.definition.format == "V2"
-    assert old.parameter_count() == new.parameter_count() == 20_499_285  # DeepLab-LargeFOV's, by hand
+    assert old.parameter_count() == new.parameter_count() == 20_505_429  # sum of outputs * (inputs * k * k + 1)
     shapes = [blob.shape for blob in old.blobs()]
     assert shapes == [blob.shape for blob in new.blobs()]
     assert shapes[-1] == (1, 21, 65, 65)
