@@ -106,13 +106,13 @@ def command(
     Without WEIGHTS, NET is the folder of a model that `atrous fetch` has put there, or a caffemodel that holds its own
     net definition.
     """
+    files = resolve_net(net, weights)
     from ..converter import read_net
     from ..converter.bundle import BundleOptions, check_target, write_bundle
     from ..converter.caffemodel import read_caffemodel
 
     started = time.perf_counter()
     check_target(out, replace=force)
-    files = resolve_net(net, weights)
     known = _read_info(info or files.info)
     prototxt = require_file(files.prototxt, "prototxt") if files.prototxt is not None else None
     weight_file = read_caffemodel(require_file(files.weights, "caffemodel"))

@@ -27,10 +27,13 @@ def show_bytes() -> Iterator[Callable[[str, int, int | None], None]]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    room = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # the numbers never wrap; a long name is cut
+    text = TextColumn("{task.description}", markup=False, table_column=room)
+    columns = (text, BarColumn(bar_width=16), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, expand=True) as bar:
         current, task = "", bar.add_task("connecting", total=None)
 
         def show(what: str, done: int, total: int | None) -> None:
