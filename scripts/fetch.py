@@ -61,8 +61,10 @@ def command(
     model = known.find(name)
     if show:
         return _show(known, model, as_json)
+    from .fetch_progress import show_bytes
+
     started = time.perf_counter()
-    with _progress() as progress:
+    with show_bytes() as progress:
         result = fetch_model(
             known,
             model,
@@ -81,12 +83,6 @@ def command(
     else:
         _print_result(result, time.perf_counter() - started)
     return 0
-
-
-def _progress() -> Any:
-    from .fetch_progress import show_bytes
-
-    return show_bytes()
 
 
 def _list(catalogue: Catalogue, as_json: bool) -> int:

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..errors import FetchError
 
 CATALOGUE_FILE = Path(__file__).with_name("models.json")
-SCHEMA_VERSION = 1
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*][\w.*-]{0,99}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Colour = tuple[Annotated[int, Field(ge=0, le=255)], ...]
+Channel = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Channel, Channel, Channel]
 
 
 class _Strict(BaseModel):
