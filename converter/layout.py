@@ -133,7 +133,8 @@ class _Layout:
         self.definition = definition
         self.input_shapes = input_shapes
         self.current: dict[str, Blob] = {}
-        self.readers: Counter[int] = Counter()
+        #: (id of a blob version, the name it was read by) -> how often
+        self.readers: Counter[tuple[int, str]] = Counter()
         self.inputs: list[Blob] = []
         self.layers: list[Layer] = []
         self.dropped = list(definition.dropped)
@@ -157,8 +158,11 @@ class _Layout:
             else:
                 self._add_layer(entry)
         self._check_unread_shapes()
-        latest = {id(blob): blob for blob in self.current.values()}
-        unread = [b for b in latest.values() if not self.readers[id(b)] and b.producer is not None]
+        unread = [
+            blob
+            for name, blob in self.current.items()
+            if blob.name == name and blob.producer is not None and not self.readers[id(blob), name]
+        ]
         outputs = [b for b in unread if b.name not in self.definition.silenced] or unread
         merged = tuple(
             f'output "{name}" shares its memory with "{other}", which is written in place: "{other}" stands for both'
@@ -226,8 +230,7 @@ class _Layout:
         operator_type = find_operator(registered_name(message))
         assert operator_type is not None, "unsupported layers were refused before"
         operator = operator_type(context)
-        for blob in bottoms:
-            self.readers[id(blob)] += 1
+        self.readers.update((id(blob), name) for blob, name in zip(bottoms, message.bottom, strict=True))
         self._check_tops(operator, entry)
         layer = Layer(
             name=message.name,
@@ -267,7 +270,7 @@ class _Layout:
                 continue
             if blob.shape == top.shape:
                 self.current[name] = top
-                if not self.readers[id(blob)]:
+                if blob.name == name and not self.readers[id(blob), name]:
                     self.merged[name] = top.name
             else:
                 self.overwritten[name] = (
@@ -300,7 +303,7 @@ class _Layout:
                 continue
             if not operator.allows_in_place:
                 operator.refuse("cannot run in place; give the top a name of its own")
-            if self.readers[id(self.current[name])] > 1:
+            if self.readers[id(self.current[name]), name] > 1:
                 operator.refuse(
                     f'writes blob "{name}" in place after another layer has read it; give the top a name of its own'
                 )

@@ -41,7 +41,7 @@ from torch import nn
 
 _LOADER = '''
 
-def load(path: str | Path = Path(__file__).with_name("model.safetensors")) -> {cls}:
+def load(path: str | Path | None = None) -> {cls}:
     """The net with its weights, in eval mode.
 
     Args:
@@ -50,7 +50,7 @@ def load(path: str | Path = Path(__file__).with_name("model.safetensors")) -> {c
     from safetensors.torch import load_model
 
     net = {cls}()
-    load_model(net, path)
+    load_model(net, path or Path(__file__).with_name("model.safetensors"))
     return net.eval()
 '''
 

@@ -158,6 +158,14 @@ def test_write_through_another_shape_is_refused_with_advice() -> None:
         read_net(text + relu("q", "x", "y"))
 
 
+def test_reading_one_name_of_shared_memory_leaves_the_other_writable() -> None:
+    """Caffe counts readers by name: `b` has one, `a` has none but the layers that write over it."""
+    net = read_net(SPLIT + relu("w", "a") + relu("reader", "b", "y") + relu("w2", "a"))
+    assert names_of(net, "reader") == ["w"]
+    assert [blob.name for blob in net.outputs] == ["a", "y"]
+    assert not net.warnings
+
+
 def test_merged_outputs_are_told() -> None:
     net = read_net(SPLIT + relu("w", "a"))
     assert [blob.name for blob in net.outputs] == ["a"]
