@@ -6,7 +6,6 @@ biases, so that what is saved is the plain VGG-style net of the prototxt: convol
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+FloatArray = NDArray[np.float32]
 
 MEAN_BGR = (104.008, 116.669, 122.675)
 """What is subtracted from the blue, green and red of a 0..255 image: the official nets' `mean_value`."""
@@ -138,21 +139,22 @@ def prepare_data(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes.transpose(0, 3, 1, 2)))
 
 
-def fold_blobs(net: MiniatureNet) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield (layer name, weight, bias) per convolution, its batch normalisation folded in.
+def fold_blobs(net: MiniatureNet) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Weight and bias of each convolution by its name, its batch normalisation folded in.
 
     y = gamma (W x - mean) / s + beta with s = sqrt(variance + eps) is one convolution with the weights gamma W / s and
     the bias beta - gamma mean / s; padding stays exact because the normalisation comes after it.
     """
-    with torch.no_grad():
-        for name in net.convolutions:
-            convolution, norm = net.find_convolution(name), net.find_norm(name)
-            weight, bias = convolution.weight.double(), convolution.bias
-            if norm is not None:
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-                weight = weight * gain[:, None, None, None]
-                bias = norm.bias.double() - gain * norm.running_mean.double()
-            assert bias is not None
-            yield name, weight.float().contiguous().numpy(), bias.detach().float().numpy()
+    blobs = {}
+    for name in net.convolutions:
+        convolution, norm = net.find_convolution(name), net.find_norm(name)
+        weight, bias = convolution.weight.detach().double(), convolution.bias
+        if norm is not None:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            weight = weight * gain[:, None, None, None]
+            bias = norm.bias.detach().double() - gain * norm.running_mean.double()
+        assert bias is not None
+        blobs[name] = (weight.float().contiguous().numpy(), bias.detach().float().numpy())
+    return blobs

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from atrous.scripts.scenes import CLASSES, PALETTE, draw_scene, draw_size
 from atrous.scripts.scenes.canvas import (
     Canvas,

@@ -1,0 +1,105 @@
+"""`deeplab-miniature.json`: what the prototxt and the caffemodel do not say, read strictly, and where the files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ...runtime.manifest import CrfSection
+
+if TYPE_CHECKING:
+    from ...runtime.crf import CrfParameters
+
+FOLDER = Path(__file__).resolve().parent
+NAME = "deeplab-miniature"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Training(_Section):
+    """How the weights came about; `minutes` is the wall time of one training on `threads` threads."""
+
+    seed: int
+    iterations: int
+    batch: int
+    crop: tuple[int, int]
+    scenes: int
+    threads: int
+    minutes: float
+    torch: str
+
+
+class Score(_Section):
+    """Mean IoU and IoU by class of one set of label maps, as fractions of 1."""
+
+    mean_iou: float
+    ious: dict[str, float]
+
+
+class Figures(_Section):
+    """What was measured on the scenes of `seeds` (first, last), all sizes mixed, the net converted from Caffe's files.
+
+    `gain_95` is the central 95 % of the gain in mean IoU over scenes drawn again with replacement.
+    """
+
+    seeds: tuple[int, int]
+    network: Score
+    crf: Score
+    gain_95: tuple[float, float]
+
+
+class Settings(_Section):
+    """Everything about the miniature beside its net; `atrous convert --info` understands it.
+
+    Attributes:
+        classes: names by label.
+        palette: RGB by label.
+        mean: subtracted from blue, green and red of a 0..255 image.
+        crf: chosen on `validation`, which `test` does not touch.
+        scenes: seeds of the held-out scenes shipped as pictures.
+    """
+
+    schema_version: Literal[1]
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    mean: tuple[float, float, float]
+    crf: CrfSection
+    training: Training
+    validation: Figures
+    test: Figures
+    scenes: tuple[int, ...]
+
+    def crf_parameters(self) -> CrfParameters:
+        """The CRF's parameters as the runtime takes them."""
+        from ...runtime.crf import CrfParameters
+
+        return CrfParameters.from_dict(self.crf.model_dump(mode="json"))
+
+
+class MiniatureFiles:
+    """The miniature's files in a folder."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.folder = folder
+        self.prototxt = folder / f"{NAME}.prototxt"
+        self.caffemodel = folder / f"{NAME}.caffemodel"
+        self.settings = folder / f"{NAME}.json"
+
+    def scene(self, seed: int) -> tuple[Path, Path]:
+        """The picture and the label map of a shipped scene."""
+        return self.folder / f"scene-{seed}.png", self.folder / f"labels-{seed}.png"
+
+
+def read_settings(path: Path) -> Settings:
+    """Read the settings.
+
+    Raises:
+        OSError: there is no such file.
+        pydantic.ValidationError: it is not what `Settings` says; the message names the field.
+    """
+    return Settings.model_validate_json(path.read_bytes(), strict=True)
