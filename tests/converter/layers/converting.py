@@ -72,7 +72,7 @@ class Twin:
 
     def run(self, tolerance: float = 1e-6, **inputs: Any) -> Arrays:
         """Every top by its name, from torch, after ONNX Runtime was seen to agree."""
-        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in inputs.items()}
+        arrays = {name: np.array(array, np.float32) for name, array in inputs.items()}
         computed = run_blobs(self.module, arrays)
         names = value_names(self.net)
         tops = {key: blob for key, blob in self.net.recorded_tops() if blob.producer is not None}

@@ -1,0 +1,181 @@
+"""BatchNorm and both layers called BN: against real Caffe, against numpy, and how the two BN are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atrous.converter import export_onnx, read_net, to_torch
+from atrous.converter.errors import NetError
+
+from .converting import Twin, assert_exports, assert_matches, net_text, random_array
+
+RECORDED = [
+    "bn-2d",
+    "bn-eps",
+    "bn-factor0",
+    "bn-factor1",
+    "bn-factor999",
+    "bn-scale-inplace",
+    "dl2-bn-scale",
+    "psp-bn",
+    "psp-bn-inplace",
+    "seg-bn-inference",
+    "seg-bn-learn",
+]
+
+
+@pytest.mark.parametrize("case", RECORDED)
+def test_recorded(shared_dir: Path, case: str) -> None:
+    assert_matches(shared_dir, case)
+
+
+def positive(*shape: int) -> np.ndarray[Any, Any]:
+    return np.abs(random_array(*shape, seed=9)) + 0.5
+
+
+def columns(values: np.ndarray[Any, Any], axes: int) -> np.ndarray[Any, Any]:
+    return values.astype(np.float64).reshape(-1, *(1,) * (axes - 2))
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3, 4), (2, 3, 4, 5), (2, 3, 2, 3, 2)])
+@pytest.mark.parametrize("factor", [0.0, 1.0, 999.98])
+def test_global_statistics(shape: tuple[int, ...], factor: float) -> None:
+    """Stored sums over the factor; a factor of 0 leaves x / sqrt(eps)."""
+    x, mean, variance = random_array(*shape), random_array(shape[1], seed=1), positive(shape[1])
+    twin = Twin(
+        net_text('type: "BatchNorm" bottom: "x" top: "y"', x=shape), {"y": [mean, variance, np.float32([factor])]}
+    )
+    (y,) = twin.run(x=x).values()
+    inverse = 1 / np.float64(np.float32(factor)) if factor else 0.0
+    deviation = np.sqrt(columns(variance, len(shape)) * inverse + 1e-5)
+    np.testing.assert_allclose(y, (x - columns(mean, len(shape)) * inverse) / deviation, rtol=1e-4, atol=1e-4)
+    assert [node.op_type for node in twin.model.graph.node] == ["BatchNormalization"]
+
+
+@pytest.mark.parametrize("opset", [17, 21])
+@pytest.mark.parametrize(
+    "layer", ["batch_norm_param { use_global_stats: false eps: 0.01 }", "batch_norm_param { eps: 0.01 } phase: TRAIN"]
+)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (2, 3, 4, 5)])
+def test_statistics_of_the_batch(shape: tuple[int, ...], layer: str, opset: int) -> None:
+    x = random_array(*shape) * 3 + 5
+    (y,) = Twin(net_text(f'type: "BatchNorm" bottom: "x" top: "y" {layer}', x=shape), opset=opset).run(x=x).values()
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 0.01)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_own_scale_and_bias_of_nvcaffe() -> None:
+    """Five blobs: statistics as stored, whatever the third says, and an eps of at least 1e-5."""
+    blobs = [random_array(3), positive(3), np.float32([7]), random_array(3, seed=2), random_array(3, seed=3)]
+    layer = 'type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true eps: 1e-9 }'
+    x = random_array(2, 3, 4, 5)
+    (y,) = Twin(net_text(layer, x=x.shape), {"y": blobs}).run(x=x).values()
+    mean, variance, _, scale, bias = (columns(blob, 4) for blob in blobs)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5) * scale + bias, rtol=1e-5, atol=1e-5)
+    assert np.array_equal(
+        Twin(net_text(layer.replace("scale_bias: true ", ""), x=x.shape), {"y": blobs}).run(x=x)["y"], y
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 2, 1, 1, 1, 1)])
+def test_shapes_without_a_torch_class_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(NetError, match="2 to 5 axes"):
+        read_net(net_text('type: "BatchNorm" bottom: "x" top: "y"', x=shape))
+
+
+def bn(param: str, blobs: int | None = None, dialect: str | None = None) -> Any:
+    weights = None if blobs is None else {"y": [positive(1, 3, 1, 1)] * blobs}
+    net = read_net(
+        net_text(f'type: "BN" bottom: "x" top: "y" bn_param {{ {param} }}', x=(2, 3, 4, 5)), weights, dialect=dialect
+    )
+    return net.layers[0].operator.kind
+
+
+@pytest.mark.parametrize(
+    ("param", "blobs", "dialect", "kind"),
+    [
+        ("", 2, None, "segnet"),
+        ("", 4, None, "pspnet"),
+        ("bn_mode: INFERENCE", None, None, "segnet"),
+        ("frozen: true", None, None, "pspnet"),
+        ("", None, "segnet", "segnet"),
+        ("", None, "pspnet", "pspnet"),
+        ("frozen: true", None, "segnet", "pspnet"),
+    ],
+)
+def test_blobs_then_fields_then_dialect_tell_the_two_bn_apart(
+    param: str, blobs: int | None, dialect: str | None, kind: str
+) -> None:
+    assert bn(param, blobs, dialect) == kind
+
+
+@pytest.mark.parametrize(
+    ("param", "blobs", "words"),
+    [
+        ("bn_mode: LEARN", 4, "4 blob"),
+        ("frozen: true", 2, "2 blob"),
+        ("", 3, "3 blob"),
+        ("bn_mode: LEARN frozen: true", None, "say the dialect"),
+        ("", None, "say the dialect"),
+    ],
+)
+def test_a_bn_of_neither_kind_is_refused(param: str, blobs: int | None, words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        bn(param, blobs, "bvlc")
+
+
+def test_learning_bn_gives_its_statistics_too() -> None:
+    text = net_text(
+        'type: "BN" bottom: "x" top: "y" top: "mean" top: "variance" bn_param { bn_mode: LEARN }', x=(2, 3, 4, 5)
+    )
+    x = random_array(2, 3, 4, 5)
+    blobs = Twin(text, {"y": [positive(1, 3, 1, 1), random_array(1, 3, 1, 1)]}).run(x=x)
+    np.testing.assert_allclose(blobs["mean"], x.mean((0, 2, 3), keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(blobs["variance"], x.var((0, 2, 3), keepdims=True), atol=1e-6)
+    with pytest.raises(NetError, match="LEARN"):
+        read_net(text.replace("LEARN", "INFERENCE"))
+
+
+def test_a_constant_channel_gives_the_shift() -> None:
+    """E[x^2] - E[x]^2 would round to less than nothing here."""
+    text = net_text('type: "BN" bottom: "x" top: "y" bn_param { bn_mode: LEARN }', x=(1, 1, 7, 9))
+    y = Twin(text, {"y": [np.float32([[[[2]]]]), np.float32([[[[-3]]]])]}).run(x=np.full((1, 1, 7, 9), 1234.567))["y"]
+    np.testing.assert_allclose(y, -3, atol=1e-2)
+
+
+def test_any_size_and_torch_export() -> None:
+    for layer, blobs in (
+        ('type: "BatchNorm"', [random_array(3), positive(3), np.float32([1])]),
+        (
+            'type: "BatchNorm" batch_norm_param { use_global_stats: false }',
+            [random_array(3), positive(3), np.float32([1])],
+        ),
+        ('type: "BN" bn_param { bn_mode: LEARN }', [positive(1, 3, 1, 1), random_array(1, 3, 1, 1)]),
+        ('type: "BN" bn_param { frozen: true }', [positive(1, 3, 1, 1)] * 4),
+    ):
+        twin = Twin(net_text(f'{layer} bottom: "x" top: "y"', x=(2, 3, 8, 9)), {"y": blobs})
+        runs = [{"x": random_array(n, 3, h, w)} for n, h, w in ((2, 8, 9), (3, 5, 4), (4, 2, 11))]
+        for run in runs:
+            twin.run(**run)
+        assert_exports(twin, (0, 2, 3), *runs)
+
+
+def test_weights_load_the_same_twice(tmp_path: Path) -> None:
+    """Nothing of a module is left to chance, so that equal nets are saved as equal files."""
+    text = net_text('type: "BN" bottom: "x" top: "y" bn_param { frozen: true }', x=(1, 3, 4, 4))
+    states = [to_torch(read_net(text, {"y": [positive(1, 3, 1, 1)] * 4})).state_dict() for _ in range(2)]
+    assert all((states[0][key] == states[1][key]).all() for key in states[0])
+    assert states[0]["y.num_batches_tracked"] == 0
+
+
+def test_the_model_says_eps_in_full(tmp_path: Path) -> None:
+    text = net_text('type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { eps: 0.25 }', x=(1, 3, 4, 4))
+    net = read_net(text, {"y": [random_array(3), positive(3), np.float32([1])]})
+    (node,) = export_onnx(net, to_torch(net)).graph.node
+    assert {attribute.name: attribute.f for attribute in node.attribute}["epsilon"] == 0.25
