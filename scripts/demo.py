@@ -95,7 +95,8 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     """Convert the miniature, segment its held-out scenes, draw the picture.
 
     Args:
-        folder: where `demo.png` and the bundle `deeplab-miniature` go; those of an earlier demo are replaced.
+        folder: where `demo.png`, the bundle `deeplab-miniature`, and copies of what went in (`caffe`, `scenes`) go;
+            those of an earlier demo are replaced.
         threads: of the network and the CRF; None for as many as there are cores.
 
     Returns:
@@ -127,7 +128,19 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     heading = "DeepLab in small: Caffe files to labels"
     picture = draw_demo(list(rows.values()), settings.classes, settings.palette, heading, summary)
     write_file(result.picture, encode_png(picture))
+    leave_sources(folder, files, settings)
     return result, rows
+
+
+def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> None:
+    """Copy Caffe's two files to `caffe/` and the scenes to `scenes/`, for a reader's own commands."""
+    from ..runtime.files import write_file
+
+    for source in (files.prototxt, files.caffemodel):
+        write_file(folder / "caffe" / source.name, source.read_bytes())
+    for seed in settings.scenes:
+        picture, _ = files.scene(seed)
+        write_file(folder / "scenes" / picture.name, picture.read_bytes())
 
 
 def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -> float:

@@ -36,7 +36,14 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("labels"),
+    show_default=True,
+    help="Folder of the results.",
+)
 @click.option(
     "--save",
     "kinds",

@@ -103,3 +103,13 @@ def test_painted_labels_keep_their_colours_inside_and_darken_at_borders() -> Non
     assert (painted[:, 0] == PALETTE[0]).all()
     assert (painted[:, 4] == PALETTE[1]).all()
     assert (painted[:, 2] == np.array(PALETTE[0]) // 5 * 3).all()
+
+
+def test_demo_leaves_what_went_in_for_the_readers_own_commands(
+    shown: tuple[Path, demo.DemoResult, dict[str, DemoRow]],
+) -> None:
+    folder, _, rows = shown
+    files = MiniatureFiles()
+    assert (folder / "caffe" / files.prototxt.name).read_bytes() == files.prototxt.read_bytes()
+    assert (folder / "caffe" / files.caffemodel.name).read_bytes() == files.caffemodel.read_bytes()
+    assert {path.stem for path in (folder / "scenes").iterdir()} == set(rows)

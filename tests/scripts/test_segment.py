@@ -169,7 +169,6 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["photos", "-o", "out", "--threads", "0"], "--threads"),
         (["photos", "-o", "out", "--backend", "caffe"], "--backend"),
         (["photos", "-o", "out", "--crf"], "no CRF parameters"),
-        (["photos"], "--out"),
         (["-o", "out"], "IMAGES"),
     ],
 )
