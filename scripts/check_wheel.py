@@ -34,7 +34,12 @@ def find_faults(wheel: Path) -> list[str]:
             faults.append(f"{name} does not belong in a wheel")
         elif not name.startswith("atrous") or name.startswith("atrous/tests"):
             faults.append(f"{name} is outside the package")
-        elif ".dist-info/" in name and Path(name).name not in metadata and "licenses" not in name and "LICENSE" not in name:
+        elif (
+            ".dist-info/" in name
+            and Path(name).name not in metadata
+            and "licenses" not in name
+            and "LICENSE" not in name
+        ):
             faults.append(f"{name} is unknown metadata")
     if wheel.stat().st_size > MAX_BYTES:
         faults.append(f"the wheel has {wheel.stat().st_size} bytes, more than {MAX_BYTES}")

@@ -23,6 +23,7 @@ from ..converter.errors import ConverterError, ExportError
 from ..converter.layers import ModuleSpec
 from .recordings import Comparison, Recording, compare_blobs, find_recordings
 
+
 @register_layer("Python:spatial_dropout.SpatialDropoutLayer")
 class SpatialDropout(Operator):
     """ENet's own Python layer, which does nothing outside training; a plug-in as a user would write it."""

@@ -88,7 +88,7 @@ def _next_size(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]
         return None
     current = next(iter(shapes.values()))[1:]
     index = SIZES.index(current) + 1 if current in SIZES else len(SIZES)
-    return {name: (1, *SIZES[index]) for name in shapes} if index < len(SIZES) else None
+    return dict.fromkeys(shapes, (1, *SIZES[index])) if index < len(SIZES) else None
 
 
 def _first_reason(error: ConverterError) -> str:

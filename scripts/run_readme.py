@@ -44,7 +44,11 @@ def run_blocks(blocks: list[Block], folder: Path, environment: dict[str, str]) -
             continue
         print(f"line {block.line}:\n{block.commands}", flush=True)
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.commands], cwd=folder, env=environment, timeout=_LIMIT_S, check=False
+            ["bash", "-euo", "pipefail", "-c", block.commands],
+            cwd=folder,
+            env=environment,
+            timeout=_LIMIT_S,
+            check=False,
         )
         if done.returncode:
             print(f"line {block.line}: exit code {done.returncode}")

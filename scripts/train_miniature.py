@@ -67,6 +67,8 @@ def command(
     output.mkdir(parents=True, exist_ok=True)
     files = MiniatureFiles(output)
     if keep_weights:
+        if not (files.settings.exists() and files.caffemodel.exists()):
+            raise click.UsageError(f"{output} holds no miniature whose weights could be kept; leave out --keep-weights")
         training = read_settings(files.settings).training
     else:
         training = train_weights(files, Recipe(iterations=iterations, seed=seed), threads)

@@ -40,6 +40,11 @@ class Pooling(Operator):
         self.method = param.DESCRIPTOR.enum_types_by_name["PoolMethod"].values_by_number[param.pool].name
         if self.method == "STOCHASTIC":
             self.refuse("stochastic pooling is random and has no CPU implementation in Caffe; use MAX or AVE")
+        sides = [name for name in ("pad_t", "pad_l", "pad_b", "pad_r") if param.HasField(name)]
+        if sides:
+            self.refuse(
+                f"{', '.join(sides)} pad each side by itself, which is converted for convolutions only; give pad"
+            )
         self.with_mask = len(self.context.top_names) == 2
         if self.with_mask and self.method != "MAX":
             self.refuse("only MAX pooling writes a mask as second top")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from atrous.converter import read_net
 from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.converter.prototxt import read_prototxt

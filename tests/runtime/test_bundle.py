@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from atrous.runtime.bundle import read_bundle
 from atrous.runtime.errors import BundleError
 

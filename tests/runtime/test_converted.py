@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from atrous import runtime
 
 from .bundles import make_image

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from atrous.runtime import dependencies
 from atrous.runtime.dependencies import OPTIONAL, Dependency, import_optional, read_version
 from atrous.runtime.errors import BackendError, MissingDependencyError

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from atrous.runtime.errors import OutputError
 from atrous.runtime.files import prepare_folder, write_file
 

@@ -9,10 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+
 from atrous.runtime import images
 from atrous.runtime.errors import ImageError
 from atrous.runtime.images import read_image
-from PIL import Image
 
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
 ORIENTATION = 0x0112

@@ -7,10 +7,11 @@ import math
 from typing import Any
 
 import pytest
-from atrous.runtime.errors import BundleError, InputError
-from atrous.runtime.manifest import MAX_MANIFEST_BYTES, SizeRule, check_contained_name, parse_manifest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from atrous.runtime.errors import BundleError, InputError
+from atrous.runtime.manifest import MAX_MANIFEST_BYTES, SizeRule, check_contained_name, parse_manifest
 
 from .bundles import CRF, SIZE_RULE, make_manifest
 

@@ -6,10 +6,11 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from atrous.runtime import pictures
 from atrous.runtime.errors import InputError
 from atrous.runtime.palettes import VOC_COLOURS
-from PIL import Image
 
 LABELS = np.array([[0, 0, 1], [0, 0, 1]], np.uint8)
 

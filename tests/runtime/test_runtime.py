@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from atrous import runtime
 
 LIGHT = "import sys; from atrous import runtime; from atrous.runtime import errors; print(*sorted(sys.modules))"

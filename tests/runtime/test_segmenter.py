@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from atrous import runtime
 from atrous.runtime.backends import TensorSpec
 from atrous.runtime.backends.fake import FakeBackend

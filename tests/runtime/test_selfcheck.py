@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
+
 from atrous.runtime import devices, selfcheck
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from onnx import numpy_helper
 
 
 def test_hand_written_model_is_valid() -> None:

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
-from atrous.runtime.upsampling import softmax, upsample_scores
 from onnx import TensorProto, helper
+
+from atrous.runtime.upsampling import softmax, upsample_scores
 
 
 def resize_by_onnxruntime(scores: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+
 from atrous.runtime import devices, selfcheck
 from atrous.runtime.errors import MissingDependencyError
 from atrous.scripts.main import main

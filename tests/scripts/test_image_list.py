@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
-from atrous.scripts.image_list import list_images, plan_outputs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from atrous.scripts.image_list import list_images, plan_outputs
 
 ENDINGS = {"labels": ".png", "overlay": "_overlay.png"}
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import click
 import pytest
+
 from atrous.runtime.errors import BackendError, InputError
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main

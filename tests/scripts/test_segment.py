@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from atrous.runtime.palettes import make_voc_colours
 from atrous.runtime.upsampling import softmax
 from atrous.scripts.main import main
-from PIL import Image
 
 from ..runtime.bundles import CRF, PALETTE, expected_scores, make_image, write_bundle
 from .running import run_atrous

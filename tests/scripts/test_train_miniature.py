@@ -121,6 +121,12 @@ def test_command_makes_a_whole_miniature(tmp_path: Path) -> None:
     assert all(path.exists() for seed in settings.scenes for path in files.scene(seed))
 
 
+def test_command_has_no_weights_to_keep_in_an_empty_folder(tmp_path: Path) -> None:
+    done = CliRunner().invoke(train_miniature.command, ["--keep-weights", "--output", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "leave out --keep-weights" in done.output
+
+
 def test_seeds_are_apart() -> None:
     settings = read_settings(MiniatureFiles().settings)
     validation, test = (set(range(f.seeds[0], f.seeds[1] + 1)) for f in (settings.validation, settings.test))

@@ -133,16 +133,61 @@ KeyLayout::KeyLayout(const Features& features, const std::vector<float>& scale) 
   }
 }
 
-void KeyLayout::step(std::uint64_t* key, int axis) const {
+void KeyLayout::step(int axis, std::uint64_t* delta) const {
+  std::fill_n(delta, words_, std::uint64_t{0});
   for (int i = 0; i < dimensions; ++i) {
     const std::size_t at = static_cast<std::size_t>(i);
-    const std::uint64_t delta = static_cast<std::uint64_t>(static_cast<std::int64_t>(i == axis ? -dimensions : 1));
-    key[word[at]] += delta << shift[at];
+    const std::uint64_t change = static_cast<std::uint64_t>(static_cast<std::int64_t>(i == axis ? -dimensions : 1));
+    delta[word[at]] += change << shift[at];
   }
 }
 
+namespace {
+
+// The keys of the corners of each pixel: corner q + 1 is corner q, plus 1 everywhere, minus D at the coordinate whose
+// rank is d - q. Words is 1, or 0 for any number.
+template <int Words>
+void pack_keys(const KeyLayout& layout, const float (*nearest)[kRun], const std::uint8_t* holders, int length,
+               std::uint64_t* keys) {
+  const int d = layout.dimensions, corners = d + 1;
+  const int words = Words != 0 ? Words : layout.words();
+  std::uint64_t ones[kLongestKeyWords] = {};
+  std::uint64_t moves[(kMostDimensions + 1) * kLongestKeyWords] = {};  // what corner q + 1 adds, by holder
+  for (int j = 0; j < d; ++j) ones[layout.word[static_cast<std::size_t>(j)]] += std::uint64_t{1} << layout.shift[static_cast<std::size_t>(j)];
+  for (int j = 0; j <= d; ++j) {
+    for (int w = 0; w < words; ++w) moves[j * words + w] = ones[w];
+    if (j == d) break;
+    const std::size_t at = static_cast<std::size_t>(j);
+    moves[j * words + layout.word[at]] -= static_cast<std::uint64_t>(corners) << layout.shift[at];
+  }
+  std::uint64_t first[kLongestKeyWords][kRun];
+  for (int w = 0; w < words; ++w) {
+    for (int i = 0; i < kRun; ++i) first[w][i] = 0;
+  }
+  for (int j = 0; j < d; ++j) {
+    const std::size_t at = static_cast<std::size_t>(j);
+    const std::int32_t lowest = layout.lowest[at];
+    const int shift = layout.shift[at];
+    std::uint64_t* const to = first[layout.word[at]];
+    for (int i = 0; i < kRun; ++i) {
+      const std::uint32_t field = static_cast<std::uint32_t>(static_cast<std::int32_t>(nearest[j][i]) - lowest);
+      to[i] += static_cast<std::uint64_t>(field) << shift;
+    }
+  }
+  for (int i = 0; i < length; ++i) {
+    const std::uint8_t* const holder = holders + i * corners;
+    for (int w = 0; w < words; ++w) keys[w] = first[w][i];
+    for (int q = 0; q < d; ++q, keys += words) {
+      for (int w = 0; w < words; ++w) keys[words + w] = keys[w] + moves[holder[d - q] * words + w];
+    }
+    keys += words;
+  }
+}
+
+}  // namespace
+
 bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
-               float (*weights)[kRun], std::uint64_t* keys) {
+               float* weights, std::uint64_t* keys) {
   const int d = layout.dimensions, corners = d + 1;
   const float down = 1.0F / static_cast<float>(corners);
   const float up = static_cast<float>(corners);
@@ -152,18 +197,15 @@ bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const f
   std::int32_t rank[kMostDimensions + 1][kRun];
 
   float sum[kRun] = {};
-  for (int j = d; j >= 0; --j) {
-    float* const elevated = offset[j];
-    if (j > 0) {
-      for (int i = 0; i < kRun; ++i) {
-        const float t = features[j - 1][i] * scale[static_cast<std::size_t>(j - 1)];
-        elevated[i] = sum[i] - static_cast<float>(j) * t;
-        sum[i] = sum[i] + t;
-      }
-    } else {
-      for (int i = 0; i < kRun; ++i) elevated[i] = sum[i];
+  for (int j = d; j > 0; --j) {
+    const float factor = scale[static_cast<std::size_t>(j - 1)];
+    for (int i = 0; i < kRun; ++i) {
+      const float t = features[j - 1][i] * factor;
+      offset[j][i] = sum[i] - static_cast<float>(j) * t;
+      sum[i] = sum[i] + t;
     }
   }
+  std::copy_n(sum, kRun, offset[0]);
   float excess[kRun] = {};  // sum of nearest / D, an integer
   for (int j = 0; j <= d; ++j) {
     for (int i = 0; i < kRun; ++i) {
@@ -171,7 +213,7 @@ bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const f
       excess[i] += rounded;
       nearest[j][i] = rounded * up;
       offset[j][i] = offset[j][i] - nearest[j][i];
-      rank[j][i] = static_cast<std::int32_t>(0);
+      rank[j][i] = 0;
     }
   }
   for (int j = 0; j <= d; ++j) {
@@ -183,51 +225,38 @@ bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const f
       }
     }
   }
+  std::int32_t outside = 0;
   for (int j = 0; j <= d; ++j) {
     for (int i = 0; i < kRun; ++i) {
       const std::int32_t raised = rank[j][i] + static_cast<std::int32_t>(excess[i]);
-      const std::int32_t turn = raised < 0 ? 1 : (raised > d ? -1 : 0);
+      const std::int32_t turn = (raised < 0 ? 1 : 0) - (raised > d ? 1 : 0);
+      const float shift = static_cast<float>(turn) * up;
       rank[j][i] = raised + turn * corners;
-      nearest[j][i] += static_cast<float>(turn) * up;
-      // e - z changes with z, in the order of the reference: from the elevated coordinate, exactly representable here
-      offset[j][i] = offset[j][i] - static_cast<float>(turn) * up;
+      nearest[j][i] += shift;
+      // The reference subtracts the new nearest point from the elevated one; the difference before was exact.
+      offset[j][i] = (offset[j][i] - shift) * down;
+      outside |= rank[j][i] < 0 || rank[j][i] > d ? 1 : 0;
     }
   }
+  if (outside != 0) return false;
 
-  std::int64_t delta[kMostDimensions + 1];  // what a coordinate loses when its corner comes: D in its bit field
-  for (int j = 0; j < d; ++j) {
-    delta[j] = static_cast<std::int64_t>(corners) << layout.shift[static_cast<std::size_t>(j)];
-  }
-  const int words = layout.words();
+  std::uint8_t holders[kRun * (kMostDimensions + 1)];  // which coordinate has rank r
   for (int i = 0; i < length; ++i) {
-    float sorted[kMostDimensions + 1] = {};
-    std::int32_t holder[kMostDimensions + 1];
+    float sorted[kMostDimensions + 1];
+    std::uint8_t* const holder = holders + i * corners;
     for (int j = 0; j <= d; ++j) {
       const std::int32_t r = rank[j][i];
-      if (r < 0 || r > d) return false;
-      sorted[r] = offset[j][i] * down;
-      holder[r] = j;
+      sorted[r] = offset[j][i];
+      holder[r] = static_cast<std::uint8_t>(j);
     }
-    for (int q = 1; q <= d; ++q) weights[q][i] = sorted[d - q] - sorted[d - q + 1];
-    weights[0][i] = sorted[d] + (1.0F + (0.0F - sorted[0]));
-
-    std::uint64_t key[kLongestKeyWords] = {};
-    for (int j = 0; j < d; ++j) {
-      const std::size_t at = static_cast<std::size_t>(j);
-      const std::int64_t field = static_cast<std::int64_t>(nearest[j][i]) - layout.lowest[at];
-      key[layout.word[at]] += static_cast<std::uint64_t>(field) << layout.shift[at];
-    }
-    std::uint64_t* out = keys + static_cast<std::size_t>(i) * static_cast<std::size_t>(corners * words);
-    for (int q = 0; q <= d; ++q) {
-      for (int w = 0; w < words; ++w) out[q * words + w] = key[w];
-      if (q == d) break;
-      for (int j = 0; j < d; ++j) {
-        const std::size_t at = static_cast<std::size_t>(j);
-        key[layout.word[at]] += std::uint64_t{1} << layout.shift[at];
-      }
-      const int leaving = holder[d - q];
-      if (leaving < d) key[layout.word[static_cast<std::size_t>(leaving)]] -= static_cast<std::uint64_t>(delta[leaving]);
-    }
+    float* const weight = weights + i * corners;
+    weight[0] = sorted[d] + (1.0F + (0.0F - sorted[0]));
+    for (int q = 1; q <= d; ++q) weight[q] = sorted[d - q] - sorted[d - q + 1];
+  }
+  if (layout.words() == 1) {
+    pack_keys<1>(layout, nearest, holders, length, keys);
+  } else {
+    pack_keys<0>(layout, nearest, holders, length, keys);
   }
   return true;
 }

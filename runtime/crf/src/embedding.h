@@ -42,8 +42,9 @@ class KeyLayout {
   KeyLayout(const Features& features, const std::vector<float>& scale);
 
   int words() const { return words_; }
-  // key += sign * (1, 1, ..., 1 - D at axis, ..., 1): the next vertex along the axis; axis d changes the implied one.
-  void step(std::uint64_t* key, int axis) const;
+  // delta = (1, 1, ..., 1 - D at axis, ..., 1), to be added to a key: the next vertex along the axis; axis d changes
+  // the implied coordinate.
+  void step(int axis, std::uint64_t* delta) const;
 
   int dimensions = 0;
   std::vector<std::int32_t> lowest;
@@ -57,9 +58,9 @@ class KeyLayout {
 // Scale factors of the elevation, rounded as the reference rounds them.
 std::vector<float> elevation_scale(int dimensions);
 
-// One run of up to 32 pixels: weights[q][i] and packed keys[i * (d+1) + q] of the corners.
+// One run of up to 32 pixels: weights[i * (d+1) + q] and packed keys[(i * (d+1) + q) * words] of the corners.
 // Returns false when a pixel falls outside the layout (impossible for finite features within bounds).
 bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
-               float (*weights)[kRun], std::uint64_t* keys);
+               float* weights, std::uint64_t* keys);
 
 }  // namespace atrous

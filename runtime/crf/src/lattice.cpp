@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kVertexChunk = 1024;
 constexpr std::size_t kPieceLength = 2048;
 constexpr std::size_t kEntryChunk = 8192;
-constexpr int kLookAhead = 16;
+constexpr std::size_t kLookAhead = 32;
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -83,23 +83,26 @@ class Lattice::Builder {
     std::vector<float> values(static_cast<std::size_t>(features_.dimensions) * kRun);
     std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
     std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
+    std::vector<std::uint64_t> hashes(static_cast<std::size_t>(corners) * kRun);
     auto* const value_rows = reinterpret_cast<float(*)[kRun]>(values.data());
-    auto* const weight_rows = reinterpret_cast<float(*)[kRun]>(weights.data());
     for (std::size_t r = first_run(part); r < last; ++r) {
       const Run run = order_.run(r);
       const int length = order_.length(r);
       features_.fill(run.source, length, value_rows);
-      if (!embed_run(layout_, scale_, value_rows, length, weight_rows, keys.data())) {
+      if (!embed_run(layout_, scale_, value_rows, length, weights.data(), keys.data())) {
         throw std::range_error("a feature is not a finite number");
       }
-      const int found = length * corners;
-      for (int k = 0; k < found; ++k) table.prefetch(&keys[static_cast<std::size_t>(k * words)]);
-      Entry* entry = &lattice_.slices_[run.first * static_cast<std::size_t>(corners)];
-      for (int i = 0; i < length; ++i) {
-        const bool skip = ignored(run.source + static_cast<std::size_t>(i));
-        for (int q = 0; q < corners; ++q, ++entry) {
-          const std::size_t k = static_cast<std::size_t>((i * corners + q) * words);
-          *entry = skip ? Entry{kAbsent, 0.0F} : Entry{table.find_or_insert(&keys[k]), weight_rows[q][i]};
+      const std::size_t found = static_cast<std::size_t>(length * corners);
+      for (std::size_t k = 0; k < found; ++k) {
+        hashes[k] = table.hash(&keys[k * static_cast<std::size_t>(words)]);
+        table.prefetch(hashes[k]);
+      }
+      Entry* const entries = &lattice_.slices_[run.first * static_cast<std::size_t>(corners)];
+      for (std::size_t k = 0; k < found; ++k) {
+        if (mask_ != nullptr && ignored(run.source + k / static_cast<std::size_t>(corners))) {
+          entries[k] = {kAbsent, 0.0F};
+        } else {
+          entries[k] = {table.find_or_insert(&keys[k * static_cast<std::size_t>(words)], hashes[k]), weights[k]};
         }
       }
     }
@@ -114,8 +117,8 @@ class Lattice::Builder {
       std::vector<std::uint32_t>& names = renamed_[part];
       names.resize(own.size());
       for (std::size_t v = 0; v < own.size(); ++v) {
-        if (v + kLookAhead < own.size()) all.prefetch(own.key(v + kLookAhead));
-        names[v] = all.find_or_insert(own.key(v));
+        if (v + kLookAhead < own.size()) all.prefetch(all.hash(own.key(v + kLookAhead)));
+        names[v] = all.find_or_insert(own.key(v), all.hash(own.key(v)));
       }
       tables_[part] = VertexTable();
     }
@@ -132,8 +135,11 @@ class Lattice::Builder {
     std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
     std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
     embed_run(layout_, scale_, reinterpret_cast<float(*)[kRun]>(zeros.data()), 1,
-              reinterpret_cast<float(*)[kRun]>(weights.data()), keys.data());
-    for (int q = 0; q < corners; ++q) all.find_or_insert(&keys[static_cast<std::size_t>(q * words)]);
+              weights.data(), keys.data());
+    for (int q = 0; q < corners; ++q) {
+      const std::uint64_t* const key = &keys[static_cast<std::size_t>(q * words)];
+      all.find_or_insert(key, all.hash(key));
+    }
   }
 
   void count(std::size_t part) {
@@ -194,40 +200,41 @@ class Lattice::Builder {
     const std::size_t vertices = lattice_.vertices_;
     const std::size_t words = static_cast<std::size_t>(layout_.words());
     std::vector<std::uint32_t> next(vertices);
-    std::vector<bool> has_previous(vertices, false);
+    std::vector<std::uint8_t> has_previous(vertices + 1, 0);  // one more, for neighbours that are absent
+    std::uint64_t delta[kLongestKeyWords];
+    layout_.step(axis, delta);
     std::vector<std::uint64_t> ahead(words * kLookAhead);
+    std::uint64_t hashes[kLookAhead];
     std::size_t linked = 0;
     for (std::size_t v = 0; v < vertices + kLookAhead; ++v) {
       std::uint64_t* const key = &ahead[v % kLookAhead * words];
+      std::uint64_t& hash = hashes[v % kLookAhead];
       if (v >= kLookAhead) {
-        const std::uint32_t found = table.find(key);
+        const std::uint32_t found = table.find(key, hash);
         next[v - kLookAhead] = found;
-        if (found != kAbsent) {
-          has_previous[found] = true;
-          ++linked;
-        }
+        has_previous[std::min<std::size_t>(found, vertices)] = 1;
+        linked += found != kAbsent ? 1 : 0;
       }
       if (v < vertices) {
-        std::copy_n(table.key(v), words, key);
-        layout_.step(key, axis);
-        table.prefetch(key);
+        const std::uint64_t* const own = table.key(v);
+        for (std::size_t w = 0; w < words; ++w) key[w] = own[w] + delta[w];
+        hash = table.hash(key);
+        table.prefetch(hash);
       }
     }
-    std::size_t heads = 0;
-    for (std::size_t v = 0; v < vertices; ++v) heads += next[v] != kAbsent && !has_previous[v];
+    std::vector<std::uint32_t> heads(vertices + 1);
+    std::size_t head_count = 0;
+    for (std::size_t v = 0; v < vertices; ++v) {
+      heads[head_count] = static_cast<std::uint32_t>(v);
+      head_count += static_cast<std::size_t>(next[v] != kAbsent) & static_cast<std::size_t>(has_previous[v] == 0);
+    }
     BlurAxis& out = lattice_.axes_[static_cast<std::size_t>(axis)];
-    out.chain = Buffer<std::uint32_t>(linked + heads);
+    out.chain = Buffer<std::uint32_t>(linked + head_count);
     out.pieces = {0};
     std::size_t at = 0;
-    for (std::size_t v = 0; v < vertices; ++v) {
-      if (next[v] == kAbsent || has_previous[v]) continue;
-      std::uint32_t member = static_cast<std::uint32_t>(v);
-      for (;;) {
-        const std::uint32_t after = next[member];
-        out.chain[at++] = member * 2 + (after == kAbsent ? 1 : 0);
-        if (after == kAbsent) break;
-        member = after;
-      }
+    for (std::size_t h = 0; h < head_count; ++h) {
+      for (std::uint32_t member = heads[h]; member != kAbsent; member = next[member]) out.chain[at++] = member * 2;
+      ++out.chain[at - 1];  // marks the end
       if (at - out.pieces.back() >= kPieceLength) out.pieces.push_back(static_cast<std::uint32_t>(at));
     }
     if (out.pieces.back() != at) out.pieces.push_back(static_cast<std::uint32_t>(at));

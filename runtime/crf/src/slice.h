@@ -3,7 +3,10 @@
 // T = -U, then T -= C(F) term after term, q = exp(T - max T) / sum: the reference's operations in the reference's
 // order, because an undecided pixel turns last-place differences into visible ones within ten iterations.
 
-constexpr std::size_t kPrefetchPixels = 6;
+#ifndef PP
+#define PP 6
+#endif
+constexpr std::size_t kPrefetchPixels = PP;
 
 // output[l][source + i] = tile[i][l]
 inline void store_labels(const float* tile, int length, int labels, int lanes, float* output, std::size_t points) {
@@ -41,13 +44,22 @@ template <int Quads, class S>
 struct Slice {
   static constexpr int kBlock = 4 * Quads;
 
-  // F = sum over the corners of one pixel, one block of lanes.
+  // F = sum over the corners of one pixel, one block of lanes; corners known at compile time where they are usual.
+  template <int Corners>
+  static ATROUS_INLINE void gather_corners(const SliceTerm& term, std::size_t pixel, std::size_t lanes, int block,
+                                           Row<Quads>& filtered) {
+    const S* const rows = static_cast<const S*>(term.rows) + block;
+    const std::size_t corners = Corners > 0 ? Corners : static_cast<std::size_t>(term.corners);
+    const Entry* const entries = term.entries + pixel * corners;
+    filtered.fill(0.0F);
+#pragma GCC unroll 6
+    for (std::size_t c = 0; c < corners; ++c) filtered.add_scaled(entries[c].weight, rows + entries[c].index * lanes);
+  }
   static ATROUS_INLINE void gather(const SliceTerm& term, std::size_t pixel, std::size_t lanes, int block,
                                    Row<Quads>& filtered) {
-    const S* const rows = static_cast<const S*>(term.rows) + block;
-    const Entry* const entries = term.entries + pixel * static_cast<std::size_t>(term.corners);
-    filtered.fill(0.0F);
-    for (int c = 0; c < term.corners; ++c) filtered.add_scaled(entries[c].weight, rows + entries[c].index * lanes);
+    if (term.corners == 6) return gather_corners<6>(term, pixel, lanes, block, filtered);
+    if (term.corners == 3) return gather_corners<3>(term, pixel, lanes, block, filtered);
+    gather_corners<0>(term, pixel, lanes, block, filtered);
   }
 
   static ATROUS_INLINE void prefetch(const SliceJob& job, std::size_t pixel) {

@@ -3,8 +3,12 @@
 // Blur needs no second array: a chain is a line of vertices along one axis, so the old value of the previous vertex
 // is kept in registers while the new one is written. A vertex without neighbours on the axis is not even touched.
 
-constexpr std::size_t kPrefetchEntries = 16;
-constexpr std::size_t kPrefetchChain = 12;
+#ifndef PE
+#define PE 16
+#define PC 12
+#endif
+constexpr std::size_t kPrefetchEntries = PE;
+constexpr std::size_t kPrefetchChain = PC;
 
 template <int Quads, class S>
 struct Splat {

@@ -24,24 +24,34 @@ class VertexTable {
   std::size_t size() const { return size_; }
   const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * static_cast<std::size_t>(words_); }
 
-  void prefetch(const std::uint64_t* key) const { __builtin_prefetch(&slots_[hash(key) >> shift_], 0, 3); }
+  std::uint64_t hash(const std::uint64_t* key) const {
+    std::uint64_t mixed = key[0] * 0x9e3779b97f4a7c15ULL;
+    for (int w = 1; w < words_; ++w) mixed = ((mixed >> 29) ^ mixed ^ key[w]) * 0xbf58476d1ce4e5b9ULL;
+    return mixed;
+  }
+  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&slots_[hash >> shift_], 0, 3); }
 
-  std::uint32_t find(const std::uint64_t* key) const {
-    const std::uint64_t tag = words_ == 1 ? key[0] : hash(key);
-    for (std::size_t at = hash(key) >> shift_;; at = (at + 1) & mask_) {
+  // Half of all look-ups for neighbours fail, at random: the first probe answers both ways without a branch.
+  std::uint32_t find(const std::uint64_t* key, std::uint64_t hash) const {
+    const std::uint64_t tag = words_ == 1 ? key[0] : hash;
+    for (std::size_t at = hash >> shift_;; at = (at + 1) & mask_) {
       const Slot& slot = slots_[at];
-      if (slot.next_id == 0) return kAbsent;
-      if (slot.tag == tag && same(static_cast<std::size_t>(slot.next_id - 1), key)) return static_cast<std::uint32_t>(slot.next_id - 1);
+      const bool empty = slot.next_id == 0;
+      const bool hit = (slot.tag == tag) & !empty;
+      if (__builtin_expect(empty | hit, 1)) {
+        const std::uint32_t answer = hit ? slot.next_id - 1 : kAbsent;
+        if (words_ == 1 || !hit || same(answer, key)) return answer;
+      }
     }
   }
 
-  std::uint32_t find_or_insert(const std::uint64_t* key) {
-    const std::uint64_t tag = words_ == 1 ? key[0] : hash(key);
-    std::size_t at = hash(key) >> shift_;
+  std::uint32_t find_or_insert(const std::uint64_t* key, std::uint64_t hash) {
+    const std::uint64_t tag = words_ == 1 ? key[0] : hash;
+    std::size_t at = hash >> shift_;
     for (;; at = (at + 1) & mask_) {
       const Slot& slot = slots_[at];
       if (slot.next_id == 0) break;
-      if (slot.tag == tag && same(static_cast<std::size_t>(slot.next_id - 1), key)) return static_cast<std::uint32_t>(slot.next_id - 1);
+      if (slot.tag == tag && same(slot.next_id - 1, key)) return slot.next_id - 1;
     }
     keys_.insert(keys_.end(), key, key + words_);
     ++size_;
@@ -54,14 +64,9 @@ class VertexTable {
  private:
   struct Slot {
     std::uint64_t tag;      // the key itself when it is one word, else its hash
-    std::uint64_t next_id;  // id + 1; 0 is an empty slot
+    std::uint32_t next_id;  // id + 1; 0 is an empty slot
   };
 
-  std::uint64_t hash(const std::uint64_t* key) const {
-    std::uint64_t mixed = key[0] * 0x9e3779b97f4a7c15ULL;
-    for (int w = 1; w < words_; ++w) mixed = ((mixed >> 29) ^ mixed ^ key[w]) * 0xbf58476d1ce4e5b9ULL;
-    return mixed;
-  }
   bool same(std::size_t id, const std::uint64_t* key) const {
     return words_ == 1 || std::memcmp(this->key(id), key, static_cast<std::size_t>(words_) * 8) == 0;
   }

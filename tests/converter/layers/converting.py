@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
 from atrous.converter.onnx_export import value_names
 from atrous.scripts.conformance import Outcome, check_recording

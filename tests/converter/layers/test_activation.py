@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from atrous.converter import export_onnx, read_net, to_torch
 from atrous.converter.errors import ExportError, NetError
 

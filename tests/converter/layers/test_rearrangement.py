@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from atrous.converter import read_net
-from atrous.converter.errors import NetError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
+from atrous.converter import read_net
+from atrous.converter.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array, v1_text
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from atrous.runtime.backends import onnxruntime as module
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.errors import BackendError
-from onnx import TensorProto, helper
 
 from ..bundles import expected_scores, make_image, make_model
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from atrous.runtime.backends import BACKENDS, Backend, open_backend
 from atrous.runtime.bundle import read_bundle
 from atrous.runtime.errors import BackendError, InputError
