@@ -108,6 +108,7 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
         MissingDependencyError: what converts or runs the net is not installed.
     """
     from .. import runtime
+    from ..runtime.errors import MissingDependencyError
     from ..runtime.files import prepare_folder, write_file
     from ..runtime.pictures import encode_png
     from .demo_picture import draw_demo
@@ -117,7 +118,12 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     settings = read_settings(files.settings)
     prepare_folder(folder)
     bundle = folder / BUNDLE_NAME
-    convert_s = convert_miniature(files, settings, bundle)
+    try:
+        convert_s = convert_miniature(files, settings, bundle)
+    except ImportError as error:  # torch, onnx and protobuf come with an extra
+        raise MissingDependencyError(
+            f"the demo converts a net, and for that {error.name} is missing: pip install 'atrous[convert]'"
+        ) from error
     with runtime.load(bundle, threads=threads, crf=True) as segmenter:
         rows = segment_scenes(segmenter, files, settings)
     result = _sum_up(rows, folder / PICTURE_NAME, bundle, convert_s, len(settings.classes))

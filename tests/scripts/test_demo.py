@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from atrous.runtime import MissingDependencyError
 from atrous.scripts import demo, demo_picture
 from atrous.scripts.demo_picture import DemoRow, draw_demo, paint_labels
 from atrous.scripts.miniature.scoring import count_confusion, mean_iou
@@ -62,6 +64,13 @@ def test_demo_leaves_a_picture_and_a_bundle(shown: tuple[Path, demo.DemoResult, 
         if np.array_equal(pixels[y : y + height, x : x + width], first.image)
     ]
     assert len(places) == 1  # the image is there, pixel for pixel
+
+
+def test_missing_library_is_named_with_its_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "atrous.converter.caffemodel", None)  # as if what it needs were not installed
+    with pytest.raises(MissingDependencyError, match=r"atrous\[convert\]") as caught:
+        demo.run_demo(tmp_path)
+    assert caught.value.exit_code == 3
 
 
 def test_command_prints_json(tmp_path: Path) -> None:
