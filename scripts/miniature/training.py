@@ -2,7 +2,7 @@
 
 A pool of scenes renews itself: each step draws a few new ones and trains on random crops, mirrored half the time, of
 the whole pool. The loss is the cross entropy of the zoomed scores at full size, the learning rate falls polynomially,
-as in DeepLab. One seed and one thread on one machine give the same weights bit for bit; another machine rounds
+as in DeepLab. One seed and one thread on one machine repeat the training number for number; another machine rounds
 differently, and ends with another net that is as good.
 """
 
