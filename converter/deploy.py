@@ -138,22 +138,30 @@ def _find_scores(net: Net) -> tuple[Blob, dict[str, Any] | None]:
     crf = None
     while blob.producer is not None and blob.producer.type in _AFTER_SCORES:
         if blob.producer.type == "DenseCRF":
-            crf = _crf_parameters(blob.producer.message.dense_crf_param)
+            crf = _crf_parameters(blob.producer.message)
         blob = blob.producer.bottoms[0]
     return blob, crf
 
 
-def _crf_parameters(param: Any) -> dict[str, Any]:
-    """A DenseCRF layer's parameters in the manifest's form; the layer normalises after filtering (mode `deeplab`)."""
+def _crf_parameters(message: Any) -> dict[str, Any]:
+    """A DenseCRF layer's parameters in the manifest's form; both forks normalise after filtering (mode `deeplab`)."""
+    if message.HasField("densecrf_param"):  # CCNN's, which runs ten iterations whatever the file says
+        param = message.densecrf_param
+        place, colors = (
+            (param.x_bilateral, param.y_bilateral),
+            (param.r_bilateral, param.g_bilateral, param.b_bilateral),
+        )
+        gaussian = [{"sxy": [param.x_gauss, param.y_gauss], "weight": param.wt_gauss}]
+        bilateral = [{"sxy": list(place), "srgb": list(colors), "weight": param.wt_bilateral}]
+        return {"mode": "deeplab", "iterations": 10, "gaussian": gaussian, "bilateral": bilateral}
+    param = message.dense_crf_param
     return {
         "mode": "deeplab",
         "iterations": param.max_iter,
-        "gaussian": [
-            {"sxy": float(s), "weight": float(w)} for s, w in zip(param.pos_xy_std, param.pos_w, strict=False)
-        ],
+        "gaussian": [{"sxy": s, "weight": w} for s, w in zip(param.pos_xy_std, param.pos_w, strict=True)],
         "bilateral": [
-            {"sxy": float(s), "srgb": float(c), "weight": float(w)}
-            for s, c, w in zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=False)
+            {"sxy": s, "srgb": c, "weight": w}
+            for s, c, w in zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=True)
         ],
     }
 
