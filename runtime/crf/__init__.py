@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from ..errors import CrfInputError
-from ._lattice import CancelToken, release_memory
+from ._lattice import CancelToken
 from .checks import CrfWarning, available_threads
 from .image import dense_crf, dense_crf_batch
 from .model import DenseCRF, InferenceReport, kernel_names
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm
+from .terms import release_memory
 
 __all__ = [
     "BilateralTerm",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,19 @@ from .parameters import Normalization
 _NORMALIZATION_CODES: dict[str, int] = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
 
 Mask = npt.NDArray[np.uint8]
+
+
+# Lattices of position alone depend on the size only, and images of one size come in series.
+_MOST_CACHED = 4
+_cache: OrderedDict[tuple[Any, ...], _lattice.Lattice] = OrderedDict()
+_cache_lock = Lock()
+
+
+def release_memory() -> None:
+    """Give back what is kept for the next inference: position lattices and freed pages."""
+    with _cache_lock:
+        _cache.clear()
+    _lattice.release_memory()
 
 
 def build_grid_lattice(
@@ -35,13 +50,26 @@ def build_grid_lattice(
     code = _normalization_code(normalization)
     as_bytes = image if image is not None and image.dtype == np.uint8 else None
     as_floats = image if image is not None and image.dtype == np.float32 else None
+    key = (shape, tuple(position_sigmas), code)
+    cacheable = image is None and mask is None
+    if cacheable:
+        with _cache_lock:
+            if key in _cache:
+                _cache.move_to_end(key)
+                return _cache[key]
     try:
-        return _lattice.Lattice.from_grid(
+        lattice = _lattice.Lattice.from_grid(
             order, list(shape), position_sigmas, as_bytes, as_floats, channel_sigmas, code, mask, threads
         )
     except ValueError as error:
         sigmas = f"sxy {sxy}" + (f" and srgb {srgb}" if image is not None else "")
         raise CrfInputError(f"{error}: {sigmas} are too small for this image; raise them") from None
+    if cacheable:
+        with _cache_lock:
+            _cache[key] = lattice
+            while len(_cache) > _MOST_CACHED:
+                _cache.popitem(last=False)
+    return lattice
 
 
 def build_feature_lattice(

@@ -20,12 +20,15 @@ from .checks import check_probability_range
 #: (L,) for each label, by how much its energy stays above the best of a pixel at least, over all pixels.
 Gaps = npt.NDArray[np.float32]
 
+# What the core reads: see UnaryKind in kernels.h.
+_ENERGIES, _SCORES, _LOGARITHMS = 0, 1, 2
+
 _BAND_VALUES = 1 << 18  # floats of one band: what stays in a second-level cache
 
 
 def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> Gaps:
     """Set energies (L, N) float32, any strides."""
-    unusable, _, _, gaps = field.set_unary(energies, 0, False, math.inf, threads)
+    unusable, _, _, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf, threads)
     if unusable:
         raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
     return np.array(gaps, np.float32)
@@ -33,7 +36,7 @@ def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads
 
 def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float, threads: int) -> Gaps:
     """Set scores (L, N) float32 before the softmax, any strides."""
-    unusable, _, _, gaps = field.set_unary(scores, 0, True, -math.log(clip), threads)
+    unusable, _, _, gaps = field.set_unary(scores, 0, _SCORES, -math.log(clip), threads)
     _refuse_unusable(unusable)
     return np.array(gaps, np.float32)
 
@@ -71,12 +74,10 @@ def feed_probabilities(
 
     def feed(first: int) -> tuple[float, float, list[float]]:
         values = probabilities[:, first : first + step]
-        energies = np.maximum(values, lowest)
-        np.minimum(energies, np.float32(1.0), out=energies)
-        np.log(energies, out=energies)
-        np.negative(energies, out=energies)
-        gaps = field.set_unary(energies, first, False, math.inf, 1)[3]
-        return float(values.min()), float(values.max()), gaps
+        logarithms = np.maximum(values, lowest)
+        np.log(logarithms, out=logarithms)
+        unusable, _, highest, gaps = field.set_unary(logarithms, first, _LOGARITHMS, math.inf, 1)
+        return float(values.min()), math.nan if unusable else math.exp(highest), gaps
 
     field.allocate_unary()
     firsts = range(0, points, step)

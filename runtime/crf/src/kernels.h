@@ -48,8 +48,8 @@ struct SliceTerm {
   const float* compatibility;  // Potts: 1 value; vector: lanes; matrix: lanes x lanes
 };
 
-// Scores s mean the energies min(logsumexp(s) - s, cap).
-enum class UnaryKind { kEnergy, kScores };
+// Scores s mean the energies min(logsumexp(s) - s, cap); logarithms of probabilities x mean max(-x, 0).
+enum class UnaryKind { kEnergy = 0, kScores = 1, kLogarithm = 2 };
 
 constexpr float kPaddingEnergy = 1.0e30F;  // of the padding lanes: never likely
 

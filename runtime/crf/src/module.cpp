@@ -98,9 +98,9 @@ class BoundMeanField {
   void allocate_unary() { field_.allocate_unary(); }
 
   // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
-  nb::tuple set_unary(StridedRows values, std::size_t first, bool scores, float cap, int threads) {
+  nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap, int threads) {
     if (values.shape(0) != static_cast<std::size_t>(field_.labels()) || first > field_.points() ||
-        values.shape(1) > field_.points() - first || values.shape(1) == 0) {
+        values.shape(1) > field_.points() - first || values.shape(1) == 0 || kind < 0 || kind > 2) {
       throw std::invalid_argument("unary must be (labels, points of the band)");
     }
     atrous::UnaryRange range;
@@ -108,7 +108,7 @@ class BoundMeanField {
     {
       nb::gil_scoped_release release;
       range = field_.set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                               scores ? atrous::UnaryKind::kScores : atrous::UnaryKind::kEnergy, cap, threads, gaps);
+                               static_cast<atrous::UnaryKind>(kind), cap, threads, gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
@@ -261,7 +261,7 @@ NB_MODULE(_lattice, m) {
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
       .def("clear_terms", &BoundMeanField::clear_terms)
       .def("allocate_unary", &BoundMeanField::allocate_unary)
-      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "scores"_a, "cap"_a,
+      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a,
            "threads"_a)
       .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
            "cap"_a, "threads"_a)

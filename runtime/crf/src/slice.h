@@ -3,10 +3,7 @@
 // T = -U, then T -= C(F) term after term, q = exp(T - max T) / sum: the reference's operations in the reference's
 // order, because an undecided pixel turns last-place differences into visible ones within ten iterations.
 
-#ifndef PP
-#define PP 6
-#endif
-constexpr std::size_t kPrefetchPixels = PP;
+constexpr std::size_t kPrefetchPixels = 6;
 
 // output[l][source + i] = tile[i][l]
 inline void store_labels(const float* tile, int length, int labels, int lanes, float* output, std::size_t points) {
@@ -218,7 +215,10 @@ struct Slice {
         const std::size_t pixel = run.first + static_cast<std::size_t>(i);
         const float* const unary = job.unary + pixel * lanes;
         float* const row = tile + static_cast<std::size_t>(i) * lanes;
-        prefetch(job, std::min(pixel + kPrefetchPixels, job.points - 1));
+        const std::size_t ahead = std::min(pixel + kPrefetchPixels, job.points - 1);
+        prefetch(job, ahead);
+        prefetch_row<kBlock>(job.unary + ahead * lanes);
+        if (job.q != nullptr) prefetch_row<kBlock, S, 1>(static_cast<const S*>(job.q) + pixel * lanes);
         gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, row, filtered_row);
         if (job.energy != nullptr) energy += variational_energy(job, pixel, unary, row);
       }

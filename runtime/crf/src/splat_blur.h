@@ -3,12 +3,8 @@
 // Blur needs no second array: a chain is a line of vertices along one axis, so the old value of the previous vertex
 // is kept in registers while the new one is written. A vertex without neighbours on the axis is not even touched.
 
-#ifndef PE
-#define PE 16
-#define PC 12
-#endif
-constexpr std::size_t kPrefetchEntries = PE;
-constexpr std::size_t kPrefetchChain = PC;
+constexpr std::size_t kPrefetchEntries = 24;
+constexpr std::size_t kPrefetchChain = 24;
 
 template <int Quads, class S>
 struct Splat {

@@ -165,6 +165,9 @@ inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t
     for (int i = 0; i < length; ++i) {
       float* const row = tile + static_cast<std::size_t>(i) * lanes;
       if (job.kind == UnaryKind::kScores) convert_scores(row, job.labels, job.lanes, job.cap);
+      if (job.kind == UnaryKind::kLogarithm) {
+        for (int l = 0; l < job.lanes; l += 4) store(row + l, larger(-load<V4>(row + l), V4{}));
+      }
       for (int l = job.labels; l < job.lanes; ++l) row[l] = kPaddingEnergy;
       note_gaps(row, job.lanes, gaps);
     }

@@ -269,13 +269,13 @@ struct Row {
   }
 };
 
-// Asks for the cache lines of a row that will be needed soon.
-template <int Lanes, class S>
+// Asks for the cache lines of a row that will soon be read, or written (Write = 1).
+template <int Lanes, class S, int Write = 0>
 ATROUS_INLINE void prefetch_row(const S* row) {
   constexpr int kBytes = Lanes * static_cast<int>(sizeof(S));
   constexpr int kStep = std::gcd(kBytes, 64);  // rows start at multiples of it
   const char* const begin = reinterpret_cast<const char*>(row);
 #pragma GCC unroll 8
-  for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(begin + at, 0, 3);
-  if constexpr (64 - kStep + kBytes > (kBytes + 63) / 64 * 64) __builtin_prefetch(begin + kBytes - 1, 0, 3);
+  for (int at = 0; at < kBytes; at += 64) __builtin_prefetch(begin + at, Write, 3);
+  if constexpr (64 - kStep + kBytes > (kBytes + 63) / 64 * 64) __builtin_prefetch(begin + kBytes - 1, Write, 3);
 }
