@@ -1,0 +1,243 @@
+"""DetectionOutput and its YOLOv3 kin: against real Caffe, against loops, and in the order GCC leaves ties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atrous.converter import export_onnx, read_net, run_blobs, to_torch
+from atrous.converter.errors import ExportError, NetError
+from atrous.converter.modules.sorting import sort_as_cpp
+
+from .converting import check_case, net_text, random_array
+
+
+@pytest.mark.parametrize("case", ["ssd-detection", "ssd-detection-corner", "ssd-detection-none"])
+def test_recorded(shared_dir: Path, case: str) -> None:
+    outcome = check_case(shared_dir, case)
+    assert outcome.torch == "passed", outcome.detail
+    assert outcome.onnx == "refused"
+
+
+def test_sort_leaves_ties_as_gcc_does() -> None:
+    """What `std::sort` of libstdc++ 12 made of these, by a comparison of the scores alone."""
+    equal = sort_as_cpp([0.0] * 20)
+    assert equal == [10, 19, 18, 17, 16, 15, 14, 13, 12, 11, 0, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    scores = [float((7 * i) % 3) for i in range(24)]
+    expected = [23, 2, 20, 5, 17, 8, 14, 11, 1, 22, 19, 16, 13, 10, 7, 4, 12, 15, 9, 18, 6, 21, 3, 0]
+    assert sort_as_cpp(scores) == expected
+    assert sort_as_cpp([0.0] * 16) == list(range(16))
+    assert sort_as_cpp([]) == []
+
+
+def test_sort_sorts() -> None:
+    random = np.random.default_rng(0)
+    for count in (1, 15, 17, 100, 1000):
+        for kinds in (2, 5, 10**6):
+            scores = random.integers(0, kinds, count).astype(float).tolist()
+            order = sort_as_cpp(scores)
+            assert sorted(order) == list(range(count))
+            assert [scores[i] for i in order] == sorted(scores, reverse=True)
+
+
+PRIORS = np.float32([[0.1, 0.1, 0.3, 0.3], [0.12, 0.1, 0.32, 0.3], [0.5, 0.5, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9]])
+
+
+def detect(param: str, scores: Any, locations: Any = None, priors: Any = PRIORS, sets: int = 1) -> np.ndarray[Any, Any]:
+    count = len(priors)
+    scores = np.asarray(scores, np.float32).reshape(1, -1)
+    locations = np.zeros((1, count * 4 * sets), np.float32) if locations is None else locations
+    shapes = {"loc": locations.shape, "conf": scores.shape, "priors": (1, 2, count * 4)}
+    layer = 'type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" top: "y"'
+    net = read_net(net_text(f"{layer} detection_output_param {{ {param} }}", **shapes))
+    both = np.stack([priors, np.tile(np.float32([0.1, 0.1, 0.2, 0.2]), (count, 1))]).reshape(1, 2, -1)
+    return run_blobs(to_torch(net), {"loc": locations, "conf": scores, "priors": both})["y:y"][0, 0]
+
+
+SCORES = [[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]]
+
+
+def test_suppression_by_overlap() -> None:
+    """The first two boxes overlap by 0.82, the last covers all others less than half."""
+    rows = detect("num_classes: 2 nms_param { nms_threshold: 0.5 }", SCORES)
+    np.testing.assert_allclose(rows[:, 2], [0.9, 0.6, 0.5])
+    np.testing.assert_allclose(rows[:, 3:], PRIORS[[0, 2, 3]], atol=1e-6)
+    assert len(detect("num_classes: 2 nms_param { nms_threshold: 0.9 }", SCORES)) == 4
+
+
+def test_eta_tightens_the_threshold_after_each_box() -> None:
+    """0.82 is below 0.9, not below 0.9 * 0.85."""
+    kept = detect("num_classes: 2 nms_param { nms_threshold: 0.9 eta: 0.85 }", SCORES)
+    np.testing.assert_allclose(kept[:, 2], [0.9, 0.6, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("param", "scores"),
+    [
+        ("confidence_threshold: 0.6", [0.9, 0.8]),
+        ("nms_param { nms_threshold: 0.9 top_k: 3 }", [0.9, 0.8, 0.6]),
+        ("keep_top_k: 1", [0.9]),
+        ("keep_top_k: 0", []),
+        ("background_label_id: 1", [0.5, 0.4, 0.2, 0.1]),
+        ("background_label_id: -1", [0.5, 0.4, 0.2, 0.1, 0.9, 0.8, 0.6, 0.5]),
+    ],
+)
+def test_what_is_left_out(param: str, scores: list[float]) -> None:
+    if "nms_param" not in param:
+        param += " nms_param { nms_threshold: 0.9 }"
+    rows = detect(f"num_classes: 2 {param}", SCORES)
+    if not scores:
+        np.testing.assert_array_equal(rows, [[0, -1, -1, -1, -1, -1, -1]])
+    else:
+        np.testing.assert_allclose(rows[:, 2], scores)
+
+
+#: half the size of the first prior, 0.2 by 0.2, under the codes 0.3 and 0.4
+WIDE, HIGH = 0.1 * np.exp(0.3), 0.1 * np.exp(0.4)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("CORNER", [0.2, 0.3, 0.6, 0.7]),
+        ("CENTER_SIZE", [0.22 - WIDE, 0.24 - HIGH, 0.22 + WIDE, 0.24 + HIGH]),
+        ("CORNER_SIZE", [0.1 + 0.2 * 0.1, 0.1 + 0.2 * 0.2, 0.3 + 0.2 * 0.3, 0.3 + 0.2 * 0.4]),
+    ],
+)
+def test_codes_without_variance(code: str, expected: list[float]) -> None:
+    locations = np.float32([[0.1, 0.2, 0.3, 0.4]])
+    param = f"num_classes: 2 code_type: {code} variance_encoded_in_target: true"
+    (row,) = detect(param, [[0.1, 0.9]], locations, PRIORS[:1])
+    np.testing.assert_allclose(row[3:], expected, atol=1e-6)
+
+
+def test_variance_scales_the_codes() -> None:
+    locations = np.float32([[0.1, 0.2, 0.3, 0.4]])
+    (row,) = detect("num_classes: 2", [[0.1, 0.9]], locations, PRIORS[:1])
+    np.testing.assert_allclose(row[3:], [0.11, 0.12, 0.36, 0.38], atol=1e-6)
+    (row,) = detect("num_classes: 2 clip: true", [[0.1, 0.9]], locations * 100, PRIORS[:1])
+    assert row[3:].max() == 1
+
+
+def test_locations_of_each_class() -> None:
+    """Every prior holds the boxes of all classes, class after class."""
+    locations = np.zeros((1, 4, 3, 4), np.float32)
+    locations[0, :, 2] = 1
+    rows = detect(
+        "num_classes: 3 share_location: false variance_encoded_in_target: true nms_param { nms_threshold: 0.9 }",
+        np.tile([0.1, 0.5, 0.6], (4, 1)),
+        locations.reshape(1, -1),
+        sets=3,
+    )
+    np.testing.assert_allclose(rows[rows[:, 1] == 1][:, 3:], PRIORS, atol=1e-6)
+    np.testing.assert_allclose(rows[rows[:, 1] == 2][:, 3:], PRIORS + 1, atol=1e-6)
+
+
+def test_a_box_without_bounds_keeps_no_other() -> None:
+    """Its overlap is no number, and Caffe keeps a box only where the overlap is at most the threshold."""
+    priors = np.concatenate([np.float32([[-np.inf, -np.inf, np.inf, np.inf]]), PRIORS])
+    rows = detect("num_classes: 2 nms_param { nms_threshold: 0.9 }", [[0, 1.0], *SCORES], priors=priors)
+    np.testing.assert_allclose(rows[:, 2], [1.0, 0.9, 0.8, 0.6, 0.5])
+    twice = np.concatenate([priors[:1], priors])
+    rows = detect("num_classes: 2 nms_param { nms_threshold: 0.9 }", [[0, 1.0], [0, 0.95], *SCORES], priors=twice)
+    np.testing.assert_allclose(rows[:, 2], [1.0, 0.9, 0.8, 0.6, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("param", "words"),
+    [
+        ("", "num_classes"),
+        ("num_classes: 3", "scores"),
+        ("num_classes: 2 share_location: false", "locations"),
+        ("num_classes: 2 nms_param { nms_threshold: -1 }", "nms_threshold"),
+        ("num_classes: 2 nms_param { eta: 0 }", "eta"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(param: str, words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        detect(param, SCORES)
+
+
+def test_onnx_has_no_form_of_it() -> None:
+    layer = (
+        'type: "DetectionOutput" bottom: "l" bottom: "c" bottom: "p" top: "y" detection_output_param { num_classes: 2 }'
+    )
+    net = read_net(net_text(layer, l=(1, 16), c=(1, 8), p=(1, 2, 16)))
+    with pytest.raises(ExportError, match='layer "y": DetectionOutput has no ONNX form'):
+        export_onnx(net, to_torch(net))
+
+
+YOLO = (
+    'type: "Yolov3DetectionOutput" bottom: "a" bottom: "b" top: "y" yolov3_detection_output_param { num_classes: 3 '
+    "num_box: 2 confidence_threshold: 0.3 nms_threshold: 0.4 mask_group_num: 2 mask: 2 mask: 3 mask: 0 mask: 1 "
+    "biases: 10 biases: 13 biases: 16 biases: 30 biases: 33 biases: 23 biases: 30 biases: 61 "
+    "anchors_scale: 32 anchors_scale: 16 }"
+)
+
+
+def yolo_by_hand(maps: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Decode one image cell by cell, then suppress over all classes together."""
+    anchors = [(10, 13), (16, 30), (33, 23), (30, 61)]
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
+    rows = []
+    for m, mask, stride in zip(maps, ((2, 3), (0, 1)), (32, 16), strict=True):
+        side = m.shape[-1]
+        for cell in range(side * side):
+            i, j = cell // side, cell % side
+            for n, number in enumerate(mask):
+                v = m[0, n * 8 : n * 8 + 8, i, j].astype(np.float64)
+                x, y = (j + sigmoid(v[0])) / side, (i + sigmoid(v[1])) / side
+                w = np.exp(v[2]) * anchors[number][0] / (side * stride)
+                h = np.exp(v[3]) * anchors[number][1] / (side * stride)
+                for c in range(3):
+                    score = sigmoid(v[4]) * sigmoid(v[5 + c])
+                    if score > 0.3:
+                        rows.append([0, c + 1, score, x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+    rows.sort(key=lambda row: -row[2])
+    kept: list[list[float]] = []
+    for row in rows:
+        overlaps = []
+        for other in kept:
+            size = [max(0, min(row[k + 2], other[k + 2]) - max(row[k], other[k])) for k in (3, 4)]
+            areas = [(r[5] - r[3]) * (r[6] - r[4]) for r in (row, other)]
+            overlaps.append(size[0] * size[1] / (sum(areas) - size[0] * size[1]))
+        if all(overlap < 0.4 for overlap in overlaps):
+            kept.append(row)
+    return np.array(kept)
+
+
+def test_yolov3() -> None:
+    maps = [random_array(1, 16, 3, 3), random_array(1, 16, 6, 6, seed=1)]
+    net = read_net(net_text(YOLO, a=maps[0].shape, b=maps[1].shape))
+    y = run_blobs(to_torch(net), dict(zip("ab", maps, strict=True)))["y:y"][0, 0]
+    np.testing.assert_allclose(y, yolo_by_hand(maps), rtol=1e-4, atol=1e-5)
+    nothing = run_blobs(to_torch(net), dict(zip("ab", [m * 0 - 9 for m in maps], strict=True)))["y:y"][0, 0]
+    np.testing.assert_array_equal(nothing, [[0, -1, -1, -1, -1, -1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("mask_group_num: 2", "mask_group_num: 3", "mask_group_num"),
+        ("mask: 3", "mask: 4", "no anchor"),
+        ("num_classes: 3", "num_classes: 4", "channels"),
+        ("num_classes: 3", "", "num_classes"),
+    ],
+)
+def test_yolov3_parameters_that_do_not_fit(old: str, new: str, words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        read_net(net_text(YOLO.replace(old, new, 1), a=(1, 16, 3, 3), b=(1, 16, 6, 6)))
+
+
+def test_half_precision_runs() -> None:
+    layer = (
+        'type: "DetectionOutput" bottom: "l" bottom: "c" bottom: "p" top: "y" detection_output_param { num_classes: 2 }'
+    )
+    module = to_torch(read_net(net_text(layer, l=(1, 16), c=(1, 8), p=(1, 2, 16)))).half()
+    with torch.no_grad():
+        y = module(*(torch.zeros(shape, dtype=torch.float16) for shape in ((1, 16), (1, 8), (1, 2, 16))))
+    assert y.dtype == torch.float16
