@@ -343,8 +343,12 @@ class DenseCRF:
         if self._gaps is None:
             raise CrfInputError("inference needs a unary: call set_probabilities, set_scores or set_unary first")
         kept = self._kept
-        output = np.empty((self.labels if kept is None else len(kept), self.points), np.float32)
-        done = self._field.run(iterations, self.threads, output, keep, warm, not keep, tolerance, token)
+        output: FloatArray
+        if keep or tolerance > 0.0 or token is not None or self._half:
+            output = np.empty((self._field.labels, self.points), np.float32)
+            done = self._field.run(iterations, self.threads, output, keep, warm, tolerance, token)
+        else:
+            output, done = self._field.run_in_place(iterations, self.threads, warm)
         changed = done.pop("changed")
         self.report = InferenceReport(changed=None if changed < 0 else changed, **done)
         self._started = keep

@@ -235,10 +235,14 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
   std::vector<std::uint16_t> best(counts ? points() : 0);
   std::vector<std::uint32_t> changed(counts ? order_->runs() : 0);
   const int iterations = options.iterations;
-  // The last pass writes the output directly, so Q is not needed at the same time unless it is kept.
+  if (options.in_place) {
+    output = reinterpret_cast<float*>(q_.data());
+    keep = false;
+  }
+  // The last pass writes the output directly: Q, read by the splat before it, is not needed any more.
   auto job_for = [&](bool with_terms, bool last) {
     SliceJob job = slice_job(with_terms);
-    const bool may_be_last = last || counts;
+    const bool may_be_last = last || counts || options.cancelled != nullptr;
     job.output = may_be_last ? output : nullptr;
     job.q = last && !keep ? nullptr : q_.data();
     job.best = counts ? best.data() : nullptr;
@@ -254,9 +258,6 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
       filter(team, rank, report);
       const double filtered = now();
       const bool last = i + 1 == iterations;
-      team.alone(rank, [&] {
-        if (last && !keep && options.release) q_.clear(true);
-      });
       slice(team, rank, job_for(true, last));
       team.alone(rank, [&] {
         report.slice_s += now() - filtered;

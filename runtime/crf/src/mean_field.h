@@ -26,7 +26,7 @@ struct InferenceOptions {
   int threads = 1;
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
   bool warm = false;       // go on from the marginals held, instead of the unary's softmax
-  bool release = false;    // give Q back before the last pass writes the output: lowers the peak of memory
+  bool in_place = false;   // the last pass writes its output over Q, for take_output(); needs float storage
   const std::atomic<bool>* cancelled = nullptr;
 };
 
@@ -69,6 +69,8 @@ class MeanField {
   // Runs and writes labels x points marginals in the caller's order, if `output` is not null; with `keep` the
   // marginals also stay here for step() or a warm start.
   InferenceReport run(const InferenceOptions& options, float* output, bool keep);
+  // After a run in place: its output, labels x points floats in the caller's order.
+  Buffer<unsigned char> take_output() { return std::move(q_); }
   // Replaces the marginals held by `values` (labels x points).
   void load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads);
   // The relative monitor of the reference: sum Q log Q + U Q + Q C(F(Q)), no factor 1/2, no log Z.

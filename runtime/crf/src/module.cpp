@@ -148,31 +148,21 @@ class BoundMeanField {
     field_.keep_labels(kept, threads);
   }
 
-  nb::dict run(int iterations, int threads, std::optional<OutputRows> output, bool keep, bool warm, bool release_q,
-               double tolerance, CancelToken* token) {
-    require_unary();
-    if (output) require_shape(output->shape(0), output->shape(1));
-    atrous::InferenceOptions options;
-    options.iterations = iterations;
-    options.threads = threads;
-    options.tolerance = tolerance;
-    options.warm = warm;
-    options.release = release_q;
-    options.cancelled = token != nullptr ? &token->cancelled : nullptr;
-    atrous::InferenceReport report;
-    {
-      nb::gil_scoped_release release;
-      report = field_.run(options, output ? output->data() : nullptr, keep);
-    }
-    nb::dict result;
-    result["iterations"] = report.iterations;
-    result["cancelled"] = report.cancelled;
-    result["changed"] = report.changed;
-    result["start_s"] = report.start_s;
-    result["splat_s"] = report.splat_s;
-    result["blur_s"] = report.blur_s;
-    result["slice_s"] = report.slice_s;
-    return result;
+  // Marginals go to `output`; with keep they also stay for steps and warm starts.
+  nb::dict run(int iterations, int threads, OutputRows output, bool keep, bool warm, double tolerance,
+               CancelToken* token) {
+    require_shape(output.shape(0), output.shape(1));
+    return run_with(iterations, threads, output.data(), keep, warm, false, tolerance, token);
+  }
+
+  // Marginals come back in memory of the core, which takes it back when the array is dropped: neither a second array
+  // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
+  nb::tuple run_in_place(int iterations, int threads, bool warm) {
+    nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, nullptr);
+    auto* const memory = new atrous::Buffer<unsigned char>(field_.take_output());
+    nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
+    const std::size_t shape[] = {static_cast<std::size_t>(field_.labels()), field_.points()};
+    return nb::make_tuple(nb::ndarray<nb::numpy, float, nb::ndim<2>>(memory->data(), 2, shape, owner), report);
   }
 
   void load_marginals(StridedRows values, int threads) {
@@ -193,6 +183,32 @@ class BoundMeanField {
   std::string kernels() const { return field_.kernels().name; }
 
  private:
+  nb::dict run_with(int iterations, int threads, float* output, bool keep, bool warm, bool in_place, double tolerance,
+                    CancelToken* token) {
+    require_unary();
+    atrous::InferenceOptions options;
+    options.iterations = iterations;
+    options.threads = threads;
+    options.tolerance = tolerance;
+    options.warm = warm;
+    options.in_place = in_place;
+    options.cancelled = token != nullptr ? &token->cancelled : nullptr;
+    atrous::InferenceReport report;
+    {
+      nb::gil_scoped_release release;
+      report = field_.run(options, output, keep);
+    }
+    nb::dict result;
+    result["iterations"] = report.iterations;
+    result["cancelled"] = report.cancelled;
+    result["changed"] = report.changed;
+    result["start_s"] = report.start_s;
+    result["splat_s"] = report.splat_s;
+    result["blur_s"] = report.blur_s;
+    result["slice_s"] = report.slice_s;
+    return result;
+  }
+
   void require_shape(std::size_t labels, std::size_t points) const {
     if (labels != static_cast<std::size_t>(field_.labels()) || points != field_.points()) {
       throw std::invalid_argument("array must be (labels, points)");
@@ -268,8 +284,9 @@ NB_MODULE(_lattice, m) {
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
-      .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert().none(), "keep"_a, "warm"_a,
-           "release"_a, "tolerance"_a, "token"_a.none())
+      .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
+           "tolerance"_a, "token"_a.none())
+      .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "threads"_a, "warm"_a)
       .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)
       .def("kl_divergence", &BoundMeanField::kl_divergence, "threads"_a)
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)

@@ -280,3 +280,19 @@ def test_marginals_are_distributions(
     assert np.isfinite(found).all()
     assert (found >= 0).all()
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+def test_cancelled_inference_returns_what_it_reached(problem: Problem) -> None:
+    token = CancelToken()
+    token.cancel()
+    crf = make_crf(problem)
+    np.testing.assert_array_equal(crf.inference(9, token=token, keep=False), make_crf(problem).inference(1))
+
+
+def test_results_outlive_the_model(problem: Problem) -> None:
+    first = dense_crf(*problem)
+    copy = first.copy()
+    for seed in range(3):
+        dense_crf(*make_problem(19, 26, 5, seed))
+    np.testing.assert_array_equal(first, copy)
+    assert first.flags.writeable
