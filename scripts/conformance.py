@@ -29,9 +29,11 @@ class SpatialDropout(Operator):
     """ENet's own Python layer, which does nothing outside training; a plug-in as a user would write it."""
 
     def module_spec(self) -> ModuleSpec:
+        """Identity."""
         return ModuleSpec("nn.Identity")
 
     def emit(self, graph: Any, module: Any, bottoms: Sequence[Any]) -> list[str]:
+        """The bottom itself."""
         return [bottoms[0].name]
 
 

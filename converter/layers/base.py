@@ -164,7 +164,7 @@ class Operator:
         raise NetError(f"{self.context.type}: {message}", layer=self.context.name, line=self.context.line)
 
     def bottom_axis(self, axis: int, bottom: int = 0, *, extra: int = 0) -> int:
-        """The non-negative form of a bottom's axis, as Caffe's CanonicalAxisIndex (`extra` axes past the end allowed)."""
+        """The non-negative form of a bottom's axis, as in Caffe (`extra` axes past the end allowed)."""
         count = len(self.bottoms[bottom].shape)
         if not -count <= axis < count + extra:
             self.refuse(f"axis {axis} is out of range for the {count}-D blob {self.bottoms[bottom].shape}")

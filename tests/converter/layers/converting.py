@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def net_text(layer: str, **shapes: Sequence[int]) -> str:
     return f'{inputs}layer {{ name: "y" {layer} }}\n'
 
 
+def as_v1(text: str) -> str:
+    """A text of :func:`net_text` in the syntax that DeepLab v1 reads: `input:` fields and `layers { type: ENUM }`."""
+    inputs = re.compile(r'layer \{ name: "(\w+)" type: "Input" top: "\w+" input_param \{ shape (\{[^}]*\}) \} \}')
+    text = inputs.sub(r'input: "\1" input_shape \2', text)
+    enum = re.compile(r'type: "(\w+)"')
+    upper = re.compile(r"(?<=[a-z])(?=[A-Z])")
+    known = {"ArgMax": "ARGMAX", "ReLU": "RELU"}
+    text = enum.sub(lambda found: f"type: {known.get(found[1]) or upper.sub('_', found[1]).upper()}", text)
+    return text.replace("layer {", "layers {")
+
+
 class Twin:
     """A net in torch and in ONNX Runtime."""
 
@@ -61,7 +73,7 @@ class Twin:
         dialect: str | None = None,
         opset: int = 17,
     ) -> None:
-        self.net = read_net(text, weights, dialect=dialect)
+        self.net = read_net(as_v1(text) if dialect == "deeplab_v1" else text, weights, dialect=dialect)
         self.module = to_torch(self.net)
         self.model = export_onnx(self.net, self.module, opset=opset, all_blobs=True)
         options = onnxruntime.SessionOptions()
