@@ -285,7 +285,7 @@ def source_shapes(message: Any) -> tuple[Shape | None, ...]:
     """Shape of each top of a data layer as far as the file tells, batch 1 where the batch is the trainer's choice."""
     tops = len(message.top)
     if message.type == "Input":
-        declared = [tuple(shape.dim) for shape in message.input_param.shape]
+        declared: list[Shape | None] = [tuple(shape.dim) for shape in message.input_param.shape]
         if len(declared) not in (0, 1, tops):
             raise NetError(f"gives {len(declared)} shapes for {tops} tops; give one, or one each", layer=message.name)
         return tuple(declared) if len(declared) == tops else tuple((declared or [None]) * tops)

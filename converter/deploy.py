@@ -219,8 +219,8 @@ def _smallest(net: Net, image: str, scores: str, step: int, offset: int) -> int:
     height, width = net.inputs[0].shape[2:]
     for k in (*range(1, 9), *range(10, 66, 4)):
         if _keeps_size(net, image, scores, (k * step + offset, k * step + offset)):
-            return k * step + offset
-    return min(height, width)
+            return int(k * step + offset)
+    return int(min(height, width))
 
 
 def export_deploy(

@@ -171,7 +171,8 @@ def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, A
 def _cases(
     manifest: Mapping[str, Any], image: Path | None, sizes: Sequence[tuple[int, int]]
 ) -> Sequence[tuple[dict[str, Array], dict[str, Array]]]:
-    chosen = list(sizes) or ([None] if image else _default_sizes(manifest))
+    own_size: list[tuple[int, int] | None] = [None]
+    chosen = list(sizes) or (own_size if image else _default_sizes(manifest))
     return [(_make_inputs(manifest, image, size), {}) for size in chosen]
 
 

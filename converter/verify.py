@@ -144,7 +144,7 @@ def measure_difference(computed: Array, reference: Array) -> float:
     if not (same | finite).all():
         return float("inf")
     largest = max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0.0)))
-    return float(np.abs(np.where(same, 0.0, a - b)).max()) / largest
+    return float(np.abs(np.subtract(a, b, out=np.zeros_like(a), where=~same)).max()) / largest
 
 
 def compare_stages(
@@ -226,7 +226,7 @@ def random_inputs(net: Net, shapes: Mapping[str, Sequence[int]], seed: int = 0) 
 
 
 def verify_model(net: Net, module: Any, onnx_path: Path, *, tolerance: float = TOLERANCE) -> list[VerificationReport]:
-    """ONNX Runtime against torch, every blob, at the net's own input size and at one other where sizes may change."""
+    """ONNX Runtime against torch, every blob, at the sizes of :func:`verification_shapes`."""
     from .torch_module import run_blobs
 
     stage = OnnxStage(onnx_path)
@@ -248,7 +248,10 @@ def verify_model(net: Net, module: Any, onnx_path: Path, *, tolerance: float = T
 
 
 def verification_shapes(net: Net) -> list[dict[str, tuple[int, ...]]]:
-    """Input sizes to check: a moderate odd size and an even one with a batch of two, where the net takes them."""
+    """Input sizes to check: a moderate odd size and an even one with a batch of two, where the net takes them.
+
+    A net that takes neither is checked at its own size.
+    """
     from .errors import NetError
 
     own = {blob.name: blob.shape for blob in net.inputs}

@@ -81,7 +81,7 @@ class Source(_Section):
     file: str
     sha256: Sha256
     bytes: NonNegativeInt
-    format: Literal["V0", "V1", "V2"]
+    format: Literal["V0", "V1", "V2", "HDF5"]
     dialect: str
 
 

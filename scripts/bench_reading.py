@@ -24,16 +24,16 @@ from typing import Any
 from . import console
 
 #: (kind, name, ...) of VGG-16 as DeepLab-LargeFOV changes it: convolutions (outputs, kernel, hole), poolings (stride)
-_VGG = (
-    *(("conv", "conv1_1", 64, 3, 1), ("conv", "conv1_2", 64, 3, 1), ("pool", "pool1", 2)),
-    *(("conv", "conv2_1", 128, 3, 1), ("conv", "conv2_2", 128, 3, 1), ("pool", "pool2", 2)),
-    *(("conv", f"conv3_{index}", 256, 3, 1) for index in (1, 2, 3)),
-    ("pool", "pool3", 2),
-    *(("conv", f"conv4_{index}", 512, 3, 1) for index in (1, 2, 3)),
-    ("pool", "pool4", 1),
-    *(("conv", f"conv5_{index}", 512, 3, 2) for index in (1, 2, 3)),
-    *(("pool", "pool5", 1), ("average", "pool5a", 1)),
-    *(("conv", "fc6", 1024, 3, 12), ("conv", "fc7", 1024, 1, 1), ("score", "fc8_voc12", 21, 1, 1)),
+_VGG: tuple[tuple[str, str, tuple[int, ...]], ...] = (
+    *(("conv", "conv1_1", (64, 3, 1)), ("conv", "conv1_2", (64, 3, 1)), ("pool", "pool1", (2,))),
+    *(("conv", "conv2_1", (128, 3, 1)), ("conv", "conv2_2", (128, 3, 1)), ("pool", "pool2", (2,))),
+    *(("conv", f"conv3_{index}", (256, 3, 1)) for index in (1, 2, 3)),
+    ("pool", "pool3", (2,)),
+    *(("conv", f"conv4_{index}", (512, 3, 1)) for index in (1, 2, 3)),
+    ("pool", "pool4", (1,)),
+    *(("conv", f"conv5_{index}", (512, 3, 2)) for index in (1, 2, 3)),
+    *(("pool", "pool5", (1,)), ("average", "pool5a", (1,))),
+    *(("conv", "fc6", (1024, 3, 12)), ("conv", "fc7", (1024, 1, 1)), ("score", "fc8_voc12", (21, 1, 1))),
 )
 #: side of the noise that both nets label; the net takes 8k + 1
 SIDE = 65
@@ -51,7 +51,7 @@ def write_prototxt(version: str) -> str:
 
     text = f'name: "DeepLab-LargeFOV"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: {SIDE} input_dim: {SIDE}\n'
     bottom = "data"
-    for kind, name, *numbers in _VGG:
+    for kind, name, numbers in _VGG:
         if kind in ("conv", "score"):
             outputs, kernel, hole = numbers
             hollow = f"{'hole' if is_old else 'dilation'}: {hole}" if hole > 1 else ""

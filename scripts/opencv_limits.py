@@ -80,6 +80,7 @@ ERRORS = (
     KnownError("Pooling", _window_outside, "a MAX window wholly outside the input gives 0 in place of -FLT_MAX"),
     KnownError("PriorBox", _fractional_boxes, "box sizes keep their fractions, which Caffe cuts off"),
     KnownError("Reshape", lambda layer: len(layer.tops[0].shape) < 2, "a blob of one axis gets a second"),
+    KnownError("Swish", _has("swish_param", "beta"), "beta of Swish is ignored"),
 )
 
 #: the difference goes away when every blob has a name of its own
@@ -131,7 +132,7 @@ REFUSALS = (
     KnownRefusal(r"repeats", "tiles of Tile is not read", _is("Tile")),
     KnownRefusal(r"share_location", "share_location has no default", _is("DetectionOutput")),
     KnownRefusal(r"_minSize", "a PriorBox must have min_size", _is("PriorBox")),
-    KnownRefusal(r"kernel\[i\]", "a fork's field in pooling_param loses the whole message", _pools_by_fork),
+    KnownRefusal(r"(?:kernel|strides)\[i\]", "a fork's field in pooling_param loses the whole message", _pools_by_fork),
     KnownRefusal(r"axisSize|r\.start", "a Reshape cannot insert an axis", _inserts_axis),
 )  # fmt: skip
 

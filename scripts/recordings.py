@@ -86,7 +86,7 @@ class Recording:
             if stored is not None:
                 arrays[name] = stored.astype(np.float32).reshape(shape)
             elif image is not None:
-                arrays[name] = self._prepare(image).reshape(shape)
+                arrays[name] = self._prepare(image.astype(np.uint8)).reshape(shape)
             else:
                 arrays[name] = self._seeder.input_array(self.case["seed"], name, shape)
         return arrays

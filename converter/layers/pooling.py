@@ -76,7 +76,7 @@ class Pooling(Operator):
             return getattr(self.param, f"{prefix}_h"), getattr(self.param, f"{prefix}_w")
         if default is None and not self.param.HasField(field):
             self.refuse(f"has no {field}")
-        value = getattr(self.param, field) if self.param.HasField(field) else default
+        value: Any = getattr(self.param, field) if self.param.HasField(field) else default
         return value, value
 
     @property

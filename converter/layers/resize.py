@@ -44,14 +44,15 @@ class Interp(Operator):
             self.refuse("give zoom_factor, shrink_factor, or height and width")
         if self.context.dialect == "deeplab_v1" and len(given) > 1:
             self.refuse("gives more than one of zoom_factor, shrink_factor, and height with width")
-        self.shrink, self.zoom, self.size = 1, 1, None
+        self.shrink, self.zoom = 1, 1
+        self.size: tuple[int, int] | None = None
         if shrink is not None and zoom is None:
             self.shrink = shrink
         elif zoom is not None and shrink is None:
             self.zoom = zoom
         elif size is not None:
             self.size = size
-        else:
+        elif shrink is not None and zoom is not None:
             self.shrink, self.zoom = shrink, zoom
         if self.shrink < 1 or self.zoom < 1 or (self.size is not None and min(self.size) < 1):
             self.refuse("factors and sizes must be at least 1")

@@ -62,7 +62,7 @@ class FoldedConvTranspose1d(nn.ConvTranspose1d):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.axis = axis
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
         return y.reshape(*x.shape[: self.axis], *y.shape[1:])
 
@@ -74,7 +74,7 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.axis = axis
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
         return y.reshape(*x.shape[: self.axis], *y.shape[1:])
 
@@ -86,6 +86,6 @@ class FoldedConvTranspose3d(nn.ConvTranspose3d):
         super().__init__(**arguments)  # type: ignore[arg-type]
         self.axis = axis
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
         return y.reshape(*x.shape[: self.axis], *y.shape[1:])

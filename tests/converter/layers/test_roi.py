@@ -34,7 +34,7 @@ def test_roi_pooling_equals_max_roi_pool(scale: float, size: tuple[int, int]) ->
 
 
 def test_roi_pooling_by_hand() -> None:
-    """Both ends belong to the region, a half goes away from 0: columns round(4.5) = 5 to 7, rows 0 to 2, 2 x 2 cells."""
+    """Both ends belong to the region, a half goes away from 0: columns round(4.5) = 5 to 7, rows 0 to 2."""
     x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
     regions = np.float32([[0, 9, 0, 14, 4]]).reshape(1, 5, 1, 1)
     param = "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.5 }"
