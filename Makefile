@@ -10,7 +10,7 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance readme wheel check-native clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel check-native clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,10 +40,17 @@ types: setup
 	MYPYPATH=build/typing $(BIN)/mypy --strict --namespace-packages --explicit-package-bases \
 		$(foreach package,$(PACKAGES),-p atrous.$(package))
 
-conformance: setup ## every recording of real Caffe and of the reference CRF, blob by blob
-	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
+conformance: setup recordings-at-hand ## every recording of real Caffe, blob by blob, and the long tests
+	@mkdir -p build
 	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --json build/conformance.json
-	$(BIN)/python -m pytest -q -m conformance
+	$(BIN)/python -m pytest -q -m conformance --ignore tests/converter/test_conformance.py
+
+conformance-quick: setup recordings-at-hand ## the recordings of tiny nets, trained weights and DeepLab
+	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --kind tiny --kind real
+	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --kind nets --only 'deeplab*'
+
+recordings-at-hand:
+	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
 
 readme: setup ## run the README's commands as a reader would
 	$(BIN)/python -m atrous.scripts.run_readme README.md
