@@ -15,6 +15,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
@@ -38,7 +40,8 @@ class _Anchors(Operator):
         for blob in self.bottoms:
             if len(blob.shape) != 4:
                 self.refuse(f'needs 4-D bottoms (N, C, H, W), "{blob.name}" is {blob.shape}')
-        self.boxes = self.find_boxes()
+        # Caffe keeps widths and heights as floats
+        self.boxes = tuple((x, y, float(np.float32(w)), float(np.float32(h))) for x, y, w, h in self.find_boxes())
         self.variances = self._variances()
         self.step = self._pair("step")
         self.image_size = self._pair("img_size", "img")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
+import numpy as np
+
 from ..coordinates import IDENTITY, PlaneMap, map_window
 from ..crop_rule import CropRule
 from ..errors import ExportError, NetError
@@ -62,9 +64,22 @@ class ModuleSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
     parameters: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        plain = {name: _shorten_floats(value) for name, value in self.arguments.items()}
+        object.__setattr__(self, "arguments", plain)
+
     def source(self) -> str:
         """The Python expression that makes the module."""
         return f"{self.class_name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+
+
+def _shorten_floats(value: Any) -> Any:
+    """The shortest decimals that are the same float32, as 0.1 for a message's 0.10000000149011612; tuples within."""
+    if isinstance(value, tuple):
+        return tuple(_shorten_floats(item) for item in value)
+    if isinstance(value, float) and float(np.float32(value)) == value:
+        return float(str(np.float32(value)))
+    return value
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class LRN(Operator):
         arguments = {"size": param.local_size, "alpha": param.alpha, "beta": param.beta}
         if self.within:
             return ModuleSpec("LRNWithinChannel", arguments)
-        return ModuleSpec("nn.LocalResponseNorm", {**arguments, "k": param.k})
+        return ModuleSpec("LRNAcrossChannels", {**arguments, "k": param.k})
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         param, x = self.param, bottoms[0].name

@@ -21,7 +21,7 @@ from .detection import DetectionOutput, Yolov3DetectionOutput
 from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
 from .lattice import DenseCRF, LabelCRF, MultiStageMeanfield, PermutohedralLattice
 from .linear import Embed, InnerProduct
-from .normalization import MVN, BatchStatisticsNorm, LRNWithinChannel, Normalize, SegNetBN
+from .normalization import MVN, BatchStatisticsNorm, LRNAcrossChannels, LRNWithinChannel, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
 from .rearrangement import Im2col, Reorg, SpatialPyramidPool
 from .recurrent import LSTM, RNN, LSTMUnit
@@ -67,6 +67,7 @@ __all__ = [
     "Im2col",
     "InnerProduct",
     "Interp",
+    "LRNAcrossChannels",
     "LRNWithinChannel",
     "LSTMUnit",
     "LabelCRF",

@@ -46,6 +46,13 @@ class SegNetBN(nn.Module):
         return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
 
 
+class LRNAcrossChannels(nn.LocalResponseNorm):
+    """Torch's own, with its squares in float32 at least."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.to(torch.promote_types(input.dtype, torch.float32))).to(input.dtype)
+
+
 class LRNWithinChannel(nn.Module):
     """x * (1 + alpha * average of x^2 over a size x size window)^-beta; the window counts its zero padding."""
 
@@ -54,8 +61,9 @@ class LRNWithinChannel(nn.Module):
         self.size, self.alpha, self.beta = size, alpha, beta
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        average = F.avg_pool2d(x * x, self.size, stride=1, padding=self.size // 2)
-        return x * (1 + self.alpha * average).pow(-self.beta)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        average = F.avg_pool2d(wide * wide, self.size, stride=1, padding=self.size // 2)
+        return (wide * (1 + self.alpha * average).pow(-self.beta)).to(x.dtype)
 
 
 class MVN(nn.Module):
