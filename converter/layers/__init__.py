@@ -3,6 +3,7 @@
 from . import activation as activation
 from . import anchors as anchors
 from . import batchnorm as batchnorm
+from . import convlstm as convlstm
 from . import convolution as convolution
 from . import crop as crop
 from . import data as data

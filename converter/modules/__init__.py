@@ -24,7 +24,7 @@ from .linear import Embed, InnerProduct
 from .normalization import MVN, BatchStatisticsNorm, LRNAcrossChannels, LRNWithinChannel, Normalize, SegNetBN
 from .pooling import AveragePool2d, MaxPool2d, MaxPoolWithMask2d
 from .rearrangement import Im2col, Reorg, SpatialPyramidPool
-from .recurrent import LSTM, RNN, LSTMUnit
+from .recurrent import LSTM, RNN, ConvLSTM, LSTMUnit
 from .reduction import ArgMax, BatchReindex, Filter, Reduction
 from .resize import Interp
 from .roi import PositionSensitiveROIPool, Proposal, ROIPool
@@ -48,6 +48,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Constant",
+    "ConvLSTM",
     "Crop",
     "DenseCRF",
     "DetectionOutput",

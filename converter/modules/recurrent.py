@@ -81,3 +81,46 @@ class RNN(nn.Module):
             states.append(h)
         y = F.linear(torch.stack(states), self.weight_y, self.bias_y).tanh()
         return (y, h[None]) if self.exposes_state else y
+
+
+class ConvLSTM(nn.Module):
+    """LSTM whose products are convolutions, over x (T, N, C, H, W) with cont (T, N); gives h (T, N, outputs, H, W).
+
+    The gates i, f and o also see the last cell state times a factor each (`peepholes`, of a shape that broadcasts over
+    (N, outputs, H, W)). With `exposes_state` the first states h and c (1, N, outputs, H, W) are further inputs, and the
+    last ones further outputs.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: tuple[int, int],
+        padding: tuple[int, int],
+        dilation: tuple[int, int],
+        peepholes: tuple[int, ...],
+        exposes_state: bool = False,
+    ) -> None:
+        super().__init__()
+        self.outputs, self.exposes_state = outputs, exposes_state
+        window = {"kernel_size": kernel_size, "padding": padding, "dilation": dilation}
+        self.convolve_x = nn.Conv2d(inputs, 4 * outputs, **window, bias=False)  # type: ignore[arg-type]
+        self.convolve_h = nn.Conv2d(outputs, 4 * outputs, **window)  # type: ignore[arg-type]
+        self.peepholes = nn.Parameter(torch.ones(3, *peepholes))
+
+    def forward(
+        self, x: torch.Tensor, cont: torch.Tensor, *states: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        steps = self.convolve_x(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        h = c = x.new_zeros(x.shape[1], self.outputs, *x.shape[3:])
+        if self.exposes_state:
+            h, c = states[0][0], states[1][0]
+        tops = []
+        for step, kept in zip(steps.unbind(), cont[:, :, None, None, None].unbind(), strict=True):
+            i, f, o, g = (step + self.convolve_h(h * kept)).chunk(4, 1)
+            i, f, o = (gate + factor * c for gate, factor in zip((i, f, o), self.peepholes, strict=True))
+            c = kept * f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            tops.append(h)
+        y = torch.stack(tops)
+        return (y, h[None], c[None]) if self.exposes_state else y
