@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,12 @@ CLASS_SETS = {
     metavar="B,G,R",
     help="Mean pixel in grey levels, in the net's channel order.  [default: the data layer's, else DeepLab's]",
 )
-@click.option("--scale", type=float, help="Factor after the mean.  [default: the data layer's, else 1]")
+@click.option(
+    "--scale",
+    callback=lambda c, p, v: _parse_numbers(v, 1, "--scale"),
+    metavar="FACTOR",
+    help="Factor after the mean.  [default: the data layer's, else 1]",
+)
 @click.option(
     "--color-order",
     type=click.Choice(["BGR", "RGB"]),
@@ -50,7 +56,7 @@ CLASS_SETS = {
 )
 @click.option(
     "--minimum-size",
-    callback=lambda c, p, v: _parse_numbers(v, 2, "--minimum-size"),
+    callback=lambda c, p, v: _parse_size(v, "--minimum-size"),
     metavar="H,W",
     help="Pad images to at least this size.  [default: an ImageSegData layer's crop size]",
 )
@@ -88,9 +94,9 @@ def command(
     info: Path | None,
     class_set: str | None,
     mean: tuple[float, ...] | None,
-    scale: float | None,
+    scale: tuple[float, ...] | None,
     color_order: str,
-    minimum_size: tuple[float, ...] | None,
+    minimum_size: tuple[int, int] | None,
     head: str,
     crf_mode: str | None,
     crf_gaussian: tuple[float, ...] | None,
@@ -152,7 +158,19 @@ def _parse_numbers(text: str | None, wanted: int, option: str) -> tuple[float, .
         raise click.BadParameter(f'"{text}" is not {wanted} numbers separated by commas', param_hint=option) from None
     if len(values) != wanted:
         raise click.BadParameter(f"needs {wanted} numbers, {len(values)} were given", param_hint=option)
+    if not all(map(math.isfinite, values)):
+        raise click.BadParameter(f'"{text}" is not finite', param_hint=option)
     return values
+
+
+def _parse_size(text: str | None, option: str) -> tuple[int, int] | None:
+    """A height and a width in pixels."""
+    values = _parse_numbers(text, 2, option)
+    if values is None:
+        return None
+    if any(value < 1 or value != int(value) for value in values):
+        raise click.BadParameter(f'"{text}" is not a height and a width in pixels', param_hint=option)
+    return int(values[0]), int(values[1])
 
 
 #: what an --info file may hold, and how it is recognised
@@ -281,19 +299,19 @@ def check_crf(crf: dict[str, Any]) -> dict[str, Any]:
 def _preprocessing(
     known: dict[str, Any],
     mean: tuple[float, ...] | None,
-    scale: float | None,
+    scale: tuple[float, ...] | None,
     color_order: str,
-    minimum_size: tuple[float, ...] | None,
+    minimum_size: tuple[int, int] | None,
 ) -> Any:
     from ..converter.bundle import Preprocessing
 
     given, least = mean or known.get("mean"), minimum_size or known.get("minimum_size")
-    factor = scale if scale is not None else known.get("scale")
+    factor = scale[0] if scale is not None else known.get("scale")
     return Preprocessing(
         mean=(float(given[0]), float(given[1]), float(given[2])) if given else None,
         scale=float(factor) if factor is not None else None,
         color_order="RGB" if color_order == "RGB" else "BGR",
-        minimum=(int(least[0]), int(least[1])) if least else None,
+        minimum=(least[0], least[1]) if least else None,
     )
 
 

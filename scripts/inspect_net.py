@@ -13,6 +13,7 @@ from .net_options import net_options, require_file
 
 if TYPE_CHECKING:
     from ..converter import Net
+    from ..converter.errors import WeightsError
     from ..converter.inspection import LayerSummary
 
 
@@ -35,10 +36,10 @@ def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> i
         console.print_json("inspect", _to_json(laid_out, rows, problem))
     else:
         _print(laid_out, rows, problem)
-    return 1 if unsupported or problem else 0
+    return 1 if unsupported or problem is not None else 0
 
 
-def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tuple[Net, str | None]:
+def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tuple[Net, WeightsError | None]:
     """The net, laid out past what cannot be converted, and what the weights lack."""
     from ..converter import read_net
     from ..converter.errors import UnsupportedLayersError, WeightsError
@@ -51,10 +52,10 @@ def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tupl
     except UnsupportedLayersError:
         return read_net(prototxt, None, tolerant=True, **options), None
     except WeightsError as error:
-        return read_net(prototxt, None, **options), str(error)
+        return read_net(prototxt, None, **options), error
 
 
-def _to_json(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> dict[str, Any]:
+def _to_json(net: Net, rows: tuple[LayerSummary, ...], problem: WeightsError | None) -> dict[str, Any]:
     return {
         "name": net.name,
         "dialect": net.dialect,
@@ -73,11 +74,12 @@ def _to_json(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> d
         "parameters": net.parameter_count(),
         "multiply_adds": sum(row.multiply_adds for row in rows),
         "warnings": list(net.warnings),
-        "weights_problem": problem,
+        "weights_problem": str(problem) if problem is not None else None,
+        "weights_problems": [{"layer": layer, "problem": text} for layer, text in problem.problems] if problem else [],
     }
 
 
-def _print(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> None:
+def _print(net: Net, rows: tuple[LayerSummary, ...], problem: WeightsError | None) -> None:
     click.echo(f"{net.name or '(no name)'}: dialect {net.dialect} ({'; '.join(net.dialect_evidence)})")
     console.print_table(
         ("line", "layer", "type", "shape", "parameters", "multiply-adds", "field", "stride"),
@@ -114,8 +116,10 @@ def _print(net: Net, rows: tuple[LayerSummary, ...], problem: str | None) -> Non
         click.secho(f'UNSUPPORTED "{name}" {kind}{place}: {reason}', fg="red")
     for warning in net.warnings:
         console.print_warning(f"warning: {warning}")
-    if problem:
-        console.print_warning(problem)
+    if problem is not None:
+        for layer, text in problem.problems:
+            click.secho(f'WEIGHTS "{layer}": {text}', fg="red")
+        console.print_warning(str(problem))
 
 
 def _pair(values: tuple[Fraction, Fraction]) -> str:

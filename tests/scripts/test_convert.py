@@ -1,0 +1,369 @@
+"""`atrous convert`: what it writes, what it says, and how it fails: one clear line and exit 2."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atrous import runtime
+from atrous.converter.caffemodel import read_caffemodel
+from atrous.converter.caffemodel_writer import write_caffemodel
+from atrous.converter.prototxt import read_prototxt
+from atrous.runtime.manifest import Manifest, parse_manifest
+from atrous.runtime.palettes import VOC_CLASSES
+from atrous.scripts.main import main
+
+from ..converter.nets import CLASSES, DEEPLAB, conv, data, layer
+from ..converter.test_reading import write_net
+from .running import run_atrous
+
+MEAN = ("--mean", "104.008,116.669,122.675")
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with net.prototxt and net.caffemodel; the working folder of the test."""
+    write_net(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], workplace: Path) -> Any:
+    """Run `atrous convert net.prototxt net.caffemodel -o b ...` in this process: (exit code, stdout, stderr)."""
+
+    def run_convert(
+        *arguments: str, net: str = "net.prototxt", weights: str = "net.caffemodel", out: str = "b"
+    ) -> tuple[int, str, str]:
+        code = main(["convert", net, weights, "-o", out, *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_convert
+
+
+def manifest(folder: str = "b") -> Manifest:
+    return parse_manifest((Path(folder) / "manifest.json").read_bytes())
+
+
+def assert_one_line(outcome: tuple[int, str, str], *words: str, code: int = 2) -> None:
+    found, out, err = outcome
+    assert found == code, err
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    for word in words:
+        assert word in err
+    assert not Path("b").exists()
+
+
+# ---- what it writes
+
+
+def test_bundle_is_written_and_works(run: Any) -> None:
+    code, out, err = run(*MEAN)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("model.onnx equals torch on 1x3x97x129: 14 blobs, largest error ")
+    assert lines[1].startswith("model.onnx equals torch on 2x3x64x96: 14 blobs")
+    assert lines[2].startswith("b: mini-deeplab, 4 files, ")
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    with runtime.load("b", threads=1) as segmenter:
+        assert segmenter(image).shape == (30, 40)
+
+
+def test_sources_are_recorded(run: Any) -> None:
+    run(*MEAN)
+    assert [(s.role, s.file, s.format, s.dialect) for s in manifest().sources] == [
+        ("prototxt", "net.prototxt", "V1", "deeplab_v1"),
+        ("caffemodel", "net.caffemodel", "V1", "deeplab_v1"),
+    ]
+    runtime.read_bundle("b").verify_files()
+
+
+def test_guessed_mean_is_a_warning_on_stderr_and_in_the_manifest(run: Any) -> None:
+    code, _, err = run()
+    assert code == 0
+    assert err.startswith("warning: the file does not say the mean of its training images")
+    assert any("does not say the mean" in warning for warning in manifest().warnings)
+    code, _, err = run("--force", "--minimum-size", "57,65")
+    assert (code, "does not say the mean" in err) == (0, True)
+
+
+def test_json(run: Any) -> None:
+    code, out, _ = run("--json", *MEAN)
+    found = json.loads(out)
+    assert code == 0
+    assert (found["command"], found["bundle"]) == ("convert", "b")
+    assert found["manifest"] == json.loads(Path("b/manifest.json").read_text())
+    assert found["seconds"] > 0
+
+
+def test_options_reach_the_bundle(run: Any) -> None:
+    code, _, err = run(
+        *("--name", "mine", "--mean", "1,2,3", "--scale", "0.5", "--color-order", "RGB", "--minimum-size", "57,65"),
+        *("--head", "lowres", "--opset", "21", "--no-verify"),
+        *("--crf-mode", "pydensecrf", "--crf-gaussian", "3,2.5", "--crf-bilateral", "50,10,4", "--crf-iterations", "7"),
+    )
+    assert (code, err) == (0, "")
+    found = manifest()
+    assert found.name == "mine"
+    assert found.preprocessing is not None
+    assert found.preprocessing.mean == (1, 2, 3)
+    assert (found.preprocessing.scale, found.preprocessing.color_order) == (0.5, "RGB")
+    assert found.preprocessing.size_rule.minimum == (57, 65)
+    assert found.deploy is not None
+    assert (found.deploy.head, found.verification) == ("lowres", ())
+    assert found.crf is not None
+    assert (found.crf.mode, found.crf.iterations) == ("pydensecrf", 7)
+    assert [(t.sxy, t.weight) for t in found.crf.gaussian] == [(3, 2.5)]
+    assert [(t.sxy, t.srgb, t.weight) for t in found.crf.bilateral] == [(50, 10, 4)]
+    onnx = pytest.importorskip("onnx")
+    assert onnx.load("b/model.onnx").opset_import[0].version == 21
+
+
+def test_templates_sizes_and_stages(run: Any, workplace: Path) -> None:
+    text = 'input: "data"\n' + conv("c_${EXP}", "data", "y", 5).replace("num_output: 5", "num_output: ${LABELS}")
+    text += layer("ReLU", "r", "y", "z", 'include { stage: "deploy" }')
+    prototxt, caffemodel = workplace / "t.prototxt", workplace / "t.caffemodel"
+    prototxt.write_text(text)
+    saved = read_prototxt(text, variables={"EXP": "voc", "LABELS": "4"})
+    blobs = [np.ones((4, 3, 1, 1), np.float32), np.zeros(4, np.float32)]
+    write_caffemodel(caffemodel, saved, {"c_voc": blobs})
+    options = ("--set", "EXP=voc", "--set", "LABELS=4", "--input", "data=1,3,16,24", "--stage", "deploy")
+    code, _, err = run(*options, *MEAN, net="t.prototxt", weights="t.caffemodel")
+    assert (code, err) == (0, "")
+    assert len(manifest().classes) == 4
+    assert [blob.name for blob in manifest().outputs] == ["z"]
+
+
+def test_caffemodel_alone(capsys: pytest.CaptureFixture[str], workplace: Path) -> None:
+    code = main(["convert", "net.caffemodel", "-o", "b", *MEAN])
+    assert code == 0, capsys.readouterr().err
+    assert [source.role for source in manifest().sources] == ["caffemodel"]
+
+
+def test_hdf5_weights(run: Any, workplace: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(workplace / "net.caffemodel.h5", "w") as file:
+        for entry in read_caffemodel(workplace / "net.caffemodel"):
+            for index, blob in enumerate(entry.blobs):
+                file[f"data/{entry.name}/{index}"] = blob.array
+    code, _, err = run(*MEAN, weights="net.caffemodel.h5")
+    assert (code, err) == (0, "")
+    assert manifest().sources[1].format == "HDF5"
+
+
+# ---- classes and colours
+
+
+def test_classes_without_names_are_numbered_in_distinct_colours(run: Any) -> None:
+    run(*MEAN)
+    assert manifest().classes == tuple(f"class {index}" for index in range(CLASSES))
+    assert len(set(manifest().palette)) == CLASSES
+
+
+def test_classes_of_a_file(run: Any) -> None:
+    Path("names.txt").write_text("sky\nground\n\n  water  \ntree\nhouse\n", encoding="utf-8")
+    run("--classes", "names.txt", *MEAN)
+    assert manifest().classes == ("sky", "ground", "water", "tree", "house")
+    assert len(set(manifest().palette)) == CLASSES
+
+
+def test_classes_of_a_data_set(run: Any, workplace: Path) -> None:
+    for path in workplace.iterdir():
+        path.unlink()
+    write_net(workplace, DEEPLAB.replace("num_output: 5", "num_output: 21"))
+    code, _, err = run("--classes", "voc", *MEAN)
+    assert (code, err) == (0, "")
+    assert manifest().classes == VOC_CLASSES
+    assert manifest().palette[15] == (192, 128, 128)
+
+
+def test_info_file_and_options_before_it(run: Any) -> None:
+    info = {
+        "name": "from info",
+        "classes": ["a", "b", "c", "d", "e"],
+        "palette": [[index, 0, 0] for index in range(5)],
+        "mean": [1, 2, 3],
+        "scale": 2,
+        "minimum_size": [41, 41],
+        "crf": {"mode": "deeplab", "iterations": 5, "gaussian": [{"sxy": 3, "weight": 3}], "bilateral": []},
+        "license": "left to others",
+    }
+    Path("info.json").write_text(json.dumps(info))
+    code, _, err = run("--info", "info.json", "--mean", "7,8,9", "--crf-iterations", "6")
+    assert (code, err) == (0, "")
+    found = manifest()
+    assert (found.name, found.classes, found.palette[4]) == ("from info", tuple("abcde"), (4, 0, 0))
+    assert found.preprocessing is not None
+    assert (found.preprocessing.mean, found.preprocessing.scale) == ((7, 8, 9), 2)
+    assert found.crf is not None
+    assert (found.crf.iterations, [term.weight for term in found.crf.gaussian]) == (6, [3])
+
+
+# ---- an existing target
+
+
+def test_existing_bundle_needs_force(run: Any, workplace: Path) -> None:
+    assert run(*MEAN)[0] == 0
+    code, _, err = run(*MEAN)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a bundle is there already; give --force" in err
+    assert run("--force", "--name", "second", *MEAN)[0] == 0
+    assert manifest().name == "second"
+    assert sorted(path.name for path in workplace.iterdir()) == ["b", "net.caffemodel", "net.prototxt"]
+
+
+def test_other_folders_are_never_replaced(run: Any) -> None:
+    Path("photos").mkdir()
+    Path("photos/one.png").write_bytes(b"a photo")
+    assert_one_line(run("--force", *MEAN, out="photos"), "photos: exists and is not a bundle")
+    assert Path("photos/one.png").read_bytes() == b"a photo"
+
+
+# ---- bad input: one clear line, exit 2
+
+
+def test_truncated_caffemodel(run: Any) -> None:
+    content = Path("net.caffemodel").read_bytes()
+    Path("net.caffemodel").write_bytes(content[: len(content) // 2])
+    assert_one_line(
+        run(*MEAN), "net.caffemodel", "is incomplete", f"the file has {len(content) // 2}", "Fetch it again"
+    )
+
+
+def test_lfs_pointer(run: Any) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 82000000\n"
+    Path("net.caffemodel").write_text(pointer)
+    assert_one_line(run(*MEAN), "net.caffemodel", "Git LFS pointer", "git lfs pull")
+    Path("net.prototxt").write_text(pointer)
+    assert_one_line(run(*MEAN), "Git LFS pointer", "git lfs pull")
+
+
+def test_unknown_field(run: Any) -> None:
+    text = Path("net.prototxt").read_text().replace("kernel_size: 3 pad: 2", "kernel_syze: 3 pad: 2")
+    Path("net.prototxt").write_text(text)
+    line = next(number for number, row in enumerate(text.splitlines(), 1) if "kernel_syze" in row)
+    assert_one_line(run(*MEAN), f"net.prototxt:{line}", '"kernel_syze"', '"kernel_size"')
+
+
+def test_weights_of_another_net(run: Any, workplace: Path) -> None:
+    (workplace / "other").mkdir()
+    write_net(workplace / "other", re.sub(r"conv(\d)", r"conv_\1", DEEPLAB))
+    assert_one_line(
+        run(*MEAN, weights="other/net.caffemodel"),
+        "net.caffemodel does not hold the weights of this net",
+        '"conv1": the file has no blobs of this name; it has "conv_1"',
+        "give the prototxt these weights were trained with",
+    )
+
+
+@pytest.mark.parametrize("out", ["file/b", "file/deeper/b"])
+def test_output_folder_that_cannot_be_written(run: Any, out: str) -> None:
+    Path("file").write_text("")
+    assert_one_line(run(*MEAN, out=out), f"{out}: cannot be written", "choose a folder you may write")
+
+
+def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
+    with open("net.prototxt", "a") as file:
+        file.write('layers { name: "odd" type: BIAS_CHANNEL bottom: "fc8_interp" top: "z" }\n')
+    code, _, err = run(*MEAN)
+    assert code == 2
+    assert '"odd"' in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--mean", "1,2"), "needs 3 numbers, 2 were given"),
+        (("--mean", "blue"), '"blue" is not 3 numbers'),
+        (("--mean", "nan,1,1"), "is not finite"),
+        (("--scale", "inf"), "is not finite"),
+        (("--minimum-size", "0,9"), "is not a height and a width"),
+        (("--minimum-size", "9.5,9"), "is not a height and a width"),
+        (("--opset", "12"), "12"),
+        (("--classes", "nowhere.txt"), "is no file, and none of voc, cityscapes, camvid"),
+        (("--classes", "voc", *MEAN), "21 class names were given, the net scores 5 classes"),
+        (("--classes", "net.caffemodel"), "cannot be read as text"),
+        (("--crf-mode", "deeplab"), "--crf-mode alone makes no CRF"),
+        (("--crf-iterations", "5"), "--crf-iterations alone makes no CRF"),
+        (("--crf-gaussian", "-3,3"), "CRF parameters are not usable: gaussian.0.sxy"),
+        (("--crf-bilateral", "3,3"), "needs 3 numbers"),
+        (("--dialect", "deeplab"), "is not known; give one of: bvlc"),
+        (("--set", "X"), '"X" is not NAME=VALUE'),
+        (("--input", "data=1,3,a,b"), "is not a shape"),
+        (("--input", "image=1,3,9,9"), "the net has no input image; its inputs are: data"),
+        (("--input", "data=1,4,41,41"), "blob 0 has shape (6, 3, 3, 3) in the file, (6, 4, 3, 3) in the net"),
+        (("--input", "data=1,3,0,41"), "impossible shape"),
+        (("--info", "nowhere.json"), "cannot be read as JSON"),
+        (("--info", "net.prototxt"), "cannot be read as JSON"),
+    ],
+)
+def test_bad_options(run: Any, arguments: tuple[str, ...], words: str) -> None:
+    assert_one_line(run(*arguments), words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([], "holds no JSON object"),
+        ({"mean": [1, 2]}, '"mean"'),
+        ({"mean": "104"}, '"mean"'),
+        ({"scale": True}, '"scale"'),
+        ({"classes": "voc"}, '"classes"'),
+        ({"palette": [[0, 0, 256]]}, '"palette"'),
+        ({"classes": ["a"] * 5, "palette": [[0, 0, 0]] * 4}, "4 colours for 5 classes"),
+        ({"minimum_size": [0, 1]}, '"minimum_size"'),
+        ({"crf": {"mode": "potts"}}, "CRF parameters are not usable"),
+        ({"crf": [1]}, '"crf"'),
+    ],
+)
+def test_bad_info_files(run: Any, content: Any, words: str) -> None:
+    Path("info.json").write_text(json.dumps(content))
+    assert_one_line(run("--info", "info.json", *MEAN), words)
+
+
+@pytest.mark.parametrize(
+    ("net", "weights"), [("no.prototxt", "net.caffemodel"), ("net.prototxt", "no.caffemodel"), (".", "net.caffemodel")]
+)
+def test_files_that_are_not_there(run: Any, net: str, weights: str) -> None:
+    assert_one_line(run(*MEAN, net=net, weights=weights))
+
+
+def test_errors_as_json(run: Any) -> None:
+    Path("net.caffemodel").write_text("version https://git-lfs.github.com/spec/v1\n")
+    code, out, _ = run("--json", *MEAN)
+    error = json.loads(out)["error"]
+    assert code == error["exit_code"] == 2
+    assert error["type"] == "CaffemodelError"
+
+
+def test_head_that_the_net_does_not_have(run: Any, workplace: Path) -> None:
+    for path in workplace.iterdir():
+        path.unlink()
+    write_net(workplace, data(1, 3, 9, 9) + conv("c", "data", "y", 4), version="V2")
+    assert_one_line(run("--head", "lowres", *MEAN), "it has no lowres head; use scores")
+
+
+def test_net_without_scores_is_converted_with_a_warning(run: Any, workplace: Path) -> None:
+    for path in workplace.iterdir():
+        path.unlink()
+    ip = layer("InnerProduct", "ip", "data", "y", "inner_product_param { num_output: 4 }")
+    write_net(workplace, data(1, 3, 6, 6) + ip, version="V2")
+    code, _, err = run()
+    assert code == 0
+    assert "no deploy.onnx: the net has no plane of class scores" in err
+    assert manifest().deploy is None
+
+
+def test_command_line_as_a_user_types_it(workplace: Path) -> None:
+    found = run_atrous("convert", "net.prototxt", "net.caffemodel", "-o", "b", "--no-verify", *MEAN, folder=workplace)
+    assert (found.code, found.stderr) == (0, "")
+    assert (workplace / "b" / "manifest.json").exists()
