@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Literal
 
+import numpy as np
+
 from ..errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
 from .model import DenseCRF, Storage
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
+from .reduced import average_blocks, carry_over, check_factor, shrink_parameters
 
 
 def dense_crf(
@@ -31,13 +34,14 @@ def dense_crf(
     storage: Storage = "float32",
     prune: Literal["none", "lossless"] | float = "none",
     tolerance: float = 0.0,
+    reduce: int = 1,
     token: _lattice.CancelToken | None = None,
     backend: Literal["atrous", "pydensecrf"] = "atrous",
 ) -> FloatArray:
     """Refine per-pixel probabilities by a fully connected CRF.
 
-    Everything up to `mask` is exact. The shortcuts `storage`, `prune` and `tolerance` are off by default; docs/crf.md
-    gives their measured effect.
+    Everything up to `mask` is exact. The shortcuts `storage`, `prune`, `tolerance` and `reduce` are off by default;
+    docs/crf.md gives their measured effect.
 
     Args:
         image: H x W x 3 uint8 RGB, C-contiguous (also H x W x C of any C, H x W grey, or float32).
@@ -56,6 +60,7 @@ def dense_crf(
         prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
             the best label's probability. Dropped labels come back with probability 0.
         tolerance: stop once an update changed at most this fraction of the labels.
+        reduce: run on blocks of this many pixels a side, e.g. 2 for half the resolution.
         token: stops the updates when another thread cancels it.
         backend: "pydensecrf" runs the original, where it is installed, without shortcuts.
 
@@ -83,19 +88,33 @@ def dense_crf(
     labels = unary.shape[0]
     if scores is None:
         check_layout(unary, pixels.shape[:-1], what)
-    crf = DenseCRF(check_grid(pixels.shape[:-1], labels), labels, threads=threads, mask=mask, storage=storage)
+    if backend not in ("atrous", "pydensecrf"):
+        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
+    grid = check_grid(pixels.shape[:-1], labels)
+    options: dict[str, Any] = {"threads": threads, "mask": mask, "storage": storage}
+    factor = check_factor(reduce)
+    crf = DenseCRF(grid, labels, **options if factor == 1 else {"threads": threads})
     if scores is None:
         crf.set_probabilities(unary, clip=clip)
     else:
         crf.set_scores(unary, clip=clip)
     if backend == "pydensecrf":
         return run_pydensecrf(pixels, crf.unary_energies(), parameters)
-    if backend != "atrous":
-        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
+    if factor > 1:
+        if mask is not None:
+            raise CrfInputError("a mask cannot be reduced: leave reduce=1, or crop the image")
+        full = crf.inference(0, keep=False)
+        small = average_blocks(full, factor)
+        blocks = average_blocks(np.moveaxis(pixels, -1, 0), factor)
+        pixels = np.ascontiguousarray(np.moveaxis(blocks, 0, -1))
+        parameters = shrink_parameters(parameters, factor)
+        crf = DenseCRF(small.shape[1:], labels, **options)
+        crf.set_probabilities(small, clip=clip)
     add_terms(crf, pixels, parameters)
     if prune != "none":
         crf.prune_labels(below=None if prune == "lossless" else prune)
-    return crf.inference(parameters.iterations, keep=False, tolerance=tolerance, token=token)
+    result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, token=token)
+    return result if factor == 1 else carry_over(full, small, result, factor)
 
 
 def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters) -> None:

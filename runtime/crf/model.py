@@ -376,6 +376,11 @@ class DenseCRF:
         return [int(lattice.vertices) for lattice, _, _ in self._terms]
 
     @property
+    def blurred_rows(self) -> list[int]:
+        """For each term, how many rows its blur reads and writes in one update, over all axes."""
+        return [int(lattice.chained) for lattice, _, _ in self._terms]
+
+    @property
     def build_seconds(self) -> list[dict[str, float]]:
         """Wall seconds of each term's lattice, by phase."""
         return [dict(lattice.seconds) for lattice, _, _ in self._terms]

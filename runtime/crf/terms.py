@@ -25,10 +25,15 @@ _cache: OrderedDict[tuple[Any, ...], _lattice.Lattice] = OrderedDict()
 _cache_lock = Lock()
 
 
-def release_memory() -> None:
-    """Give back what is kept for the next inference: position lattices and freed pages."""
+def forget_lattices() -> None:
+    """Drop the position lattices kept for the next image of their size."""
     with _cache_lock:
         _cache.clear()
+
+
+def release_memory() -> None:
+    """Give back what is kept for the next inference: position lattices and freed pages."""
+    forget_lattices()
     _lattice.release_memory()
 
 

@@ -2,6 +2,7 @@
 // bounded amount is kept for reuse: images of one size ask for the same blocks again and again.
 #include "memory.h"
 
+#include <cstring>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -71,6 +72,11 @@ void* allocate_pages(std::size_t bytes) {
     }
   }
   return map_pages(length);
+}
+
+void* allocate_zeroed_pages(std::size_t bytes) {
+  if (bytes >= kMapThreshold) return map_pages(block_length(bytes));  // fresh pages are zero
+  return std::memset(allocate_pages(bytes), 0, bytes);
 }
 
 void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {

@@ -11,6 +11,7 @@ namespace atrous {
 
 // Raises std::bad_alloc. `bytes` may be 0.
 void* allocate_pages(std::size_t bytes);
+void* allocate_zeroed_pages(std::size_t bytes);
 // Keeps large blocks for the next allocation (the system would zero them again: a sixth of an inference), unless
 // `at_once`.
 void release_pages(void* address, std::size_t bytes, bool at_once = false) noexcept;
@@ -25,6 +26,12 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t size) : data_(static_cast<T*>(allocate_pages(size * sizeof(T)))), size_(size) {}
+  static Buffer zeroed(std::size_t size) {
+    Buffer buffer;
+    buffer.data_ = static_cast<T*>(allocate_zeroed_pages(size * sizeof(T)));
+    buffer.size_ = size;
+    return buffer;
+  }
   Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {

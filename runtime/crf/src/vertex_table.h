@@ -21,6 +21,19 @@ class VertexTable {
     keys_.reserve(expected * static_cast<std::size_t>(words));
   }
 
+  VertexTable(VertexTable&&) = default;
+  VertexTable& operator=(VertexTable&& other) noexcept {
+    slots_.clear(true);
+    slots_ = std::move(other.slots_);
+    keys_ = std::move(other.keys_);
+    size_ = other.size_;
+    mask_ = other.mask_;
+    shift_ = other.shift_;
+    words_ = other.words_;
+    return *this;
+  }
+  ~VertexTable() { slots_.clear(true); }  // as large as a lattice and needed no more: it would only raise the peak
+
   std::size_t size() const { return size_; }
   const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * static_cast<std::size_t>(words_); }
 
@@ -71,8 +84,7 @@ class VertexTable {
     return words_ == 1 || std::memcmp(this->key(id), key, static_cast<std::size_t>(words_) * 8) == 0;
   }
   void make_slots(std::size_t capacity) {
-    slots_ = Buffer<Slot>(capacity);
-    std::memset(slots_.data(), 0, slots_.bytes());
+    slots_ = Buffer<Slot>::zeroed(capacity);
     mask_ = capacity - 1;
     shift_ = 64;
     for (std::size_t c = capacity; c > 1; c /= 2) --shift_;
@@ -86,6 +98,7 @@ class VertexTable {
       while (slots_[at].next_id != 0) at = (at + 1) & mask_;
       slots_[at] = *slot;
     }
+    old.clear(true);
   }
 
   Buffer<Slot> slots_;

@@ -296,3 +296,19 @@ def test_results_outlive_the_model(problem: Problem) -> None:
         dense_crf(*make_problem(19, 26, 5, seed))
     np.testing.assert_array_equal(first, copy)
     assert first.flags.writeable
+
+
+def test_reduced_resolution_is_close() -> None:
+    image, probabilities = make_problem(41, 54, 3, seed=7, sharpness=1.0)
+    smooth = np.stack([upsample(plane[None, ::8, ::8], 41, 54)[0] for plane in probabilities])
+    smooth = (smooth / smooth.sum(axis=0)).astype(np.float32)
+    whole = dense_crf(image, smooth, bilateral=(20, 20, 4))
+    reduced = dense_crf(image, smooth, bilateral=(20, 20, 4), reduce=2)
+    assert reduced.shape == whole.shape
+    np.testing.assert_allclose(reduced.sum(axis=0), 1, atol=1e-5)
+    changed = (reduced.argmax(axis=0) != whole.argmax(axis=0)).mean()
+    assert changed < 0.5 * (smooth.argmax(axis=0) != whole.argmax(axis=0)).mean()
+    with pytest.raises(CrfInputError, match="mask"):
+        dense_crf(image, smooth, reduce=2, mask=np.ones(image.shape[:2], bool))
+    with pytest.raises(CrfInputError, match="reduce"):
+        dense_crf(image, smooth, reduce=0)
