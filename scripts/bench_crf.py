@@ -232,7 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
-        run_child(*options.child, options)
+        name, setting = options.child
+        run_child(name, setting, options)
         return
     original = find_original(options.pydensecrf)
     most = available_threads()
