@@ -1,0 +1,41 @@
+"""The public names, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atrous import converter
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert converter.__all__ == sorted(converter.__all__)
+    assert set(converter.__all__) == set(converter._HOMES)
+    for name in converter.__all__:
+        assert getattr(converter, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'convert'"):
+        _ = converter.convert
+
+
+def test_reading_a_net_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
+    """`atrous inspect` and `--help` must not pay for them."""
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['onnx'] = sys.modules['onnxruntime'] = None\n"
+        "from atrous.converter import read_net\n"
+        "from atrous.converter.inspection import summarize_layers\n"
+        'text = "input: \\"x\\" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9\\n"\n'
+        'text += "layer { name: \\"r\\" type: \\"ReLU\\" bottom: \\"x\\" top: \\"y\\" }\\n"\n'
+        "print(len(summarize_layers(read_net(text))))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": ":".join(sys.path)},
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
