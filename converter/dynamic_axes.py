@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from .errors import NetError
 from .net import Blob, Net, Shape
@@ -44,8 +45,18 @@ class DynamicAxes:
         return [size if name is None else name for name, size in zip(self.names(blob), blob.shape, strict=True)]
 
 
+#: a net does not change, and every file written of it asks for its axes
+_FOUND: WeakKeyDictionary[Net, DynamicAxes] = WeakKeyDictionary()
+
+
 def find_dynamic_axes(net: Net) -> DynamicAxes:
-    """Probe the net at other sizes; see the module docstring."""
+    """Probe the net at other sizes (once a net); see the module docstring."""
+    if net not in _FOUND:
+        _FOUND[net] = _probe_axes(net)
+    return _FOUND[net]
+
+
+def _probe_axes(net: Net) -> DynamicAxes:
     blobs = net.blobs()
     names: list[list[str | None]] = [[None] * len(blob.shape) for blob in blobs]
     reference = next((blob for blob in net.inputs if len(blob.shape) == 4), net.inputs[0] if net.inputs else None)
