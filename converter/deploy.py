@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import onnx
@@ -24,9 +23,8 @@ from onnx import helper
 from .cutting import cut_net
 from .dynamic_axes import find_dynamic_axes
 from .errors import ExportError, NetError
-from .files import write_atomically
 from .net import Blob, Net
-from .onnx_export import GraphValues, check_opset, write_layers
+from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 from .version import VERSION
 
@@ -261,9 +259,7 @@ def export_deploy(
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
     _write_head(graph, values, net.outputs[0], head, image)
     model = graph.model(producer="atrous", version=VERSION)
-    onnx.checker.check_model(model)
-    if path is not None:
-        write_atomically(Path(path), lambda stream: stream.write(model.SerializeToString()))
+    write_model(model, path)
     return model
 
 

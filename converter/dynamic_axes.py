@@ -1,20 +1,24 @@
 """Which axes of which blobs may change size: found by laying the net out again at other input sizes.
 
 Three symbols are tried: batch, height and width. Inputs whose size agrees with the first image input along an axis
-change with it. A symbol is dynamic where the net accepts some other size with unchanged parameter shapes; a blob's
-axis is dynamic where its size differs in any accepted layout.
+change with it. A symbol is dynamic where the net accepts other sizes with unchanged parameter shapes, for height and
+width a much larger one among them: weights for one size let a few more pass, which rounding hides. A blob's axis is
+dynamic where its size differs in any accepted layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from .errors import NetError
 from .net import Blob, Net, Shape
 
 #: symbol -> the axis of an image input that it is
 SYMBOLS = {"batch": 0, "height": 2, "width": 3}
+#: a net that takes height or width at will takes so many pixels more
+LARGER = 32
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,27 @@ class DynamicAxes:
         return [size if name is None else name for name, size in zip(self.names(blob), blob.shape, strict=True)]
 
 
+#: a net does not change, and every file written of it asks for its axes
+_FOUND: WeakKeyDictionary[Net, DynamicAxes] = WeakKeyDictionary()
+
+
 def find_dynamic_axes(net: Net) -> DynamicAxes:
-    """Probe the net at other sizes; see the module docstring."""
+    """Probe the net at other sizes (once a net); see the module docstring."""
+    if net not in _FOUND:
+        _FOUND[net] = _probe_axes(net)
+    return _FOUND[net]
+
+
+def _probe_axes(net: Net) -> DynamicAxes:
     blobs = net.blobs()
     names: list[list[str | None]] = [[None] * len(blob.shape) for blob in blobs]
     reference = next((blob for blob in net.inputs if len(blob.shape) == 4), net.inputs[0] if net.inputs else None)
     if reference is not None:
         for symbol, axis in SYMBOLS.items():
-            for size, other in _probe(net, reference, axis):
+            accepted = list(_probe(net, reference, axis))
+            if axis > 0 and all(size < reference.shape[axis] + LARGER for size, _ in accepted):
+                continue
+            for size, other in accepted:
                 for found, blob, probed in zip(names, blobs, other.blobs(), strict=True):
                     _compare(found, blob, probed, symbol, (reference.shape[axis], size))
     return DynamicAxes({id(blob): tuple(found) for blob, found in zip(blobs, names, strict=True)})
@@ -73,7 +90,8 @@ def _probe(net: Net, reference: Blob, axis: int) -> Iterator[tuple[int, Net]]:
         return
     size = reference.shape[axis]
     parameters = net.parameter_shapes()
-    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, size + 32, 2 * size)
+    larger = (size + LARGER, 2 * size + LARGER)
+    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, 2 * size, *larger)
     for candidate in dict.fromkeys(candidates):
         shapes = {blob.name: _resized(blob.shape, axis, size, candidate) for blob in net.inputs}
         try:

@@ -141,7 +141,8 @@ class _Layout:
         self.attributes: set[str] = set()
         self.shared: dict[str, tuple[ParameterKey, Shape, str]] = {}
         self.unknown_blobs: set[str] = set()
-        self.storage: dict[int, object] = {}
+        #: blob name -> all names of its memory; in place or not, a name never moves to other memory
+        self.sharers: dict[str, set[str]] = {}
         self.overwritten: dict[str, str] = {}
         self.merged: dict[str, str] = {}
 
@@ -163,6 +164,9 @@ class _Layout:
             for name, blob in self.current.items()
             if blob.name == name and blob.producer is not None and not self.readers[id(blob), name]
         ]
+        for blob in unread:
+            if blob.name in self.overwritten:
+                raise NetError(f'output "{blob.name}": {self.overwritten[blob.name]}')
         outputs = [b for b in unread if b.name not in self.definition.silenced] or unread
         merged = tuple(
             f'output "{name}" shares its memory with "{other}", which is written in place: "{other}" stands for both'
@@ -201,6 +205,7 @@ class _Layout:
             )
         blob = Blob(source.top, shape, None)
         self.current[source.top] = blob
+        self.sharers[source.top] = {source.top}
         self.inputs.append(blob)
 
     def _check_unread_shapes(self) -> None:
@@ -249,7 +254,6 @@ class _Layout:
         self._track_storage(layer)
         for top in layer.tops:
             self.current[top.name] = top
-            self.overwritten.pop(top.name, None)
         self.layers.append(layer)
 
     def _track_storage(self, layer: Layer) -> None:
@@ -257,17 +261,17 @@ class _Layout:
         shares = layer.type in _SHARING_TYPES or (
             layer.type in ("Concat", "Slice") and len(layer.bottoms) == len(layer.tops) == 1
         )
+        names = layer.message.bottom
         for index, top in enumerate(layer.tops):
-            in_place = index < len(layer.bottoms) and layer.message.bottom[index] == top.name
-            source = layer.bottoms[0] if shares else layer.bottoms[index] if in_place else None
-            self.storage[id(top)] = self.storage.setdefault(id(source), object()) if source else object()
-            if in_place:
+            if index < len(names) and names[index] == top.name:
                 self._overwrite(layer, top)
+                continue
+            self.sharers[top.name] = self.sharers[names[0]] if shares else set()
+            self.sharers[top.name].add(top.name)
 
     def _overwrite(self, layer: Layer, top: Blob) -> None:
-        for name, blob in list(self.current.items()):
-            if name == top.name or self.storage.get(id(blob)) is not self.storage[id(top)]:
-                continue
+        for name in self.sharers[top.name] - {top.name}:
+            blob = self.current[name]
             if blob.shape == top.shape:
                 self.current[name] = top
                 if blob.name == name and not self.readers[id(blob), name]:

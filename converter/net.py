@@ -87,7 +87,7 @@ class DroppedLayer:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Net:
     """A Caffe net, laid out.
 

@@ -59,12 +59,23 @@ def export_onnx(
         graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=VERSION)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
+    write_model(model, path)
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
+    """Check a model and write it, serialized once for both; None as path only checks.
+
+    Raises:
+        ExportError: the model is larger than one file can hold.
+        BundleWriteError: the file cannot be written.
+    """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
-    onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    onnx.checker.check_model(content)
     if path is not None:
-        write_atomically(Path(path), lambda stream: stream.write(model.SerializeToString()))
-    return model
+        write_atomically(Path(path), lambda stream: stream.write(content))
 
 
 def check_opset(opset: int) -> int:

@@ -49,6 +49,11 @@ def _window_outside(layer: Layer) -> bool:
     return any((top - 1) * stride >= size for top, stride, size in zip(tops, window.stride, sizes, strict=True))
 
 
+def _clips_both_axes(layer: Layer) -> bool:
+    window = layer.operator.window()
+    return window is not None and any(window.pad) and not all(window.pad)
+
+
 def _fractional_boxes(layer: Layer) -> bool:
     param = layer.message.prior_box_param
     return any(size != int(size) for size in (*param.min_size, *param.max_size))
@@ -78,6 +83,8 @@ ERRORS = (
     KnownError("LRN", _has("lrn_param", "k"), "k of LRN is ignored"),
     KnownError("Log", _has("log_param", "base", "scale", "shift"), "base, scale and shift of Log are ignored"),
     KnownError("Pooling", _window_outside, "a MAX window wholly outside the input gives 0 in place of -FLT_MAX"),
+    KnownError("Pooling", _has("pooling_param", "round_mode", "ceil_mode"), "round_mode of Pooling is ignored"),
+    KnownError("Pooling", _clips_both_axes, "padding on one axis does not clip the last window of the other"),
     KnownError("PriorBox", _fractional_boxes, "box sizes keep their fractions, which Caffe cuts off"),
     KnownError("Reshape", lambda layer: len(layer.tops[0].shape) < 2, "a blob of one axis gets a second"),
     KnownError("Swish", _has("swish_param", "beta"), "beta of Swish is ignored"),
@@ -114,6 +121,12 @@ def _inserts_axis(layer: Layer) -> bool:
     return layer.type == "Reshape" and len(layer.tops[0].shape) > len(layer.bottoms[0].shape)
 
 
+def _exceeds_its_input(layer: Layer) -> bool:
+    window = layer.operator.window()
+    sizes = layer.bottoms[0].shape[2:]
+    return window is not None and any(k > size for k, size in zip(window.kernel, sizes, strict=True))
+
+
 _pools_by_fork = _is("Pooling", _has("pooling_param", "round_mode", "ceil_mode"))
 _convolution_axis = _has("convolution_param", "axis")
 _bn = _is("BN")
@@ -127,6 +140,8 @@ REFUSALS = (
     KnownRefusal(r"out_port", "an equal Slice must have all its tops read", _cuts_equally),
     KnownRefusal(r"input channels", "axis of Convolution is ignored", _is("Convolution", _convolution_axis)),
     KnownRefusal(r"total\(os", "Interp cannot shrink", _is("Interp", _has("interp_param", "shrink_factor"))),
+    KnownRefusal(r"total\(os", "a pooling window must fit into its input", _is("Pooling", _exceeds_its_input)),
+    KnownRefusal(r"outputBlobs\.empty", "a net must have an input", _is("DummyData")),
     KnownRefusal(r"paddings", "Padding is another layer there", _is("Padding")),
     KnownRefusal(r"Wh\.rows", "LSTM is not Caffe's", _is("LSTM")),
     KnownRefusal(r"repeats", "tiles of Tile is not read", _is("Tile")),
@@ -143,7 +158,10 @@ def explain_difference(layer: Layer) -> str:
 
 
 def explain_refusal(reason: str, layers: Sequence[Layer]) -> tuple[str, list[Layer]]:
-    """What a reason of OpenCV's means for a net of these layers, and the layers at fault; "" and none if unknown."""
+    """What a reason of OpenCV's means for a net of these layers, and the layers at fault; "" and none if unknown.
+
+    A reason that is not known may come from a known error further up, most of which change a size.
+    """
     for known in REFUSALS:
         found = re.search(known.pattern, reason)
         if found is None:
@@ -152,4 +170,5 @@ def explain_refusal(reason: str, layers: Sequence[Layer]) -> tuple[str, list[Lay
         layers_at_fault = [layer for layer in layers if at_fault(layer)]
         if layers_at_fault:
             return found.expand(known.text), layers_at_fault
-    return "", []
+    wrong = {layer: explain_difference(layer) for layer in layers if explain_difference(layer)}
+    return "; ".join(dict.fromkeys(wrong.values())), list(wrong)

@@ -1,4 +1,4 @@
-"""A laid-out net run by OpenCV: as published, or in plain text as far as OpenCV can go."""
+"""A laid-out net run by OpenCV: as published, or in plain text without the layers that OpenCV has not."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from .opencv_limits import explain_refusal
 from .opencv_process import Array, OpenCv, OpenCvError
-from .plain_prototxt import layers_before, plain_name, plain_text, write_plain_weights
+from .plain_prototxt import outer_blobs, plain_name, plain_text, write_plain_weights
 
 if TYPE_CHECKING:
     from ..converter.net import Blob, Layer, Net
 
-Inputs = Mapping[str, Array]
+Values = Mapping[str, Array]
 Tops = dict[str, "Blob"]
 
 
@@ -29,7 +29,7 @@ class Run:
         tops: the blobs compared, by recording key, in execution order.
         values: OpenCV's array of each.
         layers: how many layers ran.
-        missing: what the layers left out are to OpenCV, each reason once.
+        missing: why layers were left out, each reason once.
     """
 
     tops: Tops
@@ -49,7 +49,7 @@ def compared_tops(net: Net, outputs: Iterable[Blob]) -> Tops:
     return {key: blob for key, blob in net.recorded_tops() if id(blob) in chosen and blob.producer is not None}
 
 
-def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net, inputs: Inputs) -> Run:
+def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net, inputs: Values) -> Run:
     """Run files as they are; `net` is what atrous read from them.
 
     Raises:
@@ -65,15 +65,15 @@ def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net
     return Run(tops, _run(opencv, prototxt, weights, inputs, places), len(net.layers))
 
 
-def run_plain(opencv: OpenCv, net: Net, inputs: Inputs, folder: Path, *, all_tops: bool = False) -> Run:
-    """Run a net in plain text, without the layers that OpenCV is known to refuse and what depends on them.
+def run_plain(opencv: OpenCv, net: Net, ours: Values, folder: Path, *, all_tops: bool = False) -> Run:
+    """Run a net in plain text; layers that OpenCV is known to refuse are bridged with our own values of their tops.
 
     Args:
         opencv: what runs it.
         net: the net, with its parameters.
-        inputs: input blob -> array.
+        ours: the inputs by blob name, and every top by recording key.
         folder: where the files are put.
-        all_tops: compare every top, not only the last ones.
+        all_tops: compare every top, not only those nothing reads.
 
     Raises:
         OpenCvError: OpenCV runs no part of it; `why` has the known reasons.
@@ -81,39 +81,42 @@ def run_plain(opencv: OpenCv, net: Net, inputs: Inputs, folder: Path, *, all_top
     cut: set[int] = set()
     missing: dict[str, None] = {}
     while True:
-        layers = layers_before(net, cut)
+        layers = [layer for layer in net.layers if id(layer) not in cut]
         read = {id(blob) for layer in layers for blob in layer.bottoms}
         made = [top for layer in layers for top in layer.tops if all_tops or id(top) not in read]
         outputs = made if cut or all_tops else net.outputs
         tops = compared_tops(net, outputs)
-        if outputs is made:  # OpenCV gives only the tops that are read
-            tops = {
-                key: top for key, top in tops.items() if _type(top) not in ("Split", "Pooling") or not top.top_index
-            }
+        if outputs is made:
+            tops = {key: top for key, top in tops.items() if _is_kept(top, read)}
         try:
-            return Run(tops, _run_layers(opencv, net, layers, inputs, tops, folder), len(layers), list(missing))
+            return Run(tops, _run_layers(opencv, net, layers, ours, tops, folder), len(layers), list(missing))
         except OpenCvError as error:
             why, at_fault = explain_refusal(str(error), layers)
             cut.update(map(id, at_fault))
             if why:
                 missing[why] = None
-            if not at_fault or not layers_before(net, cut):
+            if not at_fault or len(cut) == len(net.layers):
                 raise OpenCvError(str(error), "; ".join(missing)) from None
 
 
 def _run_layers(
-    opencv: OpenCv, net: Net, layers: Sequence[Layer], inputs: Inputs, tops: Tops, folder: Path
+    opencv: OpenCv, net: Net, layers: Sequence[Layer], ours: Values, tops: Tops, folder: Path
 ) -> dict[str, Array]:
     prototxt, weights = folder / "plain.prototxt", folder / "plain.caffemodel"
     prototxt.write_text(plain_text(net, layers))
     has_weights = write_plain_weights(net, layers, weights)
-    read = {blob.name for layer in layers for blob in layer.bottoms if blob.producer is None}
     places = {}
     for key, top in tops.items():
         assert top.producer is not None, "only tops of layers are compared"
         places[key] = _place(top, plain_name(top.producer.tops[0]), plain_name(top))
-    fed = {name: array for name, array in inputs.items() if name in read}
+    keys = {id(blob): key for key, blob in net.recorded_tops()} | {id(blob): blob.name for blob in net.inputs}
+    fed = {plain_name(blob): ours[keys[id(blob)]] for blob in outer_blobs(layers)}
     return _run(opencv, prototxt, weights if has_weights else None, fed, places)
+
+
+def _is_kept(top: Blob, read: set[int]) -> bool:
+    """OpenCV lets what reads a further top write over it, and gives no further top of these types unless it is read."""
+    return top.top_index == 0 or (id(top) not in read and _type(top) not in ("Split", "Pooling"))
 
 
 def _type(top: Blob) -> str:
@@ -127,7 +130,7 @@ def _place(top: Blob, layer_name: str, top_name: str) -> tuple[str, int]:
 
 
 def _run(
-    opencv: OpenCv, prototxt: Path, weights: Path | None, inputs: Inputs, places: Mapping[str, tuple[str, int]]
+    opencv: OpenCv, prototxt: Path, weights: Path | None, inputs: Values, places: Mapping[str, tuple[str, int]]
 ) -> dict[str, Array]:
     tops = opencv.run(prototxt, weights, inputs, sorted({layer for layer, _ in places.values()}))
     found = {}

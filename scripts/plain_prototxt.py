@@ -1,14 +1,14 @@
 """A laid-out net in plain V2 text, for readers that know no phase rules, no 2014 syntax and no `hole`.
 
-One `Input` layer an input, then the layers that run. Every blob version has a name of its own, so nothing is written in
-place; a layer is named after its first top and holds its own copy of shared weights. `hole` becomes `dilation`, a
-depthwise type becomes Convolution with groups, and a fork's field that says BVLC's default is left out; other layers of
-forks keep their types and fields.
+One `Input` layer for each blob that comes from outside, then the layers that run. Every blob version has a name of its
+own, so nothing is written in place; a layer is named after its first top and holds its own copy of shared weights.
+`hole` becomes `dilation`, a depthwise type becomes Convolution with groups, and a fork's field that says BVLC's default
+is left out; other layers of forks keep their types and fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -27,25 +27,18 @@ def plain_name(blob: Blob) -> str:
     return blob.name if blob.producer is None else f"{blob.producer.attribute}#{blob.top_index}"
 
 
-def layers_before(net: Net, cut: Collection[int]) -> list[Layer]:
-    """The layers that do not depend on those cut, which are given by `id`."""
-    kept: list[Layer] = []
-    known = {id(blob) for blob in net.inputs}
-    for layer in net.layers:
-        if id(layer) not in cut and known.issuperset(map(id, layer.bottoms)):
-            kept.append(layer)
-            known.update(map(id, layer.tops))
-    return kept
+def outer_blobs(layers: Sequence[Layer]) -> list[Blob]:
+    """The blobs that these layers read and none of them writes."""
+    made = {id(top) for layer in layers for top in layer.tops}
+    read = {id(blob): blob for layer in layers for blob in layer.bottoms}
+    return [blob for key, blob in read.items() if key not in made]
 
 
 def plain_text(net: Net, layers: Sequence[Layer]) -> str:
-    """These layers of a net as V2 text at its laid-out input sizes, with the inputs that they read."""
+    """These layers of a net as V2 text at its laid-out sizes; what they read from outside are inputs."""
     message = schema.message("NetParameter")(name=net.name)
-    read = {id(blob) for layer in layers for blob in layer.bottoms}
-    for blob in net.inputs:
-        if id(blob) not in read:
-            continue
-        source = message.layer.add(name=blob.name, type="Input", top=[blob.name])
+    for blob in outer_blobs(layers):
+        source = message.layer.add(name=plain_name(blob), type="Input", top=[plain_name(blob)])
         source.input_param.shape.add(dim=blob.shape)
     for layer in layers:
         plain = fit_age(layer.message, "V2", net.dialect)

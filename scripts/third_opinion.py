@@ -1,9 +1,10 @@
 """OpenCV 4 as a third opinion beside atrous and real Caffe: `python -m atrous.scripts.third_opinion SHARED`.
 
 Every recorded net is run by OpenCV's own Caffe importer, as published, on the recorded input, and its outputs are
-compared with ours. Where OpenCV cannot read the file as published, the net in plain V2 text is tried, as far as OpenCV
-knows its layers. Where the two differ, the recording of real Caffe says who is right, and the first layer that differs
-is looked up among OpenCV's known errors (`opencv_limits`). Nothing is left out by name.
+compared with ours. Where OpenCV cannot read the file as published, the net in plain V2 text is tried; layers that it
+has not are bridged with our values, so that all others are compared. Where the two differ, the recording of real Caffe
+says who is right, and the first layer that differs is looked up among OpenCV's known errors (`opencv_limits`). Nothing
+is left out by name.
 
 Exit 1 where Caffe does not agree with atrous.
 """
@@ -27,7 +28,7 @@ from .recordings import Recording, compare_blobs, find_recordings
 
 if TYPE_CHECKING:
     from ..converter import Net
-    from .opencv_nets import Inputs, Run
+    from .opencv_nets import Run
 
 #: largest absolute difference, relative to max(1, largest absolute value), as everywhere in the project
 TOLERANCE = 1e-4
@@ -43,7 +44,7 @@ class Opinion:
         name: `<kind>/<folder>`.
         verdict: one of VERDICTS.
         text: what OpenCV was given: the file as `published`; where it refuses that, the net in `plain` text, or the
-            `part` of it whose layers it knows.
+            `part` of it whose layers it has.
         error: largest difference between OpenCV and atrous.
         caffe: who real Caffe agrees with, where the two differ.
         detail: what differs, what part ran, or the reason of a refusal.
@@ -81,7 +82,7 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
         opinion.text = "published"
     except OpenCvError as refusal:
         try:
-            run = run_plain(opencv, net, inputs, folder)
+            run = run_plain(opencv, net, inputs | ours, folder)
         except OpenCvError as error:
             return Opinion(recording.name, "OpenCV refuses", detail=str(refusal), why=error.why)
         opinion = _judge(recording, run, ours)
@@ -94,7 +95,7 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
         if is_ill_conditioned(recording, module, inputs, fed, worst):
             opinion.caffe = "both as far as rounding lets it"
     if opinion.verdict == "differ":
-        opinion.why = _find_reason(net, opencv, folder, inputs, ours)
+        opinion.why = _find_reason(net, opencv, folder, inputs | ours)
     return opinion
 
 
@@ -158,12 +159,12 @@ def _ask_caffe(recording: Recording, key: str, ours: Array, theirs: Array) -> st
     return right[0] if len(right) == 1 else "both" if right else "neither"
 
 
-def _find_reason(net: Net, opencv: OpenCv, folder: Path, inputs: Inputs, ours: Mapping[str, Array]) -> str:
+def _find_reason(net: Net, opencv: OpenCv, folder: Path, ours: Mapping[str, Array]) -> str:
     """Run the net in plain text and compare every top: the first layer that differs is what OpenCV gets wrong."""
     from .opencv_nets import difference, run_plain
 
     try:
-        run = run_plain(opencv, net, inputs, folder, all_tops=True)
+        run = run_plain(opencv, net, ours, folder, all_tops=True)
     except OpenCvError:
         return ""
     for key, top in run.tops.items():

@@ -29,6 +29,14 @@ def test_inner_product_fixes_height_and_width_but_not_the_batch() -> None:
     assert found == {"data": ["batch", 3, 8, 8], "x": ["batch", 2, 8, 8], "y": ["batch", 4]}
 
 
+def test_sizes_that_rounding_hides_from_an_inner_product_are_not_taken() -> None:
+    """7 and 8 columns both pool to the 4 that the weights are for; 9 do not."""
+    pool = "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"
+    ip = layer("InnerProduct", "ip", "p", "y", "inner_product_param { num_output: 4 }")
+    found = sizes(read_net(data(1, 3, 7, 7) + layer("Pooling", "p", "data", "p", pool) + ip))
+    assert found == {"data": ["batch", 3, 7, 7], "p": ["batch", 3, 4, 4], "y": ["batch", 4]}
+
+
 def test_reshape_to_numbers_fixes_all() -> None:
     reshape = "reshape_param { shape { dim: 2 dim: -1 dim: 8 } }"
     net = read_net(data(2, 3, 8, 8) + layer("Reshape", "r", "data", "y", reshape))

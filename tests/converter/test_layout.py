@@ -166,6 +166,12 @@ def test_reading_one_name_of_shared_memory_leaves_the_other_writable() -> None:
     assert not net.warnings
 
 
+def test_output_written_over_in_another_shape_is_refused() -> None:
+    text = SPLIT + layer("Flatten", "f", "a", "flat") + relu("w", "flat")
+    with pytest.raises(NetError, match=r'output "b": layer "w" writes "flat" in place.*give the top of "w" a name'):
+        read_net(text)
+
+
 def test_merged_outputs_are_told() -> None:
     net = read_net(SPLIT + relu("w", "a"))
     assert [blob.name for blob in net.outputs] == ["a"]

@@ -99,19 +99,22 @@ def test_deeplab_of_2015_agrees_with_opencv(opencv: OpenCv, tmp_path: Path) -> N
     net = read_seeded(DEEPLAB)
     inputs = random_input(net)
     ours = run_blobs(to_torch(net), inputs)
-    run = run_plain(opencv, net, inputs, tmp_path, all_tops=True)
+    run = run_plain(opencv, net, inputs | ours, tmp_path, all_tops=True)
     assert (run.layers, run.missing) == (len(net.layers), [])
     for key, top in run.tops.items():
         assert difference(top, run.values[key], ours[key])[0] < 1e-5, key
 
 
-def test_part_of_a_net_leaves_out_what_depends_on_an_unknown_layer(opencv: OpenCv, tmp_path: Path) -> None:
+def test_layers_that_opencv_has_not_are_bridged(opencv: OpenCv, tmp_path: Path) -> None:
     net = read_net(
         data(1, 3, 5, 6) + relu("r", "data", "a") + layer("ArgMax", "am", "a", "m") + layer("Power", "p", "m", "q")
     )
-    run = run_plain(opencv, net, random_input(net), tmp_path)
-    assert list(run.tops) == ["r:a"]
-    assert (run.layers, run.missing) == (1, ["has no layer type ArgMax"])
+    inputs = random_input(net)
+    values = {"r:a": np.maximum(inputs["data"], 0), "am:m": np.full((1, 1, 1), 7.0, np.float32)}
+    run = run_plain(opencv, net, inputs | values, tmp_path)
+    assert (run.layers, run.missing) == (2, ["has no layer type ArgMax"])
+    np.testing.assert_array_equal(run.values["r:a"], values["r:a"])
+    np.testing.assert_array_equal(run.values["p:q"], values["am:m"])
 
 
 def test_refusal_has_its_reason(opencv: OpenCv, tmp_path: Path) -> None:

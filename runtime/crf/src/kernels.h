@@ -20,11 +20,12 @@ struct Entry {
 // Row storage. Arithmetic is always float.
 enum class Storage { kFloat, kHalf };
 
-// A[v] = sum over the pixels of vertex v, ascending: weight * Q[pixel].
+// A[v] = sum over the pixels of vertex v, ascending: weight * (gain[pixel] * Q[pixel]).
 struct SplatJob {
   const std::uint32_t* offsets;  // vertices + 1
   const Entry* entries;
-  const void* q;  // pixels x lanes
+  const float* gains;  // per pixel, or null for 1
+  const void* q;       // pixels x lanes
   void* rows;     // vertices x lanes
   int lanes;
 };

@@ -240,44 +240,32 @@ class Lattice::Builder {
     if (out.pieces.back() != at) out.pieces.push_back(static_cast<std::uint32_t>(at));
   }
 
-  // n = lattice(1) by one scalar filter; what comes before the filter is folded into the splat weights, what comes
-  // after is kept per pixel.
+  // n = lattice(1) by one scalar filter; then alpha goes into the slice weights.
   void normalise(Team& team, int rank) {
     const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
     const float alpha = 1.0F / (1.0F + std::ldexp(1.0F, 1 - lattice_.corners_));
-    const Normalization kind = lattice_.normalization_;
-    if (kind != Normalization::kNone) {
-      measure(team, rank, alpha);
-      if (kind != Normalization::kAfter) {
-        team.share(rank, lattice_.splats_.size(), kEntryChunk, [&](std::size_t begin, std::size_t end) {
-          for (std::size_t e = begin; e < end; ++e) lattice_.splats_[e].weight *= gain_[lattice_.splats_[e].index];
-        });
-      }
-    }
+    if (lattice_.normalization_ != Normalization::kNone) measure(team, rank, alpha);
     team.share(rank, points * corners, kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t e = begin; e < end; ++e) lattice_.slices_[e].weight *= alpha;
     });
-    team.alone(rank, [&] {
-      if (kind == Normalization::kAfter || kind == Normalization::kSymmetric) lattice_.factors_ = std::move(gain_);
-    });
   }
 
-  // gain = 1 / n, or its root.
+  // norms = 1 / n, or its root.
   void measure(Team& team, int rank, float alpha) {
     const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
     const bool symmetric = lattice_.normalization_ == Normalization::kSymmetric;
     team.alone(rank, [&] {
       mass_ = Buffer<float>(lattice_.vertices_);
-      gain_ = Buffer<float>(points);
+      lattice_.norms_ = Buffer<float>(points);
     });
-    lattice_.filter_ones(team, rank, mass_.data());
+    lattice_.filter_ones(team, rank, nullptr, mass_.data());
     team.share(rank, points, kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         const Entry* const entries = &lattice_.slices_[i * corners];
         float sum = 0.0F;
         for (std::size_t q = 0; q < corners; ++q) sum += entries[q].weight * mass_[entries[q].index] * alpha;
         const double norm = static_cast<double>(sum) + 1e-20;
-        gain_[i] = static_cast<float>(1.0 / (symmetric ? std::sqrt(norm) : norm));
+        lattice_.norms_[i] = static_cast<float>(1.0 / (symmetric ? std::sqrt(norm) : norm));
       }
     });
   }
@@ -295,7 +283,6 @@ class Lattice::Builder {
   std::vector<std::vector<std::uint32_t>> renamed_;
   std::vector<std::vector<std::uint32_t>> counts_;
   Buffer<float> mass_;
-  Buffer<float> gain_;
 };
 
 Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
@@ -312,12 +299,13 @@ Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& featur
   run_team(threads, [&](Team& team, int rank) { builder.run(team, rank); });
 }
 
-// Splat and blur of ones, one channel.
-void Lattice::filter_ones(Team& team, int rank, float* mass) const {
+void Lattice::filter_ones(Team& team, int rank, const float* gains, float* mass) const {
   team.share(rank, vertices_, kVertexChunk, [&](std::size_t begin, std::size_t end) {
     for (std::size_t v = begin; v < end; ++v) {
       float sum = 0.0F;
-      for (std::size_t e = offsets_[v]; e < offsets_[v + 1]; ++e) sum += splats_[e].weight;
+      for (std::size_t e = offsets_[v]; e < offsets_[v + 1]; ++e) {
+        sum += gains != nullptr ? splats_[e].weight * gains[splats_[e].index] : splats_[e].weight;
+      }
       mass[v] = sum;
     }
   });
@@ -341,13 +329,13 @@ float Lattice::peak(int threads) const {
   std::vector<float> peaks(static_cast<std::size_t>(threads), 0.0F);
   const std::size_t corners = static_cast<std::size_t>(corners_);
   run_team(threads, [&](Team& team, int rank) {
-    filter_ones(team, rank, mass.data());
+    filter_ones(team, rank, gains(), mass.data());
     float& most = peaks[static_cast<std::size_t>(rank)];
     team.share(rank, order_->points(), kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         float sum = 0.0F;
         for (std::size_t e = i * corners; e < (i + 1) * corners; ++e) sum += slices_[e].weight * mass[slices_[e].index];
-        most = std::max(most, factors() != nullptr ? sum * factors_[i] : sum);
+        most = std::max(most, factors() != nullptr ? sum * norms_[i] : sum);
       }
     });
   });
@@ -355,7 +343,7 @@ float Lattice::peak(int threads) const {
 }
 
 std::size_t Lattice::bytes() const {
-  std::size_t total = slices_.bytes() + splats_.bytes() + offsets_.bytes() + factors_.bytes();
+  std::size_t total = slices_.bytes() + splats_.bytes() + offsets_.bytes() + norms_.bytes();
   for (const BlurAxis& axis : axes_) total += axis.chain.bytes();
   return total;
 }

@@ -49,8 +49,9 @@ class Lattice {
   const Entry* splats() const { return splats_.data(); }
   const std::uint32_t* offsets() const { return offsets_.data(); }
   const std::vector<BlurAxis>& axes() const { return axes_; }
-  // Slice multiplies by factors()[pixel], if not null.
-  const float* factors() const { return factors_.size() > 0 ? factors_.data() : nullptr; }
+  // Splat multiplies by gains()[pixel], slice by factors()[pixel], if not null.
+  const float* gains() const { return gains_before() ? norms_.data() : nullptr; }
+  const float* factors() const { return gains_after() ? norms_.data() : nullptr; }
   // The largest value of F(1): no message of a label can exceed it times the term's weight.
   float peak(int threads) const;
   // Seconds spent: embedding and hashing, merging, sorting into splats, chains, norm.
@@ -58,7 +59,14 @@ class Lattice {
 
  private:
   class Builder;
-  void filter_ones(Team& team, int rank, float* mass) const;
+  bool gains_before() const {
+    return normalization_ == Normalization::kBefore || normalization_ == Normalization::kSymmetric;
+  }
+  bool gains_after() const {
+    return normalization_ == Normalization::kAfter || normalization_ == Normalization::kSymmetric;
+  }
+  // Splat and blur of one channel of ones, or of gains.
+  void filter_ones(Team& team, int rank, const float* gains, float* mass) const;
 
   std::shared_ptr<const PixelOrder> order_;
   Normalization normalization_;
@@ -68,7 +76,7 @@ class Lattice {
   Buffer<Entry> splats_;
   Buffer<std::uint32_t> offsets_;
   std::vector<BlurAxis> axes_;
-  Buffer<float> factors_;
+  Buffer<float> norms_;  // 1 / n or its root, per pixel; empty without normalization
   std::array<double, 5> seconds_{};
 };
 

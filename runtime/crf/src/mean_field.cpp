@@ -204,7 +204,7 @@ void MeanField::filter(Team& team, int rank, InferenceReport& report) {
   auto chunks = [&](std::size_t t) { return (terms_[t].lattice->vertices() + kSplatChunk - 1) / kSplatChunk; };
   share_terms(team, rank, terms_.size(), chunks, [&](std::size_t t, std::size_t chunk) {
     const Lattice& lattice = *terms_[t].lattice;
-    const SplatJob job{lattice.offsets(), lattice.splats(), q_.data(), rows_[t].data(), lanes_};
+    const SplatJob job{lattice.offsets(), lattice.splats(), lattice.gains(), q_.data(), rows_[t].data(), lanes_};
     kernels_.splat(job, storage_, chunk * kSplatChunk, std::min((chunk + 1) * kSplatChunk, lattice.vertices()));
   });
   const double splatted = now();

@@ -9,6 +9,15 @@ constexpr std::size_t kPrefetchChain = 24;
 template <int Quads, class S>
 struct Splat {
   static void run(const SplatJob& job, std::size_t begin, std::size_t end) {
+    if (job.gains != nullptr) {
+      sum<true>(job, begin, end);
+    } else {
+      sum<false>(job, begin, end);
+    }
+  }
+
+  template <bool Gained>
+  static void sum(const SplatJob& job, std::size_t begin, std::size_t end) {
     constexpr int kBlock = 4 * Quads;
     const S* const q = static_cast<const S*>(job.q);
     S* const rows = static_cast<S*>(job.rows);
@@ -21,7 +30,14 @@ struct Splat {
         for (std::size_t e = job.offsets[vertex]; e < job.offsets[vertex + 1]; ++e) {
           const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
           prefetch_row<kBlock>(q + job.entries[ahead].index * lanes + block);
-          total.add_scaled(job.entries[e].weight, q + job.entries[e].index * lanes + block);
+          const std::size_t pixel = job.entries[e].index;
+          const float weight = job.entries[e].weight, gain = Gained ? job.gains[pixel] : 1.0F;
+          const S* const row = q + pixel * lanes + block;
+          total.each([&](auto& v, int at) ATROUS_INLINE_LAMBDA {
+            const auto value = load<std::decay_t<decltype(v)>>(row + at);
+            // two roundings, as the reference has them
+            v += weight * (Gained ? gain * value : value);
+          });
         }
         total.store_to(rows + vertex * lanes + block);
       }
