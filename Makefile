@@ -20,7 +20,7 @@ setup: $(VENV)/.ready ## the virtual environment with atrous in it
 $(VENV)/.ready: pyproject.toml CMakeLists.txt $(wildcard runtime/crf/src/*) $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[convert,test,check]'
+	$(BIN)/python -m pip install --quiet --editable '.[convert,bench,openvino,test,check]'
 	@touch $@
 
 demo: setup ## convert the built-in miniature, segment its scenes, leave out/demo.png

@@ -54,6 +54,24 @@ class Bundle:
             raise self._not_deployable()
         return self.manifest.preprocessing
 
+    def deploy_file(self, precision: str = "fp32") -> str:
+        """The name of the graph that ships, in a precision: "fp32" or one of the manifest's variants.
+
+        Raises:
+            BundleError: if there is no deployable network, or none in that precision.
+        """
+        if precision == "fp32":
+            return self.deploy.file
+        for variant in self.manifest.variants.values():
+            if variant.precision == precision:
+                return variant.file
+        present = ", ".join(("fp32", *self.manifest.variants))
+        raise BundleError(
+            f"has no {precision} network (it has {present}): make it with "
+            f"`atrous precision {self.path} --to {precision}`",
+            path=self.path,
+        )
+
     def _not_deployable(self) -> BundleError:
         reasons = " ".join(warning for warning in self.manifest.warnings if "deploy" in warning)
         return BundleError(

@@ -40,6 +40,13 @@ OPTIONAL = {
         Dependency("safetensors", ("safetensors",), "torch", "read the torch backend's weights"),
         Dependency("google.protobuf", ("protobuf",), "convert", "read prototxt and caffemodel files"),
         Dependency("onnx", ("onnx",), "convert", "write ONNX"),
+        Dependency("onnx_ir", ("onnx-ir",), "convert", "change the precision of a graph"),
+        Dependency("openvino", ("openvino",), "openvino", "run bundles by the openvino backend"),
+        Dependency("mlperf_loadgen", ("mlcommons-loadgen",), "bench", "run MLPerf's load scenarios"),
+        Dependency("jinja2", ("jinja2",), "bench", "write the benchmark's report"),
+        Dependency("matplotlib", ("matplotlib",), "bench", "draw plots"),
+        Dependency("psutil", ("psutil",), "bench", "watch the machine while it is measured"),
+        Dependency("pynvml", ("nvidia-ml-py",), "bench", "watch a GPU's clocks while it is measured"),
         Dependency("tensorrt", ("tensorrt",), "gpu", "build and run TensorRT engines"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
     )

@@ -61,6 +61,7 @@ Side = Annotated[int, Field(gt=0, le=1 << 20)]
 Sides = tuple[Side, Side]  # (height, width) in pixels
 Byte = Annotated[int, Field(ge=0, le=255)]
 Head = Literal["scores", "labels", "lowres"]
+Precision = Literal["fp16", "bf16", "int8", "fp8"]
 
 
 class _Section(BaseModel):
@@ -207,11 +208,29 @@ class CrfSection(_Section):
     bilateral: tuple[BilateralTerm, ...]
 
 
+class Variant(_Section):
+    """`deploy.onnx` in another precision: same input, same head, same dtypes at both ends.
+
+    Attributes:
+        file: the ONNX file, such as "deploy.fp16.onnx"; the precision is in the graph itself.
+        precision: what its convolutions compute in.
+        kept: names of the nodes left in a wider type, with the reason: name -> reason.
+        calibration: how the ranges of int8 or fp8 were found: method, images, percentile; None for fp16 and bf16.
+        verification: what was compared with the float32 graph, the figures, the targets, and whether it passed.
+    """
+
+    file: FileName
+    precision: Precision
+    kept: dict[str, str] = {}
+    calibration: dict[str, JsonValue] | None = None
+    verification: dict[str, JsonValue]
+
+
 class Manifest(_Section):
     """Everything a reader of a bundle needs to know.
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
-    Classes beyond the palette get colours of the reader's choice.
+    Classes beyond the palette get colours of the reader's choice. `variants` are by precision; `deploy` is float32.
     """
 
     schema_version: Literal[1]
@@ -226,6 +245,7 @@ class Manifest(_Section):
     classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfSection | None
+    variants: dict[Precision, Variant] = {}
     files: dict[FileName, FileEntry]
     verification: tuple[dict[str, JsonValue], ...]
     warnings: tuple[str, ...] = ()
@@ -239,6 +259,11 @@ class Manifest(_Section):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:
             raise ValueError(f'deploy.file "{self.deploy.file}" is not listed under "files"')
+        for name, variant in self.variants.items():
+            if variant.precision != name or variant.file not in self.files:
+                raise ValueError(f'variants.{name} must be of that precision, and its file listed under "files"')
+        if self.variants and self.deploy is None:
+            raise ValueError('"variants" are of "deploy", which is missing')
         if self.deploy is not None and not self.classes:
             raise ValueError('"classes" must name at least one class')
         if MANIFEST_NAME in self.files:

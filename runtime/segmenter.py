@@ -233,6 +233,7 @@ def load(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "fp32",
     crf: Literal["auto"] | bool | CrfParameters = "auto",
 ) -> Segmenter:
     """Load a bundle.
@@ -243,6 +244,7 @@ def load(
             `model.py`: ask for it only with bundles whose maker you trust.
         device: "cpu" or "cuda".
         threads: threads of the network and of the CRF; None for as many as there are cores.
+        precision: "fp32", or one of the bundle's variants, such as "fp16" or "int8".
         crf: "auto" refines with the bundle's own parameters where it has some and its head gives scores; True insists
             on that; False never does; parameters of your own take the place of the bundle's.
 
@@ -256,7 +258,10 @@ def load(
         raise InputError(f"threads must be at least 1, got {threads}")
     bundle = read_bundle(path)
     parameters = _choose_crf(bundle, crf)
-    network = open_backend(backend, bundle, device=device, threads=threads) if isinstance(backend, str) else backend
+    if isinstance(backend, str):
+        network = open_backend(backend, bundle, device=device, threads=threads, precision=precision)
+    else:
+        network = backend
     return Segmenter(bundle, network, crf=parameters, threads=threads)
 
 

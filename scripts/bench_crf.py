@@ -2,8 +2,8 @@
 
 Both run the same drawn scenes, interleaved, in one process on one machine; the figures are the best of the runs, wall
 and CPU seconds with the lattices built anew. Every result is compared: labels must be equal and marginals within 1e-5
-(see TOLERANCE), or the benchmark fails. Without pydensecrf only the own figures are printed. Memory is measured in a process for each.
-The last line is one JSON object.
+(see TOLERANCE), or the benchmark fails. Without pydensecrf only the own figures are printed. Memory is measured in a
+process for each. The last line is one JSON object.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_ba
 BACKENDS = ("onnxruntime", "torch", "fake")
 
 
-def open_backend(name: str, bundle: Bundle, *, device: str = "cpu", threads: int | None = None) -> Backend:
+def open_backend(
+    name: str, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+) -> Backend:
     """Load a bundle's network.
 
     Args:
@@ -26,9 +28,11 @@ def open_backend(name: str, bundle: Bundle, *, device: str = "cpu", threads: int
         bundle: an opened bundle; the digests of the files used are checked here.
         device: "cpu" or "cuda".
         threads: threads of one run on the CPU; None leaves it to the backend.
+        precision: "fp32", or one of the bundle's variants; what was asked for runs, or an error says why not.
 
     Raises:
-        BackendError: if the name or the device is unknown, or the backend refuses the model.
+        BackendError: if the name, the device or, for this backend, the precision is unknown, or the backend refuses
+            the model.
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
     """
@@ -36,8 +40,10 @@ def open_backend(name: str, bundle: Bundle, *, device: str = "cpu", threads: int
     if name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend
 
-        model = bundle.read_file(deploy.file)
-        return OnnxRuntimeBackend(model, device=device, threads=threads, path=bundle.path / deploy.file)
+        file = bundle.deploy_file(precision)
+        return OnnxRuntimeBackend(bundle.read_file(file), device=device, threads=threads, path=bundle.path / file)
+    if precision != "fp32":
+        raise BackendError(f"the {name} backend runs fp32 only, not {precision}: use the onnxruntime backend")
     if name == "torch":
         from .torch import TorchBackend
 
