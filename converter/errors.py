@@ -12,6 +12,8 @@
     ├── ExportError                  no faithful ONNX form (layer)
     ├── BundleWriteError             the output folder cannot be written (path)
     ├── VerificationError            exit code 1: a stage differs from its reference
+    ├── PrecisionError               a variant that cannot be made (of this net, with these images)
+    ├── TargetMissedError            exit code 1: a variant is not as good as was asked; nothing was written
     ├── FetchError                   an official model that cannot be fetched or is not as recorded
     │   ├── ArchiveError             a zip file that is broken, hostile, or lacks what is wanted (path)
     │   ├── FolderError              the folder cannot be written, is in use, or has no room
@@ -135,6 +137,16 @@ class BundleWriteError(ConverterError):
 
 class VerificationError(ConverterError):
     """A stage differs from its reference by more than the tolerance."""
+
+    exit_code = 1
+
+
+class PrecisionError(ConverterError):
+    """A variant in another precision that cannot be made of this net, or with these images."""
+
+
+class TargetMissedError(ConverterError):
+    """A variant that misses its targets; it was not added to the bundle."""
 
     exit_code = 1
 
