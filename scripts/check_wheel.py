@@ -11,6 +11,8 @@ REQUIRED = (
     "atrous/converter/reading.py",
     "atrous/converter/official/models.json",
     "atrous/runtime/crf/__init__.py",
+    "atrous/runtime/benchmark/report/page.css",
+    "atrous/runtime/benchmark/report/page.html.j2",
     "atrous/scripts/main.py",
     "atrous/scripts/miniature/deeplab-miniature.prototxt",
     "atrous/scripts/miniature/deeplab-miniature.caffemodel",

@@ -139,7 +139,7 @@ def _draw_samples(
         columns[column] = (min(low, value), max(high, value))
     for column, (low, high) in sorted(columns.items()):
         top, bottom = y.place(high), y.place(low)
-        drawing.box(column, top, 1.2, max(bottom - top, 1.5), "bar", 0)
+        drawing.box(column, top - 1, 1.8, bottom - top + 2, "bar", 0)
 
 
 def _draw_strip(drawing: Drawing, x: Scale, trace: Trace, top: float, height: float, series: int) -> None:

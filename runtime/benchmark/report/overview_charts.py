@@ -41,7 +41,7 @@ def draw_waterfall(stages: Sequence[StageTime]) -> str:
     starts = [sum(stage.p50_ms for stage in stages[:index]) for index in range(len(stages))]
     ends = [start + _reach(stage) for start, stage in zip(starts, stages, strict=True)]
     left = LEFT + 50
-    x = Scale(0, max([*ends, total, 1e-6]) * 1.02, left, WIDTH - RIGHT - 96)
+    x = Scale(0, max([*ends, total, 1e-6]) * 1.02, left, WIDTH - RIGHT - 150)
     for tick in x.ticks():
         drawing.line((x.place(tick), TOP), (x.place(tick), height - BOTTOM), "grid")
         drawing.text((x.place(tick), height - BOTTOM + 18), format_number(tick), "tick", "middle")

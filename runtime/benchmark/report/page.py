@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...dependencies import import_optional
+from .words import MISSING
 
 _FOLDER = Path(__file__).parent
 Cell = str | int | float
@@ -59,7 +60,7 @@ class Table:
         return frozenset(
             index
             for index in range(len(self.columns))
-            if self.rows and all(_is_number(row[index]) for row in self.rows if row[index])
+            if self.rows and all(_is_number(row[index]) for row in self.rows if row[index] not in ("", MISSING))
         )
 
 
