@@ -193,8 +193,8 @@ def segment_scene(segmenter: Segmenter, image: Picture, truth: Picture) -> DemoR
     """Label one image (H, W, 3) before and after the CRF, and compare both with the truth (H, W)."""
     import numpy as np
 
+    from ..runtime.evaluation import count_confusion, mean_iou
     from .demo_picture import DemoRow
-    from .miniature.scoring import count_confusion, mean_iou
 
     classes = len(segmenter.bundle.manifest.classes)
     start_s = time.perf_counter()
@@ -230,7 +230,7 @@ def read_labels(path: Path) -> Picture:
 def _sum_up(rows: dict[str, DemoRow], picture: Path, bundle: Path, convert_s: float, classes: int) -> DemoResult:
     import numpy as np
 
-    from .miniature.scoring import count_confusion, mean_iou
+    from ..runtime.evaluation import count_confusion, mean_iou
 
     before = np.stack([count_confusion(row.truth, row.network, classes) for row in rows.values()])
     after = np.stack([count_confusion(row.truth, row.crf, classes) for row in rows.values()])

@@ -132,9 +132,10 @@ def write_settings(
     import numpy as np
 
     from ..runtime.crf import CrfParameters
+    from ..runtime.evaluation import mean_iou
     from ..runtime.files import write_file
     from ..runtime.manifest import CrfSection
-    from .miniature import crf_search, measuring, network, scoring, settings
+    from .miniature import crf_search, measuring, network, settings
     from .scenes import CLASSES, PALETTE
 
     samples = list(measuring.predict_scenes(predict, validation))
@@ -143,7 +144,7 @@ def write_settings(
         def judge(parameters: CrfParameters) -> float:
             advance(1)
             counts = [measuring.count_after(sample, parameters, threads) for sample in samples]
-            return scoring.mean_iou(np.stack(counts))
+            return mean_iou(np.stack(counts))
 
         parameters = crf_search.search_parameters(judge)
     with console.show_progress("measuring", len(validation) + len(test)) as advance:

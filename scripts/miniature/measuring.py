@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ... import converter
 from ...runtime.crf import CrfParameters, dense_crf
+from ...runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou
 from ..scenes import CLASSES, Scene, draw_scene
 from .network import STRIDE, prepare_data
-from .scoring import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou
 from .settings import Figures, Score
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from atrous.runtime import MissingDependencyError
+from atrous.runtime.evaluation import count_confusion, mean_iou
 from atrous.scripts import demo, demo_picture
 from atrous.scripts.demo_picture import DemoRow, draw_demo, paint_labels
-from atrous.scripts.miniature.scoring import count_confusion, mean_iou
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
 
 PALETTE = ((200, 0, 0), (0, 200, 0), (0, 0, 200))

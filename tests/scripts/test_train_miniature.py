@@ -15,7 +15,6 @@ from atrous.converter.caffemodel import read_caffemodel
 from atrous.scripts import train_miniature
 from atrous.scripts.miniature.crf_search import make_parameters, search_parameters
 from atrous.scripts.miniature.network import MiniatureNet, fold_blobs, prepare_data, zoom_scores
-from atrous.scripts.miniature.scoring import bootstrap_gain, class_ious, count_confusion, mean_iou
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
 from atrous.scripts.miniature.training import TRAINING_SEEDS, Recipe, train_net
 from atrous.scripts.scenes import CLASSES, draw_scene
@@ -55,33 +54,6 @@ def test_prepared_data_is_bgr_minus_the_mean() -> None:
     data = prepare_data(np.array([[[[10, 20, 30]]]], np.uint8))
     assert data.shape == (1, 3, 1, 1)
     assert np.allclose(data.flatten(), [30 - 104.008, 20 - 116.669, 10 - 122.675])
-
-
-def test_confusion_and_iou_of_a_case_by_hand() -> None:
-    truth = np.array([[0, 0, 1, 1]], np.uint8)
-    labels = np.array([[0, 1, 1, 1]], np.uint8)
-    counts = count_confusion(truth, labels, 3)
-    assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
-    assert class_ious(counts)[:2].tolist() == [1 / 2, 2 / 3]
-    assert np.isnan(class_ious(counts)[2])  # a class that nobody has
-    assert mean_iou(counts) == pytest.approx(7 / 12)
-    assert mean_iou(np.stack([counts, counts])) == pytest.approx(7 / 12)
-    with pytest.raises(ValueError, match="same pixels"):
-        count_confusion(truth, labels[:, :3], 3)
-
-
-def test_bootstrap_brackets_the_gain() -> None:
-    rng = np.random.default_rng(0)
-    truths = [rng.integers(0, 2, (8, 8)).astype(np.uint8) for _ in range(12)]
-    flips = [rng.random((8, 8)) < 0.3 for _ in truths]
-    before = [
-        count_confusion(t, np.where(flip, 1 - t, t).astype(np.uint8), 2) for t, flip in zip(truths, flips, strict=True)
-    ]
-    after = [count_confusion(t, t, 2) for t in truths]
-    low, high = bootstrap_gain(before, after)
-    gain = mean_iou(np.stack(after)) - mean_iou(np.stack(before))
-    assert 0 < low < gain < high < 1
-    assert bootstrap_gain(before, after) == (low, high)
 
 
 def test_search_finds_a_known_optimum_and_judges_nothing_twice() -> None:

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atrous.runtime import InputError
+from atrous.runtime.evaluation import bootstrap_gain, bootstrap_mean_iou, count_confusion, mean_iou
+
+
+def draw_counts(share: float, pictures: int = 12, seed: int = 0) -> list[np.ndarray]:
+    """Confusions of `pictures` random pictures of two classes of which `share` of the pixels are labelled wrongly."""
+    rng = np.random.default_rng(seed)
+    counts = []
+    for _ in range(pictures):
+        truth = rng.integers(0, 2, (8, 8)).astype(np.uint8)
+        labels = np.where(rng.random((8, 8)) < share, 1 - truth, truth).astype(np.uint8)
+        counts.append(count_confusion(truth, labels, 2))
+    return counts
+
+
+def test_brackets_the_gain() -> None:
+    before, after = draw_counts(0.3), draw_counts(0.0)
+    low, high = bootstrap_gain(before, after)
+    gain = mean_iou(np.stack(after)) - mean_iou(np.stack(before))
+    assert 0 < low < gain < high < 1
+    assert bootstrap_gain(before, after) == (low, high)
+
+
+def test_is_what_drawing_picture_by_picture_gives() -> None:
+    counts = draw_counts(0.3)
+    rng = np.random.default_rng(5)
+    means = [mean_iou(np.stack([counts[i] for i in rng.integers(12, size=12)])) for _ in range(300)]
+    expected = (np.quantile(means, 0.025), np.quantile(means, 0.975))
+    assert bootstrap_mean_iou(counts, seed=5, draws=300) == pytest.approx(expected)
+
+
+def test_narrows_with_more_pictures_and_holds_the_mean() -> None:
+    few, many = draw_counts(0.3, 8), draw_counts(0.3, 128)
+    widths = []
+    for counts in (few, many):
+        low, high = bootstrap_mean_iou(counts)
+        assert low < mean_iou(np.stack(counts)) < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_one_picture_has_no_width() -> None:
+    counts = draw_counts(0.3, 1)
+    assert bootstrap_mean_iou(counts) == (mean_iou(counts[0]), mean_iou(counts[0]))
+
+
+def test_needs_pictures_and_pairs() -> None:
+    with pytest.raises(InputError, match="no picture"):
+        bootstrap_mean_iou([])
+    with pytest.raises(InputError, match="not the same pictures"):
+        bootstrap_gain(draw_counts(0.1, 2), draw_counts(0.1, 3))
