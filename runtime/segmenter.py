@@ -231,27 +231,30 @@ def load(
     path: str | Path,
     backend: str | Backend = "onnxruntime",
     *,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int | None = None,
     precision: str = "fp32",
+    options: Mapping[str, object] | None = None,
     crf: Literal["auto"] | bool | CrfParameters = "auto",
 ) -> Segmenter:
     """Load a bundle.
 
     Args:
         path: the bundle's folder.
-        backend: "onnxruntime", "torch" or "fake", or a backend of your own. "torch" executes the bundle's own
-            `model.py`: ask for it only with bundles whose maker you trust.
-        device: "cpu" or "cuda".
+        backend: one of `backends.BACKENDS`, or a backend of your own. "torch" executes the bundle's own `model.py`:
+            ask for it only with bundles whose maker you trust.
+        device: "cpu" or "cuda"; None for the backend's usual one.
         threads: threads of the network and of the CRF; None for as many as there are cores.
         precision: "fp32", or one of the bundle's variants, such as "fp16" or "int8".
+        options: the backend's own options by name; see `backends.open_backend`.
         crf: "auto" refines with the bundle's own parameters where it has some and its head gives scores; True insists
             on that; False never does; parameters of your own take the place of the bundle's.
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or refuses the model.
-        InputError: if the CRF is asked for and the bundle has no parameters, or no scores, for it.
+        InputError: if the CRF is asked for and the bundle has no parameters, or no scores, for it, or the backend does
+            not know an option.
         MissingDependencyError: if the CRF is on and its extension is not compiled.
     """
     if threads is not None and threads < 1:
@@ -259,7 +262,7 @@ def load(
     bundle = read_bundle(path)
     parameters = _choose_crf(bundle, crf)
     if isinstance(backend, str):
-        network = open_backend(backend, bundle, device=device, threads=threads, precision=precision)
+        network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
     else:
         network = backend
     return Segmenter(bundle, network, crf=parameters, threads=threads)

@@ -3,53 +3,124 @@
 | name          | runs                     | needs                  |
 |---------------|--------------------------|------------------------|
 | `onnxruntime` | the bundle's deploy.onnx | `pip install "atrous[cpu]"` (or `gpu`) |
+| `openvino`    | the bundle's deploy.onnx | `pip install "atrous[openvino]"` |
 | `torch`       | the bundle's model.py    | `pip install "atrous[torch]"`, and trust in the bundle |
 | `fake`        | a formula                | nothing; for tests     |
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
 from ..bundle import Bundle
 from ..errors import BackendError
+from .options import read_options
 from .protocol import Array, Backend, TensorSpec, check_feeds
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
 
-BACKENDS = ("onnxruntime", "torch", "fake")
+
+@dataclass(frozen=True)
+class _Request:
+    """What `open_backend` was asked for."""
+
+    bundle: Bundle
+    device: str | None
+    threads: int | None
+    precision: str
+    options: Mapping[str, object] | None
 
 
 def open_backend(
-    name: str, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+    name: str,
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    precision: str = "fp32",
+    options: Mapping[str, object] | None = None,
 ) -> Backend:
     """Load a bundle's network.
 
     Args:
         name: one of `BACKENDS`.
         bundle: an opened bundle; the digests of the files used are checked here.
-        device: "cpu" or "cuda".
+        device: "cpu" or "cuda"; None for the backend's usual one.
         threads: threads of one run on the CPU; None leaves it to the backend.
-        precision: "fp32", or one of the bundle's variants; what was asked for runs, or an error says why not.
+        precision: "fp32", or one of the bundle's variants; what was asked for runs, or an error says why not. torch
+            makes its own "fp16" and "bf16" of the float32 weights.
+        options: the backend's own options by name, such as {"mode": "channels_last"}: the fields of
+            `OnnxRuntimeOptions`, `OpenVinoOptions`, `TorchOptions` and `FakeOptions`.
 
     Raises:
         BackendError: if the name, the device or, for this backend, the precision is unknown, or the backend refuses
             the model.
+        InputError: if an option is unknown or has another type.
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
     """
-    deploy = bundle.deploy
-    if name == "onnxruntime":
-        from .onnxruntime import OnnxRuntimeBackend
+    if name not in _OPENERS:
+        raise BackendError(f'there is no backend "{name}"; there are {", ".join(BACKENDS)}')
+    return _OPENERS[name](_Request(bundle, device, threads, precision, options))
 
-        file = bundle.deploy_file(precision)
-        return OnnxRuntimeBackend(bundle.read_file(file), device=device, threads=threads, path=bundle.path / file)
-    if precision != "fp32":
-        raise BackendError(f"the {name} backend runs fp32 only, not {precision}: use the onnxruntime backend")
-    if name == "torch":
-        from .torch import TorchBackend
 
-        return TorchBackend(bundle, device=device, threads=threads)
-    if name == "fake":
-        from .fake import FakeBackend
+def _open_onnxruntime(request: _Request) -> Backend:
+    from .onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 
-        return FakeBackend(len(bundle.manifest.classes), input_name=deploy.input)
-    raise BackendError(f'there is no backend "{name}"; there are {", ".join(BACKENDS)}')
+    options = read_options(OnnxRuntimeOptions, request.options, backend="onnxruntime")
+    bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
+    return OnnxRuntimeBackend(
+        bundle.read_file(file),
+        device=request.device or "cpu",
+        threads=request.threads,
+        path=bundle.path / file,
+        options=options,
+    )
+
+
+def _open_openvino(request: _Request) -> Backend:
+    from .openvino import OpenVinoBackend, OpenVinoOptions
+
+    options = read_options(OpenVinoOptions, request.options, backend="openvino")
+    bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
+    return OpenVinoBackend(
+        bundle.read_file(file),
+        device=request.device or "cpu",
+        threads=request.threads,
+        path=bundle.path / file,
+        options=options,
+    )
+
+
+def _open_torch(request: _Request) -> Backend:
+    from .torch import TorchBackend, TorchOptions
+
+    return TorchBackend(
+        request.bundle,
+        device=request.device or "cpu",
+        threads=request.threads,
+        precision=request.precision,
+        options=read_options(TorchOptions, request.options, backend="torch"),
+    )
+
+
+def _open_fake(request: _Request) -> Backend:
+    from .fake import FakeBackend, FakeOptions
+
+    options = read_options(FakeOptions, request.options, backend="fake")
+    if request.precision != "fp32":
+        raise BackendError(f"the fake backend runs fp32 only, not {request.precision}: use the onnxruntime backend")
+    if request.device not in (None, "cpu"):
+        raise BackendError(f'the fake backend knows the device cpu, not "{request.device}"')
+    bundle = request.bundle
+    return FakeBackend(len(bundle.manifest.classes), input_name=bundle.deploy.input, **asdict(options))
+
+
+_OPENERS: dict[str, Callable[[_Request], Backend]] = {
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+    "torch": _open_torch,
+    "fake": _open_fake,
+}
+BACKENDS = tuple(_OPENERS)

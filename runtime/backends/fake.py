@@ -12,11 +12,22 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import BackendError, InputError
 from .protocol import Array, TensorSpec, check_feeds
+
+
+@dataclass(frozen=True)
+class FakeOptions:
+    """The planted faults; see `FakeBackend`."""
+
+    delay_ms: float = 0.0
+    stall_every: int = 0
+    stall_ms: float = 0.0
+    fail_on: int = 0
 
 
 class FakeBackend:

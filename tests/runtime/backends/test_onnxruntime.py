@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from atrous.runtime.backends import onnxruntime as module
-from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends.onnxruntime import GraphLevel, OnnxRuntimeBackend, OnnxRuntimeOptions
 from atrous.runtime.errors import BackendError
 
 from ..bundles import expected_scores, make_image, make_model
@@ -43,12 +43,23 @@ def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pyte
         OnnxRuntimeBackend(model.SerializeToString())
 
 
+@pytest.mark.parametrize("level", get_args(GraphLevel))
+def test_options_change_no_numbers(level: GraphLevel) -> None:
+    image = make_image(5, 6)
+    options = OnnxRuntimeOptions(graph_level=level, spinning=False, io_binding=True)
+    backend = OnnxRuntimeBackend(make_model(), threads=1, options=options)
+    np.testing.assert_allclose(backend.run({"image": image[None]})["scores"][0], expected_scores(image), atol=1e-4)
+
+
 def make_runtime(available: list[str], started: list[str]) -> Any:
     """A stand-in for the library that starts other providers than it was asked for."""
-    session = SimpleNamespace(get_providers=lambda: started, disable_fallback=lambda: None)
+    session = SimpleNamespace(
+        get_providers=lambda: started, disable_fallback=lambda: None, get_inputs=list, get_outputs=list
+    )
     return SimpleNamespace(
         get_available_providers=lambda: available,
         SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda *_: None),
+        GraphOptimizationLevel=SimpleNamespace(ORT_ENABLE_ALL=99),
         InferenceSession=lambda *_, **__: session,
     )
 
@@ -64,6 +75,21 @@ def test_provider_that_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "import_optional", lambda _: runtime)
     with pytest.raises(BackendError, match="asked for CUDAExecutionProvider, ONNX Runtime started CPU"):
         OnnxRuntimeBackend(make_model(), device="cuda")
+
+
+def test_tensorrt_provider_falls_back_to_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    options = OnnxRuntimeOptions(provider="tensorrt")
+    monkeypatch.setattr(module, "import_optional", lambda _: make_runtime(both, [*both, "CPUExecutionProvider"]))
+    OnnxRuntimeBackend(make_model(), device="cuda", options=options)
+    monkeypatch.setattr(module, "import_optional", lambda _: make_runtime(both, both[1:]))
+    with pytest.raises(BackendError, match=r"asked for TensorrtExecutionProvider and CUDA.*started CUDA"):
+        OnnxRuntimeBackend(make_model(), device="cuda", options=options)
+
+
+def test_provider_of_another_device() -> None:
+    with pytest.raises(BackendError, match='"tensorrt" runs on the device "cuda", not on "cpu"'):
+        OnnxRuntimeBackend(make_model(), options=OnnxRuntimeOptions(provider="tensorrt"))
 
 
 def test_failure_while_running() -> None:

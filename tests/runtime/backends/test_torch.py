@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,40 @@ IMAGE = make_image(19, 30)
 
 def run_torch(folder: Path, **options: Any) -> dict[str, np.ndarray]:
     return open_backend("torch", read_bundle(folder), threads=1, **options).run({"image": IMAGE[None]})
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("mode", ["eager", "channels_last"])
+def test_half(tmp_path: Path, precision: str, mode: str) -> None:
+    source = MODEL_SOURCE.replace(
+        "return self.score(data)", "print(data.dtype, data.stride()); return self.score(data)"
+    )
+    folder = write_torch_bundle(tmp_path, source=source)
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        scores = run_torch(folder, precision=precision, options={"mode": mode})["scores"]
+    expected = expected_scores(IMAGE)
+    bits = {"fp16": 10, "bf16": 7}[precision]
+    assert scores.dtype == np.float32
+    assert 0 < np.abs(scores[0] - expected).max() <= 4 * 2.0**-bits * np.abs(expected).max()  # rounded, and no more
+    kind, stride = written.getvalue().split(" ", 1)
+    assert kind == {"fp16": "torch.float16", "bf16": "torch.bfloat16"}[precision]
+    assert (", 1, " in stride) == (mode == "channels_last")
+
+
+def test_modes_that_cannot_be_had(tmp_path: Path) -> None:
+    folder = write_torch_bundle(tmp_path)
+    with pytest.raises(BackendError, match='"cuda_graphs" needs the device "cuda"'):
+        run_torch(folder, options={"mode": "cuda_graphs"})
+    with pytest.raises(BackendError, match="runs fp32, fp16, bf16, not int8"):
+        run_torch(folder, precision="int8")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, about itself
+def test_compiled(tmp_path: Path) -> None:
+    found = run_torch(write_torch_bundle(tmp_path), options={"mode": "compiled"})["scores"][0]
+    np.testing.assert_allclose(found, expected_scores(IMAGE), atol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["scores", "lowres"])

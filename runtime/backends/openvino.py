@@ -1,0 +1,125 @@
+"""The OpenVINO backend: the same graph on the CPU by Intel's kernels, which also run well on AMD's.
+
+Left to itself OpenVINO computes a float32 graph in bfloat16 where the processor can. Here the graph's own precision
+is what runs. It compiles the graph anew for each input shape it meets and keeps the last shapes' kernels.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..dependencies import import_optional
+from ..errors import BackendError
+from .protocol import Array, TensorSpec, check_feeds
+from .self_contained import require_self_contained
+
+_DTYPES = {"f32": "float32", "u8": "uint8", "f16": "float16", "i64": "int64"}
+_MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class OpenVinoOptions:
+    """How OpenVINO runs a graph.
+
+    Attributes:
+        hint: "latency" gives one run all threads; "throughput" shares them among runs of several threads.
+    """
+
+    hint: Literal["latency", "throughput"] = "latency"
+
+
+class OpenVinoBackend:
+    """A graph in OpenVINO."""
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        path: Path | None = None,
+        options: OpenVinoOptions | None = None,
+    ):
+        """Load a graph.
+
+        Args:
+            model: an ONNX model, complete in itself.
+            device: "cpu".
+            threads: threads of one run; None leaves it to OpenVINO.
+            path: where the model came from, for error messages.
+            options: how to run it.
+
+        Raises:
+            MissingDependencyError: if OpenVINO is not installed.
+            BackendError: if the device is another, or the model is not valid.
+        """
+        if device != "cpu":
+            raise BackendError(f'the openvino backend knows the device cpu, not "{device}"')
+        openvino = import_optional("openvino")
+        options = options or OpenVinoOptions()
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": options.hint.upper(),
+            "INFERENCE_PRECISION_HINT": "f32",  # float32 parts stay float32; Q/DQ still runs in int8
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self.device = device
+        where = f"{path}: " if path is not None else ""
+        try:
+            require_self_contained(model)
+            core = openvino.Core()
+            self._compiled: Any = core.compile_model(core.read_model(model), "CPU", settings)
+            self.inputs = tuple(_describe(port) for port in self._compiled.inputs)
+            self.outputs = tuple(_describe(port) for port in self._compiled.outputs)
+        except Exception as error:  # it raises RuntimeError and, for some models, what pybind11 makes of others
+            raise BackendError(f"{where}OpenVINO refuses the model: {_last_line(error)}") from error
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()  # idle ones; a request serves one run at a time
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute all outputs; see `Backend.run`."""
+        compiled = self._compiled
+        if compiled is None:
+            raise BackendError("this backend was closed")
+        check_feeds(self.inputs, feeds)
+        try:
+            request = self._requests.get_nowait()
+        except queue.Empty:
+            request = compiled.create_infer_request()
+        try:
+            given = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+            results = request.infer(given, share_inputs=True, share_outputs=False)
+            outputs = {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+        except Exception as error:  # as above
+            raise BackendError(f"OpenVINO failed: {_last_line(error)}") from error
+        self._requests.put(request)  # one that failed is dropped
+        return outputs
+
+    def close(self) -> None:
+        """Free the graph and its requests."""
+        self._compiled = None
+        while not self._requests.empty():
+            self._requests.get()
+
+
+def _describe(port: Any) -> TensorSpec:
+    shape = port.get_partial_shape()
+    sides: list[int | str] = []
+    for axis in range(min(len(shape), _MAX_RANK)):
+        side = shape[axis]
+        sides.append("?" if side.is_dynamic else int(side.get_length()))
+    dtype = port.get_element_type().get_type_name()
+    return TensorSpec(port.get_any_name(), _DTYPES.get(dtype, dtype), tuple(sides))
+
+
+def _last_line(error: Exception) -> str:
+    # The first lines of its messages are places in its own source.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

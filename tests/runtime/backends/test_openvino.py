@@ -1,0 +1,56 @@
+"""OpenVINO: right numbers, and hostile models refused before it sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from atrous.runtime.backends.openvino import OpenVinoBackend, OpenVinoOptions
+from atrous.runtime.errors import BackendError
+
+from ..bundles import expected_scores, make_image, make_model
+
+pytest.importorskip("openvino", reason="openvino is not installed")
+
+
+@pytest.mark.parametrize("options", [None, OpenVinoOptions(hint="throughput")])
+def test_scores(options: OpenVinoOptions | None) -> None:
+    backend = OpenVinoBackend(make_model(), threads=1, options=options)
+    for height, width in ((5, 6), (1, 1), (9, 4)):  # a new shape compiles anew
+        image = make_image(height, width)
+        found = backend.run({"image": image[None]})["scores"][0]
+        np.testing.assert_allclose(found, expected_scores(image), atol=1e-4)
+
+
+def test_outputs_outlive_the_next_run() -> None:
+    backend = OpenVinoBackend(make_model(), threads=1)
+    first = backend.run({"image": make_image(5, 6)[None]})["scores"]
+    kept = first.copy()
+    backend.run({"image": make_image(5, 6, seed=1)[None]})
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [b"", b"text", make_model()[:-40], b"<?xml version='1.0'?><net name='x' version='11'></net>"],
+    ids=["empty", "text", "cut", "its own format"],
+)
+def test_not_a_model(model: bytes) -> None:
+    with pytest.raises(BackendError, match=r"b/deploy\.onnx: OpenVINO refuses") as caught:
+        OpenVinoBackend(model, path=Path("b/deploy.onnx"))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "secret").write_bytes(bytes(4))
+    monkeypatch.chdir(tmp_path)
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="secret")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(BackendError, match="weights from other files"):
+        OpenVinoBackend(model.SerializeToString())

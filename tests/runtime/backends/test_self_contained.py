@@ -1,0 +1,117 @@
+"""Every place of an ONNX file where a tensor may name another file, and bytes that are no ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from atrous.runtime.backends.self_contained import require_self_contained
+from atrous.runtime.errors import BackendError
+
+from ..bundles import make_model
+
+
+def make_outside() -> TensorProto:
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def constant(tensor: TensorProto) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], ["c"], value=tensor)
+
+
+def put_initializer(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(make_outside())
+
+
+def put_constant(model: onnx.ModelProto) -> None:
+    model.graph.node.append(constant(make_outside()))
+
+
+def put_subgraph(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([constant(make_outside())], "branch", [], [])
+    model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
+
+
+def put_function(model: onnx.ModelProto) -> None:
+    opset = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("d", "F", [], ["c"], [constant(make_outside())], opset))
+
+
+def put_sparse(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.add().values.CopyFrom(make_outside())
+
+
+def put_tensors(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Custom", ["x"], ["y"])
+    node.attribute.append(helper.make_attribute("tensors", [make_outside()]))
+    model.graph.node.append(node)
+
+
+def put_training(model: onnx.ModelProto) -> None:
+    model.training_info.add().algorithm.initializer.append(make_outside())
+
+
+def put_entries_alone(model: onnx.ModelProto) -> None:
+    tensor = make_outside()
+    tensor.ClearField("data_location")
+    model.graph.initializer.append(tensor)
+
+
+PLACES = [
+    put_initializer,
+    put_constant,
+    put_subgraph,
+    put_function,
+    put_sparse,
+    put_tensors,
+    put_training,
+    put_entries_alone,
+]
+
+
+def test_accepts_a_whole_model() -> None:
+    require_self_contained(make_model("lowres"))
+
+
+@pytest.mark.parametrize("put", PLACES, ids=lambda put: put.__name__)
+def test_finds_the_tensor(put: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.ModelProto.FromString(make_model())
+    put(model)
+    with pytest.raises(BackendError, match="other files"):
+        require_self_contained(model.SerializeToString())
+
+
+def test_refuses_every_cut() -> None:
+    model = make_model()
+    refused = 0
+    for size in range(len(model)):
+        try:
+            require_self_contained(model[:size])
+        except BackendError:
+            refused += 1
+    assert refused >= len(model) - 20  # a cut between two fields of the outermost message shows no fault
+
+
+@pytest.mark.parametrize("content", [b"text", b"<xml/>", b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0f", b"\x0d\x01"])
+def test_refuses_what_is_no_protobuf(content: bytes) -> None:
+    with pytest.raises(BackendError, match="not an ONNX file"):
+        require_self_contained(content)
+
+
+def nest(key: bytes, content: bytes) -> bytes:
+    size = len(content)
+    return key + bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14]) + content
+
+
+def test_refuses_endless_nesting() -> None:
+    content = b""
+    for _ in range(200):  # a graph in an attribute of a node of a graph ...
+        for key in (b"\x32", b"\x2a", b"\x0a"):
+            content = nest(key, content)
+    with pytest.raises(BackendError, match="not an ONNX file"):
+        require_self_contained(nest(b"\x3a", content))
