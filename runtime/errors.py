@@ -8,6 +8,9 @@
     ├── InputError                   an array of the wrong shape, dtype, layout or value range
     │   └── CrfInputError            the same, at the dense CRF
     ├── OutputError                  a result that cannot be written (path)
+    ├── EngineError                  a stored engine that must not run here (path, field, expected, found)
+    ├── BuildError                   exit code 1: TensorRT did not build an engine
+    │   └── PrecisionError           exit code 1: the engine computes in another precision than was asked for
     └── BackendError                 exit code 3: a backend that is missing or refuses the model
         └── MissingDependencyError   exit code 3: names the pip line
 """
@@ -47,6 +50,38 @@ class CrfInputError(InputError):
 
 class OutputError(_PathError):
     """A result that cannot be written."""
+
+
+class EngineError(_PathError):
+    """A stored engine that must not run here: altered, cut short, of another maker, or built for something else.
+
+    Attributes:
+        field: the field of its record that is at fault, such as "plan.sha256" or "gpu.name".
+        expected: what the field must be here, None where that cannot be said.
+        found: what it is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str,
+        expected: object = None,
+        found: object = None,
+        path: str | Path | None = None,
+    ) -> None:
+        self.field, self.expected, self.found = field, expected, found
+        super().__init__(message, path=path)
+
+
+class BuildError(InferenceError):
+    """TensorRT did not build an engine; the message holds what its parser and builder said."""
+
+    exit_code = 1
+
+
+class PrecisionError(BuildError):
+    """The engine computes in another precision than was asked for."""
 
 
 class BackendError(InferenceError):
