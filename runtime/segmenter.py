@@ -2,13 +2,14 @@
 
 Each stage is a method of its own that keeps no state, so that stages may run in different threads on different
 images: `prepare` (image to feeds), `run_network` (feeds to the head's output), `complete_scores` (the head's output
-to scores at the image's size), `refine` (probabilities through the CRF).
+to scores at the image's size), `refine` (probabilities through the CRF), `refine_scores` (the head's output through
+the CRF, upsampled inside it where that is possible).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,20 +119,45 @@ class Segmenter:
         """
         if probabilities:
             self._require_scores()
-        clock = _Clock()
+        clock = Clock()
         with clock.measure("prepare"):
             feeds = self.prepare(image)
         with clock.measure("network"):
             raw = self.run_network(feeds)
+        return self.finish(image, raw, probabilities=probabilities, clock=clock)
+
+    def finish(
+        self,
+        image: Image,
+        raw: Array,
+        *,
+        probabilities: bool = False,
+        threads: int | None = None,
+        clock: Clock | None = None,
+    ) -> Segmentation:
+        """Everything after the network: scores, CRF if it is on, labels.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+            raw: the head's output, as `run_network` gives it.
+            probabilities: whether to keep the probabilities too.
+            threads: of the CRF; None for those the segmenter was loaded with. The result does not depend on it.
+            clock: goes on with these timings.
+        """
+        clock = clock or Clock()
         if self.head == "labels":
             return Segmentation(raw, None, clock.timings_ms)
-        with clock.measure("scores"):
-            belief = self.complete_scores(raw, _size(image))
-            if probabilities or self.crf is not None:
-                belief = self.to_probabilities(belief)
-        if self.crf is not None:
+        if self.crf is not None and self._upsamples_inside(_size(image)):
             with clock.measure("crf"):
-                belief = self.refine(image, belief)
+                belief = self.refine_scores(image, raw, threads=threads)
+        else:
+            with clock.measure("scores"):
+                belief = self.complete_scores(raw, _size(image))
+                if probabilities or self.crf is not None:
+                    belief = self.to_probabilities(belief)
+            if self.crf is not None:
+                with clock.measure("crf"):
+                    belief = self.refine(image, belief, threads=threads)
         with clock.measure("labels"):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); the first of equals wins
         return Segmentation(labels, belief if probabilities else None, clock.timings_ms)
@@ -148,24 +174,32 @@ class Segmenter:
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
         """The head's output for one image: L x h x w float32 scores, or H x W uint8 labels."""
-        output = self.backend.run(feeds)[self.head]
+        return self.run_network_batch([feeds])[0]
+
+    def run_network_batch(self, feeds: Sequence[Mapping[str, Array]]) -> list[Array]:
+        """The head's outputs for images of one size, in one run: what `run_network` gives for each."""
+        name = self.bundle.deploy.input
+        images = [feed[name] for feed in feeds]
+        whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
+        output = self.backend.run({name: whole})[self.head]
         expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
-        size = next(iter(feeds.values())).shape[1:3]
+        size = whole.shape[1:3]
         is_promised = (
             output.ndim == expected_rank
             and output.dtype == dtype
-            and output.shape[0] == 1
+            and output.shape[0] == len(images)
             and (self.head == "labels" or output.shape[1] == len(self.bundle.manifest.classes))
             and (self.head == "lowres" or output.shape[-2:] == size)
         )
         if not is_promised:
-            raise self._broken_promise(f"{output.dtype} of shape {output.shape} for an image of {size}")
+            what = "an image" if len(images) == 1 else f"{len(images)} images"
+            raise self._broken_promise(f"{output.dtype} of shape {output.shape} for {what} of {size}")
         if self.head == "labels":
             if int(output.max()) >= len(self.bundle.manifest.classes):
                 raise self._broken_promise(f"the label {output.max()}")
         elif not np.isfinite(output).all():
             raise self._broken_promise("scores that are not finite")
-        return cast(Array, output[0])
+        return list(output)
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
         """Bring the head's scores to the image's size: L x H x W float32."""
@@ -179,12 +213,38 @@ class Segmenter:
         """The softmax of scores, unless the network ends in one itself: L x H x W float32."""
         return scores if self.bundle.deploy.scores_are == "probabilities" else softmax(scores)
 
-    def refine(self, image: Image, probabilities: Scores) -> Scores:
+    def refine(self, image: Image, probabilities: Scores, *, threads: int | None = None) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
+        return self._run_crf(image, threads, probabilities=probabilities)
+
+    def refine_scores(self, image: Image, raw: Array, *, threads: int | None = None) -> Scores:
+        """The CRF's marginals, L x H x W float32, for an image and the head's output for it.
+
+        Low-resolution scores are upsampled inside the CRF, without a full-size array of them, where it computes what
+        `complete_scores` would: corners aligned, nothing padded. Otherwise this is `refine` after `complete_scores` and
+        `to_probabilities`; both ways agree to 1e-5.
+        """
+        if self._upsamples_inside(_size(image)):
+            return self._run_crf(image, threads, scores=raw)
+        scores = self.complete_scores(raw, _size(image))
+        return self.refine(image, self.to_probabilities(scores), threads=threads)
+
+    def _run_crf(self, image: Image, threads: int | None, **unary: Scores) -> Scores:
         assert self.crf is not None
         pixels = np.ascontiguousarray(image)
         crf = import_crf()
-        return cast(Scores, crf.dense_crf(pixels, probabilities, parameters=self.crf, threads=self._threads))
+        return cast(Scores, crf.dense_crf(pixels, parameters=self.crf, threads=threads or self._threads, **unary))
+
+    def _upsamples_inside(self, size: tuple[int, int]) -> bool:
+        """Whether the CRF's own upsampling gives what this head's would."""
+        upsampling = self.bundle.deploy.upsampling
+        return (
+            self.head == "lowres"
+            and upsampling is not None
+            and upsampling.align_corners
+            and upsampling.padded.padded_size(*size) == size
+            and self.bundle.deploy.scores_are == "logits"
+        )
 
     def close(self) -> None:
         """Free the network."""
@@ -279,7 +339,7 @@ def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) 
     return cast("CrfParameters", import_crf().CrfParameters.from_dict(section.model_dump()))
 
 
-class _Clock:
+class Clock:
     """Collects milliseconds by name."""
 
     def __init__(self) -> None:
@@ -287,6 +347,7 @@ class _Clock:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
+        """Time a block."""
         start_s = time.perf_counter()
         yield
         self.timings_ms[name] = (time.perf_counter() - start_s) * 1000

@@ -17,7 +17,8 @@ What holds:
 2. At most `pipeline.max_alive` items are between the iterable and the caller at any moment, results included.
 3. A stage that raises fails its own item only: `outcome.error`, `outcome.stage`, `outcome.traceback`. Errors of the
    types named in `fatal` end the run and are raised from `run`.
-4. Leaving the `with` block (break, an exception, Ctrl-C) finishes the calls under way, drops the rest and ends every thread.
+4. Leaving the `with` block (break, an exception, Ctrl-C) finishes the calls under way, drops the rest, and ends every
+   thread.
 5. A call holds as many of the pipeline's `cores` as its stage says (`cores=0`: a device or a disk does the work), and
    waits for them in the order of arrival: more workers than cores never slow each other down.
 6. Worker counts follow the measured times (`workers=None`), or stay as they are told (`workers={"crf": 2}`).

@@ -57,6 +57,32 @@ def test_lowres_head(tmp_path: Path, size: tuple[int, int]) -> None:
         np.testing.assert_allclose(found[:, ::STRIDE, STRIDE // 2], middle, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(17, 17), (25, 33), (41, 17)])
+def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Where nothing is padded, the CRF upsamples a lowres head itself, to the same marginals."""
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    image = make_image(*size)
+    with runtime.load(write_bundle(tmp_path, "lowres", crf=CRF)) as segmenter:
+        raw = segmenter.run_network(segmenter.prepare(image))
+        outside = segmenter.refine(image, segmenter.to_probabilities(segmenter.complete_scores(raw, size)))
+        result = segmenter.segment(image, probabilities=True)
+        assert "scores" not in result.timings_ms  # it went the short way
+        assert result.probabilities is not None
+        np.testing.assert_allclose(result.probabilities, outside, atol=1e-5)
+        np.testing.assert_array_equal(result.labels, outside.argmax(0))
+        padded = segmenter.segment(make_image(20, 30))
+    assert list(padded.timings_ms) == ["prepare", "network", "scores", "crf", "labels"]
+
+
+def test_a_batch_gives_what_single_runs_give(tmp_path: Path) -> None:
+    images = [make_image(20, 30, seed) for seed in range(3)]
+    with runtime.load(write_bundle(tmp_path)) as segmenter:
+        feeds = [segmenter.prepare(image) for image in images]
+        together = segmenter.run_network_batch(feeds)
+        for feed, output in zip(feeds, together, strict=True):
+            np.testing.assert_allclose(output, segmenter.run_network(feed), atol=1e-5)
+
+
 def test_timings_name_the_stages(tmp_path: Path) -> None:
     result = runtime.load(write_bundle(tmp_path)).segment(make_image(9, 9))
     assert list(result.timings_ms) == ["prepare", "network", "scores", "labels"]

@@ -1,0 +1,239 @@
+"""What is already done, on disk: a run that was stopped, by kill -9 too, goes on where it was.
+
+`done.jsonl` in the folder of the results gets one line an item, after all its files have their names. Rules:
+
+1. The first line says what the file is. A file that starts otherwise is refused, never overwritten.
+2. A line counts if it is whole. A kill may tear the last one; the next run ends it with a newline, and it is skipped.
+3. An item is done if a line carries its key: a digest of what it is and how it was worked on (see `make_key`). Change
+   any of that, and it is done again.
+4. An item is done only while its files are there, with as many bytes as its line says; of equal keys the last counts.
+5. One run at a time: a lock on the file keeps others out, and vanishes with its process.
+
+Memory: 16 bytes an item. Keys have 64 bits of a SHA-256: among a million items two meet by chance once in 40 million
+runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from array import array
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import OutputError
+
+DONE_NAME = "done.jsonl"
+FAILURES_NAME = "failures.jsonl"
+SCHEMA_VERSION = 1
+_MOST_LINE_BYTES = 1 << 20
+
+
+class Journal:
+    """The record of what is done in a folder; use it in a `with` block."""
+
+    def __init__(self, folder: str | Path, *, again: bool = False) -> None:
+        """Open or make the journal of a folder.
+
+        Args:
+            folder: where results go; it exists.
+            again: forget what is done.
+
+        Raises:
+            OutputError: if the file is none of ours, cannot be written, or another run holds it.
+        """
+        self._lines = _LineFile(Path(folder) / DONE_NAME, "done")
+        try:
+            self._keys, self._bytes = self._read()
+            if again:
+                self._lines.clear()
+                self._keys, self._bytes = self._keys[:0], self._bytes[:0]
+            self._lines.begin()
+        except BaseException:
+            self._lines.close()
+            raise
+
+    def __len__(self) -> int:
+        """How many items were done before this run."""
+        return len(self._keys)
+
+    def is_done(self, key: str, files: Iterable[str | Path]) -> bool:
+        """Whether an item of that key was done before this run, and its files still are what was written."""
+        wanted = np.uint64(int(key, 16))
+        place = int(np.searchsorted(self._keys, wanted))
+        if place == len(self._keys) or self._keys[place] != wanted:
+            return False
+        try:
+            return sum(os.stat(file).st_size for file in files) == int(self._bytes[place])
+        except OSError:
+            return False
+
+    def add(self, key: str, size_bytes: int, record: Mapping[str, Any]) -> None:
+        """Note that an item is done, and the size of its files together; from any thread.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        self._lines.write({"key": key, "bytes": size_bytes, **record})
+
+    def close(self) -> None:
+        """Let another run in."""
+        self._lines.close()
+
+    def __enter__(self) -> Journal:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _read(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        keys, sizes = array("Q"), array("Q")
+        for entry in self._lines.read():
+            key, size = entry.get("key"), entry.get("bytes")
+            if isinstance(key, str) and len(key) == 16 and isinstance(size, int) and 0 <= size < 1 << 63:
+                try:
+                    number = int(key, 16)
+                except ValueError:
+                    continue
+                keys.append(number)
+                sizes.append(size)
+        newest_first = np.array(keys, np.uint64)[::-1]
+        unique, places = np.unique(newest_first, return_index=True)  # the first of equals
+        return unique, np.array(sizes, np.uint64)[::-1][places]
+
+
+class FailureLog:
+    """`failures.jsonl` of the latest run: a line a failed item; no failures, no file."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Remove the file of the run before.
+
+        Raises:
+            OutputError: if the file is none of ours, or cannot be removed.
+        """
+        self._path = Path(folder) / FAILURES_NAME
+        self._lines: _LineFile | None = None
+        if os.path.lexists(self._path):
+            before = _LineFile(self._path, "failures")
+            try:
+                for _ in before.read():  # refuses a file of another kind
+                    break
+                self._path.unlink()
+            finally:
+                before.close()
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Note a failure.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        if self._lines is None:
+            self._lines = _LineFile(self._path, "failures")
+            self._lines.begin()
+        self._lines.write(record)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._lines is not None:
+            self._lines.close()
+
+
+def make_key(what: object) -> str:
+    """The key of JSON values: 16 hexadecimal digits."""
+    text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _LineFile:
+    """A file of JSON lines that says in its first what it is, held by one process."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self._path = path
+        self._header = {"schema_version": SCHEMA_VERSION, "kind": f"atrous {kind}"}
+        self._lock = threading.Lock()
+        try:
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (held for the run)
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
+        try:
+            _lock_file(self._file.fileno())
+        except OSError as error:
+            self._file.close()
+            raise OutputError("another run is writing to this folder: wait for its end", path=path) from error
+
+    def read(self) -> Iterable[dict[str, Any]]:
+        """The whole lines after the first; ends a torn last line, so that what is added stands alone."""
+        is_first, is_whole = True, True
+        with open(self._path, "rb") as file:
+            while line := file.readline(_MOST_LINE_BYTES):
+                is_whole = line.endswith(b"\n")
+                entry = _parse(line)
+                if is_first:
+                    if not is_whole and _encode(self._header).startswith(line):
+                        self.clear()  # killed while it wrote its very first line
+                        return
+                    if entry is None or any(entry.get(name) != value for name, value in self._header.items()):
+                        raise OutputError(
+                            "is not a record of atrous: move it away, or choose another folder", path=self._path
+                        )
+                    is_first = False
+                elif entry is not None and is_whole:
+                    yield entry
+        if not is_whole:
+            self._append(b"\n")
+
+    def begin(self) -> None:
+        """Write the first line if there is none."""
+        if os.fstat(self._file.fileno()).st_size == 0:
+            self.write(self._header)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._file.truncate(0)
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Add a line."""
+        self._append(_encode(entry))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _append(self, content: bytes) -> None:
+        with self._lock:
+            try:
+                self._file.write(content)  # one system call on a file opened for appending
+            except OSError as error:
+                raise OutputError(f"cannot be written: {error.strerror}", path=self._path) from error
+
+
+def _encode(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, default=str).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _lock_file(descriptor: int) -> None:
+    """Keep other processes out, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
