@@ -5,6 +5,7 @@
     InferenceError                   exit code 2
     ├── BundleError                  a bundle that is missing, incomplete, altered or of another schema (path)
     ├── ImageError                   a file that is not a readable image (path)
+    ├── DatasetError                 a data set whose files or labels are not as its layout says (path)
     ├── InputError                   an array of the wrong shape, dtype, layout or value range
     │   └── CrfInputError            the same, at the dense CRF
     ├── OutputError                  a result that cannot be written (path)
@@ -38,6 +39,10 @@ class BundleError(_PathError):
 
 class ImageError(_PathError):
     """A file that is not a readable image."""
+
+
+class DatasetError(_PathError):
+    """A data set whose files or labels are not as its layout says."""
 
 
 class InputError(InferenceError, ValueError):

@@ -178,8 +178,9 @@ def _pool(counts: Counts) -> Counts:
 
 
 def _divide(part: Any, whole: Any) -> npt.NDArray[np.float64]:
-    shape = np.shape(part)
-    return np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
+    quotient: npt.NDArray[np.float64] = np.full(np.shape(part), np.nan)
+    np.divide(part, whole, out=quotient, where=np.asarray(whole) > 0)
+    return quotient
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

@@ -1,0 +1,89 @@
+"""Any folder of images and any folder of label images, paired by their names without endings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import DatasetError
+from ...images import SUFFIXES
+from ...palettes import Colour
+from ..confusion import VOID
+from .dataset import Dataset, Pair, check_pairs, require_folder
+from .label_files import Coding, ColourCoding, make_index_coding
+
+_LABEL_SUFFIXES = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"))
+_SHOWN = 3
+
+
+def open_folders(
+    images: Path,
+    labels: Path,
+    classes: Sequence[str],
+    palette: Sequence[Colour] = (),
+    *,
+    image_ending: str = "",
+    label_ending: str = "",
+    void: int = VOID,
+    offset: int = 0,
+    colours: bool = False,
+) -> Dataset:
+    """Pair two folders; they may be one and the same.
+
+    Args:
+        images: the folder of the images.
+        labels: the folder of the label images; some may lack an image, no image may lack labels.
+        classes: names by label.
+        palette: RGB by label.
+        image_ending: what image names have in addition, before their suffix: "_image" for a_image.png and a_labels.png.
+        label_ending: the same of label images.
+        void: the number that stands for no judgement.
+        offset: the number of the first class, 1 where labels count from 1.
+        colours: the label images hold the palette's colours instead of numbers.
+
+    Raises:
+        DatasetError: if a folder is missing, empty, or an image has no labels or two.
+    """
+    images, labels = require_folder(images, "it holds the images"), require_folder(labels, "it holds the labels")
+    pictures = _index_files(images, SUFFIXES, image_ending)
+    truths = _index_files(labels, _LABEL_SUFFIXES, label_ending)
+    if not pictures:
+        raise DatasetError(f'holds no image whose name ends in "{image_ending}"', path=images)
+    missing = sorted(pictures.keys() - truths.keys())
+    if missing:
+        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        raise DatasetError(
+            f"holds no labels for {len(missing)} of {len(pictures)} images ({named}): label images have the image's "
+            f'name and "{label_ending}"',
+            path=labels,
+        )
+    pairs = [Pair(name, pictures[name], truths[name]) for name in sorted(pictures)]
+    coding: Coding
+    if colours:
+        if len(palette) != len(classes):
+            raise DatasetError(f"{len(palette)} colours for {len(classes)} classes: each needs its own", path=labels)
+        coding = ColourCoding({(224, 224, 192): VOID} | {c: index for index, c in enumerate(palette)})
+    else:
+        coding = make_index_coding(len(classes), void=void, offset=offset, palette=palette)
+    return Dataset(
+        key="folder",
+        title=images.name,
+        split="all",
+        root=images,
+        classes=tuple(classes),
+        palette=tuple(palette),
+        pairs=check_pairs(pairs, root=images, what="all"),
+        coding=coding,
+    )
+
+
+def _index_files(folder: Path, suffixes: frozenset[str], ending: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or not path.stem.endswith(ending) or path.name.startswith("."):
+            continue
+        name = path.stem.removesuffix(ending)
+        if name in found:
+            raise DatasetError(f"has the same name as {found[name].name}: which of them counts?", path=path)
+        found[name] = path
+    return found

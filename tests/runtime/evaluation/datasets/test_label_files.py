@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.runtime.errors import DatasetError
+from atrous.runtime.evaluation.datasets import ColourCoding, make_index_coding, read_label_image
+from atrous.runtime.palettes import VOC_COLOURS
+from atrous.runtime.pictures import colour_labels, encode_label_png
+
+LABELS = np.array([[0, 1, 2], [15, 20, 255]], np.uint8)
+VOC = make_index_coding(21, what="labels of PASCAL VOC", palette=VOC_COLOURS)
+
+
+def write(path: Path, array: np.ndarray) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+def decode(path: Path) -> np.ndarray:
+    return VOC.decode(read_label_image(path), path)
+
+
+def test_palette_and_grey_files_hold_the_same_labels(tmp_path: Path) -> None:
+    palette = tmp_path / "palette.png"
+    palette.write_bytes(encode_label_png(LABELS, VOC_COLOURS))
+    with Image.open(palette) as image:
+        assert image.mode == "P"
+    for path in (palette, write(tmp_path / "grey.png", LABELS), write(tmp_path / "wide.png", LABELS.astype(np.uint16))):
+        assert (decode(path) == LABELS).all()
+
+
+def test_one_bit_is_two_labels(tmp_path: Path) -> None:
+    path = write(tmp_path / "bits.png", np.array([[True, False]]))
+    assert decode(path).tolist() == [[1, 0]]
+
+
+def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
+    looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLOURS))
+    with pytest.raises(DatasetError, match=r"palette's colours instead of labels.*original palette PNGs"):
+        decode(looked_up)
+    photo = write(tmp_path / "b.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
+    with pytest.raises(DatasetError, match="colour picture of 6 colours"):
+        decode(photo)
+
+
+def test_palette_turned_to_grey_is_recognised(tmp_path: Path) -> None:
+    grey = Image.fromarray(colour_labels(LABELS, VOC_COLOURS)).convert("L")
+    grey.save(tmp_path / "a.png")
+    with pytest.raises(DatasetError, match="grey levels of the palette"):
+        decode(tmp_path / "a.png")
+
+
+def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", np.arange(1, 22, dtype=np.uint8)[None])
+    with pytest.raises(DatasetError, match=r"holds 21, .*classes 0 to 20, void 255.*from 1 instead of 0"):
+        decode(path)
+    shifted = make_index_coding(21, offset=1)
+    assert shifted.decode(read_label_image(path), path).tolist() == [list(range(21))]
+
+
+def test_labels_of_another_data_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", np.array([[3, 77, 150]], np.uint8))
+    with pytest.raises(DatasetError, match=r"holds 77, 150, .*another data set"):
+        decode(path)
+
+
+def test_files_that_are_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="is a JPEG, which does not keep labels exact"):
+        read_label_image(write(tmp_path / "a.jpg", LABELS))
+    with pytest.raises(DatasetError, match="16-bit numbers up to 26001"):
+        read_label_image(write(tmp_path / "b.png", np.array([[26001]], np.uint16)))
+    with pytest.raises(DatasetError, match="there is no such"):
+        read_label_image(tmp_path / "none.png")
+    (tmp_path / "c.png").write_bytes(b"not an image")
+    with pytest.raises(DatasetError, match="is not an image"):
+        read_label_image(tmp_path / "c.png")
+    whole = (
+        write(tmp_path / "d.png", np.random.default_rng(0).integers(0, 20, (64, 64)).astype(np.uint8))
+    ).read_bytes()
+    (tmp_path / "d.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_label_image(tmp_path / "d.png")
+    with pytest.raises(DatasetError, match="partly transparent"):
+        read_label_image(write(tmp_path / "e.png", np.zeros((2, 2, 4), np.uint8)))
+
+
+def test_colours_decode_and_numbers_do_not(tmp_path: Path) -> None:
+    coding = ColourCoding({(0, 0, 0): 255, (1, 2, 3): 0})
+    path = write(tmp_path / "a.png", np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8))
+    assert coding.decode(read_label_image(path), path).tolist() == [[255, 0]]
+    with pytest.raises(DatasetError, match="holds numbers, not colours"):
+        coding.decode(LABELS, path)
