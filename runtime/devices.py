@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp")
 _CUDA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
+_MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+_DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _NAME_BYTES = 256
 
 
@@ -78,3 +81,26 @@ def _describe_device(driver: ctypes.CDLL, index: int) -> CudaDevice:
     driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
     return CudaDevice(name.value.decode("utf-8", "replace"), f"{major.value}.{minor.value}", memory_bytes.value)
+
+
+def count_multiprocessors(index: int = 0) -> int:
+    """The streaming multiprocessors of a GPU, 0 where there is none."""
+    driver, count, device = _open_driver(), ctypes.c_int(), ctypes.c_int()
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return 0
+    driver.cuDeviceGetAttribute(ctypes.byref(count), _MULTIPROCESSORS, device)
+    return count.value
+
+
+def read_driver_version() -> str | None:
+    """NVIDIA's driver, such as "550.54.15", or "CUDA 12.4" where only that is told; None without a driver."""
+    try:
+        found = re.search(r"\b\d{3,}(\.\d+)+\b", _DRIVER_FILE.read_text())
+    except OSError:
+        found = None
+    if found is not None:
+        return found.group()
+    driver, version = _open_driver(), ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return f"CUDA {version.value // 1000}.{version.value % 1000 // 10}"

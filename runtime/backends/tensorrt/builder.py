@@ -96,7 +96,8 @@ class _Run:
     def _make(self, call: Call) -> Any:
         target = self.results[call.target]
         if call.kind == "pin":
-            return _pin_layers(self.trt, target, call.arguments)
+            self.lines += _pin_layers(self.trt, target, call.arguments)
+            return None
         values = [self._resolve(argument) for argument in call.arguments]
         if call.kind == "assign":
             return setattr(target, call.name, values[0])
@@ -141,19 +142,15 @@ def _is_failure(call: Call, outcome: Any) -> bool:
     return call.fails_if == "negative" and outcome < 0
 
 
-def _pin_layers(trt: Any, network: Any, names: Sequence[Argument]) -> None:
-    """Hold layers in FP32 by name. A fused or renamed layer would slip through, so every name must be found."""
-    missing = set(names)
+def _pin_layers(trt: Any, network: Any, names: Sequence[Argument]) -> list[str]:
+    """Hold layers in FP32 by name; gives a warning for every name the parser made no layer of, such as a folded one."""
+    missing = dict.fromkeys(str(name) for name in names)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.name not in names:
             continue
-        missing.discard(layer.name)
+        missing.pop(layer.name, None)
         layer.precision = trt.DataType.FLOAT
         for output in range(layer.num_outputs):
             layer.set_output_type(output, trt.DataType.FLOAT)
-    if missing:
-        raise BuildError(
-            f"these nodes stay in FP32 by the graph, but the parser made no layers of these names: "
-            f"{', '.join(sorted(map(str, missing)))}; use TensorRT 9.1 or later, which takes the graph's types as they are"
-        )
+    return [f'warning: the graph keeps "{name}" in FP32, but the parser made no layer of that name' for name in missing]

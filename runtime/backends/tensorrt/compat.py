@@ -30,7 +30,6 @@ _REMEDIES = (
     ("no CUDA-capable device", "run on a machine with an NVIDIA GPU"),
     ("Cuda failure: 35", "run on a machine with an NVIDIA driver and GPU, or use --dry-run"),
     ("CUDA initialization failure with error: 35", "run on a machine with an NVIDIA driver and GPU, or use --dry-run"),
-    ("insufficient", "give a larger --workspace, or none"),
     ("OutOfMemory", "free memory of the GPU, or give a smaller --workspace or smaller shapes"),
     ("Cannot find binding of given name", "check the names of the inputs in the profile"),
     ("timing cache", "rebuild without --replay; the cache does not cover this build"),

@@ -1,0 +1,352 @@
+"""The engine store: a folder of engines by key, each with its record, its timing cache and its signature.
+
+::
+
+    engines/<key>/engine.json             the record; the only file that is ever replaced, and last
+    engines/<key>/<sha256>.plan           the serialized engine
+    engines/<key>/<sha256>.timing         the timing cache behind it
+
+A plan is handed out after these checks, in this order, and each refusal names the field at fault:
+
+1. the record is readable, agrees with itself and stands under its own key (`record`, `key`, the field's name);
+2. this installation signed it (`signature`, `installation`);
+3. the plan has the size and the digest that the record says (`plan.bytes`, `plan.sha256`).
+
+A writer puts the new files beside the old ones, then replaces the record; a reader sees the old engine or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ...errors import EngineError, OutputError
+from ...files import write_file
+from .keys import EngineKey, Value
+from .options import Shape
+from .records import MAX_RECORD_BYTES, RECORD_NAME, EngineRecord, Piece, parse_record
+from .signing import Signer, open_signer
+
+FOLDER_NAME = "engines"
+MAX_PLAN_BYTES = 16 << 30
+_STALE_PART_S = 3600.0
+_REBUILD = "build it again with `atrous build`"
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine in a store: its folder and its record, read but not yet trusted."""
+
+    folder: Path
+    record: EngineRecord
+
+    @property
+    def fields(self) -> Mapping[str, Value]:
+        """What it is, by field."""
+        return self.record.key.fields
+
+    def fits(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether one of its profiles takes these shapes; an engine without profiles takes its graph's own."""
+        profiles = self.fields.get("profiles")
+        if not isinstance(profiles, list) or not profiles:
+            return True
+        return any(_profile_takes(profile, shapes) for profile in profiles)
+
+
+class EngineStore:
+    """A folder of engines."""
+
+    def __init__(self, folder: str | Path, signer: Signer | None = None):
+        """Open a store, there already or not.
+
+        Args:
+            folder: where its engines lie.
+            signer: None for this installation's own, which is opened at the first use.
+        """
+        self.folder = Path(folder)
+        self._signer = signer
+
+    @property
+    def signer(self) -> Signer:
+        """Who signs here."""
+        if self._signer is None:
+            self._signer = open_signer()
+        return self._signer
+
+    def put(
+        self, key: EngineKey, plan: bytes, timing_cache: bytes, build: Mapping[str, Any], *, sign: bool = True
+    ) -> StoredEngine:
+        """Write an engine, in the place of an older one of the same key.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        folder = self.folder / key.digest
+        pieces = []
+        for content, suffix in ((plan, "plan"), (timing_cache, "timing")):
+            digest = hashlib.sha256(content).hexdigest()
+            pieces.append(Piece(f"{digest[:32]}.{suffix}", len(content), digest))
+            write_file(folder / pieces[-1].file, content)
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record = EngineRecord(key, pieces[0], pieces[1], created, build)
+        record = record.signed_by(self.signer) if sign else record
+        write_file(folder / RECORD_NAME, record.to_bytes())
+        _remove_others(folder, {RECORD_NAME, *(piece.file for piece in pieces)})
+        return StoredEngine(folder, record)
+
+    def find(self, key: EngineKey) -> StoredEngine:
+        """The engine of a key.
+
+        Raises:
+            EngineError: if there is none, naming the fields in which the nearest one differs; or if its record is bad.
+        """
+        folder = self.folder / key.digest
+        if (folder / RECORD_NAME).exists():
+            return self.read(folder)
+        raise self._no_such_engine(key.fields, f"no engine is built for this in {self.folder}")
+
+    def choose(self, wanted: Mapping[str, Value], shapes: Mapping[str, Shape] | None = None) -> StoredEngine:
+        """The newest engine, one of this installation first, that has the fields `wanted` and takes `shapes`.
+
+        Args:
+            wanted: some of the fields, such as "onnx.sha256", "precision.name", "tensorrt.version", "gpu.name".
+            shapes: input -> shape.
+
+        Raises:
+            EngineError: if there is none, naming the fields in which the nearest one differs.
+        """
+        same = [engine for engine in self.list_engines() if all(engine.fields.get(n) == v for n, v in wanted.items())]
+        fitting = [engine for engine in same if shapes is None or engine.fits(shapes)]
+        if fitting:
+            own = self.signer.installation
+            return max(fitting, key=lambda engine: (engine.record.installation == own, engine.record.created))
+        if same and shapes is not None:
+            written = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+            raise EngineError(
+                f"no profile of the engines here takes {written}: build one that does (--shape, --profile)",
+                field="profiles",
+                expected={name: list(shape) for name, shape in shapes.items()},
+                found=same[0].fields.get("profiles"),
+                path=self.folder,
+            )
+        raise self._no_such_engine(wanted, f"no engine fits in {self.folder}")
+
+    def read(self, folder: Path) -> StoredEngine:
+        """The engine of a folder, its record checked against itself.
+
+        Raises:
+            EngineError: if the record is missing or bad.
+        """
+        path = folder / RECORD_NAME
+        text = _read_limited(self._inside(path), MAX_RECORD_BYTES, "record")
+        return StoredEngine(folder, parse_record(text, path=path))
+
+    def list_engines(self) -> list[StoredEngine]:
+        """The engines with readable records, oldest first; what is unreadable is for `find_garbage`."""
+        engines = []
+        for folder in self._folders():
+            with contextlib.suppress(EngineError):
+                engines.append(self.read(folder))
+        return sorted(engines, key=lambda engine: engine.record.created)
+
+    def read_plan(self, engine: StoredEngine, *, trust: bool = False) -> bytes:
+        """The plan of an engine, checked to the last byte.
+
+        Args:
+            engine: from this store.
+            trust: whether the user says that an engine which this installation did not sign may run. Size and digest
+                are checked all the same.
+
+        Raises:
+            EngineError: naming the field at fault.
+        """
+        if not trust:
+            engine.record.check_signature(self.signer, path=engine.folder / RECORD_NAME)
+        return self._read_piece(engine, engine.record.plan, "plan", MAX_PLAN_BYTES)
+
+    def read_timing_cache(self, engine: StoredEngine) -> bytes:
+        """The timing cache of an engine that this installation signed.
+
+        Raises:
+            EngineError: naming the field at fault.
+        """
+        engine.record.check_signature(self.signer, path=engine.folder / RECORD_NAME)
+        return self._read_piece(engine, engine.record.timing_cache, "timing_cache", MAX_PLAN_BYTES)
+
+    def trust(self, engine: StoredEngine) -> StoredEngine:
+        """Sign an engine of another maker, at its user's word; its plan must be whole.
+
+        Raises:
+            EngineError: naming the field at fault.
+            OutputError: if the record cannot be written.
+        """
+        self.read_plan(engine, trust=True)
+        record = replace(engine.record, build={**engine.record.build, "trusted": True}).signed_by(self.signer)
+        write_file(engine.folder / RECORD_NAME, record.to_bytes())
+        return StoredEngine(engine.folder, record)
+
+    def find_garbage(self, is_wanted: Callable[[StoredEngine], bool] = lambda engine: True) -> dict[Path, str]:
+        """What may go: folder or file -> why. Nothing is removed.
+
+        Args:
+            is_wanted: whether a sound engine is still of use, such as one whose graph the bundle still holds.
+        """
+        garbage: dict[Path, str] = {}
+        for folder in self._folders():
+            for part in _list_parts(folder):
+                garbage[part] = "an interrupted write"
+            try:
+                engine = self.read(folder)
+                engine.record.check_signature(self.signer, path=folder / RECORD_NAME)
+                self._read_piece(engine, engine.record.plan, "plan", MAX_PLAN_BYTES)
+            except EngineError as error:
+                if error.field != "installation" and not _is_being_written(folder):
+                    garbage[folder] = str(error)
+                continue
+            if not is_wanted(engine):
+                garbage[folder] = "of no use any more: the bundle holds no such graph"
+        return garbage
+
+    def collect_garbage(self, is_wanted: Callable[[StoredEngine], bool] = lambda engine: True) -> dict[Path, str]:
+        """Remove what `find_garbage` finds, and say what that was.
+
+        Raises:
+            OutputError: if something cannot be removed.
+        """
+        garbage = self.find_garbage(is_wanted)
+        for path in garbage:
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    (path / RECORD_NAME).unlink(missing_ok=True)  # first: nobody picks it up half gone
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
+        return garbage
+
+    def _folders(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _read_piece(self, engine: StoredEngine, piece: Piece, name: str, limit: int) -> bytes:
+        path = self._inside(engine.folder / piece.file)
+        if not 0 <= piece.bytes <= limit:
+            raise EngineError(f"{piece.bytes} bytes are no size of a {name}", field=f"{name}.bytes", path=path)
+        content = _read_limited(path, piece.bytes, name)
+        if len(content) != piece.bytes:
+            raise EngineError(
+                f"is cut short: {len(content)} bytes where the record says {piece.bytes}: {_REBUILD}",
+                field=f"{name}.bytes",
+                expected=piece.bytes,
+                found=len(content),
+                path=path,
+            )
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != piece.sha256:
+            raise EngineError(
+                f"was altered: its sha256 is {digest[:12]}..., the record says {piece.sha256[:12]}...: {_REBUILD}",
+                field=f"{name}.sha256",
+                expected=piece.sha256,
+                found=digest,
+                path=path,
+            )
+        return content
+
+    def _inside(self, path: Path) -> Path:
+        """The path itself, if no link leads out of the store."""
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError) as error:
+            raise EngineError("is a loop of links", field="path", path=path) from error
+        if not resolved.is_relative_to(self.folder.resolve()):
+            raise EngineError("is a link that leaves the store", field="path", path=path)
+        return path
+
+    def _no_such_engine(self, wanted: Mapping[str, Value], what: str) -> EngineError:
+        nearest: tuple[StoredEngine, list[Any]] | None = None
+        for engine in self.list_engines():
+            key = EngineKey(wanted)
+            differences = key.compare({name: engine.fields.get(name) for name in wanted})
+            if nearest is None or len(differences) < len(nearest[1]):
+                nearest = (engine, differences)
+        if nearest is None or not nearest[1]:
+            return EngineError(f"{what}: build one with `atrous build`", field="key")
+        first = nearest[1][0]
+        told = "; ".join(difference.describe() for difference in nearest[1])
+        return EngineError(
+            f"{what}; of the nearest one ({nearest[0].folder.name[:12]}) {told}: {_REBUILD}",
+            field=first.field,
+            expected=first.wanted,
+            found=first.found,
+        )
+
+
+def find_store(bundle_folder: str | Path) -> Path:
+    """Where a bundle's engines lie: inside it, or, where it cannot be written, in the user's cache.
+
+    The cache is $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under the bundle's own path as a digest.
+    """
+    folder = Path(bundle_folder)
+    inside = folder / FOLDER_NAME
+    if inside.is_dir() or os.access(folder, os.W_OK):
+        return inside
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
+    return base / "atrous" / FOLDER_NAME / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def _profile_takes(profile: object, shapes: Mapping[str, Shape]) -> bool:
+    if not isinstance(profile, dict):
+        return False
+    for name, shape in shapes.items():
+        ranges = profile.get(name)
+        if not isinstance(ranges, dict):
+            return False
+        low, high = ranges.get("min"), ranges.get("max")
+        if not (isinstance(low, list) and isinstance(high, list) and len(low) == len(high) == len(shape)):
+            return False
+        if not all(a <= side <= b for a, side, b in zip(low, shape, high, strict=True)):
+            return False
+    return True
+
+
+def _read_limited(path: Path, limit: int, name: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise EngineError(f"the {name} cannot be read: {error.strerror}: {_REBUILD}", field=name, path=path) from error
+    if len(content) > limit:
+        raise EngineError(
+            f"is longer than {limit} bytes, the {name}'s size: {_REBUILD}", field=f"{name}.bytes", path=path
+        )
+    return content
+
+
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the files of the engine that was replaced; a reader that still holds them open keeps them."""
+    for path in folder.iterdir():
+        if path.name not in names and not path.name.startswith("."):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _list_parts(folder: Path) -> list[Path]:
+    now = time.time()
+    return [path for path in folder.glob(".*.part") if now - path.stat().st_mtime > _STALE_PART_S]
+
+
+def _is_being_written(folder: Path) -> bool:
+    """Whether a folder without a record is so young that a writer may be at work in it."""
+    return not (folder / RECORD_NAME).exists() and time.time() - folder.stat().st_mtime < _STALE_PART_S
