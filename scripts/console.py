@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any, TextIO, TypeVar
@@ -56,6 +56,19 @@ def print_json(command: str, payload: Mapping[str, object]) -> None:
     click.echo(json.dumps(whole, indent=2, allow_nan=False, default=_to_plain))
 
 
+def print_json_rows(command: str, payload: Mapping[str, object], name: str, rows: Iterable[object]) -> None:
+    """Print what `print_json` would, with one more list `name` at the end, whose rows are read one at a time."""
+    whole = {"schema_version": SCHEMA_VERSION, "command": command, **payload, name: []}
+    text = json.dumps(whole, indent=2, allow_nan=False, default=_to_plain)
+    click.echo(text.removesuffix("]\n}"), nl=False)
+    mark = "\n"
+    for row in rows:
+        lines = json.dumps(row, indent=2, allow_nan=False, default=_to_plain).replace("\n", "\n    ")
+        click.echo(f"{mark}    {lines}", nl=False)
+        mark = ",\n"
+    click.echo(("" if mark == "\n" else "\n  ") + "]\n}")
+
+
 def _to_plain(value: object) -> object:
     if isinstance(value, PurePath):
         return str(value)
@@ -83,12 +96,15 @@ def print_warning(message: str) -> None:
 
 
 @contextmanager
-def show_progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def show_progress(
+    description: str, total: int | None = None, *, unit: str | None = None
+) -> Iterator[Callable[[int], None]]:
     """Draw a progress bar on stderr while the block runs, if a person can see it.
 
     Args:
         description: what is being done.
         total: how many steps there are, or None where that is unknown.
+        unit: what a step is, to show how many are done a second, such as "images".
 
     Yields:
         A function that advances the bar by a number of steps.
@@ -107,9 +123,22 @@ def show_progress(description: str, total: int | None = None) -> Iterator[Callab
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     clocks = (TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, *clocks, console=_open_console(sys.stderr), transient=True) as bar:
+    speed = () if unit is None else (_make_speed_column(unit),)
+    with Progress(*columns, *speed, *clocks, console=_open_console(sys.stderr), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+def _make_speed_column(unit: str) -> Any:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class SpeedColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.3g} {unit}/s")
+
+    return SpeedColumn()
 
 
 @contextmanager

@@ -1,28 +1,30 @@
 """`atrous segment`: label images with a bundle.
 
-Stages: decode, then the segmenter's own (prepare, network, scores, crf, labels), then encode. A broken image costs
-one line and the exit code 1, the others are still done; exit code 2 where not one could be done.
+The stages (decode, prepare, network, crf, encode) run side by side in `runtime.pipeline`. A broken image costs one line
+and the exit code 1, the others are still done; exit code 2 where not one could be done.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import console
+from .backend_option import backend_options
+from .workers_option import workers_option
 
 if TYPE_CHECKING:
-    from ..runtime import Manifest, Segmentation, Segmenter
+    from ..runtime import Segmenter
     from .image_list import ImageJob
+    from .segment_run import RunOptions, Summary
 
 ENDINGS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npy"}
-BACKENDS = ("onnxruntime", "torch", "fake")
-_SHOWN_IMAGES = 20
 _SHOWN_CLASSES = 3
+_ENOUGH_TO_JUDGE = 8  # images before a bottleneck is named
 
 
 def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -57,11 +59,20 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
     "--crf/--no-crf", default=None, help="Insist on the dense CRF, or leave it out.  [default: as the bundle]"
 )
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
+@backend_options
+@click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: all]")
+@workers_option
 @click.option(
-    "--backend", type=click.Choice(BACKENDS), default=BACKENDS[0], show_default=True, help="What runs the network."
+    "--batch",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Images of one size that the network may take at once.",
 )
-@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True, help="Where it runs.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the network and the CRF.  [default: all cores]")
+@click.option(
+    "--resume/--again", default=True, help="Leave out what is done already, or do it again.  [default: resume]"
+)
+@click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), help="Write a trace that Perfetto opens.")
 @console.json_option
 def command(
     bundle: Path,
@@ -71,8 +82,13 @@ def command(
     crf: bool | None,
     recursive: bool,
     backend: str,
-    device: str,
+    device: str | None,
+    precision: str,
     threads: int | None,
+    workers: dict[str, int],
+    batch: int,
+    resume: bool,
+    profile: Path | None,
     as_json: bool,
 ) -> int:
     """Label IMAGES with BUNDLE and write the results to a folder.
@@ -84,138 +100,105 @@ def command(
     overlay        OUT/photo_overlay.png, the image tinted by the labels' colours
     probabilities  OUT/photo.npy, float32, labels x height x width, after the CRF
 
+    OUT/done.jsonl records what is done: after an interruption of any kind the same command goes on from there.
+    OUT/failures.jsonl records the images of this run that failed. The stages (decode, prepare, network, crf, encode)
+    work side by side; the last line says which one holds the others up.
+
     The backend torch executes the bundle's own model.py: use it with bundles whose maker you trust.
 
-    Exit codes: 0 all done, 1 some images failed, 2 none could be done, 3 a library or device is missing.
-    """  # noqa: D301 (click's \\b keeps the lines as they are)
+    Exit codes: 0 all done, 1 some images failed, 2 none could be done, 3 a library or device is missing,
+    130 interrupted.
+    """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
     from ..runtime.files import prepare_folder
+    from ..runtime.pipeline import TraceWriter
+    from ..runtime.pipeline.segmentation import share_cores
     from .image_list import list_images, plan_outputs
+    from .segment_run import RunOptions
 
     if out.suffix.lower() in (".png", ".jpg", ".npy"):
         raise click.UsageError(f"{out} looks like a file; results go to a folder")
     jobs = plan_outputs(list_images(images, recursive=recursive, exclude=out), out, {k: ENDINGS[k] for k in kinds})
-    with runtime.load(bundle, backend, device=device, threads=threads, crf="auto" if crf is None else crf) as segmenter:
+    shares = share_cores(threads, images=len(jobs), device=device or "cpu", workers=workers)
+    with runtime.load(
+        bundle,
+        backend,
+        device=device,
+        precision=precision,
+        threads=shares.network,
+        crf="auto" if crf is None else crf,
+    ) as segmenter:
         if "probabilities" in kinds and segmenter.head == "labels":
             raise click.UsageError("this bundle's head gives labels only: it has no probabilities to save")
+        if segmenter.backend.device != "cpu":
+            shares = share_cores(threads, images=len(jobs), device=segmenter.backend.device, workers=workers)
         prepare_folder(out)
-        done, failures = _run_jobs(segmenter, jobs, quiet=as_json)
-        report = {
-            "bundle": bundle,
-            "backend": segmenter.backend.name,
-            "device": segmenter.backend.device,
-            "crf": segmenter.crf is not None,
-            "images": done,
-            "failures": failures,
-        }
-    if as_json:
-        console.print_json("segment", report)
-    else:
-        _print_report(done, failures, out, segmenter)
-    return (1 if done else 2) if failures else 0
+        with contextlib.ExitStack() as stack:
+            trace = stack.enter_context(TraceWriter(profile)) if profile is not None else None
+            options = RunOptions(out, kinds, shares, precision, workers, batch, not resume, trace)
+            return _label(segmenter, jobs, options, as_json=as_json)
 
 
-def _run_jobs(
-    segmenter: Segmenter, jobs: Sequence[ImageJob], *, quiet: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Work through the images; a result that cannot be written ends the work, an image that fails does not."""
-    from ..runtime import InferenceError, OutputError
+def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, *, as_json: bool) -> int:
+    from .segment_run import Spool, run_segmenter
 
-    done: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
-    with console.show_progress("segmenting", len(jobs)) as advance:
-        for job in jobs:
-            try:
-                done.append(label_image(segmenter, job))
-            except OutputError:
-                raise
-            except InferenceError as error:
-                line = str(error) if str(job.image) in str(error) else f"{job.image}: {error}"
-                failures.append({"image": job.image, "error": line})
-                console.print_warning(f"atrous segment: {line}")
-            advance(1)
-    return done, failures
+
+    def note_failure(failure: dict[str, Any]) -> None:
+        console.print_warning(f"atrous segment: {failure['error']}")
+        if as_json:
+            failures.append(failure)
+
+    with contextlib.closing(Spool()) as spool:
+        with console.show_progress("segmenting", len(jobs), unit="images") as advance:
+            summary = run_segmenter(
+                segmenter,
+                jobs,
+                options,
+                on_done=spool.add if as_json else lambda record: None,
+                on_failure=note_failure,
+                advance=advance,
+            )
+        if as_json:
+            assert summary.report is not None
+            report = {
+                "bundle": segmenter.bundle.path,
+                "backend": segmenter.backend.name,
+                "device": segmenter.backend.device,
+                "precision": options.precision,
+                "crf": segmenter.crf is not None,
+                "labelled": summary.done,
+                "skipped": summary.skipped,
+                "failures": failures,
+                "pipeline": summary.report.to_json(),
+            }
+            console.print_json_rows("segment", report, "images", spool)
+        else:
+            _print_summary(summary, options.out, segmenter)
+    return (1 if summary.done or summary.skipped else 2) if summary.failed else 0
 
 
-def label_image(segmenter: Segmenter, job: ImageJob) -> dict[str, Any]:
-    """Decode one image, label it, write its results, and tell about it.
-
-    Raises:
-        ImageError: if the file is not a readable image.
-        InputError: if the network does not take it.
-        OutputError: if a result cannot be written.
-    """
-    from ..runtime import read_image
-    from ..runtime.files import write_file
-
-    start_s = time.perf_counter()
-    image = read_image(job.image)
-    decoded_s = time.perf_counter()
-    result = segmenter.segment(image, probabilities="probabilities" in job.outputs)
-    labelled_s = time.perf_counter()
-    for kind, content in encode_results(image, result, segmenter.bundle.manifest, tuple(job.outputs)).items():
-        write_file(job.outputs[kind], content)
-    encoded_s = time.perf_counter()
-    return {
-        "image": job.image,
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "outputs": dict(job.outputs),
-        "classes": measure_classes(result.labels, segmenter.bundle.manifest.classes),
-        "timings_ms": {
-            "decode": round((decoded_s - start_s) * 1000, 3),
-            **{stage: round(time_ms, 3) for stage, time_ms in result.timings_ms.items()},
-            "encode": round((encoded_s - labelled_s) * 1000, 3),
-        },
-    }
-
-
-def encode_results(image: Any, result: Segmentation, manifest: Manifest, kinds: Sequence[str]) -> dict[str, bytes]:
-    """The files of one image, by kind of result."""
-    import io
-
-    import numpy as np
-
-    from ..runtime import pictures
-
-    files: dict[str, bytes] = {}
-    if "labels" in kinds:
-        files["labels"] = pictures.encode_label_png(result.labels, manifest.palette)
-    if "overlay" in kinds:
-        files["overlay"] = pictures.encode_png(pictures.make_overlay(image, result.labels, manifest.palette))
-    if "probabilities" in kinds:
-        assert result.probabilities is not None
-        buffer = io.BytesIO()
-        np.save(buffer, result.probabilities, allow_pickle=False)
-        files["probabilities"] = buffer.getvalue()
-    return files
-
-
-def measure_classes(labels: Any, classes: Sequence[str]) -> dict[str, float]:
-    """The share of pixels of each class that occurs, largest first."""
-    import numpy as np
-
-    counts = np.bincount(labels.ravel(), minlength=len(classes))
-    order = np.argsort(-counts, kind="stable")
-    return {classes[index]: float(counts[index] / labels.size) for index in order if counts[index]}
-
-
-def _print_report(
-    done: Sequence[Mapping[str, Any]], failures: Sequence[object], out: Path, segmenter: Segmenter
-) -> None:
-    if not done:
+def _print_summary(summary: Summary, out: Path, segmenter: Segmenter) -> None:
+    again = f"{summary.skipped} were done before (--again does them again)"
+    if not summary.done:
+        if summary.skipped:
+            click.echo(f"{again} -> {out}")
         return  # each failure has had its line
     rows = []
-    for record in done[:_SHOWN_IMAGES]:
+    for record in summary.rows:
         largest = [(name, share) for name, share in record["classes"].items() if share >= 0.005][:_SHOWN_CLASSES]
         shares = [f"{name} {share:.0%}" for name, share in largest]
         size = f"{record['width']}x{record['height']}"
         rows.append((record["image"].name, size, f"{sum(record['timings_ms'].values()):.0f} ms", ", ".join(shares)))
     console.print_table(("image", "size", "time", "classes"), rows)
-    if len(done) > _SHOWN_IMAGES:
-        click.echo(f"... and {len(done) - _SHOWN_IMAGES} more")
+    if summary.done > len(rows):
+        click.echo(f"... and {summary.done - len(rows)} more")
     stages = ["network"] + (["crf"] if segmenter.crf is not None else [])
-    times = ", ".join(f"{name} {sum(r['timings_ms'][name] for r in done) / len(done):.0f} ms" for name in stages)
+    times = ", ".join(f"{name} {summary.spent_ms[name] / summary.done:.0f} ms" for name in stages)
     crf = "with the dense CRF" if segmenter.crf is not None else "without a CRF"
-    failed = f", {len(failures)} failed" if failures else ""
-    click.echo(f"{len(done)} labelled {crf}{failed} (on average: {times}) -> {out}")
+    failed = f", {summary.failed} failed (see failures.jsonl)" if summary.failed else ""
+    click.echo(f"{summary.done} labelled {crf}{failed} (on average: {times}) -> {out}")
+    if summary.skipped:
+        click.echo(again)
+    if summary.done >= _ENOUGH_TO_JUDGE and summary.report is not None:
+        click.echo(summary.report.describe_limit())

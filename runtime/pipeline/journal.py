@@ -15,6 +15,7 @@ runs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -213,7 +214,9 @@ class _LineFile:
     def _append(self, content: bytes) -> None:
         with self._lock:
             try:
-                self._file.write(content)  # one system call on a file opened for appending
+                # one system call on a file opened for appending
+                if self._file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise OutputError(f"cannot be written: {error.strerror}", path=self._path) from error
 
@@ -225,7 +228,7 @@ def _encode(entry: Mapping[str, Any]) -> bytes:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
 

@@ -48,7 +48,13 @@ def expected_labels(name: str) -> np.ndarray:
 
 
 def listing(folder: str = "out") -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    """The results; records of what was done are left out."""
+    found = (path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(name for name in found if not name.endswith(".jsonl"))
+
+
+def read_lines(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("out", name).read_text().splitlines()[1:]]
 
 
 def test_labels(run: Any) -> None:
@@ -168,7 +174,10 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["photos", "-o", "out", "--save", "colours"], '"colours" is none of labels, overlay, probabilities'),
         (["photos", "-o", "out", "--save", ""], "is none of"),
         (["photos", "-o", "out", "--threads", "0"], "--threads"),
-        (["photos", "-o", "out", "--backend", "caffe"], "--backend"),
+        (["photos", "-o", "out", "--backend", "caffe"], '"caffe" is none of onnxruntime'),
+        (["photos", "-o", "out", "--workers", "crf"], '"crf" is not STAGE=COUNT'),
+        (["photos", "-o", "out", "--workers", "crf=0"], '"crf=0" is not STAGE=COUNT'),
+        (["photos", "-o", "out", "--precision", "int8"], "has no int8 network"),
         (["photos", "-o", "out", "--crf"], "no CRF parameters"),
         (["-o", "out"], "IMAGES"),
     ],
@@ -233,7 +242,7 @@ def test_crf(run: Any, workplace: Path) -> None:
     pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
     write_bundle(workplace / "c", crf=CRF)
     for flags, is_on in (([], True), (["--crf"], True), (["--no-crf"], False)):
-        code, out, _ = run("photos/one.png", "-o", "out", "--json", *flags, bundle="c")
+        code, out, _ = run("photos/one.png", "-o", "out", "--json", "--again", *flags, bundle="c")
         report = json.loads(out)
         assert (code, report["crf"]) == (0, is_on)
         assert ("crf" in report["images"][0]["timings_ms"]) == is_on
@@ -257,6 +266,114 @@ def test_as_a_user_runs_it(workplace: Path) -> None:
     assert outcome.stderr == "atrous segment: note.txt: is text, not an image (it starts with 'hello')\n"
     assert listing() == ["one.png", "two.png"]
     assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+def test_what_is_done_is_left_out(run: Any) -> None:
+    assert run("photos", "-o", "out")[0] == 0
+    assert [line["image"] for line in read_lines("done.jsonl")] == ["photos/one.png", "photos/two.png"]
+    before = Path("out/one.png").stat().st_mtime_ns
+    code, out, _ = run("photos", "-o", "out")
+    assert (code, out) == (0, "2 were done before (--again does them again) -> out\n")
+    assert Path("out/one.png").stat().st_mtime_ns == before
+    code, out, _ = run("photos", "-o", "out", "--json")
+    report = json.loads(out)
+    assert (code, report["images"], report["labelled"], report["skipped"]) == (0, [], 0, 2)
+    code, out, _ = run("photos", "-o", "out", "--again")
+    assert (code, "2 labelled" in out) == (0, True)
+    assert len(read_lines("done.jsonl")) == 2
+
+
+@pytest.mark.parametrize("change", ["settings", "image", "missing result", "cut result", "bundle"])
+def test_what_has_changed_is_done_again(run: Any, workplace: Path, change: str) -> None:
+    flags = ["--save", "labels,overlay"]
+    assert run("photos", "-o", "out", *flags)[0] == 0
+    if change == "settings":
+        flags = ["--save", "labels,overlay,probabilities"]
+    elif change == "image":
+        Image.fromarray(make_image(20, 30, 9)).save("photos/one.png")
+    elif change == "missing result":
+        Path("out/one_overlay.png").unlink()
+    elif change == "cut result":
+        Path("out/one.png").write_bytes(b"cut")
+    else:
+        write_bundle(workplace / "b", name="another")
+    code, out, _ = run("photos", "-o", "out", "--json", *flags)
+    report = json.loads(out)
+    everything = change in ("settings", "bundle")
+    assert code == 0
+    assert [image["image"] for image in report["images"]] == ["photos/one.png", "photos/two.png"][: 1 + everything]
+    with Image.open("out/one.png") as image:
+        np.testing.assert_array_equal(np.array(image), expected_labels("one.png"))
+    assert json.loads(run("photos", "-o", "out", "--json", *flags)[1])["skipped"] == 2
+
+
+def test_failures_are_recorded_and_tried_again(run: Any) -> None:
+    Path("photos/bad.png").write_text("I am text")
+    assert run("photos", "-o", "out")[0] == 1
+    (failure,) = read_lines("failures.jsonl")
+    assert (failure["image"], failure["stage"], failure["type"]) == ("photos/bad.png", "decode", "ImageError")
+    assert "is text, not an image" in failure["error"]
+    code, out, err = run("photos", "-o", "out")
+    assert code == 1
+    assert "2 were done before" in out
+    assert "bad.png" in err
+    Image.fromarray(make_image(4, 4)).save("photos/bad.png")
+    assert run("photos", "-o", "out")[0] == 0
+    assert not Path("out/failures.jsonl").exists()
+
+
+def test_a_fault_of_atrous_costs_one_image(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.runtime.segmenter import Segmenter
+
+    prepare = Segmenter.prepare
+
+    def fail(self: Segmenter, image: np.ndarray) -> Any:
+        if image.shape[1] == 31:
+            raise ZeroDivisionError("a bug")
+        return prepare(self, image)
+
+    monkeypatch.setattr(Segmenter, "prepare", fail)
+    code, _, err = run("photos", "-o", "out")
+    assert (code, listing()) == (1, ["one.png"])
+    assert err.startswith("atrous segment: photos/two.png: ZeroDivisionError: a bug")
+    (failure,) = read_lines("failures.jsonl")
+    assert "in fail" in failure["traceback"]
+
+
+@pytest.mark.parametrize("name", ["done.jsonl", "failures.jsonl"])
+def test_a_foreign_file_is_not_overwritten(run: Any, name: str) -> None:
+    Path("out").mkdir()
+    Path("out", name).write_text('{"mine": 1}\n')
+    code, _, err = run("photos", "-o", "out")
+    assert code == 2
+    assert err == f"atrous: out/{name}: is not a record of atrous: move it away, or choose another folder\n"
+    assert Path("out", name).read_text() == '{"mine": 1}\n'
+
+
+def test_workers_batches_and_a_profile(run: Any) -> None:
+    for index in range(12):
+        Image.fromarray(make_image(9, 9, index)).save(f"photos/{index}.png")
+    code, out, _ = run(
+        "photos", "-o", "out", "--json", "--workers", "decode=2,network=1", "--batch", "4", "--profile", "trace.json"
+    )
+    report = json.loads(out)
+    assert code == 0
+    workers = {stage["name"]: stage["most_workers"] for stage in report["pipeline"]["stages"]}
+    assert list(workers) == ["decode", "prepare", "network", "labels", "encode"]
+    assert (workers["decode"], workers["network"]) == (2, 1)
+    for name in ("one.png", "two.png", *(f"{index}.png" for index in range(12))):
+        with Image.open(Path("out") / name) as image:
+            np.testing.assert_array_equal(np.array(image), expected_labels(name))
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    assert sum(len(event["args"]["items"]) for event in events if event.get("cat") == "stage") == 14 * 5
+
+
+def test_the_bottleneck_is_named(run: Any) -> None:
+    for index in range(12):
+        Image.fromarray(make_image(9, 9, index)).save(f"photos/{index}.png")
+    code, out, _ = run("photos", "-o", "out")
+    assert code == 0
+    assert "the bottleneck is " in out.splitlines()[-1]
 
 
 def test_void_colour() -> None:

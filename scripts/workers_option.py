@@ -1,0 +1,31 @@
+"""`--workers decode=1,crf=2`: fixed worker counts for stages of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def parse_workers(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, int]:
+    """The counts by stage; stages not named adapt to the measured times."""
+    counts: dict[str, int] = {}
+    for part in (value or "").split(",") if value else ():
+        name, _, count = part.strip().partition("=")
+        if not name or not count.isdecimal() or not 1 <= int(count) <= 256:
+            raise click.BadParameter(f'"{part}" is not STAGE=COUNT, such as crf=2', context, parameter)
+        counts[name] = int(count)
+    return counts
+
+
+def workers_option(function: Command) -> Command:
+    """Give a command `workers`."""
+    return click.option(
+        "--workers",
+        callback=parse_workers,
+        metavar="STAGE=N,...",
+        help="Fix workers of stages, e.g. decode=1,crf=2.  [default: as the measured times ask for]",
+    )(function)
