@@ -3,6 +3,7 @@
 | name          | runs                     | needs                  |
 |---------------|--------------------------|------------------------|
 | `onnxruntime` | the bundle's deploy.onnx | `pip install "atrous[cpu]"` (or `gpu`) |
+| `tensorrt`    | an engine of `atrous build` | an NVIDIA GPU, `pip install "atrous[gpu]"` |
 | `openvino`    | the bundle's deploy.onnx | `pip install "atrous[openvino]"` |
 | `torch`       | the bundle's model.py    | `pip install "atrous[torch]"`, and trust in the bundle |
 | `fake`        | a formula                | nothing; for tests     |
@@ -46,12 +47,12 @@ def open_backend(
     Args:
         name: one of `BACKENDS`.
         bundle: an opened bundle; the digests of the files used are checked here.
-        device: "cpu" or "cuda"; None for the backend's usual one.
+        device: "cpu" or "cuda"; None for the backend's usual one: "cuda" for tensorrt, "cpu" for the others.
         threads: threads of one run on the CPU; None leaves it to the backend.
         precision: "fp32", or one of the bundle's variants; what was asked for runs, or an error says why not. torch
             makes its own "fp16" and "bf16" of the float32 weights.
         options: the backend's own options by name, such as {"mode": "channels_last"}: the fields of
-            `OnnxRuntimeOptions`, `OpenVinoOptions`, `TorchOptions` and `FakeOptions`.
+            `OnnxRuntimeOptions`, `TensorRtOptions`, `OpenVinoOptions`, `TorchOptions` and `FakeOptions`.
 
     Raises:
         BackendError: if the name, the device or, for this backend, the precision is unknown, or the backend refuses
@@ -59,6 +60,7 @@ def open_backend(
         InputError: if an option is unknown or has another type.
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
+        EngineError: if no engine for tensorrt was built here, or the one there must not run.
     """
     if name not in _OPENERS:
         raise BackendError(f'there is no backend "{name}"; there are {", ".join(BACKENDS)}')
@@ -77,6 +79,13 @@ def _open_onnxruntime(request: _Request) -> Backend:
         path=bundle.path / file,
         options=options,
     )
+
+
+def _open_tensorrt(request: _Request) -> Backend:
+    from .tensorrt.backend import TensorRtOptions, open_tensorrt
+
+    options = read_options(TensorRtOptions, request.options, backend="tensorrt")
+    return open_tensorrt(request.bundle, device=request.device, precision=request.precision, options=options)
 
 
 def _open_openvino(request: _Request) -> Backend:
@@ -119,6 +128,7 @@ def _open_fake(request: _Request) -> Backend:
 
 _OPENERS: dict[str, Callable[[_Request], Backend]] = {
     "onnxruntime": _open_onnxruntime,
+    "tensorrt": _open_tensorrt,
     "openvino": _open_openvino,
     "torch": _open_torch,
     "fake": _open_fake,
