@@ -14,6 +14,8 @@ import numpy.typing as npt
 from ..errors import InputError
 from .confusion import Counts
 
+Parts = npt.NDArray[np.int64]
+
 DRAWS = 2000
 _ALPHA = 0.05
 _BATCH = 256  # draws at once, which bounds the memory
@@ -33,8 +35,7 @@ def bootstrap_mean_iou(counts: Sequence[Counts], *, seed: int = 0, draws: int = 
     Raises:
         InputError: if there is no picture.
     """
-    means = _draw_means(_parts(counts), seed, draws)
-    return _central(means)
+    return bootstrap_parts(_stack(counts), seed=seed, draws=draws)
 
 
 def bootstrap_gain(
@@ -56,22 +57,35 @@ def bootstrap_gain(
     """
     if len(before) != len(after):
         raise InputError(f"{len(before)} pictures before and {len(after)} after are not the same pictures")
-    return _central(_draw_means(_parts(after), seed, draws) - _draw_means(_parts(before), seed, draws))
+    return bootstrap_parts_gain(_stack(before), _stack(after), seed=seed, draws=draws)
 
 
-def _parts(counts: Sequence[Counts]) -> npt.NDArray[np.float64]:
-    """Hits and unions by picture: (pictures, 2, classes); sums below 2^53 are exact in float64."""
+def take_parts(counts: Counts) -> Parts:
+    """What a mean IoU needs of one picture's (classes, classes) confusion: hits and unions, (2, classes) int64."""
+    hits = np.diagonal(counts)
+    return np.stack([hits, counts.sum(1) + counts.sum(0) - hits])
+
+
+def bootstrap_parts(parts: Parts, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
+    """`bootstrap_mean_iou` of (pictures, 2, classes) int64, what `take_parts` leaves of each picture."""
+    return _central(_draw_means(parts, seed, draws))
+
+
+def bootstrap_parts_gain(before: Parts, after: Parts, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
+    """`bootstrap_gain` of (pictures, 2, classes) int64, what `take_parts` leaves of each picture."""
+    return _central(_draw_means(after, seed, draws) - _draw_means(before, seed, draws))
+
+
+def _stack(counts: Sequence[Counts]) -> Parts:
     if not len(counts):
         raise InputError("no picture to draw from: evaluate at least one")
-    pictures = np.stack(counts)
-    hits = np.diagonal(pictures, axis1=-2, axis2=-1)  # (pictures, classes)
-    return np.stack([hits, pictures.sum(-1) + pictures.sum(-2) - hits], axis=1).astype(np.float64)
+    return np.stack([take_parts(picture) for picture in counts])
 
 
-def _draw_means(parts: npt.NDArray[np.float64], seed: int, draws: int) -> npt.NDArray[np.float64]:
+def _draw_means(parts: Parts, seed: int, draws: int) -> npt.NDArray[np.float64]:
     pictures, _, classes = parts.shape
     rng = np.random.default_rng(seed)
-    flat = parts.reshape(pictures, -1)
+    flat = parts.reshape(pictures, -1).astype(np.float64)  # sums below 2^53 stay exact
     means = []
     for first in range(0, draws, _BATCH):
         chosen = rng.integers(pictures, size=(min(_BATCH, draws - first), pictures))
