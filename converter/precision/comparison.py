@@ -98,7 +98,8 @@ class Comparison:
         for place, name in enumerate(self.rows):
             joined.graph.node.extend(_measure(name, place))
             joined.graph.output.extend(
-                helper.make_tensor_value_info(f"measured/{place}/{number}", TensorProto.FLOAT, []) for number in _NUMBERS
+                helper.make_tensor_value_info(f"measured/{place}/{number}", TensorProto.FLOAT, [])
+                for number in _NUMBERS
             )
         self._session = open_session(joined, threads=threads)
         self._wanted = [self._output, f"{_PREFIX}{self._output}"]

@@ -54,8 +54,8 @@ def decide(
     def find_reason(node: ir.Node) -> str | None:
         """Why a node stays; the numbers are those of `rules`."""
         op = node.op_type
-        if node.name in keep:  # 2
-            return keep[node.name]
+        if str(node.name) in keep:  # 2
+            return keep[str(node.name)]
         if op in rules.BODIES:  # 3
             return rules.BODIES[op]
         if node in pixels:  # 4
@@ -105,15 +105,13 @@ def _moves_narrow(node: ir.Node, narrow: set[ir.Node]) -> bool:
     return bool(producers) and all(producer in narrow for producer in producers)
 
 
-def _find_overflow(
-    node: ir.Node, kind: FloatType, magnitudes: Mapping[str, float], headroom: float
-) -> str | None:
+def _find_overflow(node: ir.Node, kind: FloatType, magnitudes: Mapping[str, float], headroom: float) -> str | None:
     inputs = [value for _, value in float_inputs(node)]
     for value in inputs:
         if value.const_value is not None:
             loss = measure_loss(value.const_value.numpy(), kind)
             if loss.overflowing:
-                return f"{loss.overflowing} values of {value.name} exceed {kind.largest:g}; the largest is {loss.largest:.3g}"
+                return f"{loss.overflowing} values of {value.name} exceed {kind.largest:g}, up to {loss.largest:.3g}"
     for value in (*inputs, *(value for value in node.outputs if value.dtype == _FLOAT)):
         seen = magnitudes.get(str(value.name), 0.0)
         if not seen * headroom <= kind.largest:

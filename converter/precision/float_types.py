@@ -47,7 +47,7 @@ class FloatType:
 
 
 def _describe(name: str, dtype: Any, onnx_type: int, opset: int) -> FloatType:
-    limits = ml_dtypes.finfo(dtype)
+    limits = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return FloatType(
         name, np.dtype(dtype), onnx_type, float(limits.max), float(limits.smallest_normal), opset
     )  # fmt: skip

@@ -111,7 +111,7 @@ def scale_values(reach: float, seen: Observed, codes: Codes, rest: FloatType | N
 
 
 def _to_scale(largest: Any, steps: float, rest: FloatType | None) -> NDArray[np.float32]:
-    """largest / steps; in the type of the rest of the graph rounded up, so that nothing is clipped by rounding."""
+    """Largest / steps; in the type of the rest of the graph rounded up, so that nothing is clipped by rounding."""
     exact = np.asarray(np.where(np.asarray(largest) > 0, largest, steps), np.float64) / steps
     scale = exact.astype(np.float32)
     if rest is None:
@@ -170,9 +170,7 @@ class _PairWriter:
         self._graph = graph
         self._made: dict[tuple[ir.Value, int | None], ir.Value] = {}
 
-    def pass_through(
-        self, value: ir.Value, scale: Scale, codes: Codes, axis: int | None, before: ir.Node
-    ) -> ir.Value:
+    def pass_through(self, value: ir.Value, scale: Scale, codes: Codes, axis: int | None, before: ir.Node) -> ir.Value:
         """The value after its pair."""
         if (value, axis) not in self._made:
             self._made[value, axis] = self._write(value, scale, codes, axis, before)
@@ -187,12 +185,11 @@ class _PairWriter:
         assert zero.type is not None
         coded = ir.Value(name=f"{name}/codes", shape=value.shape, type=zero.type)
         result = ir.Value(name=f"{name}/dequantized", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        steps = (("QuantizeLinear", value, coded), ("DequantizeLinear", coded, result))
         pair = [
-            ir.node("QuantizeLinear", [value, step, zero], attributes, outputs=[coded], name=f"{name}/QuantizeLinear/node"),
-            ir.node(
-                "DequantizeLinear", [coded, step, zero], attributes, outputs=[result], name=f"{name}/DequantizeLinear/node"
-            ),
-        ]  # fmt: skip
+            ir.node(op_type, [read, step, zero], attributes, outputs=[written], name=f"{name}/{op_type}/node")
+            for op_type, read, written in steps
+        ]
         producer = value.producer()
         if producer is not None:
             self._graph.insert_after(producer, pair)
@@ -202,6 +199,6 @@ class _PairWriter:
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._graph.register_initializer(value)
         return value
