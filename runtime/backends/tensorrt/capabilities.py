@@ -39,7 +39,7 @@ class Capabilities:
         refit: engines can be built to take other weights.
         host_code_switch: the runtime can be told to run code out of a plan; it never is.
         inspector: the inspector's schema, "bindings" to 10, "io_tensors" from 11.
-        newest_opset: the newest ONNX opset that the parser claims.
+        newest_opset: the newest ONNX opset that the line's first parser claims; later ones claim more.
     """
 
     version: str
@@ -118,7 +118,7 @@ _V10 = replace(
     precision_flags=_V9.precision_flags | {"INT4", "FP4"},
     data_types=_V9.data_types | {"INT4", "FP4", "E8M0"},
     hardware_compatibility=("AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"),
-    newest_opset=22,
+    newest_opset=20,
 )
 _V11 = replace(
     _V10,
@@ -132,7 +132,6 @@ _V11 = replace(
 )
 #: what to plan for where no module is installed: line -> its capabilities
 LINES = {known.line: known for known in (_V8_5, _V8_6, _V9, _V10, _V11)}
-_OPSETS = {line: known.newest_opset for line, known in LINES.items()} | {"10": 20}  # 10.0's; it rose since
 _PRECISION_FLAGS = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
 _TENSOR_TYPES = (*sorted(_BASIC_TYPES), "INT64", "BF16", "FP8", "INT4", "FP4", "E8M0")
 _SOURCES = (*sorted(_BUILTIN_TACTICS), "CUBLAS", "CUBLAS_LT", "CUDNN")
@@ -186,7 +185,7 @@ def read_capabilities(trt: Any) -> Capabilities:
         refit="REFIT" in flags,
         host_code_switch=hasattr(trt.Runtime, "engine_host_code_allowed"),
         inspector="io_tensors" if line == "11" else "bindings",
-        newest_opset=_OPSETS[line],
+        newest_opset=LINES[line].newest_opset,
     )
 
 

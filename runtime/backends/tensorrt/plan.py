@@ -6,8 +6,8 @@ is elsewhere shows what would happen there; running replays the very same calls 
 Rules, in the order they act:
 
 1. Networks are created explicit-batch where that is not the only kind, and strongly typed where that can be asked for.
-2. Precision is in the graph. Only where typing is weak, flags allow exactly what the graph holds: FP16 if a product
-   computes in FP16, INT8 if it holds Q/DQ; OBEY_PRECISION_CONSTRAINTS, and nodes the graph keeps in FP32 are pinned.
+2. Precision is in the graph. Only where typing is weak, flags allow exactly what the graph holds: FP16 if it holds
+   FLOAT16 tensors, INT8 if it holds Q/DQ; OBEY_PRECISION_CONSTRAINTS, and nodes the graph keeps in FP32 are pinned.
 3. TF32 is always set or cleared by name, never left to a default (TensorRT's is on).
 4. What was asked for and does not exist on the line is refused, never dropped.
 """
@@ -138,6 +138,8 @@ class BuildPlan:
         }
 
 
+#: operators that pick or scale values and ride along with their product; a pin would keep them from being fused
+_RIDERS = frozenset({"Clip", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
 _NARROWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
 _NEEDED_TYPES = {"fp8": "FP8", "int8": "INT8", "fp16": "HALF", "bf16": "BF16"}
 
@@ -155,11 +157,11 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, graph: Graph) 
         raise BackendError(f"TensorRT {capabilities.version} has no {'; no '.join(lacks)}")
     present = graph.precisions
     precision = next((name for name in _NARROWEST_FIRST if name in present), "fp32")
-    pinned = _find_pinned(capabilities, graph, present)
+    pinned = _find_pinned(capabilities, graph)
     calls = [
         *_network_calls(capabilities, pinned),
         *_config_calls(options, capabilities),
-        *_precision_calls(capabilities, graph, present, pinned),
+        *_precision_calls(capabilities, graph, pinned),
         *_profile_calls(options),
         *_cache_calls(options, capabilities),
         Call("builder", "build_serialized_network", (Result("network"), Result("config")), "call", "plan", "none"),
@@ -177,8 +179,6 @@ def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: Graph)
         for precision in sorted(graph.precisions)
         if precision in _NEEDED_TYPES and _NEEDED_TYPES[precision] not in capabilities.data_types
     ]
-    if capabilities.typing == "weak" and "bf16" in graph.precisions and "BF16" not in capabilities.precision_flags:
-        lacks.append("BF16 builder flag")
     if capabilities.typing == "weak" and "fp8" in graph.precisions:
         lacks.append("strongly typed networks, which FP8 needs (9.1 or later)")
     if options.level is not None and not capabilities.optimization_level:
@@ -192,15 +192,18 @@ def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: Graph)
     return lacks
 
 
-def _find_pinned(capabilities: Capabilities, graph: Graph, present: frozenset[str]) -> tuple[str, ...]:
-    """The nodes that compute in FP32 beside narrower ones; a strongly typed network needs no telling."""
-    if capabilities.typing != "weak" or present <= {"fp32", "other"}:
+def _find_pinned(capabilities: Capabilities, graph: Graph) -> tuple[str, ...]:
+    """The nodes that compute in FP32 beside FP16 ones; a strongly typed network needs no telling.
+
+    Beside INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8 leaves everything outside them in FP32.
+    """
+    if capabilities.typing != "weak" or "float16" not in graph.types.values():
         return ()
     return tuple(
         node.name
         for node in graph.nodes
-        if node.op not in MOVES
-        and node.name
+        if node.name
+        and node.op not in MOVES | _RIDERS
         and node.outputs
         and graph.types.get(node.outputs[0]) == "float32"
         and graph.precision_of(node) == "fp32"
@@ -255,13 +258,11 @@ def _config_calls(options: BuildOptions, capabilities: Capabilities) -> list[Cal
     return calls
 
 
-def _precision_calls(
-    capabilities: Capabilities, graph: Graph, present: frozenset[str], pinned: tuple[str, ...]
-) -> list[Call]:
+def _precision_calls(capabilities: Capabilities, graph: Graph, pinned: tuple[str, ...]) -> list[Call]:
     if capabilities.typing != "weak":
         return []
     calls = []
-    if "fp16" in present or "float16" in graph.types.values():
+    if "float16" in graph.types.values():
         calls.append(_flag("FP16"))
     if graph.has_quantization:
         calls.append(_flag("INT8"))

@@ -95,7 +95,7 @@ class EngineStore:
             digest = hashlib.sha256(content).hexdigest()
             pieces.append(Piece(f"{digest[:32]}.{suffix}", len(content), digest))
             write_file(folder / pieces[-1].file, content)
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         record = EngineRecord(key, pieces[0], pieces[1], created, build)
         record = record.signed_by(self.signer) if sign else record
         write_file(folder / RECORD_NAME, record.to_bytes())

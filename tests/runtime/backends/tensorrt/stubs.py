@@ -233,6 +233,9 @@ class _Builder(_Object):
         return bytearray(json.dumps(told).encode())
 
 
+_SETTINGS = ("profiling_verbosity", "builder_optimization_level", "hardware_compatibility_level")
+
+
 class _Config(_Object):
     def __init__(self) -> None:
         for name, value in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +16,7 @@ from . import stubs
 @pytest.mark.parametrize("line", stubs.LINES)
 def test_the_table_is_what_the_names_say(line: str) -> None:
     found = read_capabilities(stubs.make_tensorrt(line))
-    assert replace(found, newest_opset=0) == replace(LINES[line], newest_opset=0)
+    assert found == LINES[line]
 
 
 def test_an_early_10_lacks_what_came_later() -> None:

@@ -1,0 +1,142 @@
+"""Builds replayed on stub modules of five lines: the right calls, and every failure told in one message."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
+from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
+from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
+from atrous.runtime.backends.tensorrt.plan import plan_build
+from atrous.runtime.errors import BuildError, EngineError
+
+from . import stubs
+from .graphs import make_graph
+
+STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
+
+
+def build(trt: Any, precision: str = "fp32", options: BuildOptions | None = None, **more: Any) -> BuiltEngine:
+    model = make_graph(precision, keep_last=more.pop("keep_last", False))
+    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), read_graph(model))
+    return build_engine(trt, plan, model, **more)
+
+
+@pytest.mark.parametrize("version", stubs.read_names())
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_builds_on_every_version(version: str, precision: str) -> None:
+    trt = stubs.make_tensorrt("", version)
+    told = json.loads(build(trt, precision).plan)
+    flags = set(told["network_flags"])
+    major = int(version.split(".")[0])
+    assert ("EXPLICIT_BATCH" in flags) == (major < 10)
+    assert ("STRONGLY_TYPED" in flags) == (major in (9, 10))
+    assert told["profiles"] == [{"data": [[1, 3, 33, 33]] * 3}]
+    assert told["settings"]["profiling_verbosity"] == "ProfilingVerbosity.DETAILED"
+    assert told["tactic_sources"] == ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
+    assert "TF32" not in told["flags"]
+    kinds = {layer["name"]: layer["type"] for layer in told["layers"]}
+    assert kinds["conv1"] == {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[precision]
+
+
+@pytest.mark.parametrize("line", stubs.LINES)
+def test_kept_nodes_stay_wide(line: str) -> None:
+    told = json.loads(build(stubs.make_tensorrt(line), "fp16", keep_last=True).plan)
+    kinds = {layer["name"]: layer["type"] for layer in told["layers"]}
+    assert (kinds["conv1"], kinds["conv2"]) == ("Half", "Float")
+
+
+@pytest.mark.parametrize("line", ["8.6", "9", "10", "11"])
+def test_every_option_arrives(line: str) -> None:
+    wide = ShapeRange((1, 3, 8, 8), (1, 3, 64, 64), (4, 3, 256, 512))
+    options = BuildOptions(
+        profiles=(*STATIC, {"data": wide}),
+        workspace_bytes=1 << 28,
+        level=4,
+        tf32=True,
+        refit=True,
+        hardware_compatible="ampere-plus",
+        version_compatible=True,
+    )
+    told = json.loads(build(stubs.make_tensorrt(line), options=options).plan)
+    assert told["pools"] == {"WORKSPACE": 1 << 28}
+    assert told["settings"]["builder_optimization_level"] == "4"
+    assert told["settings"]["hardware_compatibility_level"] == "HardwareCompatibilityLevel.AMPERE_PLUS"
+    assert set(told["flags"]) == {"TF32", "REFIT", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
+    assert told["profiles"][1] == {"data": [[1, 3, 8, 8], [1, 3, 64, 64], [4, 3, 256, 512]]}
+
+
+def test_a_plan_for_another_line_fails_by_name() -> None:
+    """What 11 dropped is not there on 11: the stub is strict, so a plan for 10 cannot run on it."""
+    model = make_graph()
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), read_graph(model))
+    with pytest.raises(BuildError, match="EXPLICIT_BATCH"):
+        build_engine(stubs.make_tensorrt("11"), plan, model)
+
+
+def test_timing_cache_is_kept_and_replayed() -> None:
+    trt = stubs.make_tensorrt("10")
+    first = build(trt)
+    assert first.timing_cache == b"timed;"
+    again = build(trt, timing_cache=first.timing_cache)
+    assert again.timing_cache == b"timed;"
+    assert again.plan == first.plan
+
+
+def test_progress() -> None:
+    seen: list[tuple[str, int, int]] = []
+    build(stubs.make_tensorrt("9"), progress=lambda *step: seen.append(step))
+    assert seen == [("Building", 0, 2), ("Building", 1, 2), ("Building", 2, 2), ("Building", 2, 2)]
+    build(stubs.make_tensorrt("8.6"), progress=lambda *step: seen.append(step))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "place"), [("8.5", "node 7: "), ("9", r'node 7 "fc6" \(Conv\): '), ("11", r'node 7 "fc6" \(Conv\): ')]
+)
+def test_all_parser_errors_in_one_message(line: str, place: str) -> None:
+    trt = stubs.make_tensorrt(line)
+    trt.behaviour.parser_errors = [
+        {"desc": "Assertion failed", "node": 7, "name": "fc6", "operator": "Conv"},
+        {"desc": "No importer", "node": 9, "name": "fc8", "operator": "Interp"},
+    ]
+    with pytest.raises(BuildError, match=f"parser refuses the graph: {place}Assertion failed; node 9.*No importer"):
+        build(trt)
+
+
+def test_none_is_an_error_with_the_log_and_advice() -> None:
+    trt = stubs.make_tensorrt("8.5")
+    trt.behaviour.fail_build = "[optimizer.cpp] could not find any implementation for node conv1"
+    with pytest.raises(
+        BuildError, match=r"build_serialized_network failed: error: .*for node conv1\. What to do: give a larger"
+    ) as caught:
+        build(trt)
+    assert caught.value.exit_code == 1
+
+
+def test_a_profile_that_is_refused() -> None:
+    trt = stubs.make_tensorrt("10")
+    model = make_graph(shape=(1, 3, 9, 9))
+    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), read_graph(model))
+    with pytest.raises(BuildError, match=r"config\.add_optimization_profile failed"):
+        build_engine(trt, plan, model)
+
+
+def test_pins_that_find_no_layer_are_warned_of() -> None:
+    trt = stubs.make_tensorrt("8.5")
+    model = make_graph("fp16", keep_last=True)
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), read_graph(model))
+    other = model.replace(b"conv2", b"conv3")
+    built = build_engine(trt, plan, other)
+    assert built.log == ('warning: the graph keeps "conv2" in FP32, but the parser made no layer of that name',)
+
+
+def test_a_refused_plan() -> None:
+    trt = stubs.make_tensorrt("10")
+    trt.behaviour.refuse_plans = True
+    with pytest.raises(EngineError, match="refuses the plan"):
+        build(trt)

@@ -1,0 +1,357 @@
+"""The engine store: what is put is found; what is tampered, cut short, foreign or stale is refused by its field."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atrous.runtime.backends.tensorrt.keys import EngineKey
+from atrous.runtime.backends.tensorrt.records import RECORD_NAME, parse_record
+from atrous.runtime.backends.tensorrt.signing import Signer
+from atrous.runtime.backends.tensorrt.store import EngineStore, StoredEngine, find_store
+from atrous.runtime.errors import EngineError, OutputError
+
+MINE, THEIRS = Signer(b"m" * 32), Signer(b"t" * 32)
+PLAN = bytes(range(256)) * 4
+PROFILES = [{"data": {"min": [1, 3, 33, 33], "opt": [1, 3, 65, 65], "max": [4, 3, 129, 129]}}]
+FIELDS: dict[str, Any] = {
+    "onnx.sha256": "a" * 64,
+    "profiles": PROFILES,
+    "precision.name": "fp16",
+    "tensorrt.version": "10.13.3.9",
+    "gpu.name": "Some GPU",
+    "gpu.driver": "550.54",
+}
+
+
+def make_store(folder: Path, signer: Signer = MINE) -> EngineStore:
+    return EngineStore(folder / "engines", signer)
+
+
+def put(store: EngineStore, plan: bytes = PLAN, **changes: Any) -> StoredEngine:
+    fields = {**FIELDS, **{name.replace("__", "."): value for name, value in changes.items()}}
+    return store.put(EngineKey(fields), plan, b"timings", {"seconds": 1.5})
+
+
+def edit(engine: StoredEngine, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a record as somebody with a text editor would."""
+    path = engine.folder / RECORD_NAME
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def refused_field(store: EngineStore, engine: StoredEngine, **how: Any) -> str:
+    """The field that reading the engine's plan is refused for."""
+    with pytest.raises(EngineError) as caught:
+        store.read_plan(store.read(engine.folder), **how)
+    assert caught.value.exit_code == 2
+    return caught.value.field
+
+
+def test_put_and_find(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    put(store)
+    found = store.find(EngineKey(FIELDS))
+    assert store.read_plan(found) == PLAN
+    assert store.read_timing_cache(found) == b"timings"
+    assert found.record.build == {"seconds": 1.5}
+    assert found.folder.name == EngineKey(FIELDS).digest
+
+
+def test_a_record_is_readable(tmp_path: Path) -> None:
+    content = json.loads((put(make_store(tmp_path)).folder / RECORD_NAME).read_text())
+    assert content["schema_version"] == 1
+    assert content["fields"] == FIELDS
+    assert content["plan"]["bytes"] == len(PLAN)
+
+
+def test_replacing_leaves_one_engine(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    put(store)
+    engine = put(store, b"another plan")
+    assert store.read_plan(store.find(EngineKey(FIELDS))) == b"another plan"
+    assert len(list(engine.folder.iterdir())) == 3
+    assert len(store.list_engines()) == 1
+
+
+def test_an_interrupted_write_leaves_the_old_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    replace = os.replace
+
+    def fail_at_the_record(source: Path, target: Path) -> None:
+        if Path(target).name == RECORD_NAME:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_at_the_record)
+    with pytest.raises(OutputError, match="No space left"):
+        put(store, b"another plan")
+    monkeypatch.undo()
+    assert store.read_plan(store.read(engine.folder)) == PLAN
+
+
+# --- tampered, truncated, foreign, unsigned --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 500, len(PLAN) - 1])
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_tampered_plan(tmp_path: Path, at: int, trust: bool) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    path = engine.folder / engine.record.plan.file
+    path.write_bytes(PLAN[:at] + bytes([PLAN[at] ^ 1]) + PLAN[at + 1 :])
+    assert refused_field(store, engine, trust=trust) == "plan.sha256"
+
+
+@pytest.mark.parametrize("kept", [0, 1, len(PLAN) - 1])
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_truncated_plan(tmp_path: Path, kept: int, trust: bool) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    (engine.folder / engine.record.plan.file).write_bytes(PLAN[:kept])
+    assert refused_field(store, engine, trust=trust) == "plan.bytes"
+
+
+def test_a_longer_plan(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    (engine.folder / engine.record.plan.file).write_bytes(PLAN + b"x")
+    assert refused_field(store, engine) == "plan.bytes"
+
+
+def test_a_missing_plan(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    (engine.folder / engine.record.plan.file).unlink()
+    assert refused_field(store, engine) == "plan"
+
+
+def test_a_swapped_plan_with_a_matching_record(tmp_path: Path) -> None:
+    """Who changes the plan and the record's digest with it lacks the key to sign that."""
+    store = make_store(tmp_path)
+    engine, other = put(store), make_store(tmp_path / "attacker", THEIRS).put(EngineKey(FIELDS), b"evil", b"", {})
+    shutil.copy(other.folder / other.record.plan.file, engine.folder)
+    edit(engine, lambda content: content.update(plan=vars(other.record.plan)))
+    assert refused_field(store, engine) == "signature"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda c: c["fields"].update({"gpu.name": "Other GPU"}), "key"),
+        (lambda c: c["fields"].update({"tensorrt.version": "8.5.3.1"}), "key"),
+        (lambda c: c.update(key="0" * 64), "key"),
+        (lambda c: c.update(build={"seconds": 2}), "signature"),
+        (lambda c: c.update(created="2020"), "signature"),
+        (lambda c: c["timing_cache"].update(sha256="0" * 64), "signature"),
+        (lambda c: c.update(signature="0" * 64), "signature"),
+        (lambda c: c.update(signature=""), "signature"),
+        (lambda c: c.update(installation=THEIRS.installation), "installation"),
+        (lambda c: c.update(schema_version=2), "schema_version"),
+        (lambda c: c.pop("plan"), "plan"),
+        (lambda c: c["plan"].update(bytes="12"), "plan.bytes"),
+        (lambda c: c["plan"].update(bytes=True), "plan.bytes"),
+        (lambda c: c["plan"].update(file="../../evil.plan"), "plan.file"),
+        (lambda c: c["plan"].update(file=".."), "plan.file"),
+        (lambda c: c.update(fields=[]), "fields"),
+    ],
+)
+def test_an_altered_record(tmp_path: Path, change: Callable[[dict[str, Any]], None], field: str) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    edit(engine, change)
+    assert refused_field(store, engine) == field
+
+
+def test_an_unsigned_plan(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    engine = store.put(EngineKey(FIELDS), PLAN, b"", {}, sign=False)
+    assert refused_field(store, engine) == "signature"
+    assert store.read_plan(engine, trust=True) == PLAN
+
+
+def test_a_foreign_plan(tmp_path: Path) -> None:
+    engine = put(make_store(tmp_path, THEIRS))
+    store = make_store(tmp_path)
+    assert refused_field(store, engine) == "installation"
+    with pytest.raises(
+        EngineError, match=r"another installation .* `atrous build --trust`"
+    ) as caught:
+        store.read_plan(engine)
+    assert (caught.value.expected, caught.value.found) == (MINE.installation, THEIRS.installation)
+
+
+def test_trust_is_given_once_and_explicitly(tmp_path: Path) -> None:
+    engine = put(make_store(tmp_path, THEIRS))
+    store = make_store(tmp_path)
+    trusted = store.trust(store.read(engine.folder))
+    assert store.read_plan(store.read(engine.folder)) == PLAN
+    assert trusted.record.build["trusted"] is True
+    assert refused_field(make_store(tmp_path, THEIRS), engine) == "installation"
+
+
+def test_trust_does_not_cover_a_damaged_plan(tmp_path: Path) -> None:
+    engine = put(make_store(tmp_path, THEIRS))
+    (engine.folder / engine.record.plan.file).write_bytes(PLAN[:-1])
+    with pytest.raises(EngineError) as caught:
+        make_store(tmp_path).trust(engine)
+    assert caught.value.field == "plan.bytes"
+
+
+def test_a_moved_engine(tmp_path: Path) -> None:
+    """An engine under another's key would be taken for what it is not."""
+    store = make_store(tmp_path)
+    engine = put(store)
+    other = EngineKey({**FIELDS, "gpu.name": "Other GPU"})
+    shutil.copytree(engine.folder, store.folder / other.digest)
+    with pytest.raises(EngineError) as caught:
+        store.find(other)
+    assert caught.value.field == "key"
+
+
+def test_links_out_of_the_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    path = engine.folder / engine.record.plan.file
+    path.rename(tmp_path / "outside.plan")
+    path.symlink_to(tmp_path / "outside.plan")
+    assert refused_field(store, engine) == "path"
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"schema_version": NaN}', b"[" * 100_000, b"\xff"])
+def test_records_that_are_none(tmp_path: Path, text: bytes) -> None:
+    with pytest.raises(EngineError):
+        parse_record(text, path=tmp_path / RECORD_NAME)
+
+
+def test_a_record_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path)
+    engine = put(store)
+    monkeypatch.setattr("atrous.runtime.backends.tensorrt.store.MAX_RECORD_BYTES", 10)
+    assert refused_field(store, engine) == "record.bytes"
+
+
+# --- stale: built for something else ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "now"),
+    [
+        ("tensorrt.version", "10.14.1.48"),
+        ("gpu.name", "Other GPU"),
+        ("gpu.driver", "570.0"),
+        ("onnx.sha256", "b" * 64),
+        ("precision.name", "int8"),
+    ],
+)
+def test_a_stale_engine_is_named_by_its_field(tmp_path: Path, name: str, now: str) -> None:
+    store = make_store(tmp_path)
+    put(store)
+    with pytest.raises(EngineError) as caught:
+        store.find(EngineKey({**FIELDS, name: now}))
+    assert (caught.value.field, caught.value.expected, caught.value.found) == (name, now, FIELDS[name])
+    assert f'{name} is "' in str(caught.value)
+
+
+def test_the_nearest_engine_is_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    put(store, gpu__name="Far GPU", gpu__driver="1.0")
+    put(store, gpu__driver="570.0")
+    with pytest.raises(EngineError, match=r'gpu\.driver is "570\.0" there and "550\.54" here') as caught:
+        store.find(EngineKey(FIELDS))
+    assert caught.value.field == "gpu.driver"
+
+
+def test_an_empty_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    assert store.list_engines() == []
+    assert store.collect_garbage() == {}
+    with pytest.raises(EngineError, match="build one with `atrous build`"):
+        store.find(EngineKey(FIELDS))
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+
+def test_choose_by_some_fields_and_shapes(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    put(store)
+    wanted = {"precision.name": "fp16", "gpu.name": "Some GPU"}
+    assert store.choose(wanted, {"data": (2, 3, 129, 33)}).fields == FIELDS
+    with pytest.raises(EngineError, match="no profile of the engines here takes data 1x3x130x33") as caught:
+        store.choose(wanted, {"data": (1, 3, 130, 33)})
+    assert caught.value.field == "profiles"
+    with pytest.raises(EngineError) as caught:
+        store.choose({**wanted, "gpu.name": "Other GPU"})
+    assert caught.value.field == "gpu.name"
+
+
+def test_own_engines_are_chosen_first(tmp_path: Path) -> None:
+    put(make_store(tmp_path), gpu__driver="1.0")
+    time.sleep(0.01)  # records are dated by the millisecond
+    put(make_store(tmp_path, THEIRS))
+    assert make_store(tmp_path).choose({"precision.name": "fp16"}).fields["gpu.driver"] == "1.0"
+
+
+@pytest.mark.parametrize("profiles", [5, [5], [{}], [{"data": 5}], [{"data": {"min": 1, "max": [1]}}]])
+def test_odd_profiles_take_nothing(tmp_path: Path, profiles: Any) -> None:
+    engine = put(make_store(tmp_path), profiles=profiles)
+    assert engine.fits({"data": (1, 3, 33, 33)}) == (profiles == 5)
+
+
+# --- garbage ---------------------------------------------------------------------------------------------------------
+
+
+def test_garbage(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    good, stale, broken = put(store), put(store, onnx__sha256="b" * 64), put(store, gpu__name="broken")
+    foreign = put(make_store(tmp_path, THEIRS), gpu__name="foreign")
+    (broken.folder / broken.record.plan.file).write_bytes(b"")
+    part = good.folder / ".x.plan.abc.part"
+    part.touch()
+    os.utime(part, (0, 0))
+    young = good.folder / ".y.plan.abc.part"
+    young.touch()
+
+    def is_wanted(engine: StoredEngine) -> bool:
+        return engine.fields["onnx.sha256"] == "a" * 64
+
+    found = store.find_garbage(is_wanted)
+    assert set(found) == {stale.folder, broken.folder, part}
+    assert good.folder.exists()
+    assert store.collect_garbage(is_wanted) == found
+    left = {good.folder.name, foreign.folder.name}
+    assert {path.name for path in store.folder.iterdir()} == left
+    assert young.exists()
+    assert not part.exists()
+
+
+def test_a_folder_that_is_being_written_is_no_garbage(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    folder = store.folder / ("0" * 64)
+    folder.mkdir(parents=True)
+    (folder / "abc.plan").write_bytes(b"half")
+    assert store.find_garbage() == {}
+    os.utime(folder, (0, 0))
+    assert set(store.find_garbage()) == {folder}
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def test_where_engines_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_store(tmp_path) == tmp_path / "engines"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    outside = find_store(tmp_path)
+    assert outside.parent == tmp_path / "cache" / "atrous" / "engines"
+    assert find_store(tmp_path / "other") != outside
