@@ -1,0 +1,151 @@
+"""The precision audit on inspector JSON of both schemas: shares, what missed, and when that is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from atrous.runtime.backends.tensorrt.audit import audit_precision
+from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
+from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.errors import BackendError, PrecisionError
+
+from . import inspector
+from .graphs import make_graph
+
+HALF = read_graph(make_graph("fp16"))
+KEPT = read_graph(make_graph("fp16", keep_last=True))
+WIDE = read_graph(make_graph())
+INT8 = read_graph(make_graph("int8"))
+
+
+@pytest.mark.parametrize(
+    ("account", "schema"),
+    [
+        (inspector.make_8(), "bindings"),
+        (inspector.make_10(), "bindings"),
+        (inspector.make_11(), "io_tensors"),
+        (inspector.make_11(key="DataType"), "io_tensors"),
+    ],
+)
+def test_both_schemas(account: dict[str, Any], schema: str) -> None:
+    inspection = parse_inspection(account)
+    assert (inspection.schema, inspection.ends) == (schema, ("data", "scores"))
+    audit = audit_precision(inspection, HALF)
+    assert (audit.asked, audit.products, audit.reached, audit.missed) == ("fp16", {"fp16": 2}, 1.0, ())
+    audit.require(1.0)
+
+
+def test_shares_of_an_8_engine() -> None:
+    audit = audit_precision(parse_inspection(inspector.make_8(inspector.FLOAT_8)), HALF)
+    assert audit.layers == {"fp16": 2, "fp32": 1}
+    assert audit.products == {"fp32": 1, "fp16": 1}
+    assert audit.reformats == 1
+    assert [(missed.node, missed.asked, missed.got) for missed in audit.missed] == [("conv1", "fp16", "fp32")]
+    assert audit.reached == 0.5
+    audit.require(0.5)
+    with pytest.raises(PrecisionError, match=r"only 50% .* conv1 \(fp32\).*--required-share") as caught:
+        audit.require(0.9)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("make", [inspector.make_10, inspector.make_11])
+def test_an_engine_that_is_silently_fp32(make: Any) -> None:
+    account = make("Float")
+    account["Layers"][2]["Inputs"] = account["Layers"][1]["Inputs"]
+    audit = audit_precision(parse_inspection(account), HALF)
+    assert audit.reached == 0.0
+    with pytest.raises(PrecisionError, match="only 0%"):
+        audit.require(0.01)
+
+
+def test_what_the_graph_keeps_wide_has_not_missed() -> None:
+    audit = audit_precision(parse_inspection(inspector.make_10(second="Float")), KEPT)
+    assert audit.reached == 1.0
+    assert audit.products == {"fp16": 1, "fp32": 1}
+
+
+def test_tf32_is_told_by_the_kernel() -> None:
+    account = inspector.make_8(inspector.FLOAT_8, "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32_nhwckrsc")
+    audit = audit_precision(parse_inspection(account), WIDE)
+    assert audit.products == {"tf32": 1, "fp16": 1}
+    assert audit.reached == 1.0
+
+
+def test_int8() -> None:
+    account = inspector.make_8(inspector.INT8_8)
+    audit = audit_precision(parse_inspection(account), INT8)
+    assert (audit.asked, audit.reached, audit.products) == ("int8", 1.0, {"int8": 1, "fp16": 1})
+    half = audit_precision(parse_inspection(inspector.make_8()), INT8)
+    assert [(missed.node, missed.got) for missed in half.missed] == [("conv1", "fp16")]
+
+
+def test_layers_that_name_no_node_are_counted() -> None:
+    account = inspector.make_10()
+    for layer in account["Layers"]:
+        del layer["Metadata"]
+    assert audit_precision(parse_inspection(account), HALF).reached == 1.0
+    for layer in account["Layers"]:
+        layer["Inputs"][0]["Format/Datatype"] = "Float"
+    assert audit_precision(parse_inspection(account), HALF).reached == 0.0
+
+
+def test_time_by_precision() -> None:
+    inspection = parse_inspection(inspector.make_8(inspector.FLOAT_8))
+    profile = [
+        {"count": 100},
+        {"name": "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1", "averageMs": 0.25},
+        {"name": "conv1 + relu1", "averageMs": 3.0},
+        {"name": "pool1", "averageMs": 0.5},
+        {"name": "conv2", "averageMs": 1.0},
+        {"name": "something else", "averageMs": 9.0},
+    ]
+    assert audit_precision(inspection, HALF, profile).time_ms == {"fp32": 3.0, "fp16": 1.5, "move": 0.25}
+    with pytest.raises(BackendError, match="names no layer of this engine"):
+        audit_precision(inspection, HALF, [{"name": "other", "averageMs": 1.0}])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Float", "fp32"),
+        ("Half", "fp16"),
+        ("Int8", "int8"),
+        ("BFloat16", "bf16"),
+        ("FP8", "fp8"),
+        ("UInt8", "uint8"),
+        ("Int32", "int32"),
+        ("Bool", "bool"),
+        ("N/A due to dynamic shapes", ""),
+        (inspector.HALF_8, "fp16"),
+        (inspector.FLOAT_8, "fp32"),
+        (inspector.INT8_8, "int8"),
+        ("Row major linear FP32 format (kLINEAR)", "fp32"),
+        ("Two wide channel vectorized row major FP16 format", "fp16"),
+        ("", ""),
+    ],
+)
+def test_types(text: str, kind: str) -> None:
+    assert read_type(text) == kind
+
+
+@pytest.mark.parametrize(
+    ("account", "reason"),
+    [
+        ({}, 'no "Layers"'),
+        ({"Layers": 5, "Bindings": []}, 'no "Layers"'),
+        ({"Layers": ["conv1 + relu1"], "Bindings": []}, "names only"),
+        ({"Layers": [5], "Bindings": []}, "is no object"),
+        ({"Layers": []}, "neither"),
+    ],
+)
+def test_unknown_forms(account: dict[str, Any], reason: str) -> None:
+    with pytest.raises(BackendError, match=reason):
+        parse_inspection(account)
+
+
+def test_to_json() -> None:
+    written = audit_precision(parse_inspection(inspector.make_8(inspector.FLOAT_8)), HALF).to_json()
+    assert written["missed"] == [{"node": "conv1", "asked": "fp16", "got": "fp32"}]
+    assert written["time_ms"] is None

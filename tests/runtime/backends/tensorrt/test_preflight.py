@@ -1,0 +1,147 @@
+"""The preflight: what TensorRT would compute differently is found by node, and the DeepLab nets pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from atrous.runtime.backends.tensorrt.capabilities import LINES
+from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.preflight import Finding, check_graph, require_sound
+from atrous.runtime.errors import InputError
+
+from ...bundles import make_model
+from .graphs import finish_model, make_graph, make_node_graph
+
+
+def findings_of(
+    op: str, line: str = "10", inputs: Any = ("data",), constants: Any = None, **more: Any
+) -> list[Finding]:
+    kinds = {name: more.pop(name) for name in ("data", "out") if name in more}
+    node = helper.make_node(op, list(inputs), ["out"], name="it", **more)
+    return check_graph(read_graph(make_node_graph([node], constants, **kinds)), LINES["10"])
+
+
+def grave(findings: list[Finding]) -> list[str]:
+    return [finding.problem for finding in findings if finding.severity == "refuse"]
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("model", [make_model(), make_model("lowres"), make_graph("fp16"), make_graph("int8")])
+def test_sound_graphs(line: str, model: bytes) -> None:
+    assert grave(check_graph(read_graph(model), LINES[line])) == []
+
+
+@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 1), (3, 2, 0), (3, 1, 1), (2, 2, 0)])
+def test_ceil_mode_of_the_deeplab_nets_is_safe(kernel: int, stride: int, pad: int) -> None:
+    more = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4, "ceil_mode": 1}
+    assert findings_of("MaxPool", **more) == []
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 4), st.integers(0, 4))
+def test_ceil_mode_is_refused_iff_a_window_can_escape(kernel: int, stride: int, start: int, end: int) -> None:
+    """Against counting the windows of every input size, Caffe's way and by rounding up alone."""
+    start, end = min(start, kernel - 1), min(end, kernel - 1)
+    escapes = False
+    for size in range(1, 40):
+        padded = size + start + end
+        if padded < kernel:
+            continue
+        windows = -(-(padded - kernel) // stride) + 1
+        escapes |= (windows - 1) * stride >= size + start
+    more = {"kernel_shape": [kernel, 1], "strides": [stride, 1], "pads": [start, 0, end, 0], "ceil_mode": 1}
+    assert bool(findings_of("MaxPool", **more)) == escapes
+
+
+def test_average_pooling() -> None:
+    basic: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [2, 2]}
+    assert findings_of("AveragePool", **basic, ceil_mode=1) == []
+    assert findings_of("AveragePool", **basic, pads=[1, 1, 1, 1]) == []
+    assert "divisor" in grave(findings_of("AveragePool", **basic, pads=[1, 1, 1, 1], ceil_mode=1))[0]
+
+
+def test_dilated_pooling() -> None:
+    assert grave(findings_of("MaxPool", kernel_shape=[3, 3], dilations=[2, 2])) == ["TensorRT has no dilated pooling"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_computed_weights_and_biases(line: str) -> None:
+    weights = {"w": np.zeros((1, 1, 1, 1), np.float32)}
+    nodes = [
+        helper.make_node("ReduceSum", ["data"], ["b"], name="sum"),
+        helper.make_node("Conv", ["data", "w", "b"], ["out"], name="it"),
+    ]
+    found = check_graph(read_graph(make_node_graph(nodes, weights)), LINES[line])
+    expected = ["its bias are computed, TensorRT 8 needs constants"] if line in ("8.5", "8.6") else []
+    assert grave(found) == expected
+
+
+def test_quantized_weights_are_constants() -> None:
+    assert grave(check_graph(read_graph(make_graph("int8")), LINES["8.5"])) == []
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
+def test_zero_points(op: str) -> None:
+    for value, wrong in ((0, False), (3, True)):
+        found = findings_of(op, inputs=("data", "s", "z"), constants={"s": np.float32(1), "z": np.int8(value)})
+        assert grave(found) == (["its zero point is not 0"] if wrong else [])
+
+
+def test_resizes() -> None:
+    sizes = {"s": np.array([1, 1, 2, 2], np.float32), "n": np.array([1, 1, 9, 9], np.int64)}
+    corners: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    assert findings_of("Resize", inputs=("data", "", "", "n"), constants=sizes, **corners) == []
+    by_scales = findings_of("Resize", inputs=("data", "", "s"), constants=sizes, **corners)
+    assert [(finding.severity, finding.node) for finding in by_scales] == [("warn", "it")]
+    inputs = ("data", "", "", "n")
+    assert grave(findings_of("Resize", inputs=inputs, constants=sizes, **corners, data=TensorProto.UINT8))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "wrong"),
+    [
+        (TensorProto.UINT8, TensorProto.FLOAT, False),
+        (TensorProto.FLOAT16, TensorProto.UINT8, False),
+        (TensorProto.UINT8, TensorProto.INT32, True),
+        (TensorProto.INT64, TensorProto.UINT8, True),
+        (TensorProto.INT64, TensorProto.FLOAT, False),
+    ],
+)
+def test_casts(source: int, target: int, wrong: bool) -> None:
+    assert bool(grave(findings_of("Cast", data=source, out=target, to=target))) == wrong
+
+
+def test_the_labels_head_casts_by_way_of_what_tensorrt_takes() -> None:
+    """ArgMax to uint8 directly is what ONNX Runtime takes and TensorRT does not."""
+    found = check_graph(read_graph(make_model("labels")), LINES["10"])
+    assert [finding.severity for finding in found] == ["refuse", "warn"]
+    assert "casts no int64 to uint8" in found[0].problem
+    assert "ArgMax is slow" in found[1].problem
+
+
+def test_a_newer_opset_is_warned_of() -> None:
+    graph = helper.make_graph([helper.make_node("Relu", ["data"], ["out"])], "net", [], [])
+    found = check_graph(read_graph(finish_model(graph, opset=21)), LINES["8.5"])
+    assert [finding.severity for finding in found] == ["warn"]
+    assert "opset 21" in found[0].problem
+
+
+def test_weights_outside_the_file() -> None:
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../weights.bin")
+    graph = helper.make_graph([helper.make_node("Add", ["data", "w"], ["out"])], "net", [], [], [tensor])
+    assert "outside the file" in grave(check_graph(read_graph(finish_model(graph)), LINES["10"]))[0]
+
+
+def test_all_refusals_in_one_message() -> None:
+    findings = [Finding("refuse", f"pool{index}", "bad", "do this") for index in range(12)]
+    with pytest.raises(InputError, match=r"pool0: bad: do this; .*pool9: bad.*and 2 more"):
+        require_sound(findings)
+    require_sound([Finding("warn", "x", "y", "z")])
