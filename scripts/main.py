@@ -23,12 +23,14 @@ COMMANDS = {
     "convert": "Turn a prototxt and a caffemodel into a bundle.",
     "verify": "Compare the stages of a bundle, layer by layer.",
     "segment": "Label images with a bundle.",
+    "evaluate": "Measure a bundle's mean IoU on a labelled data set.",
     "fetch": "List or download the official DeepLab models.",
     "demo": "Convert the built-in miniature and segment its scenes.",
+    "bench": "Measure a bundle: stages, load, accuracy; compare results.",
     "doctor": "Check this installation: libraries, devices, numerics.",
 }
-# commands whose module cannot have their name, because the standard library has it
-MODULES = {"inspect": "inspect_net"}
+# commands whose module cannot have their name: the standard library has it, or it is no identifier
+MODULES = {"inspect": "inspect_net", "tune-crf": "tune_crf"}
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 

@@ -55,7 +55,7 @@ def draw_confusion(counts: Counts, classes: Sequence[str], *, title: str) -> byt
     for index, iou in enumerate(class_ious(counts)):
         known = f"{iou:5.1%}" if np.isfinite(iou) else "   -  "
         axes.text(right, index, f"{known}  {rows[index, 0] / total:5.1%}", va="center", fontsize=8, color=_INK)
-    axes.set_title(title, loc="left", fontsize=10, color=_INK, pad=22)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=10, color=_INK)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -85,10 +85,12 @@ def draw_bands(evaluation: Evaluation) -> bytes:
     reference = {"void": "the void pixels", "labels": "a border between labels"}[evaluation.reference]
     axes.set_xlabel(f"width of the band: pixels from {reference}", color=_GREY, fontsize=9)
     axes.set_ylabel("mean IoU, %", color=_GREY, fontsize=9)
-    axes.set_title(f"{evaluation.bundle} on {evaluation.dataset.title}: near borders", loc="left", fontsize=10)
+    axes.set_title(f"{evaluation.bundle} on {evaluation.dataset.label}: near borders", loc="left", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_xticks(evaluation.widths)
     axes.set_xlim(left=0)
+    axes.margins(y=0.12)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return _save(figure)

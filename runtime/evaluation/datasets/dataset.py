@@ -66,6 +66,11 @@ class Dataset:
     pairs: tuple[Pair, ...]
     coding: Coding
 
+    @property
+    def label(self) -> str:
+        """Title and split, as reports name it."""
+        return self.title if self.key == "folder" else f"{self.title} {self.split}"
+
     def __len__(self) -> int:
         return len(self.pairs)
 
