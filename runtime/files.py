@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 from .errors import OutputError
+
+_TEMPORARY = re.compile(r"\..{0,60}\.[0-9a-f]{12}\.part", re.DOTALL)
 
 
 def write_file(path: str | Path, content: bytes) -> None:
@@ -29,6 +32,14 @@ def write_file(path: str | Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what `write_file` left in a folder when its process was killed; nobody else may be writing there."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name):
+                os.unlink(entry.path)
 
 
 def prepare_folder(path: str | Path) -> Path:

@@ -140,8 +140,9 @@ def command(
 
 
 def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, *, as_json: bool) -> int:
-    from .segment_run import Spool, run_segmenter
+    from .segment_run import Spool, Summary, run_segmenter
 
+    summary = Summary()
     failures: list[dict[str, Any]] = []
 
     def note_failure(failure: dict[str, Any]) -> None:
@@ -150,15 +151,22 @@ def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, 
             failures.append(failure)
 
     with contextlib.closing(Spool()) as spool:
-        with console.show_progress("segmenting", len(jobs), unit="images") as advance:
-            summary = run_segmenter(
-                segmenter,
-                jobs,
-                options,
-                on_done=spool.add if as_json else lambda record: None,
-                on_failure=note_failure,
-                advance=advance,
-            )
+        try:
+            with console.show_progress("segmenting", len(jobs), unit="images") as advance:
+                run_segmenter(
+                    segmenter,
+                    jobs,
+                    options,
+                    summary,
+                    on_done=spool.add if as_json else lambda record: None,
+                    on_failure=note_failure,
+                    advance=advance,
+                )
+        except KeyboardInterrupt:
+            left = len(jobs) - summary.done - summary.failed - summary.skipped
+            so_far = f"stopped with {summary.done} labelled and about {left} left"
+            console.print_warning(f"atrous segment: {so_far}: the same command goes on from here")
+            raise
         if as_json:
             assert summary.report is not None
             report = {

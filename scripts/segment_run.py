@@ -96,17 +96,19 @@ def run_segmenter(
     segmenter: Segmenter,
     jobs: Iterable[ImageJob],
     options: RunOptions,
+    summary: Summary,
     *,
     on_done: Callable[[dict[str, Any]], None],
     on_failure: Callable[[dict[str, Any]], None],
     advance: Callable[[int], None],
-) -> Summary:
+) -> None:
     """Work through images.
 
     Args:
         segmenter: a loaded bundle.
         jobs: the images, read lazily.
         options: how to work on them.
+        summary: kept up to date, so that it tells what was done also after an interruption.
         on_done: gets the record of each image labelled, in order.
         on_failure: gets {"image", "error"} of each that failed.
         advance: gets 1 for each image that is over, skipped ones too.
@@ -120,7 +122,6 @@ def run_segmenter(
     from ..runtime.pipeline.journal import FailureLog, Journal
     from ..runtime.pipeline.segmentation import make_stages
 
-    summary = Summary()
     with Journal(options.out, again=options.again) as journal:
         failures = FailureLog(options.out)
         stages = make_stages(
@@ -149,7 +150,6 @@ def run_segmenter(
         finally:
             failures.close()
             summary.report = pipeline.report()
-    return summary
 
 
 def describe_settings(segmenter: Segmenter, options: RunOptions) -> dict[str, Any]:
@@ -255,10 +255,15 @@ def _leave_out_done(
     summary: Summary,
     advance: Callable[[int], None],
 ) -> Iterator[_Todo]:
+    from ..runtime.files import remove_leftovers
     from ..runtime.pipeline.journal import make_key
 
-    settings_key = make_key(settings)
+    settings_key, folders = make_key(settings), set()
     for job in jobs:
+        for path in job.outputs.values():
+            if path.parent not in folders:
+                folders.add(path.parent)
+                remove_leftovers(path.parent)
         try:
             found = os.stat(job.image)
         except OSError:

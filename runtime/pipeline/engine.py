@@ -178,6 +178,8 @@ class Pipeline:
                 while True:
                     if self._fatal_error is not None:
                         raise self._fatal_error
+                    if self.is_stopped:
+                        return
                     task = self._done.pop(self._yielded, None)
                     can_feed = not is_exhausted and self._alive.value < self.max_alive and first.has_room
                     if task is not None or can_feed or (is_exhausted and self._yielded == self._admitted):

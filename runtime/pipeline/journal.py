@@ -3,7 +3,7 @@
 `done.jsonl` in the folder of the results gets one line an item, after all its files have their names. Rules:
 
 1. The first line says what the file is. A file that starts otherwise is refused, never overwritten.
-2. A line counts if it is whole. A kill may tear the last one; the next run ends it with a newline, and it is skipped.
+2. A line counts if it is a whole JSON object. A kill may tear the last one; the next run ends it with a newline.
 3. An item is done if a line carries its key: a digest of what it is and how it was worked on (see `make_key`). Change
    any of that, and it is done again.
 4. An item is done only while its files are there, with as many bytes as its line says; of equal keys the last counts.
@@ -182,7 +182,7 @@ class _LineFile:
                 is_whole = line.endswith(b"\n")
                 entry = _parse(line)
                 if is_first:
-                    if not is_whole and _encode(self._header).startswith(line):
+                    if entry is None and not is_whole and _encode(self._header).startswith(line):
                         self.clear()  # killed while it wrote its very first line
                         return
                     if entry is None or any(entry.get(name) != value for name, value in self._header.items()):
@@ -190,7 +190,7 @@ class _LineFile:
                             "is not a record of atrous: move it away, or choose another folder", path=self._path
                         )
                     is_first = False
-                elif entry is not None and is_whole:
+                elif entry is not None:
                     yield entry
         if not is_whole:
             self._append(b"\n")

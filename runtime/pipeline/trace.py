@@ -87,10 +87,7 @@ class TraceWriter:
                 self._file.close()
                 os.replace(self._temporary, self.path)
             except OSError as error:
-                raise OutputError(f"cannot be written: {error.strerror}", path=self.path) from error
-            finally:
-                with contextlib.suppress(OSError):
-                    self._temporary.unlink(missing_ok=True)
+                raise self._give_up(error) from error
 
     def __enter__(self) -> TraceWriter:
         """Return itself."""
@@ -106,8 +103,8 @@ class TraceWriter:
         track = self._tracks.get((stage, worker))
         if track is None:
             track = self._tracks[stage, worker] = len(self._tracks) + 1
-            for name, value in (("thread_name", {"name": f"{stage} {worker + 1}"}),):
-                self._write({"name": name, "ph": "M", "pid": _PROCESS, "tid": track, "args": value})
+            name = {"name": f"{stage} {worker + 1}"}
+            self._write({"name": "thread_name", "ph": "M", "pid": _PROCESS, "tid": track, "args": name})
         return track
 
     def _microseconds(self, now_s: float) -> float:
@@ -118,5 +115,15 @@ class TraceWriter:
     def _write(self, event: dict[str, Any]) -> None:
         if self._file.closed:
             return
-        self._file.write(("" if self._is_first else ",\n") + json.dumps(event))
+        try:
+            self._file.write(("" if self._is_first else ",\n") + json.dumps(event))
+        except OSError as error:
+            raise self._give_up(error) from error
         self._is_first = False
+
+    def _give_up(self, error: OSError) -> OutputError:
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+        return OutputError(f"cannot be written: {error.strerror}", path=self.path)

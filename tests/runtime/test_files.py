@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from atrous.runtime.errors import OutputError
-from atrous.runtime.files import prepare_folder, write_file
+from atrous.runtime.files import prepare_folder, remove_leftovers, write_file
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -57,3 +57,12 @@ def test_folder_without_permission(tmp_path: Path) -> None:
     locked.mkdir(mode=0o555)
     with pytest.raises(OutputError, match="Permission denied"):
         prepare_folder(locked)
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".photo.png.0123456789ab.part").write_bytes(b"half")
+    for name in (".part", "photo.0123456789ab.part", ".photo.png.part", ".photo.png.0123456789AB.part"):
+        (tmp_path / name).write_bytes(b"mine")
+    remove_leftovers(tmp_path)
+    assert len(os.listdir(tmp_path)) == 4
+    remove_leftovers(tmp_path / "nothing")
