@@ -133,15 +133,9 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     ]
     console.print_table(("IoU %", *names), rows)
     click.echo()
-    tallies = list(variants.values())
     metrics = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
-    rows = [
-        (
-            metric.replace("_", " ").replace("iou", "IoU"),
-            *(_percent(getattr(t.matrix, metric)) for t in variants.values()),
-        )
-        for metric in metrics
-    ]
+    tallies = list(variants.values())
+    rows = [(_spell(metric), *(_percent(getattr(tally.matrix, metric)) for tally in tallies)) for metric in metrics]
     rows.insert(1, ("  95 % interval over images", *(_range(tally.interval()) for tally in variants.values())))
     bands = {name: tally.band_ious() for name, tally in variants.items()}
     near = {"void": "void", "labels": "a border"}[evaluation.reference]
@@ -149,14 +143,9 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         (f"mean IoU within {width} px of {near}", *(_percent(bands[name][index]) for name in variants))
         for index, width in enumerate(evaluation.widths)
     ]
-    rows += [
-        (
-            f"published: {figure.model}, {figure.split}",
-            *_place(figure.crf, figure.mean_iou, list(variants)),
-            figure.note,
-        )
-        for figure in find_published(evaluation.bundle, evaluation.dataset.key)
-    ]
+    for figure in find_published(evaluation.bundle, evaluation.dataset.key):
+        cells = _place(figure.crf, figure.mean_iou, list(variants))
+        rows.append((f"published: {figure.model}, {figure.split}", *cells, f"{figure.source} {figure.note}".strip()))
     width = len(names) + 2
     console.print_table(("%", *names, ""), [(*row, *("",) * (width - len(row))) for row in rows])
     gain = evaluation.gain_interval()
@@ -168,6 +157,10 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         f"{len(evaluation.images)} images of {evaluation.dataset.label}{failed}, "
         f"{rate:.2g} a second; {evaluation.pipeline.describe_limit()}"
     )
+
+
+def _spell(metric: str) -> str:
+    return metric.replace("_", " ").replace("iou", "IoU")
 
 
 def _percent(value: float) -> str:

@@ -253,6 +253,25 @@ class DenseCRF:
         lattice = build_feature_lattice(self._order, features, normalization, self._mask, self.threads)
         self._append(lattice, kind, values)
 
+    def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
+        """Give the terms other compatibilities, in the order they were added, and keep their lattices.
+
+        Labels that were pruned stay so, though the proof was for the old ones: set the unary again before pruning.
+
+        Args:
+            compatibilities: one for each term, as `add_gaussian` takes them.
+
+        Raises:
+            CrfInputError: another number of them than of terms, or see `checks`.
+        """
+        if len(compatibilities) != len(self._terms):
+            raise CrfInputError(f"{len(compatibilities)} compatibilities do not fit {len(self._terms)} terms")
+        lattices = [lattice for lattice, _, _ in self._terms]
+        checked = [check_compatibility(compatibility, self.labels) for compatibility in compatibilities]
+        self.clear_terms()
+        for lattice, (kind, values) in zip(lattices, checked, strict=True):
+            self._append(lattice, kind, values)
+
     def clear_terms(self) -> None:
         """Forget all pairwise terms and their lattices; the unary stays."""
         self._field.clear_terms()
