@@ -12,12 +12,13 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ...devices import count_multiprocessors, list_cuda_devices, read_driver_version
 from ...errors import BackendError
 from .capabilities import Capabilities
 from .graph import Graph
-from .options import BuildOptions
+from .options import HARDWARE_LEVELS, BuildOptions, HardwareLevel
 from .plan import BUILDER_REVISION, BuildPlan
 
 #: a number, text, switch, or a list or mapping of them, as JSON has it
@@ -142,6 +143,27 @@ def machine_fields(machine: Machine, capabilities: Capabilities, options: BuildO
         "gpu.driver": machine.driver,
         "system": machine.system,
     }
+
+
+def fields_here(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> dict[str, Value]:
+    """What a stored engine's machine fields would have to be for it to run here, by the compatibility it promises.
+
+    Args:
+        fields: of the stored engine.
+        machine: this machine.
+        capabilities: of the TensorRT here.
+    """
+    level = fields.get("settings.hardware_compatible")
+    too_old = level == "ampere-plus" and _capability(machine) < (8, 0)
+    options = BuildOptions(
+        hardware_compatible=cast(HardwareLevel, level) if level in HARDWARE_LEVELS and not too_old else None,
+        version_compatible=fields.get("settings.version_compatible") is True,
+    )
+    return machine_fields(machine, capabilities, options)
+
+
+def _capability(machine: Machine) -> tuple[int, ...]:
+    return tuple(int(part) for part in machine.capability.split(".") if part.isdigit())
 
 
 def _is_any_gpu(options: BuildOptions) -> bool:

@@ -13,6 +13,8 @@ MAX_PROFILES = 16
 MAX_RANK = 8
 MAX_ELEMENTS = 1 << 31  # of one input
 Shape = tuple[int, ...]
+HardwareLevel = Literal["ampere-plus", "same-capability"]
+HARDWARE_LEVELS = ("ampere-plus", "same-capability")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class BuildOptions:
     tf32: bool = False
     tactic_sources: Literal["builtin", "default"] = "builtin"
     refit: bool = False
-    hardware_compatible: Literal["ampere-plus", "same-capability"] | None = None
+    hardware_compatible: HardwareLevel | None = None
     version_compatible: bool = False
     replay: bool = False
 

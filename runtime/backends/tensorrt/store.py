@@ -22,7 +22,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Any
 
 from ...errors import EngineError, OutputError
 from ...files import write_file
-from .keys import EngineKey, Value
+from .keys import Difference, EngineKey, Value
 from .options import Shape
 from .records import MAX_RECORD_BYTES, RECORD_NAME, EngineRecord, Piece, parse_record
 from .signing import Signer, open_signer
@@ -111,19 +111,28 @@ class EngineStore:
         folder = self.folder / key.digest
         if (folder / RECORD_NAME).exists():
             return self.read(folder)
-        raise self._no_such_engine(key.fields, f"no engine is built for this in {self.folder}")
+        candidates = [(engine, key.fields) for engine in self.list_engines()]
+        raise _no_such_engine(candidates, f"no engine is built for this in {self.folder}")
 
-    def choose(self, wanted: Mapping[str, Value], shapes: Mapping[str, Shape] | None = None) -> StoredEngine:
+    def choose(
+        self,
+        wanted: Mapping[str, Value],
+        shapes: Mapping[str, Shape] | None = None,
+        *,
+        here: Callable[[Mapping[str, Value]], Mapping[str, Value]] = lambda fields: {},
+    ) -> StoredEngine:
         """The newest engine, one of this installation first, that has the fields `wanted` and takes `shapes`.
 
         Args:
-            wanted: some of the fields, such as "onnx.sha256", "precision.name", "tensorrt.version", "gpu.name".
+            wanted: some of the fields, such as "onnx.sha256" and "precision.name".
             shapes: input -> shape.
+            here: further fields that an engine must have, told from its own, such as `keys.fields_here`.
 
         Raises:
             EngineError: if there is none, naming the fields in which the nearest one differs.
         """
-        same = [engine for engine in self.list_engines() if all(engine.fields.get(n) == v for n, v in wanted.items())]
+        candidates = [(engine, {**wanted, **here(engine.fields)}) for engine in self.list_engines()]
+        same = [engine for engine, fields in candidates if not _compare(fields, engine)]
         fitting = [engine for engine in same if shapes is None or engine.fits(shapes)]
         if fitting:
             own = self.signer.installation
@@ -131,13 +140,13 @@ class EngineStore:
         if same and shapes is not None:
             written = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
             raise EngineError(
-                f"no profile of the engines here takes {written}: build one that does (--shape, --profile)",
+                f"no profile of the engines here takes {written}: build one that does (--shape or --max)",
                 field="profiles",
                 expected={name: list(shape) for name, shape in shapes.items()},
                 found=same[0].fields.get("profiles"),
                 path=self.folder,
             )
-        raise self._no_such_engine(wanted, f"no engine fits in {self.folder}")
+        raise _no_such_engine(candidates, f"no engine fits in {self.folder}")
 
     def read(self, folder: Path) -> StoredEngine:
         """The engine of a folder, its record checked against itself.
@@ -273,23 +282,25 @@ class EngineStore:
             raise EngineError("is a link that leaves the store", field="path", path=path)
         return path
 
-    def _no_such_engine(self, wanted: Mapping[str, Value], what: str) -> EngineError:
-        nearest: tuple[StoredEngine, list[Any]] | None = None
-        for engine in self.list_engines():
-            key = EngineKey(wanted)
-            differences = key.compare({name: engine.fields.get(name) for name in wanted})
-            if nearest is None or len(differences) < len(nearest[1]):
-                nearest = (engine, differences)
-        if nearest is None or not nearest[1]:
-            return EngineError(f"{what}: build one with `atrous build`", field="key")
-        first = nearest[1][0]
-        told = "; ".join(difference.describe() for difference in nearest[1])
-        return EngineError(
-            f"{what}; of the nearest one ({nearest[0].folder.name[:12]}) {told}: {_REBUILD}",
-            field=first.field,
-            expected=first.wanted,
-            found=first.found,
-        )
+
+def _compare(wanted: Mapping[str, Value], engine: StoredEngine) -> list[Difference]:
+    return EngineKey(wanted).compare({name: engine.fields.get(name) for name in wanted})
+
+
+def _no_such_engine(candidates: Iterable[tuple[StoredEngine, Mapping[str, Value]]], what: str) -> EngineError:
+    """Tell in which fields the nearest engine differs: the one with the fewest differences."""
+    compared = [(engine, _compare(wanted, engine)) for engine, wanted in candidates]
+    if not compared:
+        return EngineError(f"{what}: build one with `atrous build`", field="key")
+    engine, differences = min(compared, key=lambda pair: len(pair[1]))
+    told = "; ".join(difference.describe() for difference in differences)
+    first = differences[0]
+    return EngineError(
+        f"{what}; of the nearest one ({engine.folder.name[:12]}) {told}: {_REBUILD}",
+        field=first.field,
+        expected=first.wanted,
+        found=first.found,
+    )
 
 
 def find_store(bundle_folder: str | Path) -> Path:
