@@ -81,7 +81,7 @@ def estimate_quantiles(values: FloatArray, quantiles: Sequence[float] = QUANTILE
 
 def count_needed(q: float) -> int:
     """How many independent samples an interval of quantile `q` needs: the least n with q^n <= 2.5 %."""
-    return int(math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(q)))
+    return math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(q))
 
 
 def choose_block(values: FloatArray) -> int:
@@ -95,8 +95,8 @@ def choose_block(values: FloatArray) -> int:
     if likeness <= 2 / math.sqrt(count):
         return 1
     likeness = min(likeness, 0.99)
-    length = (math.sqrt(6) * likeness / (1 - likeness**2)) ** (2 / 3) * count ** (1 / 3)
-    return max(1, min(math.ceil(length), count // 6))
+    length: float = (math.sqrt(6) * likeness / (1 - likeness**2)) ** (2 / 3) * count ** (1 / 3)
+    return int(max(1, min(math.ceil(length), count // 6)))
 
 
 def estimate_ratio(baseline: FloatArray, candidate: FloatArray, *, paired: bool, seed: int = 0) -> Ratio:

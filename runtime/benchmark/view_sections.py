@@ -114,7 +114,7 @@ class LoadRun(Section):
         sample_index: of every query, the (first) image it was about.
         queries, duration_s, throughput_per_s: completed; images a second.
         summary: LoadGen's summary, key by key, in its own words.
-        agreement: in accuracy mode, the share of pixels labelled as in the stage view's accuracy run.
+        agreement: in accuracy mode, the share of pixels labelled as the accuracy view's reference labels them.
         miou: in accuracy mode, where labels exist.
     """
 
@@ -143,8 +143,9 @@ class CurvePoint(Section):
     """One point of the throughput-latency curve: a Server run at a Poisson rate.
 
     Attributes:
-        offered_per_s, completed_per_s: queries a second.
-        kept_up: whether completions kept up with arrivals (within 5 %).
+        offered_per_s: the rate that was asked of LoadGen, in images a second.
+        completed_per_s: images completed a second.
+        kept_up: whether completions kept up with the arrivals, within 5 %.
         quantiles: of the latency from the scheduled moment.
         queries: how many.
     """
@@ -160,9 +161,9 @@ class Accuracy(Section):
     """What the labels are worth at this speed; one row a CRF setting.
 
     Attributes:
-        crf: the setting's name: "off", "bundle", or one of the named shortcuts.
+        crf: the setting's name: "off", "bundle", or one that shortens the bundle's, such as "2 iterations".
         images: how many were compared.
-        reference: what `label_agreement` compares with: float32 of the reference backend at the *same* CRF setting.
+        reference: what `label_agreement` compares with: float32 on ONNX Runtime, its CRF off or the bundle's.
         label_agreement: share of pixels with the same label as the reference; 1 for the reference itself.
         miou, pixel_accuracy: against true labels where there are some, else None.
         latency_ms: prepare to labels, median with interval, of the images compared.

@@ -1,0 +1,256 @@
+"""One MLPerf LoadGen test: the system under test, the settings, the run, what it left behind.
+
+LoadGen calls from a thread of its own and must never wait, so its callback only puts queries into a queue; workers take
+them out, label the image and report completion. LoadGen counts latency from the moment a query was *scheduled*, in
+every scenario: where one query stalls the system, those scheduled meanwhile have waited, and their latency says so. A
+timer around each call (a closed loop) would have seen the stall once.
+"""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..dependencies import import_optional
+from ..errors import BackendError
+from .clocks import Clock
+from .loadgen_logs import Summary, TracedSample, read_answers, read_summary, read_trace
+from .results import LoadMode, Scenario
+
+SEEDS = (6023615788873153749, 15036839855038426416, 9933818062894767841)  # sample index, QSL, schedule: MLPerf v5's
+FULL_DURATION_S = 600.0  # MLPerf's own for every scenario
+
+Labels = npt.NDArray[np.uint8]
+_MODES = {
+    "performance": "PerformanceOnly",
+    "accuracy": "AccuracyOnly",
+    "find-peak": "FindPeakPerformance",
+}
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """What is asked of LoadGen.
+
+    Attributes:
+        scenario, mode: see LoadGen.
+        min_duration_s, min_queries: the test lasts until both are reached; MLPerf's own are 600 s and 1 (Offline: 24576
+            samples, SingleStream's and the others' early stopping decides).
+        target_qps: Server: Poisson rate; Offline: expected rate, which decides how many samples the one query holds.
+        latency_bound_ms: Server: what the target percentile must stay under.
+        samples_per_query: MultiStream: images of a query.
+        workers: threads that label images at once.
+    """
+
+    scenario: Scenario
+    mode: LoadMode = "performance"
+    min_duration_s: float = 2.0
+    min_queries: int = 1
+    target_qps: float | None = None
+    latency_bound_ms: float | None = None
+    samples_per_query: int = 8
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class LoadOutcome:
+    """What a test left.
+
+    Attributes:
+        summary: LoadGen's own.
+        samples: every sample by LoadGen's trace, in the order of their numbers (find-peak: of all its runs).
+        service_ms: of every sample, in the order they arrived, how long a worker took for it.
+        arrived: which image each was about, in the order they arrived.
+        labels: by image, in accuracy mode.
+        duration_s: of the whole test.
+    """
+
+    summary: Summary
+    samples: list[TracedSample]
+    service_ms: list[float]
+    arrived: list[int]
+    labels: dict[int, Labels]
+    duration_s: float
+
+
+@dataclass
+class _Answers:
+    """What the workers did; guarded by one lock."""
+
+    arrived: list[int] = field(default_factory=list)
+    service_ms: dict[int, float] = field(default_factory=dict)
+    labels: dict[int, Labels] = field(default_factory=dict)
+    error: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _SystemUnderTest:
+    """A queue between LoadGen and the workers."""
+
+    def __init__(self, loadgen: Any, label: Callable[[int], Labels], clock: Clock, *, keep_labels: bool) -> None:
+        self._loadgen = loadgen
+        self._label = label
+        self._clock = clock
+        self._keep_labels = keep_labels
+        self._queue: queue.SimpleQueue[list[tuple[int, int, int]] | None] = queue.SimpleQueue()
+        self.answers = _Answers()
+
+    def issue(self, samples: Sequence[Any]) -> None:
+        """LoadGen's callback: hand over, one entry a sample, so that workers share a large query."""
+        arrived = self.answers.arrived
+        for sample in samples:
+            arrived.append(sample.index)
+            self._queue.put([(len(arrived) - 1, sample.id, sample.index)])
+
+    def flush(self) -> None:
+        """LoadGen's callback at the end of a series: nothing is held back here."""
+
+    def work(self) -> None:
+        """A worker: label until told to end. After an error the rest is answered unlabelled, so that LoadGen ends."""
+        while (entries := self._queue.get()) is not None:
+            for number, query_id, index in entries:
+                answer = b""
+                if self.answers.error is None:
+                    answer = self._work_one(number, index)
+                self._complete(query_id, answer)
+
+    def stop(self, workers: int) -> None:
+        """Tell all workers to end."""
+        for _ in range(workers):
+            self._queue.put(None)
+
+    def _work_one(self, number: int, index: int) -> bytes:
+        try:
+            start_ns = self._clock.now_ns()
+            labels = self._label(index)
+            self.answers.service_ms[number] = (self._clock.now_ns() - start_ns) / 1e6
+        except BaseException as error:  # of the backend; LoadGen must not wait for ever
+            with self.answers.lock:
+                self.answers.error = self.answers.error or error
+            return b""
+        if not self._keep_labels:
+            return b""
+        with self.answers.lock:
+            self.answers.labels[index] = labels
+        return hash_labels(labels)
+
+    def _complete(self, query_id: int, answer: bytes) -> None:
+        buffer = array.array("B", answer)  # stays alive until LoadGen has copied it
+        address, length = buffer.buffer_info()
+        response = self._loadgen.QuerySampleResponse(query_id, address if length else 0, length)
+        self._loadgen.QuerySamplesComplete([response])
+
+
+def run_loadgen(
+    settings: LoadSettings, label: Callable[[int], Labels], images: int, *, clock: Clock, log_folder: Path | None = None
+) -> LoadOutcome:
+    """Run one test.
+
+    Args:
+        settings: what is asked.
+        label: labels image number i; called from the workers, several at once where there are several.
+        images: how many there are.
+        clock: times the workers.
+        log_folder: where LoadGen's logs go; None for a folder that is removed afterwards.
+
+    Raises:
+        MissingDependencyError: if mlcommons-loadgen is not installed.
+        BackendError: if labelling fails, LoadGen leaves no result, or its accuracy log holds other answers than given.
+    """
+    loadgen = import_optional("mlperf_loadgen")
+    if log_folder is None:
+        with tempfile.TemporaryDirectory(prefix="atrous-loadgen-") as folder:
+            return run_loadgen(settings, label, images, clock=clock, log_folder=Path(folder))
+    system = _SystemUnderTest(loadgen, label, clock, keep_labels=settings.mode == "accuracy")
+    workers = [
+        threading.Thread(target=system.work, name=f"load worker {number}", daemon=True)
+        for number in range(settings.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    begin_ns = clock.now_ns()
+    try:
+        _start_test(loadgen, settings, system, images, log_folder)
+    finally:
+        system.stop(len(workers))
+        for worker in workers:
+            worker.join()
+    duration_s = (clock.now_ns() - begin_ns) / 1e9
+    answers = system.answers
+    if answers.error is not None:
+        raise answers.error if isinstance(answers.error, Exception) else BackendError(repr(answers.error))
+    if settings.mode == "accuracy":
+        _check_answers(log_folder, answers.labels, images)
+    return LoadOutcome(
+        summary=read_summary(log_folder),
+        samples=read_trace(log_folder),
+        service_ms=[answers.service_ms[number] for number in range(len(answers.arrived))],
+        arrived=answers.arrived,
+        labels=answers.labels,
+        duration_s=duration_s,
+    )
+
+
+def hash_labels(labels: Labels) -> bytes:
+    """What is answered in accuracy mode: the sha256 of the label map, instead of megabytes of it in hexadecimal."""
+    return hashlib.sha256(labels.tobytes()).digest()
+
+
+def make_test_settings(loadgen: Any, settings: LoadSettings) -> Any:
+    """LoadGen's `TestSettings`; what is not asked keeps LoadGen's own value."""
+    test = loadgen.TestSettings()
+    test.scenario = getattr(loadgen.TestScenario, settings.scenario)
+    test.mode = getattr(loadgen.TestMode, _MODES[settings.mode])
+    test.min_duration_ms = int(settings.min_duration_s * 1000)
+    test.min_query_count = settings.min_queries
+    test.sample_index_rng_seed, test.qsl_rng_seed, test.schedule_rng_seed = SEEDS
+    test.multi_stream_samples_per_query = settings.samples_per_query
+    if settings.target_qps is not None:
+        test.server_target_qps = settings.target_qps
+        test.offline_expected_qps = settings.target_qps
+    if settings.latency_bound_ms is not None:
+        test.server_target_latency_ns = int(settings.latency_bound_ms * 1e6)
+    test.server_find_peak_qps_decimals_of_precision = 1
+    return test
+
+
+def _start_test(loadgen: Any, settings: LoadSettings, system: _SystemUnderTest, images: int, folder: Path) -> None:
+    output = loadgen.LogOutputSettings()
+    output.outdir = str(folder)
+    output.copy_summary_to_stdout = False
+    output.copy_detail_to_stdout = False
+    logs = loadgen.LogSettings()
+    logs.log_output = output
+    logs.enable_trace = True
+    sut = loadgen.ConstructSUT(system.issue, system.flush)
+    library = loadgen.ConstructQSL(images, images, _keep_loaded, _keep_loaded)
+    try:
+        # The name of an audit file that does not exist: none of the working folder may change the test.
+        loadgen.StartTestWithLogSettings(
+            sut, library, make_test_settings(loadgen, settings), logs, str(folder / "none")
+        )
+    finally:
+        loadgen.DestroyQSL(library)
+        loadgen.DestroySUT(sut)
+
+
+def _keep_loaded(_: Sequence[int]) -> None:
+    """All images are in memory from the beginning."""
+
+
+def _check_answers(folder: Path, labels: dict[int, Labels], images: int) -> None:
+    """LoadGen's own log of the answers must be about every image, and be what was answered."""
+    logged = read_answers(folder)
+    wrong = [index for index in range(images) if index not in labels or logged.get(index) != hash_labels(labels[index])]
+    if wrong:
+        raise BackendError(f"LoadGen's accuracy log does not hold the answers for {len(wrong)} of {images} images")

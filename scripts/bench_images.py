@@ -1,0 +1,129 @@
+"""The images of a benchmark: a data set's, a folder's, the built-in miniature's scenes, or scenes drawn at a size."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..runtime import Manifest
+    from ..runtime.benchmark.runners import Sample
+
+DRAWN_SEED = 3012  # the first of the miniature's held-out scenes
+MINIATURE = "DeepLab-Miniature"
+
+
+def load_samples(
+    manifest: Manifest,
+    *,
+    images: Path | None,
+    labels: Path | None,
+    size: tuple[int, int] | None,
+    count: int,
+    name: str = "",
+) -> tuple[str, list[Sample]]:
+    """Choose and load the images.
+
+    Args:
+        manifest: of the bundle, whose classes label images must have.
+        images: a folder, or None.
+        labels: the folder of its label images, or None.
+        size: (height, width) of drawn scenes, or None.
+        count: how many at most.
+        name: of the bundle, which tells the miniature.
+
+    Returns:
+        What they are, in a few words, and the images, all of one size.
+
+    Raises:
+        click.UsageError: if nothing says which images to take.
+        DatasetError: if a folder is not what it should be.
+        ImageError: if an image cannot be read.
+    """
+    if images is not None:
+        found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
+        return _keep_one_size(str(images), found, count)
+    if size is not None:
+        return f"{count} scenes drawn at {size[0]}x{size[1]}", draw_samples(size, count)
+    if is_miniature(manifest):
+        return "the miniature's held-out scenes", load_miniature(count)
+    raise click.UsageError(
+        "say what to measure with: --images FOLDER, with --labels FOLDER where there are some; or --size HxW"
+    )
+
+
+def is_miniature(manifest: Manifest) -> bool:
+    """Whether a bundle is the built-in miniature's: by the sha256 of its weights."""
+    import hashlib
+
+    from .miniature.settings import MiniatureFiles
+
+    wanted = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
+    return any(source.sha256 == wanted for source in manifest.sources)
+
+
+def load_miniature(count: int) -> list[Sample]:
+    """The miniature's held-out scenes with their exact labels."""
+    from ..runtime import read_image
+    from ..runtime.benchmark.runners import Sample
+    from ..runtime.evaluation.datasets.label_files import read_label_image
+    from .miniature.settings import MiniatureFiles, read_settings
+
+    files = MiniatureFiles()
+    pairs = [files.scene(seed) for seed in read_settings(files.settings).scenes][:count]
+    return [
+        Sample(picture.name, picture.read_bytes(), read_image(picture), read_label_image(truth))
+        for picture, truth in pairs
+    ]
+
+
+def draw_samples(size: tuple[int, int], count: int) -> list[Sample]:
+    """Scenes drawn at a size, without labels of the network's classes."""
+    from PIL import Image
+
+    from ..runtime.benchmark.runners import Sample
+    from .scenes import draw_scene
+
+    samples = []
+    for seed in range(DRAWN_SEED, DRAWN_SEED + count):
+        image = draw_scene(seed, *size).image
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+        samples.append(Sample(f"scene-{seed}", buffer.getvalue(), image))
+    return samples
+
+
+def _load_folders(manifest: Manifest, images: Path, labels: Path) -> list[Sample]:
+    from ..runtime.benchmark.runners import Sample
+    from ..runtime.evaluation.datasets.folders import open_folders
+
+    dataset = open_folders(images, labels, manifest.classes, manifest.palette)
+    found = []
+    for pair in dataset.pairs:
+        example = dataset.load(pair)
+        found.append(Sample(pair.image.name, pair.image.read_bytes(), example.image, example.truth))
+    return found
+
+
+def _load_images(folder: Path) -> list[Sample]:
+    from ..runtime import read_image
+    from ..runtime.benchmark.runners import Sample
+    from .image_list import list_images
+
+    paths = [found.image for found in list_images([str(folder)])]
+    return [Sample(path.name, path.read_bytes(), read_image(path)) for path in paths]
+
+
+def _keep_one_size(name: str, samples: list[Sample], count: int) -> tuple[str, list[Sample]]:
+    """The images of the commonest size: latencies of several sizes make no distribution. Says what is left out."""
+    sizes = Counter(sample.image.shape[:2] for sample in samples)
+    (height, width), common = sizes.most_common(1)[0]
+    kept = [sample for sample in samples if sample.image.shape[:2] == (height, width)]
+    left = (
+        f" ({common} of {len(samples)} images are {height}x{width}, the others are left out)" if len(sizes) > 1 else ""
+    )
+    return name + left, kept[:count]
