@@ -17,6 +17,7 @@ its graph, are done here by the manifest's words. A bundle whose head is `lowres
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -220,7 +221,9 @@ def _load_module(bundle: Bundle) -> Any:
     source = bundle.read_file(SOURCE_NAME)
     bundle.verify_files([WEIGHTS_NAME])
     path = bundle.path / SOURCE_NAME
-    module = ModuleType("atrous_bundle_model")
+    # torch.compile imports the module that a function is from by its name, so it must be found there
+    name = f"atrous_bundle_model_{bundle.manifest.files[SOURCE_NAME].sha256[:16]}"
+    module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path.absolute())
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)  # trusted: see the module docstring
