@@ -159,7 +159,7 @@ def count_refined(image: Scored, points: Sequence[Point], mode: Mode, iterations
     for point in points:
         crf.set_probabilities(np.asarray(image.probabilities))
         crf.set_compatibilities([point.near_weight, point.weight])
-        crf.prune_labels()  # those that cannot win at any pixel: no label changes
+        crf.prune_labels()  # those proven unable to win at any pixel
         labels = crf.inference(iterations, keep=False).argmax(0).astype(np.uint8)
         counted.append(take_parts(count_confusion(image.truth, labels, classes)))
     return counted
