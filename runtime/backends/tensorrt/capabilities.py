@@ -131,7 +131,7 @@ _V11 = replace(
     newest_opset=25,
 )
 #: what to plan for where no module is installed: line -> its capabilities
-LINES = {known.line: known for known in (_V8_5, _V8_6, _V9, _V10, _V11)}
+LINES: dict[str, Capabilities] = {known.line: known for known in (_V8_5, _V8_6, _V9, _V10, _V11)}
 _PRECISION_FLAGS = ("FP16", "BF16", "INT8", "FP8", "INT4", "FP4")
 _TENSOR_TYPES = (*sorted(_BASIC_TYPES), "INT64", "BF16", "FP8", "INT4", "FP4", "E8M0")
 _SOURCES = (*sorted(_BUILTIN_TACTICS), "CUBLAS", "CUBLAS_LT", "CUDNN")

@@ -202,6 +202,14 @@ class EngineStore:
         write_file(engine.folder / RECORD_NAME, record.to_bytes())
         return StoredEngine(engine.folder, record)
 
+    def is_own(self, engine: StoredEngine) -> bool:
+        """Whether this installation signed an engine's record."""
+        try:
+            engine.record.check_signature(self.signer, path=engine.folder / RECORD_NAME)
+        except EngineError:
+            return False
+        return True
+
     def find_garbage(self, is_wanted: Callable[[StoredEngine], bool] = lambda engine: True) -> dict[Path, str]:
         """What may go: folder or file -> why. Nothing is removed.
 
