@@ -11,6 +11,7 @@ from . import console
 from .net_options import require_file
 
 if TYPE_CHECKING:
+    from ..converter.precision import VariantCheck
     from ..converter.verify import VerificationReport
 
 _ROWS_SHOWN = 12
@@ -45,7 +46,7 @@ def command(
     plot: Path | None,
     as_json: bool,
 ) -> int:
-    """Compare the stages of BUNDLE layer by layer; exit 1 where one is out of tolerance.
+    """Compare the stages of BUNDLE layer by layer, and its precision variants; exit 1 where one is out of tolerance.
 
     The torch stage executes the bundle's own model.py: verify bundles whose maker you trust.
     """
@@ -56,24 +57,45 @@ def command(
             bundle,
             recorded=require_file(against, "blobs.npz") if against else None,
             image=require_file(image, "photo") if image else None,
-            sizes=[_parse_size(size) for size in sizes],
+            sizes=[parse_size(size) for size in sizes],
             tolerance=tolerance,
             progress=show,
         )
+    variants = _verify_variants(bundle, image)
+    passed = all(check.passed for check in (*reports, *variants))
     if plot is not None:
         from .verify_picture import draw_errors
 
         draw_errors(reports, plot)
     if as_json:
         rows = [{**report.to_json(), "differences": report.rows_json()} for report in reports]
-        console.print_json("verify", {"bundle": str(bundle), "passed": all(r.passed for r in reports), "reports": rows})
+        checks = [check.to_json() for check in variants]
+        console.print_json("verify", {"bundle": str(bundle), "passed": passed, "reports": rows, "variants": checks})
     else:
         for report in reports:
             _print(report, show_all)
-    return 0 if all(report.passed for report in reports) else 1
+        for check in variants:
+            click.secho(check.describe(), fg="green" if check.passed else "red")
+    return 0 if passed else 1
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
+    """Every precision variant against deploy.onnx, on the photo or on what `atrous precision` would check on."""
+    from ..runtime.bundle import read_bundle
+
+    opened = read_bundle(bundle)
+    if not opened.manifest.variants:
+        return []
+    from ..converter.precision import Picture, verify_variants
+    from ..runtime.images import read_image
+    from .precision_data import DataOptions, gather_evidence, make_reader
+
+    pictures = [Picture(read_image(image))] if image else gather_evidence(opened, "fp16", DataOptions()).pictures
+    return verify_variants(bundle, pictures, make_reader(opened), show=console.show_progress)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """A height and a width in pixels, as `321x481`; refuses anything else as a mistake of `--size`."""
     parts = text.lower().replace(",", "x").split("x")
     try:
         height, width = (int(part) for part in parts)

@@ -23,6 +23,7 @@ from .ranges import METHODS, Method, choose_range
 from .sensitivity import Sensitivity, find_fewest, sweep_layers
 from .targets import Precision, Targets, choose_targets
 from .variant import Evidence, VariantOptions, VariantResult, make_variant, write_variant
+from .verifying import VariantCheck, verify_variants
 
 __all__ = [
     "BFLOAT16",
@@ -42,6 +43,7 @@ __all__ = [
     "Sensitivity",
     "Targets",
     "TypedGraph",
+    "VariantCheck",
     "VariantOptions",
     "VariantResult",
     "WeightLoss",
@@ -65,5 +67,6 @@ __all__ = [
     "read_opset",
     "run_as_shipped",
     "sweep_layers",
+    "verify_variants",
     "write_variant",
 ]
