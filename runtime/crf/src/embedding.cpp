@@ -184,17 +184,17 @@ void pack_keys(const KeyLayout& layout, const float (*nearest)[kRun], const std:
   }
 }
 
-}  // namespace
-
-bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
-               float* weights, std::uint64_t* keys) {
-  const int d = layout.dimensions, corners = d + 1;
+template <int Dimensions>
+bool embed_some(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
+                float* weights, std::uint64_t* keys) {
+  constexpr int kMost = Dimensions != 0 ? Dimensions : kMostDimensions;
+  const int d = Dimensions != 0 ? Dimensions : layout.dimensions, corners = d + 1;
   const float down = 1.0F / static_cast<float>(corners);
   const float up = static_cast<float>(corners);
   constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest even integer
-  float offset[kMostDimensions + 1][kRun];  // elevated minus nearest
-  float nearest[kMostDimensions + 1][kRun];
-  std::int32_t rank[kMostDimensions + 1][kRun];
+  float offset[kMost + 1][kRun];  // elevated minus nearest
+  float nearest[kMost + 1][kRun];
+  std::int32_t rank[kMost + 1][kRun];
 
   float sum[kRun] = {};
   for (int j = d; j > 0; --j) {
@@ -240,9 +240,9 @@ bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const f
   }
   if (outside != 0) return false;
 
-  std::uint8_t holders[kRun * (kMostDimensions + 1)];  // which coordinate has rank r
+  std::uint8_t holders[kRun * (kMost + 1)];  // which coordinate has rank r
   for (int i = 0; i < length; ++i) {
-    float sorted[kMostDimensions + 1];
+    float sorted[kMost + 1];
     std::uint8_t* const holder = holders + i * corners;
     for (int j = 0; j <= d; ++j) {
       const std::int32_t r = rank[j][i];
@@ -259,6 +259,17 @@ bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const f
     pack_keys<0>(layout, nearest, holders, length, keys);
   }
   return true;
+}
+
+}  // namespace
+
+bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
+               float* weights, std::uint64_t* keys) {
+  switch (layout.dimensions) {
+    case 2: return embed_some<2>(layout, scale, features, length, weights, keys);
+    case 5: return embed_some<5>(layout, scale, features, length, weights, keys);
+    default: return embed_some<0>(layout, scale, features, length, weights, keys);
+  }
 }
 
 }  // namespace atrous

@@ -71,7 +71,7 @@ struct UnaryJob {
   float cap;
   int labels;
   int lanes;
-  float* rows;          // points x lanes
+  float* rows;          // points x labels
   UnaryRange* ranges;   // per run
   // Scores on a coarser grid instead of `data`: coarse_height x coarse_width x lanes, upsampled with aligned corners.
   const float* coarse;
@@ -81,7 +81,8 @@ struct UnaryJob {
 // Per run: the terms of the variational energy, or of the label count.
 struct SliceJob {
   const PixelOrder* order;
-  const float* unary;     // energies, points x lanes, in storage order
+  const float* unary;     // energies, points x labels, in storage order; a whole row may be read at the last one
+  const std::int32_t* padding;  // per lane: 0 for a label, -1 for padding
   const SliceTerm* terms;
   int term_count;
   int labels;

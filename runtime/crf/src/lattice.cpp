@@ -97,7 +97,9 @@ class Lattice::Builder {
         hashes[k] = table.hash(&keys[k * static_cast<std::size_t>(words)]);
         table.prefetch(hashes[k]);
       }
-      Entry* const entries = &lattice_.slices_[run.first * static_cast<std::size_t>(corners)];
+      const std::size_t first = run.first * static_cast<std::size_t>(corners);
+      Entry* const entries = &lattice_.slices_[first];
+      if (table.may_grow(found)) table.reserve(extrapolate(table.size(), first_entry(part), first, first_entry(part + 1)));
       for (std::size_t k = 0; k < found; ++k) {
         if (mask_ != nullptr && ignored(run.source + k / static_cast<std::size_t>(corners))) {
           entries[k] = {kAbsent, 0.0F};
@@ -107,6 +109,13 @@ class Lattice::Builder {
       }
     }
     tables_[part] = std::move(table);
+  }
+
+  // How many vertices a part will have at `last` when it had `seen` from `first` to `now`, should it go on alike.
+  static std::size_t extrapolate(std::size_t seen, std::size_t first, std::size_t now, std::size_t last) {
+    return now > first ? static_cast<std::size_t>(static_cast<double>(seen) * static_cast<double>(last - first) /
+                                                  static_cast<double>(now - first))
+                       : seen;
   }
 
   // Gives the vertices of later parts their global ids; part 0 keeps its own.

@@ -68,6 +68,8 @@ void MeanField::add_term(Term term) {
 void MeanField::prepare() {
   const std::size_t row_bytes = static_cast<std::size_t>(lanes_) * (storage_ == Storage::kHalf ? 2 : 4);
   q_.resize(points() * row_bytes);
+  padding_.assign(static_cast<std::size_t>(lanes_), -1);
+  std::fill_n(padding_.begin(), labels_, 0);
   rows_.resize(terms_.size());
   slice_terms_.clear();
   for (std::size_t t = 0; t < terms_.size(); ++t) {
@@ -81,6 +83,12 @@ void MeanField::prepare() {
 void MeanField::make_scratch(int threads) {
   scratch_.resize(static_cast<std::size_t>(threads));
   for (auto& scratch : scratch_) scratch.resize(static_cast<std::size_t>(lanes_) * (kRun + 1));
+}
+
+void MeanField::allocate_unary() {
+  const std::size_t values = points() * static_cast<std::size_t>(labels_);
+  unary_.resize(values + static_cast<std::size_t>(lanes_));
+  std::fill_n(unary_.data() + values, lanes_, 0.0F);
 }
 
 UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride,
@@ -149,32 +157,30 @@ UnaryRange MeanField::fill_unary(UnaryJob job, std::size_t begin, std::size_t en
 }
 
 void MeanField::read_unary(float* output) const {
-  const std::size_t lanes = static_cast<std::size_t>(lanes_), labels = static_cast<std::size_t>(labels_);
+  const std::size_t labels = static_cast<std::size_t>(labels_);
   for (std::size_t r = 0; r < order_->runs(); ++r) {
     const Run run = order_->run(r);
     for (std::size_t i = 0; i < static_cast<std::size_t>(order_->length(r)); ++i) {
-      for (std::size_t l = 0; l < labels; ++l) output[l * points() + run.source + i] = unary_[(run.first + i) * lanes + l];
+      for (std::size_t l = 0; l < labels; ++l) output[l * points() + run.source + i] = unary_[(run.first + i) * labels + l];
     }
   }
 }
 
 void MeanField::keep_labels(const std::vector<int>& kept, int threads) {
-  const std::size_t before = static_cast<std::size_t>(lanes_);
-  const std::size_t after = static_cast<std::size_t>(padded_lanes(static_cast<int>(kept.size())));
-  Buffer<float> rows(points() * after);
+  const std::size_t before = static_cast<std::size_t>(labels_), after = kept.size();
+  Buffer<float> all = std::move(unary_);
+  labels_ = static_cast<int>(kept.size());
+  lanes_ = padded_lanes(labels_);
+  allocate_unary();
   run_team(threads, [&](Team& team, int rank) {
     team.share(rank, points(), kSliceChunk * kRun, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
-        const float* const from = unary_.data() + i * before;
-        float* const to = rows.data() + i * after;
-        for (std::size_t l = 0; l < kept.size(); ++l) to[l] = from[kept[l]];
-        std::fill(to + kept.size(), to + after, kPaddingEnergy);
+        const float* const from = all.data() + i * before;
+        float* const to = unary_.data() + i * after;
+        for (std::size_t l = 0; l < after; ++l) to[l] = from[kept[l]];
       }
     });
   });
-  unary_ = std::move(rows);
-  labels_ = static_cast<int>(kept.size());
-  lanes_ = static_cast<int>(after);
   q_.clear();
   rows_.clear();
   scratch_.clear();
@@ -184,6 +190,7 @@ SliceJob MeanField::slice_job(bool with_terms) {
   SliceJob job{};
   job.order = order_.get();
   job.unary = unary_.data();
+  job.padding = padding_.data();
   job.terms = slice_terms_.data();
   job.term_count = with_terms ? static_cast<int>(slice_terms_.size()) : 0;
   job.labels = labels_;

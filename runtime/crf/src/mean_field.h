@@ -63,7 +63,7 @@ class MeanField {
   void read_unary(float* output) const;
   // Forgets all labels but `kept` (ascending); before terms are added.
   void keep_labels(const std::vector<int>& kept, int threads);
-  void allocate_unary() { unary_.resize(points() * static_cast<std::size_t>(lanes_)); }
+  void allocate_unary();
   bool has_unary() const { return unary_.size() > 0; }
 
   // Runs and writes labels x points marginals in the caller's order, if `output` is not null; with `keep` the
@@ -90,7 +90,8 @@ class MeanField {
   Storage storage_;
   const Kernels& kernels_;
   std::vector<Term> terms_;
-  Buffer<float> unary_;  // energies in storage order
+  Buffer<float> unary_;  // energies in storage order, points x labels, and room to read a row of lanes at the last
+  std::vector<std::int32_t> padding_;  // see SliceJob
   Buffer<unsigned char> q_;
   std::vector<Buffer<unsigned char>> rows_;
   std::vector<SliceTerm> slice_terms_;

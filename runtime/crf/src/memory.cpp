@@ -38,7 +38,7 @@ std::vector<Block>& kept() {
 }
 std::size_t kept_bytes = 0;
 
-void* map_pages(std::size_t length) {
+void* map_pages(std::size_t length, std::size_t bytes) {
   // A little more is mapped than asked, then trimmed, so that the array starts on a huge-page boundary.
   const std::size_t span = length + kHugePage;
   if (span < length) throw std::bad_alloc();
@@ -50,7 +50,8 @@ void* map_pages(std::size_t length) {
   if (skipped > 0) munmap(begin, skipped);
   if (skipped < kHugePage) munmap(aligned + length, kHugePage - skipped);
 #ifdef MADV_HUGEPAGE
-  madvise(aligned, length, MADV_HUGEPAGE);
+  // Not the page that is only begun: it would be filled, and a block of 25 MB hold 27.
+  madvise(aligned, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
   return aligned;
 }
@@ -71,11 +72,11 @@ void* allocate_pages(std::size_t bytes) {
       return address;
     }
   }
-  return map_pages(length);
+  return map_pages(length, bytes);
 }
 
 void* allocate_zeroed_pages(std::size_t bytes) {
-  if (bytes >= kMapThreshold) return map_pages(block_length(bytes));  // fresh pages are zero
+  if (bytes >= kMapThreshold) return map_pages(block_length(bytes), bytes);  // fresh pages are zero
   return std::memset(allocate_pages(bytes), 0, bytes);
 }
 

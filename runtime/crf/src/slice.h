@@ -101,7 +101,12 @@ struct Slice {
       Row<Quads> total, filtered;
       if (unary != nullptr) {
         total.load_from(unary + block);
-        total.each([](auto& v, int) ATROUS_INLINE_LAMBDA { v = -v; });
+        total.each([&](auto& v, int at) ATROUS_INLINE_LAMBDA {
+          using Vector = std::decay_t<decltype(v)>;
+          typename VectorOf<sizeof(Vector) / 4>::bits padded;
+          std::memcpy(&padded, job.padding + block + at, sizeof(padded));
+          v = padded ? Vector{} - kPaddingEnergy : -v;
+        });
       } else {
         total.fill(0.0F);
       }
@@ -204,7 +209,7 @@ struct Slice {
   }
 
   static void run(const SliceJob& job, std::size_t first_run, std::size_t last_run, float* scratch) {
-    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+    const std::size_t lanes = static_cast<std::size_t>(job.lanes), labels = static_cast<std::size_t>(job.labels);
     float* const tile = scratch;
     float* const filtered_row = scratch + kRun * lanes;
     for (std::size_t r = first_run; r < last_run; ++r) {
@@ -213,11 +218,11 @@ struct Slice {
       double energy = 0.0;
       for (int i = 0; i < length; ++i) {
         const std::size_t pixel = run.first + static_cast<std::size_t>(i);
-        const float* const unary = job.unary + pixel * lanes;
+        const float* const unary = job.unary + pixel * labels;
         float* const row = tile + static_cast<std::size_t>(i) * lanes;
         const std::size_t ahead = std::min(pixel + kPrefetchPixels, job.points - 1);
         prefetch(job, ahead);
-        prefetch_row<kBlock>(job.unary + ahead * lanes);
+        prefetch_row<kBlock>(job.unary + ahead * labels);
         if (job.q != nullptr) prefetch_row<kBlock, S, 1>(static_cast<const S*>(job.q) + pixel * lanes);
         gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, row, filtered_row);
         if (job.energy != nullptr) energy += variational_energy(job, pixel, unary, row);

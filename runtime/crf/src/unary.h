@@ -1,4 +1,5 @@
-// The unary, turned once from the caller's layout into rows in storage order, checked on the way.
+// The unary, turned once from the caller's layout into rows in storage order, without padding, checked
+// on the way.
 //
 // Stored are energies U, float32 as given: the reference subtracts its messages from the same numbers.
 
@@ -149,6 +150,14 @@ inline void note_gaps(const float* row, int lanes, float* gaps) {
   }
 }
 
+// Moves rows of lanes together to rows of labels, in place. A store may reach beyond its row, into what comes next.
+inline void drop_padding(float* tile, int length, int labels, int lanes) {
+  if (labels == lanes) return;
+  for (int i = 1; i < length; ++i) {
+    for (int l = 0; l < lanes; l += 4) store(tile + i * labels + l, load<V4>(tile + i * lanes + l));
+  }
+}
+
 inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile, float* gaps) {
   const std::size_t lanes = static_cast<std::size_t>(job.lanes);
   for (std::size_t r = first_run; r < last_run; ++r) {
@@ -171,6 +180,8 @@ inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t
       for (int l = job.labels; l < job.lanes; ++l) row[l] = kPaddingEnergy;
       note_gaps(row, job.lanes, gaps);
     }
-    std::memcpy(job.rows + run.first * lanes, tile, static_cast<std::size_t>(count) * sizeof(float));
+    drop_padding(tile, length, job.labels, job.lanes);
+    const std::size_t labels = static_cast<std::size_t>(job.labels);
+    std::memcpy(job.rows + run.first * labels, tile, static_cast<std::size_t>(length) * labels * sizeof(float));
   }
 }

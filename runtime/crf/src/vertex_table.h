@@ -35,6 +35,14 @@ class VertexTable {
   ~VertexTable() { slots_.clear(true); }  // as large as a lattice and needed no more: it would only raise the peak
 
   std::size_t size() const { return size_; }
+  // Whether `more` vertices might make it grow by doubling; reserve() first, where the final size can be guessed, does
+  // once what doubling does three times.
+  bool may_grow(std::size_t more) const { return (size_ + more) * 2 > mask_; }
+  void reserve(std::size_t expected) {
+    std::size_t capacity = mask_ + 1;
+    while (capacity < expected * 2) capacity *= 2;
+    if (capacity > mask_ + 1) grow(capacity);
+  }
   const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * static_cast<std::size_t>(words_); }
 
   std::uint64_t hash(const std::uint64_t* key) const {
@@ -70,7 +78,7 @@ class VertexTable {
     ++size_;
     slots_[at].tag = tag;
     slots_[at].next_id = static_cast<std::uint32_t>(size_);
-    if (size_ * 2 > mask_) grow();
+    if (size_ * 2 > mask_) grow((mask_ + 1) * 2);
     return static_cast<std::uint32_t>(size_ - 1);
   }
 
@@ -89,9 +97,9 @@ class VertexTable {
     shift_ = 64;
     for (std::size_t c = capacity; c > 1; c /= 2) --shift_;
   }
-  void grow() {
+  void grow(std::size_t capacity) {
     Buffer<Slot> old = std::move(slots_);
-    make_slots(old.size() * 2);
+    make_slots(capacity);
     for (const Slot* slot = old.data(); slot != old.data() + old.size(); ++slot) {
       if (slot->next_id == 0) continue;
       std::size_t at = hash(key(static_cast<std::size_t>(slot->next_id - 1))) >> shift_;
