@@ -24,11 +24,10 @@ _DILATED_BLOCK = 5
 _FC_CHANNELS, _FC6_DILATION = 1024, 12
 
 
-def write_prototxt(labels: int = LABELS) -> str:
-    """The net's definition, in the words of DeepLab's own Caffe."""
-    parts = [
-        f'name: "DeepLab-LargeFOV"\ninput: "data"\ninput_dim: 1 input_dim: 3 input_dim: {CROP} input_dim: {CROP}\n'
-    ]
+def write_prototxt(labels: int = LABELS, size: tuple[int, int] = (CROP, CROP)) -> str:
+    """The net's definition for a (height, width), in the words of DeepLab's own Caffe."""
+    shape = f"input_dim: 1 input_dim: 3 input_dim: {size[0]} input_dim: {size[1]}"
+    parts = [f'name: "DeepLab-LargeFOV"\ninput: "data"\n{shape}\n']
     bottom = "data"
     for number, (channels, stride) in enumerate(zip(BLOCKS, POOL_STRIDES, strict=True), start=1):
         for index, outputs in enumerate(channels, start=1):
@@ -45,11 +44,16 @@ def write_prototxt(labels: int = LABELS) -> str:
     return "".join(parts)
 
 
-def read_large_fov(seed: int = 0, *, labels: int = LABELS, score_gain: float = 1.0) -> Net:
-    """The net with weights drawn from a seed; `score_gain` scales those of fc8, and with them the scores."""
+def read_large_fov(
+    seed: int = 0, *, labels: int = LABELS, score_gain: float = 1.0, size: tuple[int, int] = (CROP, CROP)
+) -> Net:
+    """The net with weights drawn from a seed, laid out for a (height, width).
+
+    `score_gain` scales the weights of fc8, and with them the scores.
+    """
     from ..converter import read_net
 
-    text = write_prototxt(labels)
+    text = write_prototxt(labels, size)
     random = np.random.default_rng(seed)
     weights = {}
     for layer in read_net(text).layers:
