@@ -129,24 +129,20 @@ def write_settings(
     files: MiniatureFiles, predict: Predict, training: Training, validation: range, test: range, threads: int
 ) -> None:
     """Choose the CRF on the validation scenes, measure before and after on both sets, write the JSON."""
-    import numpy as np
-
-    from ..runtime.crf import CrfParameters
-    from ..runtime.evaluation import mean_iou
+    from ..runtime.evaluation.tuning.judging import Judge, Scored
+    from ..runtime.evaluation.tuning.points import find_best, search_factors
     from ..runtime.files import write_file
     from ..runtime.manifest import CrfSection
-    from .miniature import crf_search, measuring, network, settings
+    from .miniature import measuring, network, settings
     from .scenes import CLASSES, PALETTE
 
-    samples = list(measuring.predict_scenes(predict, validation))
+    samples = [
+        Scored(str(seed), sample.scene.image, sample.scene.labels, sample.probabilities)
+        for seed, sample in zip(validation, measuring.predict_scenes(predict, validation), strict=True)
+    ]
     with console.show_progress("choosing the CRF") as advance:
-
-        def judge(parameters: CrfParameters) -> float:
-            advance(1)
-            counts = [measuring.count_after(sample, parameters, threads) for sample in samples]
-            return mean_iou(np.stack(counts))
-
-        parameters = crf_search.search_parameters(judge)
+        judge = Judge(samples, workers=threads, advance=advance)
+        parameters = find_best(search_factors(judge)).to_parameters()
     with console.show_progress("measuring", len(validation) + len(test)) as advance:
         on_validation, on_test = (
             measuring.measure_figures(predict, seeds, parameters, threads, advance) for seeds in (validation, test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,10 @@ from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
 
 if TYPE_CHECKING:
-    from ..runtime.evaluation.tuning import Grid, Search
+    from ..runtime.evaluation.tuning import Grid, Point, Search
 
 METHODS = ("pami2018", "iclr2015", "factors")
-HEAT_MAP, REPORT = "heatmap.png", "tuning.json"
+REPORT = "tuning.json"
 SCHEMA_VERSION = 1
 _SHOWN = 8
 _AXES = ("weight", "sxy", "srgb")
@@ -67,7 +68,7 @@ def _parse_range(context: click.Context, parameter: click.Parameter, value: str 
 @click.option("--race", is_flag=True, help="Give up a point once it is shown to be worse than the best so far.")
 @click.option("--dry-run", is_flag=True, help="Leave the bundle as it is.")
 @click.option("--force", is_flag=True, help="Write parameters that do worse on the held-out images too.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help=f"Folder for {REPORT} and {HEAT_MAP}.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help=f"Folder for {REPORT} and heat maps.")
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Images at a time.  [default: all cores]")
 @console.json_option
@@ -178,35 +179,52 @@ def describe_search(search: Search, *, name: str, dataset: str) -> dict[str, Any
     }
 
 
-def draw_search(search: Search, title: str) -> bytes:
-    """The heat map: weight down, position sigma along, a panel for each colour sigma; all points of the winner's
-    position term, however fine their steps.
+def draw_search(search: Search, title: str) -> dict[str, bytes]:
+    """Heat maps, weight down and position sigma along, a panel for each colour sigma: "heat_map" of the coarse grid,
+    "heat_map_fine" of the last steps around the best, where it was reached by such.
     """  # noqa: D205
+    from ..runtime.evaluation.tuning.points import START
+
+    grid = search.grid
+    coarse = {point: search.memory.scores[point] for point in grid.points(START) if point in search.memory.scores}
+    count = search.chosen_on.describe()["images"]
+    pictures = {"heat_map": _draw_points(coarse, f"{title}, {count} images: the coarse grid, mean IoU %")}
+    if search.method != "factors" and grid.halvings:
+        steps = [step / 2**grid.halvings for step in grid.steps()]
+        best = search.best
+        fine = {
+            point: score
+            for point, score in search.memory.scores.items()
+            if all(
+                abs(getattr(point, axis) - getattr(best, axis)) < step * 1.01 + 1e-9
+                for axis, step in zip(_AXES, steps, strict=True)
+            )
+        }
+        pictures["heat_map_fine"] = _draw_points(fine, f"{title}, {count} images: around the best, mean IoU %")
+    return pictures
+
+
+def _draw_points(points: Mapping[Point, float], title: str) -> bytes:
     import numpy as np
 
     from ..runtime.evaluation.drawing import draw_heat_map
 
-    near = (search.best.near_weight, search.best.near_sxy)
-    if search.method == "factors":
-        # The coarse grid was walked at the position term the search started from.
-        near = (3.0, 3.0)
-    met = {p: s for p, s in search.memory.scores.items() if (p.near_weight, p.near_sxy) == near}
-    axes = [sorted({getattr(point, axis) for point in met}) for axis in _AXES]
+    axes = [sorted({getattr(point, axis) for point in points}) for axis in _AXES]
     grid = np.full((len(axes[2]), len(axes[0]), len(axes[1])), np.nan)
-    places = {}
-    for point, score in met.items():
-        place = (axes[2].index(point.srgb), axes[0].index(point.weight), axes[1].index(point.sxy))
-        places[point] = place
-        grid[place] = score if np.isfinite(score) else np.nan
-    best = max(met, key=lambda point: met[point])
+    places = {
+        point: (axes[2].index(point.srgb), axes[0].index(point.weight), axes[1].index(point.sxy)) for point in points
+    }
+    for point, score in points.items():
+        grid[places[point]] = score if np.isfinite(score) else np.nan  # a point that was given up stays empty
+    best = max(points, key=lambda point: points[point])
     return draw_heat_map(
         grid,
         rows=axes[0],
         columns=axes[1],
         panels=[f"colour sigma {value:g}" for value in axes[2]],
-        row_name="weight of the bilateral term",
-        column_name=f"position sigma of the bilateral term, pixels (position term {near[0]:g} and {near[1]:g})",
-        title=f"mean IoU, %: {title}, {search.chosen_on.describe()['images']} images",
+        row_name="weight",
+        column_name=f"position sigma, pixels (position term: weight {best.near_weight:g}, sigma {best.near_sxy:g})",
+        title=title,
         best=places[best],
     )
 
@@ -242,8 +260,10 @@ def _write(bundle: Path, search: Search, report: dict[str, Any]) -> None:
 def _write_pictures(search: Search, report: dict[str, Any], out: Path, title: str) -> dict[str, Path]:
     from ..runtime.files import write_file
 
-    files = {"heat_map": out / HEAT_MAP, "report": out / REPORT}
-    write_file(files["heat_map"], draw_search(search, title))
+    files = {"report": out / REPORT}
+    for name, content in draw_search(search, title).items():
+        files[name] = out / f"{name}.png"
+        write_file(files[name], content)
     text = json.dumps({"schema_version": SCHEMA_VERSION, **report}, indent=1, allow_nan=False) + "\n"
     write_file(files["report"], text.encode())
     return files

@@ -185,7 +185,7 @@ def draw_heat_map(
         MissingDependencyError: if matplotlib is missing.
     """
     count = len(panels)
-    width = 1.2 + count * max(1.6, 0.5 * len(columns))
+    width = max(6.8, 1.0 + count * max(1.6, 0.5 * len(columns)))
     figure, all_axes = _make_figure(width, 1.4 + 0.42 * len(rows), count)
     known = grid[np.isfinite(grid)] * 100
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)

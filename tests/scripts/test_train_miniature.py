@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from atrous import converter
 from atrous.converter.caffemodel import read_caffemodel
 from atrous.scripts import train_miniature
-from atrous.scripts.miniature.crf_search import make_parameters, search_parameters
 from atrous.scripts.miniature.network import MiniatureNet, fold_blobs, prepare_data, zoom_scores
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
 from atrous.scripts.miniature.training import TRAINING_SEEDS, Recipe, train_net
@@ -54,29 +53,6 @@ def test_prepared_data_is_bgr_minus_the_mean() -> None:
     data = prepare_data(np.array([[[[10, 20, 30]]]], np.uint8))
     assert data.shape == (1, 3, 1, 1)
     assert np.allclose(data.flatten(), [30 - 104.008, 20 - 116.669, 10 - 122.675])
-
-
-def test_search_finds_a_known_optimum_and_judges_nothing_twice() -> None:
-    aim = (6.0, 40.0, 9.0, 2.0, 1.5)
-    seen: list[str] = []
-
-    def judge(parameters: object) -> float:
-        seen.append(repr(parameters))
-        gaussian, bilateral = parameters.gaussian[0], parameters.bilateral[0]  # type: ignore[attr-defined]
-        found = (bilateral.weight, bilateral.sxy, bilateral.srgb, gaussian.weight, gaussian.sxy)
-        return -sum(abs(math.log(a / b)) for a, b in zip(found, aim, strict=True))
-
-    best = search_parameters(judge)
-    assert len(seen) == len(set(seen))
-    assert judge(best) > -5 * math.log(1.2)
-    assert best.mode == "deeplab"
-
-
-def test_parameters_are_rounded_to_two_digits() -> None:
-    parameters = make_parameters((6.6666, 123.4, 4.4444, 3.0, 0.123))
-    assert parameters.bilateral[0].weight == 6.7
-    assert parameters.bilateral[0].sxy == 120.0
-    assert parameters.gaussian[0].sxy == 0.12
 
 
 def test_command_makes_a_whole_miniature(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class Point:
         return cls(far.weight, sxy, srgb, near.weight, near_sxy)
 
 
+START = Point(0, 0, 0)
+"""Whose position term a search starts from: DeepLab's weight 3 and sigma 3."""
+
 Score = Callable[[Sequence[Point]], Mapping[Point, float]]
 """Points to their scores, higher is better; minus infinity for one that was given up."""
 
@@ -137,7 +140,7 @@ def search_grid(score: Score, grid: Grid, start: Point | None = None) -> Memory:
         All points met.
     """
     memory = Memory(score)
-    best = memory.best_of(grid.points(start or Point(0, 0, 0)))
+    best = memory.best_of(grid.points(start or START))
     steps = grid.steps()
     for _ in range(grid.halvings):
         steps = (steps[0] / 2, steps[1] / 2, steps[2] / 2)
@@ -164,7 +167,7 @@ def search_factors(
         All points met.
     """
     memory = Memory(score)
-    best = memory.best_of([_round(point) for point in grid.points(start or Point(0, 0, 0))])
+    best = memory.best_of([_round(point) for point in grid.points(start or START)])
     for factor in factors:
         moved = True
         while moved:
