@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atrous.runtime.benchmark.compare import compare_results, compare_run, compare_subjects, judge_ratio
+from atrous.runtime.benchmark.statistics import Ratio
+from atrous.runtime.errors import InputError
+
+from .simulation import make_result, make_subject
+
+SAMPLES = 60
+
+
+def draw_run(rng: np.random.Generator, count: int = SAMPLES, slowdown: float = 1.0) -> np.ndarray:
+    """What a shared machine gives: a level of its own each run (1 %), neighbours alike, 3 % noise, rare stalls."""
+    level = 100 * slowdown * np.exp(0.01 * rng.standard_normal())
+    mood = np.empty(count)
+    mood[0] = rng.standard_normal()
+    for index in range(1, count):
+        mood[index] = 0.7 * mood[index - 1] + np.sqrt(1 - 0.49) * rng.standard_normal()
+    stalls = (rng.random(count) < 0.03) * rng.exponential(60, count)
+    return level * np.exp(0.02 * mood + 0.03 * rng.standard_normal(count)) + stalls
+
+
+def draw_pair(rng: np.random.Generator, slowdown: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two subjects in turns: the machine's mood is one, their own noise is not."""
+    shared = draw_run(rng)
+    own = [np.exp(0.02 * rng.standard_normal(SAMPLES)) for _ in range(2)]
+    return shared * own[0], shared * own[1] * slowdown
+
+
+def judge_apart(rng: np.random.Generator, slowdown: float) -> str:
+    results = [make_result(make_subject(draw_run(rng, slowdown=factor))) for factor in (1.0, slowdown)]
+    return compare_results(*results)[0].verdict
+
+
+def judge_in_turns(rng: np.random.Generator, slowdown: float) -> str:
+    first, second = draw_pair(rng, slowdown)
+    return compare_subjects(make_subject(first), make_subject(second, "torch:fp32")).verdict
+
+
+@pytest.mark.parametrize("judge", [judge_apart, judge_in_turns])
+def test_identical_runs_raise_no_alarm(judge) -> None:
+    rng = np.random.default_rng(11)
+    verdicts = [judge(rng, 1.0) for _ in range(150)]
+    assert verdicts.count("regression") == 0
+    assert verdicts.count("same") >= 120
+
+
+@pytest.mark.parametrize(("judge", "least"), [(judge_apart, 0.80), (judge_in_turns, 0.95)])
+def test_a_planted_slowdown_of_10_percent_is_caught(judge, least: float) -> None:
+    rng = np.random.default_rng(12)
+    verdicts = [judge(rng, 1.10) for _ in range(100)]
+    assert verdicts.count("regression") >= least * 100
+    assert verdicts.count("same") == verdicts.count("improvement") == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (1.06, 1.2, "regression"),
+        (1.05, 1.2, "inconclusive"),
+        (0.97, 1.04, "same"),
+        (0.80, 0.94, "improvement"),
+        (0.94, 1.0, "inconclusive"),
+        (0.8, 1.3, "inconclusive"),
+    ],
+)
+def test_verdicts_by_the_interval(low: float, high: float, verdict: str) -> None:
+    assert judge_ratio(Ratio((low + high) / 2, low, high), 0.05) == verdict
+
+
+def test_two_runs_are_not_concluded_from_where_the_machine_changed() -> None:
+    values = np.random.default_rng(0).normal(100, 1, 50)
+    slow = make_subject(values * 1.3)
+    quiet = make_result(make_subject(values))
+    assert compare_results(quiet, make_result(slow))[0].verdict == "regression"
+    for other, words in (
+        (make_result(slow, canary_ms=0.65), "1.30 x the time for the canary"),
+        (make_result(slow, cpu="another CPU"), "processors differ"),
+        (make_result(make_subject(values * 1.3, conclusive=False)), "the candidate was too noisy (canary)"),
+    ):
+        (found,) = compare_results(quiet, other)
+        assert found.verdict == "inconclusive"
+        assert words in found.reason
+        assert found.ratio == pytest.approx(1.3, rel=0.01)
+
+
+def test_other_work_is_refused() -> None:
+    values = np.full(20, 10.0)
+    result = make_result(make_subject(values))
+    with pytest.raises(InputError, match="image width 32 and 64"):
+        compare_results(result, make_result(make_subject(values, image_width=64)))
+    with pytest.raises(InputError, match="share no subject"):
+        compare_results(
+            make_result(make_subject(values, "a"), make_subject(values, "b")),
+            make_result(make_subject(values, "c"), make_subject(values, "d")),
+        )
+    with pytest.raises(InputError, match='no stage "crf"'):
+        compare_results(result, result, stage="crf")
+    with pytest.raises(InputError, match="not measured in turns"):
+        compare_subjects(make_subject(values), make_subject(values[:-1], "other"))
+
+
+def test_subjects_of_a_run_are_compared_with_its_first() -> None:
+    values = np.random.default_rng(0).normal(100, 1, 50)
+    result = make_result(make_subject(values, "a"), make_subject(values * 1.2, "b"), make_subject(values / 1.2, "c"))
+    assert [(one.baseline, one.candidate, one.verdict) for one in compare_run(result)] == [
+        ("a", "b", "regression"),
+        ("a", "c", "improvement"),
+    ]
+    assert all(one.paired for one in compare_run(result))
