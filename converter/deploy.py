@@ -301,7 +301,8 @@ def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, i
     name = graph.slice(graph.slice(name, 2, 0, graph.dim(image, 1)), 3, 0, graph.dim(image, 2))
     if head == "labels":
         largest = graph.add("ArgMax", [name], axis=1, keepdims=0)
-        graph.add("Cast", [largest], to=UINT8, output="labels")
+        # by way of float32: TensorRT casts to uint8 from float32 and float16 only
+        graph.add("Cast", [graph.add("Cast", [largest], to=FLOAT)], to=UINT8, output="labels")
         graph.outputs.append(helper.make_tensor_value_info("labels", UINT8, [batch, height, width]))
         return
     graph.name_top(name, "scores")

@@ -125,8 +125,9 @@ class _Run:
         details = [reason] if reason else []
         if call.name == "parse":
             details += compat.describe_parser_errors(self.results["parser"], self.plan.capabilities)
-        said = [*details, *self.errors, *(line for line in self.lines if not line.startswith("warning"))]
-        said = list(dict.fromkeys(said)) or list(self.lines) or ["TensorRT gave no reason"]
+        told = [*self.errors, *(line for line in self.lines if not line.startswith("warning"))]
+        # Without a driver 8.5 says so in a warning only, so where no error was told the warnings are the reason.
+        said = list(dict.fromkeys([*details, *(told or self.lines)])) or ["TensorRT gave no reason"]
         shown = [*said[:_SHOWN_LINES], *([f"and {len(said) - _SHOWN_LINES} more"] if len(said) > _SHOWN_LINES else [])]
         what = "the ONNX parser refuses the graph" if call.name == "parse" else f"{call.target}.{call.name} failed"
         remedies = compat.suggest_remedies(said)

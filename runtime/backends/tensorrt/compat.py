@@ -160,9 +160,15 @@ def deserialize_engine(trt: Any, plan: bytes, logger: Any) -> tuple[Any, Any]:
     engine_host_code_allowed stays what it is by default, off: no code runs out of a plan beyond TensorRT's own.
 
     Raises:
-        EngineError: if TensorRT refuses the plan.
+        BackendError: if TensorRT does not start, as without a driver.
+        EngineError: if it refuses the plan.
     """
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as error:  # pybind's way to say that a factory gave nothing
+        raise BackendError(
+            f"TensorRT {trt.__version__} does not start: is there a GPU? (see `atrous doctor`)"
+        ) from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
-from atrous.runtime.errors import BuildError, EngineError
+from atrous.runtime.errors import BackendError, BuildError, EngineError
 
 from . import stubs
 from .graphs import make_graph
@@ -140,3 +142,19 @@ def test_a_refused_plan() -> None:
     trt.behaviour.refuse_plans = True
     with pytest.raises(EngineError, match="refuses the plan"):
         build(trt)
+
+
+def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What 8.5.3.1 does on a machine without one: it warns, and its factory gives nothing."""
+    trt = stubs.make_tensorrt("8.5")
+
+    def fail(self: Any, logger: Any) -> None:
+        logger.log(SimpleNamespace(name="WARNING"), "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt.Builder, "__init__", fail)
+    with pytest.raises(BuildError, match=r"trt\.Builder failed: .*error: 35\. What to do: run on a machine with an"):
+        build(trt)
+    monkeypatch.setattr(trt.Runtime, "__init__", fail)
+    with pytest.raises(BackendError, match=r"8\.5\.3\.1 does not start"):
+        compat.deserialize_engine(trt, b"{}", compat.make_logger(trt, []))

@@ -1,0 +1,85 @@
+"""What every line shares: types, listeners, remedies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from atrous.runtime.backends.tensorrt import compat
+from atrous.runtime.errors import BackendError, MissingDependencyError
+
+from . import stubs
+
+
+@pytest.mark.parametrize("version", stubs.read_names())
+def test_types(version: str) -> None:
+    trt = stubs.make_tensorrt("", version)
+    for name in trt.DataType.__members__:
+        member = getattr(trt.DataType, name)
+        if name in compat.NUMPY_NAMES:
+            assert np.dtype(compat.numpy_name(member)).name == compat.NUMPY_NAMES[name]
+        else:
+            with pytest.raises(BackendError, match=f"type {name} has no NumPy form"):
+                compat.numpy_name(member)
+
+
+@pytest.mark.parametrize("line", stubs.LINES)
+def test_listeners(line: str) -> None:
+    trt = stubs.make_tensorrt(line)
+    lines: list[str] = []
+    errors: list[str] = []
+    logger = compat.make_logger(trt, lines)
+    for name in ("INFO", "WARNING", "ERROR", "INTERNAL_ERROR", "VERBOSE"):
+        logger.log(SimpleNamespace(name=name), "text")
+    assert lines == ["warning: text", "error: text", "internal_error: text"]
+    compat.make_logger(trt, lines, verbose=True).log(SimpleNamespace(name="VERBOSE"), "more")
+    assert lines[-1] == "verbose: more"
+    recorder = compat.make_error_recorder(trt, errors)
+    assert isinstance(recorder, trt.IErrorRecorder)
+    assert recorder.report_error(5, "bad") is False
+    assert (recorder.num_errors(), recorder.get_error_code(0), recorder.get_error_desc(0)) == (1, 5, "bad")
+    assert not recorder.has_overflowed()
+    recorder.clear()
+    assert errors == []
+
+
+def test_a_log_does_not_grow_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_MAX_LOG_LINES", 2)
+    trt = stubs.make_tensorrt("10")
+    lines: list[str] = []
+    errors: list[str] = []
+    logger, recorder = compat.make_logger(trt, lines), compat.make_error_recorder(trt, errors)
+    for _ in range(5):
+        logger.log(SimpleNamespace(name="ERROR"), "text")
+        recorder.report_error(1, "text")
+    assert (len(lines), len(errors), recorder.has_overflowed()) == (2, 2, True)
+
+
+def test_the_inspector_must_give_an_object() -> None:
+    trt = stubs.make_tensorrt("10")
+
+    def engine(text: str) -> SimpleNamespace:
+        inspector = SimpleNamespace(get_engine_information=lambda form: text)
+        return SimpleNamespace(create_engine_inspector=lambda: inspector)
+
+    assert compat.inspect_engine(trt, engine("{}"), context="context") == {}
+    for text in ("", "[]", "{"):
+        with pytest.raises(BackendError, match="inspector gives no JSON"):
+            compat.inspect_engine(trt, engine(text))
+
+
+def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    with pytest.raises((MissingDependencyError, BackendError)) as caught:
+        compat.load_tensorrt()
+    assert caught.value.exit_code == 3
+
+
+def test_host_code_is_never_allowed() -> None:
+    """A plan may carry code of its own; nothing here lets a runtime run it."""
+    trt = stubs.make_tensorrt("10")
+    runtime, _ = compat.deserialize_engine(trt, b'{"version": "10.13.3.9"}', compat.make_logger(trt, []))
+    assert runtime.engine_host_code_allowed is None
+    assert "Runtime.engine_host_code_allowed" not in trt.behaviour.touched

@@ -1,0 +1,110 @@
+"""From ONNX to a stored engine on stub modules: prepared, built, audited, stored, found again, replayed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atrous.runtime.backends.tensorrt import workflow
+from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
+from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
+from atrous.runtime.backends.tensorrt.signing import Signer
+from atrous.runtime.backends.tensorrt.store import EngineStore
+from atrous.runtime.errors import BackendError, EngineError, InputError, PrecisionError
+
+from . import stubs
+from .graphs import make_graph
+from .test_keys import MACHINE
+
+OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
+
+
+def prepare(trt: Any, precision: str = "fp32", **changes: Any) -> workflow.PreparedBuild:
+    model = make_graph(precision, **changes)
+    return workflow.prepare_build(model, OPTIONS, read_capabilities(trt), precision=precision)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EngineStore:
+    return EngineStore(tmp_path / "engines", Signer(b"m" * 32))
+
+
+@pytest.mark.parametrize("version", stubs.read_names())
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_built_audited_stored_found(version: str, precision: str, store: EngineStore) -> None:
+    trt = stubs.make_tensorrt("", version)
+    prepared = prepare(trt, precision)
+    assert workflow.find_engine(prepared, store, MACHINE) is None
+    made = workflow.make_engine(trt, prepared, store, MACHINE)
+    found = workflow.find_engine(prepared, store, MACHINE)
+    assert found is not None
+    assert store.read_plan(found) == made.built.plan
+    assert made.audit.reached == 1.0
+    assert found.record.build["audit"]["asked"] == precision
+    assert found.fields["tensorrt.version"] == version
+    row = workflow.describe_engine(found, store.is_own)
+    assert json.loads(json.dumps(row))["signed_here"] is True
+
+
+@pytest.mark.parametrize("line", ["8.5", "8.6"])
+def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineStore) -> None:
+    trt = stubs.make_tensorrt(line)
+    trt.behaviour.refuse_narrow = {"conv1", "conv2"}
+    prepared = prepare(trt, "fp16")
+    with pytest.raises(PrecisionError, match=r"only 0% .* conv1 \(fp32\), conv2 \(fp32\)"):
+        workflow.make_engine(trt, prepared, store, MACHINE)
+    assert store.list_engines() == []
+    trt.behaviour.refuse_narrow = {"conv2"}
+    made = workflow.make_engine(trt, prepared, store, MACHINE, required_share=0.5)
+    assert made.audit.reached == 0.5
+    assert made.engine.record.build["audit"]["missed"] == [{"node": "conv2", "asked": "fp16", "got": "fp32"}]
+
+
+@pytest.mark.parametrize(
+    ("graph", "asked"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp32", "int8"), ("int8", "fp32"), ("fp16", "int8")]
+)
+def test_the_graph_must_be_in_the_precision_that_is_asked(graph: str, asked: str) -> None:
+    with pytest.raises(InputError, match=f"not in {asked}: precision is in the graph"):
+        workflow.prepare_build(make_graph(graph), OPTIONS, LINES["10"], precision=asked)
+
+
+def test_replay(store: EngineStore, tmp_path: Path) -> None:
+    trt = stubs.make_tensorrt("10")
+    prepared = prepare(trt)
+    with pytest.raises(EngineError, match="no engine is built for this"):
+        workflow.read_replay_cache(prepared, store, MACHINE, None)
+    first = workflow.make_engine(trt, prepared, store, MACHINE)
+    assert workflow.read_replay_cache(prepared, store, MACHINE, None) == first.built.timing_cache
+    with pytest.raises(InputError, match="no timing cache to replay"):
+        workflow.read_replay_cache(prepared, store, MACHINE, tmp_path / "none")
+    (tmp_path / "cache").write_bytes(b"kept")
+    assert workflow.read_replay_cache(prepared, store, MACHINE, tmp_path / "cache") == b"kept"
+    with pytest.raises(InputError, match="cannot be read"):
+        workflow.read_cache_file(tmp_path)
+
+
+def test_the_other_dilation_is_another_engine(store: EngineStore) -> None:
+    trt = stubs.make_tensorrt("10")
+    workflow.make_engine(trt, prepare(trt), store, MACHINE)
+    other = prepare(trt, dilation=2)
+    assert workflow.find_engine(other, store, MACHINE) is None
+    with pytest.raises(EngineError) as caught:
+        store.find(other.make_key(MACHINE))
+    assert caught.value.field == "onnx.sha256"
+
+
+def test_a_damaged_engine_is_built_again(store: EngineStore) -> None:
+    trt = stubs.make_tensorrt("10")
+    made = workflow.make_engine(trt, prepare(trt), store, MACHINE)
+    (made.engine.folder / made.engine.record.plan.file).write_bytes(b"x")
+    assert workflow.find_engine(prepare(trt), store, MACHINE) is None
+
+
+def test_names_only_from_the_inspector(store: EngineStore) -> None:
+    trt = stubs.make_tensorrt("10")
+    trt.behaviour.names_only = True
+    with pytest.raises(BackendError, match="names only"):
+        workflow.make_engine(trt, prepare(trt), store, MACHINE)
