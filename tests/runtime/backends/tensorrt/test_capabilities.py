@@ -54,10 +54,3 @@ def test_typing_by_line() -> None:
         "10": "flag",
         "11": "always",
     }
-
-
-def test_the_installed_module() -> None:
-    trt = pytest.importorskip("tensorrt", reason="TensorRT is not installed", exc_type=ImportError)
-    found = read_capabilities(trt)
-    assert found.typing == LINES[found.line].typing
-    assert found.data_types >= LINES["8.5"].data_types
