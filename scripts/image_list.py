@@ -2,14 +2,17 @@
 
 Arguments are files, folders and glob patterns. A result is named after its image: OUT/photo.png for photo.jpg,
 OUT/sub/photo.png for an image found in the subfolder `sub` of a folder. Where two images would share a name, both
-keep more of their own: first the suffix (photo.jpg.png), then the folders above.
+keep more of their own: first the suffix (photo.jpg.png), then the folders above. For that all of them are found first.
+
+A list of any length is read line by line instead (`read_list`), and no name can depend on later ones: every result has
+its image's whole path, suffix included, below OUT.
 """
 
 from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +81,29 @@ def plan_outputs(found: Sequence[_Found], out: Path, endings: Mapping[str, str])
                 raise click.UsageError(f"the result {path} would overwrite an input image: choose another folder")
         jobs.append(ImageJob(item.image, outputs))
     return jobs
+
+
+def read_list(lines: Iterable[str], out: Path, endings: Mapping[str, str]) -> Iterator[ImageJob]:
+    """The jobs of a list, one path a line, as they are asked for; blank lines are skipped.
+
+    Args:
+        lines: paths, absolute or from the working folder; `a/../b` counts as `b`, and `..` at the start is dropped.
+        out: the folder of the results: OUT/folder/photo.jpg.png for folder/photo.jpg or /folder/photo.jpg.
+        endings: what is appended to a result's name, by kind.
+
+    Raises:
+        click.UsageError: at a path inside the folder of the results.
+    """
+    results = os.path.realpath(out)
+    for line in lines:
+        path = line.rstrip("\r\n")
+        if not path.strip():
+            continue
+        if Path(os.path.realpath(path)).is_relative_to(results):
+            raise click.UsageError(f"the list names {path}, which is inside the folder of the results: choose another")
+        whole = Path(os.path.normpath(path))
+        name = os.path.join(*(part for part in whole.parts if part not in ("..", whole.anchor)))
+        yield ImageJob(Path(path), {kind: out / (name + ending) for kind, ending in endings.items()})
 
 
 def _expand_pattern(argument: str) -> list[Path]:

@@ -7,9 +7,9 @@ and the exit code 1, the others are still done; exit code 2 where not one could 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -37,7 +37,14 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1)
+@click.option(
+    "--list",
+    "listing",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Read the images from a file, one path a line, or from - (stdin); of any length.",
+)
 @click.option(
     "-o",
     "--out",
@@ -77,6 +84,7 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 def command(
     bundle: Path,
     images: tuple[str, ...],
+    listing: TextIO | None,
     out: Path,
     kinds: tuple[str, ...],
     crf: bool | None,
@@ -100,6 +108,8 @@ def command(
     overlay        OUT/photo_overlay.png, the image tinted by the labels' colours
     probabilities  OUT/photo.npy, float32, labels x height x width, after the CRF
 
+    For folder/photo.jpg of a --list it is OUT/folder/photo.jpg.png, and so on.
+
     OUT/done.jsonl records what is done: after an interruption of any kind the same command goes on from there.
     OUT/failures.jsonl records the images of this run that failed. The stages (decode, prepare, network, crf, encode)
     work side by side; the last line says which one holds the others up.
@@ -113,13 +123,21 @@ def command(
     from ..runtime.files import prepare_folder
     from ..runtime.pipeline import TraceWriter
     from ..runtime.pipeline.segmentation import share_cores
-    from .image_list import list_images, plan_outputs
+    from .image_list import list_images, plan_outputs, read_list
     from .segment_run import RunOptions
 
     if out.suffix.lower() in (".png", ".jpg", ".npy"):
         raise click.UsageError(f"{out} looks like a file; results go to a folder")
-    jobs = plan_outputs(list_images(images, recursive=recursive, exclude=out), out, {k: ENDINGS[k] for k in kinds})
-    shares = share_cores(threads, images=len(jobs), device=device or "cpu", workers=workers)
+    if bool(images) == (listing is not None):
+        raise click.UsageError("name some IMAGES, or give a --list of them")
+    endings = {kind: ENDINGS[kind] for kind in kinds}
+    jobs: Iterable[ImageJob]
+    if listing is not None:
+        jobs, count = read_list(listing, out, endings), None
+    else:
+        jobs = plan_outputs(list_images(images, recursive=recursive, exclude=out), out, endings)
+        count = len(jobs)
+    shares = share_cores(threads, images=count, device=device or "cpu", workers=workers)
     with runtime.load(
         bundle,
         backend,
@@ -131,15 +149,17 @@ def command(
         if "probabilities" in kinds and segmenter.head == "labels":
             raise click.UsageError("this bundle's head gives labels only: it has no probabilities to save")
         if segmenter.backend.device != "cpu":
-            shares = share_cores(threads, images=len(jobs), device=segmenter.backend.device, workers=workers)
+            shares = share_cores(threads, images=count, device=segmenter.backend.device, workers=workers)
         prepare_folder(out)
         with contextlib.ExitStack() as stack:
             trace = stack.enter_context(TraceWriter(profile)) if profile is not None else None
             options = RunOptions(out, kinds, shares, precision, workers, batch, not resume, trace)
-            return _label(segmenter, jobs, options, as_json=as_json)
+            return _label(segmenter, jobs, count, options, as_json=as_json)
 
 
-def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, *, as_json: bool) -> int:
+def _label(
+    segmenter: Segmenter, jobs: Iterable[ImageJob], count: int | None, options: RunOptions, *, as_json: bool
+) -> int:
     from .segment_run import Spool, Summary, run_segmenter
 
     summary = Summary()
@@ -152,7 +172,7 @@ def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, 
 
     with contextlib.closing(Spool()) as spool:
         try:
-            with console.show_progress("segmenting", len(jobs), unit="images") as advance:
+            with console.show_progress("segmenting", count, unit="images") as advance:
                 run_segmenter(
                     segmenter,
                     jobs,
@@ -163,8 +183,8 @@ def _label(segmenter: Segmenter, jobs: Sequence[ImageJob], options: RunOptions, 
                     advance=advance,
                 )
         except KeyboardInterrupt:
-            left = len(jobs) - summary.done - summary.failed - summary.skipped
-            so_far = f"stopped with {summary.done} labelled and about {left} left"
+            left = "" if count is None else f" and about {count - summary.done - summary.failed - summary.skipped} left"
+            so_far = f"stopped with {summary.done} labelled{left}"
             console.print_warning(f"atrous segment: {so_far}: the same command goes on from here")
             raise
         if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a bundle `b` and two images in `photos`; the working folder of the test."""
     write_bundle(tmp_path / "b")
     (tmp_path / "photos").mkdir()
+    (tmp_path / "list.txt").write_text("photos/one.png")
     for seed, name in enumerate(("one.png", "two.png")):
         Image.fromarray(make_image(20, 30 + seed, seed)).save(tmp_path / "photos" / name)
     monkeypatch.chdir(tmp_path)
@@ -180,6 +182,7 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["photos", "-o", "out", "--precision", "int8"], "has no int8 network"),
         (["photos", "-o", "out", "--crf"], "no CRF parameters"),
         (["-o", "out"], "IMAGES"),
+        (["photos", "--list", "list.txt", "-o", "out"], "--list"),
     ],
 )
 def test_bad_usage(run: Any, arguments: list[str], part: str) -> None:
@@ -348,6 +351,31 @@ def test_a_foreign_file_is_not_overwritten(run: Any, name: str) -> None:
     assert code == 2
     assert err == f"atrous: out/{name}: is not a record of atrous: move it away, or choose another folder\n"
     assert Path("out", name).read_text() == '{"mine": 1}\n'
+
+
+def test_a_list(run: Any) -> None:
+    Path("list.txt").write_text(f"photos/one.png\n\n{Path.cwd()}/photos/../photos/two.png\nnothing.png\n")
+    code, out, err = run("--list", "list.txt", "-o", "out")
+    assert code == 1
+    assert "2 labelled" in out
+    assert err == "atrous segment: nothing.png: there is no such file\n"
+    whole = str(Path.cwd() / "photos/two.png.png").lstrip("/")
+    assert listing() == sorted(["photos/one.png.png", whole])
+    with Image.open("out/photos/one.png.png") as image:
+        np.testing.assert_array_equal(np.array(image), expected_labels("one.png"))
+    assert "2 were done before" in run("--list", "list.txt", "-o", "out")[1]
+    Path("list.txt").write_text("out/photos/one.png.png\n")
+    assert "inside the folder of the results" in run("--list", "list.txt", "-o", "out")[2]
+
+
+def test_a_list_is_read_as_it_is_needed() -> None:
+    """Endless lines: the first job comes after one of them."""
+    from atrous.scripts.image_list import read_list
+
+    lines = (f"../a/{number}.jpg\n" for number in itertools.count())
+    jobs = list(itertools.islice(read_list(lines, Path("out"), {"labels": ".png"}), 3))
+    assert [str(job.outputs["labels"]) for job in jobs] == ["out/a/0.jpg.png", "out/a/1.jpg.png", "out/a/2.jpg.png"]
+    assert next(lines) == "../a/3.jpg\n"
 
 
 def test_workers_batches_and_a_profile(run: Any) -> None:
