@@ -64,7 +64,8 @@ def make_profiles(
         ranges: smallest, usual and largest sizes, as many of each; a profile of a range each.
 
     Raises:
-        click.UsageError: if the ranges are not as many of each, or nothing says which sizes to build for.
+        click.UsageError: if the ranges are not as many of each, the network takes another batch, or nothing says
+            which sizes to build for.
     """
     from ..runtime.backends.tensorrt.options import ShapeRange
 
@@ -77,6 +78,8 @@ def make_profiles(
         if sizes or smallest:
             raise click.UsageError(f"the network takes {'x'.join(map(str, wanted))} only: leave the shapes out")
         return ()
+    if wanted[0] != -1 and set(batch) != {wanted[0]}:
+        raise click.UsageError(f"the network takes {wanted[0]} images a run only: give --batch {wanted[0]}")
     if not sizes and not smallest:
         sizes = [_find_usual_size(rule)]
     triples = [*((size, size, size) for size in sizes), *zip(smallest, usual, largest, strict=True)]

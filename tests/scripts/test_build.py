@@ -1,0 +1,276 @@
+"""`atrous build`: dry runs for every line without TensorRT; builds, the store and rebuilds on a stub module."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from atrous.runtime.backends.tensorrt import compat, keys
+from atrous.runtime.backends.tensorrt.keys import Machine
+from atrous.runtime.backends.tensorrt.signing import Signer
+from atrous.runtime.backends.tensorrt.store import EngineStore
+from atrous.runtime.errors import BackendError, EngineError, InferenceError, MissingDependencyError, PrecisionError
+from atrous.scripts import build, build_shapes
+
+from ..runtime.backends.tensorrt import stubs
+from ..runtime.bundles import write_bundle
+from .running import run_atrous
+
+MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "four-colours")
+
+
+@pytest.fixture(autouse=True)
+def _own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A stub of TensorRT 10 on a machine with a GPU."""
+    module = stubs.make_tensorrt("10")
+    monkeypatch.setattr(compat, "import_optional", lambda name: module)
+    monkeypatch.setattr(keys, "read_machine", lambda index=0: MACHINE)
+    return module
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(build.command, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def run_json(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+# --- without TensorRT ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", build.LINES)
+def test_dry_run_for_every_line(bundle: Path, line: str) -> None:
+    result = run_json(bundle, "--dry-run", "--tensorrt", line, "--shape", "33x49", "--batch", "2")
+    assert result["plan"]["line"] == line
+    assert result["profiles"] == [{"image": {name: [2, 33, 49, 3] for name in ("min", "opt", "max")}}]
+    assert [call["name"] for call in result["plan"]["calls"]][-3:] == [
+        "build_serialized_network",
+        "get_timing_cache",
+        "serialize",
+    ]
+
+
+def test_dry_run_as_a_user_sees_it(bundle: Path) -> None:
+    done = run_atrous("build", bundle, "--dry-run", "--shape", "513", "--tensorrt", "8.5")
+    assert done.code == 0, done.stderr
+    assert "network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))" in done.stdout
+    assert "profile_0.set_shape('image', (1, 513, 513, 3), (1, 513, 513, 3), (1, 513, 513, 3))" in done.stdout
+
+
+def test_without_tensorrt(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> ModuleType:
+        raise MissingDependencyError(f"{name} is not installed")
+
+    monkeypatch.setattr(compat, "import_optional", missing)
+    with pytest.raises(MissingDependencyError) as caught:
+        run(bundle, "--shape", "33")
+    assert caught.value.exit_code == 3
+    assert run_json(bundle, "--dry-run", "--shape", "33")["plan"]["line"] == build.PLANNED_LINE
+
+
+def test_without_a_gpu(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_here(index: int = 0) -> Machine:
+        raise BackendError("no GPU is here")
+
+    monkeypatch.setattr(keys, "read_machine", none_here)
+    with pytest.raises(BackendError, match="no GPU is here"):
+        run(bundle, "--shape", "33")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "say which to build for, by --shape HxW"),
+        (("--shape", "0x5"), "is not a size such as 513x513"),
+        (("--shape", "1x2x3"), "is not a size"),
+        (("--opt", "33"), "--min, --opt and --max make profiles together; 0, 1 and 0 are given"),
+        (("--shape", "33", "--batch", "0"), "is not a batch"),
+        (("--shape", "33", "--batch", "1:2:3:4"), "is not a batch"),
+        (("--shape", "33", "--workspace", "much"), "is not a size such as 4G"),
+    ],
+)
+def test_usage(bundle: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run(bundle, "--dry-run", "--tensorrt", "10", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_line_without_dry_run(bundle: Path) -> None:
+    assert run(bundle, "--tensorrt", "10").exit_code == 2
+
+
+def test_impossible_ranges_are_one_line(bundle: Path) -> None:
+    done = run_atrous("build", bundle, "--dry-run", "--min", "65", "--opt", "33", "--max", "97")
+    assert (done.code, len(done.stderr.splitlines())) == (2, 1)
+    assert "1 <= min <= opt <= max" in done.stderr
+
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+
+def test_build_then_find_then_force(bundle: Path, trt: Any) -> None:
+    first = run_json(bundle, "--shape", "33", "--workspace", "1.5G")
+    assert first["built"] is True
+    assert first["audit"]["reached"] == 1.0
+    assert (Path(first["folder"]) / "engine.json").is_file()
+    assert Path(first["folder"]).parent == bundle / "engines"
+    again = run_json(bundle, "--shape", "33", "--workspace", "1.5G")
+    assert (again["built"], again["folder"]) == (False, first["folder"])
+    assert trt.behaviour.builds == 1
+    assert run_json(bundle, "--shape", "33", "--workspace", "1.5G", "--force")["built"] is True
+    assert run_json(bundle, "--shape", "33")["folder"] != first["folder"]
+    assert trt.behaviour.builds == 3
+
+
+def test_what_a_person_sees(bundle: Path, trt: Any) -> None:
+    result = run(bundle, "--shape", "33")
+    assert "products: 1 fp32; 100% as narrow as the graph says" in result.output
+    assert "there already" in run(bundle, "--shape", "33").output
+    assert "four-colours/engines" in " ".join(run(bundle, "--list").output.split())
+
+
+def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) -> None:
+    cache = tmp_path / "kept.timing"
+    run_json(bundle, "--shape", "33", "--timing-cache", cache)
+    assert cache.read_bytes() == b"timed;"
+    run_json(bundle, "--shape", "33", "--timing-cache", cache, "--replay")
+    run_json(bundle, "--shape", "33", "--replay")
+    with pytest.raises(EngineError, match="no engine is built for this"):
+        run(bundle, "--shape", "65", "--replay")
+
+
+def test_the_audit_fails_the_command(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            raise PrecisionError("fp16 was asked for")
+
+    monkeypatch.setattr("atrous.runtime.backends.tensorrt.workflow.audit_precision", lambda *_: Failing())
+    with pytest.raises(PrecisionError) as caught:
+        run(bundle, "--shape", "33")
+    assert caught.value.exit_code == 1
+    assert run_json(bundle, "--list")["engines"] == []
+
+
+def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds run through the backend: here each answers scores that depend on which build it is."""
+    seen: list[tuple[int, ...]] = []
+
+    class Backend:
+        def __init__(self, engine: Any, driver: Any, *, keep: Any) -> None:
+            self.build = trt.behaviour.opened = getattr(trt.behaviour, "opened", -1) + 1
+
+        def run(self, feeds: Any) -> dict[str, Any]:
+            seen.append(feeds["image"].shape)
+            scores = np.zeros((2, 4, 33, 33), np.float32)
+            scores[:, 1, 0, : self.build] = 1  # build n labels n pixels of the first row otherwise
+            return {"scores": scores}
+
+        def close(self) -> None:
+            seen.append(())
+
+    monkeypatch.setattr("atrous.runtime.backends.tensorrt.backend.TensorRtBackend", Backend)
+    monkeypatch.setattr("atrous.runtime.backends.tensorrt.driver.CudaDriver", SimpleNamespace)
+    result = run_json(bundle, "--shape", "33", "--batch", "2", "--repeats", "3")
+    assert trt.behaviour.builds == 3
+    noise = result["rebuild_noise"]
+    assert (noise["builds"], noise["identical_pairs"]) == (3, 0)
+    assert noise["worst_disagreement"] == pytest.approx(2 / 33**2)
+    assert noise["mean_disagreement"] == pytest.approx((1 + 2 + 1) / 3 / 33**2)
+    assert seen.count((2, 33, 33, 3)) == 3 * 4
+    assert seen.count(()) == 3
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_list_trust_and_garbage(bundle: Path, trt: Any) -> None:
+    made = run_json(bundle, "--shape", "33")
+    store = EngineStore(bundle / "engines")
+    foreign = EngineStore(bundle / "engines", Signer(b"t" * 32))
+    mine = store.list_engines()[0]
+    theirs = foreign.put(keys.EngineKey({**mine.fields, "gpu.name": "Other GPU"}), b"plan", b"", {})
+    stale = store.put(keys.EngineKey({**mine.fields, "onnx.sha256": "0" * 64}), b"plan", b"", {})
+    rows = {row["key"]: row for row in run_json(bundle, "--list")["engines"]}
+    assert {key: row["signed_here"] for key, row in rows.items()} == {
+        made["engine"]["key"]: True,
+        theirs.folder.name: False,
+        stale.folder.name: True,
+    }
+    assert run_json(bundle, "--trust", theirs.folder.name[:10])["trusted"] == theirs.folder.name
+    assert all(row["signed_here"] for row in run_json(bundle, "--list")["engines"])
+    assert run(bundle, "--trust", "nothing").exit_code == 2
+    planned = run_json(bundle, "--gc", "--dry-run")
+    assert [Path(row["path"]).name for row in planned["garbage"]] == [stale.folder.name]
+    assert stale.folder.exists()
+    assert "1 removed" in run(bundle, "--gc").output
+    assert not stale.folder.exists()
+    assert len(run_json(bundle, "--list")["engines"]) == 2
+
+
+def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:
+    made = run_json(bundle, "--shape", "33", "--engines", tmp_path / "elsewhere")
+    assert Path(made["folder"]).parent == tmp_path / "elsewhere"
+    assert not (bundle / "engines").exists()
+
+
+def test_all_failures_are_of_one_tree() -> None:
+    assert all(issubclass(kind, InferenceError) for kind in (BackendError, EngineError, PrecisionError))
+
+
+# --- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4G", 4 << 30), ("4GiB", 4 << 30), ("500m", 500 << 20), ("1.5k", 1536), ("12", 12), (None, None)],
+)
+def test_bytes(text: str | None, size: int | None) -> None:
+    assert build_shapes.read_bytes(text, "--workspace") == size
+
+
+@pytest.mark.parametrize(
+    ("text", "batch"), [("1", (1, 1, 1)), ("8", (8, 8, 8)), ("1:8", (1, 8, 8)), ("1:4:8", (1, 4, 8))]
+)
+def test_batches(text: str, batch: tuple[int, int, int]) -> None:
+    assert build_shapes.read_batch(text) == batch
+
+
+def test_profiles_are_joined() -> None:
+    from atrous.runtime.manifest import SizeRule
+
+    rule = SizeRule(minimum=(513, 513), multiple=8, offset=1)
+    free = (-1, -1, -1, 3)
+    made = build_shapes.make_profiles("image", free, rule, (1, 2, 4), [(9, 9)], ([(5, 6)], [(7, 8)], [(9, 10)]))
+    assert [profile["image"].describe() for profile in made] == [
+        "1x9x9x3..4x9x9x3 (opt 2x9x9x3)",
+        "1x5x6x3..4x9x10x3 (opt 2x7x8x3)",
+    ]
+    usual = build_shapes.make_profiles("image", free, rule, (1, 1, 1), [], ([], [], []))
+    assert usual[0]["image"].describe() == "1x513x513x3"
+    four = build_shapes.make_profiles("image", (4, -1, -1, 3), rule, (4, 4, 4), [(9, 9)], ([], [], []))
+    assert four[0]["image"].describe() == "4x9x9x3"
+    with pytest.raises(click.UsageError, match="4 images a run only"):
+        build_shapes.make_profiles("image", (4, -1, -1, 3), rule, (1, 4, 4), [(9, 9)], ([], [], []))
+    assert build_shapes.make_profiles("image", (1, 9, 9, 3), rule, (1, 1, 1), [], ([], [], [])) == ()
+    with pytest.raises(click.UsageError, match="takes 1x9x9x3 only"):
+        build_shapes.make_profiles("image", (1, 9, 9, 3), rule, (1, 1, 1), [(9, 9)], ([], [], []))
