@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atrous.runtime.benchmark.results import make_schema, read_result, write_result, write_schema
+from atrous.runtime.errors import InputError
+
+from .simulation import make_result, make_subject
+
+SAMPLE = Path(__file__).with_name("sample.json")
+REPO = Path(__file__).resolve().parents[3]
+
+
+def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    result = make_result(make_subject(np.linspace(9, 11, 40)))
+    write_result(result, tmp_path / "r.json")
+    assert read_result(tmp_path / "r.json") == result
+    sample = read_result(SAMPLE)
+    write_result(sample, tmp_path / "s.json")
+    assert (tmp_path / "s.json").read_text() == SAMPLE.read_text()
+
+
+def test_the_published_schema_is_the_schema(tmp_path: Path) -> None:
+    write_schema(tmp_path / "schema.json")
+    published = (REPO / "docs" / "bench-schema.json").read_text()
+    assert published == (tmp_path / "schema.json").read_text(), "run runtime.benchmark.results.write_schema"
+    properties = json.loads(make_schema())["properties"]
+    assert properties["schema_version"]["const"] == 1
+
+
+def test_the_sample_holds_every_view() -> None:
+    result = read_result(SAMPLE)
+    assert len(result.subjects) == 2
+    assert result.comparisons
+    assert result.canary is not None
+    for subject in result.subjects:
+        assert {run.scenario for run in subject.load} == {"SingleStream", "MultiStream", "Server", "Offline"}
+        assert {run.mode for run in subject.load} == {"performance", "accuracy", "find-peak"}
+        assert subject.curve
+        assert subject.roofline is not None
+        assert subject.roofline.model is not None
+        assert all(row.miou is not None for row in subject.accuracy)
+        assert subject.stages is not None
+        rounds = {len(stage.series.values_ms) for stage in subject.stages.stages}
+        assert rounds == {subject.stages.images}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema_version": 2}, "schema_version 2, this atrous reads 1: update atrous"),
+        ({"schema_version": 0}, "measure again"),
+        ({"kind": "other"}, "no result of `atrous bench`"),
+        ({"subjects": []}, "subjects"),
+        ({"surprise": 1}, "surprise"),
+        ({"duration_s": "long"}, "duration_s"),
+    ],
+)
+def test_what_is_no_result_is_refused_by_name(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    content = json.loads(SAMPLE.read_text()) | change
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=words):
+        read_result(tmp_path / "r.json")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_result(tmp_path / "none.json")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(InputError, match="no result of `atrous bench`"):
+        read_result(tmp_path / "text")
+
+
+def test_no_number_is_nan(tmp_path: Path) -> None:
+    content = json.loads(SAMPLE.read_text())
+    content["subjects"][0]["stages"]["throughput_per_s"] = float("nan")
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"throughput_per_s.*finite"):
+        read_result(tmp_path / "r.json")
