@@ -172,9 +172,12 @@ def _summarize(result: VariantResult) -> list[tuple[str, str]]:
     if verification["left_alone"]:
         lines.append(("left alone", ", ".join(verification["left_alone"])))
     shipped = verification["onnxruntime_cpu"]
-    runs = (
-        f"{shipped['label_agreement']:.3%} of the labels" if shipped["runs"] else f"does not run ({shipped['reason']})"
-    )
+    if not shipped["runs"]:
+        runs = f"does not run it ({shipped['reason']})"
+    else:
+        runs = f"{shipped['label_agreement']:.3%} of the labels"
+        if shipped["graph_level"] != "all":
+            runs += f", unoptimized; its optimizations break the graph: {shipped['optimized_agreement']:.3%}"
     lines.append(("ONNX Runtime's CPU", runs))
     lines.append(("seconds", f"{sum(result.seconds.values()):.1f}"))
     lines += [("MISSED", miss) for miss in result.misses]

@@ -62,7 +62,7 @@ def command(
             progress=show,
         )
     variants = _verify_variants(bundle, image)
-    passed = all(check.passed for check in (*reports, *variants))
+    passed = all(report.passed for report in reports) and all(check.passed for check in variants)
     if plot is not None:
         from .verify_picture import draw_errors
 

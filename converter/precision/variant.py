@@ -224,7 +224,8 @@ def make_variant(
             made, assessment = tried[len(fewest)]
             misses = ()
     with clock.measure("run"):
-        shipped = run_as_shipped(reference, made.model, pictures, reader, threads=threads, show=show)
+        expected = assessment.agreement.share
+        shipped = run_as_shipped(reference, made.model, pictures, reader, expected, threads=threads, show=show)
     entry = _describe(options, evidence, made, maker, assessment, misses, ranking, shipped, clock.seconds)
     entry["verification"]["reference_sha256"] = digest
     return VariantResult(

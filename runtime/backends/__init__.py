@@ -70,7 +70,8 @@ def open_backend(
 def _open_onnxruntime(request: _Request) -> Backend:
     from .onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 
-    options = read_options(OnnxRuntimeOptions, request.options, backend="onnxruntime")
+    given = {"graph_level": _faithful_level(request), **(request.options or {})}
+    options = read_options(OnnxRuntimeOptions, given, backend="onnxruntime")
     bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
     return OnnxRuntimeBackend(
         bundle.read_file(file),
@@ -79,6 +80,15 @@ def _open_onnxruntime(request: _Request) -> Backend:
         path=bundle.path / file,
         options=options,
     )
+
+
+def _faithful_level(request: _Request) -> str:
+    """How far ONNX Runtime may rewrite a graph: its optimizations break some variants, and their manifest says so."""
+    for variant in request.bundle.manifest.variants.values():
+        run = variant.verification.get("onnxruntime_cpu")
+        if variant.precision == request.precision and isinstance(run, dict) and run.get("graph_level") == "disabled":
+            return "disabled"
+    return "all"
 
 
 def _open_tensorrt(request: _Request) -> Backend:
