@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _INK, _GREY, _RED, _BLUE = "#282828", "#6e6e6e", "#b3362b", "#1f5fa8"
 _MAX_NUMBERED = 40  # classes up to which cells carry their number
+_MAX_ACROSS = 4  # panels of a heat map in one row
+_SHOWN_SPAN = 12.0  # points of mean IoU that its colours tell apart, below the best
 _PANEL_WIDTH = 300
 _GAP, _LINE = 8, 18
 _ERROR = np.array((200, 30, 30), np.float32)
@@ -184,46 +186,49 @@ def draw_heat_map(
     Raises:
         MissingDependencyError: if matplotlib is missing.
     """
-    count = len(panels)
-    width = max(6.8, 1.0 + count * max(1.6, 0.5 * len(columns)))
-    figure, all_axes = _make_figure(width, 1.4 + 0.42 * len(rows), count)
+    across = min(len(panels), _MAX_ACROSS)
+    down = -(-len(panels) // across)
+    width = max(6.8, 1.0 + across * max(1.6, 0.5 * len(columns)))
+    figure, all_axes = _make_figure(width, 0.9 + down * (0.7 + 0.42 * len(rows)), across, down)
     known = grid[np.isfinite(grid)] * 100
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    low = max(low, high - 12)  # hopeless corners must not use up the colours
+    low = max(low, high - _SHOWN_SPAN)  # hopeless corners must not use up the colours
+    digits = 1 if high - low > 1 else 2
     for index, axes in enumerate(all_axes):
+        if index >= len(panels):
+            axes.set_visible(False)
+            continue
         values = np.ma.masked_invalid(grid[index] * 100)
         axes.imshow(values, cmap=_scale(), vmin=low, vmax=max(high, low + 1e-6), aspect="auto")
         axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=8)
-        axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows] if index == 0 else [""] * len(rows))
+        axes.set_yticks(range(len(rows)), [f"{value:g}" if index % across == 0 else "" for value in rows])
         axes.tick_params(length=0, labelsize=8)
         axes.set_title(panels[index], fontsize=9, color=_INK)
         for (row, column), value in np.ndenumerate(grid[index] * 100):
             if np.isfinite(value):
-                dark = value > low + 0.6 * (high - low)
-                axes.text(
-                    column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color="white" if dark else _INK
-                )
+                colour = "white" if value > low + 0.6 * (high - low) else _INK
+                axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
         if best is not None and best[0] == index:
             from matplotlib.patches import Rectangle
 
             axes.add_patch(Rectangle((best[2] - 0.5, best[1] - 0.5), 1, 1, fill=False, ec="#d98e04", lw=2.2))
         for spine in axes.spines.values():
             spine.set_visible(False)
-    all_axes[0].set_ylabel(row_name, color=_GREY, fontsize=9)
+    figure.supylabel(row_name, color=_GREY, fontsize=9)
     figure.supxlabel(column_name, color=_GREY, fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)
     return _save(figure)
 
 
-def _make_figure(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
-    """A figure that no window or global state knows of."""
+def _make_figure(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A figure that no window or global state knows of, and its axes in reading order."""
     import_optional("matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
     return figure, axes
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ...segmenter import Segmenter
     from ..datasets import Dataset
 
-_GROUP = 8  # images between two looks at which points are still worth going on with
+_GROUP = 4  # images between two looks at which points are still worth going on with
 _RACE_DRAWS = 500
 
 
