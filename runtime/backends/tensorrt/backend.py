@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ...bundle import Bundle
@@ -18,8 +19,7 @@ from ...errors import BackendError, InputError
 from ..protocol import Array, check_feeds
 from . import compat
 from .driver import CudaDriver, Driver
-from .keys import machine_fields, read_machine
-from .options import BuildOptions
+from .keys import fields_here, read_machine
 from .runner import Lane, Runner, Ticket
 from .store import EngineStore, find_store
 
@@ -219,9 +219,9 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
         "precision.name": precision,
         "settings.tf32": options.tf32,
     }
-    wanted |= machine_fields(read_machine(), capabilities, BuildOptions())
+    here = partial(fields_here, machine=read_machine(), capabilities=capabilities)
     store = EngineStore(find_store(bundle.path))
-    plan = store.read_plan(store.choose(wanted, shapes), trust=options.trust)
+    plan = store.read_plan(store.choose(wanted, shapes, here=here), trust=options.trust)
     logger = compat.make_logger(trt, [])
     runtime, engine = compat.deserialize_engine(trt, plan, logger)
     if capabilities.version.startswith("8.5."):

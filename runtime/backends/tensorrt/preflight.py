@@ -9,7 +9,7 @@ Rules; "refuse" ends the work, "warn" goes on:
 3. refuse: AveragePool with ceil_mode and padding: the divisor differs between Caffe, torch, ONNX Runtime and TensorRT.
 4. refuse: a Conv or ConvTranspose whose weights, or whose bias, are computed (8.5 and 8.6 need constants).
 5. refuse: a pooling with dilations, which TensorRT lacks.
-6. refuse: QuantizeLinear or DequantizeLinear with a zero point other than 0.
+6. refuse: QuantizeLinear or DequantizeLinear with a zero point other than 0, or of uint8.
 7. refuse: Resize of uint8 or bool; warn: Resize by scales with align_corners, where sizes are exact.
 8. refuse: Cast of uint8 from or to anything but float32 and float16.
 9. warn: ArgMax over large maps, slow in TensorRT; opset newer than the parser claims.
@@ -144,6 +144,9 @@ def _check_zero_points(graph: Graph, capabilities: Capabilities) -> Iterable[Fin
         if node.op not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
             continue
         zero_point = graph.initializers.get(node.inputs[2])
+        if zero_point is not None and zero_point.type == "uint8":
+            yield Finding("refuse", node.title, "TensorRT quantizes to int8, not to uint8", "use --activations int8")
+            continue
         if zero_point is None or zero_point.zeros_only is not True:
             yield Finding("refuse", node.title, "its zero point is not 0", "quantize symmetrically")
 

@@ -10,7 +10,7 @@ import pytest
 from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
-from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, make_key, read_machine
+from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, make_key, read_machine
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
@@ -115,6 +115,24 @@ def test_compatible_engines_are_tied_to_less() -> None:
     assert key_of(options=alike).digest != key_of(options=alike, machine=other_gpu).digest
     later = BuildOptions(profiles=STATIC, version_compatible=True)
     assert key_of(options=later).fields["tensorrt.version"] == "10"
+
+
+def test_a_stored_engine_here() -> None:
+    """What must be true of this machine follows from what the engine promised when it was built."""
+    early = replace(MACHINE, gpu="Early GPU", capability="7.5", multiprocessors=40)
+    other = replace(MACHINE, gpu="Other GPU", capability="8.6", multiprocessors=80)
+
+    def runs(options: BuildOptions, machine: Machine, line: str = "10") -> bool:
+        fields = key_of(options=options).fields
+        here = fields_here(fields, machine, LINES[line])
+        return all(fields[name] == value for name, value in here.items())
+
+    tied = BuildOptions(profiles=STATIC)
+    assert [runs(tied, machine) for machine in (MACHINE, other)] == [True, False]
+    anywhere = replace(tied, hardware_compatible="ampere-plus")
+    assert [runs(anywhere, machine) for machine in (MACHINE, other, early)] == [True, True, False]
+    later = replace(tied, version_compatible=True)
+    assert [runs(later, MACHINE, line) for line in ("10", "11")] == [True, False]
 
 
 def test_differences_are_readable() -> None:

@@ -92,6 +92,11 @@ def test_zero_points(op: str) -> None:
         assert grave(found) == (["its zero point is not 0"] if wrong else [])
 
 
+def test_unsigned_codes() -> None:
+    found = findings_of("QuantizeLinear", inputs=("data", "s", "z"), constants={"s": np.float32(1), "z": np.uint8(0)})
+    assert grave(found) == ["TensorRT quantizes to int8, not to uint8"]
+
+
 def test_resizes() -> None:
     sizes = {"s": np.array([1, 1, 2, 2], np.float32), "n": np.array([1, 1, 9, 9], np.int64)}
     corners: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
