@@ -216,16 +216,19 @@ def advise(loads: Sequence[StageLoad], cores: int, hints: Mapping[str, str] | No
             f"the bottleneck is {slowest.name}: {_ms(slowest)} an item, {share:.0%} of the work, and {many} at work"
         ]
     others = [load for load in busy if load is not slowest]
-    if others:
+    if others and not slowest.cores:
+        bounds = find_bounds(others, cores)
+        name = min(bounds, key=bounds.__getitem__)
+        lines.append(f"the next limit is {name}: {bounds[name]:.3g} a second")
+    elif others:
         pace = max(others, key=lambda load: load.item_s / (load.max_workers if not load.cores else 1))
         pace_s = pace.item_s / (pace.max_workers if not pace.cores else 1)
         needed = math.ceil(slowest.item_s / pace_s - 1e-9)
         if needed > 1:
             there = slowest.max_workers if limit != CORES else max(1, cores // max(1, slowest.cores))
-            on_cores = f" on {needed * slowest.cores} cores" if slowest.cores else ""
             lines.append(
-                f"{pace.name} {_ms(pace)}, {slowest.name} {_ms(slowest)}: {needed} {slowest.name} workers{on_cores} "
-                f"needed to keep up ({there} here)"
+                f"{pace.name} {_ms(pace)}, {slowest.name} {_ms(slowest)}: {needed} {slowest.name} workers on "
+                f"{needed * slowest.cores} cores needed to keep up ({there} here)"
             )
     hint = (hints or {}).get(slowest.name)
     return (*lines, f"what helps: {hint}") if hint else tuple(lines)

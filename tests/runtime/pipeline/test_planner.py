@@ -56,7 +56,7 @@ def test_the_planner_says_what_would_move_the_limit() -> None:
     assert second == "decode 5 ms, crf 20 ms: 4 crf workers on 4 cores needed to keep up (2 here)"
     assert advise([load("network", 40, cores=0, most=1), load("crf", 5)], 4) == (
         "the bottleneck is network: 40 ms an item with 1 worker",
-        "crf 5 ms, network 40 ms: 8 network workers needed to keep up (1 here)",
+        "the next limit is cores: 800 a second",
     )
     assert advise([], 2) == ()
 
