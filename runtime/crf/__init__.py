@@ -9,8 +9,9 @@ from ..errors import CrfInputError
 from ._lattice import CancelToken
 from .checks import CrfWarning, available_threads
 from .image import dense_crf, dense_crf_batch
-from .model import DenseCRF, InferenceReport, kernel_names
+from .model import DenseCRF, kernel_names
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm
+from .report import InferenceReport
 from .terms import release_memory
 
 __all__ = [

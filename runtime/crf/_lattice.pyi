@@ -69,6 +69,7 @@ class MeanField:
         keep: bool,
         warm: bool,
         tolerance: float,
+        settle: float,
         token: CancelToken | None,
     ) -> dict[str, Any]: ...
     def run_in_place(self, iterations: int, threads: int, warm: bool) -> tuple[Any, dict[str, Any]]: ...

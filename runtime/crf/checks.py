@@ -226,3 +226,11 @@ def check_probability_sums(probabilities: npt.NDArray[Any]) -> None:
             f"probabilities of one pixel sum to {worst:.4g} over the labels, not to 1: apply a softmax over axis 0, or "
             "pass scores=... (independent sigmoids need a background label first)"
         )
+
+
+def check_mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A bool mask over the grid, as bytes."""
+    array = as_array(mask, "mask")
+    if array.shape != shape or array.dtype not in (np.bool_, np.uint8):
+        raise CrfInputError(f"mask must be bool of shape {shape}, got {array.dtype} of {array.shape}")
+    return np.ascontiguousarray(array).view(np.uint8)

@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
-from .model import DenseCRF, Storage
+from .model import DenseCRF
+from .pairwise import Storage
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import average_blocks, carry_over, check_factor, shrink_parameters
@@ -34,14 +35,15 @@ def dense_crf(
     storage: Storage = "float32",
     prune: Literal["none", "lossless"] | float = "none",
     tolerance: float = 0.0,
+    settle: float = 0.0,
     reduce: int = 1,
     token: _lattice.CancelToken | None = None,
     backend: Literal["atrous", "pydensecrf"] = "atrous",
 ) -> FloatArray:
     """Refine per-pixel probabilities by a fully connected CRF.
 
-    Everything up to `mask` is exact. The shortcuts `storage`, `prune`, `tolerance` and `reduce` are off by default;
-    docs/crf.md gives their measured effect.
+    Everything up to `mask` is exact. The shortcuts `storage`, `prune`, `tolerance`, `settle` and `reduce` are
+    off by default; docs/crf.md gives their measured effect.
 
     Args:
         image: H x W x 3 uint8 RGB, C-contiguous (also H x W x C of any C, H x W grey, or float32).
@@ -60,6 +62,7 @@ def dense_crf(
         prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
             the best label's probability. Dropped labels come back with probability 0.
         tolerance: stop once an update changed at most this fraction of the labels.
+        settle: after two updates, leave pixels with a marginal above this as they are; 0 leaves none.
         reduce: run on blocks of this many pixels a side, e.g. 2 for half the resolution.
         token: stops the updates when another thread cancels it.
         backend: "pydensecrf" runs the original, where it is installed, without shortcuts.
@@ -113,7 +116,7 @@ def dense_crf(
     add_terms(crf, pixels, parameters)
     if prune != "none":
         crf.prune_labels(below=None if prune == "lossless" else prune)
-    result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, token=token)
+    result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, settle=settle, token=token)
     return result if factor == 1 else carry_over(full, small, result, factor)
 
 

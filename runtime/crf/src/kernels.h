@@ -28,6 +28,7 @@ struct SplatJob {
   const void* q;       // pixels x lanes
   void* rows;     // vertices x lanes
   int lanes;
+  const void* base;  // rows to begin the sums with, or null for 0
 };
 
 // Along one axis, in place: A[v] += (A[previous] + A[next]) / 2 on every chain of neighbours.
@@ -92,6 +93,8 @@ struct SliceJob {
   std::size_t points;     // label stride of output
   std::uint16_t* best;    // per pixel in storage order: label of the maximum, or null
   std::uint32_t* changed; // per run: how many labels differ from `best` before, or null
+  std::uint8_t* settled;  // per pixel in storage order: set where the largest q exceeds `settle`, or null
+  float settle;
   double* energy;         // per run: sum q log q + U q - q m at the *current* q, which then stays; or null
 };
 

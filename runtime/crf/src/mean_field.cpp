@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kSplatChunk = 256;
 constexpr std::size_t kSliceChunk = 32;
+constexpr int kSettleAfter = 2;  // updates: the first two decide most pixels
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -201,17 +202,22 @@ SliceJob MeanField::slice_job(bool with_terms) {
 
 void MeanField::slice(Team& team, int rank, const SliceJob& job) {
   float* const scratch = scratch_[static_cast<std::size_t>(rank)].data();
-  team.share(rank, order_->runs(), kSliceChunk, [&](std::size_t begin, std::size_t end) {
+  team.share(rank, job.order->runs(), kSliceChunk, [&](std::size_t begin, std::size_t end) {
     kernels_.slice(job, storage_, begin, end, scratch);
   });
 }
 
-void MeanField::filter(Team& team, int rank, InferenceReport& report) {
+void MeanField::filter(Team& team, int rank, InferenceReport& report, const ActivePixels* active) {
   const double start = now();
   auto chunks = [&](std::size_t t) { return (terms_[t].lattice->vertices() + kSplatChunk - 1) / kSplatChunk; };
   share_terms(team, rank, terms_.size(), chunks, [&](std::size_t t, std::size_t chunk) {
     const Lattice& lattice = *terms_[t].lattice;
-    const SplatJob job{lattice.offsets(), lattice.splats(), lattice.gains(), q_.data(), rows_[t].data(), lanes_};
+    SplatJob job{lattice.offsets(), lattice.splats(), lattice.gains(), q_.data(), rows_[t].data(), lanes_, nullptr};
+    if (active != nullptr) {
+      job.offsets = active->offsets(t);
+      job.entries = active->splats(t);
+      job.base = active->base(t);
+    }
     kernels_.splat(job, storage_, chunk * kSplatChunk, std::min((chunk + 1) * kSplatChunk, lattice.vertices()));
   });
   const double splatted = now();
@@ -232,6 +238,12 @@ void MeanField::filter(Team& team, int rank, InferenceReport& report) {
     report.splat_s += splatted - start;
     report.blur_s += now() - splatted;
   }
+}
+
+std::vector<const Lattice*> MeanField::lattices() const {
+  std::vector<const Lattice*> all;
+  for (const Term& term : terms_) all.push_back(term.lattice.get());
+  return all;
 }
 
 InferenceReport MeanField::run(const InferenceOptions& options, float* output, bool keep) {
@@ -256,16 +268,26 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
     job.changed = counts ? changed.data() : nullptr;
     return job;
   };
-  bool done = false;  // written by rank 0 between barriers
+  bool done = false;  // written by rank 0 between barriers, as is `active`
+  const bool settles = options.settle > 0.0 && iterations > kSettleAfter;
+  std::vector<std::uint8_t> settled(settles ? points() : 0);
+  std::unique_ptr<ActivePixels> active;
   run_team(options.threads, [&](Team& team, int rank) {
     const double start = now();
     if (!options.warm || iterations == 0) slice(team, rank, job_for(false, iterations == 0));
     if (rank == 0) report.start_s = now() - start;
     for (int i = 0; i < iterations && !done; ++i) {
-      filter(team, rank, report);
+      filter(team, rank, report, active.get());
       const double filtered = now();
-      const bool last = i + 1 == iterations;
-      slice(team, rank, job_for(true, last));
+      const bool settling = settles && i + 1 == kSettleAfter;
+      SliceJob job = job_for(true, i + 1 == iterations);
+      if (active != nullptr) job.order = &active->order();
+      if (settling) {
+        job.settled = settled.data();
+        job.settle = static_cast<float>(options.settle);
+        job.output = output;  // what settles is not visited again
+      }
+      slice(team, rank, job);
       team.alone(rank, [&] {
         report.slice_s += now() - filtered;
         report.iterations = i + 1;
@@ -279,7 +301,13 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
           report.cancelled = true;
           done = true;
         }
+        if (settling) {
+          active = std::make_unique<ActivePixels>(*order_, lattices(), settled, lanes_, storage_);
+          report.settled = static_cast<double>(std::count(settled.begin(), settled.end(), 1)) / static_cast<double>(points());
+          changed.assign(counts ? active->order().runs() : 0, 0);
+        }
       });
+      if (settling && !team.failed()) active->gather(team, rank, kernels_, q_.data());
     }
   });
   return report;

@@ -11,6 +11,7 @@
 #include "lattice.h"
 #include "memory.h"
 #include "order.h"
+#include "settled.h"
 #include "threads.h"
 
 namespace atrous {
@@ -25,6 +26,7 @@ struct InferenceOptions {
   int iterations = 0;
   int threads = 1;
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
+  double settle = 0.0;     // after two updates, pixels with a marginal above it stay as they are; 0 for none
   bool warm = false;       // go on from the marginals held, instead of the unary's softmax
   bool in_place = false;   // the last pass writes its output over Q, for take_output(); needs float storage
   const std::atomic<bool>* cancelled = nullptr;
@@ -33,6 +35,7 @@ struct InferenceOptions {
 struct InferenceReport {
   int iterations = 0;
   bool cancelled = false;
+  double settled = 0.0;   // fraction of pixels left as they were
   double changed = -1.0;  // fraction of labels changed by the last iteration, -1 when it was not counted
   double splat_s = 0.0, blur_s = 0.0, slice_s = 0.0, start_s = 0.0;
 };
@@ -80,7 +83,8 @@ class MeanField {
   UnaryRange fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
   void prepare();
   void make_scratch(int threads);
-  void filter(Team& team, int rank, InferenceReport& report);
+  std::vector<const Lattice*> lattices() const;
+  void filter(Team& team, int rank, InferenceReport& report, const ActivePixels* active = nullptr);
   void slice(Team& team, int rank, const SliceJob& job);
   SliceJob slice_job(bool with_terms);
 

@@ -149,16 +149,16 @@ class BoundMeanField {
   }
 
   // Marginals go to `output`; with keep they also stay for steps and warm starts.
-  nb::dict run(int iterations, int threads, OutputRows output, bool keep, bool warm, double tolerance,
+  nb::dict run(int iterations, int threads, OutputRows output, bool keep, bool warm, double tolerance, double settle,
                CancelToken* token) {
     require_shape(output.shape(0), output.shape(1));
-    return run_with(iterations, threads, output.data(), keep, warm, false, tolerance, token);
+    return run_with(iterations, threads, output.data(), keep, warm, false, tolerance, settle, token);
   }
 
   // Marginals come back in memory of the core, which takes it back when the array is dropped: neither a second array
   // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
   nb::tuple run_in_place(int iterations, int threads, bool warm) {
-    nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, nullptr);
+    nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, 0.0, nullptr);
     auto* const memory = new atrous::Buffer<unsigned char>(field_.take_output());
     nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
     const std::size_t shape[] = {static_cast<std::size_t>(field_.labels()), field_.points()};
@@ -184,12 +184,13 @@ class BoundMeanField {
 
  private:
   nb::dict run_with(int iterations, int threads, float* output, bool keep, bool warm, bool in_place, double tolerance,
-                    CancelToken* token) {
+                    double settle, CancelToken* token) {
     require_unary();
     atrous::InferenceOptions options;
     options.iterations = iterations;
     options.threads = threads;
     options.tolerance = tolerance;
+    options.settle = settle;
     options.warm = warm;
     options.in_place = in_place;
     options.cancelled = token != nullptr ? &token->cancelled : nullptr;
@@ -201,6 +202,7 @@ class BoundMeanField {
     nb::dict result;
     result["iterations"] = report.iterations;
     result["cancelled"] = report.cancelled;
+    result["settled"] = report.settled;
     result["changed"] = report.changed;
     result["start_s"] = report.start_s;
     result["splat_s"] = report.splat_s;
@@ -285,7 +287,7 @@ NB_MODULE(_lattice, m) {
       .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
       .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
-           "tolerance"_a, "token"_a.none())
+           "tolerance"_a, "settle"_a, "token"_a.none())
       .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "threads"_a, "warm"_a)
       .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)
       .def("kl_divergence", &BoundMeanField::kl_divergence, "threads"_a)

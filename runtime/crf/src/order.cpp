@@ -10,29 +10,28 @@ namespace atrous {
 void PixelOrder::append(std::uint32_t source, std::uint32_t length) {
   while (length > 0) {
     if (!runs_.empty() && points_ != band_begin_) {
-      const Run& last = runs_.back();
-      const std::uint32_t held = points_ - last.first;
-      if (held < kRun && last.source + held == source) {
-        const std::uint32_t taken = std::min<std::uint32_t>(kRun - held, length);
+      Run& last = runs_.back();
+      if (last.length < kRun && last.source + last.length == source) {
+        const std::uint32_t taken = std::min<std::uint32_t>(kRun - last.length, length);
+        last.length += taken;
         points_ += taken;
         source += taken;
         length -= taken;
         continue;
       }
     }
-    runs_.push_back({points_, source});
     const std::uint32_t taken = std::min<std::uint32_t>(kRun, length);
+    runs_.push_back({points_, source, taken});
     points_ += taken;
     source += taken;
     length -= taken;
   }
 }
 
-void PixelOrder::close() { runs_.push_back({points_, 0}); }
-
 std::size_t PixelOrder::run_at(std::size_t first) const {
   const auto found = std::lower_bound(runs_.begin(), runs_.end(), first,
                                       [](const Run& run, std::size_t position) { return run.first < position; });
+  if (first == points_) return runs_.size();
   if (found == runs_.end() || found->first != first) throw std::invalid_argument("a band must start at a run");
   return static_cast<std::size_t>(found - runs_.begin());
 }
@@ -44,11 +43,23 @@ std::vector<std::uint32_t> PixelOrder::by_source(std::size_t first, std::size_t 
   return result;
 }
 
+PixelOrder PixelOrder::without(const std::vector<std::uint8_t>& left_out) const {
+  PixelOrder order;
+  order.points_ = points_;
+  order.band_ = band_;
+  for (const Run& run : runs_) {
+    for (std::uint32_t begin = 0, end = 0; begin < run.length; begin = end + 1) {
+      for (end = begin; end < run.length && left_out[run.first + end] == 0;) ++end;
+      if (end > begin) order.runs_.push_back({run.first + begin, run.source + begin, end - begin});
+    }
+  }
+  return order;
+}
+
 PixelOrder PixelOrder::linear(std::uint32_t points) {
   PixelOrder order;
   order.runs_.reserve(points / kRun + 2);
   order.append(0, points);
-  order.close();
   return order;
 }
 
@@ -63,7 +74,6 @@ PixelOrder PixelOrder::tiled(std::uint32_t height, std::uint32_t width) {
       for (std::uint32_t y = top; y < bottom; ++y) order.append(y * width + left, right - left);
     }
   }
-  order.close();
   return order;
 }
 

@@ -14,6 +14,7 @@ constexpr int kTile = 32;  // tile side in pixels
 struct Run {
   std::uint32_t first;   // position of its first pixel in storage order
   std::uint32_t source;  // index of its first pixel in the caller's row-major order
+  std::uint32_t length;
 };
 
 class PixelOrder {
@@ -24,19 +25,20 @@ class PixelOrder {
   static PixelOrder tiled(std::uint32_t height, std::uint32_t width);
 
   std::uint32_t points() const { return points_; }
-  std::size_t runs() const { return runs_.size() - 1; }
+  std::size_t runs() const { return runs_.size(); }
   const Run& run(std::size_t i) const { return runs_[i]; }
-  int length(std::size_t i) const { return static_cast<int>(runs_[i + 1].first - runs_[i].first); }
+  int length(std::size_t i) const { return static_cast<int>(runs_[i].length); }
   // The run that starts at storage position `first`; throws std::invalid_argument where none does.
   std::size_t run_at(std::size_t first) const;
   // The runs [first, last) in the caller's order.
   std::vector<std::uint32_t> by_source(std::size_t first, std::size_t last) const;
+  // The same places without the pixels whose byte (in storage order) is not 0.
+  PixelOrder without(const std::vector<std::uint8_t>& left_out) const;
   // Points of one band: from a multiple of it on, storage and source cover the same points.
   std::uint32_t band() const { return band_; }
 
  private:
   void append(std::uint32_t source, std::uint32_t length);
-  void close();
 
   std::vector<Run> runs_;
   std::uint32_t points_ = 0;

@@ -208,6 +208,18 @@ struct Slice {
     return changed;
   }
 
+  static void note_settled(const SliceJob& job, std::size_t first, int length, const float* tile) {
+    for (int i = 0; i < length; ++i) {
+      float most = 0.0F;
+      for (int block = 0; block < job.lanes; block += kBlock) {
+        Row<Quads> row;
+        row.load_from(tile + i * job.lanes + block);
+        most = std::max(most, row.largest());
+      }
+      job.settled[first + static_cast<std::size_t>(i)] = most > job.settle ? 1 : 0;
+    }
+  }
+
   static void run(const SliceJob& job, std::size_t first_run, std::size_t last_run, float* scratch) {
     const std::size_t lanes = static_cast<std::size_t>(job.lanes), labels = static_cast<std::size_t>(job.labels);
     float* const tile = scratch;
@@ -233,6 +245,7 @@ struct Slice {
       }
       normalise(job.lanes, length, tile);
       if (job.q != nullptr) store_q(job, run.first, length, tile);
+      if (job.settled != nullptr) note_settled(job, run.first, length, tile);
       if (job.best != nullptr) job.changed[r] = count_changes(job, run.first, length, tile);
       if (job.output != nullptr) store_labels(tile, length, job.labels, job.lanes, job.output + run.source, job.points);
     }

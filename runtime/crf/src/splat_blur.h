@@ -21,12 +21,17 @@ struct Splat {
     constexpr int kBlock = 4 * Quads;
     const S* const q = static_cast<const S*>(job.q);
     S* const rows = static_cast<S*>(job.rows);
+    const S* const base = static_cast<const S*>(job.base);
     const std::size_t lanes = static_cast<std::size_t>(job.lanes);
     const std::size_t last_entry = job.offsets[end];
     for (int block = 0; block < job.lanes; block += kBlock) {
       for (std::size_t vertex = begin; vertex < end; ++vertex) {
         Row<Quads> total;
-        total.fill(0.0F);
+        if (base != nullptr) {
+          total.load_from(base + vertex * lanes + block);
+        } else {
+          total.fill(0.0F);
+        }
         for (std::size_t e = job.offsets[vertex]; e < job.offsets[vertex + 1]; ++e) {
           const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
           prefetch_row<kBlock>(q + job.entries[ahead].index * lanes + block);
