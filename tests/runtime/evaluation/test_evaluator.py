@@ -254,7 +254,7 @@ class TestRealPairs:
         crf["bilateral"] = [{"sxy": 49.0, "srgb": 5.0, "weight": 4.0}]
         bundle = write_bundle(tmp_path / "b", classes=list(VOC_CLASSES), palette=[], crf=crf)
         with load(bundle, oracle, threads=1) as segmenter:
-            evaluation = evaluate(segmenter, dataset, cores=1, reference="void")
+            evaluation = evaluate(segmenter, dataset, cores=1)
         network, refined = (evaluation.variants[name].matrix for name in ("network", "crf"))
         assert network.pixel_accuracy < 0.86
         assert refined.pixel_accuracy > 0.97

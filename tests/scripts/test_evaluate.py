@@ -1,0 +1,127 @@
+"""`atrous evaluate` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atrous.runtime.palettes import VOC_CLASSES
+from atrous.scripts.main import main
+
+from ..runtime.bundles import CRF, write_bundle
+from ..runtime.evaluation import layouts
+from ..runtime.evaluation.test_evaluator import make_folder
+from .running import run_atrous
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_folder(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def data_options(folder: Path) -> list[str]:
+    return ["--dataset", "folder", "--images", str(folder / "i"), "--labels", str(folder / "l"), "--threads", "1"]
+
+
+def test_report_for_people_and_for_machines(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    bundle = write_bundle(tmp_path / "b", crf=CRF)
+    assert main(["evaluate", str(bundle), *data_options(folder), "-o", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    for words in ("IoU %", "with CRF", "mean IoU", "within 10 px of a border", "the CRF gains", "3 images of i"):
+        assert words in shown
+    assert (tmp_path / "out" / "worst.png").stat().st_size > 1000
+    assert main(["evaluate", str(bundle), *data_options(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["command"], told["backend"], told["evaluated"]) == ("evaluate", "onnxruntime", 3)
+    saved = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert saved["variants"] == told["variants"]
+    assert told["variants"]["network"]["mean_iou"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "variants"), [([], {"network", "crf"}), (["--crf"], {"crf"}), (["--no-crf"], {"network"})]
+)
+def test_before_after_or_both(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], variants: set[str]
+) -> None:
+    bundle = write_bundle(tmp_path / "b", crf=CRF)
+    assert main(["evaluate", str(bundle), *data_options(folder), *options, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["variants"]) == variants
+
+
+def test_official_bundle_gets_its_published_figure_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layouts.make_voc(tmp_path)
+    bundle = write_bundle(tmp_path / "b", name="deeplab-largefov", classes=list(VOC_CLASSES), palette=[])
+    line = ["evaluate", str(bundle), "--dataset", "voc2012", "--root", str(tmp_path), "--backend", "fake"]
+    assert main([*line, "--threads", "1", "--limit", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "published: DeepLab-LargeFOV, val" in shown
+    assert "62.25" in shown
+    assert "within 10 px of void" in shown
+    assert "1 images of PASCAL VOC 2012 val" in shown
+
+
+def test_real_pairs_end_to_end_by_the_fake_network(
+    tmp_path: Path, shared_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shared_dir / "images" / "voc2012"
+    if not (source / "2007_000033_image.png").is_file():
+        pytest.skip("no real pairs of PASCAL VOC 2012 at hand")
+    bundle = write_bundle(tmp_path / "b", classes=list(VOC_CLASSES), palette=[])
+    line = ["evaluate", str(bundle), "--dataset", "folder", "--images", str(source), "--labels", str(source)]
+    line += ["--image-ending", "_image", "--label-ending", "_labels", "--backend", "fake", "--threads", "1", "--json"]
+    assert main(line) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["evaluated"] == 7
+    assert 0 < told["variants"]["network"]["mean_iou"] < 0.2  # a formula on grey levels knows nothing of VOC
+
+
+def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "i" / "1.png").write_bytes(b"rubbish")
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "--json"]) == 1
+    caught = capsys.readouterr()
+    told = json.loads(caught.out)
+    assert [failure["image"] for failure in told["failures"]] == ["1"]
+    assert "atrous evaluate: 1: " in caught.err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--dataset", "folder"], "needs --images and --labels"),
+        (["--dataset", "folder", "--images", "i", "--labels", "l", "--split", "val"], "belong to the published"),
+        (["--dataset", "voc2012"], "needs --root"),
+        (["--dataset", "voc2012", "--root", ".", "--void", "0"], "belong to --dataset folder"),
+        (["--dataset", "voc2012", "--root", "."], "holds no ImageSets/Segmentation"),
+        (["--dataset", "mscoco"], "mscoco"),
+        (["--dataset", "voc2012", "--root", ".", "--bands", "5,x"], "not a list of widths"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: list[str], words: str
+) -> None:
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *line]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_labels_of_another_kind_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(folder / "i" / "0.png", folder / "l" / "0.png")
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder)]) == 2
+    assert "colour picture" in capsys.readouterr().err
+    layouts.save(folder / "l" / "0.png", np.ones((25, 30), np.uint8) * 4)
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder)]) == 2
+    assert "from 1 instead of 0" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
+    done = run_atrous("evaluate", "--help")
+    assert done.code == 0
+    assert "--dataset" in done.stdout

@@ -1,0 +1,113 @@
+"""`atrous tune-crf` as a user runs it, on scenes with the miniature's own network output in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.runtime import read_bundle
+from atrous.scripts.main import main
+
+from ..runtime.bundles import CRF, PALETTE, write_bundle
+from ..runtime.evaluation import layouts
+
+GRID = ["--weights", "2,6", "--sxy", "5:10:15", "--srgb", "20,40", "--halvings", "0", "--threads", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two fields of colours the network of `bundles` knows, in noise that it mistakes now and then."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        border = int(rng.integers(10, 22))
+        truth = np.where(np.arange(32) < border, 1, 3).astype(np.uint8)[None].repeat(24, 0)
+        image = np.array([(0, 0, 0), (60, 60, 160), (60, 160, 60), (160, 60, 60)])[truth] + rng.normal(
+            0, 45, (24, 32, 3)
+        )
+        layouts.save(tmp_path / "i" / f"{seed}.png", np.clip(image, 0, 255).astype(np.uint8))
+        layouts.save(tmp_path / "l" / f"{seed}.png", truth)
+    return tmp_path
+
+
+def line(bundle: Path, folder: Path, *more: str) -> list[str]:
+    data = ["--dataset", "folder", "--images", str(folder / "i"), "--labels", str(folder / "l")]
+    return ["tune-crf", str(bundle), *data, *GRID, *more]
+
+
+def test_writes_the_winner_and_says_how_it_was_found(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="heat maps need matplotlib")
+    bundle = write_bundle(tmp_path / "b", palette=PALETTE)
+    out = tmp_path / "out"
+    assert main(line(bundle, folder, "--halvings", "1", "-o", str(out), "--json")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["written"]
+    assert told["held_out"]["images"] == 2
+    assert told["chosen_on"]["chosen"] == max(point["mean_iou"] for point in told["points"])
+    assert told["chosen_on"]["chosen"] > told["chosen_on"]["network"]
+    manifest = read_bundle(bundle).manifest
+    assert manifest.crf is not None
+    assert json.loads(manifest.crf.model_dump_json()) == told["crf"]
+    record = manifest.verification[-1]
+    assert (record["stage"], record["points"]) == ("tune-crf", len(told["points"]))
+    for name in ("heat_map", "heat_map_fine"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+    assert json.loads((out / "tuning.json").read_text())["crf"] == told["crf"]
+
+
+def test_dry_run_leaves_the_bundle_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = write_bundle(tmp_path / "b", crf=CRF)
+    before = (bundle / "manifest.json").read_bytes()
+    assert main(line(bundle, folder, "--dry-run", "--force")) in (0, 1)
+    assert (bundle / "manifest.json").read_bytes() == before
+    shown = capsys.readouterr().out
+    assert "stays as it is" in shown
+    assert "the best of 8 points" in shown
+    assert "held out" in shown
+
+
+def test_a_winner_that_does_worse_is_not_written_unless_forced(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One point only, which changes nothing, against parameters that mend the noise.
+    weak = ["--weights", "0.0001", "--sxy", "1", "--srgb", "1"]
+    position = {"mode": "deeplab", "iterations": 10, "bilateral": [{"sxy": 20.0, "srgb": 60.0, "weight": 8.0}]}
+    strong = write_bundle(tmp_path / "strong", crf={**position, "gaussian": [{"sxy": 6.0, "weight": 12.0}]})
+    data = line(strong, folder)
+    arguments = [*data[: data.index("--weights")], *weak, "--halvings", "0", "--threads", "1"]
+    before = (strong / "manifest.json").read_bytes()
+    assert main(arguments) == 1
+    assert "does worse than the present parameters" in capsys.readouterr().err
+    assert (strong / "manifest.json").read_bytes() == before
+    assert main([*arguments, "--force"]) == 1
+    assert (strong / "manifest.json").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--weights", "6,2"], "neither 4,10 nor 30:10:100"),
+        (["--sxy", "1:0:9"], "neither 4,10 nor 30:10:100"),
+        (["--hold-out", "1"], "leaves no image to choose on"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str
+) -> None:
+    assert main(line(write_bundle(tmp_path / "b"), folder, *more)) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_head_of_labels_has_nothing_to_search_on(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line(write_bundle(tmp_path / "b", "labels"), folder)) == 2
+    assert "labels only" in capsys.readouterr().err
