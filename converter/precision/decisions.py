@@ -162,5 +162,6 @@ def _find_tail(graph: ir.Graph) -> set[ir.Node]:
         if node is None or node in found or node.op_type not in rules.TAIL:
             continue
         found.add(node)
-        waiting += [value.producer() for value in node.inputs if value is not None and value.dtype == _FLOAT]
+        moved = node.inputs if node.op_type == "Concat" else node.inputs[:1]  # the others are sizes and places
+        waiting += [value.producer() for value in moved if value is not None]
     return found

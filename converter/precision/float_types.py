@@ -42,8 +42,9 @@ class FloatType:
     opset: int
 
     def round(self, array: Array) -> NDArray[np.float32]:
-        """The values as this type stores them, in float32 again."""
-        return np.asarray(array, np.float32).astype(self.dtype).astype(np.float32)
+        """The values as this type stores them, in float32 again; beyond its largest value they become infinite."""
+        with np.errstate(over="ignore"):
+            return np.asarray(array, np.float32).astype(self.dtype).astype(np.float32)
 
 
 def _describe(name: str, dtype: Any, onnx_type: int, opset: int) -> FloatType:
