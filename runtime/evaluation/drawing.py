@@ -51,12 +51,16 @@ def draw_confusion(counts: Counts, classes: Sequence[str], *, title: str) -> byt
             if share >= 0.5:
                 colour = "white" if share > 55 else _INK
                 axes.text(found, true, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    right = len(classes) - 0.3
-    axes.text(right, -0.85, "IoU   of pixels", fontsize=8, color=_GREY)
     total = max(1, int(counts.sum()))
+    edge = len(classes) - 0.5
+    places = (edge + 1.1, edge + 2.3)  # right ends of the two columns, in cells
+    for place, heading in zip(places, ("IoU", "of pixels"), strict=True):
+        axes.text(place, -0.85, heading, fontsize=8, color=_GREY, ha="right")
     for index, iou in enumerate(class_ious(counts)):
-        known = f"{iou:5.1%}" if np.isfinite(iou) else "   -  "
-        axes.text(right, index, f"{known}  {rows[index, 0] / total:5.1%}", va="center", fontsize=8, color=_INK)
+        share = rows[index, 0] / total
+        cells = (f"{iou:.1%}" if np.isfinite(iou) else "-", f"{share:.1%}" if share else "-")
+        for place, cell in zip(places, cells, strict=True):
+            axes.text(place, index, cell, va="center", ha="right", fontsize=8, color=_INK)
     figure.suptitle(title, x=0.02, ha="left", fontsize=10, color=_INK)
     axes.tick_params(length=0)
     for spine in axes.spines.values():

@@ -95,9 +95,7 @@ def _describe_tally(tally: Tally, classes: tuple[str, ...], widths: tuple[int, .
 def _title(evaluation: Evaluation, variant: str) -> str:
     after = {"network": "network alone", "crf": "with the dense CRF"}[variant]
     score = evaluation.variants[variant].matrix.mean_iou
-    return (
-        f"{evaluation.bundle} on {evaluation.dataset.title} {evaluation.dataset.split}, {after}: mean IoU {score:.1%}"
-    )
+    return f"{evaluation.bundle} on {evaluation.dataset.label}\n{after}: mean IoU {score:.1%}"
 
 
 def _plain(value: Any) -> Any:
