@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
 from atrous.converter import read_net
 from atrous.converter.deploy import export_deploy, plan_deployment
 from atrous.converter.torch_module import to_torch
-from onnx import TensorProto, helper, numpy_helper
 
 from ..nets import DEEPLAB, conv, data, layer, random_weights, relu
 
@@ -58,7 +59,9 @@ def make_image(height: int = 41, width: int = 49, seed: int = 3) -> Array:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def run(model: onnx.ModelProto, image: Array, names: Sequence[str] | None = None, optimize: bool = False) -> list[Array]:
+def run(
+    model: onnx.ModelProto, image: Array, names: Sequence[str] | None = None, optimize: bool = False
+) -> list[Array]:
     """Values of a graph on one image; by default its outputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

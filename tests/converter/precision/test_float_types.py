@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from atrous.converter.precision.float_types import BFLOAT16, FLOAT8, FLOAT16, FloatType, measure_loss
 
 

@@ -1,0 +1,74 @@
+"""The comparison inside one graph, against two graphs run apart and compared in numpy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from atrous.converter.precision import BFLOAT16, FLOAT16, FloatType, cast_graph, emulate, fold_norms
+from atrous.converter.precision.comparison import Comparison
+from atrous.converter.precision.graph_values import list_blobs
+from atrous.converter.verify import measure_difference
+
+from .graphs import NORMED, change_weight, make_deploy, make_image, run, weights_of
+
+
+@pytest.mark.parametrize("kind", [FLOAT16, BFLOAT16], ids=lambda kind: kind.name)
+def test_numbers_are_those_of_two_runs(kind: FloatType) -> None:
+    model, images = make_deploy(), [make_image(41, 49, 1), make_image(30, 70, 2)]
+    variant = emulate(cast_graph(model, kind).model)
+    comparison = Comparison(model, variant, threads=1)
+    heads = [comparison.run(image) for image in images]
+    names = list(comparison.rows)
+    assert set(names) == set(list_blobs(model))
+    ours = [run(model, image, names) for image in images]
+    theirs = [run(variant, image, names) for image in images]
+    for place, (name, row) in enumerate(comparison.rows.items()):
+        pairs = [(a[place].astype(np.float64), b[place].astype(np.float64)) for a, b in zip(ours, theirs, strict=True)]
+        assert row.error == pytest.approx(max(measure_difference(b, a) for a, b in pairs), rel=1e-3, abs=1e-9), name
+        noise = math.sqrt(sum(((a - b) ** 2).sum() for a, b in pairs) / sum((a**2).sum() for a, _ in pairs))
+        assert row.noise == pytest.approx(noise, rel=1e-2, abs=1e-7), name
+    np.testing.assert_allclose(heads[0][1], theirs[0][names.index("scores")], rtol=1e-6)
+
+
+def test_the_layer_that_adds_the_noise_is_named() -> None:
+    model, image = make_deploy(), make_image()
+    spoiled = change_weight(model, "conv3.weight", weights_of(model)["conv3.weight"] * np.float32(1.05))
+    comparison = Comparison(model, spoiled, threads=1)
+    comparison.run(image)
+    worst = max(comparison.rows.values(), key=lambda row: row.step)
+    assert worst.layer == "conv3"
+    assert comparison.rows["pool1"].noise == 0
+    assert comparison.rows["conv3:conv3"].feeds == ("pool2",)
+
+
+def test_what_is_not_finite_is_infinitely_wrong() -> None:
+    model, image = make_deploy(), make_image()
+    spoiled = change_weight(model, "conv3.weight", np.full_like(weights_of(model)["conv3.weight"], 3e38))
+    comparison = Comparison(model, spoiled, threads=1)
+    comparison.run(image)
+    row = comparison.rows["conv3:conv3"]
+    assert (row.error, row.noise) == (math.inf, math.inf)
+    assert row.to_json()["error"] == "inf"
+
+
+def test_folding_keeps_what_is_computed() -> None:
+    """BatchNorm and Scale behind a convolution vanish; what a sum reads, and what two layers read, too."""
+    model, image = make_deploy(NORMED), make_image(32, 32)
+    folded = fold_norms(model)
+    kinds = [node.op_type for node in folded.graph.node]
+    assert "BatchNormalization" not in kinds
+    assert kinds.count("Conv") == 3
+    names = ["scale1:scale1" if "scale1:scale1" in list_blobs(model) else "scale1", "bn2", "scores"]
+    for ours, theirs in zip(run(model, image, names), run(folded, image, names), strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=2e-5 * np.abs(ours).max())
+    assert fold_norms(make_deploy()) == make_deploy()  # nothing to fold
+
+
+def test_a_convolution_that_others_read_is_not_folded() -> None:
+    text = NORMED.replace('bottom: "bn2" bottom: "scale1"', 'bottom: "bn2" bottom: "conv2"')
+    assert 'bottom: "conv2"' in text
+    kinds = [node.op_type for node in fold_norms(make_deploy(text)).graph.node]
+    assert kinds.count("BatchNormalization") == 1
