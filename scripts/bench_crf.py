@@ -3,7 +3,8 @@
 Both run the same drawn scenes, interleaved, in one process on one machine; the figures are the best of the runs, wall
 and CPU seconds with the lattices built anew. Every result is compared: labels must be equal and marginals within 1e-5
 (see TOLERANCE), or the benchmark fails. Without pydensecrf only the own figures are printed. Memory is measured in a
-process for each. The last line is one JSON object.
+process for each. The last line is one JSON object. Both start from the same energies, made before the clock runs.
+`--shortcuts` measures what is faster by choice instead: see bench_crf_shortcuts.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from ..runtime.crf import DenseCRF, available_threads, release_memory
 from ..runtime.crf.terms import forget_lattices
+from ..runtime.files import write_file
 from .crf_problems import Problem, draw_problem
 
 SIZES = [(360, 480, 11), (375, 500, 21), (513, 513, 21), (1024, 2048, 19)]
@@ -70,7 +72,7 @@ def run_own(case: Case, problem: Problem, threads: int, phases: dict[str, float]
     forget_lattices()  # building them is part of every run
     start = time.perf_counter()
     crf = DenseCRF((case.height, case.width), case.labels, threads=threads)
-    crf.set_probabilities(problem.probabilities)
+    crf.set_unary(problem.unary.reshape(problem.probabilities.shape))
     fed = time.perf_counter()
     crf.add_gaussian(3.0, 3.0)
     crf.add_bilateral(case.sxy, case.srgb, problem.image, 4.0)
@@ -98,7 +100,7 @@ def count_bytes(crf: DenseCRF, case: Case) -> dict[str, float]:
 
 
 def run_reference(case: Case, problem: Problem, original: Any) -> Marginals:
-    """The same with pydensecrf, its unary made before."""
+    """The same with pydensecrf."""
     crf = original.DenseCRF2D(case.width, case.height, case.labels)
     crf.setUnaryEnergy(problem.unary)
     crf.addPairwiseGaussian(sxy=3, compat=3)
@@ -216,16 +218,20 @@ def processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def draw_cases(quick: bool) -> Iterator[Case]:
+def draw_cases(quick: bool, sizes: list[str] | None) -> Iterator[Case]:
     """The settings to measure."""
     if quick:
         yield Case(513, 513, 21, 67.0, 3.0, 10)
         return
     for height, width, labels in SIZES:
+        if sizes and f"{height}x{width}x{labels}" not in sizes:
+            continue
         for sxy, srgb in KERNELS:
             for iterations in ITERATIONS:
                 yield Case(height, width, labels, sxy, srgb, iterations)
     for height, width, labels in SMALL_SIZES:
+        if sizes and "small" not in sizes:
+            continue
         yield Case(height, width, labels, 67.0, 3.0, 5)
 
 
@@ -236,6 +242,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pydensecrf", type=Path, help="folder from which pydensecrf can be imported")
     parser.add_argument("--threads", type=int, nargs="*", help="thread counts (default: powers of two and all)")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--sizes", nargs="*", help="of the settings, those of these sizes, as 513x513x21, or small")
+    parser.add_argument("--iterations", type=int, nargs="*", help="of the settings, those with these updates")
+    parser.add_argument("--kernels", nargs="*", help="of the settings, those of these kernels, as 67,3")
+    parser.add_argument("--shortcuts", action="store_true", help="what each shortcut gains and changes")
+    parser.add_argument("--shared", type=Path, help="folder with more trained unaries, for --shortcuts")
+    parser.add_argument("--json", type=Path, help="also write the JSON object to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -247,17 +259,35 @@ def main(arguments: list[str] | None = None) -> None:
     threads = options.threads or sorted({1, most, *(2**n for n in range(1, 9) if 2**n < most)})
     bandwidth = measure_bandwidth()
     print(f"{processor_name()}, {most} processors, load {os.getloadavg()[0]:.1f}, copies {bandwidth / 1e9:.1f} GB/s")
+    machine = {"processor": processor_name(), "processors": most, "copy_bytes_per_s": bandwidth}
     if original is None:
         print("pydensecrf is not here: own figures only (--pydensecrf FOLDER names a build)")
+    if options.shortcuts:
+        from .bench_crf_shortcuts import run_shortcuts
+
+        results = run_shortcuts(options.shared, original, max(threads), options.runs)
+        finish({"machine": machine, "threads": max(threads), "unaries": results}, options.json)
+        return
     cases = []
-    for case in draw_cases(options.quick):
+    for case in draw_cases(options.quick, options.sizes):
+        if options.iterations and case.iterations not in options.iterations:
+            continue
+        if options.kernels and f"{case.sxy:g},{case.srgb:g}" not in options.kernels:
+            continue
         measure(case, draw_problem(case.height, case.width, case.labels), original, threads, options.runs)
         measure_memory(case, options)
         print_case(case, bandwidth)
         cases.append(case)
         release_memory()
-    machine = {"processor": processor_name(), "processors": most, "copy_bytes_per_s": bandwidth}
-    print(json.dumps({"machine": machine, "load": os.getloadavg()[0], "cases": [asdict(case) for case in cases]}))
+    finish({"machine": machine, "cases": [asdict(case) for case in cases]}, options.json)
+
+
+def finish(results: dict[str, Any], file: Path | None) -> None:
+    """Print the JSON object, and write it where asked."""
+    text = json.dumps({**results, "load": os.getloadavg()[0]})
+    if file is not None:
+        write_file(file, text.encode())
+    print(text)
 
 
 def print_case(case: Case, bandwidth: float) -> None:

@@ -12,9 +12,11 @@ from .image import dense_crf, dense_crf_batch
 from .model import DenseCRF, kernel_names
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm
 from .report import InferenceReport
+from .shortcuts import FAST
 from .terms import release_memory
 
 __all__ = [
+    "FAST",
     "BilateralTerm",
     "CancelToken",
     "CrfInputError",
