@@ -13,6 +13,7 @@ from .errors import (
     BackendError,
     BundleError,
     CrfInputError,
+    DatasetError,
     ImageError,
     InferenceError,
     InputError,
@@ -21,7 +22,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import backends, crf, palettes, pictures
+    from . import backends, crf, evaluation, palettes, pictures
     from .bundle import Bundle, read_bundle
     from .images import read_image
     from .manifest import Manifest
@@ -32,6 +33,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CrfInputError",
+    "DatasetError",
     "ImageError",
     "InferenceError",
     "InputError",
@@ -42,6 +44,7 @@ __all__ = [
     "Segmenter",
     "backends",
     "crf",
+    "evaluation",
     "load",
     "palettes",
     "pictures",
@@ -49,7 +52,7 @@ __all__ = [
     "read_image",
 ]
 
-_MODULES = ("backends", "crf", "palettes", "pictures")
+_MODULES = ("backends", "crf", "evaluation", "palettes", "pictures")
 _HOMES = {
     "Bundle": "bundle",
     "read_bundle": "bundle",

@@ -176,12 +176,13 @@ def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -
 def segment_scenes(segmenter: Segmenter, files: MiniatureFiles, settings: Settings) -> dict[str, DemoRow]:
     """Segment each shipped scene, one run of the network for both label maps; the first is run twice, to warm up."""
     from ..runtime import read_image
+    from ..runtime.evaluation.datasets import read_label_image
 
     rows: dict[str, DemoRow] = {}
     scenes = [files.scene(seed) for seed in settings.scenes]
     with console.show_progress("segmenting", len(scenes)) as advance:
         for picture, truth in scenes:
-            image, labels = read_image(picture), read_labels(truth)
+            image, labels = read_image(picture), read_label_image(truth)
             if not rows:
                 segmenter(image)
             rows[picture.stem] = segment_scene(segmenter, image, labels)
@@ -215,16 +216,6 @@ def segment_scene(segmenter: Segmenter, image: Picture, truth: Picture) -> DemoR
         network_ms=(network_s - start_s) * 1000,
         crf_ms=(crf_s - network_s) * 1000,
     )
-
-
-def read_labels(path: Path) -> Picture:
-    """A label map (H, W) uint8 from a palette PNG."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as image:
-        labels: Picture = np.array(image, np.uint8)
-    return labels
 
 
 def _sum_up(rows: dict[str, DemoRow], picture: Path, bundle: Path, convert_s: float, classes: int) -> DemoResult:
