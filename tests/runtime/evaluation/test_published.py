@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from atrous.runtime.evaluation.datasets import DEFAULT_SPLITS
+from atrous.runtime.evaluation.published import PUBLISHED, find_published
+
+CATALOGUE = Path(__file__).resolve().parents[3] / "converter" / "official" / "models.json"
+
+
+def test_figures_belong_to_bundles_that_fetch_and_convert_make() -> None:
+    names = {model["name"] for model in json.loads(CATALOGUE.read_text())["models"]}
+    assert {bundle for figure in PUBLISHED for bundle in figure.bundles} <= names
+    assert {figure.dataset for figure in PUBLISHED} == set(DEFAULT_SPLITS)
+    assert all(0.2 < figure.mean_iou < 0.8 for figure in PUBLISHED)
+
+
+def test_a_models_own_figures_come_before_others() -> None:
+    own = find_published("deeplab-msc-largefov", "voc2012")
+    assert {(figure.split, figure.crf, figure.mean_iou) for figure in own} == {
+        ("val", False, 0.6421),
+        ("val", True, 0.6870),
+        ("test", True, 0.716),
+    }
+    assert find_published("mine", "voc2012") == []
+    assert {(f.crf, f.mean_iou) for f in find_published("mine", "sun-rgbd")} == {(False, 0.3208), (True, 0.2413)}
+    assert find_published("mine", "folder") == []
+
+
+def test_weights_that_saw_val_are_told() -> None:
+    notes = {figure.note for figure in find_published("deeplab-v2-vgg16", "voc2012") if figure.split == "val"}
+    assert notes == {"of weights that never saw val; the released ones did"}
+    assert {f.note for f in find_published("deeplab-v2-vgg16-trainaug", "voc2012")} == {""}
