@@ -1,0 +1,202 @@
+"""A bundle gains a variant whole or not at all: refused, killed, raced, replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atrous import runtime
+from atrous.converter import BundleOptions, write_bundle
+from atrous.converter.errors import PrecisionError, TargetMissedError
+from atrous.converter.precision import (
+    Evidence,
+    Picture,
+    Reader,
+    Targets,
+    VariantOptions,
+    commit_variant,
+    make_variant,
+    verify_variants,
+    write_variant,
+)
+
+from ..nets import DEEPLAB, read_seeded
+from .graphs import make_image
+
+ENTRY: dict[str, Any] = {"precision": "fp16", "kept": {}, "calibration": None, "verification": {"passed": True}}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("precision") / "bundle"
+    write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(verify=False))
+    return folder
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def digest_of(bundle: Path) -> str:
+    return runtime.read_bundle(bundle).manifest.files["deploy.onnx"].sha256
+
+
+def evidence() -> Evidence:
+    images = [make_image(41, 49, seed) for seed in (1, 2)]
+    return Evidence(images, [Picture(image) for image in images], "noise")
+
+
+def options(precision: Any = "fp16", agreement: float = 0.5, **others: Any) -> VariantOptions:
+    return VariantOptions(precision, Targets(agreement, None), threads=1, **others)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "fp8"])
+def test_a_variant_is_listed_and_runs(bundle: Path, precision: str) -> None:
+    result = make_variant(bundle, options(precision), evidence(), Reader("scores"))
+    entry = write_variant(bundle, result)
+    opened = runtime.read_bundle(bundle)
+    opened.verify_files()
+    variant = opened.manifest.variants[precision]  # type: ignore[index]
+    assert variant.file == entry["file"] == f"deploy.{precision}.onnx"
+    assert variant.verification["passed"] is True
+    assert variant.verification["onnxruntime_cpu"]["runs"] is (precision != "bf16")  # type: ignore[index,call-overload]
+    if precision == "bf16":
+        return
+    with runtime.load(bundle, precision=precision, threads=1) as narrow, runtime.load(bundle, threads=1) as wide:
+        agreement = float(np.mean(narrow(make_image(41, 49, 1)) == wide(make_image(41, 49, 1))))
+    assert agreement > 0.9
+
+
+def test_a_missed_target_leaves_the_bundle_byte_for_byte(bundle: Path) -> None:
+    before = snapshot(bundle)
+    result = make_variant(bundle, options("int8", 1.0), evidence(), Reader("scores"))
+    assert not result.passed
+    with pytest.raises(TargetMissedError, match="no int8 variant was written") as caught:
+        write_variant(bundle, result)
+    assert caught.value.exit_code == 1
+    assert snapshot(bundle) == before
+
+
+def test_keep_anyway_writes_it_marked(bundle: Path) -> None:
+    result = make_variant(bundle, options("int8", 1.0, sensitivity="never"), evidence(), Reader("scores"))
+    write_variant(bundle, result, keep_anyway=True)
+    verification = runtime.read_bundle(bundle).manifest.variants["int8"].verification
+    assert verification["passed"] is False
+    assert "target is 100" in str(verification["misses"])
+
+
+def test_layers_are_left_alone_until_the_target_is_met(bundle: Path) -> None:
+    all_coded = make_variant(bundle, options("int8", 0.5), evidence(), Reader("scores"))
+    target = (all_coded.assessment.agreement.share + 1) / 2
+    result = make_variant(bundle, options("int8", target), evidence(), Reader("scores"))
+    assert result.passed
+    assert result.assessment.agreement.share >= target
+    alone = result.entry["verification"]["left_alone"]
+    assert 0 < len(alone) < 5
+    assert alone == sorted(row.layer for row in result.sensitivities[: len(alone)])
+    assert all("sensitive" in reason for reason in result.entry["kept"].values())
+
+
+def test_replacing_a_variant_never_reuses_a_listed_name(bundle: Path) -> None:
+    """A reader with the old manifest must find the old bytes or none, never others."""
+    first = commit_variant(bundle, ENTRY, b"one", digest_of(bundle))
+    second = commit_variant(bundle, ENTRY, b"two", digest_of(bundle))
+    assert first["file"] != second["file"]
+    assert not (bundle / first["file"]).exists()
+    opened = runtime.read_bundle(bundle)
+    assert opened.read_file(opened.deploy_file("fp16")) == b"two"
+    assert first["file"] not in opened.manifest.files
+    third = commit_variant(bundle, ENTRY, b"three", digest_of(bundle))
+    assert third["file"] == first["file"]
+
+
+def test_a_bundle_converted_meanwhile_is_refused(bundle: Path) -> None:
+    before = snapshot(bundle)
+    with pytest.raises(PrecisionError, match="converted anew"):
+        commit_variant(bundle, ENTRY, b"one", "0" * 64)
+    assert snapshot(bundle) == before
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from atrous.converter.precision import committing
+step = int(sys.argv[2])
+calls = 0
+whole = os.replace
+def replace(source, target):
+    global calls
+    calls += 1
+    if calls == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(source, target)
+os.replace = replace
+entry = {"precision": "fp16", "kept": {}, "calibration": None, "verification": {"passed": True}}
+committing.commit_variant(Path(sys.argv[1]), entry, b"model", sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_killed_in_the_middle_the_old_bundle_holds(bundle: Path, step: int) -> None:
+    """Killed before the first and before the second rename: the graph's, the manifest's."""
+    before = snapshot(bundle)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    line = [sys.executable, "-c", _KILLED, str(bundle), str(step), digest_of(bundle)]
+    done = subprocess.run(line, env=environment, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    after = snapshot(bundle)
+    assert {name: after[name] for name in before} == before
+    assert not runtime.read_bundle(bundle).manifest.variants
+    # and the next writer is not in the way of what was left behind
+    commit_variant(bundle, ENTRY, b"model", digest_of(bundle))
+    assert runtime.read_bundle(bundle).deploy_file("fp16") == "deploy.fp16.onnx"
+
+
+def test_verification_again_and_of_an_altered_file(bundle: Path) -> None:
+    write_variant(bundle, make_variant(bundle, options(), evidence(), Reader("scores")))
+    (check,) = verify_variants(bundle, evidence().pictures, Reader("scores"), threads=1)
+    assert check.passed
+    assert check.file == "deploy.fp16.onnx"
+    assert json.loads(json.dumps(check.to_json()))["passed"] is True
+    path = bundle / "deploy.fp16.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PrecisionError, match="not the file the manifest lists"):
+        verify_variants(bundle, evidence().pictures, Reader("scores"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep": ("fc66",)}, "no layer and no node"),
+        ({"precision": "fp8", "method": "entropy"}, "entropy weighs"),
+        ({"precision": "int8", "method": "percentile", "percentile": 0.0}, "percentile is above 0"),
+        ({"precision": "int8", "keep": ("conv1", "conv2", "conv3", "fc6", "fc8")}, "no layer is left"),
+    ],
+)
+def test_what_cannot_be_made_is_told(bundle: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(PrecisionError, match=words):
+        make_variant(bundle, options(**changes), evidence(), Reader("scores"))
+
+
+def test_no_images_are_told(bundle: Path) -> None:
+    with pytest.raises(PrecisionError, match="--images"):
+        make_variant(bundle, options(), Evidence([], [], "nothing"), Reader("scores"))
+
+
+def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PrecisionError, match="not a readable bundle"):
+        make_variant(tmp_path, options(), evidence(), Reader("scores"))
