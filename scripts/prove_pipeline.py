@@ -50,70 +50,79 @@ _work = click.option("--work", type=click.Path(path_type=Path), default=Path("bu
 @_bundle
 @_images
 @_work
-@click.option("--sample", type=click.IntRange(min=8), default=48, show_default=True, help="Images for a stage alone.")
+@click.option("--sample", type=click.IntRange(min=4), default=24, show_default=True, help="Images for a stage alone.")
+@click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Parts the images are cut in.")
 @click.option("--device-ms", type=float, help="A device's stand-in: the network waits so long and computes nothing.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the stages' busy shares to this file.")
 def throughput(
-    bundle: Path, images: Path, work: Path, sample: int, device_ms: float | None, picture: Path | None
+    bundle: Path, images: Path, work: Path, sample: int, rounds: int, device_ms: float | None, picture: Path | None
 ) -> None:
-    """Time every stage alone at 1 to all cores, then the whole pipeline."""
+    """Time every stage alone at 1 to all cores, then the pipeline, in rounds; the figures are medians of the rounds."""
+    from statistics import median
+
     from .. import runtime
     from ..runtime.pipeline.segmentation import make_stages, share_cores
     from .image_list import list_images, plan_outputs
-    from .segment_run import RunOptions, Summary, run_segmenter
 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     jobs = plan_outputs(list_images([str(images)]), work, {"labels": ".png"})
     backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
-    device = "cpu" if device_ms is None else backend.device
-    threads = share_cores(images=len(jobs), device=device)
+    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    found: list[dict[str, float]] = []
     with runtime.load(bundle, backend, threads=threads.network) as segmenter:
         stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
-        for outcome_index in range(2):  # the first runs of a session are slower
-            segmenter(runtime.read_image(jobs[outcome_index].image))
-        alone = _time_stages(stages, [job.image for job in jobs[:sample]], threads.cores)
-        summary = Summary()
-        nothing: Callable[[Any], None] = lambda _: None  # noqa: E731
-        start_s = time.perf_counter()
-        run_segmenter(
-            segmenter,
-            jobs,
-            RunOptions(work, ("labels",), threads),
-            summary,
-            on_done=nothing,
-            on_failure=nothing,
-            advance=nothing,
-        )
-        rate = summary.done / (time.perf_counter() - start_s)
-    assert summary.report is not None
-    assert summary.done == len(jobs)
-    best = {name: max(rates.values()) for name, rates in alone.items()}
-    slowest = min(best, key=best.__getitem__)
-    on_cores = [best[stage.name] for stage in stages if stage.cores]
-    bound = min(best[slowest], 1 / sum(1 / value for value in on_cores))
-    click.echo(summary.report.describe())
+        for job in jobs[:2]:  # the first runs of a session are slower
+            segmenter(runtime.read_image(job.image))
+        for number in range(rounds):
+            part = jobs[number::rounds]
+            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
+            summary, rate = _run_all(segmenter, part, threads, work)
+            assert summary.done == len(part)
+            report = summary.report
+            assert report is not None
+            best = {name: max(rates.values()) for name, rates in alone.items()}
+            # What all stages together can reach on these cores: an image costs the sum of its stages' shares.
+            together = 1 / sum(1 / best[stage.name] for stage in stages if stage.cores)
+            slowest = min(best.values())
+            found.append(
+                {
+                    **{f"{name} alone": value for name, value in best.items()},
+                    "rate": rate,
+                    "slowest": slowest,
+                    "bound": min(slowest, together),
+                    "share of slowest": rate / slowest,
+                    "share of bound": rate / min(slowest, together),
+                    "overlap": report.overlap,
+                    "calls at once": report.calls_at_once,
+                    "core share": report.core_share,
+                    "share of own bound": report.efficiency,
+                }
+            )
+            click.echo(report.describe())
     if picture is not None:
         from .pipeline_picture import draw_busy_shares
 
-        draw_busy_shares(summary.report, picture)
-    result = {
-        "images": summary.done,
-        "cores": threads.cores,
-        "alone_per_s": {name: {str(n): round(r, 2) for n, r in rates.items()} for name, rates in alone.items()},
-        "slowest": slowest,
-        "slowest_alone_per_s": round(best[slowest], 2),
-        "bound_per_s": round(bound, 2),
-        "rate_per_s": round(rate, 2),
-        "share_of_slowest": round(rate / best[slowest], 3),
-        "share_of_bound": round(rate / bound, 3),
-        "overlap": round(summary.report.overlap, 3),
-        "calls_at_once": round(summary.report.calls_at_once, 3),
-        "core_share": round(summary.report.core_share, 3),
-        "workers": {stage.name: stage.most_workers for stage in summary.report.stages},
-        "advice": summary.report.advice,
-    }
-    click.echo(json.dumps(result))
+        draw_busy_shares(report, picture)
+    middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
+    workers = {stage.name: stage.most_workers for stage in report.stages}
+    click.echo(
+        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
+    )
+
+
+def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> tuple[Any, float]:
+    """What `atrous segment` does, and its images a second."""
+    from .segment_run import RunOptions, Summary, run_segmenter
+
+    def ignore(_: object) -> None:
+        """Nobody listens."""
+
+    summary = Summary()
+    start_s = time.perf_counter()
+    options = RunOptions(work, ("labels",), threads)
+    run_segmenter(segmenter, jobs, options, summary, on_done=ignore, on_failure=ignore, advance=ignore)
+    return summary, summary.done / (time.perf_counter() - start_s)
 
 
 def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
