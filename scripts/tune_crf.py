@@ -132,6 +132,7 @@ def command(
                     method=method,
                     grid=_choose_grid(method, weights, sxy, srgb, halvings),
                     present=segmenter.crf,
+                    mode="deeplab" if segmenter.crf is None else segmenter.crf.mode,
                     iterations=iterations,
                     workers=workers,
                     race=race,

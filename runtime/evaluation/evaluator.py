@@ -1,8 +1,9 @@
 """A bundle on a data set: each image through the network once, judged before and after the CRF.
 
 Stages: decode (image and truth), network, crf (scores, labels, CRF), judge (confusion, bands). A label image that is
-not what its data set says ends the run, since that mistake is never of one file alone; an image that cannot be read or
-that the network does not take is a failure of its own, and the score is of the others.
+not what its data set says ends the run, since that mistake is seldom of one file alone, and so does a network or CRF
+that cannot run. An image that cannot be read, or that the network does not take, is a failure of its own, and the score
+is of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DatasetError, InferenceError, InputError
+from ..errors import BackendError, BundleError, DatasetError, InferenceError, InputError
 from ..pipeline import Pipeline, Stage
 from ..pipeline.segmentation import share_cores
 from .bootstrap import bootstrap_parts, bootstrap_parts_gain, take_parts
@@ -173,7 +174,7 @@ def evaluate(
     failures: list[tuple[str, str]] = []
     heap: list[tuple[float, int, Bad]] = []
     stages = _make_stages(segmenter, dataset, tallies, widths, band_reference, cores)
-    with Pipeline(stages, cores=cores, fatal=(DatasetError,)) as pipeline:
+    with Pipeline(stages, cores=cores, fatal=(DatasetError, BackendError, BundleError)) as pipeline:
         for outcome in pipeline.run(dataset.pairs):
             advance(1)
             if outcome.error is not None:

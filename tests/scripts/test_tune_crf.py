@@ -61,6 +61,15 @@ def test_writes_the_winner_and_says_how_it_was_found(
     assert json.loads((out / "tuning.json").read_text())["crf"] == told["crf"]
 
 
+def test_the_bundles_mode_is_kept(tmp_path: Path, folder: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", crf={**CRF, "mode": "pydensecrf"})
+    assert main(line(bundle, folder, "--hold-out", "0", "--force")) in (0, 1)
+    manifest = read_bundle(bundle).manifest
+    assert manifest.crf is not None
+    assert manifest.crf.mode == "pydensecrf"
+    assert manifest.verification[-1]["held_out"] is None
+
+
 def test_dry_run_leaves_the_bundle_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = write_bundle(tmp_path / "b", crf=CRF)
     before = (bundle / "manifest.json").read_bytes()

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime import InputError, load, read_bundle
+from atrous.runtime import BackendError, BundleError, InputError, load, read_bundle
 from atrous.runtime.backends import Array, TensorSpec
+from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.errors import DatasetError
 from atrous.runtime.evaluation import VOID, mean_iou
 from atrous.runtime.evaluation.datasets import Dataset, open_camvid, open_folders, open_voc2012
@@ -33,8 +34,8 @@ class Oracle:
 
     def __init__(self, dataset: Dataset, change: Change = lambda truth: truth) -> None:
         classes = len(dataset.classes)
-        self.inputs = (TensorSpec("image", np.dtype(np.uint8), (None, None, None, 3)),)
-        self.outputs = (TensorSpec("scores", np.dtype(np.float32), (None, classes, None, None)),)
+        self.inputs = (TensorSpec("image", "uint8", ("N", "H", "W", 3)),)
+        self.outputs = (TensorSpec("scores", "float32", ("N", classes, "H", "W")),)
         self.known: dict[bytes, np.ndarray] = {}
         self.runs = 0
         for pair in dataset.pairs:
@@ -135,6 +136,18 @@ def test_labels_that_are_none_end_the_run(tmp_path: Path, dataset: Dataset) -> N
     layouts.save(dataset.pairs[2].labels, np.full((25, 30), 77, np.uint8))
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter, pytest.raises(DatasetError, match="holds 77"):
         evaluate(segmenter, dataset, variants=("network",))
+
+
+def test_a_network_that_cannot_run_ends_the_run(tmp_path: Path, dataset: Dataset) -> None:
+    with (
+        load(write_bundle(tmp_path / "b"), FakeBackend(4, fail_on=2), threads=1) as segmenter,
+        pytest.raises(BackendError),
+    ):
+        evaluate(segmenter, dataset, variants=("network",), cores=1)
+    oracle = Oracle(dataset)
+    oracle.known = {key: scores[:, :3] for key, scores in oracle.known.items()}
+    with load(write_bundle(tmp_path / "b"), oracle, threads=1) as segmenter, pytest.raises(BundleError):
+        evaluate(segmenter, dataset, variants=("network",), cores=1)
 
 
 def test_a_shift_by_one_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
