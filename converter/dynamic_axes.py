@@ -90,8 +90,9 @@ def _probe(net: Net, reference: Blob, axis: int) -> Iterator[tuple[int, Net]]:
         return
     size = reference.shape[axis]
     parameters = net.parameter_shapes()
-    larger = (size + LARGER, 2 * size + LARGER)
-    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, 2 * size, *larger)
+    multiple = size * (1 + -(-LARGER // size))  # for layers that take multiples of 3, 5, 7, ... only
+    larger = (multiple, size + LARGER, 2 * size + LARGER)
+    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, *larger)
     for candidate in dict.fromkeys(candidates):
         shapes = {blob.name: _resized(blob.shape, axis, size, candidate) for blob in net.inputs}
         try:

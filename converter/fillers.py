@@ -30,7 +30,7 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
     kind = "constant" if filler is None else (filler.type or "constant")
     if kind == "constant":
         return np.full(shape, 0.0 if filler is None else filler.value, np.float32)
-    if kind == "bilinear":
+    if kind in ("bilinear", "bilinear_upsampling"):  # the second is its name before BVLC took it in
         if len(shape) != 4 or shape[2] != shape[3]:
             raise NetError(f'parameter "{name}": a bilinear filler needs a square 4-D blob, not {shape}')
         return _bilinear(shape)

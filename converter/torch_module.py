@@ -145,7 +145,7 @@ def build_graph(net: Net) -> fx.Graph:
     return graph
 
 
-class _Recorder(fx.Interpreter):
+class BlobRecorder(fx.Interpreter):
     """Runs a graph and keeps each top under its recording key."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -153,6 +153,7 @@ class _Recorder(fx.Interpreter):
         self.blobs: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
+        """One node; its value is kept if it is a top."""
         value = super().run_node(n)
         key = n.meta.get(TOP_KEY)
         if key is not None:
@@ -179,7 +180,7 @@ def run_blobs(module: fx.GraphModule, inputs: Mapping[str, Any]) -> dict[str, np
         raise NetError(f"the net's inputs are {names}, given were {sorted(inputs)}")
     parameter = next(module.parameters(), None)
     like = parameter if parameter is not None else torch.empty(0)
-    recorder = _Recorder(module)
+    recorder = BlobRecorder(module)
     with torch.no_grad():
         recorder.run(*(torch.from_numpy(np.array(inputs[name], np.float32)).to(like) for name in names))
     return recorder.blobs

@@ -21,6 +21,7 @@ import numpy as np
 from ..converter import Operator, export_onnx, read_net, register_layer, run_blobs, to_torch
 from ..converter.errors import ConverterError, ExportError
 from ..converter.layers import ModuleSpec
+from .conditioning import Spread
 from .recordings import Comparison, Recording, compare_blobs, find_recordings
 
 
@@ -47,11 +48,12 @@ class Outcome:
 
     Attributes:
         name: `<kind>/<folder>`.
-        torch: passed, failed, refused, or conditioned: out of tolerance where the net run in float64 is as far from
-            Caffe's float32, so that no float32 program could be told from Caffe any better.
-        onnx: passed, failed, refused (no ONNX form) or skipped.
+        torch: passed, failed, refused, or conditioned: every blob out of tolerance is one that other roundings move as
+            far (`conditioning`), so that no float32 program comes closer for sure.
+        onnx: passed, failed, conditioned, refused (no ONNX form) or skipped.
         worst: largest error of torch, and of ONNX Runtime.
         detail: the first difference, or the refusal's words.
+        families: the layer types of the net.
     """
 
     name: str
@@ -85,14 +87,10 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
         return Outcome(recording.name, "failed", detail="real Caffe refuses this file", families=families)
     inputs = {name: array for name, array in recording.inputs().items() if name in {b.name for b in net.inputs}}
     fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
-    blobs = fed | run_blobs(module, inputs)
+    judge = Judge(recording, net, module, inputs, tolerance)
     outcome = Outcome(recording.name, "passed", families=families)
-    failure, torch_worst = judge(compare_blobs(recording, blobs), tolerance)
-    conditioned = bool(failure) and is_ill_conditioned(recording, module, inputs, fed, torch_worst)
-    if conditioned:
-        outcome.torch, outcome.detail = "conditioned", f"float64 differs from Caffe as much: {failure}"
-    elif failure:
-        outcome.torch, outcome.detail = "failed", f"torch: {failure}"
+    compared = compare_blobs(recording, fed | run_blobs(module, inputs))
+    outcome.torch, outcome.detail = judge.decide(compared)
     onnx_worst = 0.0
     if onnx:
         try:
@@ -101,30 +99,37 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
             outcome.onnx = "refused"
             outcome.detail = outcome.detail or str(error)
         else:
-            failure, onnx_worst = judge(compare_blobs(recording, fed | computed), tolerance)
-            outcome.onnx = "passed" if not failure else "conditioned" if conditioned else "failed"
-            if outcome.onnx == "failed":
-                outcome.detail = outcome.detail or f"onnx: {failure}"
-    outcome.worst = (torch_worst, onnx_worst)
+            found = compare_blobs(recording, fed | computed)
+            outcome.onnx, detail = judge.decide(found)
+            onnx_worst = largest_error(found)
+            outcome.detail = outcome.detail or (detail and f"onnx: {detail}")
+    outcome.worst = (largest_error(compared), onnx_worst)
     return outcome
 
 
-#: float32 may be this much further from Caffe than float64 is, where the net itself magnifies rounding
-CONDITIONED_FACTOR = 3.0
+class Judge:
+    """Judges the blobs of one net."""
+
+    def __init__(self, recording: Recording, net: Any, module: Any, inputs: dict[str, Any], tolerance: float) -> None:
+        self._types = {key: blob.producer.type for key, blob in net.recorded_tops() if blob.producer is not None}
+        self._spread = Spread(recording, module, inputs)
+        self._tolerance = tolerance
+
+    def decide(self, comparisons: list[Comparison]) -> tuple[str, str]:
+        """`passed`, `conditioned` or `failed`, and the blob that says so."""
+        first = next((c for c in comparisons if not c.error <= self._tolerance), None)
+        if first is None:
+            return "passed", ""
+        wrong = self._spread.find_unexcused(comparisons, self._tolerance)
+        chosen = wrong or first
+        moved = self._spread.values.get(chosen.key, 0.0)
+        words = chosen.detail or f"error {chosen.error:.2g}, other roundings move it by {moved:.2g}"
+        return "failed" if wrong else "conditioned", f"{chosen.key} ({self._types.get(chosen.key, 'input')}): {words}"
 
 
-def is_ill_conditioned(
-    recording: Recording, module: Any, inputs: dict[str, Any], fed: dict[str, Any], worst: float
-) -> bool:
-    """Whether the exact result is about as far from Caffe's float32 numbers as ours."""
-    try:
-        exact = run_blobs(module.double(), inputs)
-    except (RuntimeError, TypeError):  # a module of float32 alone
-        return False
-    finally:
-        module.float()
-    _, error = judge(compare_blobs(recording, fed | exact), TOLERANCE)
-    return np.isfinite(worst) and worst <= CONDITIONED_FACTOR * error
+def largest_error(comparisons: list[Comparison]) -> float:
+    """Over all blobs."""
+    return max((comparison.error for comparison in comparisons), default=0.0)
 
 
 def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -142,15 +147,6 @@ def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     results = dict(zip(names, session.run(names, {n: np.ascontiguousarray(a) for n, a in inputs.items()}), strict=True))
     labels = value_names(net)
     return {key: results.get(labels[id(blob)], inputs.get(blob.name)) for key, blob in net.recorded_tops()}
-
-
-def judge(comparisons: list[Comparison], tolerance: float) -> tuple[str, float]:
-    """The first blob out of tolerance in words (empty where none is), and the largest error."""
-    worst = max((c.error for c in comparisons), default=0.0)
-    for comparison in comparisons:
-        if not comparison.error <= tolerance:
-            return f"{comparison.key}: {comparison.detail or f'error {comparison.error:.3g}'}", worst
-    return "", worst
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -172,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
             outcomes.append(outcome)
             gc.collect()
             print(
-                f"{outcome.torch:8}{outcome.onnx:8} {outcome.worst[0]:9.2e} {outcome.worst[1]:9.2e}  "
+                f"{outcome.torch:12}{outcome.onnx:12} {outcome.worst[0]:9.2e} {outcome.worst[1]:9.2e}  "
                 f"{outcome.name}  {outcome.detail}",
                 flush=True,
             )

@@ -17,10 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..converter import Net, export_onnx, read_net, to_torch
+from ..converter.definition import define_net
 from ..converter.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
+from ..converter.prototxt import read_prototxt
 
-#: numbers for placeholders that stand where a number belongs
-VARIABLES = {"NUM_LABELS": "21", "NUM_CLASSES": "21", "NUM_OUTPUT": "21", "BATCH_SIZE": "1"}
+#: numbers of classes tried for placeholders, in this order: VOC's, and LIP's
+CLASSES = ("21", "20")
 #: sizes tried, in this order, where a data layer does not say its own
 SIZES = (
     (3, 321, 321), (3, 360, 480), (3, 227, 227), (3, 224, 224), (1, 28, 28), (2, 28, 28), (3, 32, 32), (1, 33, 33),
@@ -66,11 +68,30 @@ def check_net(path: Path, *, export: bool) -> CorpusResult:
 
 
 def _lay_out(path: Path) -> Net:
-    """The net at the file's own sizes, else at the first usual size that its layers accept."""
+    """The net as the file has it, else as it fits: other classes, the data layers' own batch, usual sizes."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    batch = max(map(int, re.findall(r"batch_size\s*:\s*(\d+)", text)), default=1)
+    choices = CLASSES if "${NUM_LABELS}" in text else CLASSES[:1]
+    trials = [(classes, own) for own in sorted({1, batch}) for classes in choices]
+    errors: list[NetError] = []
+    for classes, own in trials:
+        variables = {"BATCH_SIZE": "1"} | dict.fromkeys(("NUM_LABELS", "NUM_CLASSES", "NUM_OUTPUT"), classes)
+        try:
+            return _lay_out_at_some_size(path, variables, own)
+        except NetError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _lay_out_at_some_size(path: Path, variables: dict[str, str], batch: int) -> Net:
+    """At the file's own sizes, else at the first usual size that its layers accept."""
     shapes: dict[str, tuple[int, ...]] = {}
+    if batch > 1:
+        definition = define_net(read_prototxt(path, variables=variables))
+        shapes = {top.top: (batch, *top.shape[1:]) for top in definition.input_tops if top.shape}
     for _ in range(len(SIZES) * 4):
         try:
-            return read_net(path, variables=VARIABLES, input_shapes=shapes)
+            return read_net(path, variables=variables, input_shapes=shapes)
         except NetError as error:
             missing = re.search(r'the shape of input "([^"]+)"', str(error))
             if missing is None or isinstance(error, UnsupportedLayersError):
@@ -79,7 +100,7 @@ def _lay_out(path: Path) -> Net:
                     raise
                 shapes = following
             else:
-                shapes[missing[1]] = (1, *SIZES[0])
+                shapes[missing[1]] = (batch, 1) if batch > 1 else (1, *SIZES[0])  # in a batch, a number each
     raise NetError("no usual input size fits")
 
 

@@ -179,21 +179,47 @@ def _compare(recording: Recording, key: str, computed: NDArray[Any] | None) -> C
     shape = tuple(full.shape) if full is not None else tuple(recording.case["shapes"][key])
     if tuple(computed.shape) != shape:
         return Comparison(key, np.inf, f"shape {tuple(computed.shape)}, recorded {shape}")
-    flat = np.asarray(computed, np.float64).ravel()
     if full is not None:
-        expected, largest = full.astype(np.float64).ravel(), None
+        expected = full.astype(np.float64).ravel()
     else:
-        samples = recording.blobs[f"{key}:samples"].astype(np.float64)
-        flat_index = np.linspace(0, flat.size - 1, samples.size).astype(int)
         stats = recording.blobs[f"{key}:stats"].astype(np.float64)
-        expected = np.append(samples, [stats[2], stats[3]])
-        largest = max(abs(stats[2]), abs(stats[3]))
-        flat = np.append(flat[flat_index], [flat.min(), flat.max()])
-    same = (expected == flat) | (np.isnan(expected) & np.isnan(flat))
-    finite = np.isfinite(expected)
-    if largest is None:
-        largest = float(np.abs(expected[finite]).max(initial=0.0))
-    if not (same | (finite & np.isfinite(flat))).all():
-        return Comparison(key, np.inf, "infinities or NaNs differ")
-    difference = np.where(same, 0.0, np.abs(np.where(finite, expected, 0) - np.where(finite, flat, 0)))
-    return Comparison(key, float(difference.max(initial=0.0)) / max(1.0, largest))
+        expected = np.append(recording.blobs[f"{key}:samples"].astype(np.float64), [stats[2], stats[3]])
+    error = _measure(expected, _observe(recording, key, computed), _magnitude(recording, key))
+    return Comparison(key, error, "" if np.isfinite(error) else "infinities or NaNs differ")
+
+
+def measure_apart(recording: Recording, key: str, first: NDArray[Any], second: NDArray[Any]) -> float:
+    """How far apart two computed blobs are, where and as their errors are measured; infinite if the shapes differ."""
+    if first.shape != second.shape:
+        return np.inf
+    if key not in recording.blobs and f"{key}:samples" not in recording.blobs:
+        return 0.0
+    return _measure(_observe(recording, key, first), _observe(recording, key, second), _magnitude(recording, key))
+
+
+def _observe(recording: Recording, key: str, blob: NDArray[Any]) -> NDArray[np.float64]:
+    """What the recording knows of a blob: all of it, or samples, minimum and maximum."""
+    flat = np.asarray(blob, np.float64).ravel()
+    if key in recording.blobs:
+        return flat
+    chosen = np.linspace(0, flat.size - 1, recording.blobs[f"{key}:samples"].size).astype(int)
+    return np.append(flat[chosen], [flat.min(), flat.max()])
+
+
+def _magnitude(recording: Recording, key: str) -> float:
+    """max(1, the largest absolute recorded value)."""
+    full = recording.blobs.get(key)
+    if full is None:
+        stats = recording.blobs[f"{key}:stats"].astype(np.float64)
+        return max(1.0, abs(float(stats[2])), abs(float(stats[3])))
+    return max(1.0, float(np.abs(full[np.isfinite(full)].astype(np.float64)).max(initial=0.0)))
+
+
+def _measure(expected: NDArray[np.float64], found: NDArray[np.float64], magnitude: float) -> float:
+    """Largest difference; infinite where infinities or NaNs do not meet their like."""
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    both = np.isfinite(expected) & np.isfinite(found)
+    if not (same | both).all():
+        return np.inf
+    difference = np.subtract(expected, found, out=np.zeros_like(expected), where=both & ~same)
+    return float(np.abs(difference).max(initial=0.0)) / magnitude

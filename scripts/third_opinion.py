@@ -64,7 +64,7 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
     """Run one recording in atrous and in OpenCV; `folder` takes the files that OpenCV reads."""
     from ..converter import run_blobs, to_torch
     from ..converter.errors import ConverterError
-    from .conformance import is_ill_conditioned
+    from .conditioning import Spread
     from .opencv_nets import run_plain, run_published
 
     if recording.expected_error is not None:
@@ -91,8 +91,8 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
             opinion.detail, opinion.why = f"{run.layers} of {len(net.layers)} layers", "; ".join(run.missing)
     if opinion.caffe == "neither":
         fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
-        worst = max(comparison.error for comparison in compare_blobs(recording, fed | ours))
-        if is_ill_conditioned(recording, module, inputs, fed, worst):
+        spread = Spread(recording, module, inputs)
+        if spread.find_unexcused(compare_blobs(recording, fed | ours), TOLERANCE) is None:
             opinion.caffe = "both as far as rounding lets it"
     if opinion.verdict == "differ":
         opinion.why = _find_reason(net, opencv, folder, inputs | ours)

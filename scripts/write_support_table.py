@@ -36,7 +36,6 @@ UNSUPPORTED = {
     "UniqueLabel": _WEAK_LABELS,
     "BoxAnnotatorOHEM": "picks hard examples in training",
     "CTCGreedyDecoder": "decodes text from a sequence; no recording to hold it to",
-    "ColorConv": "colour conversion of one colourization net; no recording to hold it to",
     "L2Normalization": "no recording to hold it to; `Normalize` of SSD is converted",
     "LSTMConv": "the older form of ConvLSTM; no recording to hold it to",
     "Region": "decodes the boxes of YOLO v2; cut the net before it and decode in your own code",

@@ -3,6 +3,7 @@
 from . import activation as activation
 from . import anchors as anchors
 from . import batchnorm as batchnorm
+from . import color as color
 from . import convlstm as convlstm
 from . import convolution as convolution
 from . import crop as crop

@@ -76,13 +76,23 @@ class AbsVal(_Plain):
 
 @register_layer("ReLU")
 class ReLU(_Pointwise):
-    """max(x, 0) + negative_slope min(x, 0); a fork's `relu6` caps it at 6."""
+    """max(x, 0) + negative_slope min(x, 0); a fork's `relu6` caps it at 6, DecoupledNet's second top is x > 0."""
+
+    top_range = (1, 2)
 
     def set_up(self) -> None:
         self.slope = self.context.message.relu_param.negative_slope
         self.capped = self.context.message.relu_param.relu6
+        self.with_mask = len(self.context.top_names) == 2
+        if self.with_mask and self.capped:
+            self.refuse("no Caffe has both relu6 and a mask as second top; take one of them out")
+
+    def top_shapes(self) -> tuple[Shape, ...]:
+        return (self.bottoms[0].shape,) * len(self.context.top_names)
 
     def module_spec(self) -> ModuleSpec:
+        if self.with_mask:
+            return ModuleSpec("ReLUWithMask", {"negative_slope": self.slope} if self.slope else {})
         if self.slope == 0:
             return ModuleSpec("nn.ReLU6" if self.capped else "nn.ReLU")
         return ModuleSpec("LeakyReLU6" if self.capped else "nn.LeakyReLU", {"negative_slope": self.slope})
@@ -92,6 +102,12 @@ class ReLU(_Pointwise):
             return _clip(graph, x, 0.0, 6.0) if self.capped else graph.add("Relu", [x])
         leaky = graph.add("LeakyRelu", [x], alpha=self.slope)
         return graph.add("Min", [leaky, graph.constant(6.0)]) if self.capped else leaky
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        tops = super().emit(graph, module, bottoms)
+        if self.with_mask:
+            tops.append(graph.add("Cast", [graph.add("Greater", [bottoms[0].name, graph.constant(0.0)])], to=1))
+        return tops
 
 
 @register_layer("ReLU6")

@@ -40,30 +40,49 @@ class Pooling(Operator):
         self.method = param.DESCRIPTOR.enum_types_by_name["PoolMethod"].values_by_number[param.pool].name
         if self.method == "STOCHASTIC":
             self.refuse("stochastic pooling is random and has no CPU implementation in Caffe; use MAX or AVE")
-        sides = [name for name in ("pad_t", "pad_l", "pad_b", "pad_r") if param.HasField(name)]
-        if sides:
-            self.refuse(
-                f"{', '.join(sides)} pad each side by itself, which is converted for convolutions only; give pad"
-            )
         self.with_mask = len(self.context.top_names) == 2
         if self.with_mask and self.method != "MAX":
             self.refuse("only MAX pooling writes a mask as second top")
-        self.global_pooling = param.global_pooling
+        self.global_pooling = param.global_pooling or self._has_one_bin()
         if self.global_pooling:
             if any(param.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
                 self.refuse("global_pooling takes no kernel size")
             self.kernel = self._plane
-            self.stride, self.pad = self._pair("stride", 1), self._pair("pad", 0)
+            self.stride, self.pad = self._pair("stride", 1), self._read_pad()
             if self.pad != (0, 0) or self.stride != (1, 1):
                 self.refuse("global_pooling needs pad 0 and stride 1")
         else:
             self.kernel = self._pair("kernel_size", None, "kernel")
-            self.stride, self.pad = self._pair("stride", 1), self._pair("pad", 0)
+            self.stride, self.pad = self._pair("stride", 1), self._read_pad()
         self._check_sizes()
 
     @property
     def _plane(self) -> tuple[int, int]:
         return self.bottoms[0].shape[2], self.bottoms[0].shape[3]
+
+    def _has_one_bin(self) -> bool:
+        """ParseNet's `bin_size: 1`, one bin over the whole plane."""
+        bins = list(self.param.bin_size)
+        if bins and bins != [1]:
+            self.refuse(
+                f"bin_size {', '.join(map(str, bins))}: how ParseNet cuts more than one bin is not known; give 1"
+            )
+        return bool(bins)
+
+    def _read_pad(self) -> tuple[int, int]:
+        """The padding of rows and columns, also where a converter from TensorFlow wrote one for each side."""
+        sides = ("pad_t", "pad_l", "pad_b", "pad_r")
+        if not any(self.param.HasField(name) for name in sides):
+            return self._pair("pad", 0)
+        if any(self.param.HasField(name) for name in ("pad", "pad_h", "pad_w")):
+            self.refuse("give either pad, or pad_t, pad_l, pad_b and pad_r, not both")
+        top, left, bottom, right = (getattr(self.param, name) for name in sides)
+        if (top, left) != (bottom, right):
+            self.refuse(
+                f"pads {top} rows above and {bottom} below, {left} columns before and {right} behind; pooling is "
+                "converted with equal sides only: pad the other side by a layer of its own"
+            )
+        return top, left
 
     def _pair(self, field: str, default: int | None, prefix: str = "") -> tuple[int, int]:
         prefix = prefix or field

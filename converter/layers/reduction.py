@@ -121,6 +121,17 @@ class ArgMax(Operator):
         return values, graph.add("Sub", [(length - 1).tensor(), place])
 
 
+@register_layer("MaskCreate")
+class MaskCreate(ArgMax):
+    """LIP's name for the best class of every pixel: (N, num_cls, H, W) -> (N, 1, H, W); the larger of equal ones."""
+
+    def set_up(self) -> None:
+        shape, classes = self.bottoms[0].shape, self.context.message.mask_create_param.num_cls
+        if len(shape) != 4 or shape[1] != classes:
+            self.refuse(f"needs a bottom of num_cls = {classes} channels, (N, {classes}, H, W), not {shape}")
+        self.axis, self.top_k, self.with_values, self.per_pixel = 1, 1, False, False
+
+
 @register_layer("BatchReindex")
 class BatchReindex(Operator):
     """Items of bottom 0 in the order of the indices in bottom 1 (M): top (M, ...)."""

@@ -4,8 +4,9 @@ Every class stands alone: its source names nothing but `torch`, `nn`, `F` and `m
 can carry it verbatim. Files follow the families of `converter.layers`.
 """
 
-from .activation import AbsVal, Clip, Exp, LeakyReLU6, Log, Power, SampledDropout, Swish, Threshold
+from .activation import AbsVal, Clip, Exp, LeakyReLU6, Log, Power, ReLUWithMask, SampledDropout, Swish, Threshold
 from .anchors import PriorBox
+from .color import LabOfBGR
 from .convolution import (
     FoldedConv1d,
     FoldedConv2d,
@@ -71,6 +72,7 @@ __all__ = [
     "LRNAcrossChannels",
     "LRNWithinChannel",
     "LSTMUnit",
+    "LabOfBGR",
     "LabelCRF",
     "LeakyReLU6",
     "Log",
@@ -88,6 +90,7 @@ __all__ = [
     "PriorBox",
     "Proposal",
     "ROIPool",
+    "ReLUWithMask",
     "Reduction",
     "Reorg",
     "RepeatPixels",

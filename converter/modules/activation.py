@@ -14,6 +14,17 @@ class AbsVal(nn.Module):
         return x.abs()
 
 
+class ReLUWithMask(nn.Module):
+    """max(x, 0) + negative_slope min(x, 0), and 1 where x > 0, else 0."""
+
+    def __init__(self, negative_slope: float = 0.0) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return F.leaky_relu(x, self.negative_slope), (x > 0).to(x.dtype)
+
+
 class Power(nn.Module):
     """(shift + scale x) ^ power."""
 

@@ -177,3 +177,18 @@ def test_exports_with_dynamic_sizes() -> None:
     for arrays in runs:
         twin.run(**arrays)
     assert_exports(twin, (0, 2, 3), *runs)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize("top", ["y", "x"])
+def test_relu_with_a_mask(slope: float, top: str) -> None:
+    """DecoupledNet's second top: 1 where x > 0; beside a top of its own or in place."""
+    layer = f'type: "ReLU" bottom: "x" top: "{top}" top: "m" relu_param {{ negative_slope: {slope} }}'
+    tops = Twin(net_text(layer, x=X.shape)).run(x=X)
+    np.testing.assert_allclose(tops[top], np.where(X > 0, X, np.float32(slope) * X), rtol=1e-6)
+    np.testing.assert_array_equal(tops["m"], X > 0)
+
+
+def test_relu6_has_no_mask() -> None:
+    with pytest.raises(NetError, match="relu6 and a mask"):
+        read_net(net_text('type: "ReLU" bottom: "x" top: "y" top: "m" relu_param { relu6: true }', x=X.shape))

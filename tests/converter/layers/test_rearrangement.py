@@ -134,7 +134,7 @@ def test_spp_of_another_plane(pool: str, opset: int) -> None:
         ('type: "SPP" spp_param { pyramid_height: 2 }', (1, 2, 4), "4-D"),
         ('type: "Reorg" reorg_param { stride: 2 }', (1, 6, 4, 4), "do not divide by stride"),
         ('type: "Reorg" reorg_param { stride: 2 }', (1, 4, 4, 5), "does not divide by stride 2"),
-        ('type: "Reorg"', (1, 4, 4, 4), "stride"),
+        ('type: "Reorg" reorg_param { stride: 0 }', (1, 4, 4, 4), "stride"),
         ('type: "ShuffleChannel" shuffle_channel_param { group: 4 }', (1, 6, 4, 4), "4 groups"),
         ('type: "ShuffleChannel" shuffle_channel_param { group: 0 }', (1, 6, 4, 4), "0 groups"),
     ],
@@ -218,3 +218,9 @@ def test_shuffle_channel_deals_groups_out(group: int) -> None:
 def test_exports_with_dynamic_sizes(layer: str) -> None:
     runs = [{"x": random_array(2, 4, 8, 10)}, {"x": random_array(3, 4, 12, 6)}]
     assert_exports(twin(layer, (1, 4, 8, 8)), (0, 2, 3), *runs)
+
+
+def test_reorg_has_a_stride_of_two_where_none_is_given() -> None:
+    x = random_array(1, 4, 6, 8)
+    given = twin('type: "Reorg" reorg_param { stride: 2 }', x.shape).run(0, x=x)["y"]
+    np.testing.assert_array_equal(twin('type: "Reorg"', x.shape).run(0, x=x)["y"], given)

@@ -188,3 +188,12 @@ def test_filter_refuses(shapes: dict[str, tuple[int, ...]], tops: str, words: st
 def test_exports_with_dynamic_sizes(fields: str) -> None:
     runs = [{"x": random_array(2, 4, 9, 10)}, {"x": random_array(3, 4, 12, 7)}]
     assert_exports(twin(f'type: "ArgMax" argmax_param {{ {fields} }}', (1, 4, 8, 8)), (0, 2, 3), *runs)
+
+
+def test_mask_create_is_the_best_class_of_every_pixel() -> None:
+    x = np.random.default_rng(0).integers(0, 4, (2, 5, 6, 7)).astype(np.float32)  # full of ties
+    layer = 'type: "MaskCreate" bottom: "x" top: "y" mask_create_param { num_cls: 5 }'
+    y = Twin(net_text(layer, x=x.shape)).run(0, x=x)["y"]
+    np.testing.assert_array_equal(y, 4 - x[:, ::-1].argmax(1, keepdims=True))  # of equal ones the larger
+    with pytest.raises(NetError, match="num_cls = 6"):
+        Twin(net_text(layer.replace("5", "6"), x=x.shape))

@@ -1,0 +1,99 @@
+"""Pooling against loops over windows as Caffe cuts them, for any window; forks' fields; what Caffe refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from atrous.converter.errors import NetError
+
+from .converting import Twin, assert_exports, net_text, random_array
+
+
+def twin(param: str, shape: tuple[int, ...], tops: str = 'top: "y"') -> Twin:
+    return Twin(net_text(f'type: "Pooling" bottom: "x" {tops} pooling_param {{ {param} }}', x=shape))
+
+
+def windows(size: int, k: int, s: int, p: int) -> list[tuple[int, int]]:
+    """(first, end) of each window along an axis; both may lie in the padding."""
+    number = -(-(size + 2 * p - k) // s) + 1
+    if p and (number - 1) * s >= size + p:
+        number -= 1
+    return [(i * s - p, min(i * s - p + k, size + p)) for i in range(number)]
+
+
+def pool(x: np.ndarray, method: str, k: int, s: int, p: int) -> np.ndarray:
+    rows, columns = windows(x.shape[2], k, s, p), windows(x.shape[3], k, s, p)
+    y = np.empty((*x.shape[:2], len(rows), len(columns)))
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            cells = x[:, :, max(top, 0) : bottom, max(left, 0) : right].astype(np.float64)
+            area = (bottom - top) * (right - left)
+            y[:, :, i, j] = cells.max((2, 3)) if method == "MAX" else cells.sum((2, 3)) / area
+    return y
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    method=st.sampled_from(["MAX", "AVE"]),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    k=st.integers(1, 4),
+    s=st.integers(1, 4),
+    p=st.integers(0, 3),
+)
+def test_any_window(method: str, size: tuple[int, int], k: int, s: int, p: int) -> None:
+    assume(p < k and s <= k and min(size) + 2 * p >= k)
+    x = random_array(2, 3, *size)
+    y = twin(f"pool: {method} kernel_size: {k} stride: {s} pad: {p}", x.shape).run(1e-6, x=x)["y"]
+    np.testing.assert_allclose(y, pool(x, method, k, s, p), atol=1e-6)
+
+
+def test_mask_is_the_place_in_the_plane() -> None:
+    x = random_array(2, 2, 7, 6)
+    tops = twin("pool: MAX kernel_size: 3 stride: 2 pad: 1", x.shape, 'top: "y" top: "m"').run(0, x=x)
+    picked = np.take_along_axis(x.reshape(2, 2, -1), tops["m"].reshape(2, 2, -1).astype(int), 2)
+    np.testing.assert_array_equal(picked.reshape(tops["y"].shape), tops["y"])
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+def test_one_bin_is_the_whole_plane(method: str) -> None:
+    """ParseNet's spelling of global pooling, at every size."""
+    pair = twin(f"pool: {method} bin_size: 1", (1, 3, 5, 6))
+    for size in ((5, 6), (8, 3)):
+        x = random_array(2, 3, *size)
+        reduced = x.max((2, 3)) if method == "MAX" else x.mean((2, 3))
+        np.testing.assert_allclose(pair.run(x=x)["y"][..., 0, 0], reduced, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sides", "plain"), [("", "pad: 0"), ("pad_t: 1 pad_b: 1", "pad_h: 1 pad_w: 0")])
+def test_sides_that_agree_are_padding(sides: str, plain: str) -> None:
+    x = random_array(1, 2, 7, 8)
+    body = "pool: AVE kernel_size: 3 stride: 2 "
+    expected = twin(body + plain, x.shape).run(x=x)["y"]
+    found = twin(body + (sides or "pad_t: 0 pad_l: 0 pad_b: 0 pad_r: 0"), x.shape).run(x=x)["y"]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_exports_with_dynamic_sizes() -> None:
+    pair = twin("pool: MAX kernel_size: 3 stride: 2 pad: 1", (1, 2, 8, 8))
+    assert_exports(pair, (0, 2, 3), {"x": random_array(2, 2, 8, 8)}, {"x": random_array(3, 2, 9, 5)})
+
+
+@pytest.mark.parametrize(
+    ("param", "words"),
+    [
+        ("kernel_size: 2 pad_t: 1", "equal sides only"),
+        ("kernel_size: 2 pad: 1 pad_t: 1 pad_b: 1", "not both"),
+        ("bin_size: 2", "bin_size 2"),
+        ("bin_size: 1 kernel_size: 2", "takes no kernel size"),
+        ("pool: AVE", "has no kernel_size"),
+        ("kernel_size: 2 pad: 2", "smaller than the kernel"),
+        ("kernel_size: 0", "above 0"),
+        ("kernel_h: 2", "only one of"),
+    ],
+)
+def test_refuses(param: str, words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        twin(param, (1, 2, 6, 6))
