@@ -300,8 +300,11 @@ def main(arguments: list[str] | None = None) -> int:
         variants = [f"{library} {name}" for name in bundle.manifest.variants for library in ("onnxruntime", "openvino")]
         names = [*SETTINGS, "opencv", *(SWEEP if options.sweep else ()), *variants]
         if options.only:
-            chosen = options.only.split(";")
-            names = [REFERENCE, *(name for name in names if name in chosen and name != REFERENCE)]
+            names = list(dict.fromkeys([REFERENCE, *options.only.split(";")]))
+            unknown = [name for name in names if name not in (*SETTINGS, *SWEEP, "opencv", *variants)]
+            if unknown:
+                print(f'there is no "{unknown[0]}"; there are {"; ".join((*SETTINGS, *SWEEP, "opencv", *variants))}')
+                return 2
         images = make_images(options.size[0], options.size[1], 4)
         contenders = load_contenders(names, bundle, net, options.threads, images[0])
         try:

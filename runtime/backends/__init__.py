@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from ..bundle import Bundle
 from ..errors import BackendError
 from .options import read_options
 from .protocol import Array, Backend, TensorSpec, check_feeds
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
 

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...bundle import Bundle
 from ...errors import BackendError, InputError
 from ..protocol import Array, check_feeds
 from . import compat
@@ -22,6 +21,9 @@ from .driver import CudaDriver, Driver
 from .keys import fields_here, read_machine
 from .runner import Lane, Runner, Ticket
 from .store import EngineStore, find_store
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle
 
 
 @dataclass(frozen=True)

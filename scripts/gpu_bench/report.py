@@ -1,0 +1,116 @@
+"""Rows to a table and to JSON, with the targets judged and everything that is missing named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .cases import TARGETS, Row
+
+COLUMNS = (
+    ("net", "net", ""),
+    ("library", "library", ""),
+    ("precision", "precision", ""),
+    ("size", "", ""),
+    ("batch", "batch", "d"),
+    ("compute ms", "compute_ms", ".3f"),
+    ("latency ms", "latency_ms", ".3f"),
+    ("p99 ms", "latency_p99_ms", ".3f"),
+    ("images/s", "images_per_s", ".1f"),
+    ("TFLOP/s", "tflops", ".1f"),
+    ("of ceiling", "share", ".0%"),
+    ("error", "error", ".1e"),
+    ("labels equal", "equal_labels", ".2%"),
+)
+
+
+def build_report(
+    results: Mapping[str, Mapping[str, Any]], machine: Mapping[str, Any], *, is_fake: bool = False
+) -> dict[str, Any]:
+    """Join what the workers found.
+
+    Args:
+        results: worker -> its file's content: "rows", "ceilings" or "skipped".
+        machine: what was measured on.
+        is_fake: whether times are simulated.
+    """
+    ceilings = dict(results.get("matmul", {}).get("ceilings", {}))
+    rows = [dict(row) for result in results.values() for row in result.get("rows", [])]
+    for row in rows:
+        ceiling = ceilings.get(row["precision"])
+        row["share"] = row["tflops"] / ceiling if ceiling and row.get("tflops") else None
+    measured = [row for row in rows if "skipped" not in row]
+    disagreeing = [row for row in measured if not row["agrees"]]
+    targets = [target.judge(measured, ceilings) for target in TARGETS]
+    return {
+        "schema_version": 1,
+        "simulated": is_fake,
+        "machine": dict(machine),
+        "ceilings_tflops": ceilings,
+        "rows": rows,
+        "caffe_parser": dict(results.get("caffe_parser", {})),
+        "skipped": {name: result["skipped"] for name, result in results.items() if "skipped" in result},
+        "targets": targets,
+        "agrees": bool(measured) and not disagreeing,
+        "passed": bool(measured) and not disagreeing and all(target["passed"] for target in targets),
+    }
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write gpu-performance.json and gpu-performance.md, each by a temporary file."""
+    for name, text in (
+        ("gpu-performance.json", json.dumps(report, indent=1) + "\n"),
+        ("gpu-performance.md", write_markdown(report)),
+    ):
+        part = folder / f"{name}.part"
+        part.write_text(text)
+        part.replace(folder / name)
+
+
+def write_markdown(report: Mapping[str, Any]) -> str:
+    """The report for people."""
+    machine = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+    lines = [f"Measured on: {machine}."]
+    if report["simulated"]:
+        lines.append("**Simulated: the times below are of a fake driver and mean nothing.**")
+    rates = ", ".join(f"{name} {rate:.1f}" for name, rate in report["ceilings_tflops"].items())
+    lines += ["", f"Matrix products, the ceiling (TFLOP/s): {rates or 'not measured'}.", "", "## Targets", ""]
+    lines += ["| target | wanted | found | |", "|---|---|---|---|"]
+    for target in report["targets"]:
+        found = "-" if target["found"] is None else f"{target['found']:.3g}"
+        verdict = {True: "reached", False: "MISSED", None: "not measured"}[target["passed"]]
+        lines.append(f"| {target['target']} | {target['wanted']} | {found} | {verdict} |")
+    lines += ["", "## Figures", "", write_table([row for row in report["rows"] if "skipped" not in row])]
+    parser = report["caffe_parser"]
+    if "error" in parser:
+        verdict = "agrees" if parser["agrees"] else "DISAGREES"
+        lines += ["", f"NVIDIA's own Caffe parser, fc8: {verdict}, error {parser['error']:.1e}."]
+    missing = [f"{name}: {reason}" for name, reason in report["skipped"].items()]
+    missing += [
+        f"{row['library']}, {row['net']} {row['precision']} {row['batch']} x {row['height']}x{row['width']}: "
+        f"{row['skipped']}"
+        for row in report["rows"]
+        if "skipped" in row
+    ]
+    if missing:
+        lines += ["", "## Not measured", "", *(f"- {line}" for line in missing)]
+    return "\n".join(lines) + "\n"
+
+
+def write_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, by net, shape and compute time."""
+    ordered = sorted(
+        rows,
+        key=lambda row: (row["net"], row["height"] * row["width"], row["batch"], row.get("compute_ms") or 1e9),
+    )
+    lines = ["| " + " | ".join(title for title, _, _ in COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    for row in ordered:
+        cells = []
+        for title, name, form in COLUMNS:
+            value = f"{row['height']}x{row['width']}" if title == "size" else row.get(name)
+            cells.append("-" if value is None else format(value, form) if form else str(value))
+        marked = " (disagrees)" if not row["agrees"] else ""
+        lines.append("| " + " | ".join(cells) + marked + " |")
+    return "\n".join(lines)
