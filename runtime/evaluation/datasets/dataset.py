@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...errors import DatasetError, InputError
 from ...images import read_image
 from ...palettes import Colour
-from ..confusion import VOID, LabelMap
+from ..confusion import LabelMap
 from .label_files import Coding, read_label_image
 
 _SHOWN = 3  # missing files named in a message
@@ -158,11 +158,6 @@ def require_folder(path: Path, what: str) -> Path:
     if not path.is_dir():
         raise DatasetError(f"there is no such folder; {what}", path=path)
     return path
-
-
-def count_void(truth: LabelMap) -> int:
-    """How many pixels are not judged."""
-    return int(np.count_nonzero(truth == VOID))
 
 
 def _describe_sizes(image: tuple[int, ...], truth: tuple[int, ...], path: Path) -> str:

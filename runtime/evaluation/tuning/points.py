@@ -64,7 +64,7 @@ class Point:
 
 
 START = Point(0, 0, 0)
-"""Whose position term a search starts from: DeepLab's weight 3 and sigma 3."""
+"""Whose position term the coarse grids have: DeepLab's weight 3 and sigma 3."""
 
 Score = Callable[[Sequence[Point]], Mapping[Point, float]]
 """Points to their scores, higher is better; minus infinity for one that was given up."""
@@ -128,19 +128,19 @@ class Memory:
         return max(points, key=lambda point: self.scores[point])
 
 
-def search_grid(score: Score, grid: Grid, start: Point | None = None) -> Memory:
+def search_grid(score: Score, grid: Grid, also: Sequence[Point] = ()) -> Memory:
     """DeepLab's way; the last halving's best is the best of all points met.
 
     Args:
         score: as above.
         grid: the coarse grid, and how often its steps are halved.
-        start: whose position term is kept; None for DeepLab's 3 and 3.
+        also: further points of the coarse round, such as the present parameters.
 
     Returns:
         All points met.
     """
     memory = Memory(score)
-    best = memory.best_of(grid.points(start or START))
+    best = memory.best_of([*also, *grid.points(START)])
     steps = grid.steps()
     for _ in range(grid.halvings):
         steps = (steps[0] / 2, steps[1] / 2, steps[2] / 2)
@@ -153,7 +153,7 @@ def search_grid(score: Score, grid: Grid, start: Point | None = None) -> Memory:
 
 
 def search_factors(
-    score: Score, grid: Grid = FACTOR_GRID, factors: Sequence[float] = FACTORS, start: Point | None = None
+    score: Score, grid: Grid = FACTOR_GRID, factors: Sequence[float] = FACTORS, also: Sequence[Point] = ()
 ) -> Memory:
     """All five parameters: the coarse grid, then each in turn multiplied or divided as long as that helps.
 
@@ -161,13 +161,13 @@ def search_factors(
         score: as above.
         grid: the coarse grid over the bilateral term.
         factors: the steps, in order.
-        start: whose position term the search starts from; None for DeepLab's 3 and 3.
+        also: further points of the coarse round, such as the present parameters.
 
     Returns:
         All points met.
     """
     memory = Memory(score)
-    best = memory.best_of([_round(point) for point in grid.points(start or START)])
+    best = memory.best_of([*also, *(_round(point) for point in grid.points(START))])
     for factor in factors:
         moved = True
         while moved:

@@ -18,7 +18,7 @@ from ...crf.parameters import Mode
 from ...errors import InputError
 from ..bootstrap import Parts, bootstrap_parts, bootstrap_parts_gain
 from .judging import Judge, Scored, count_with, mean_iou_of_parts
-from .points import FACTOR_GRID, GRIDS, ITERATIONS, Grid, Memory, Point, find_best, search_factors, search_grid
+from .points import FACTOR_GRID, GRIDS, ITERATIONS, START, Grid, Memory, Point, find_best, search_factors, search_grid
 
 Method = Literal["iclr2015", "pami2018", "factors"]
 METHODS: tuple[Method, ...] = ("pami2018", "iclr2015", "factors")
@@ -121,7 +121,8 @@ def search_crf(
         images: all images, scored by the network.
         method: "pami2018" or "iclr2015" for DeepLab's grids, "factors" for all five parameters.
         grid: another coarse grid than the method's own.
-        present: parameters to compare with.
+        present: parameters to compare with. They take part in the search where its method could have met them, so that
+            the winner is no worse on the images it is chosen on.
         mode: of the CRF.
         iterations: of the CRF.
         workers: images at a time.
@@ -140,7 +141,8 @@ def search_crf(
         raise InputError("there is no image to choose the CRF's parameters on")
     judge = Judge(chosen_on, mode, iterations, workers, race, advance)
     coarse = grid or plan_grid(method)
-    memory = search_factors(judge, coarse) if method == "factors" else search_grid(judge, coarse)
+    also = _find_start(present, method, mode, iterations)
+    memory = search_factors(judge, coarse, also=also) if method == "factors" else search_grid(judge, coarse, also)
     best = find_best(memory)
     parameters = best.to_parameters(mode, iterations)
 
@@ -163,3 +165,15 @@ def search_crf(
         runs=judge.runs,
         builds=judge.builds,
     )
+
+
+def _find_start(present: CrfParameters | None, method: Method, mode: Mode, iterations: int) -> list[Point]:
+    """The present parameters as a point of the search, if they are one."""
+    if present is None or (present.mode, present.iterations) != (mode, iterations):
+        return []
+    try:
+        point = Point.from_parameters(present)
+    except InputError:
+        return []
+    is_reachable = method == "factors" or (point.near_weight, point.near_sxy) == (START.near_weight, START.near_sxy)
+    return [point] if is_reachable else []

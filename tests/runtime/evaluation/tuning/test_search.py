@@ -104,7 +104,7 @@ def test_search_gains_and_reports_both_parts() -> None:
 
 def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
     # The only point there is smooths everything away; the present parameters do well.
-    present = Point(6, 15, 30).to_parameters()
+    present = Point(6, 15, 30, 2.5).to_parameters()
     only = Grid((1e4,), (300,), (300,), halvings=0)
     search = search_crf(IMAGES, grid=only, present=present)
     assert search.held_out is not None
@@ -112,6 +112,18 @@ def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
     assert told["present"] > told["chosen"]
     assert not search.is_better
     assert told["gain_over_present_95"][1] < 0
+
+
+def test_present_parameters_take_part_where_the_method_could_have_met_them() -> None:
+    tiny = Grid((0.01,), (1,), (0.5,), halvings=0)
+    present = Point(6, 15, 30)
+    assert search_crf(IMAGES, grid=tiny, present=present.to_parameters()).best == present
+    other = Point(6, 15, 30, 2, 2)  # another position term than the grid's
+    assert search_crf(IMAGES, grid=tiny, present=other.to_parameters()).best != other
+    found = search_crf(IMAGES[:3], grid=tiny, method="factors", present=other.to_parameters())
+    assert other in found.memory.scores
+    told = found.chosen_on.describe()
+    assert told["chosen"] >= told["present"]
 
 
 def test_parts_of_the_images() -> None:
