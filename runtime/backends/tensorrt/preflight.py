@@ -7,12 +7,17 @@ Rules; "refuse" ends the work, "warn" goes on:
    window, Caffe and torch drop it. It can happen iff pad_end + stride > kernel: not for kernel/stride/pad 3/2/1, 3/2/0,
    3/1/1 and 2/2/0, which the DeepLab nets have, whatever the input's size; but for 2/2/1.
 3. refuse: AveragePool with ceil_mode and padding: the divisor differs between Caffe, torch, ONNX Runtime and TensorRT.
-4. refuse: a Conv or ConvTranspose whose weights, or whose bias, are computed (8.5 and 8.6 need constants).
+4. refuse: a Conv or ConvTranspose of constant weights whose bias is computed.
 5. refuse: a pooling with dilations, which TensorRT lacks.
 6. refuse: QuantizeLinear or DequantizeLinear with a zero point other than 0, or of uint8.
-7. refuse: Resize of uint8 or bool; warn: Resize by scales with align_corners, where sizes are exact.
-8. refuse: Cast of uint8 from or to anything but float32 and float16.
-9. warn: ArgMax over large maps, slow in TensorRT; opset newer than the parser claims.
+7. refuse: Resize of bool; warn: Resize by scales with align_corners, where sizes are exact.
+8. refuse: uint8 in anything but a Cast, and such a Cast from or to anything but float32 and float16.
+9. refuse, to 9: Shape with start or end, which those parsers pass over without a word; Pad with axes; to 8.6: Q/DQ
+   without a zero point.
+10. warn: ArgMax over large maps, slow in TensorRT; opset newer than the parser claims.
+
+1 to 8 follow NVIDIA's operator reference and support tables; 4, 6 and 9 were read in the ONNX parser's source at its
+8.5, 8.6, 9.3 and 10.1 releases.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from .capabilities import Capabilities
 from .graph import Graph
 
 _SHOWN = 10
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -110,38 +116,16 @@ def _last_window_escapes(kernel: int, stride: int, pad_end: int) -> bool:
 
 
 def _check_convolutions(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
-    if capabilities.typing != "weak":
-        return
     for node in graph.nodes:
-        if node.op not in ("Conv", "ConvTranspose"):
+        if node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 3 or not node.inputs[2]:
             continue
-        for name, what in zip(node.inputs[1:3], ("weights", "bias"), strict=False):
-            if name and not _is_constant(graph, name):
-                yield Finding(
-                    "refuse",
-                    node.title,
-                    f"its {what} are computed, TensorRT 8 needs constants",
-                    "fold them into constants",
-                )
-
-
-def _is_constant(graph: Graph, name: str) -> bool:
-    """Whether a value is an initializer, at most quantized, dequantized or cast."""
-    for _ in range(4):
-        if name in graph.initializers:
-            return True
-        node = graph.producer(name)
-        if node is None or not node.inputs:
-            return node is not None and node.op == "Constant"
-        if node.op not in ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Constant"):
-            return False
-        name = node.inputs[0]
-    return False
+        if node.inputs[1] in graph.initializers and node.inputs[2] not in graph.initializers:
+            yield Finding("refuse", node.title, "its bias is computed, its weights are not", "make the bias a constant")
 
 
 def _check_zero_points(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
-        if node.op not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 3:
+        if node.op not in _QUANTIZERS or len(node.inputs) < 3:
             continue
         zero_point = graph.initializers.get(node.inputs[2])
         if zero_point is not None and zero_point.type == "uint8":
@@ -155,26 +139,38 @@ def _check_resizes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding
     for node in graph.nodes:
         if node.op != "Resize":
             continue
-        kind = graph.types.get(node.inputs[0], "")
-        if kind in ("uint8", "bool"):
-            yield Finding("refuse", node.title, f"TensorRT does not resize {kind}", "cast to float32 before it")
+        if graph.types.get(node.inputs[0]) == "bool":
+            yield Finding("refuse", node.title, "TensorRT does not resize bool", "cast to float32 before it")
         by_scales = len(node.inputs) < 4 or not node.inputs[3]
         if by_scales and node.attributes.get("coordinate_transformation_mode") == "align_corners":
-            yield Finding(
-                "warn",
-                node.title,
-                "resizing by scales with align_corners differs between versions",
-                "give sizes instead",
-            )
+            problem = "resizing by scales with align_corners differs between versions"
+            yield Finding("warn", node.title, problem, "give sizes instead")
 
 
-def _check_casts(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_bytes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
-        if node.op != "Cast" or not node.outputs:
+        if node.op != "Cast":
+            if any(graph.types.get(name) == "uint8" for name in node.inputs) and node.op not in _QUANTIZERS:
+                problem = f"TensorRT lets no uint8 tensor into a {node.op}, only into a Cast"
+                yield Finding("refuse", node.title, problem, "convert the net again, which casts first")
             continue
         pair = (graph.types.get(node.inputs[0], ""), graph.types.get(node.outputs[0], ""))
         if "uint8" in pair and not {"float32", "float16"} & set(pair):
-            yield Finding("refuse", node.title, f"TensorRT casts no {pair[0]} to {pair[1]}", "cast by way of float32")
+            problem = f"TensorRT casts no {pair[0]} to {pair[1]}"
+            yield Finding("refuse", node.title, problem, "convert the net again, which casts by way of float32")
+
+
+def _check_older_parsers(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+    if capabilities.line not in ("8.5", "8.6", "9"):
+        return
+    version = f"the ONNX parser of TensorRT {capabilities.version}"
+    for node in graph.nodes:
+        if node.op == "Shape" and {"start", "end"} & node.attributes.keys():
+            yield Finding("refuse", node.title, f"{version} passes over Shape's start and end", "convert the net again")
+        if node.op == "Pad" and len(node.inputs) > 3 and node.inputs[3]:
+            yield Finding("refuse", node.title, f"{version} takes no axes for Pad", "give pads for all axes")
+        if node.op in _QUANTIZERS and len(node.inputs) < 3 and capabilities.typing == "weak":
+            yield Finding("refuse", node.title, f"{version} needs a zero point", "make the variant again")
 
 
 def _check_speed(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
@@ -199,6 +195,7 @@ _RULES: tuple[Callable[[Graph, Capabilities], Iterable[Finding]], ...] = (
     _check_convolutions,
     _check_zero_points,
     _check_resizes,
-    _check_casts,
+    _check_bytes,
+    _check_older_parsers,
     _check_speed,
 )
