@@ -95,8 +95,8 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     """Convert the miniature, segment its held-out scenes, draw the picture.
 
     Args:
-        folder: where `demo.png`, the bundle `deeplab-miniature`, and copies of what went in (`caffe`, `scenes`) go;
-            those of an earlier demo are replaced.
+        folder: where `demo.png`, the bundle `deeplab-miniature`, and copies of what went in (`caffe`, `scenes`,
+            `truth`) go; those of an earlier demo are replaced.
         threads: of the network and the CRF; None for as many as there are cores.
 
     Returns:
@@ -139,14 +139,15 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
 
 
 def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> None:
-    """Copy Caffe's two files to `caffe/` and the scenes to `scenes/`, for a reader's own commands."""
+    """Copy Caffe's two files to `caffe/`, the scenes to `scenes/` and `truth/`, for a reader's own commands."""
     from ..runtime.files import write_file
 
     for source in (files.prototxt, files.caffemodel):
         write_file(folder / "caffe" / source.name, source.read_bytes())
     for seed in settings.scenes:
-        picture, _ = files.scene(seed)
+        picture, truth = files.scene(seed)
         write_file(folder / "scenes" / picture.name, picture.read_bytes())
+        write_file(folder / "truth" / picture.name, truth.read_bytes())
 
 
 def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -> float:
