@@ -256,24 +256,27 @@ def make_images(height: int, width: int, count: int) -> list[Array]:
 
 
 def prepare_net(options: argparse.Namespace, folder: Path) -> tuple[Bundle, Any, float | None]:
-    """The bundle to measure, its net for OpenCV if it is a built-in one, and its GFLOP."""
+    """The bundle to measure, its net for OpenCV if it is a built-in one, and an image's GFLOP where it can be told."""
+    from ..runtime.benchmark.model_cost import count_model_cost
+
     height, width = options.size
+    net = None
     if options.bundle is not None:
-        return read_bundle(options.bundle), None, None
-    from ..converter import BundleOptions, read_net, write_bundle
-
-    if options.net == "largefov":
-        from .large_fov import count_flops, read_large_fov
-
-        net = read_large_fov(size=(height, width))
-        flops: float | None = count_flops(height, width) / 1e9
+        bundle = read_bundle(options.bundle)
     else:
+        from ..converter import BundleOptions, read_net, write_bundle
+        from .large_fov import read_large_fov
         from .miniature.settings import MiniatureFiles
 
-        files, flops = MiniatureFiles(), None
-        net = read_net(files.prototxt, files.caffemodel, input_shapes={"data": (1, 3, height, width)})
-    write_bundle(net, folder / "bundle", BundleOptions(head="scores", verify=False))
-    return read_bundle(folder / "bundle"), net, flops
+        if options.net == "largefov":
+            net = read_large_fov(size=(height, width))
+        else:
+            files, shapes = MiniatureFiles(), {"data": (1, 3, height, width)}
+            net = read_net(files.prototxt, files.caffemodel, input_shapes=shapes)
+        write_bundle(net, folder / "bundle", BundleOptions(head="scores", verify=False))
+        bundle = read_bundle(folder / "bundle")
+    cost = count_model_cost(bundle, height, width)
+    return bundle, net, cost.flops / 1e9 if cost is not None else None
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

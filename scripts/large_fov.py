@@ -85,20 +85,6 @@ def write_large_fov(
     return folder
 
 
-def count_flops(height: int, width: int) -> float:
-    """Floating-point operations of the convolutions for one image: two a multiply-add."""
-    flops = 0.0
-    rows, columns, inputs = height, width, 3
-    for channels, stride in zip(BLOCKS, POOL_STRIDES, strict=True):
-        for outputs in channels:
-            flops += 2.0 * rows * columns * inputs * outputs * 9
-            inputs = outputs
-        rows, columns = -(-(rows - 1) // stride) + 1, -(-(columns - 1) // stride) + 1
-    flops += 2.0 * rows * columns * inputs * _FC_CHANNELS * 9
-    flops += 2.0 * rows * columns * _FC_CHANNELS * (_FC_CHANNELS + LABELS)
-    return flops
-
-
 def _write_convolution(name: str, bottom: str, outputs: int, kernel: int, dilation: int, *, relu: bool = True) -> str:
     pad, hole = dilation * (kernel - 1) // 2, f" hole: {dilation}" if dilation > 1 else ""
     body = f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} pad: {pad}{hole} }}"
