@@ -255,9 +255,11 @@ def export_deploy(
     image = Value("image", (1, *plan.image.shape[2:], 3), (any_batch, any_size, any_size, False))
     graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
     graph.reserve("image")
-    prepared = _prepare(graph, image, plan, mean, scale, color_order)
+    # Every size is asked of the float pixels: TensorRT lets nothing but a Cast have a uint8 tensor.
+    pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape, image.dynamic)
+    prepared = _prepare(graph, pixels, plan, mean, scale, color_order)
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
-    _write_head(graph, values, net.outputs[0], head, image)
+    _write_head(graph, values, net.outputs[0], head, pixels)
     model = graph.model(producer="atrous", version=VERSION)
     write_model(model, path)
     return model
@@ -266,8 +268,8 @@ def export_deploy(
 def _prepare(
     graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float, color_order: str
 ) -> str:
-    """Steps 1 and 2: uint8 N x H x W x 3 -> float32 N x 3 x H' x W'."""
-    pixels = graph.add("Cast", [image.name], to=FLOAT)
+    """Steps 1 and 2: N x H x W x 3 grey levels, float32 by now -> float32 N x 3 x H' x W'."""
+    pixels = image.name
     if color_order == "BGR":
         pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
     pixels = graph.add("Sub", [pixels, graph.constant(list(mean))])

@@ -194,9 +194,17 @@ class OnnxGraph:
             return Dim(self, value.shape[axis])
         key = (value.name, axis)
         if key not in self._dims:
-            shape = self.add("Shape", [value.name], start=axis, end=axis + 1)
-            self._dims[key] = Dim(self, shape)
+            self._dims[key] = Dim(self, self.sizes(value.name, axis, axis + 1))
         return self._dims[key]
+
+    def sizes(self, name: str, start: int, end: int | None = None) -> str:
+        """The sizes of a value from axis `start` up to `end`, a 1-D int64 tensor.
+
+        By a Slice of its whole shape: TensorRT's parser before 10 passes over the `start` and `end` of Shape itself.
+        """
+        stop = np.iinfo(np.int32).max if end is None else end
+        bounds = [self.constant([bound], np.int64) for bound in (start, stop, 0)]
+        return self.add("Slice", [self.add("Shape", [name]), *bounds])
 
     def number(self, value: int) -> Dim:
         """A known size as a Dim."""

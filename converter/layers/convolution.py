@@ -155,8 +155,8 @@ class _WindowedWeights(Operator):
         """The result with the batch axes of the bottom put back."""
         if self.axis == 1:
             return folded
-        lead = graph.add("Shape", [value.name], start=0, end=self.axis) if self.axis else None
-        tail = graph.add("Shape", [folded], start=1)
+        lead = graph.sizes(value.name, 0, self.axis) if self.axis else None
+        tail = graph.sizes(folded, 1)
         shape = graph.add("Concat", [lead, tail], axis=0) if lead else tail
         return graph.add("Reshape", [folded, shape])
 
