@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -247,7 +246,6 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
         images_done += report["labelled"]
         samples.append({"s": round(elapsed_s, 1), **_look_at_process()})
         click.echo(json.dumps(samples[-1]))
-    settled = samples[max(1, len(samples) // 5) :]
 
     def halves(name: str) -> tuple[float, float]:
         """The most in the first half and in the second: a thread that is just ending counts in both."""
@@ -255,18 +253,12 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
         first, second = samples[:middle], samples[middle:] or samples
         return max(sample[name] for sample in first), max(sample[name] for sample in second)
 
-    growth = _fit_slope([(sample["s"] / 60, sample["rss_mb"]) for sample in settled])
+    settled = samples[len(samples) // 5 :]
     result: dict[str, Any] = {
         "minutes": round((time.monotonic() - start_s) / 60, 2),
         "runs": len(samples),
         "images": images_done,
-        "rss_mb": {
-            "first": samples[0]["rss_mb"],
-            "settled": settled[0]["rss_mb"],
-            "last": samples[-1]["rss_mb"],
-            "most": max(sample["rss_mb"] for sample in samples),
-        },
-        "rss_mb_a_minute": round(growth, 3),
+        **{name: _sum_up([(sample["s"] / 60, sample[name]) for sample in settled]) for name in ("rss_mb", "held_mb")},
         "files_most": halves("files"),
         "threads_most": halves("threads"),
     }
@@ -286,22 +278,42 @@ def _run_quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def _look_at_process() -> dict[str, float]:
+    """Memory as it is, and as it is once freed pages are given back: the C library keeps some of them for each thread."""
     import psutil
 
     process = psutil.Process()
+    before = process.memory_info().rss
+    _give_back_pages()
     return {
-        "rss_mb": round(process.memory_info().rss / 1e6, 1),
+        "rss_mb": round(before / 1e6, 1),
+        "held_mb": round(process.memory_info().rss / 1e6, 1),
         "files": process.num_fds(),
         "threads": process.num_threads(),
-        "python_threads": threading.active_count(),
     }
 
 
-def _fit_slope(points: Sequence[tuple[float, float]]) -> float:
-    """The slope of the straight line through points (least squares)."""
+def _give_back_pages() -> None:
+    import contextlib
+    import ctypes
+    import gc
+
+    with contextlib.suppress(ImportError):
+        from ..runtime import crf
+
+        crf.release_memory()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _sum_up(points: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of values over minutes: the first, the last, the extremes, and the slope of the straight line through them."""
     from statistics import linear_regression
 
-    return float(linear_regression(*zip(*points, strict=True)).slope) if len(points) > 2 else 0.0
+    minutes, values = zip(*points, strict=True)
+    slope = linear_regression(minutes, values).slope if len(points) > 2 else 0.0
+    summary = {"first": values[0], "last": values[-1], "least": min(values), "most": max(values)}
+    return {**summary, "a_minute": round(float(slope), 3)}
 
 
 if __name__ == "__main__":
