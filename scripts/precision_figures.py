@@ -99,9 +99,11 @@ def write_seeded_bundle(prototxt: Path, bundle: Path, seed: int = 0) -> None:
 
     bare = converter.read_net(prototxt)
     random = np.random.default_rng(seed)
-    weights = {}
-    for name, shapes in bare.parameter_shapes().items():
-        weights[name] = [_draw(random, shape, index) for index, shape in enumerate(shapes)]
+    weights = {
+        layer.name: [_draw(random, shape, index) for index, shape in enumerate(layer.operator.weight_shapes())]
+        for layer in bare.layers
+        if layer.operator.weight_shapes()
+    }
     net = converter.read_net(prototxt, weights)
     options = converter.BundleOptions(name=f"{net.name or 'net'} with seeded weights", verify=False)
     with console.show_steps() as show:

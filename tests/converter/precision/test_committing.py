@@ -97,6 +97,8 @@ def test_keep_anyway_writes_it_marked(bundle: Path) -> None:
     verification = runtime.read_bundle(bundle).manifest.variants["int8"].verification
     assert verification["passed"] is False
     assert "target is 100" in str(verification["misses"])
+    (check,) = verify_variants(bundle, evidence().pictures, Reader("scores"), threads=1)
+    assert not check.passed
 
 
 def test_layers_are_left_alone_until_the_target_is_met(bundle: Path) -> None:
