@@ -278,7 +278,7 @@ def _run_quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def _look_at_process() -> dict[str, float]:
-    """Memory as it is, and as it is once freed pages are given back: the C library keeps some of them for each thread."""
+    """Memory as it is, and once freed pages are given back: the C library keeps some for each thread."""
     import psutil
 
     process = psutil.Process()
