@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import build_shapes, console
+from . import build_shapes, build_store, console
+from .build_audit import audit_recorded, describe_audit
 
 if TYPE_CHECKING:
     from ..runtime.backends.tensorrt.capabilities import Capabilities
@@ -62,6 +63,8 @@ _NOISE_IMAGES = 4
 @click.option("--engines", type=click.Path(path_type=Path), help="Folder of the engines.  [default: in the bundle]")
 @click.option("--list", "show_list", is_flag=True, help="List the engines that are there.")
 @click.option("--gc", "collect", is_flag=True, help="Remove engines that are broken or of no use any more.")
+@click.option("--audit", type=click.Path(path_type=Path), help="Audit an inspector's JSON (trtexec --exportLayerInfo).")
+@click.option("--layer-times", type=click.Path(path_type=Path), help="With --audit: times (trtexec --exportProfile).")
 @click.option("--trust", metavar="KEY", help="Sign an engine that another installation built. A plan is code.")
 @console.json_option
 def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool, **given: Any) -> int:
@@ -77,11 +80,15 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     if line is not None and not given["dry_run"]:
         raise click.UsageError("--tensorrt belongs to --dry-run; engines are built by the TensorRT that is installed")
     if given["show_list"]:
-        return _list_engines(store, as_json)
+        return build_store.list_engines(store, as_json)
     if given["collect"]:
-        return _collect_garbage(store, opened, given["dry_run"], as_json)
+        return build_store.collect_garbage(store, opened, given["dry_run"], as_json)
     if given["trust"]:
-        return _trust_engine(store, given["trust"], as_json)
+        return build_store.trust_engine(store, given["trust"], as_json)
+    if given["audit"]:
+        return audit_recorded(
+            opened, given["precision"], given["audit"], given["layer_times"], _required_share(given), as_json=as_json
+        )
     if given["dry_run"]:
         return _show_plan(opened, given, line, as_json)
     return _build(opened, store, given, as_json)
@@ -141,6 +148,12 @@ def _show_plan(bundle: Bundle, given: dict[str, Any], line: str | None, as_json:
     return 0
 
 
+def _required_share(given: dict[str, Any]) -> float:
+    from ..runtime.backends.tensorrt.workflow import REQUIRED_SHARE
+
+    return REQUIRED_SHARE if given["required_share"] is None else float(given["required_share"])
+
+
 def _find_capabilities(line: str | None) -> Capabilities:
     """Of the line that was asked for, else of the TensorRT that is installed, else of the usual line."""
     from ..runtime.backends.tensorrt import capabilities, compat
@@ -172,7 +185,6 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
     cache = workflow.read_cache_file(cache_file) if cache_file is not None else b""
     if given["replay"]:
         cache = workflow.read_replay_cache(prepared, store, machine, cache_file)
-    share = workflow.REQUIRED_SHARE if given["required_share"] is None else given["required_share"]
     made: list[MadeEngine] = []
     with console.show_steps() as show:
         for repeat in range(given["repeats"]):
@@ -181,7 +193,13 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
             tell = functools.partial(_show_phase, show, prefix)
             made.append(
                 workflow.make_engine(
-                    trt, prepared, store, machine, timing_cache=cache, required_share=share, progress=tell
+                    trt,
+                    prepared,
+                    store,
+                    machine,
+                    timing_cache=cache,
+                    required_share=_required_share(given),
+                    progress=tell,
                 )
             )
         noise = _measure_noise(trt, bundle, prepared, made, given["images"]) if given["repeats"] > 1 else None
@@ -243,61 +261,6 @@ def _make_images(paths: Sequence[Path], shape: Sequence[int]) -> list[Any]:
     return [np.repeat(image[None], batch, axis=0) for image in scaled]
 
 
-def _list_engines(store: EngineStore, as_json: bool) -> int:
-    from ..runtime.backends.tensorrt.workflow import describe_engine
-
-    rows = [describe_engine(engine, store.is_own) for engine in store.list_engines()]
-    if as_json:
-        console.print_json("build", {"folder": store.folder, "engines": rows})
-        return 0
-    if not rows:
-        click.echo(f"{store.folder}: no engines")
-        return 0
-    console.print_table(
-        ("key", "precision", "tensorrt", "gpu", "MB", "signed here", "created"),
-        [
-            (
-                str(row["key"])[:12],
-                row["precision"],
-                row["tensorrt"],
-                row["gpu"],
-                round(float(str(row["plan_bytes"])) / 1e6, 1),
-                "yes" if row["signed_here"] else "no",
-                row["created"],
-            )
-            for row in rows
-        ],
-        title=str(store.folder),
-    )
-    return 0
-
-
-def _collect_garbage(store: EngineStore, bundle: Bundle, dry_run: bool, as_json: bool) -> int:
-    present = {entry.sha256 for entry in bundle.manifest.files.values()}
-    collect = store.find_garbage if dry_run else store.collect_garbage
-    garbage = collect(lambda engine: engine.fields.get("onnx.sha256") in present)
-    if as_json:
-        rows = [{"path": path, "reason": reason} for path, reason in garbage.items()]
-        console.print_json("build", {"folder": store.folder, "removed": not dry_run, "garbage": rows})
-        return 0
-    for path, reason in garbage.items():
-        click.echo(f"{'would remove' if dry_run else 'removed'} {path}: {reason}")
-    click.echo(f"{store.folder}: {len(garbage)} {'to remove' if dry_run else 'removed'}")
-    return 0
-
-
-def _trust_engine(store: EngineStore, key: str, as_json: bool) -> int:
-    found = [engine for engine in store.list_engines() if engine.folder.name.startswith(key)]
-    if len(found) != 1:
-        raise click.BadParameter(f'{len(found)} engines begin with "{key}"; see --list', param_hint="--trust")
-    trusted = store.trust(found[0])
-    if as_json:
-        console.print_json("build", {"trusted": trusted.folder.name, "folder": trusted.folder})
-    else:
-        click.echo(f"{trusted.folder}: signed by this installation from now on")
-    return 0
-
-
 def _warn_of(prepared: PreparedBuild) -> None:
     for finding in prepared.findings:
         console.print_warning(f"warning: {finding.describe()}")
@@ -311,13 +274,9 @@ def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
     if not result["built"]:
         click.echo(f"{result['folder']}: there already (--force builds it again)")
         return 0
-    audit = result["audit"]
     for warning in result["warnings"]:
         console.print_warning(warning)
-    layers = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
-    click.echo(
-        f"products: {layers}; {audit['reached']:.0%} as narrow as the graph says; {audit['reformats']} reformats"
-    )
+    click.echo(describe_audit(result["audit"]))
     noise = result.get("rebuild_noise")
     if noise is not None:
         click.echo(

@@ -19,7 +19,8 @@ from atrous.runtime.backends.tensorrt.store import EngineStore
 from atrous.runtime.errors import BackendError, EngineError, InferenceError, MissingDependencyError, PrecisionError
 from atrous.scripts import build, build_shapes
 
-from ..runtime.backends.tensorrt import stubs
+from ..runtime.backends.tensorrt import inspector, stubs
+from ..runtime.backends.tensorrt.graphs import make_graph
 from ..runtime.bundles import write_bundle
 from .running import run_atrous
 
@@ -198,6 +199,31 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     assert noise["mean_disagreement"] == pytest.approx((1 + 2 + 1) / 3 / 33**2)
     assert seen.count((2, 33, 33, 3)) == 3 * 4
     assert seen.count(()) == 3
+
+
+def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:
+    """The bundle's one convolution has no name, so its layers are counted; times are summed by precision."""
+    account, times = tmp_path / "layers.json", tmp_path / "times.json"
+    account.write_text(json.dumps(inspector.make_8(inspector.FLOAT_8)))
+    times.write_text(json.dumps([{"count": 10}, {"name": "conv1 + relu1", "averageMs": 2.5}]))
+    result = run_json(bundle, "--audit", account, "--layer-times", times)
+    assert result["audit"]["layers"] == {"fp16": 2, "fp32": 1}
+    assert result["audit"]["time_ms"] == {"fp32": 2.5}
+    assert "fp32: 2.500 ms" in run(bundle, "--audit", account, "--layer-times", times).output
+    for text in ("", "[]", "{"):
+        account.write_text(text)
+        assert run(bundle, "--audit", account).exit_code == 2
+
+
+def test_a_recorded_engine_that_is_silently_fp32(tmp_path: Path) -> None:
+    model = make_graph("fp16")
+    variant = {"file": "deploy.fp16.onnx", "precision": "fp16", "verification": {"passed": True}}
+    folder = write_bundle(tmp_path / "b", contents={"deploy.fp16.onnx": model}, variants={"fp16": variant})
+    account = tmp_path / "layers.json"
+    account.write_text(json.dumps(inspector.make_11("Float")))
+    done = run_atrous("build", folder, "--precision", "fp16", "--audit", account)
+    assert done.code == 1
+    assert "fp16 was asked for, and only 50% of the graph's fp16 products reach it: conv1 (fp32)" in done.stderr
 
 
 # --- the store -------------------------------------------------------------------------------------------------------
