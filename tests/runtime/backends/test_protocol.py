@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from atrous.runtime.backends import BACKENDS, Backend, open_backend
+from atrous.runtime.backends import BACKENDS, Backend, open_backend, run_many
 from atrous.runtime.bundle import read_bundle
 from atrous.runtime.errors import BackendError, BundleError, InputError
 
-from ..bundles import expected_scores, make_image, write_torch_bundle
+from ..bundles import MEAN, WEIGHT, expected_scores, make_image, make_model, write_bundle, write_torch_bundle
 
+INT8_VARIANT = {"file": "deploy.int8.onnx", "precision": "int8", "verification": {"passed": True}}
 BATCH = np.stack([make_image(9, 11, seed) for seed in range(2)])
 
 
@@ -28,6 +31,30 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "torch channels_last": ("torch", {"mode": "channels_last"}),
     "fake": ("fake", {}),
 }
+
+
+def make_int8_model() -> bytes:
+    """The deploy graph with Q/DQ pairs around the convolution's image and weights."""
+    model = onnx.load_from_string(make_model())
+    graph = model.graph
+    weight = next(entry for entry in graph.initializer if entry.name == "weight")
+    step = float(np.abs(WEIGHT).max() / 127)
+    codes = np.round(numpy_helper.to_array(weight) / step).astype(np.int8)
+    graph.initializer.remove(weight)
+    constants = {"codes": codes, "ws": np.float32(step), "s": np.float32(2), "z": np.int8(0)}
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
+    convolution = next(node for node in graph.node if node.op_type == "Conv")
+    graph.node.remove(convolution)
+    graph.node.extend(
+        [
+            helper.make_node("QuantizeLinear", ["data", "s", "z"], ["q"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["dq"]),
+            helper.make_node("DequantizeLinear", ["codes", "ws", "z"], ["dw"]),
+            helper.make_node("Conv", ["dq", "dw"], ["scores"]),
+        ]
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
 
 
 @pytest.fixture(params=CASES)
@@ -91,6 +118,14 @@ def test_takes_arrays_in_any_memory_order(backend: Backend) -> None:
         np.testing.assert_array_equal(backend.run({"image": feed})["scores"], straight)
 
 
+def test_run_many_is_run_in_order(backend: Backend) -> None:
+    images = [make_image(9, 11, seed)[None] for seed in range(3)]
+    found = list(run_many(backend, ({"image": image} for image in images)))
+    assert len(found) == 3
+    for result, image in zip(found, images, strict=True):
+        np.testing.assert_array_equal(result["scores"], backend.run({"image": image})["scores"])
+
+
 def test_results_belong_to_the_caller(backend: Backend) -> None:
     first = backend.run({"image": BATCH})["scores"]
     kept = first.copy()
@@ -147,6 +182,22 @@ def test_unknown_device(case: tuple[str, dict[str, Any]], tmp_path: Path) -> Non
 def test_unknown_option(case: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f'the {case[0]} backend has no option "warp"; it has '):
         open_backend(case[0], read_bundle(write_torch_bundle(tmp_path)), options={"warp": 9})
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_variant(tmp_path: Path, name: str) -> None:
+    """Both run a Q/DQ graph as its codes say: images in steps of 2, weights in steps of their largest over 127."""
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    folder = write_bundle(tmp_path, contents={"deploy.int8.onnx": make_int8_model()}, variants={"int8": INT8_VARIANT})
+    bundle = read_bundle(folder)
+    found = open_backend(name, bundle, threads=1, precision="int8").run({"image": BATCH})["scores"]
+    exact = open_backend(name, bundle, threads=1).run({"image": BATCH})["scores"]
+    centred = BATCH[..., ::-1].astype(np.float64) - np.array(MEAN)  # BGR
+    codes = np.clip(np.round(centred / 2), -128, 127)
+    step = np.abs(WEIGHT).max() / 127
+    expected = np.einsum("lc,nhwc->nlhw", np.round(WEIGHT / step), codes) * 2 * step
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert 1e-3 < np.abs(found - exact).max() < 0.2
 
 
 def test_precision_that_is_not_there(case: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
