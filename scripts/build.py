@@ -63,6 +63,7 @@ _NOISE_IMAGES = 4
 @click.option("--engines", type=click.Path(path_type=Path), help="Folder of the engines.  [default: in the bundle]")
 @click.option("--list", "show_list", is_flag=True, help="List the engines that are there.")
 @click.option("--gc", "collect", is_flag=True, help="Remove engines that are broken or of no use any more.")
+@click.option("--outdated", is_flag=True, help="With --gc: also this GPU's engines of another TensorRT or driver.")
 @click.option("--audit", type=click.Path(path_type=Path), help="Audit an inspector's JSON (trtexec --exportLayerInfo).")
 @click.option("--layer-times", type=click.Path(path_type=Path), help="With --audit: times (trtexec --exportProfile).")
 @click.option("--trust", metavar="KEY", help="Sign an engine that another installation built. A plan is code.")
@@ -82,7 +83,9 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     if given["show_list"]:
         return build_store.list_engines(store, as_json)
     if given["collect"]:
-        return build_store.collect_garbage(store, opened, given["dry_run"], as_json)
+        return build_store.collect_garbage(
+            store, opened, outdated=given["outdated"], dry_run=given["dry_run"], as_json=as_json
+        )
     if given["trust"]:
         return build_store.trust_engine(store, given["trust"], as_json)
     if given["audit"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -9,7 +10,7 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime.backends.tensorrt.store import EngineStore
+    from ..runtime.backends.tensorrt.store import EngineStore, StoredEngine
     from ..runtime.bundle import Bundle
 
 
@@ -43,11 +44,29 @@ def list_engines(store: EngineStore, as_json: bool) -> int:
     return 0
 
 
-def collect_garbage(store: EngineStore, bundle: Bundle, dry_run: bool, as_json: bool) -> int:
-    """Remove, or with `dry_run` name, what is broken or built from a file that the bundle no longer holds."""
+def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_run: bool, as_json: bool) -> int:
+    """Remove, or with `dry_run` name, what is broken or built from a file that the bundle no longer holds.
+
+    Args:
+        store: where.
+        bundle: whose files are still of use.
+        outdated: whether to remove as well what another TensorRT or driver built for this GPU.
+        dry_run: whether to leave everything in place.
+        as_json: whether to print JSON.
+
+    Raises:
+        MissingDependencyError: with `outdated`, if TensorRT is not installed.
+        BackendError: with `outdated`, if there is no GPU.
+    """
     present = {entry.sha256 for entry in bundle.manifest.files.values()}
-    collect = store.find_garbage if dry_run else store.collect_garbage
-    garbage = collect(lambda engine: engine.fields.get("onnx.sha256") in present)
+    tell_outdated = _make_outdated() if outdated else lambda engine: ""
+
+    def find_reason(engine: StoredEngine) -> str:
+        if engine.fields.get("onnx.sha256") not in present:
+            return "the bundle holds no such graph any more"
+        return tell_outdated(engine)
+
+    garbage = store.find_garbage(find_reason) if dry_run else store.collect_garbage(find_reason)
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in garbage.items()]
         console.print_json("build", {"folder": store.folder, "removed": not dry_run, "garbage": rows})
@@ -73,3 +92,11 @@ def trust_engine(store: EngineStore, key: str, as_json: bool) -> int:
     else:
         click.echo(f"{trusted.folder}: signed by this installation from now on")
     return 0
+
+
+def _make_outdated() -> Callable[[StoredEngine], str]:
+    from ..runtime.backends.tensorrt import compat, keys
+
+    _, capabilities = compat.load_tensorrt()
+    machine = keys.read_machine()
+    return lambda engine: keys.find_outdated(engine.fields, machine, capabilities)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -251,6 +252,15 @@ def test_list_trust_and_garbage(bundle: Path, trt: Any) -> None:
     assert "1 removed" in run(bundle, "--gc").output
     assert not stale.folder.exists()
     assert len(run_json(bundle, "--list")["engines"]) == 2
+
+
+def test_outdated_engines_go_where_asked(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_json(bundle, "--shape", "33")
+    monkeypatch.setattr(keys, "read_machine", lambda index=0: replace(MACHINE, driver="570.0"))
+    assert run_json(bundle, "--gc")["garbage"] == []
+    (gone,) = run_json(bundle, "--gc", "--outdated")["garbage"]
+    assert gone["reason"] == 'gpu.driver is "550.54.15" there and "570.0" here'
+    assert run_json(bundle, "--list")["engines"] == []
 
 
 def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:

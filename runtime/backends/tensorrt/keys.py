@@ -162,6 +162,18 @@ def fields_here(fields: Mapping[str, Value], machine: Machine, capabilities: Cap
     return machine_fields(machine, capabilities, options)
 
 
+def find_outdated(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> str:
+    """Why an engine that was built for this very GPU does not run here any more; empty if it does, or is another's."""
+    here = fields_here(fields, machine, capabilities)
+    if any(fields.get(name) != here[name] for name in ("gpu.name", "gpu.capability", "gpu.multiprocessors", "system")):
+        return ""
+    return "; ".join(
+        Difference(name, here[name], fields.get(name)).describe()
+        for name in ("tensorrt.version", "gpu.driver")
+        if fields.get(name) != here[name]
+    )
+
+
 def _capability(machine: Machine) -> tuple[int, ...]:
     return tuple(int(part) for part in machine.capability.split(".") if part.isdigit())
 

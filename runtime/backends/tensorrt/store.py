@@ -98,8 +98,12 @@ class EngineStore:
         created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         record = EngineRecord(key, pieces[0], pieces[1], created, build)
         record = record.signed_by(self.signer) if sign else record
+        replaced = self._list_pieces(folder)
         write_file(folder / RECORD_NAME, record.to_bytes())
-        _remove_others(folder, {RECORD_NAME, *(piece.file for piece in pieces)})
+        # Only what the old record named: other files may be those of a writer that is not at its record yet.
+        for name in replaced - {piece.file for piece in pieces}:
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
         return StoredEngine(folder, record)
 
     def find(self, key: EngineKey) -> StoredEngine:
@@ -177,6 +181,8 @@ class EngineStore:
         Raises:
             EngineError: naming the field at fault.
         """
+        if not (engine.folder / engine.record.plan.file).exists():  # replaced since its record was read, perhaps
+            engine = self.read(engine.folder)
         if not trust:
             engine.record.check_signature(self.signer, path=engine.folder / RECORD_NAME)
         return self._read_piece(engine, engine.record.plan, "plan", MAX_PLAN_BYTES)
@@ -210,35 +216,39 @@ class EngineStore:
             return False
         return True
 
-    def find_garbage(self, is_wanted: Callable[[StoredEngine], bool] = lambda engine: True) -> dict[Path, str]:
-        """What may go: folder or file -> why. Nothing is removed.
+    def find_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
+        """What may go: folder or file -> why. Nothing is removed, and foreign engines are left alone.
 
         Args:
-            is_wanted: whether a sound engine is still of use, such as one whose graph the bundle still holds.
+            find_reason: why a sound engine is of no use any more; empty if it is.
         """
         garbage: dict[Path, str] = {}
         for folder in self._folders():
-            for part in _list_parts(folder):
-                garbage[part] = "an interrupted write"
             try:
                 engine = self.read(folder)
                 engine.record.check_signature(self.signer, path=folder / RECORD_NAME)
                 self._read_piece(engine, engine.record.plan, "plan", MAX_PLAN_BYTES)
+                reason = find_reason(engine)
             except EngineError as error:
-                if error.field != "installation" and not _is_being_written(folder):
-                    garbage[folder] = str(error)
+                if error.field == "installation":
+                    continue
+                reason = "" if _is_being_written(folder) else str(error)
+            if reason:
+                garbage[folder] = reason
                 continue
-            if not is_wanted(engine):
-                garbage[folder] = "of no use any more: the bundle holds no such graph"
+            named = {RECORD_NAME, *self._list_pieces(folder)}
+            for path in folder.iterdir():
+                if path.name not in named and _age_s(path) > _STALE_PART_S:
+                    garbage[path] = "left by an interrupted write"
         return garbage
 
-    def collect_garbage(self, is_wanted: Callable[[StoredEngine], bool] = lambda engine: True) -> dict[Path, str]:
+    def collect_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
         """Remove what `find_garbage` finds, and say what that was.
 
         Raises:
             OutputError: if something cannot be removed.
         """
-        garbage = self.find_garbage(is_wanted)
+        garbage = self.find_garbage(find_reason)
         for path in garbage:
             try:
                 if path.is_dir() and not path.is_symlink():
@@ -249,6 +259,14 @@ class EngineStore:
             except OSError as error:
                 raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
         return garbage
+
+    def _list_pieces(self, folder: Path) -> set[str]:
+        """The files that a folder's record names; none where it has no readable one."""
+        try:
+            record = self.read(folder).record
+        except EngineError:
+            return set()
+        return {record.plan.file, record.timing_cache.file}
 
     def _folders(self) -> list[Path]:
         try:
@@ -353,19 +371,14 @@ def _read_limited(path: Path, limit: int, name: str) -> bytes:
     return content
 
 
-def _remove_others(folder: Path, names: set[str]) -> None:
-    """Remove the files of the engine that was replaced; a reader that still holds them open keeps them."""
-    for path in folder.iterdir():
-        if path.name not in names and not path.name.startswith("."):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _list_parts(folder: Path) -> list[Path]:
-    now = time.time()
-    return [path for path in folder.glob(".*.part") if now - path.stat().st_mtime > _STALE_PART_S]
-
-
 def _is_being_written(folder: Path) -> bool:
     """Whether a folder without a record is so young that a writer may be at work in it."""
-    return not (folder / RECORD_NAME).exists() and time.time() - folder.stat().st_mtime < _STALE_PART_S
+    return not (folder / RECORD_NAME).exists() and _age_s(folder) < _STALE_PART_S
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since a file was written; 0 if it is gone by now."""
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -10,7 +10,7 @@ import pytest
 from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
-from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, make_key, read_machine
+from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, find_outdated, make_key, read_machine
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
@@ -133,6 +133,16 @@ def test_a_stored_engine_here() -> None:
     assert [runs(anywhere, machine) for machine in (MACHINE, other, early)] == [True, True, False]
     later = replace(tied, version_compatible=True)
     assert [runs(later, MACHINE, line) for line in ("10", "11")] == [True, False]
+
+
+def test_outdated_engines() -> None:
+    fields = key_of().fields
+    assert find_outdated(fields, MACHINE, LINES["10"]) == ""
+    assert find_outdated(fields, replace(MACHINE, driver="570.0"), LINES["10"]) == (
+        'gpu.driver is "550.54.15" there and "570.0" here'
+    )
+    assert "tensorrt.version" in find_outdated(fields, MACHINE, LINES["11"])
+    assert find_outdated(fields, replace(MACHINE, gpu="Other GPU"), LINES["11"]) == ""
 
 
 def test_differences_are_readable() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from atrous.runtime.backends.tensorrt.keys import EngineKey
-from atrous.runtime.backends.tensorrt.records import RECORD_NAME, parse_record
+from atrous.runtime.backends.tensorrt.records import RECORD_NAME, EngineRecord, parse_record
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore, StoredEngine, find_store
 from atrous.runtime.errors import EngineError, OutputError
@@ -97,6 +97,39 @@ def test_an_interrupted_write_leaves_the_old_engine(tmp_path: Path, monkeypatch:
         put(store, b"another plan")
     monkeypatch.undo()
     assert store.read_plan(store.read(engine.folder)) == PLAN
+
+
+def test_a_replaced_engine_that_was_just_read(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    old = put(store)
+    put(store, b"another plan")
+    assert store.read_plan(old) == b"another plan"
+
+
+def test_two_writers_of_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One replaces the record while the other has written its plan and not its record yet."""
+    store, other = make_store(tmp_path), make_store(tmp_path)
+    put(store)
+    to_bytes = EngineRecord.to_bytes
+
+    def let_the_other_go_first(record: EngineRecord) -> bytes:
+        monkeypatch.undo()
+        put(other, b"the other's plan")
+        return to_bytes(record)
+
+    monkeypatch.setattr(EngineRecord, "to_bytes", let_the_other_go_first)
+    engine = put(store, b"this one's plan")
+    assert store.read_plan(store.read(engine.folder)) == b"this one's plan"
+    left_over = {path.name for path in engine.folder.iterdir()} - {
+        RECORD_NAME,
+        engine.record.plan.file,
+        engine.record.timing_cache.file,
+    }
+    assert len(left_over) == 1
+    for name in left_over:
+        os.utime(engine.folder / name, (0, 0))
+    assert set(store.collect_garbage()) == {engine.folder / name for name in left_over}
+    assert store.read_plan(store.read(engine.folder)) == b"this one's plan"
 
 
 # --- tampered, truncated, foreign, unsigned --------------------------------------------------------------------------
@@ -183,9 +216,7 @@ def test_a_foreign_plan(tmp_path: Path) -> None:
     engine = put(make_store(tmp_path, THEIRS))
     store = make_store(tmp_path)
     assert refused_field(store, engine) == "installation"
-    with pytest.raises(
-        EngineError, match=r"another installation .* `atrous build --trust`"
-    ) as caught:
+    with pytest.raises(EngineError, match=r"another installation .* `atrous build --trust`") as caught:
         store.read_plan(engine)
     assert (caught.value.expected, caught.value.found) == (MINE.installation, THEIRS.installation)
 
@@ -322,13 +353,14 @@ def test_garbage(tmp_path: Path) -> None:
     young = good.folder / ".y.plan.abc.part"
     young.touch()
 
-    def is_wanted(engine: StoredEngine) -> bool:
-        return engine.fields["onnx.sha256"] == "a" * 64
+    def find_reason(engine: StoredEngine) -> str:
+        return "" if engine.fields["onnx.sha256"] == "a" * 64 else "no such graph"
 
-    found = store.find_garbage(is_wanted)
+    found = store.find_garbage(find_reason)
     assert set(found) == {stale.folder, broken.folder, part}
+    assert found[stale.folder] == "no such graph"
     assert good.folder.exists()
-    assert store.collect_garbage(is_wanted) == found
+    assert store.collect_garbage(find_reason) == found
     left = {good.folder.name, foreign.folder.name}
     assert {path.name for path in store.folder.iterdir()} == left
     assert young.exists()
