@@ -34,6 +34,8 @@ def compose_page(result: BenchResult) -> Page:
     """The page of a result."""
     first = result.subjects[0]
     sections = [section for make in _SECTIONS if (section := make(result)) is not None]
+    if result.warnings:
+        sections.append(Section("Warnings", result.warnings))
     sections += [_describe_subjects(result), _describe_machine(result), _tell_command(result)]
     subtitle = (
         f"{result.environment.cpu.name}{''.join(', ' + gpu.name for gpu in result.environment.gpus)} · "
@@ -47,16 +49,19 @@ def compose_page(result: BenchResult) -> Page:
 def _judge(result: BenchResult) -> list[Verdict]:
     verdicts = []
     for subject in result.subjects:
-        failed = [check.text for check in subject.noise.checks if not check.passed]
+        failed = "; ".join(check.text.rstrip(".") for check in subject.noise.checks if not check.passed)
         if subject.noise.conclusive:
             verdicts.append(Verdict(f"{subject.name}: the machine was quiet enough to conclude from.", "good"))
         else:
-            verdicts.append(Verdict(f"{subject.name}: too noisy to conclude. {' '.join(failed)}", "bad"))
+            verdicts.append(Verdict(f"{subject.name}: too noisy to conclude: {failed}.", "bad"))
     verdicts += [
         Verdict(c.reason, {"regression": "bad", "inconclusive": "warn"}.get(c.verdict, "good"))  # type: ignore[arg-type]
         for c in result.comparisons
     ]
-    return verdicts + [Verdict(warning, "warn") for warning in result.warnings]
+    if result.warnings:
+        count = f"{len(result.warnings)} warnings" if len(result.warnings) > 1 else "One warning"
+        verdicts.append(Verdict(f"{count}, listed below: read before a figure is quoted.", "warn"))
+    return verdicts
 
 
 def _pick_cards(subject: Subject) -> list[Card]:
@@ -71,6 +76,8 @@ def _pick_cards(subject: Subject) -> list[Card]:
         if run.mode == "performance" and run.scenario in ("Server", "Offline"):
             cards.append(Card(run.scenario, write_rate(run.throughput_per_s), "valid" if run.valid else "not valid"))
     for accuracy in subject.accuracy:
+        if accuracy.crf not in ("off", "bundle"):
+            continue
         if accuracy.miou is not None:
             cards.append(Card(f"mean IoU, CRF {accuracy.crf}", write_share(accuracy.miou), f"{accuracy.images} images"))
         elif subject.precision != "fp32":

@@ -49,7 +49,7 @@ def draw_histogram(series: Mapping[str, Sequence[float]]) -> str:
     edges = _make_edges(x)
     counts = {name: _count(values, edges) for name, values in series.items()}
     most = max((max(bins) for bins in counts.values() if bins), default=1)
-    y = Scale(0, most * 1.05, 280 - BOTTOM, TOP)
+    y = Scale(0, most * 1.05, 280 - BOTTOM, TOP, is_count=True)
     draw_axes(drawing, x, y, "latency, ms" + (" (logarithmic)" if is_log else ""), "samples")
     for index, (name, bins) in enumerate(counts.items()):
         for low, high, count in zip(edges, edges[1:], bins, strict=False):

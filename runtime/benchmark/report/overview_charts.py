@@ -65,7 +65,8 @@ def draw_throughput_latency(series: Mapping[str, Sequence[Mark]], *, bound_ms: f
     """What latency each throughput costs.
 
     Args:
-        series: name -> marks whose x is images a second and whose y a latency in milliseconds.
+        series: name -> marks whose x is images a second and whose y a latency in milliseconds, in the order in which
+            they are joined.
         bound_ms: a latency that must not be passed, drawn as a line.
     """
     marks = [mark for points in series.values() for mark in points]
@@ -80,9 +81,8 @@ def draw_throughput_latency(series: Mapping[str, Sequence[Mark]], *, bound_ms: f
         drawing.line((x.start, y.place(bound_ms)), (x.end, y.place(bound_ms)), "bound")
         drawing.text((x.start + 6, y.place(bound_ms) - 5), f"bound {format_number(bound_ms)} ms", "label")
     for index, points in enumerate(series.values()):
-        ordered = sorted(points, key=lambda mark: mark.x)
-        if len(ordered) > 1:
-            drawing.path([(x.place(mark.x), y.place(mark.y)) for mark in ordered], "curve", index)
+        if len(points) > 1:
+            drawing.path([(x.place(mark.x), y.place(mark.y)) for mark in points], "curve", index)
     _draw_marks(drawing, x, y, [(index, mark) for index, points in enumerate(series.values()) for mark in points])
     return drawing.finish()
 

@@ -20,6 +20,7 @@ class Scale:
         start: position of `low`, in user units of the drawing.
         end: position of `high`.
         is_log: whether equal ratios, not equal differences, take equal room; then `low` is above 0.
+        is_count: whether only whole numbers make sense as ticks.
     """
 
     low: float
@@ -27,6 +28,7 @@ class Scale:
     start: float
     end: float
     is_log: bool = False
+    is_count: bool = False
 
     def place(self, value: float) -> float:
         """The position of a value; values beyond the axis lie beyond its ends."""
@@ -38,7 +40,8 @@ class Scale:
 
     def ticks(self, most: int = 6) -> list[float]:
         """Round values inside the axis, at most about `most` of them."""
-        return _log_ticks(self.low, self.high, most) if self.is_log else _linear_ticks(self.low, self.high, most)
+        ticks = _log_ticks(self.low, self.high, most) if self.is_log else _linear_ticks(self.low, self.high, most)
+        return [tick for tick in ticks if tick == round(tick)] if self.is_count else ticks
 
 
 def make_scale(

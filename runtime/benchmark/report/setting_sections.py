@@ -21,6 +21,14 @@ def make_load_section(result: BenchResult) -> Section | None:
         return None
     figures = [figure for figure in (_draw_curves(result), *map(_draw_server, loaded)) if figure is not None]
     tables = [_tabulate_load(subject) for subject in loaded if subject.load]
+    reasons = [
+        (subject.name, f"{run.scenario}, {run.mode}", "; ".join(reason.rstrip(".; ") for reason in run.reasons) + ".")
+        for subject in loaded
+        for run in subject.load
+        if not run.valid
+    ]
+    if reasons:
+        tables.append(Table(("subject", "run", "why LoadGen holds it for invalid"), reasons, "Runs that are not valid"))
     notes = [
         "Load by MLPerf LoadGen. A latency counts from the moment a query was scheduled, so that a stall is told by "
         "all queries that had to wait for it; a closed-loop timer would show only the service time."
@@ -171,7 +179,7 @@ def _tabulate_load(subject: Subject) -> Table:
 
 def _load_row(run: LoadRun) -> tuple[str, ...]:
     merit = MISSING if run.metric_value is None else f"{run.metric} {format_number(run.metric_value)} {run.metric_unit}"
-    verdict = "valid" if run.valid else "not valid: " + ("; ".join(run.reasons) or "no reason given")
+    verdict = "valid" if run.valid else "not valid"
     if run.mode == "accuracy":
         found = {"agreement": run.agreement, "mean IoU": run.miou}
         merit = write_mapping({name: write_share(value) for name, value in found.items() if value is not None})

@@ -71,6 +71,7 @@ def test_everything_has_its_section(page: str) -> None:
         "Under load",
         "Accuracy beside speed",
         "Roofline",
+        "Warnings",
         "What was measured",
         "Environment",
         "To reproduce",
@@ -114,7 +115,7 @@ def test_no_section_for_what_was_not_measured() -> None:
     bare = result.subjects[0].model_copy(update={"load": (), "curve": (), "accuracy": (), "roofline": None})
     page = render_report(result.model_copy(update={"subjects": (bare,), "comparisons": (), "published": ()}))
     headings = read(page).headings
-    assert headings == ["Latency", "Stages", "What was measured", "Environment", "To reproduce"]
+    assert headings == ["Latency", "Stages", "Warnings", "What was measured", "Environment", "To reproduce"]
 
 
 def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

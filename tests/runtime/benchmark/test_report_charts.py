@@ -45,6 +45,10 @@ def test_numbers_read_well(value: float, text: str) -> None:
     assert scale.format_number(value) == text
 
 
+def test_counts_have_whole_ticks() -> None:
+    assert scale.Scale(0, 2.1, 0, 1, is_count=True).ticks(5) == [0, 1, 2]
+
+
 def test_scale_of_nothing_and_of_one_value() -> None:
     assert scale.make_scale([], 0, 1).high > scale.make_scale([], 0, 1).low
     single = scale.make_scale([5.0, math.nan], 0, 1)
