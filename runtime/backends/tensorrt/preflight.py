@@ -13,7 +13,7 @@ Rules; "refuse" ends the work, "warn" goes on:
 7. refuse: Resize of bool; warn: Resize by scales with align_corners, where sizes are exact.
 8. refuse: uint8 in anything but a Cast, and such a Cast from or to anything but float32 and float16.
 9. refuse, to 9: Shape with start or end, which those parsers pass over without a word; Pad with axes; to 8.6: Q/DQ
-   without a zero point.
+   without a zero point or with scales of another type than float32.
 10. warn: ArgMax over large maps, slow in TensorRT; opset newer than the parser claims.
 
 1 to 8 follow NVIDIA's operator reference and support tables; 4, 6 and 9 were read in the ONNX parser's source at its
@@ -169,8 +169,12 @@ def _check_older_parsers(graph: Graph, capabilities: Capabilities) -> Iterable[F
             yield Finding("refuse", node.title, f"{version} passes over Shape's start and end", "convert the net again")
         if node.op == "Pad" and len(node.inputs) > 3 and node.inputs[3]:
             yield Finding("refuse", node.title, f"{version} takes no axes for Pad", "give pads for all axes")
-        if node.op in _QUANTIZERS and len(node.inputs) < 3 and capabilities.typing == "weak":
+        if node.op not in _QUANTIZERS or capabilities.typing != "weak":
+            continue
+        if len(node.inputs) < 3:
             yield Finding("refuse", node.title, f"{version} needs a zero point", "make the variant again")
+        if graph.types.get(node.inputs[1], "float32") != "float32":
+            yield Finding("refuse", node.title, f"{version} takes float32 scales only", "use --rest fp32")
 
 
 def _check_speed(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:

@@ -142,6 +142,17 @@ def test_what_older_parsers_pass_over_or_lack(line: str) -> None:
     assert [finding.node for finding in found if finding.severity == "refuse"] == expected.get(line, [])
 
 
+@pytest.mark.parametrize("line", LINES)
+def test_half_scales(line: str) -> None:
+    constants = {"s": np.float16(1), "z": np.int8(0)}
+    node = helper.make_node("QuantizeLinear", ["data", "s", "z"], ["out"], name="it")
+    model = make_node_graph([node], constants, data=TensorProto.FLOAT16, out=TensorProto.INT8)
+    found = grave(check_graph(read_graph(model), LINES[line]))
+    assert [problem.partition("takes ")[2] for problem in found] == (
+        ["float32 scales only"] if line in ("8.5", "8.6") else []
+    )
+
+
 def test_the_labels_head_casts_by_way_of_what_tensorrt_takes() -> None:
     """ArgMax to uint8 directly is what ONNX Runtime takes and TensorRT does not."""
     found = check_graph(read_graph(make_model("labels")), LINES["10"])
