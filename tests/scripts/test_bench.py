@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atrous.runtime.benchmark.results import read_result
+from atrous.runtime.pictures import encode_label_png
+from atrous.scripts.bench_images import draw_samples, load_samples
+from atrous.scripts.main import main
+
+from ..runtime.bundles import CRF, expected_scores, make_image, write_bundle
+
+SAMPLE = Path(__file__).parents[1] / "runtime" / "benchmark" / "sample.json"
+QUICK = ("--duration", "0", "--min-samples", "2", "--warmup", "0", "--repeats", "1", "--no-roofline", "--threads", "1")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle", crf=CRF)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three images with labels, one of them of another size."""
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for seed, (height, width) in enumerate(((25, 33), (25, 33), (41, 33))):
+        image = make_image(height, width, seed)
+        Image.fromarray(image).save(images / f"{seed}.png")
+        (labels / f"{seed}.png").write_bytes(encode_label_png(expected_scores(image).argmax(0).astype(np.uint8), []))
+    return images, labels
+
+
+def slow_down(path: Path, factor: float) -> Path:
+    """The sample result, quiet, with every end-to-end time longer by a factor."""
+    content = json.loads(SAMPLE.read_text())
+    random = np.random.default_rng(0)
+    for subject in content["subjects"]:
+        subject["noise"] = {"conclusive": True, "checks": []}
+        series = subject["stages"]["stages"][-1]["series"]
+        series["values_ms"] = list(random.normal(100, 1, len(series["values_ms"])) * factor)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_it_measures_and_writes_the_result_and_the_report(
+    bundle: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "r.json", tmp_path / "r.html"
+    words = ["--images", str(folders[0]), "--labels", str(folders[1]), "--scenario", "none", "-o", str(out)]
+    assert main(["bench", str(bundle), *QUICK, *words, "--vs", "fake", "--report", str(report)]) == 0
+    result = read_result(out)
+    assert [subject.name for subject in result.subjects] == ["onnxruntime:fp32", "fake:fp32"]
+    assert result.dataset.endswith("(2 of 3 images are 25x33, the others are left out)")
+    assert result.subjects[0].accuracy[0].miou == 1
+    assert report.read_text().startswith("<!")
+    printed = capsys.readouterr()
+    assert "end_to_end" in printed.out
+    assert "no h2d: the network reads and writes the host's memory" in printed.out
+    assert "fake backend is a formula" in printed.err
+
+
+def test_json_is_one_object(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(bundle), *QUICK, "--size", "40x48", "--count", "1", "--scenario", "none", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["command"] == "bench"
+    assert printed["result"]["subjects"][0]["image_width"] == 48
+    assert printed["result"]["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("factor", "words", "code", "verdict"),
+    [
+        (1.10, (), 1, "regression"),
+        (1.00, (), 0, "same"),
+        (0.80, (), 0, "improvement"),
+        (1.10, ("--bound", "20%"), 0, "same"),
+        (1.05, (), 0, "inconclusive"),
+        (1.05, ("--strict",), 1, "inconclusive"),
+    ],
+)
+def test_compare_fails_on_a_regression_beyond_the_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], factor: float, words: tuple[str, ...], code: int, verdict: str
+) -> None:
+    paths = [str(slow_down(tmp_path / f"{number}.json", by)) for number, by in enumerate((1.0, factor))]
+    assert main(["bench", "compare", *paths, *words]) == code
+    assert f"end_to_end: {verdict}: " in capsys.readouterr().out
+
+
+def test_compare_within_a_run_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", "compare", str(SAMPLE), "--stage", "compute", "--json"])
+    (found,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert (found["stage"], found["paired"]) == ("compute", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name a BUNDLE, or a --preset"),
+        (["nowhere"], "there is no such bundle"),
+        (["{bundle}"], "say what to measure with"),
+        (["{bundle}", "--labels", "{bundle}"], "give both"),
+        (["{bundle}", "--size", "big"], "is not HEIGHTxWIDTH"),
+        (["{bundle}", "--scenario", "Burst"], "none of SingleStream"),
+        (["{bundle}", "--bound", "five"], "no share such as 5%"),
+        (["{bundle}", "--size", "40x48", "--vs", "caffe"], "there is no backend"),
+        (["compare", "none.json"], "cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(
+    bundle: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert main(["bench", *(word.format(bundle=bundle) for word in arguments)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+
+
+def test_the_miniature_brings_its_scenes_and_their_labels(bundle: Path) -> None:
+    from atrous.runtime import read_bundle
+    from atrous.scripts.bench_images import is_miniature, load_miniature
+
+    assert not is_miniature(read_bundle(bundle).manifest)
+    samples = load_miniature(2)
+    assert [sample.image.shape for sample in samples] == [(240, 320, 3)] * 2
+    assert all(sample.truth is not None and sample.truth.max() < 7 for sample in samples)
+
+
+def test_scenes_are_drawn_at_a_size_the_same_each_time(bundle: Path) -> None:
+    from atrous.runtime import read_bundle
+
+    manifest = read_bundle(bundle).manifest
+    _, first = load_samples(manifest, images=None, labels=None, size=(40, 48), count=2)
+    again = draw_samples((40, 48), 2)
+    assert [sample.encoded for sample in first] == [sample.encoded for sample in again]
+    assert first[0].image.shape == (40, 48, 3)
+    assert not np.array_equal(first[0].image, first[1].image)
+
+
+def test_a_preset_is_largefov_of_its_classes_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from atrous.runtime import read_bundle
+    from atrous.runtime.benchmark.presets import PRESETS
+    from atrous.scripts import bench_presets
+
+    made: list[str] = []
+
+    def make(preset, path: Path) -> None:
+        made.append(preset.name)
+        write_bundle(path)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(bench_presets, "make_preset_bundle", make)
+    path = bench_presets.open_preset_bundle(PRESETS["camvid"]).path
+    assert path.parent == tmp_path / "atrous" / "bench"
+    bench_presets.open_preset_bundle(PRESETS["camvid"])
+    assert made == ["camvid"]
+    (path / "deploy.onnx").write_bytes(b"x" * (path / "deploy.onnx").stat().st_size)  # damaged: made again
+    bench_presets.open_preset_bundle(PRESETS["camvid"])
+    assert made == ["camvid", "camvid"]
+    read_bundle(path).verify_files()
+
+
+def test_the_presets_net_has_the_published_shape() -> None:
+    pytest.importorskip("torch")
+    from atrous.converter import read_net
+    from atrous.scripts.large_fov import write_prototxt
+
+    net = read_net(write_prototxt(19))
+    shapes = {layer.name: [tuple(shape) for shape in layer.operator.weight_shapes()] for layer in net.layers}
+    assert shapes["fc6"][0] == (1024, 512, 3, 3)
+    assert shapes["fc8"][0] == (19, 1024, 1, 1)
+    count = sum(int(np.prod(shape)) for layer in shapes.values() for shape in layer)
+    assert 20.4e6 < count < 20.6e6  # the paper's "20.5M parameters" of LargeFOV
