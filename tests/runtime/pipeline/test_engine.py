@@ -132,7 +132,10 @@ def test_a_stage_that_cannot_keep_up_holds_the_others_back() -> None:
         reader = threading.Thread(target=lambda: results.extend(outcomes))
         results: list[Outcome] = []
         reader.start()
-        time.sleep(0.2)
+        deadline_s = time.monotonic() + 10
+        while len(started) < 5 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        time.sleep(0.1)
         # one in the stage that waits, three before it, one in the hand of "note"
         assert len(started) == 5
         gate.set()
@@ -312,9 +315,9 @@ def test_cores_are_never_held_twice() -> None:
 
 def test_workers_move_to_the_bottleneck() -> None:
     """Sleeping stages, so that the machine's own load does not count."""
-    stages = [Stage("quick", sleeping(0.001)), Stage("slow", sleeping(0.02)), Stage("end", sleeping(0.001))]
+    stages = [Stage("quick", sleeping(0.001)), Stage("slow", sleeping(0.06)), Stage("end", sleeping(0.001))]
     with Pipeline(stages, cores=4) as pipeline:
-        for _ in pipeline.run(range(120)):
+        for _ in pipeline.run(range(60)):
             pass
         assert pipeline.workers == {"quick": 1, "slow": 4, "end": 1}
     report = pipeline.report()
@@ -332,23 +335,23 @@ def test_fixed_workers_stay() -> None:
 
 def test_what_is_measured_is_right() -> None:
     """Sleeps of known length: times, shares and queue depths follow by arithmetic, within a busy machine's slack."""
-    stages = [Stage("a", sleeping(0.004), cores=0), Stage("b", sleeping(0.016), max_workers=1, cores=0)]
-    _, report = run_pipeline(stages, range(50), cores=1, workers={"a": 1, "b": 1})
+    stages = [Stage("a", sleeping(0.01), cores=0), Stage("b", sleeping(0.04), max_workers=1, cores=0)]
+    _, report = run_pipeline(stages, range(30), cores=1, workers={"a": 1, "b": 1})
     first, second = report.stages
-    assert 4 <= first.item_ms < 8
-    assert 16 <= second.item_ms < 24
-    assert 15.8 <= second.p50_ms <= second.p90_ms <= second.p99_ms
-    assert second.busy_share > 0.85
-    assert 0.15 < first.busy_share < 0.4
-    assert first.blocked_share > 0.5  # "b" holds it back
-    assert second.queue.mean_depth > 1.4  # of 2
+    assert first.item_ms >= 10
+    assert second.item_ms >= 40
+    assert 39.5 <= second.p50_ms <= second.p90_ms <= second.p99_ms
+    assert second.busy_share > 0.8
+    assert 0.1 < first.busy_share < 0.6
+    assert first.blocked_share > 0.3  # "b" holds it back
+    assert second.queue.mean_depth > 1  # of 2
     assert second.queue.most == 2
-    assert first.cpu_ms < 2  # it sleeps
-    assert 1.0 < report.calls_at_once < 1.5
-    assert 0.15 < report.overlap < 0.4
+    assert first.cpu_ms < 5  # it sleeps
+    assert 1.0 < report.calls_at_once < 1.7
+    assert 0.1 < report.overlap < 0.6
     assert report.limit == "b"
     assert report.bounds_per_s["b"] == pytest.approx(1000 / second.item_ms)
-    assert 0.85 < report.efficiency <= 1
+    assert 0.7 < report.efficiency <= 1.001
     shares = first.busy_share + first.starved_share + first.core_wait_share + first.blocked_share
     assert 0.9 < shares <= 1.001
 
