@@ -55,14 +55,17 @@ def embed(features: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], Arr
 class Lattice:
     """The filter Y = lattice(X) over N points with d features."""
 
-    def __init__(self, features: npt.NDArray[np.float32]) -> None:
+    def __init__(self, features: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_] | None = None) -> None:
         d, points = features.shape
         keys, self.weights = embed(features)
-        every = keys.reshape(-1, d)
-        if points % 4:
+        used = np.ones(points, bool) if mask is None else mask.reshape(-1)
+        self.weights[~used] = 0
+        every = keys[used].reshape(-1, d)
+        if points % 4 or not used.any():
             every = np.concatenate([every, embed(np.zeros((d, 1), np.float32))[0].reshape(-1, d)])
         vertices, ids = np.unique(every, axis=0, return_inverse=True)
-        self.ids = ids.reshape(-1)[: points * (d + 1)].reshape(points, d + 1)
+        self.ids = np.zeros((points, d + 1), np.int64)
+        self.ids[used] = ids.reshape(-1)[: used.sum() * (d + 1)].reshape(-1, d + 1)
         self.count = len(vertices)
         number = {tuple(key): index for index, key in enumerate(vertices.tolist())}
         self.neighbours = []
@@ -117,12 +120,12 @@ def grid_features(
 class MeanField:
     """Q over (N, L) by parallel updates, all in float64."""
 
-    def __init__(self, unary: Array, terms: list[Term]) -> None:
+    def __init__(self, unary: Array, terms: list[Term], mask: npt.NDArray[np.bool_] | None = None) -> None:
         self.unary = unary  # (N, L), an energy
         self.filters = []
         for term in terms:
-            lattice = Lattice(term.features)
-            norm = lattice(np.ones((len(unary), 1)))
+            lattice = Lattice(term.features, mask)
+            norm = lattice(np.ones((len(unary), 1))) + 1e-20
             self.filters.append((lattice, norm, term))
 
     def messages(self, q: Array) -> Array:
