@@ -106,6 +106,7 @@ def command(
     """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
     from ..runtime.errors import InputError
+    from ..runtime.evaluation.evaluator import check_classes
     from ..runtime.evaluation.tuning.judging import score_images
     from ..runtime.evaluation.tuning.search import search_crf
     from ..runtime.files import prepare_folder
@@ -120,8 +121,6 @@ def command(
     with runtime.load(bundle, backend, device=device, precision=precision, threads=threads, crf="auto") as segmenter:
         if segmenter.head == "labels":
             raise InputError("this bundle's head gives labels only, and a CRF needs scores: convert the net again")
-        from ..runtime.evaluation.evaluator import check_classes
-
         for line in check_classes(segmenter.bundle.manifest.classes, opened):
             console.print_warning(f"atrous tune-crf: {line}")
         with console.show_progress("running the network", len(opened)) as advance:
@@ -181,9 +180,11 @@ def describe_search(search: Search, *, name: str, dataset: str) -> dict[str, Any
 
 
 def draw_search(search: Search, title: str) -> dict[str, bytes]:
-    """Heat maps, weight down and position sigma along, a panel for each colour sigma: "heat_map" of the coarse grid,
-    "heat_map_fine" of the last steps around the best, where it was reached by such.
-    """  # noqa: D205
+    """Heat maps, weight down and position sigma along, a panel for each colour sigma.
+
+    Returns:
+        PNGs: "heat_map" of the coarse grid, and "heat_map_fine" of the last steps around the best, if it was so found.
+    """
     from ..runtime.evaluation.tuning.points import START
 
     grid = search.grid
