@@ -212,35 +212,46 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def draw_plot(report: Mapping[str, Any], path: Path) -> None:
-    """Bars of the median run, fastest on top, whiskers from the fastest to the slowest run."""
+def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Bars of the median time over the reference's of the same round, shortest on top, whiskers over all rounds.
+
+    Ratios of one round stand against each other even where the machine was busier in another round, or another run.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    rows = sorted(report["contenders"], key=lambda row: -float(row["median_ms"]))
-    medians = [row["median_ms"] for row in rows]
+    pooled: dict[str, list[float]] = {}
+    is_float32 = {}
+    for report in reports:
+        reference = report["contenders"][0]["times_ms"]
+        for row in report["contenders"]:
+            ratios = [one / other for one, other in zip(row["times_ms"], reference, strict=True)]
+            pooled.setdefault(row["name"], []).extend(ratios)
+            is_float32[row["name"]] = row["precision"] == "fp32"
+    names = sorted(pooled, key=lambda name: -statistics.median(pooled[name]))
+    medians = [statistics.median(pooled[name]) for name in names]
     spread = [
-        [row["median_ms"] - min(row["times_ms"]) for row in rows],
-        [max(row["times_ms"]) - row["median_ms"] for row in rows],
+        [median - min(pooled[name]) for name, median in zip(names, medians, strict=True)],
+        [max(pooled[name]) - median for name, median in zip(names, medians, strict=True)],
     ]
-    colours = ["#4878a8" if row["precision"] == "fp32" else "#d08030" for row in rows]
-    figure, axes = pyplot.subplots(figsize=(8, 0.45 * len(rows) + 1.4))
-    axes.barh([row["name"] for row in rows], medians, color=colours, xerr=spread, error_kw={"elinewidth": 1})
-    for index, row in enumerate(rows):
-        place = max(row["times_ms"])
-        label = f"{row['median_ms']:.0f} ms, {row['ratio']:.2f} x"
-        axes.annotate(label, (place, index), (5, 0), textcoords="offset points", va="center", fontsize=9)
-    axes.set_xlim(0, 1.25 * max(max(row["times_ms"]) for row in rows))
-    axes.set_xlabel("milliseconds an image; blue float32, orange narrower")
-    machine = report["machine"]
-    height, width = report["size"]
-    title = f"{report['net']}, {height} x {width}, batch 1, {report['threads']} threads, {machine['name']}"
-    axes.set_title(title, fontsize=10)
+    colours = ["#4878a8" if is_float32[name] else "#d08030" for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.5))
+    axes.barh(names, medians, color=colours, xerr=spread, error_kw={"elinewidth": 1})
+    for index, (name, median) in enumerate(zip(names, medians, strict=True)):
+        label, place = f"{median:.2f} of {len(pooled[name])}", (max(pooled[name]), index)
+        axes.annotate(label, place, (5, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xlim(0, 1.2 * max(max(ratios) for ratios in pooled.values()))
+    axes.set_xlabel(f"time over {REFERENCE}'s in float32, less is faster; blue float32, orange int8 or half")
+    first = reports[0]
+    title = f"{first['net']}, {first['size'][0]} x {first['size'][1]}, batch 1, {first['threads']} threads"
+    axes.set_title(f"{title}, {first['machine']['name']}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def make_images(height: int, width: int, count: int) -> list[Array]:
@@ -290,7 +301,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="no new round after these")
     parser.add_argument("--sweep", action="store_true", help="the settings of ONNX Runtime and OpenVINO too")
     parser.add_argument("--only", help="names of contenders, separated by semicolons")
-    parser.add_argument("--plot", type=Path, help="draw the times here (PNG)")
+    parser.add_argument("--plot", type=Path, help="draw the ratios here (PNG)")
+    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", help="draw these JSON files, measure nothing")
     parser.add_argument("--json", type=Path, help="write the JSON object here too")
     return parser.parse_args(arguments)
 
@@ -298,6 +310,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; 1 where results disagree."""
     options = parse_arguments(arguments)
+    if options.earlier:
+        draw_plot([json.loads(path.read_text()) for path in options.earlier], options.plot or Path("bench-cpu.png"))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
         bundle, net, gflops = prepare_net(options, Path(folder))
         variants = [f"{library} {name}" for name in bundle.manifest.variants for library in ("onnxruntime", "openvino")]
@@ -327,7 +342,7 @@ def main(arguments: list[str] | None = None) -> int:
         "contenders": rows,
     }
     if options.plot is not None:
-        draw_plot(report, options.plot)
+        draw_plot([report], options.plot)
     line = json.dumps(report)
     if options.json is not None:
         options.json.write_text(line + "\n")
