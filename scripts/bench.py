@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -25,6 +26,7 @@ SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 PRESETS = ("voc", "cityscapes", "camvid", "sun-rgbd")
 STAGES = ("decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end")
 REGRESSION = 1
+INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class BenchGroup(click.Group):
@@ -142,7 +144,10 @@ def run(
 
     plan = _make_plan(bundle, preset, words)
     with console.show_steps() as show:
-        result = run_bench(plan, on_step=show)
+        try:
+            result = run_bench(plan, on_step=show)
+        except KeyboardInterrupt:
+            _leave_at_once()
         if out is not None:
             write_result(result, out)
         if report is not None:
@@ -192,6 +197,13 @@ def compare(baseline: Path, candidate: Path | None, stage: StageName, bound: flo
 
 for _command in (run, compare):
     _command.params.append(console.debug_option())
+
+
+def _leave_at_once() -> NoReturn:
+    """End the process: LoadGen's threads outlive an interrupted test, and C++ aborts over them at a normal exit."""
+    click.echo("atrous: interrupted", err=True)
+    sys.stdout.flush()
+    os._exit(INTERRUPTED)
 
 
 def _make_plan(path: Path | None, preset_name: str | None, words: dict[str, Any]) -> Any:

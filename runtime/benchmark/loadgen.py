@@ -179,12 +179,16 @@ def run_loadgen(
     for worker in workers:
         worker.start()
     begin_ns = clock.now_ns()
-    try:
-        _start_test(loadgen, settings, system, images, log_folder)
-    finally:
-        system.stop(len(workers))
-        for worker in workers:
-            worker.join()
+    # LoadGen runs in a thread of its own: Ctrl-C raises in the main thread, and raised inside one of LoadGen's
+    # callbacks it would unwind C++ that does not expect it. An interrupted test cannot be stopped: it is left.
+    test = threading.Thread(
+        target=_start_test, args=(loadgen, settings, system, images, log_folder), name="LoadGen", daemon=True
+    )
+    test.start()
+    test.join()
+    system.stop(len(workers))
+    for worker in workers:
+        worker.join()
     duration_s = (clock.now_ns() - begin_ns) / 1e9
     answers = system.answers
     if answers.error is not None:
@@ -239,6 +243,8 @@ def _start_test(loadgen: Any, settings: LoadSettings, system: _SystemUnderTest, 
         loadgen.StartTestWithLogSettings(
             sut, library, make_test_settings(loadgen, settings), logs, str(folder / "none")
         )
+    except Exception as error:  # LoadGen's own; the thread that waits for the test raises it
+        system.answers.error = system.answers.error or error
     finally:
         loadgen.DestroyQSL(library)
         loadgen.DestroySUT(sut)
