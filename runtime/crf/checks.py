@@ -228,6 +228,20 @@ def check_probability_sums(probabilities: npt.NDArray[Any]) -> None:
         )
 
 
+def warn_of_probabilities(energies: npt.NDArray[Any], lowest: float, highest: float) -> None:
+    """Warn when energies (L, N) are probabilities whose logarithm was forgotten: likely labels would lose."""
+    if lowest < 0.0 or highest > 1.0 or len(energies) < 2:
+        return
+    sums = energies[:, :: max(1, energies.shape[1] // _SUM_SAMPLE)].sum(axis=0)
+    if np.abs(sums - 1.0).max() < 1e-3:
+        warnings.warn(
+            "the energies of every pixel sum to 1 like probabilities: an energy is -log(p), so that likely labels have "
+            "small ones; pass -numpy.log(p), or use set_probabilities or utils.unary_from_softmax",
+            CrfWarning,
+            stacklevel=4,
+        )
+
+
 def check_mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """A bool mask over the grid, as bytes."""
     array = as_array(mask, "mask")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import CrfInputError
 from . import _lattice
-from .checks import check_probability_range
+from .checks import check_probability_range, warn_of_probabilities
 
 #: (L,) for each label, by how much its energy stays above the best of a pixel at least, over all pixels.
 Gaps = npt.NDArray[np.float32]
@@ -28,9 +28,10 @@ _BAND_VALUES = 1 << 18  # floats of one band: what stays in a second-level cache
 
 def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> Gaps:
     """Set energies (L, N) float32, any strides."""
-    unusable, _, _, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf, threads)
+    unusable, lowest, highest, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf, threads)
     if unusable:
         raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
+    warn_of_probabilities(energies, lowest, highest)
     return np.array(gaps, np.float32)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CrfInputError
-from ..checks import FloatArray
+from ..checks import CrfWarning, FloatArray
 
 
 def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
@@ -41,6 +41,13 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
         raise CrfInputError(
             f"labels lie in [{flat.min()}, {flat.max()}], expected [0, {n_labels + first - 1}] with zero_unsure="
             f"{zero_unsure}: is n_labels right, and does 0 mean unknown?"
+        )
+    if zero_unsure and flat.size and flat.min() == 0 and flat.max() < n_labels:
+        warnings.warn(
+            f"label 0 is taken as unknown and label {n_labels} does not occur: if the labels are 0 to {n_labels - 1}, "
+            "pass zero_unsure=False",
+            CrfWarning,
+            stacklevel=2,
         )
     others = (1.0 - gt_prob) / (n_labels - 1) if n_labels > 1 else 1.0
     energies = np.full((n_labels, flat.size), -np.log(others), np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import atrous.runtime.crf.compat as dcrf
-from atrous.runtime.crf import CrfInputError, dense_crf
+from atrous.runtime.crf import CrfInputError, CrfWarning, dense_crf
 from atrous.runtime.crf.compat.utils import (
     create_pairwise_bilateral,
     create_pairwise_gaussian,
@@ -90,6 +90,17 @@ def test_unary_from_labels() -> None:
     np.testing.assert_allclose(np.exp(-certain), np.where(np.eye(3, dtype=bool), 0.7, 0.15), rtol=1e-6)
     with pytest.raises(CrfInputError, match="unknown"):
         unary_from_labels(np.array([0, 1, 3]), 2, gt_prob=0.7)
+
+
+def test_labels_from_zero_taken_as_unknown_warn() -> None:
+    with pytest.warns(CrfWarning, match="zero_unsure=False"):
+        unary_from_labels(np.array([0, 1, 2]), 3, gt_prob=0.7)
+
+
+def test_probabilities_as_energies_warn() -> None:
+    _, probabilities = make_problem(20, 30, 4)
+    with pytest.warns(CrfWarning, match="sum to 1"):
+        dcrf.DenseCRF2D(30, 20, 4).setUnaryEnergy(probabilities.reshape(4, -1).copy())
 
 
 def test_unary_from_softmax() -> None:
