@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,11 +124,12 @@ def command(
             raise InputError("this bundle's head gives labels only, and a CRF needs scores: convert the net again")
         for line in check_classes(segmenter.bundle.manifest.classes, opened):
             console.print_warning(f"atrous tune-crf: {line}")
-        with console.show_progress("running the network", len(opened)) as advance:
-            images = score_images(segmenter, opened, advance)
-            with images as scored, console.show_progress("searching") as step:
+        with ExitStack() as stack:
+            with console.show_progress("running the network", len(opened)) as advance:
+                images = stack.enter_context(score_images(segmenter, opened, advance))
+            with console.show_progress("searching") as advance:
                 search = search_crf(
-                    scored,
+                    images,
                     method=method,
                     grid=_choose_grid(method, weights, sxy, srgb, halvings),
                     present=segmenter.crf,
@@ -136,7 +138,7 @@ def command(
                     workers=workers,
                     race=race,
                     held_out_every=hold_out,
-                    advance=step,
+                    advance=advance,
                 )
         name = segmenter.bundle.manifest.name
     is_written = not dry_run and (search.is_better or force)
