@@ -71,6 +71,11 @@ def resolve_net(net: Path, weights: Path | None) -> ResolvedNet:
     )
 
 
+def is_fetched(net: Path) -> bool:
+    """Whether NET alone means a fetched model, or the name of one: a folder, a file in such a folder, or nothing."""
+    return net.is_dir() or not net.exists() or (net.parent / RECORD_FILE).is_file()
+
+
 def _without_weights(net: Path) -> ResolvedNet:
     """A NET that is no fetched model and came alone: a caffemodel, or a mistake that is said."""
     if net.is_dir():

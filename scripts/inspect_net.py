@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import console
+from .fetched import is_fetched, resolve_net
 from .net_options import net_options, require_file
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 @console.json_option
 def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> int:
     """Show layers, shapes, cost, receptive field and dialect of NET (a prototxt), with WEIGHTS if given.
+
+    NET may be the folder of a model that `atrous fetch` has put there, or a caffemodel that holds its own definition.
 
     Layers that become inputs, are dropped, or cannot be converted are listed with the reason; exit 1 where some cannot.
     """
@@ -44,6 +47,10 @@ def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tupl
     from ..converter import read_net
     from ..converter.errors import UnsupportedLayersError, WeightsError
 
+    if weights is None and is_fetched(prototxt):
+        files = resolve_net(prototxt, None)
+        options["variables"] = {**files.variables, **options["variables"]}
+        prototxt, weights = files.prototxt or files.weights, files.weights
     require_file(prototxt, "prototxt")
     if weights is not None:
         require_file(weights, "caffemodel")

@@ -34,6 +34,9 @@ COMMANDS = {
 }
 # commands whose module cannot have their name: the standard library has it, or it is no identifier
 MODULES = {"inspect": "inspect_net", "tune-crf": "tune_crf"}
+MISSING = 3  # a library that an extra would bring
+# libraries that the extra `convert` brings, whatever other extra has them too
+CONVERTING = ("torch", "safetensors", "onnx", "onnxruntime", "google.protobuf", "onnx_ir")
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -95,7 +98,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error, _describe_usage(error), error.exit_code, state)
     except _user_errors() as error:
         return _report(error, f"atrous: {error}", getattr(error, "exit_code", 2), state)
+    except ModuleNotFoundError as error:
+        missing = _describe_missing(error)
+        if missing is None:
+            raise
+        return _report(error, f"atrous: {missing}", MISSING, state)
     return code if isinstance(code, int) else 0
+
+
+def _describe_missing(error: ModuleNotFoundError) -> str | None:
+    """The library of an extra that is not installed, with the pip line; None for anything else."""
+    from ..runtime.dependencies import OPTIONAL
+
+    name = error.name or ""
+    dependency = next((OPTIONAL[m] for m in OPTIONAL if name and f"{m}.".startswith(f"{name}.")), None)
+    dependency = dependency or OPTIONAL.get(name.partition(".")[0])
+    if dependency is None:
+        return None
+    converting = _package_in_use("converter") and dependency.module in CONVERTING
+    extra = "convert" if converting else dependency.extra
+    return f'{dependency.distributions[0]} is not installed. Install it: pip install "atrous[{extra}]"'
+
+
+def _package_in_use(name: str) -> bool:
+    assert __package__
+    return f"{__package__.rpartition('.')[0]}.{name}" in sys.modules
 
 
 def _user_errors() -> tuple[type[Exception], ...]:

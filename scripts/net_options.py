@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +37,26 @@ def _parse_shapes(
     return shapes
 
 
+def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> None:
+    """Execute each file as the module of its name, so that its classes are found again."""
+    import importlib.util
+
+    for path in paths:
+        name = path.stem
+        spec = importlib.util.spec_from_file_location(name, require_file(path, "Python file"))
+        if path.suffix != ".py" or spec is None or spec.loader is None:
+            raise click.BadParameter(f"{path} is not a Python file", context, parameter)
+        if name in sys.modules and getattr(sys.modules[name], "__file__", None) != spec.origin:
+            raise click.BadParameter(f'{path}: a module "{name}" is there already; rename it', context, parameter)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise click.BadParameter(f"{path}: {type(error).__name__}: {error}", context, parameter) from error
+
+
 _OPTIONS = (
     click.option("--set", "variables", multiple=True, callback=_parse_assignments, metavar="NAME=VALUE",
                  help="Value of a ${NAME} placeholder; may be repeated."),
@@ -45,6 +66,8 @@ _OPTIONS = (
                  help="For include and exclude rules."),
     click.option("--level", type=int, default=0, show_default=True, help="NetState level."),
     click.option("--stage", "stages", multiple=True, help="NetState stage; may be repeated."),
+    click.option("--plugin", multiple=True, type=click.Path(path_type=Path), expose_value=False, callback=_load_plugins,
+                 metavar="FILE.py", help="Python file that registers layers (docs/plugins.md); it is executed."),
     click.option("--dialect", help="The Caffe the file is from, where it does not show: bvlc, deeplab_v1, ..."),
 )  # fmt: skip
 
