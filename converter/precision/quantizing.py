@@ -39,6 +39,8 @@ _CODES: dict[str, tuple[Any, float]] = {
     "uint8": (np.uint8, 255.0),
     "fp8": (ml_dtypes.float8_e4m3fn, FLOAT8.largest),
 }
+#: what is appended to a value's name behind its Q/DQ pair
+DEQUANTIZED = "/dequantized"
 #: operator -> (axis of the output channels in its weights)
 _CHANNEL_AXES = {"Conv": 0, "Gemm": 1, "MatMul": -1}
 
@@ -184,7 +186,7 @@ class _PairWriter:
         attributes = {} if axis is None else {"axis": axis}
         assert zero.type is not None
         coded = ir.Value(name=f"{name}/codes", shape=value.shape, type=zero.type)
-        result = ir.Value(name=f"{name}/dequantized", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
+        result = ir.Value(name=f"{name}{DEQUANTIZED}", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
         steps = (("QuantizeLinear", value, coded), ("DequantizeLinear", coded, result))
         pair = [
             ir.node(op_type, [read, step, zero], attributes, outputs=[written], name=f"{name}/{op_type}/node")

@@ -31,7 +31,7 @@ from .folding import fold_norms
 from .naming import find_nodes, layer_of
 from .observing import BINS, Histogram, Observed, count_histograms, observe
 from .progress import SILENT, ShowProgress
-from .quantizing import Codes, QuantizableLayer, find_quantizable, quantize_graph
+from .quantizing import DEQUANTIZED, Codes, QuantizableLayer, find_quantizable, quantize_graph
 from .ranges import Method, choose_range
 from .rules import REASON_NAMED, WEIGHTED
 from .sensitivity import Sensitivity, find_fewest, sweep_layers
@@ -163,6 +163,7 @@ class _Maker:
 
     def _cast(self, model: onnx.ModelProto, kind: FloatType, keep: dict[str, str]) -> TypedGraph:
         magnitudes = {name: entry.largest for name, entry in self.seen.items()}
+        magnitudes |= {f"{name}{DEQUANTIZED}": reach for name, reach in self.reaches.items()}
         return cast_graph(model, kind, keep=keep, magnitudes=magnitudes)
 
 

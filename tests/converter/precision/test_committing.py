@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from atrous import runtime
-from atrous.converter import BundleOptions, write_bundle
+from atrous.converter import BundleOptions, read_net, write_bundle
 from atrous.converter.errors import PrecisionError, TargetMissedError
 from atrous.converter.precision import (
     Evidence,
@@ -29,7 +29,7 @@ from atrous.converter.precision import (
     write_variant,
 )
 
-from ..nets import DEEPLAB, read_seeded
+from ..nets import DEEPLAB, random_weights, read_seeded
 from .graphs import make_image
 
 ENTRY: dict[str, Any] = {"precision": "fp16", "kept": {}, "calibration": None, "verification": {"passed": True}}
@@ -111,6 +111,25 @@ def test_layers_are_left_alone_until_the_target_is_met(bundle: Path) -> None:
     assert 0 < len(alone) < 5
     assert alone == sorted(row.layer for row in result.sensitivities[: len(alone)])
     assert all("sensitive" in reason for reason in result.entry["kept"].values())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+def test_values_beyond_half_precision_stay_finite(tmp_path: Path, precision: str) -> None:
+    """Blobs beyond 65504: their layers stay float32, behind Q/DQ too, and the manifest says so."""
+    net = read_seeded(DEEPLAB)
+    weights = {
+        layer.name: [np.array(blob) for blob in random_weights(net)[layer.name]]
+        for layer in net.layers
+        if layer.operator.weight_shapes()
+    }
+    weights["conv2"][0] *= 1e3
+    folder = tmp_path / "large"
+    write_bundle(read_net(DEEPLAB, weights), folder, BundleOptions(verify=False))
+    rest = "fp32" if precision == "fp16" else "fp16"
+    result = make_variant(folder, options(precision, rest=rest, sensitivity="never"), evidence(), Reader("scores"))
+    assert all(np.isfinite(row.noise) for row in result.assessment.rows)
+    assert result.assessment.agreement.share > 0.8
+    assert any("too near to 65504" in reason for reason in result.entry["kept"].values())
 
 
 def test_replacing_a_variant_never_reuses_a_listed_name(bundle: Path) -> None:
