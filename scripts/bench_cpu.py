@@ -240,7 +240,7 @@ def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.5))
     axes.barh(names, medians, color=colours, xerr=spread, error_kw={"elinewidth": 1})
     for index, (name, median) in enumerate(zip(names, medians, strict=True)):
-        label, place = f"{median:.2f} of {len(pooled[name])}", (max(pooled[name]), index)
+        label, place = f"{median:.2f} ({len(pooled[name])} rounds)", (max(pooled[name]), index)
         axes.annotate(label, place, (5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlim(0, 1.2 * max(max(ratios) for ratios in pooled.values()))
