@@ -241,6 +241,16 @@ def test_a_fetched_model_stands_for_both_files(run: Any, fetched: Path, net: str
     assert json.loads(Path("b/manifest.json").read_text())["crf"] is not None
 
 
+@pytest.mark.parametrize("net", ["tiny", "tiny/tiny.prototxt"])
+def test_inspect_takes_a_fetched_model(run: Any, fetched: Path, net: str) -> None:
+    """By its folder or the prototxt in it: with its weights, and with its placeholders filled in."""
+    code, out, err = run("inspect", net, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["weights_problem"], found["unsupported"]) == (None, [])
+    assert found["parameters"] > 0
+
+
 def test_options_come_before_what_was_fetched(run: Any, fetched: Path) -> None:
     options = ("--name", "mine", "--mean", "1,2,3", "--crf-gaussian", "5,6", "--minimum-size", "1,1")
     assert run("convert", "tiny", "-o", "b", "--no-verify", *options)[0] == 0

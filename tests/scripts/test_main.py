@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import click
 import pytest
 
+from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.runtime.errors import BackendError, InputError
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main
 
+from ..converter.nets import DEEPLAB, read_seeded
 from .running import run_atrous
 
 HELP_LIMIT_S = 0.3
@@ -164,3 +167,37 @@ def test_importing_no_command_for_another() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "atrous.scripts.doctor" in done.stdout.split()
     assert "atrous.scripts.segment" not in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "distribution"),
+    [
+        ("torch", ["convert", "net.prototxt", "net.caffemodel", "-o", "b"], 'torch'),
+        ("google.protobuf", ["inspect", "net.prototxt"], 'protobuf'),
+    ],
+)  # fmt: skip
+def test_missing_library_is_the_pip_line(library: str, arguments: list[str], distribution: str, tmp_path: Path) -> None:
+    net = read_seeded(DEEPLAB)
+    layers = {layer.name: layer for layer in net.layers if layer.parameters}
+    rows = [(n, x.type, [net.parameters[k] for k in x.parameters]) for n, x in layers.items()]
+    (tmp_path / "net.prototxt").write_text(DEEPLAB)
+    write_caffemodel(tmp_path / "net.caffemodel", "net", rows)
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        f"from atrous.scripts.main import main; sys.exit(main({arguments!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    line = f'atrous: {distribution} is not installed. Install it: pip install "atrous[convert]"\n'
+    assert (done.returncode, done.stderr) == (3, line)
+
+
+def test_a_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ModuleNotFoundError("No module named 'atrous.nowhere'", name="atrous.nowhere")
+
+    monkeypatch.setattr("atrous.scripts.main.cli.main", lambda *_, **__: fail())
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        main([])
