@@ -46,7 +46,7 @@ def backend_options(function: Command) -> Command:
             default="onnxruntime",
             show_default=True,
             metavar="NAME",
-            help="What runs the network; `atrous doctor` tells which there are.",
+            help="What runs the network, such as onnxruntime, openvino or torch.",
         ),
     ):
         function = option(function)
