@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .agreement import Agreement, read_head
 from .assessment import Assessment, Picture, Reader, assess, run_as_shipped
+from .building import VariantOptions
 from .casting import TypedGraph, cast_graph
 from .committing import commit_variant, read_deploy
 from .emulation import emulate
@@ -22,7 +23,7 @@ from .quantizing import find_quantizable, quantize_graph
 from .ranges import METHODS, Method, choose_range
 from .sensitivity import Sensitivity, find_fewest, sweep_layers
 from .targets import Precision, Targets, choose_targets
-from .variant import Evidence, VariantOptions, VariantResult, make_variant, write_variant
+from .variant import Evidence, VariantResult, make_variant, write_variant
 from .verifying import VariantCheck, verify_variants
 
 __all__ = [

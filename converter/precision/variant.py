@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,51 +24,17 @@ from ..errors import PrecisionError, TargetMissedError
 from ..version import VERSION
 from .agreement import Array
 from .assessment import Assessment, Picture, Reader, assess, run_as_shipped
-from .casting import TypedGraph, cast_graph
+from .building import FLOAT_TYPES, Made, Maker, VariantOptions
 from .committing import commit_variant, read_deploy
-from .float_types import BFLOAT16, FLOAT16, NO_LOSS, FloatType, WeightLoss
+from .float_types import NO_LOSS
 from .folding import fold_norms
 from .naming import find_nodes, layer_of
 from .observing import BINS, Histogram, Observed, count_histograms, observe
 from .progress import SILENT, ShowProgress
-from .quantizing import DEQUANTIZED, Codes, QuantizableLayer, find_quantizable, quantize_graph
-from .ranges import Method, choose_range
-from .rules import REASON_NAMED, WEIGHTED
+from .quantizing import QuantizableLayer, find_quantizable
+from .ranges import choose_range
 from .sensitivity import Sensitivity, find_fewest, sweep_layers
-from .targets import Precision, Targets
-
-REASON_SENSITIVE = "too sensitive: the targets were missed with it"
-_FLOAT_TYPES = {"fp16": FLOAT16, "bf16": BFLOAT16}
-
-
-@dataclass(frozen=True)
-class VariantOptions:
-    """What is wanted.
-
-    Attributes:
-        precision: fp16, bf16, int8 or fp8.
-        targets: what it must reach.
-        keep: names of layers or nodes to leave alone.
-        method: calibration of int8 and fp8.
-        percentile: of the method `percentile`.
-        rest: what the layers of an int8 or fp8 variant that are not quantised compute in: fp32 runs everywhere; fp16
-            needs opset 19 and TensorRT 10, whose networks are strongly typed, to be fast there.
-        activations: of int8: int8 for TensorRT, uint8 for CPUs.
-        sensitivity: when to measure layers one by one: `auto` where targets are missed, `always`, or `never`.
-        keep_anyway: write the variant even where it misses its targets, marked as such.
-        threads: of ONNX Runtime; None for one per core.
-    """
-
-    precision: Precision
-    targets: Targets
-    keep: Sequence[str] = ()
-    method: Method = "minmax"
-    percentile: float = 99.99
-    rest: Literal["fp32", "fp16"] = "fp32"
-    activations: Literal["int8", "uint8"] = "int8"
-    sensitivity: Literal["auto", "always", "never"] = "auto"
-    keep_anyway: bool = False
-    threads: int | None = None
+from .targets import Targets
 
 
 @dataclass(frozen=True)
@@ -112,65 +78,6 @@ class VariantResult:
         return not self.misses
 
 
-@dataclass
-class _Made:
-    """One build of a variant."""
-
-    model: onnx.ModelProto
-    kept: dict[str, str]
-    loss: WeightLoss | None = None
-
-
-@dataclass
-class _Maker:
-    """Builds variants of one graph that differ in the layers left alone."""
-
-    base: onnx.ModelProto
-    options: VariantOptions
-    seen: dict[str, Observed]
-    reaches: dict[str, float]
-    named: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def codes(self) -> Codes | None:
-        """The codes of activations, or None for half precision."""
-        precision = self.options.precision
-        return None if precision in _FLOAT_TYPES else "fp8" if precision == "fp8" else self.options.activations
-
-    def candidates(self) -> list[str]:
-        """Nodes with weights that may be narrow, those the user named left out."""
-        if self.codes is not None:
-            return [layer.node for layer in find_quantizable(self.base) if layer.node not in self.named]
-        nodes = [node.name for node in self.base.graph.node if node.op_type in WEIGHTED]
-        return [name for name in nodes if name not in self.named]
-
-    def build(self, alone: Collection[str] = ()) -> _Made:
-        """The variant with these nodes, and those the user named, left alone."""
-        keep = {**dict.fromkeys(alone, REASON_SENSITIVE), **dict.fromkeys(self.named, REASON_NAMED)}
-        if self.codes is None:
-            return _from_typed(self._cast(self.base, _FLOAT_TYPES[self.options.precision], keep))
-        layers = [layer for layer in find_quantizable(self.base) if layer.node not in keep]
-        if not layers:
-            raise PrecisionError(f"no layer is left to be {self.options.precision}; name fewer with --keep")
-        rest = FLOAT16 if self.options.rest == "fp16" else None
-        coded = quantize_graph(self.base, layers, self.reaches, self.seen, self.codes, rest)
-        kept = {layer.node: keep[layer.node] for layer in find_quantizable(self.base) if layer.node in keep}
-        if rest is None:
-            onnx.checker.check_model(coded, full_check=True)
-            return _Made(coded, kept)
-        typed = self._cast(coded, rest, {})
-        return _Made(typed.model, {**typed.kept, **kept}, typed.loss)
-
-    def _cast(self, model: onnx.ModelProto, kind: FloatType, keep: dict[str, str]) -> TypedGraph:
-        magnitudes = {name: entry.largest for name, entry in self.seen.items()}
-        magnitudes |= {f"{name}{DEQUANTIZED}": reach for name, reach in self.reaches.items()}
-        return cast_graph(model, kind, keep=keep, magnitudes=magnitudes)
-
-
-def _from_typed(typed: TypedGraph) -> _Made:
-    return _Made(typed.model, typed.kept, typed.loss)
-
-
 def make_variant(
     bundle: Path, options: VariantOptions, evidence: Evidence, reader: Reader, *, show: ShowProgress = SILENT
 ) -> VariantResult:
@@ -210,7 +117,7 @@ def make_variant(
             )  # fmt: skip
     if misses and options.sensitivity != "never":
         with clock.measure("search"):
-            tried: dict[int, tuple[_Made, Assessment]] = {}
+            tried: dict[int, tuple[Made, Assessment]] = {}
 
             def passes(alone: Sequence[str]) -> bool:
                 candidate = maker.build(alone)
@@ -257,15 +164,15 @@ def _advise(result: VariantResult) -> str:
 
 def _observe(
     base: onnx.ModelProto, options: VariantOptions, evidence: Evidence, show: ShowProgress, clock: _Clock
-) -> _Maker:
+) -> Maker:
     names = [node.name for node in base.graph.node]
     named = find_nodes(options.keep, names)
-    coded = options.precision not in _FLOAT_TYPES
+    coded = options.precision not in FLOAT_TYPES
     if options.precision == "fp8" and options.method == "entropy":
         raise PrecisionError("entropy weighs the equal steps of int8; fp8 has none: use minmax or percentile")
     with clock.measure("observe"), show("observing values", len(evidence.calibration)) as advance:
         seen = observe(base, evidence.calibration, threads=options.threads, advance=advance)
-    maker = _Maker(base, options, seen, {}, named)
+    maker = Maker(base, options, seen, {}, named)
     if not coded:
         return maker
     layers = find_quantizable(base)
@@ -305,8 +212,8 @@ def _find_misses(targets: Targets, assessment: Assessment) -> tuple[str, ...]:
 def _describe(
     options: VariantOptions,
     evidence: Evidence,
-    made: _Made,
-    maker: _Maker,
+    made: Made,
+    maker: Maker,
     assessment: Assessment,
     misses: Sequence[str],
     ranking: Sequence[Sensitivity],

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from atrous import runtime
+from atrous.converter import BundleOptions, write_bundle
+from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
 from atrous.scripts.demo import convert_miniature
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
 from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
 
+from ..converter.nets import DEEPLAB, read_seeded
 from .running import Outcome, run_atrous
 
 FILES = MiniatureFiles()
@@ -178,3 +181,22 @@ def test_help_is_quick_and_complete() -> None:
     assert outcome.code == 0
     for option in ("--to", "--images", "--method", "--percentile", "--keep", "--target-agreement", "--max-miou-loss"):
         assert option in outcome.stdout
+
+
+@pytest.mark.parametrize("head", ["labels", "lowres"])
+def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
+    """Labels come out of the graph, or out of scores that the runtime upsamples; any net may be checked in half."""
+    folder = tmp_path / "bundle"
+    write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(head=head, verify=False))
+    opened = runtime.read_bundle(folder)
+    evidence = gather_evidence(opened, "fp16", DataOptions(size=(57, 73)))
+    assert evidence.source == "drawn scenes"
+    options = VariantOptions("fp16", choose_targets("fp16", labelled=False, agreement=0.99), threads=1)
+    result = make_variant(folder, options, evidence, make_reader(opened))
+    assert result.passed
+    assert result.assessment.agreement.pixels == len(evidence.pictures) * 57 * 73
+    assert (result.assessment.agreement.clear_share is None) == (head == "labels")
+    write_variant(folder, result)
+    image = evidence.pictures[0].image
+    with runtime.load(folder, precision="fp16", threads=1) as half, runtime.load(folder, threads=1) as whole:
+        assert (half(image) == whole(image)).mean() > 0.99
