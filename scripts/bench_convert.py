@@ -65,7 +65,7 @@ def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], 
 
     net = read_net(path, variables=VARIABLES, input_shapes=_guess_shapes(path))
     images = [blob.name for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
-    shapes = dict.fromkeys(images, (1, 3, SIDE, SIDE))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(images, (1, 3, SIDE, SIDE))
     net = net.reshape(shapes)
     write_caffemodel(weights, net.name or "net", list(make_weights(net)))
     return shapes, net.parameter_count()

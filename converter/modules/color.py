@@ -26,5 +26,5 @@ class LabOfBGR(nn.Module):
         linear = torch.where(v > 0.04045, ((v + 0.055) / 1.055).clamp(min=0).pow(2.4), v / 12.92)
         xyz = F.conv2d(linear, self.xyz_of_bgr)
         f = torch.where(xyz > 0.008867, xyz.clamp(min=0).pow(1 / 3), (903.3 * xyz + 16) / 116)
-        fx, fy, fz = f.split(1, dim=1)
+        fx, fy, fz = torch.chunk(f, 3, dim=1)
         return torch.cat([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], dim=1)
