@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,16 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
     image = evidence.pictures[0].image
     with runtime.load(folder, precision="fp16", threads=1) as half, runtime.load(folder, threads=1) as whole:
         assert (half(image) == whole(image)).mean() > 0.99
+
+
+def test_a_missing_library_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from atrous.runtime.errors import MissingDependencyError
+    from atrous.scripts.precision import command
+
+    monkeypatch.setitem(sys.modules, "onnx_ir", None)
+    outcome = CliRunner().invoke(command, [str(bundle), "--to", "fp16"])
+    assert isinstance(outcome.exception, MissingDependencyError)
+    assert outcome.exception.exit_code == 3
+    assert "pip install" in str(outcome.exception)
