@@ -57,8 +57,9 @@ def read_net(
     source = _open_weights(weights)
     layers, name = _named_blobs(source)
     counts = {layer_name: len(blobs) for layer_name, blobs in reversed(layers or []) if blobs}
+    evidence: tuple[str, ...] = ()
     if prototxt is None:
-        text, dialect = _saved_structure(source, dialect)
+        text, dialect, evidence = _saved_structure(source, dialect)
     else:
         text = read_prototxt(prototxt, variables=variables or {})
     definition = define_net(
@@ -70,6 +71,8 @@ def read_net(
         blob_counts=counts,
         already_filtered=prototxt is None,
     )
+    if evidence:
+        definition = replace(definition, dialect_evidence=evidence)
     net = lay_out(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
@@ -108,11 +111,15 @@ def _open_weights(
 
 def _saved_structure(
     source: WeightFile | Mapping[str, Sequence[Any]] | None, dialect: str | None
-) -> tuple[Prototxt, str]:
-    """The structure inside a caffemodel, and the dialect it was read in."""
+) -> tuple[Prototxt, str, tuple[str, ...]]:
+    """The structure inside a caffemodel, the dialect it was read in, and why where the caller did not say."""
     if source is None or isinstance(source, Mapping):
         raise NetError("a net needs a prototxt, or a caffemodel that holds its structure; neither was given")
-    return source.read_structure(dialect), dialect or source.dialect.name
+    structure = source.read_structure(dialect)
+    if dialect is not None:
+        return structure, dialect, ()
+    found = source.dialect
+    return structure, found.name, found.evidence or ("nothing in the caffemodel depends on it",)
 
 
 def _check_structure(net: Net, source: WeightFile | None) -> list[str]:

@@ -15,7 +15,7 @@ from atrous.converter.errors import CaffemodelError, ConverterError, NetError, P
 from atrous.converter.net import ParameterKey
 from atrous.converter.prototxt import read_prototxt
 
-from .nets import DEEPLAB, conv, data, layer, random_weights
+from .nets import DEEPLAB, conv, data, layer, random_weights, read_seeded
 
 
 def write_net(folder: Path, text: str = DEEPLAB, version: str = "V1") -> tuple[Path, Path, dict[str, Any]]:
@@ -159,3 +159,16 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_unknown_field_has_line_and_nearest_name() -> None:
     with pytest.raises(PrototxtError, match=r"<text>:2.*kernel_siz\b.*kernel_size"):
         read_net(data(1, 3, 4, 4) + conv("c", "data", "y", 2).replace("kernel_size:", "kernel_siz:"))
+
+
+def test_a_caffemodel_alone_says_why_it_is_whose(tmp_path: Path) -> None:
+    net = read_seeded(DEEPLAB)
+    path = tmp_path / "net.caffemodel"
+    blobs = {layer.name: [net.parameters[key] for key in layer.parameters] for layer in net.layers if layer.parameters}
+    write_caffemodel(path, read_prototxt(DEEPLAB), blobs, format="V1", dialect="deeplab_v1")
+    found = read_net(path)
+    assert found.dialect == "deeplab_v1"
+    assert any("hole" in sentence or "INTERP" in sentence for sentence in found.dialect_evidence), (
+        found.dialect_evidence
+    )
+    assert read_net(path, dialect="deeplab_v1").dialect_evidence == ("given by the caller",)
