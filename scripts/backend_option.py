@@ -15,18 +15,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
-class BackendName(click.ParamType):
-    """One of `runtime.backends.BACKENDS`."""
+def _check_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what is no backend."""
+    from ..runtime.backends import BACKENDS
 
-    name = "backend"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the name."""
-        from ..runtime.backends import BACKENDS
-
-        if value not in BACKENDS:
-            self.fail(f'"{value}" is none of {", ".join(BACKENDS)}', param, ctx)
-        return str(value)
+    if value not in BACKENDS:
+        raise click.BadParameter(f'"{value}" is none of {", ".join(BACKENDS)}', context, parameter)
+    return value
 
 
 def backend_options(function: Command) -> Command:
@@ -42,7 +37,7 @@ def backend_options(function: Command) -> Command:
         click.option("--device", type=click.Choice(("cpu", "cuda")), help="Where it runs.  [default: as the backend]"),
         click.option(
             "--backend",
-            type=BackendName(),
+            callback=_check_name,
             default="onnxruntime",
             show_default=True,
             metavar="NAME",
