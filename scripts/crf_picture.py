@@ -37,7 +37,8 @@ def draw_cases(cases: list[dict[str, Any]], clock: str) -> bytes:
             label = name if row == 0 else None
             axes.barh(y, milliseconds, height * 0.9, color=COLOURS.get(name, "#123"), label=label, align="edge")
             ratio = case[clock]["pydensecrf"] / case[clock][name]
-            text = f" {milliseconds:.0f} ms" if name == "pydensecrf" else f" {milliseconds:.0f} ms, {ratio:.1f} x"
+            time = f" {milliseconds:.{0 if milliseconds > 10 else 1}f} ms"
+            text = time if name == "pydensecrf" else f"{time}, {ratio:.1f} x"
             axes.text(milliseconds, y + height * 0.45, text, va="center", fontsize=6.5)
     axes.set_yticks(range(len(cases)), [describe(case) for case in cases], fontsize=7.5)
     axes.invert_yaxis()

@@ -89,9 +89,10 @@ def fuzz_once(seed: int) -> str:
                     crf.add_features(features, compatibility, normalization=normalization)
         if random.random() < 0.3:
             crf.prune_labels(below=float(random.uniform(0, 1)) if random.random() < 0.5 else None)
+        settle = float(random.uniform(0, 1)) if random.random() < 0.3 else 0.0
         tolerance = 0.01 if random.random() < 0.2 else 0.0
         keep = bool(random.random() < 0.5)
-        marginals = crf.inference(int(random.integers(0, 4)), tolerance=tolerance, keep=keep)
+        marginals = crf.inference(int(random.integers(0, 5)), tolerance=tolerance, settle=settle, keep=keep)
     except CrfInputError as refusal:
         return " ".join(str(refusal).split()[:4])
     if not np.isfinite(marginals).all() or (marginals < 0).any() or np.abs(marginals.sum(axis=0) - 1).max() > 1e-4:

@@ -17,6 +17,9 @@ from .terms import build_feature_lattice, build_grid_lattice
 Storage = Literal["float32", "float16"]
 
 
+_SMALLEST_SHARE = 4096  # points a thread
+
+
 class PairwiseModel:
     """Points, labels and pairwise terms; `DenseCRF` adds the unary and the inference."""
 
@@ -35,7 +38,7 @@ class PairwiseModel:
         Args:
             shape: the grid, (H, W) or any number of axes, slowest first; an int N for points without a grid.
             labels: how many labels.
-            threads: how many threads; None is all.
+            threads: how many threads; None is all, fewer for few points.
             storage: "float32", or "float16" for marginals and lattice rows of half the size (arithmetic stays
                 float32; see docs/crf.md for the effect).
             mask: bool over the grid; a pixel with False neither sends nor receives messages.
@@ -49,6 +52,8 @@ class PairwiseModel:
         self.labels = int(labels)
         self.points = int(np.prod(self.shape, dtype=np.int64))
         self.threads = check_threads(threads)
+        if threads is None:  # meeting at barriers would take longer than the work of a small share
+            self.threads = min(self.threads, max(1, self.points // _SMALLEST_SHARE))
         if storage not in ("float32", "float16"):
             raise CrfInputError(f'storage must be "float32" or "float16", got {storage!r}')
         if kernels and kernels not in _lattice.kernel_names():

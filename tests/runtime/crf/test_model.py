@@ -314,6 +314,11 @@ def test_reduced_resolution_is_close() -> None:
         dense_crf(image, smooth, reduce=0)
 
 
+def test_small_problems_are_not_shared_out() -> None:
+    assert DenseCRF((40, 50), 3).threads == 1
+    assert DenseCRF((40, 50), 3, threads=3).threads == 3
+
+
 @pytest.mark.parametrize("storage", ["float32", "float16"])
 def test_settled_pixels_stay_and_the_others_go_on(storage: Any) -> None:
     image, probabilities = make_problem(40, 50, 5, seed=3, sharpness=4.0)
