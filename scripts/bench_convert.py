@@ -42,7 +42,8 @@ class Conversion:
     Attributes:
         name: the net's folder in the corpus.
         verdict: what became of it.
-        seconds: of the whole command.
+        seconds: of the whole command, by the clock.
+        cpu_seconds: of the processors, over all threads; what a busy machine adds does not count.
         peak_mib: largest resident memory of its process.
         parameters: number of float32 parameters, shared ones counted once.
         worst: the largest error of verification, relative to max(1, largest value of the blob).
@@ -52,6 +53,7 @@ class Conversion:
     name: str
     verdict: str
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mib: float = 0.0
     parameters: int = 0
     worst: float = 0.0
@@ -119,18 +121,18 @@ def convert_net(path: Path, folder: Path) -> Conversion:
         command += ["--input", f"{input_name}={','.join(map(str, shape))}"]
     for variable, value in VARIABLES.items():
         command += ["--set", f"{variable}={value}"]
-    code, answer, seconds, peak_mib = run_measured(command)
+    code, answer, *cost = run_measured(command)
     if code == 0:
         stages = answer["manifest"]["verification"]
         worst = max((stage["worst_error"] for stage in stages), default=0.0)
         verdict = "converted" if stages else "torch only"
-        return Conversion(name, verdict, seconds, peak_mib, parameters, worst)
+        return Conversion(name, verdict, *cost, parameters, worst)
     reason = str(answer.get("error", {}).get("message", "no answer")).splitlines()[0]
-    return Conversion(name, "refused" if code == 2 else "failed", seconds, peak_mib, parameters, reason=reason)
+    return Conversion(name, "refused" if code == 2 else "failed", *cost, parameters, reason=reason)
 
 
-def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, float]:
-    """Exit code, the JSON answer, seconds and peak memory in MiB of a fresh process."""
+def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, float, float]:
+    """Exit code, the JSON answer, seconds, processor seconds and peak memory in MiB of a fresh process."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
@@ -140,7 +142,7 @@ def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, fl
         output.seek(0)
         text = output.read().decode()
     answer = json.loads(text) if text.startswith("{") else {}
-    return process.returncode, answer, seconds, usage.ru_maxrss / 1024
+    return process.returncode, answer, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,7 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(convert_net(path, Path(folder)))
             row = rows[-1]
-            print(f"{row.verdict:11}{row.seconds:6.1f} s {row.peak_mib:7.0f} MiB  {row.name}  {row.reason}", flush=True)
+            cost = f"{row.seconds:6.1f} s {row.cpu_seconds:6.1f} s CPU {row.peak_mib:7.0f} MiB"
+            print(f"{row.verdict:11}{cost}  {row.name}  {row.reason}".rstrip(), flush=True)
     print(json.dumps({"side": SIDE, "limit_s": options.limit, "nets": [asdict(row) for row in rows]}))
     return 1 if any(row.verdict == "failed" or row.seconds > options.limit for row in rows) else 0
 
