@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,29 +108,39 @@ def _make_blob(random: np.random.Generator, kind: str, index: int, shape: tuple[
     return (random.standard_normal(shape, np.float32) * np.float32((2 / inputs) ** 0.5)).astype(np.float32)
 
 
-def convert_net(path: Path, folder: Path) -> Conversion:
-    """Prepare and convert one net."""
+def _try_prepare(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int, str]:
+    """As :func:`prepare_net`, with the words of a refusal."""
     from ..converter.errors import ConverterError
 
-    name, weights, bundle = path.parent.name, folder / "net.caffemodel", folder / "bundle"
     try:
-        shapes, parameters = prepare_net(path, weights)
+        return *prepare_net(path, weights), ""
     except ConverterError as error:
-        return Conversion(name, "refused", reason=str(error).splitlines()[0])
+        return {}, 0, str(error).splitlines()[0]
+
+
+def convert_net(path: Path, folder: Path) -> Conversion:
+    """Prepare and convert one net."""
+    name, weights, bundle = path.parent.name, folder / "net.caffemodel", folder / "bundle"
+    # In a process of its own: a child's peak memory begins with its parent's at the fork.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        shapes, parameters, refusal = pool.submit(_try_prepare, path, weights).result()
+    if refusal:
+        return Conversion(name, "refused", reason=refusal)
     command = [sys.executable, "-m", "atrous.scripts.main", "convert", str(path), str(weights), "-o", str(bundle)]
     command += ["--json", "--force"]
     for input_name, shape in shapes.items():
         command += ["--input", f"{input_name}={','.join(map(str, shape))}"]
     for variable, value in VARIABLES.items():
         command += ["--set", f"{variable}={value}"]
-    code, answer, *cost = run_measured(command)
+    code, answer, seconds, cpu_seconds, peak_mib = run_measured(command)
     if code == 0:
         stages = answer["manifest"]["verification"]
         worst = max((stage["worst_error"] for stage in stages), default=0.0)
         verdict = "converted" if stages else "torch only"
-        return Conversion(name, verdict, *cost, parameters, worst)
+        return Conversion(name, verdict, seconds, cpu_seconds, peak_mib, parameters, worst)
+    verdict = "refused" if code == 2 else "failed"
     reason = str(answer.get("error", {}).get("message", "no answer")).splitlines()[0]
-    return Conversion(name, "refused" if code == 2 else "failed", *cost, parameters, reason=reason)
+    return Conversion(name, verdict, seconds, cpu_seconds, peak_mib, parameters, reason=reason)
 
 
 def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, float, float]:
