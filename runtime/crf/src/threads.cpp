@@ -1,9 +1,14 @@
 // The pool behind run_team: threads are created on demand, sleep between jobs, and are forgotten in a forked child.
 #include "threads.h"
 
+#include <chrono>
+#include <optional>
 #include <thread>
 
 #include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -13,6 +18,7 @@ namespace atrous {
 namespace {
 
 constexpr int kSpins = 3000;
+constexpr auto kPatience = std::chrono::milliseconds(2);
 constexpr std::size_t kMostWorkers = 255;
 
 void pause_briefly() {
@@ -44,7 +50,39 @@ class FlushSubnormals {
 #endif
 };
 
+// Linux may wake a thread on the very processor of its waker, though another is idle, and leave both there for
+// milliseconds: as long as a whole phase takes. So a worker is kept off that processor until it runs.
+#ifdef __linux__
+class Placement {
+ public:
+  Placement() {
+    known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0 && CPU_COUNT(&allowed_) > 1;
+    const int own = sched_getcpu();
+    known_ = known_ && own >= 0 && own < CPU_SETSIZE && CPU_ISSET(own, &allowed_);
+    elsewhere_ = allowed_;
+    if (known_) CPU_CLR(own, &elsewhere_);
+  }
+  void keep_away(pthread_t thread) const {
+    if (known_) pthread_setaffinity_np(thread, sizeof elsewhere_, &elsewhere_);
+  }
+  void free_self() const {
+    if (known_) pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
+  }
+
+ private:
+  cpu_set_t allowed_, elsewhere_;
+  bool known_;
+};
+#else
+class Placement {
+ public:
+  void keep_away(pthread_t) const {}
+  void free_self() const {}
+};
+#endif
+
 struct Worker {
+  pthread_t thread;
   std::mutex mutex;
   std::condition_variable wake;
   std::function<void()> job;
@@ -64,7 +102,9 @@ class Pool {
       auto worker = std::make_unique<Worker>();
       Worker* const raw = worker.get();
       try {
-        std::thread([this, raw] { serve(raw); }).detach();
+        std::thread thread([this, raw] { serve(raw); });
+        raw->thread = thread.native_handle();
+        thread.detach();
       } catch (const std::system_error&) {
         break;  // the system allows no more threads: go on with those there are
       }
@@ -136,6 +176,12 @@ void Team::barrier() {
     if (generation_.load(std::memory_order_acquire) != generation) return;
     pause_briefly();
   }
+  // Sleeping costs a late waking, see Placement: give way first, for as long as the short serial phases take.
+  const auto tired = std::chrono::steady_clock::now() + kPatience;
+  while (std::chrono::steady_clock::now() < tired) {
+    if (generation_.load(std::memory_order_acquire) != generation) return;
+    std::this_thread::yield();
+  }
   std::unique_lock<std::mutex> lock(mutex_);
   wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != generation; });
 }
@@ -163,8 +209,11 @@ void run_team(int threads, const std::function<void(Team&, int)>& body) {
   std::mutex mutex;
   std::condition_variable done;
   std::size_t running = helpers.size();
+  const auto placement = helpers.empty() ? std::nullopt : std::make_optional<Placement>();
   for (std::size_t i = 0; i < helpers.size(); ++i) {
+    placement->keep_away(helpers[i]->thread);
     Pool::start(helpers[i], [&, i] {
+      placement->free_self();
       guarded(static_cast<int>(i) + 1);
       std::lock_guard<std::mutex> lock(mutex);
       if (--running == 0) done.notify_one();
