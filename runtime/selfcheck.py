@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 
 from .dependencies import import_crf
 from .errors import BackendError
+from .onnx_writing import write_float_value, write_integer, write_integers, write_message, write_model, write_text
 
 _TOLERANCE = 1e-5
 
@@ -74,43 +74,19 @@ def check_onnxruntime() -> str:
 
 
 def encode_dilated_convolution() -> bytes:
-    """An ONNX model of y = Conv(x), weights 1 to 9, dilations 2, written without the onnx library.
-
-    The numbers are the field numbers of onnx.proto: a protobuf message is a list of (field, wire type, payload).
-    """
-    weights = _integers(1, (1, 1, 3, 3)) + _integer(2, 1) + _text(8, "w")
-    weights += _message(9, struct.pack("<9f", *range(1, 10)))
-    dilations = _text(1, "dilations") + _integers(8, (2, 2)) + _integer(20, 7)  # type 7: INTS
-    node = _text(1, "x") + _text(1, "w") + _text(2, "y") + _text(4, "Conv") + _message(5, dilations)
-    graph = _message(1, node) + _text(2, "selfcheck") + _message(5, weights)
-    graph += _message(11, _float_value("x", (1, 1, 5, 5))) + _message(12, _float_value("y", (1, 1, 1, 1)))
-    return _integer(1, 8) + _message(7, graph) + _message(8, _text(1, "") + _integer(2, 17))  # IR 8, opset 17
-
-
-def _float_value(name: str, shape: Sequence[int]) -> bytes:
-    sides = b"".join(_message(1, _integer(1, side)) for side in shape)
-    return _text(1, name) + _message(2, _message(1, _integer(1, 1) + _message(2, sides)))
-
-
-def _integer(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _integers(field: int, values: Sequence[int]) -> bytes:
-    return b"".join(_integer(field, value) for value in values)
-
-
-def _message(field: int, payload: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _text(field: int, value: str) -> bytes:
-    return _message(field, value.encode())
-
-
-def _varint(value: int) -> bytes:
-    groups = []
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    return bytes((*groups, value))
+    """An ONNX model of y = Conv(x), weights 1 to 9, dilations 2."""
+    weights = write_integers(1, (1, 1, 3, 3)) + write_integer(2, 1) + write_text(8, "w")
+    weights += write_message(9, struct.pack("<9f", *range(1, 10)))
+    dilations = write_text(1, "dilations") + write_integers(8, (2, 2)) + write_integer(20, 7)  # type 7: INTS
+    node = (
+        write_text(1, "x")
+        + write_text(1, "w")
+        + write_text(2, "y")
+        + write_text(4, "Conv")
+        + write_message(5, dilations)
+    )
+    graph = write_message(1, node) + write_text(2, "selfcheck") + write_message(5, weights)
+    graph += write_message(11, write_float_value("x", (1, 1, 5, 5))) + write_message(
+        12, write_float_value("y", (1, 1, 1, 1))
+    )
+    return write_model(graph)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..converter import Operator, export_onnx, read_net, register_layer, run_blobs, to_torch
+from ..converter import Operator, export_onnx, register_layer, run_blobs, to_torch
 from ..converter.errors import ConverterError, ExportError
 from ..converter.layers import ModuleSpec
 from .conditioning import Spread
@@ -66,18 +66,8 @@ class Outcome:
 
 def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float = TOLERANCE) -> Outcome:
     """Convert what was recorded and compare every blob, in torch and in ONNX Runtime."""
-    case = recording.case
     try:
-        net = read_net(
-            recording.prototxt,
-            recording.weights(),
-            phase=case.get("phase", "TEST"),
-            level=case.get("level", 0),
-            stages=case.get("stages", ()),
-            variables={"NUM_LABELS": "21"},
-            input_shapes={} if recording.expected_error else recording.shapes,
-            dialect=case["fork"],
-        )
+        net = recording.read_net()
         module = to_torch(net)
     except ConverterError as error:
         expected = recording.expected_error is not None

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ..converter import Net
 
 Array = NDArray[np.float32]
 
@@ -77,6 +80,21 @@ class Recording:
             path = self.folder / "weights.caffemodel"
             return path if path.exists() else None
         return self._seeded_weights() or None
+
+    def read_net(self) -> Net:
+        """The recorded net with its weights, laid out at the recorded sizes; raises what `converter.read_net` does."""
+        from ..converter import read_net
+
+        return read_net(
+            self.prototxt,
+            self.weights(),
+            phase=self.case.get("phase", "TEST"),
+            level=self.case.get("level", 0),
+            stages=self.case.get("stages", ()),
+            variables={"NUM_LABELS": "21"},
+            input_shapes={} if self.expected_error else self.shapes,
+            dialect=self.case["fork"],
+        )
 
     def inputs(self) -> dict[str, Array]:
         """Input name -> array."""

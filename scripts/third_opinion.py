@@ -70,7 +70,7 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
     if recording.expected_error is not None:
         return Opinion(recording.name, "Caffe refuses", detail=recording.expected_error.splitlines()[0])
     try:
-        net = read_recorded(recording)
+        net = recording.read_net()
     except ConverterError as error:
         return Opinion(recording.name, "atrous refuses", detail=str(error).splitlines()[0])
     inputs = {name: array for name, array in recording.inputs().items() if name in {blob.name for blob in net.inputs}}
@@ -97,23 +97,6 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
     if opinion.verdict == "differ":
         opinion.why = _find_reason(net, opencv, folder, inputs | ours)
     return opinion
-
-
-def read_recorded(recording: Recording) -> Net:
-    """The recorded net, laid out at the recorded sizes."""
-    from ..converter import read_net
-
-    case = recording.case
-    return read_net(
-        recording.prototxt,
-        recording.weights(),
-        phase=case.get("phase", "TEST"),
-        level=case.get("level", 0),
-        stages=case.get("stages", ()),
-        variables={"NUM_LABELS": "21"},
-        input_shapes=recording.shapes,
-        dialect=case["fork"],
-    )
 
 
 def _published_files(recording: Recording, net: Net, folder: Path) -> tuple[Path, Path | None]:

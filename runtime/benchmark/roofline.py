@@ -7,13 +7,13 @@ of several tries counts, as a ceiling must.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ..backends.onnxruntime import OnnxRuntimeBackend
+from ..onnx_writing import write_float_value, write_message, write_model, write_text
 from .clocks import Clock
 from .results import ModelCost, Roofline
 
@@ -82,17 +82,12 @@ def measure_bandwidth_gb_s(clock: Clock, threads: int) -> float:
 
 
 def encode_product(side: int) -> bytes:
-    """An ONNX model of y = MatMul(a, b), float32 of side x side, written without the onnx library.
-
-    The numbers are field numbers of onnx.proto: a protobuf message is a list of (key, payload).
-    """
-    node = _text(1, "a") + _text(1, "b") + _text(2, "y") + _text(4, "MatMul")
-    dimension = _message(1, _integer(1, side))
-    tensor = _message(1, _integer(1, 1) + _message(2, dimension + dimension))  # elements of type 1, float32
-    values = {name: _text(1, name) + _message(2, tensor) for name in ("a", "b", "y")}
-    graph = _message(1, node) + _text(2, "product")
-    graph += _message(11, values["a"]) + _message(11, values["b"]) + _message(12, values["y"])
-    return _integer(1, 8) + _message(7, graph) + _message(8, _text(1, "") + _integer(2, 17))  # IR 8, opset 17
+    """An ONNX model of y = MatMul(a, b), float32 of side x side."""
+    node = write_text(1, "a") + write_text(1, "b") + write_text(2, "y") + write_text(4, "MatMul")
+    values = {name: write_float_value(name, (side, side)) for name in ("a", "b", "y")}
+    graph = write_message(1, node) + write_text(2, "product")
+    graph += write_message(11, values["a"]) + write_message(11, values["b"]) + write_message(12, values["y"])
+    return write_model(graph)
 
 
 def _time_best(clock: Clock, work: Callable[[], object]) -> float:
@@ -103,23 +98,3 @@ def _time_best(clock: Clock, work: Callable[[], object]) -> float:
         work()
         times_ns.append(clock.now_ns() - start_ns)
     return max(min(times_ns), 1) / 1e9
-
-
-def _integer(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _message(field: int, payload: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _text(field: int, value: str) -> bytes:
-    return _message(field, value.encode())
-
-
-def _varint(value: int) -> bytes:
-    groups = []
-    while value > 127:
-        groups.append(value & 127 | 128)
-        value >>= 7
-    return struct.pack(f"{len(groups) + 1}B", *groups, value)
