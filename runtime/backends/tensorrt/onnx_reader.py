@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from ... import wire
 from ...errors import InputError
-from . import wire
 from .graph import ELEMENT_TYPES, Attribute, Graph, Initializer, Node, infer_types
 
 _MAX_NODES = 100_000
@@ -109,7 +109,8 @@ def _read_attribute(message: memoryview) -> Iterator[tuple[str, Attribute]]:
 
 
 def _read_tensor(message: memoryview) -> tuple[str, Initializer]:
-    name, kind, shape, external = "", 0, [], False
+    name, kind, external = "", 0, False
+    shape: list[int] = []
     zeros_only: bool | None = None
     for number, value in wire.read_fields(message):
         if number == 1:
@@ -123,7 +124,7 @@ def _read_tensor(message: memoryview) -> tuple[str, Initializer]:
         elif number == 9:
             raw = wire.to_bytes(value)
             zeros_only = not any(raw) if len(raw) <= _SMALL_BYTES else None
-        elif number == 13 or (number == 14 and value == 1):
+        elif number == 13 or (number == 14 and value != 0):
             external = True
     return name, Initializer(ELEMENT_TYPES.get(kind, f"type {kind}"), tuple(shape), zeros_only, external)
 

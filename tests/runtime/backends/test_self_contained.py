@@ -99,7 +99,7 @@ def test_refuses_every_cut() -> None:
 
 @pytest.mark.parametrize("content", [b"text", b"<xml/>", b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0f", b"\x0d\x01"])
 def test_refuses_what_is_no_protobuf(content: bytes) -> None:
-    with pytest.raises(BackendError, match="not an ONNX file"):
+    with pytest.raises(BackendError, match=r"cut short|not an ONNX model"):
         require_self_contained(content)
 
 
@@ -113,5 +113,5 @@ def test_refuses_endless_nesting() -> None:
     for _ in range(200):  # a graph in an attribute of a node of a graph ...
         for key in (b"\x32", b"\x2a", b"\x0a"):
             content = nest(key, content)
-    with pytest.raises(BackendError, match="not an ONNX file"):
+    with pytest.raises(BackendError, match="not an ONNX model: messages lie in one another"):
         require_self_contained(nest(b"\x3a", content))

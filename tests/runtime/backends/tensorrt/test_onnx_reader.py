@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from atrous.runtime.backends.tensorrt import wire
 from atrous.runtime.backends.tensorrt.graph import ELEMENT_TYPES
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.errors import InputError
@@ -110,11 +109,6 @@ def test_damaged_models_raise_nothing_else(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(model)))
     with contextlib.suppress(InputError):
         read_graph(bytes(model[:cut]))
-
-
-def test_signed_numbers() -> None:
-    assert wire.to_signed((1 << 64) - 1) == -1
-    assert wire.read_varints(memoryview(b"\x01\xac\x02")) == [1, 300]
 
 
 def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Reads protobuf's wire format: just enough to look into an ONNX file on a machine without protobuf.
 
 Fields come as (number, value): an int for varints and fixed widths, a memoryview for anything with a length. Nothing
-is copied, so the weights cost nothing. Lengths are checked against what is left before they are used.
+is copied, so the weights cost nothing. Lengths are checked against what is left before they are used, and what two
+parsers of protobuf could read in two ways (a number of more than 64 bits, a field number out of range) is refused.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from ...errors import InputError
+from .errors import InputError
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_WIDTHS = {_FIXED64: 8, _FIXED32: 4}
+_MAX_FIELD_NUMBER = (1 << 29) - 1
 _MAX_VARINT_BYTES = 10
 
 
@@ -25,15 +28,17 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while position < end:
         tag, position = _read_varint(message, position)
         number, kind = tag >> 3, tag & 7
+        if not 0 < number <= _MAX_FIELD_NUMBER:
+            raise InputError(f"is not an ONNX model: {number} is no field number, before byte {position}")
         if kind == _VARINT:
             value, position = _read_varint(message, position)
             yield number, value
             continue
         if kind == _LENGTH:
             length, position = _read_varint(message, position)
-        elif kind in (_FIXED64, _FIXED32):
-            length = 8 if kind == _FIXED64 else 4
-        else:
+        elif kind in _WIDTHS:
+            length = _WIDTHS[kind]
+        else:  # groups: ONNX has none
             raise InputError(f"is not an ONNX model: protobuf wire type {kind} at byte {position}")
         if length > end - position:
             raise InputError(f"is cut short: a field of {length} bytes where {end - position} are left")
@@ -42,23 +47,32 @@ def read_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         yield number, chunk if kind == _LENGTH else int.from_bytes(chunk, "little")
 
 
-def read_varints(value: int | memoryview) -> list[int]:
-    """A repeated int64 field, packed or not, as signed numbers."""
+def read_varints(value: int | memoryview) -> Iterator[int]:
+    """A repeated int64 field, packed or not, as signed numbers.
+
+    Raises:
+        InputError: where the bytes are no run of varints.
+    """
     if isinstance(value, int):
-        return [to_signed(value)]
-    numbers, position = [], 0
+        yield to_signed(value)
+        return
+    position = 0
     while position < len(value):
         number, position = _read_varint(value, position)
-        numbers.append(to_signed(number))
-    return numbers
+        yield to_signed(number)
 
 
 def read_floats(value: int | memoryview) -> list[float]:
-    """A repeated float field, packed or not."""
+    """A repeated float field, packed or not.
+
+    Raises:
+        InputError: if the bytes are no whole number of floats.
+    """
     if isinstance(value, int):
         return [to_float(value)]
-    count = len(value) // 4
-    return list(struct.unpack(f"<{count}f", value[: 4 * count]))
+    if len(value) % 4:
+        raise InputError(f"is not an ONNX model: {len(value)} bytes are no list of floats")
+    return [number for (number,) in struct.iter_unpack("<f", value)]
 
 
 def to_signed(number: int) -> int:
@@ -79,7 +93,11 @@ def to_text(value: int | memoryview) -> str:
 
 
 def to_float(value: int | memoryview) -> float:
-    """A float field from its 32 bits."""
+    """A float field from its 32 bits.
+
+    Raises:
+        InputError: if it is a message instead.
+    """
     if not isinstance(value, int):
         raise InputError("is not an ONNX model: a number has a length")
     return float(struct.unpack("<f", value.to_bytes(8, "little")[:4])[0])
@@ -116,5 +134,7 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
         position += 1
         number |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
-            return number & ((1 << 64) - 1), position
+            if number >> 64:
+                raise InputError(f"is not an ONNX model: a number of more than 64 bits, before byte {position}")
+            return number, position
     raise InputError("is cut short or not an ONNX model: a number does not end")
