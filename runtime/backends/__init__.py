@@ -76,14 +76,7 @@ def _open_onnxruntime(request: _Request) -> Backend:
 
     given = {"graph_level": _faithful_level(request), **(request.options or {})}
     options = read_options(OnnxRuntimeOptions, given, backend="onnxruntime")
-    bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
-    return OnnxRuntimeBackend(
-        bundle.read_file(file),
-        device=request.device or "cpu",
-        threads=request.threads,
-        path=bundle.path / file,
-        options=options,
-    )
+    return _open_deploy(OnnxRuntimeBackend, request, options)
 
 
 def _faithful_level(request: _Request) -> str:
@@ -106,8 +99,13 @@ def _open_openvino(request: _Request) -> Backend:
     from .openvino import OpenVinoBackend, OpenVinoOptions
 
     options = read_options(OpenVinoOptions, request.options, backend="openvino")
+    return _open_deploy(OpenVinoBackend, request, options)
+
+
+def _open_deploy(backend: Callable[..., Backend], request: _Request, options: object) -> Backend:
+    """A backend that takes the variant's ONNX file itself."""
     bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
-    return OpenVinoBackend(
+    return backend(
         bundle.read_file(file),
         device=request.device or "cpu",
         threads=request.threads,

@@ -7,34 +7,7 @@ and pydensecrf.densecrf.
 from __future__ import annotations
 
 from . import densecrf, utils
-from .constants import (
-    CONST_KERNEL,
-    DIAG_KERNEL,
-    FULL_KERNEL,
-    NO_NORMALIZATION,
-    NORMALIZE_AFTER,
-    NORMALIZE_BEFORE,
-    NORMALIZE_SYMMETRIC,
-    KernelType,
-    NormalizationType,
-)
-from .densecrf import ConstUnary, DenseCRF, DenseCRF2D, LogisticUnary, Unary
+from .densecrf import *  # noqa: F403 (the module is the interface, so its names stand once, in its __all__)
 
-__all__ = [
-    "CONST_KERNEL",
-    "DIAG_KERNEL",
-    "FULL_KERNEL",
-    "NORMALIZE_AFTER",
-    "NORMALIZE_BEFORE",
-    "NORMALIZE_SYMMETRIC",
-    "NO_NORMALIZATION",
-    "ConstUnary",
-    "DenseCRF",
-    "DenseCRF2D",
-    "KernelType",
-    "LogisticUnary",
-    "NormalizationType",
-    "Unary",
-    "densecrf",
-    "utils",
-]
+__all__ = ["densecrf", "utils"]
+__all__ += densecrf.__all__
