@@ -33,6 +33,9 @@ Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 Head = Literal["scores", "labels", "lowres"]
 
+#: arguments of `crf.dense_crf` that trade exactness for speed
+SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -56,6 +59,7 @@ class Segmenter:
         bundle: the bundle.
         backend: what runs its network.
         crf: the parameters of the CRF, or None where it is off.
+        crf_shortcuts: what the CRF may leave out, as `crf.dense_crf` takes it; nothing, unless somebody asked for it.
         head: what the network gives: "scores" at full size, "lowres" scores, or "labels".
     """
 
@@ -65,17 +69,19 @@ class Segmenter:
         backend: Backend,
         *,
         crf: CrfParameters | None = None,
+        crf_shortcuts: Mapping[str, Any] | None = None,
         threads: int | None = None,
     ):
         """Join a bundle, a backend that runs its network, and the parameters of the CRF (None: no CRF).
 
         Raises:
             BundleError: if the network is not what the manifest promises.
-            InputError: if a CRF is asked for and the bundle's head gives labels only.
+            InputError: if a CRF is asked for and the bundle's head gives labels only, or a shortcut is unknown.
         """
         self.bundle = bundle
         self.backend = backend
         self.crf = crf
+        self.crf_shortcuts = _check_shortcuts(crf_shortcuts or {})
         self._threads = threads
         self.head = self._find_head()
         if crf is not None and self.head == "labels":
@@ -233,7 +239,8 @@ class Segmenter:
         assert self.crf is not None
         pixels = np.ascontiguousarray(image)
         crf = import_crf()
-        return cast(Scores, crf.dense_crf(pixels, parameters=self.crf, threads=threads or self._threads, **unary))
+        options = {"parameters": self.crf, "threads": threads or self._threads, **self.crf_shortcuts}
+        return cast(Scores, crf.dense_crf(pixels, **options, **unary))
 
     def _upsamples_inside(self, size: tuple[int, int]) -> bool:
         """Whether the CRF's own upsampling gives what this head's would."""
@@ -296,6 +303,7 @@ def load(
     precision: str = "fp32",
     options: Mapping[str, object] | None = None,
     crf: Literal["auto"] | bool | CrfParameters = "auto",
+    crf_shortcuts: Mapping[str, Any] | None = None,
 ) -> Segmenter:
     """Load a bundle.
 
@@ -309,12 +317,14 @@ def load(
         options: the backend's own options by name; see `backends.open_backend`.
         crf: "auto" refines with the bundle's own parameters where it has some and its head gives scores; True insists
             on that; False never does; parameters of your own take the place of the bundle's.
+        crf_shortcuts: what the CRF may leave out to be faster, such as `crf.FAST` or {"storage": "float16"}; None for
+            the exact one. docs/crf-performance.md has what each gains, and how many labels it changes.
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or refuses the model.
         InputError: if the CRF is asked for and the bundle has no parameters, or no scores, for it, or the backend does
-            not know an option.
+            not know an option, or a shortcut is unknown.
         MissingDependencyError: if the CRF is on and its extension is not compiled.
     """
     if threads is not None and threads < 1:
@@ -325,7 +335,7 @@ def load(
         network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
     else:
         network = backend
-    return Segmenter(bundle, network, crf=parameters, threads=threads)
+    return Segmenter(bundle, network, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
 
 
 def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:
@@ -337,6 +347,13 @@ def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) 
     if section is None:
         raise InputError(f"{bundle.path}: the bundle holds no CRF parameters: pass some, or switch the CRF off")
     return cast("CrfParameters", import_crf().CrfParameters.from_dict(section.model_dump()))
+
+
+def _check_shortcuts(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(wanted) - SHORTCUTS)
+    if unknown:
+        raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
+    return dict(wanted)
 
 
 class Clock:

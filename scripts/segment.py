@@ -65,6 +65,11 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--crf/--no-crf", default=None, help="Insist on the dense CRF, or leave it out.  [default: as the bundle]"
 )
+@click.option(
+    "--fast-crf",
+    is_flag=True,
+    help="Let the CRF take its shortcuts; they change some hundredths of a percent of labels.",
+)
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: all]")
@@ -88,6 +93,7 @@ def command(
     out: Path,
     kinds: tuple[str, ...],
     crf: bool | None,
+    fast_crf: bool,
     recursive: bool,
     backend: str,
     device: str | None,
@@ -120,6 +126,7 @@ def command(
     130 interrupted.
     """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
+    from ..runtime.dependencies import import_crf
     from ..runtime.files import prepare_folder
     from ..runtime.pipeline import TraceWriter
     from ..runtime.pipeline.segmentation import share_cores
@@ -145,7 +152,10 @@ def command(
         precision=precision,
         threads=shares.network,
         crf="auto" if crf is None else crf,
+        crf_shortcuts=import_crf().FAST if fast_crf else None,
     ) as segmenter:
+        if fast_crf and segmenter.crf is None:
+            raise click.UsageError("--fast-crf, but there is no CRF here: leave it out")
         if "probabilities" in kinds and segmenter.head == "labels":
             raise click.UsageError("this bundle's head gives labels only: it has no probabilities to save")
         if segmenter.backend.device != "cpu":
@@ -195,6 +205,7 @@ def _label(
                 "device": segmenter.backend.device,
                 "precision": options.precision,
                 "crf": segmenter.crf is not None,
+                "crf_shortcuts": segmenter.crf_shortcuts,
                 "labelled": summary.done,
                 "skipped": summary.skipped,
                 "failures": failures,
@@ -224,6 +235,7 @@ def _print_summary(summary: Summary, out: Path, segmenter: Segmenter) -> None:
     stages = ["network"] + (["crf"] if segmenter.crf is not None else [])
     times = ", ".join(f"{name} {summary.spent_ms[name] / summary.done:.0f} ms" for name in stages)
     crf = "with the dense CRF" if segmenter.crf is not None else "without a CRF"
+    crf += " and its shortcuts" if segmenter.crf_shortcuts else ""
     failed = f", {summary.failed} failed (see failures.jsonl)" if summary.failed else ""
     click.echo(f"{summary.done} labelled {crf}{failed} (on average: {times}) -> {out}")
     if summary.skipped:

@@ -167,6 +167,7 @@ def describe_settings(segmenter: Segmenter, options: RunOptions) -> dict[str, An
         "device": segmenter.backend.device,
         "precision": options.precision,
         "crf": segmenter.crf.to_dict() if segmenter.crf is not None else None,
+        "crf_shortcuts": segmenter.crf_shortcuts,
         "batch": options.batch,
         "kinds": sorted(options.kinds),
     }

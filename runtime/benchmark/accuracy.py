@@ -1,15 +1,15 @@
 """Accuracy beside speed: what the labels are worth at each CRF setting.
 
 The reference is float32 on ONNX Runtime's CPU provider with the same CRF setting, the bundle's own for those that
-shorten it. Latency is prepare to labels of the same images, repeated; the labels that are compared are those whose
-making was timed.
+shorten it: by fewer iterations, or by the shortcuts of the CRF itself. Latency is prepare to labels of the same images,
+repeated; the labels that are compared are those whose making was timed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,22 +23,37 @@ from .statistics import estimate_quantiles
 if TYPE_CHECKING:
     from ..crf import CrfParameters
 
-OFF, BUNDLE = "off", "bundle"
+OFF, BUNDLE, FAST_CRF = "off", "bundle", "fast"
 _SHORT_ITERATIONS = (1, 2, 5)
 
 References = Mapping[str, Sequence[Labels]]
 
 
-def list_crf_settings(parameters: CrfParameters | None, *, short: bool = True) -> dict[str, CrfParameters | None]:
-    """The settings to compare: off, the bundle's, and (unless `short` is off) the bundle's with fewer iterations."""
-    settings: dict[str, CrfParameters | None] = {OFF: None}
+@dataclass(frozen=True)
+class CrfSetting:
+    """One way to run the CRF: its parameters (None: off), and what it may leave out."""
+
+    parameters: CrfParameters | None
+    shortcuts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def list_crf_settings(parameters: CrfParameters | None, *, short: bool = True) -> dict[str, CrfSetting]:
+    """The settings to compare: off, the bundle's, and (unless `short` is off) what shortens the bundle's."""
+    settings = {OFF: CrfSetting(None)}
     if parameters is None:
         return settings
-    settings[BUNDLE] = parameters
-    for iterations in _SHORT_ITERATIONS if short else ():
+    settings[BUNDLE] = CrfSetting(parameters)
+    if not short:
+        return settings
+    from ..crf import FAST
+
+    for iterations in _SHORT_ITERATIONS:
         if iterations < parameters.iterations:
             words = f"{iterations} iteration{'s' if iterations > 1 else ''}"
-            settings[words] = replace(parameters, iterations=iterations)
+            settings[words] = CrfSetting(replace(parameters, iterations=iterations))
+    settings["float16"] = CrfSetting(parameters, {"storage": "float16"})
+    settings[FAST_CRF] = CrfSetting(parameters, FAST)
+    settings["reduce=2"] = CrfSetting(parameters, {"reduce": 2})
     return settings
 
 
@@ -58,7 +73,7 @@ def measure_accuracy(
     *,
     reference_name: str,
     clock: Clock,
-    settings: Mapping[str, CrfParameters | None],
+    settings: Mapping[str, CrfSetting],
     threads: int | None = None,
     repeats: int = 3,
     on_image: Callable[[int], None] = lambda images: None,
@@ -74,7 +89,7 @@ def measure_accuracy(
             reference.
         reference_name: what made them.
         clock: what times the runs.
-        settings: CRF parameters by name, None for off.
+        settings: of the CRF, by name.
         threads: of the CRF.
         repeats: how often every image is run.
         on_image: is called with 1 after each image.
@@ -83,8 +98,14 @@ def measure_accuracy(
         One row a setting, and the labels by setting.
     """
     variants = {
-        name: Segmenter(segmenter.bundle, segmenter.backend, crf=parameters, threads=threads)
-        for name, parameters in settings.items()
+        name: Segmenter(
+            segmenter.bundle,
+            segmenter.backend,
+            crf=setting.parameters,
+            crf_shortcuts=setting.shortcuts,
+            threads=threads,
+        )
+        for name, setting in settings.items()
     }
     labels: dict[str, list[Labels]] = {}
     latencies_ms: dict[str, list[float]] = {name: [] for name in settings}
@@ -101,8 +122,8 @@ def measure_accuracy(
             on_image(1)
     targets = references if references is not None else labels
     rows = []
-    for name, parameters in settings.items():
-        kind = OFF if parameters is None else BUNDLE
+    for name, setting in settings.items():
+        kind = OFF if setting.parameters is None else BUNDLE
         miou, accuracy = score_labels(labels[name], samples, len(segmenter.bundle.manifest.classes))
         rows.append(
             Accuracy(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..backends import BACKENDS, open_backend
 from ..bundle import Bundle
@@ -61,13 +61,18 @@ def parse_subject(text: str) -> SubjectSpec:
 
 
 def open_subject(
-    spec: SubjectSpec, bundle: Bundle, *, threads: int | None, crf: Literal["auto"] | bool = "auto"
+    spec: SubjectSpec,
+    bundle: Bundle,
+    *,
+    threads: int | None,
+    crf: Literal["auto"] | bool = "auto",
+    crf_shortcuts: Mapping[str, Any] | None = None,
 ) -> Segmenter:
     """Load a bundle as a subject says; raises what `runtime.load` raises."""
     backend = open_backend(
         spec.backend, bundle, device=spec.device, threads=threads, precision=spec.precision, options=dict(spec.options)
     )
-    return load(bundle.path, backend, threads=threads, crf=crf)
+    return load(bundle.path, backend, threads=threads, crf=crf, crf_shortcuts=crf_shortcuts)
 
 
 def hash_manifest(bundle: Bundle) -> str:

@@ -74,6 +74,21 @@ def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> Non
     assert list(padded.timings_ms) == ["prepare", "network", "scores", "crf", "labels"]
 
 
+@pytest.mark.parametrize("head", ["scores", "lowres"])
+def test_crf_shortcuts(tmp_path: Path, head: str) -> None:
+    """The CRF takes them as `dense_crf` does, and nothing takes them unasked."""
+    crf = pytest.importorskip("atrous.runtime.crf", reason="the CRF extension is not compiled")
+    image = make_image(25, 33)
+    folder = write_bundle(tmp_path, head, crf=CRF)
+    with runtime.load(folder) as exact, runtime.load(folder, crf_shortcuts={"reduce": 2}) as reduced:
+        raw = exact.run_network(exact.prepare(image))
+        unary = {"scores": raw} if head == "lowres" else {"probabilities": softmax(raw)}
+        expected = crf.dense_crf(image, **unary, parameters=exact.crf, reduce=2)
+        np.testing.assert_array_equal(reduced.probabilities(image), expected)
+        assert np.abs(exact.probabilities(image) - expected).max() > 1e-3
+        assert exact.crf_shortcuts == {}
+
+
 def test_a_batch_gives_what_single_runs_give(tmp_path: Path) -> None:
     images = [make_image(20, 30, seed) for seed in range(3)]
     with runtime.load(write_bundle(tmp_path)) as segmenter:
@@ -225,6 +240,8 @@ def test_wrong_settings(tmp_path: Path) -> None:
         runtime.load(folder, "caffe")
     with pytest.raises(InputError, match="no CRF parameters"):
         runtime.load(folder, crf=True)
+    with pytest.raises(InputError, match='no shortcut "iterations"; it has prune, reduce, settle, storage, tolerance'):
+        runtime.load(folder, crf_shortcuts={"iterations": 3})
 
 
 def test_closed(tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["photos", "-o", "out", "--workers", "crf=0"], '"crf=0" is not STAGE=COUNT'),
         (["photos", "-o", "out", "--precision", "int8"], "has no int8 network"),
         (["photos", "-o", "out", "--crf"], "no CRF parameters"),
+        (["photos", "-o", "out", "--fast-crf"], "there is no CRF here"),
         (["-o", "out"], "IMAGES"),
         (["photos", "--list", "list.txt", "-o", "out"], "--list"),
     ],
@@ -250,7 +251,14 @@ def test_crf(run: Any, workplace: Path) -> None:
         assert (code, report["crf"]) == (0, is_on)
         assert ("crf" in report["images"][0]["timings_ms"]) == is_on
     code, out, _ = run("photos", "-o", "out", bundle="c")
-    assert "with the dense CRF" in out
+    assert "with the dense CRF (" in out
+    code, out, _ = run("photos", "-o", "out", "--fast-crf", bundle="c")  # done before, but exactly: done again
+    assert "2 labelled with the dense CRF and its shortcuts (" in out
+    report = json.loads(run("photos", "-o", "out", "--fast-crf", "--json", bundle="c")[1])
+    assert (report["skipped"], report["crf_shortcuts"]) == (
+        2,
+        {"storage": "float16", "prune": 0.01, "settle": 0.98},
+    )
 
 
 def test_more_images_than_are_shown(run: Any) -> None:

@@ -106,7 +106,13 @@ def test_accuracy_is_that_of_the_labels(bundle) -> None:
 
     with Segmenter(bundle, open_backend("onnxruntime", bundle, threads=1)) as segmenter:
         rows, labels = measure_accuracy(
-            segmenter, samples, None, reference_name="x", clock=MonotonicClock(), settings={"off": None}, repeats=2
+            segmenter,
+            samples,
+            None,
+            reference_name="x",
+            clock=MonotonicClock(),
+            settings=list_crf_settings(None),
+            repeats=2,
         )
     (row,) = rows
     assert (labels["off"][0] == expected_scores(samples[0].image).argmax(0)).all()
@@ -132,10 +138,17 @@ def test_crf_settings_shorten_the_bundles() -> None:
 
     parameters = CrfParameters.from_dict(CRF)
     settings = list_crf_settings(parameters)
-    assert list(settings) == ["off", "bundle", "1 iteration", "2 iterations"]  # it has 5 itself
-    assert settings["off"] is None
-    assert settings["bundle"] is parameters
-    assert settings["2 iterations"].iterations == 2
+    names = ["off", "bundle", "1 iteration", "2 iterations", "float16", "fast", "reduce=2"]  # it has 5 itself
+    assert list(settings) == names
+    assert settings["off"].parameters is None
+    assert (settings["bundle"].parameters, settings["bundle"].shortcuts) == (parameters, {})
+    assert settings["2 iterations"].parameters.iterations == 2
+    assert {name: dict(settings[name].shortcuts) for name in names[-3:]} == {
+        "float16": {"storage": "float16"},
+        "fast": {"storage": "float16", "prune": 0.01, "settle": 0.98},
+        "reduce=2": {"reduce": 2},
+    }
+    assert all(settings[name].parameters is parameters for name in names[-3:])
     assert list(list_crf_settings(parameters, short=False)) == ["off", "bundle"]
     assert list(list_crf_settings(None)) == ["off"]
 
