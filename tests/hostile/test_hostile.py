@@ -18,6 +18,7 @@ from atrous.converter.caffemodel import read_caffemodel, read_mean
 from atrous.converter.errors import ConverterError
 from atrous.converter.prototxt import read_prototxt
 from atrous.proto import schema
+from atrous.scripts.fuzz_readers import mutate
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")
@@ -118,30 +119,11 @@ def test_mutated_real_files(shared_dir: Path, tmp_path: Path, seed: int) -> None
     weights = [path for path in shared_dir.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
     texts = sorted(shared_dir.glob("goldens/tiny/*/net.prototxt"))
     for source, rounds in ((sorted(weights), 250), (texts, 150)):
+        originals = [original.read_bytes() for original in source]
+        path = tmp_path / source[0].name
         for _ in range(rounds):
-            original = rng.choice(source)
-            path = tmp_path / original.name
-            path.write_bytes(mutate(original.read_bytes(), rng))
+            path.write_bytes(mutate(rng.choice(originals), originals, rng))
             try:
                 READERS[path.suffix](path)
             except ConverterError:
                 continue
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """A few random edits, biased towards what breaks length-prefixed formats."""
-    edited = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        at = rng.randrange(len(edited) + 1)
-        kind = rng.randrange(5)
-        if kind == 0 and edited:
-            edited[at % len(edited)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-        elif kind == 1:
-            del edited[at : at + rng.randint(1, 20)]
-        elif kind == 2:
-            edited[at:at] = edited[at : at + rng.randint(1, 40)]
-        elif kind == 3:
-            edited[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 8)))
-        else:
-            del edited[at:]
-    return bytes(edited)

@@ -115,6 +115,16 @@ def make_model(head: str = "scores") -> bytes:
     return model.SerializeToString()
 
 
+def make_outside_model(location: str) -> bytes:
+    """A model that takes its one weight, a float32, from another file."""
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
 def make_manifest(contents: dict[str, bytes], head: str = "scores", **changes: Any) -> dict[str, Any]:
     """A manifest as the converter writes it; `changes` replace whole sections."""
     upsampling = {"padded": SIZE_RULE, "align_corners": True} if head == "lowres" else None

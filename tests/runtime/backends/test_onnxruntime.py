@@ -15,7 +15,7 @@ from atrous.runtime.backends import onnxruntime as module
 from atrous.runtime.backends.onnxruntime import GraphLevel, OnnxRuntimeBackend, OnnxRuntimeOptions
 from atrous.runtime.errors import BackendError
 
-from ..bundles import expected_scores, make_image, make_model
+from ..bundles import expected_scores, make_image, make_model, make_outside_model
 
 
 def test_scores() -> None:
@@ -34,13 +34,8 @@ def test_not_a_model(model: bytes) -> None:
 def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_bytes(bytes(4))
     monkeypatch.chdir(tmp_path)
-    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value="secret")
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(BackendError, match="refuses the model"):
-        OnnxRuntimeBackend(model.SerializeToString())
+        OnnxRuntimeBackend(make_outside_model("secret"))
 
 
 @pytest.mark.parametrize("level", get_args(GraphLevel))

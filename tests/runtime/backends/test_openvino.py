@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from atrous.runtime.backends.openvino import OpenVinoBackend, OpenVinoOptions
 from atrous.runtime.errors import BackendError
 
-from ..bundles import expected_scores, make_image, make_model
+from ..bundles import expected_scores, make_image, make_model, make_outside_model
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
@@ -47,10 +46,5 @@ def test_not_a_model(model: bytes) -> None:
 def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_bytes(bytes(4))
     monkeypatch.chdir(tmp_path)
-    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value="secret")
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(BackendError, match="weights from other files"):
-        OpenVinoBackend(model.SerializeToString())
+        OpenVinoBackend(make_outside_model("secret"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from atrous.runtime.palettes import VOC_COLOURS
@@ -81,3 +83,30 @@ def make_sun_rgbd(root: Path, *, sorted_labels: bool = True) -> Path:
             folder = root / "labels" / split if sorted_labels else root / "labels"
             save(folder / f"img-{number + shift:06d}.png", draw_truth(number + shift, list(range(38))))
     return root
+
+
+def copy_real_voc(shared: Path, root: Path) -> Path:
+    """The one real pair of PASCAL VOC 2012 at hand whose two files are as published, in the published layout."""
+    source = shared / "images" / "voc2012"
+    if not (source / "2007_000129.jpg").is_file():
+        pytest.skip("no real pair of PASCAL VOC 2012 at hand")
+    folder = root / "VOC2012"
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(source / "2007_000129.jpg", folder / "JPEGImages")
+    shutil.copy(source / "2007_000129.png", folder / "SegmentationClass")
+    (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000129\n")
+    return folder
+
+
+def copy_real_camvid(shared: Path, root: Path) -> Path:
+    """The three real pairs of CamVid at hand, in SegNet's layout."""
+    source = shared / "images" / "camvid"
+    if not source.is_dir():
+        pytest.skip("no real pairs of CamVid at hand")
+    folder = root / "CamVid"
+    for kind, ending in (("test", "_image.png"), ("testannot", "_labels.png")):
+        (folder / kind).mkdir(parents=True)
+        for path in source.glob(f"*{ending}"):
+            shutil.copy(path, folder / kind / path.name.replace(ending, ".png"))
+    return folder

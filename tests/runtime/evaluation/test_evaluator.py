@@ -210,28 +210,11 @@ class TestRealPairs:
 
     @pytest.fixture
     def voc(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        source = shared_dir / "images" / "voc2012"
-        if not (source / "2007_000129.jpg").is_file():
-            pytest.skip("no real pairs of PASCAL VOC 2012 at hand")
-        folder = tmp_path / "VOC2012"
-        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-            (folder / name).mkdir(parents=True)
-        shutil.copy(source / "2007_000129.jpg", folder / "JPEGImages")
-        shutil.copy(source / "2007_000129.png", folder / "SegmentationClass")
-        (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000129\n")
-        return open_voc2012(folder)
+        return open_voc2012(layouts.copy_real_voc(shared_dir, tmp_path))
 
     @pytest.fixture
     def camvid(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        source = shared_dir / "images" / "camvid"
-        if not source.is_dir():
-            pytest.skip("no real pairs of CamVid at hand")
-        for path in source.glob("*_image.png"):
-            name = path.name.replace("_image", "")
-            for folder, file in (("test", path), ("testannot", source / name.replace(".png", "_labels.png"))):
-                (tmp_path / "CamVid" / folder).mkdir(exist_ok=True, parents=True)
-                shutil.copy(file, tmp_path / "CamVid" / folder / name)
-        return open_camvid(tmp_path / "CamVid")
+        return open_camvid(layouts.copy_real_camvid(shared_dir, tmp_path))
 
     @pytest.mark.parametrize("name", ["voc", "camvid"])
     def test_truth_and_moved_labels(self, request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:

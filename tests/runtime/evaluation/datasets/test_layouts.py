@@ -245,15 +245,7 @@ class TestRealPairs:
     """The few real pairs at hand, put into the published layouts."""
 
     def test_voc(self, tmp_path: Path, shared_dir: Path) -> None:
-        source = shared_dir / "images" / "voc2012"
-        if not source.is_dir():
-            pytest.skip("no real pairs of PASCAL VOC 2012 at hand")
-        folder = tmp_path / "VOC2012"
-        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-            (folder / name).mkdir(parents=True)
-        shutil.copy(source / "2007_000129.jpg", folder / "JPEGImages")
-        shutil.copy(source / "2007_000129.png", folder / "SegmentationClass")
-        (folder / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000129\n")
+        layouts.copy_real_voc(shared_dir, tmp_path)
         dataset = open_voc2012(tmp_path)
         example = dataset.load(dataset.pairs[0])
         assert example.truth.shape == example.image.shape[:2] == (500, 334)
@@ -261,15 +253,7 @@ class TestRealPairs:
         assert present == {"background", "bicycle", "person"}
 
     def test_camvid(self, tmp_path: Path, shared_dir: Path) -> None:
-        source = shared_dir / "images" / "camvid"
-        if not source.is_dir():
-            pytest.skip("no real pairs of CamVid at hand")
-        for path in source.glob("*_image.png"):
-            name = path.name.replace("_image", "")
-            for folder, file in (("test", path), ("testannot", source / name.replace(".png", "_labels.png"))):
-                (tmp_path / folder).mkdir(exist_ok=True)
-                shutil.copy(file, tmp_path / folder / name)
-        dataset = open_camvid(tmp_path)
+        dataset = open_camvid(layouts.copy_real_camvid(shared_dir, tmp_path))
         assert len(dataset) == 3
         for pair in dataset.pairs:
             example = dataset.load(pair)
