@@ -138,6 +138,13 @@ class Pooling(Operator):
     def window(self) -> Window:
         return Window(self.kernel, self.stride, self.pad)
 
+    def notes(self) -> tuple[str, ...]:
+        sizes = zip(self._plane, self._pooled(), self.stride, strict=True)
+        if any(self.pad) or all((windows - 1) * s < size for size, windows, s in sizes):
+            return ()
+        result = "the lowest float" if self.method == "MAX" else "0, or 0 / 0,"
+        return (f"has windows wholly outside its {self._plane} plane, which are {result} there as in Caffe",)
+
     def _overhangs(self) -> bool:
         """Whether a window may lie wholly outside the plane (stride beyond kernel, no padding)."""
         return any(end >= k for end, k in zip(self.pad_end, self.kernel, strict=True))
@@ -197,19 +204,28 @@ class Pooling(Operator):
     def _emit_average(self, graph: OnnxGraph, x: Value) -> str:
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self._overhangs():
+            padded = self._pad(graph, x.name, self.pad, self.pad_end, 0.0)
             area = graph.constant(float(self.kernel[0] * self.kernel[1]))
-            ones = graph.add("Add", [graph.add("Mul", [x.name, graph.constant(0.0)]), graph.constant(1.0)])
-            total, counted = (
-                graph.add(
-                    "Mul",
-                    [graph.add("AveragePool", [self._pad(graph, v, self.pad, self.pad_end, 0.0)], **attributes), area],
-                )
-                for v in (x.name, ones)
-            )
-            return graph.add("Div", [total, graph.add("Max", [counted, graph.constant(1.0)])])
+            total = graph.add("Mul", [graph.add("AveragePool", [padded], **attributes), area])
+            extents = [self._emit_extents(graph, x, axis) for axis in (0, 1)]
+            return graph.add("Div", [total, graph.add("Mul", extents)])
         if self.method == "AVE" and any(self.pad):
             # Padding counts in the divisor, the overhang does not: pad for real, then exclude the rest.
             padded = self._pad(graph, x.name, self.pad, self.pad, 0.0)
             rest = [end - p for end, p in zip(self.pad_end, self.pad, strict=True)]
             return graph.add("AveragePool", [padded], pads=[0, 0, *rest], count_include_pad=0, **attributes)
         return graph.add("AveragePool", [x.name], pads=[*self.pad, *self.pad_end], count_include_pad=0, **attributes)
+
+    def _emit_extents(self, graph: OnnxGraph, x: Value, axis: int) -> str:
+        """How much of the plane each window has along an axis, for a product over rows and columns.
+
+        Caffe lets a window begin at the plane's end (0 / 0) or beyond (0 by a negative number), and so it stays.
+        """
+        size, kernel, stride = graph.dim(x, axis + 2), self.kernel[axis], self.stride[axis]
+        number = (size + (self.pad_end[axis] + stride - kernel)) // stride
+        end = graph.add("Squeeze", [number.tensor()])
+        places = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
+        start = graph.add("Mul", [places, graph.constant(stride, "int64")])
+        stop = graph.add("Min", [graph.add("Add", [start, graph.constant(kernel, "int64")]), size.tensor()])
+        extent = graph.add("Cast", [graph.add("Sub", [stop, start])], to=1)
+        return graph.reshape(extent, [-1, 1] if axis == 0 else [1, -1])

@@ -60,7 +60,8 @@ class AveragePool2d(nn.Module):
     """Average over windows with Caffe's divisor.
 
     The divisor is the window's extent up to the end of the symmetric padding (`count_padding`), or up to the plane
-    itself without it; values beyond the plane are zero. Padding at the far side reaches pad_end.
+    itself without it; values beyond the plane are zero. Padding at the far side reaches pad_end. A window that begins
+    where the plane ends is 0 / 0, not a number; one beyond is 0.
     """
 
     def __init__(
@@ -83,5 +84,5 @@ class AveragePool2d(nn.Module):
             k, s, p, size = self.kernel_size[axis], self.stride[axis], self.pad_begin[axis], x.shape[2 + axis]
             start = torch.arange(total.shape[2 + axis], device=x.device) * s - p
             first, last = (start, size + p) if self.count_padding else (start.clamp(min=0), size)
-            extents.append(((start + k).clamp(max=last) - first).clamp(min=1))
+            extents.append((start + k).clamp(max=last) - first)
         return total / (extents[0][:, None] * extents[1][None, :]).to(x.dtype)

@@ -2,52 +2,82 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.converter.errors import NetError
 
 from .converting import Twin, assert_exports, net_text, random_array
 
+Array = np.ndarray[Any, Any]
+Pair = tuple[int, int]
+#: what Caffe's maximum starts from
+LOWEST_FLOAT = np.finfo(np.float32).min
+
 
 def twin(param: str, shape: tuple[int, ...], tops: str = 'top: "y"') -> Twin:
     return Twin(net_text(f'type: "Pooling" bottom: "x" {tops} pooling_param {{ {param} }}', x=shape))
 
 
-def windows(size: int, k: int, s: int, p: int) -> list[tuple[int, int]]:
-    """(first, end) of each window along an axis; both may lie in the padding."""
+def windows(size: int, k: int, s: int, p: int, *, clips: bool) -> list[tuple[int, int]]:
+    """(first, end) of each window along an axis; both may lie in the padding, or beyond the plane."""
     number = -(-(size + 2 * p - k) // s) + 1
-    if p and (number - 1) * s >= size + p:
+    if clips and (number - 1) * s >= size + p:
         number -= 1
     return [(i * s - p, min(i * s - p + k, size + p)) for i in range(number)]
 
 
-def pool(x: np.ndarray, method: str, k: int, s: int, p: int) -> np.ndarray:
-    rows, columns = windows(x.shape[2], k, s, p), windows(x.shape[3], k, s, p)
-    y = np.empty((*x.shape[:2], len(rows), len(columns)))
+def pool(x: Array, method: str, kernel: Pair, stride: Pair, pad: Pair) -> Array:
+    rows, columns = (
+        windows(x.shape[2 + axis], kernel[axis], stride[axis], pad[axis], clips=any(pad)) for axis in (0, 1)
+    )
+    y = np.empty((*x.shape[:2], len(rows), len(columns)), np.float32)
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
-            cells = x[:, :, max(top, 0) : bottom, max(left, 0) : right].astype(np.float64)
-            area = (bottom - top) * (right - left)
-            y[:, :, i, j] = cells.max((2, 3)) if method == "MAX" else cells.sum((2, 3)) / area
+            cells = x[:, :, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+            area = np.float32((bottom - top) * (right - left))
+            with np.errstate(invalid="ignore"):  # 0 / 0 where a window begins at the plane's end
+                average = cells.sum((2, 3), np.float32) / area
+            y[:, :, i, j] = cells.max((2, 3), initial=LOWEST_FLOAT) if method == "MAX" else average
     return y
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     method=st.sampled_from(["MAX", "AVE"]),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    k=st.integers(1, 4),
-    s=st.integers(1, 4),
-    p=st.integers(0, 3),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    data=st.data(),
 )
-def test_any_window(method: str, size: tuple[int, int], k: int, s: int, p: int) -> None:
-    assume(p < k and s <= k and min(size) + 2 * p >= k)
+def test_any_window(method: str, size: Pair, kernel: Pair, stride: Pair, data: st.DataObject) -> None:
+    """Also windows larger than the plane, and the ones Caffe puts wholly outside it where the stride is the larger."""
+    pad = data.draw(st.just((0, 0)) | st.tuples(*(st.integers(0, k - 1) for k in kernel)))
+    names = ("kernel", kernel), ("stride", stride), ("pad", pad)
+    param = f"pool: {method} " + " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in names)
     x = random_array(2, 3, *size)
-    y = twin(f"pool: {method} kernel_size: {k} stride: {s} pad: {p}", x.shape).run(1e-6, x=x)["y"]
-    np.testing.assert_allclose(y, pool(x, method, k, s, p), atol=1e-6)
+    sides = zip(size, kernel, stride, pad, strict=True)
+    if not all(windows(*side, clips=any(pad)) for side in sides):
+        with pytest.raises(NetError, match="leaves nothing"):
+            twin(param, x.shape)
+        return
+    y = twin(param, x.shape).run(1e-6, x=x)["y"]
+    np.testing.assert_allclose(y, pool(x, method, kernel, stride, pad), atol=1e-6)
+
+
+def test_windows_outside_the_plane_of_another_size() -> None:
+    """The plane's end falls on a window's start in one size, before or behind it in others."""
+    net = twin("pool: AVE kernel_size: 1 stride: 2", (1, 1, 4, 4))
+    assert any("outside" in warning for warning in net.net.warnings)
+    for size in ((4, 4), (5, 6), (7, 5), (1, 2)):
+        x = random_array(1, 1, *size)
+        y = net.run(0, x=x)["y"]
+        np.testing.assert_array_equal(y, pool(x, "AVE", (1, 1), (2, 2), (0, 0)))
+        assert np.isnan(y).any() == any(n % 2 == 0 for n in size)
 
 
 def test_mask_is_the_place_in_the_plane() -> None:
