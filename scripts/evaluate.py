@@ -152,11 +152,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     if gain is not None:
         click.echo(f"the CRF gains {gain[0] * 100:+.2f} to {gain[1] * 100:+.2f} points of mean IoU (95 % over images)")
     failed = f", {len(evaluation.failures)} failed" if evaluation.failures else ""
-    rate = len(evaluation.images) / evaluation.pipeline.wall_s if evaluation.pipeline.wall_s else 0.0
-    click.echo(
-        f"{len(evaluation.images)} images of {evaluation.dataset.label}{failed}, "
-        f"{rate:.2g} a second; {evaluation.pipeline.describe_limit()}"
-    )
+    count = f"{len(evaluation.images)} image{'s' * (len(evaluation.images) > 1)}"
+    click.echo(f"{count} of {evaluation.dataset.label}{failed}: {evaluation.pipeline.describe_limit()}")
 
 
 def _spell(metric: str) -> str:

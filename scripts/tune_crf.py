@@ -167,6 +167,12 @@ def describe_search(search: Search, *, name: str, dataset: str) -> dict[str, Any
     import math
 
     tried = sorted(search.memory.scores.items(), key=lambda entry: -entry[1])
+
+    def describe_point(point: Point, score: float) -> dict[str, float | None]:
+        told = {**vars(point), "mean_iou": score if math.isfinite(score) else None}
+        given_up = search.given_up.get(point)
+        return told if given_up is None else {**told, "given_up_after": given_up.images, "behind": given_up.behind}
+
     return {
         "bundle": name,
         "dataset": dataset,
@@ -175,7 +181,7 @@ def describe_search(search: Search, *, name: str, dataset: str) -> dict[str, Any
         "chosen_on": search.chosen_on.describe(),
         "held_out": None if search.held_out is None else search.held_out.describe(),
         "is_better": search.is_better,
-        "points": [{**vars(point), "mean_iou": score if math.isfinite(score) else None} for point, score in tried],
+        "points": [describe_point(point, score) for point, score in tried],
         "crf_runs": search.runs,
         "lattice_builds": search.builds,
     }
@@ -192,7 +198,7 @@ def draw_search(search: Search, title: str) -> dict[str, bytes]:
     grid = search.grid
     coarse = {point: search.memory.scores[point] for point in grid.points(START) if point in search.memory.scores}
     count = search.chosen_on.describe()["images"]
-    pictures = {"heat_map": _draw_points(coarse, f"{title}, {count} images: the coarse grid, mean IoU %")}
+    pictures = {"heat_map": _draw_points(search, coarse, f"{title}, {count} images: the coarse grid, mean IoU %")}
     if search.method != "factors" and grid.halvings:
         steps = [step / 2**grid.halvings for step in grid.steps()]
         best = search.best
@@ -204,22 +210,26 @@ def draw_search(search: Search, title: str) -> dict[str, bytes]:
                 for axis, step in zip(_AXES, steps, strict=True)
             )
         }
-        pictures["heat_map_fine"] = _draw_points(fine, f"{title}, {count} images: around the best, mean IoU %")
+        pictures["heat_map_fine"] = _draw_points(search, fine, f"{title}, {count} images: around the best, mean IoU %")
     return pictures
 
 
-def _draw_points(points: Mapping[Point, float], title: str) -> bytes:
+def _draw_points(search: Search, points: Mapping[Point, float], title: str) -> bytes:
     import numpy as np
 
     from ..runtime.evaluation.drawing import draw_heat_map
 
     axes = [sorted({getattr(point, axis) for point in points}) for axis in _AXES]
     grid = np.full((len(axes[2]), len(axes[0]), len(axes[1])), np.nan)
+    behind = grid.copy()
     places = {
         point: (axes[2].index(point.srgb), axes[0].index(point.weight), axes[1].index(point.sxy)) for point in points
     }
     for point, score in points.items():
-        grid[places[point]] = score if np.isfinite(score) else np.nan  # a point that was given up stays empty
+        if point in search.given_up:
+            behind[places[point]] = search.given_up[point].behind
+        else:
+            grid[places[point]] = score
     best = max(points, key=lambda point: points[point])
     return draw_heat_map(
         grid,
@@ -230,6 +240,7 @@ def _draw_points(points: Mapping[Point, float], title: str) -> bytes:
         column_name=f"position sigma, pixels (position term: weight {best.near_weight:g}, sigma {best.near_sxy:g})",
         title=title,
         best=places[best],
+        behind=behind,
     )
 
 

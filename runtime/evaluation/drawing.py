@@ -40,7 +40,7 @@ def draw_confusion(counts: Counts, classes: Sequence[str], *, title: str) -> byt
     rows = counts.sum(1, keepdims=True)
     shares = np.divide(counts, rows, out=np.full(counts.shape, np.nan), where=rows > 0) * 100
     size = max(4.5, 1.6 + 0.42 * len(classes))
-    figure, (axes,) = _make_figure(size + 1.6, size)
+    figure, (axes,) = _make_figure(size + 1.8, size)
     axes.imshow(np.ma.masked_invalid(shares), cmap=_scale(), vmin=0, vmax=100)
     axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(classes)), classes, fontsize=8)
@@ -53,7 +53,7 @@ def draw_confusion(counts: Counts, classes: Sequence[str], *, title: str) -> byt
                 axes.text(found, true, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
     total = max(1, int(counts.sum()))
     edge = len(classes) - 0.5
-    places = (edge + 1.1, edge + 2.3)  # right ends of the two columns, in cells
+    places = (edge + 1.15, edge + 2.65)  # right ends of the two columns, in cells
     for place, heading in zip(places, ("IoU", "of pixels"), strict=True):
         axes.text(place, -0.85, heading, fontsize=8, color=_GREY, ha="right")
     for index, iou in enumerate(class_ious(counts)):
@@ -92,7 +92,7 @@ def draw_bands(evaluation: Evaluation) -> bytes:
     axes.set_xlabel(f"width of the band: pixels from {reference}", color=_GREY, fontsize=9)
     axes.set_ylabel("mean IoU, %", color=_GREY, fontsize=9)
     axes.set_title(f"{evaluation.bundle} on {evaluation.dataset.label}: near borders", loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_xticks(evaluation.widths)
     axes.set_xlim(left=0)
@@ -174,6 +174,7 @@ def draw_heat_map(
     column_name: str,
     title: str,
     best: tuple[int, int, int] | None = None,
+    behind: npt.NDArray[np.float64] | None = None,
 ) -> bytes:
     """Scores over two parameters, a panel for each value of a third.
 
@@ -186,10 +187,15 @@ def draw_heat_map(
         column_name: of the column parameter.
         title: of the picture.
         best: (panel, row, column) to mark.
+        behind: (panels, rows, columns) float64, how far behind the best a point was given up; nan elsewhere.
 
     Raises:
         MissingDependencyError: if matplotlib is missing.
     """
+    if behind is None:
+        behind = np.full(grid.shape, np.nan)
+    elif np.isfinite(behind).any():
+        title += "\ngrey: given up early, so many points behind the best on the images seen by then"
     across = min(len(panels), _MAX_ACROSS)
     down = -(-len(panels) // across)
     width = max(6.8, 1.0 + across * max(1.6, 0.5 * len(columns)))
@@ -202,6 +208,7 @@ def draw_heat_map(
         if index >= len(panels):
             axes.set_visible(False)
             continue
+        axes.imshow(np.where(np.isfinite(behind[index]), 0.92, 1.0), cmap="gray", vmin=0, vmax=1, aspect="auto")
         values = np.ma.masked_invalid(grid[index] * 100)
         axes.imshow(values, cmap=_scale(), vmin=low, vmax=max(high, low + 1e-6), aspect="auto")
         axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns], fontsize=8)
@@ -212,6 +219,9 @@ def draw_heat_map(
             if np.isfinite(value):
                 colour = "white" if value > low + 0.6 * (high - low) else _INK
                 axes.text(column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=7, color=colour)
+            elif np.isfinite(behind[index, row, column]):
+                cell = f"\N{MINUS SIGN}{behind[index, row, column] * 100:.{digits}f}"
+                axes.text(column, row, cell, ha="center", va="center", fontsize=7, color=_GREY)
         if best is not None and best[0] == index:
             from matplotlib.patches import Rectangle
 

@@ -33,7 +33,7 @@ def test_report_for_people_and_for_machines(tmp_path: Path, folder: Path, capsys
     bundle = write_bundle(tmp_path / "b", crf=CRF)
     assert main(["evaluate", str(bundle), *data_options(folder), "-o", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    for words in ("IoU %", "with CRF", "mean IoU", "within 10 px of a border", "the CRF gains", "3 images of i"):
+    for words in ("IoU %", "with CRF", "mean IoU", "within 10 px of a border", "the CRF gains", "3 images of data/i: "):
         assert words in shown
     assert (tmp_path / "out" / "worst.png").stat().st_size > 1000
     assert main(["evaluate", str(bundle), *data_options(folder), "--json"]) == 0
@@ -64,7 +64,7 @@ def test_official_bundle_gets_its_published_figure_beside(tmp_path: Path, capsys
     assert "published: DeepLab-LargeFOV, val" in shown
     assert "62.25" in shown
     assert "within 10 px of void" in shown
-    assert "1 images of PASCAL VOC 2012 val" in shown
+    assert "1 image of PASCAL VOC 2012 val: " in shown
 
 
 def test_real_pairs_end_to_end_by_the_fake_network(

@@ -61,6 +61,22 @@ def test_writes_the_winner_and_says_how_it_was_found(
     assert json.loads((out / "tuning.json").read_text())["crf"] == told["crf"]
 
 
+def test_what_a_race_gave_up_is_told_and_drawn(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="heat maps need matplotlib")
+    bundle = write_bundle(tmp_path / "b", palette=PALETTE)
+    out = tmp_path / "out"
+    options = ("--weights", "0.01,6", "--halvings", "0", "--race", "--hold-out", "0", "--threads", "1")
+    assert main(line(bundle, folder, *options, "-o", str(out), "--json")) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    given_up = [point for point in points if point["mean_iou"] is None]
+    assert given_up
+    assert all(point["given_up_after"] == 4 and point["behind"] > 0 for point in given_up)
+    assert 0.01 in {point["weight"] for point in given_up}
+    assert (out / "heat_map.png").stat().st_size > 1000
+
+
 def test_the_bundles_mode_is_kept(tmp_path: Path, folder: Path) -> None:
     bundle = write_bundle(tmp_path / "b", crf={**CRF, "mode": "pydensecrf"})
     assert main(line(bundle, folder, "--hold-out", "0", "--force")) in (0, 1)

@@ -67,7 +67,7 @@ def open_folders(
         coding = make_index_coding(len(classes), void=void, offset=offset, palette=palette)
     return Dataset(
         key="folder",
-        title=images.name,
+        title="/".join(images.resolve().parts[-2:]),  # the last name alone is mostly "images"
         split="all",
         root=images,
         classes=tuple(classes),

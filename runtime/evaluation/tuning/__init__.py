@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .judging import Judge, Scored, score_images
+from .judging import GivenUp, Judge, Scored, score_images
 from .points import GRIDS, Grid, Point, search_factors, search_grid
 from .search import METHODS, Part, Search, search_crf, split_images
 
 __all__ = [
     "GRIDS",
     "METHODS",
+    "GivenUp",
     "Grid",
     "Judge",
     "Part",

@@ -82,6 +82,19 @@ def score_images(
         yield scored
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """Where a point stood when a race gave it up.
+
+    Attributes:
+        images: how many were seen.
+        behind: mean IoU it lay behind the best so far on these, a fraction of 1.
+    """
+
+    images: int
+    behind: float
+
+
 @dataclass
 class Judge:
     """Scores points by their mean IoU on some images.
@@ -95,6 +108,7 @@ class Judge:
             interval of its gain, over the images seen, lies below zero.
         advance: called with 1 after each point.
         parts: hits and unions of each image, (images, 2, classes), by point; those given up are missing.
+        given_up: where those stood.
         runs: how many times a CRF ran on an image.
         builds: how many times its lattices were built.
     """
@@ -106,6 +120,7 @@ class Judge:
     race: bool = False
     advance: Callable[[int], None] = lambda steps: None
     parts: dict[Point, Parts] = field(default_factory=dict)
+    given_up: dict[Point, GivenUp] = field(default_factory=dict)
     runs: int = 0
     builds: int = 0
     _best: tuple[float, Point] | None = None
@@ -131,7 +146,7 @@ class Judge:
             self.runs += len(some) * len(alive)
             self.builds += len(some)
             if self.race and first + step < len(self.images):
-                alive = [point for point in alive if not self._is_beaten(np.stack(found[point]))]
+                alive = [point for point in alive if not self._is_beaten(point, np.stack(found[point]))]
                 if not alive:
                     break
         scores = dict.fromkeys(group, -np.inf)
@@ -143,11 +158,14 @@ class Judge:
         self.advance(len(group))
         return scores
 
-    def _is_beaten(self, parts: Parts) -> bool:
+    def _is_beaten(self, point: Point, parts: Parts) -> bool:
         if self._best is None:
             return False
         best = self.parts[self._best[1]][: len(parts)]
-        return bootstrap_parts_gain(best, parts, draws=_RACE_DRAWS)[1] < 0
+        if bootstrap_parts_gain(best, parts, draws=_RACE_DRAWS)[1] >= 0:
+            return False
+        self.given_up[point] = GivenUp(len(parts), mean_iou_of_parts(best) - mean_iou_of_parts(parts))
+        return True
 
 
 def count_refined(image: Scored, points: Sequence[Point], mode: Mode, iterations: int) -> list[Parts]:

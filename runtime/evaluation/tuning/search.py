@@ -7,7 +7,7 @@ parameters on the held-out images has been fitted to chance, and `is_better` say
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from ...crf import CrfParameters
 from ...crf.parameters import Mode
 from ...errors import InputError
 from ..bootstrap import Parts, bootstrap_parts, bootstrap_parts_gain
-from .judging import Judge, Scored, count_with, mean_iou_of_parts
+from .judging import GivenUp, Judge, Scored, count_with, mean_iou_of_parts
 from .points import FACTOR_GRID, GRIDS, ITERATIONS, START, Grid, Memory, Point, find_best, search_factors, search_grid
 
 Method = Literal["iclr2015", "pami2018", "factors"]
@@ -64,6 +64,7 @@ class Search:
         method: how it went.
         grid: its coarse grid.
         memory: all points met, with their scores on the images chosen on.
+        given_up: where the points stood that a race gave up.
         best: the winner.
         parameters: the winner, as the runtime takes it.
         chosen_on, held_out: the figures of the two parts; no held-out part where there are too few images.
@@ -73,6 +74,7 @@ class Search:
     method: Method
     grid: Grid
     memory: Memory
+    given_up: Mapping[Point, GivenUp]
     best: Point
     parameters: CrfParameters
     chosen_on: Part
@@ -158,6 +160,7 @@ def search_crf(
         method=method,
         grid=coarse,
         memory=memory,
+        given_up=judge.given_up,
         best=best,
         parameters=parameters,
         chosen_on=measure(chosen_on, judge.parts[best]),

@@ -85,6 +85,13 @@ def test_race_gives_up_the_hopeless_only() -> None:
         racing([point])
     assert racing.runs < plain.runs
     assert points[0] not in racing.parts
+    assert set(racing.given_up) == {points[0]}
+    given_up = racing.given_up[points[0]]
+    assert 4 <= given_up.images < len(images)
+    seen = slice(given_up.images)
+    lead = mean_iou_of_parts(plain.parts[points[2]][seen]) - mean_iou_of_parts(plain.parts[points[0]][seen])
+    assert given_up.behind == pytest.approx(lead, abs=0.02)  # of whichever was the best by then
+    assert given_up.behind > 0.05
     assert racing([points[1]]) == plain([points[1]])
 
 
