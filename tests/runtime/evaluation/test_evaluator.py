@@ -161,7 +161,7 @@ def test_a_shift_by_one_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
 def test_classes_have_to_fit(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="the bundle has 3 classes, data/i has 4"):
         check_classes(CLASSES[:3], dataset)
-    with pytest.raises(InputError, match='another order: its 1 is "green", that of i is "blue"'):
+    with pytest.raises(InputError, match='another order: its 1 is "green", that of data/i is "blue"'):
         check_classes((CLASSES[0], "green", "blue", CLASSES[3]), dataset)
     assert check_classes(("Background", "blue", "green", "red"), dataset) == []
     assert '1 of the 4 classes go by other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
