@@ -28,6 +28,17 @@ def test_a_models_own_figures_come_before_others() -> None:
     assert find_published("mine", "folder") == []
 
 
+def test_cityscapes_by_size_and_release() -> None:
+    figures = find_published("mine", "cityscapes")
+    assert [f.mean_iou for f in figures if f.split == "val" and f.crf] == [0.6418, 0.6594, 0.714]
+    assert [f.mean_iou for f in figures if f.split == "test"] == [0.631, 0.648, 0.704]
+    assert all(f.note for f in figures if f.model == "DeepLab-LargeFOV")  # each of its figures is of other conditions
+
+
+def test_every_figure_names_its_table_or_section() -> None:
+    assert all(" table " in figure.source or " section " in figure.source for figure in PUBLISHED)
+
+
 def test_weights_that_saw_val_are_told() -> None:
     notes = {figure.note for figure in find_published("deeplab-v2-vgg16", "voc2012") if figure.split == "val"}
     assert notes == {"of weights that never saw val; the released ones did"}
