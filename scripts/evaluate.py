@@ -145,7 +145,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     ]
     for figure in find_published(evaluation.bundle, evaluation.dataset.key):
         cells = _place(figure.crf, figure.mean_iou, list(variants))
-        rows.append((f"published: {figure.model}, {figure.split}", *cells, f"{figure.source} {figure.note}".strip()))
+        where = "; ".join(filter(None, (figure.source, figure.note)))
+        rows.append((f"published: {figure.model}, {figure.split}", *cells, where))
     width = len(names) + 2
     console.print_table(("%", *names, ""), [(*row, *("",) * (width - len(row))) for row in rows])
     gain = evaluation.gain_interval()

@@ -48,14 +48,20 @@ def open_folders(
     pictures = _index_files(images, SUFFIXES, image_ending)
     truths = _index_files(labels, _LABEL_SUFFIXES, label_ending)
     if not pictures:
-        raise DatasetError(f'holds no image whose name ends in "{image_ending}"', path=images)
+        ending = f' whose name ends in "{image_ending}"' if image_ending else ""
+        raise DatasetError(f"holds no image{ending}", path=images)
     missing = sorted(pictures.keys() - truths.keys())
     if missing:
         named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+        lossy = _index_files(labels, SUFFIXES - _LABEL_SUFFIXES, label_ending)
+        first = missing[0]
+        advice = (
+            f"{lossy[first].name} does not keep labels exact; use the original PNG"
+            if first in lossy and lossy[first] != pictures[first]
+            else f"that of {pictures[first].name} would be {first}{label_ending}.png"
+        )
         raise DatasetError(
-            f"holds no labels for {len(missing)} of {len(pictures)} images ({named}): label images have the image's "
-            f'name and "{label_ending}"',
-            path=labels,
+            f"holds no labels for {len(missing)} of {len(pictures)} images ({named}): {advice}", path=labels
         )
     pairs = [Pair(name, pictures[name], truths[name]) for name in sorted(pictures)]
     coding: Coding
@@ -64,7 +70,7 @@ def open_folders(
             raise DatasetError(f"{len(palette)} colours for {len(classes)} classes: each needs its own", path=labels)
         coding = ColourCoding({(224, 224, 192): VOID} | {c: index for index, c in enumerate(palette)})
     else:
-        coding = make_index_coding(len(classes), void=void, offset=offset, palette=palette)
+        coding = make_index_coding(len(classes), void=void, offset=offset, palette=palette, is_open=True)
     return Dataset(
         key="folder",
         title="/".join(images.resolve().parts[-2:]),  # the last name alone is mostly "images"

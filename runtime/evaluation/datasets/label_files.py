@@ -100,12 +100,14 @@ class IndexCoding:
         classes: how many classes there are.
         what: what the data set calls such images, for messages.
         palette: the colours such images are usually painted in, to recognise them where they were looked up.
+        is_open: whether --label-colours and --label-offset can say what the images hold.
     """
 
     meanings: Mapping[int, int]
     classes: int
     what: str = "label images"
     palette: Sequence[Colour] = ()
+    is_open: bool = False
 
     def decode(self, stored: npt.NDArray[Any], path: Path) -> LabelMap:
         """Look the numbers up.
@@ -129,10 +131,17 @@ class IndexCoding:
         found = set(_find_colours(stored))
         if len(found) == 1 and bool((stored[..., 0] == stored[..., 1]).all()) and stored.max() < self.classes:
             return "holds its labels three times, as grey colours: store one channel"
-        if self.palette and found <= {*map(tuple, self.palette), (224, 224, 192)}:
+        painted = {(224, 224, 192), *((red, green, blue) for red, green, blue in self.palette)}
+        if self.palette and found <= painted:
             return (
                 f"holds the palette's colours instead of labels: the {self.what} were saved again as RGB. Use the "
                 "original palette PNGs (Image.open keeps their numbers, cv2.imread does not)"
+                + (", or --label-colours" if self.is_open else "")
+            )
+        if self.palette and {colour[::-1] for colour in found} <= painted:
+            return (
+                "holds the palette's colours instead of labels, red and blue swapped (cv2.imwrite takes BGR): use the "
+                "original palette PNGs"
             )
         return (
             f"is a colour picture of {len(found)} colours, not labels: {self.what} have one channel, the number of the "
@@ -147,7 +156,9 @@ class IndexCoding:
         if self.palette and set(judged) <= greys and max(unknown) >= self.classes + 1:
             return f"{problem}: these are the grey levels of the palette's colours; keep the PNG's own numbers instead"
         if max(unknown) == self.classes and self.classes - 1 in self.meanings:
-            return f"{problem}: labels from 1 instead of 0? Then subtract 1, or give the offset"
+            return f"{problem}: labels from 1 instead of 0? Then " + (
+                "give --label-offset 1" if self.is_open else "subtract 1"
+            )
         return f"{problem}: are these the labels of another data set, or of another coding?"
 
     def _describe_known(self) -> str:
@@ -202,12 +213,18 @@ class ColourCoding:
 
 
 def make_index_coding(
-    classes: int, *, void: int = VOID, offset: int = 0, what: str = "label images", palette: Sequence[Colour] = ()
+    classes: int,
+    *,
+    void: int = VOID,
+    offset: int = 0,
+    what: str = "label images",
+    palette: Sequence[Colour] = (),
+    is_open: bool = False,
 ) -> IndexCoding:
     """Numbers `offset` to `offset` + n - 1 are the classes, `void` is void (where no class has its number)."""
     meanings = {void: VOID} if 0 <= void < _BYTE_LABELS else {}
     meanings |= {offset + index: index for index in range(classes) if offset + index < _BYTE_LABELS}
-    return IndexCoding(meanings, classes, what, palette)
+    return IndexCoding(meanings, classes, what, palette, is_open)
 
 
 def _encode_colours(pixels: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

@@ -42,6 +42,9 @@ def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
     looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLOURS))
     with pytest.raises(DatasetError, match=r"palette's colours instead of labels.*original palette PNGs"):
         decode(looked_up)
+    swapped = write(tmp_path / "c.png", colour_labels(LABELS, VOC_COLOURS)[..., ::-1])
+    with pytest.raises(DatasetError, match="red and blue swapped"):
+        decode(swapped)
     photo = write(tmp_path / "b.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
     with pytest.raises(DatasetError, match="colour picture of 6 colours"):
         decode(photo)
@@ -60,6 +63,20 @@ def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
         decode(path)
     shifted = make_index_coding(21, offset=1)
     assert shifted.decode(read_label_image(path), path).tolist() == [list(range(21))]
+
+
+def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
+    coding = make_index_coding(21, palette=VOC_COLOURS, is_open=True)
+    for name, stored, option in (
+        ("a", np.arange(1, 22, dtype=np.uint8)[None], "give --label-offset 1"),
+        ("b", colour_labels(LABELS, VOC_COLOURS), "or --label-colours"),
+    ):
+        path = write(tmp_path / f"{name}.png", stored)
+        with pytest.raises(DatasetError, match=option):
+            coding.decode(read_label_image(path), path)
+        with pytest.raises(DatasetError) as caught:
+            decode(path)
+        assert "--" not in str(caught.value)
 
 
 def test_labels_of_another_data_set(tmp_path: Path) -> None:

@@ -201,7 +201,12 @@ class TestFolders:
         images, labels = tmp_path / "i", tmp_path / "l"
         layouts.save(images / "a.png", layouts.draw_image(0))
         labels.mkdir()
-        with pytest.raises(DatasetError, match=r"no labels for 1 of 1 images \(a\)"):
+        with pytest.raises(
+            DatasetError, match=r"no labels for 1 of 1 images \(a\): that of a[.]png would be a_l[.]png"
+        ):
+            open_folders(images, labels, ("x",), label_ending="_l")
+        layouts.save(labels / "a.jpg", layouts.draw_truth(0, [0]))
+        with pytest.raises(DatasetError, match=r"\(a\): a[.]jpg does not keep labels exact; use the original PNG"):
             open_folders(images, labels, ("x",))
         layouts.save(labels / "a.png", draw := layouts.draw_truth(0, [0]))
         layouts.save(labels / "a.bmp", draw)
