@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -20,11 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..runtime.benchmark.load_view import LoadPlan
-    from ..runtime.benchmark.results import BenchResult, Comparison, LoadRun, Quantile, Scenario, StageName, Subject
+    from ..runtime.benchmark.pipeline_view import PipelinePlan
+    from ..runtime.benchmark.results import ComparedName, Comparison, Scenario
 
 SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
 PRESETS = ("voc", "cityscapes", "camvid", "sun-rgbd")
 STAGES = ("decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end")
+COMPARED = (*STAGES, "pipeline")
+PIPELINE_ROUNDS = 9
 REGRESSION = 1
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
@@ -95,6 +97,7 @@ _BOUND = click.option(
 @click.option(
     "--crf/--no-crf", default=None, help="Insist on the dense CRF, or leave it out.  [default: as the bundle]"
 )
+@click.option("--fast-crf", is_flag=True, help="Let the CRF take its shortcuts in all that is measured.")
 @click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of images.")
 @click.option("--labels", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Their true labels.")
 @click.option("--size", callback=_parse_size, metavar="HxW", help="Draw scenes of this size instead.")
@@ -104,7 +107,15 @@ _BOUND = click.option(
 @click.option("--max-samples", type=click.IntRange(min=1), help="Samples at most.")
 @click.option("--warmup", type=float, default=10.0, show_default=True, help="Seconds at most to wait for stable times.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Of the accuracy view.")
-@click.option("--crf-sweep/--no-crf-sweep", default=None, help="Try the CRF with fewer iterations too.")
+@click.option(
+    "--crf-sweep/--no-crf-sweep", default=None, help="Try the CRF with fewer iterations, and with its shortcuts, too."
+)
+@click.option(
+    "--pipeline-rounds",
+    type=click.IntRange(0, 1000),
+    help=f"Of many images side by side; 0 for none.  [default: {PIPELINE_ROUNDS}; 0 for a preset]",
+)
+@click.option("--pipeline-images", type=click.IntRange(1, 100_000), help="Of a round.  [default: 12 a core]")
 @click.option(
     "--scenario",
     "scenarios",
@@ -115,10 +126,10 @@ _BOUND = click.option(
 )
 @click.option("--load-duration", type=float, default=2.0, show_default=True, help="Least seconds of a LoadGen test.")
 @click.option("--full", is_flag=True, help="MLPerf's own durations: ten minutes a scenario.")
-@click.option("--server-qps", type=float, help="Rate of Server.  [default: 70 % of Offline's]")
+@click.option("--server-qps", type=float, help="Rate of Server.  [default: 70 % of what calls reached]")
 @click.option("--latency-bound-ms", type=float, help="Bound of Server; also finds the peak rate under it.")
 @click.option("--samples-per-query", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of MultiStream.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Images labelled at once.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Calls at once under load.")
 @click.option("--curve/--no-curve", default=True, show_default=True, help="Server at six rates.")
 @click.option("--roofline/--no-roofline", default=True, show_default=True, help="What the machine can do at most.")
 @_BOUND
@@ -128,7 +139,7 @@ _BOUND = click.option(
 def run(
     bundle: Path | None, preset: str | None, out: Path | None, report: Path | None, as_json: bool, **words: Any
 ) -> int:
-    """Measure BUNDLE: its stages, its latency under load, its accuracy, and the machine while it was measured.
+    """Measure BUNDLE: its stages, its pipeline, its latency under load, its accuracy, and the machine meanwhile.
 
     Without BUNDLE, --preset makes full-size DeepLab-LargeFOV with seeded weights: its speed is real, its labels mean
     nothing. Images are --images (with --labels, or accuracy is the agreement with float32 only), or scenes drawn at
@@ -157,6 +168,8 @@ def run(
     if as_json:
         console.print_json("bench", {"result": result.model_dump(mode="json")})
         return 0
+    from .bench_tables import print_result
+
     print_result(result)
     for path in (out, report):
         if path is not None:
@@ -167,30 +180,41 @@ def run(
 @command.command("compare")
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("candidate", type=click.Path(path_type=Path), required=False)
-@click.option("--stage", type=click.Choice(STAGES), default="end_to_end", show_default=True, help="What is compared.")
+@click.option(
+    "--stage",
+    type=click.Choice(COMPARED),
+    help="What is compared.  [default: end_to_end, and pipeline where both have it]",
+)
 @_BOUND
 @click.option("--strict", is_flag=True, help="Exit 1 where nothing can be concluded, too.")
 @console.json_option
-def compare(baseline: Path, candidate: Path | None, stage: StageName, bound: float, strict: bool, as_json: bool) -> int:
+def compare(
+    baseline: Path, candidate: Path | None, stage: ComparedName | None, bound: float, strict: bool, as_json: bool
+) -> int:
     """Compare two results of `atrous bench`, or the subjects within one.
 
     Exit codes: 0 no regression, 1 a significant regression beyond the bound, 2 bad usage or input.
     """
     click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
-    from ..runtime.benchmark.compare import compare_results, compare_run
+    from ..runtime.benchmark.compare import compare_results, compare_run, list_compared
     from ..runtime.benchmark.results import read_result
+    from .bench_tables import print_comparisons
 
     first = read_result(baseline)
-    if candidate is None:
-        found = compare_run(first, stage=stage, bound=bound)
-        if not found:
-            raise click.UsageError(f"{baseline} holds one subject: give a second result")
-    else:
-        found = compare_results(first, read_result(candidate), stage=stage, bound=bound)
+    second = read_result(candidate) if candidate is not None else None
+    stages = (stage,) if stage is not None else list_compared(first, second if second is not None else first)
+    found: list[Comparison] = []
+    for name in stages:
+        if second is not None:
+            found += compare_results(first, second, stage=name, bound=bound)
+        else:
+            found += compare_run(first, stage=name, bound=bound)
+    if not found:
+        raise click.UsageError(f"{baseline} holds one subject: give a second result")
     if as_json:
         console.print_json("bench", {"comparisons": [comparison.model_dump(mode="json") for comparison in found]})
     else:
-        _print_comparisons(found)
+        print_comparisons(found)
     failing = {"regression", "inconclusive"} if strict else {"regression"}
     return REGRESSION if any(comparison.verdict in failing for comparison in found) else 0
 
@@ -243,12 +267,14 @@ def _make_plan(path: Path | None, preset_name: str | None, words: dict[str, Any]
         command=("atrous", *sys.argv[1:]),
         threads=words["threads"],
         crf=crf,
+        is_crf_fast=words["fast_crf"],
         amount=Amount(
             duration_s=words["duration"],
             min_rounds=min(words["min_samples"], words["max_samples"] or words["min_samples"]),
             max_rounds=words["max_samples"] or Amount.max_rounds,
             warmup_s=words["warmup"],
         ),
+        pipeline=_make_pipeline_plan(words, is_preset=preset is not None),
         load=_make_load_plan(words, is_preset=preset is not None),
         repeats=words["repeats"],
         sweeps_crf=preset is None if sweeps is None else sweeps,
@@ -257,6 +283,14 @@ def _make_plan(path: Path | None, preset_name: str | None, words: dict[str, Any]
         preset=preset,
         weights="seeded" if path is None else "given",
     )
+
+
+def _make_pipeline_plan(words: dict[str, Any], *, is_preset: bool) -> PipelinePlan | None:
+    from ..runtime.benchmark.pipeline_view import PipelinePlan
+
+    asked = words["pipeline_rounds"]
+    rounds = asked if asked is not None else 0 if is_preset else PIPELINE_ROUNDS
+    return PipelinePlan(rounds, words["pipeline_images"]) if rounds else None
 
 
 def _make_load_plan(words: dict[str, Any], *, is_preset: bool) -> LoadPlan | None:
@@ -276,94 +310,3 @@ def _make_load_plan(words: dict[str, Any], *, is_preset: bool) -> LoadPlan | Non
         samples_per_query=words["samples_per_query"],
         workers=words["workers"],
     )
-
-
-def print_result(result: BenchResult) -> None:
-    """Print the tables a person reads first."""
-    for subject in result.subjects:
-        size = f"{subject.image_height}x{subject.image_width}"
-        click.secho(f"\n{subject.name} on {subject.device}, {subject.bundle}, {size}", bold=True)
-        _print_stages(subject)
-        _print_load(subject.load)
-        if subject.curve:
-            rows = [
-                (f"{point.offered_per_s:.1f}", f"{point.completed_per_s:.1f}", *_name_quantiles(point.quantiles))
-                for point in subject.curve
-            ]
-            console.print_table(("offered/s", "done/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms"), rows)
-        _print_accuracy(subject)
-        roof = subject.roofline
-        if roof is not None:
-            share = f"; the network reaches {roof.achieved_gflops:.0f}, {roof.share:.0%}" if roof.share else ""
-            click.echo(
-                f"roofline: {roof.peak_gflops:.0f} GFLOP/s and {roof.bandwidth_gb_s:.1f} GB/s with {roof.threads} "
-                f"threads{share}"
-            )
-    _print_comparisons(result.comparisons)
-    for figure in result.published:
-        theirs = f"{figure.published_per_s:g} images/s" if figure.published_per_s else "no speed"
-        ours = f"{figure.ours_per_s:.2f} images/s" if figure.ours_per_s else "nothing"
-        click.echo(f"\n{figure.title}: published {theirs}, here {ours} ({figure.note})")
-    for warning in result.warnings:
-        console.print_warning(f"warning: {warning}")
-    click.echo(f"\nagain: {shlex.join(result.command)}")
-
-
-def _print_stages(subject: Subject) -> None:
-    if subject.stages is None:
-        return
-    rows = [
-        (
-            stage.name,
-            *_name_quantiles(stage.series.quantiles),
-            f"{stage.series.max_ms:.2f}",
-            len(stage.series.values_ms),
-        )
-        for stage in subject.stages.stages
-    ]
-    console.print_table(("stage", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "samples"), rows)
-    for name, reason in subject.stages.absent.items():
-        click.echo(f"no {name}: {reason}")
-
-
-def _name_quantiles(quantiles: Sequence[Quantile]) -> list[str]:
-    """Each with its interval: "12.1 [11.9, 12.6]"."""
-    cells = []
-    for quantile in quantiles:
-        value = f"{quantile.value_ms:.2f}" if quantile.value_ms is not None else "-"
-        interval = f" [{quantile.low_ms:.2f}, {quantile.high_ms:.2f}]" if quantile.low_ms is not None else ""
-        cells.append(value + interval)
-    return cells
-
-
-def _print_load(load: Sequence[LoadRun]) -> None:
-    if not load:
-        return
-    rows = []
-    for found in load:
-        value = "" if found.metric_value is None else f"{found.metric_value:.4g}"
-        quantiles = _name_quantiles(found.latency.quantiles) if found.latency is not None else ["", "", "", ""]
-        verdict = "VALID" if found.valid else "INVALID"
-        name = found.scenario if found.mode == "performance" else f"{found.scenario}, {found.mode}"
-        rows.append((name, f"{found.metric} {value} {found.metric_unit}", *quantiles[:3], found.queries, verdict))
-    console.print_table(("LoadGen", "figure", "p50 ms", "p90 ms", "p99 ms", "queries", ""), rows)
-
-
-def _print_accuracy(subject: Subject) -> None:
-    rows = [
-        (
-            row.crf,
-            f"{row.label_agreement:.2%}",
-            "" if row.miou is None else f"{row.miou:.1%}",
-            f"{row.latency_ms.value_ms:.1f}" if row.latency_ms.value_ms is not None else "",
-            f"{row.images_per_s:.2f}",
-        )
-        for row in subject.accuracy
-    ]
-    console.print_table(("CRF", "labels as float32", "mIoU", "p50 ms", "images/s"), rows)
-
-
-def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    for comparison in comparisons:
-        colour = {"regression": "red", "improvement": "green"}.get(comparison.verdict)
-        click.secho(f"{comparison.stage}: {comparison.verdict}: {comparison.reason}", fg=colour)

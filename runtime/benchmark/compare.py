@@ -7,6 +7,9 @@
 | `same`         | the whole interval lies between the two                                                       |
 | `inconclusive` | it straddles one of them, or the machine was not the same: too noisy, or of another speed     |
 
+What is compared is a stage's time, the whole way's ("end_to_end"), or the pipeline's time an image ("pipeline"): the
+reciprocal of its throughput, so that above 1 is worse in all of them.
+
 Samples of one run were taken in turns: they are compared in pairs, and what the machine did in a round cancels.
 Two runs are not paired: then a verdict needs both machines to have been quiet, and the canary's medians (the same
 arithmetic in both runs) to agree within the bound, or what is compared is two machines and not two programs.
@@ -14,17 +17,20 @@ arithmetic in both runs) to agree within the bound, or what is compared is two m
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from ..errors import InputError
-from .results import BenchResult, Comparison, StageName, Subject, Verdict
+from .results import BenchResult, ComparedName, Comparison, Noise, Subject, Verdict
 from .statistics import Ratio, estimate_ratio
 
 BOUND = 0.05
+PIPELINE: Final = "pipeline"
 
 
 def compare_subjects(
-    baseline: Subject, candidate: Subject, *, stage: StageName = "end_to_end", bound: float = BOUND
+    baseline: Subject, candidate: Subject, *, stage: ComparedName = "end_to_end", bound: float = BOUND
 ) -> Comparison:
     """Compare two subjects of one run, in pairs.
 
@@ -39,7 +45,7 @@ def compare_subjects(
 
 
 def compare_run(
-    result: BenchResult, *, stage: StageName = "end_to_end", bound: float = BOUND
+    result: BenchResult, *, stage: ComparedName = "end_to_end", bound: float = BOUND
 ) -> tuple[Comparison, ...]:
     """Compare every other subject of a run with its first."""
     first, *others = result.subjects
@@ -47,7 +53,7 @@ def compare_run(
 
 
 def compare_results(
-    baseline: BenchResult, candidate: BenchResult, *, stage: StageName = "end_to_end", bound: float = BOUND
+    baseline: BenchResult, candidate: BenchResult, *, stage: ComparedName = "end_to_end", bound: float = BOUND
 ) -> tuple[Comparison, ...]:
     """Compare the subjects of two runs that have the same names; the first ones where each run has one.
 
@@ -60,9 +66,12 @@ def compare_results(
     for ours, theirs in pairs:
         _require_same_work(ours, theirs)
         own_doubts = [
-            f"{name} was too noisy ({', '.join(check.name for check in subject.noise.checks if not check.passed)})"
-            for name, subject in (("the baseline", ours), ("the candidate", theirs))
-            if not subject.noise.conclusive
+            f"{name} was too noisy ({', '.join(check.name for check in noise.checks if not check.passed)})"
+            for name, noise in (
+                ("the baseline", _find_noise(ours, stage)),
+                ("the candidate", _find_noise(theirs, stage)),
+            )
+            if noise is not None and not noise.conclusive
         ]
         values = [_find_values(subject, stage, subject.name) for subject in (ours, theirs)]
         ratio = estimate_ratio(values[0], values[1], paired=False)
@@ -82,10 +91,13 @@ def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
 
 
 def _conclude(
-    baseline: str, candidate: str, stage: StageName, ratio: Ratio, bound: float, *, paired: bool, doubts: list[str]
+    baseline: str, candidate: str, stage: ComparedName, ratio: Ratio, bound: float, *, paired: bool, doubts: list[str]
 ) -> Comparison:
     verdict: Verdict = "inconclusive" if doubts else judge_ratio(ratio, bound)
     change = f"{candidate} takes {ratio.value:.3f} x the time of {baseline} ({ratio.low:.3f} to {ratio.high:.3f})"
+    if stage == PIPELINE:
+        low, high = 1 / ratio.high, 1 / ratio.low
+        change = f"{candidate} has {1 / ratio.value:.3f} x the throughput of {baseline} ({low:.3f} to {high:.3f})"
     reasons = {
         "regression": f"slower by more than the bound of {bound:.0%}",
         "improvement": f"faster by more than the bound of {bound:.0%}",
@@ -124,6 +136,7 @@ def _require_same_work(ours: Subject, theirs: Subject) -> None:
         ("classes", ours.classes, theirs.classes),
         ("head", ours.head, theirs.head),
         ("CRF", ours.crf, theirs.crf),
+        ("the CRF's shortcuts", ours.crf_shortcuts, theirs.crf_shortcuts),
     ):
         if one != other:
             raise InputError(f"{ours.name}: the two runs did different work: {what} {one} and {other}")
@@ -145,8 +158,25 @@ def _doubt_machines(baseline: BenchResult, candidate: BenchResult, bound: float)
     return doubts
 
 
-def _find_values(subject: Subject, stage: StageName, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    found = subject.stages.find_stage(stage) if subject.stages is not None else None
-    if found is None:
-        raise InputError(f'{name} has no stage "{stage}": choose one that both have')
-    return np.asarray(found.series.values_ms, np.float64)
+def list_compared(baseline: BenchResult, candidate: BenchResult) -> tuple[ComparedName, ...]:
+    """What is worth comparing of two runs: the whole way of an image, and the pipeline where both measured it."""
+    has_pipelines = all(s.pipeline is not None for pair in _pair_subjects(baseline, candidate) for s in pair)
+    return ("end_to_end", PIPELINE) if has_pipelines else ("end_to_end",)
+
+
+def _find_noise(subject: Subject, stage: ComparedName) -> Noise | None:
+    if stage != PIPELINE:
+        return subject.noise
+    return subject.pipeline.noise if subject.pipeline is not None else None
+
+
+def _find_values(subject: Subject, stage: ComparedName, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    if stage == PIPELINE:
+        series = subject.pipeline.time_per_image if subject.pipeline is not None else None
+    else:
+        found = subject.stages.find_stage(stage) if subject.stages is not None else None
+        series = found.series if found is not None else None
+    if series is None:
+        what = f'stage "{stage}": choose one that both have' if stage != PIPELINE else "pipeline view: measure it again"
+        raise InputError(f"{name} has no {what}")
+    return np.asarray(series.values_ms, np.float64)

@@ -1,4 +1,9 @@
-"""The load view: LoadGen's scenarios on a segmenter, the throughput-latency curve, the peak under a latency bound."""
+"""The load view: LoadGen's scenarios on a segmenter, the throughput-latency curve, the peak under a latency bound.
+
+Each scenario takes the path that production would. SingleStream, MultiStream and Server are calls, an image at a time
+in each worker with all threads, since somebody waits for each. Offline is one query of many images for whose order
+nobody cares: it goes through the pipeline, where there is one, and so does accuracy mode.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,13 @@ import numpy as np
 
 from ..errors import BackendError
 from .clocks import Clock
-from .loadgen import FULL_DURATION_S, SEEDS, Labels, LoadOutcome, LoadSettings, run_loadgen
+from .loadgen import FULL_DURATION_S, SEEDS, Labels, LoadOutcome, LoadSettings, Serve, call_one_by_one, run_loadgen
 from .loadgen_logs import join_queries
 from .results import CurvePoint, LoadRun, Scenario, StageName
 from .statistics import describe_series, estimate_quantiles
 
-SCENARIOS: tuple[Scenario, ...] = ("Offline", "SingleStream", "MultiStream", "Server")  # Offline's rate guides Server's
-CURVE_SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.1)  # of Offline's throughput
+SCENARIOS: tuple[Scenario, ...] = ("Offline", "SingleStream", "MultiStream", "Server")  # the others guide Server's rate
+CURVE_SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.1)  # of the calls' throughput
 SERVER_SHARE = 0.7
 PEAK_START_SHARE = 0.3
 KEPT_UP = 0.95
@@ -46,13 +51,14 @@ class LoadPlan:
         scenarios: in any order; Offline is run first where it is among them.
         duration_s: least duration of each test.
         is_full: MLPerf's own durations and counts instead.
-        server_qps: rate of the Server test; None for 70 % of what Offline (else the closed loop) reached.
+        server_qps: rate of the Server test; None for 70 % of what calls reached: the best scenario of them that was
+            measured before it, else the stage view.
         latency_bound_ms: of the Server test, and search the peak under it; None for ten times the closed loop's time,
             and no search.
         has_curve: whether to measure the throughput-latency curve.
         has_accuracy: whether to run accuracy mode.
         samples_per_query: of MultiStream.
-        workers: images labelled at once.
+        workers: images labelled at once, in calls.
     """
 
     scenarios: Sequence[Scenario] = SCENARIOS
@@ -77,6 +83,8 @@ class LoadContext:
         closed_loop_ms: time of one image after the other, the first guess of a rate.
         judge: labels by image -> (agreement, mIoU) for accuracy mode.
         clock, begin_ns: time axis of the run.
+        serve_offline: answers queries through a pipeline; None where Offline is calls, too.
+        offline_per_s: the first guess of Offline's rate, where it goes through the pipeline.
     """
 
     label: Callable[[int], Labels]
@@ -86,6 +94,8 @@ class LoadContext:
     judge: Callable[[Mapping[int, Labels]], tuple[float | None, float | None]]
     clock: Clock
     begin_ns: int
+    serve_offline: Serve | None = None
+    offline_per_s: float | None = None
 
 
 def measure_load(
@@ -98,16 +108,18 @@ def measure_load(
         BackendError: if the segmenter or LoadGen fails.
     """
     rate = 1000 / context.closed_loop_ms * plan.workers
+    offline_rate = context.offline_per_s or rate
     runs: dict[str, LoadRun] = {}
     for scenario in sorted(plan.scenarios, key=SCENARIOS.index):
         on_step(f"LoadGen {scenario}")
-        runs[scenario] = _run(_plan_test(plan, scenario, rate, context.closed_loop_ms), context)
-        if scenario == "Offline":
-            rate = runs[scenario].throughput_per_s or rate
+        guess = offline_rate if scenario == "Offline" else rate
+        runs[scenario] = _run(_plan_test(plan, scenario, guess, context.closed_loop_ms), context)
+        reached = [run.throughput_per_s for run in runs.values() if run.path == "call" and run.throughput_per_s]
+        rate = max(reached, default=rate)
     ordered = [runs[scenario] for scenario in plan.scenarios]
     if plan.has_accuracy and plan.scenarios:
         on_step("LoadGen accuracy mode")
-        settings = LoadSettings("Offline", "accuracy", target_qps=rate, workers=plan.workers)
+        settings = LoadSettings("Offline", "accuracy", target_qps=offline_rate, workers=plan.workers)
         ordered.append(_run(settings, context))
     if plan.latency_bound_ms is not None and "Server" in plan.scenarios:
         on_step("LoadGen FindPeakPerformance")
@@ -147,7 +159,10 @@ def _plan_test(plan: LoadPlan, scenario: Scenario, rate: float, closed_loop_ms: 
 
 def _run(settings: LoadSettings, context: LoadContext) -> LoadRun:
     start_s = (context.clock.now_ns() - context.begin_ns) / 1e9
-    outcome = run_loadgen(settings, context.label, context.images, clock=context.clock)
+    serve = call_one_by_one(context.label, context.clock)
+    if settings.scenario == "Offline" and context.serve_offline is not None:
+        settings, serve = replace(settings, workers=1), context.serve_offline
+    outcome = run_loadgen(settings, serve, context.images, clock=context.clock)
     return describe_run(settings, outcome, context, start_s)
 
 
@@ -171,11 +186,15 @@ def describe_run(settings: LoadSettings, outcome: LoadOutcome, context: LoadCont
     asked = {key: value for key, value in asdict(settings).items() if key not in ("scenario", "mode")}
     if settings.scenario != "MultiStream":
         del asked["samples_per_query"]
+    is_piped = settings.scenario == "Offline" and context.serve_offline is not None
+    if is_piped:
+        del asked["workers"]
     return LoadRun(
         scenario=settings.scenario,
         mode=settings.mode,
         settings={**asked, "seeds": [str(seed) for seed in SEEDS]},
         includes=context.includes,
+        path="pipeline" if is_piped else "call",
         valid=outcome.summary.valid is not False,
         reasons=outcome.summary.reasons,
         metric=_METRIC_NAMES[settings.scenario] if settings.mode != "accuracy" else "agreement",

@@ -1,7 +1,8 @@
 """One MLPerf LoadGen test: the system under test, the settings, the run, what it left behind.
 
-LoadGen calls from a thread of its own and must never wait, so its callback only puts queries into a queue; workers take
-them out, label the image and report completion. LoadGen counts latency from the moment a query was *scheduled*, in
+LoadGen calls from a thread of its own and must never wait, so its callback only puts queries into a queue. Workers take
+them out, label the image and report completion; or a pipeline does, as long as LoadGen has not said that no more will
+come. LoadGen counts latency from the moment a query was *scheduled*, in
 every scenario: where one query stalls the system, those scheduled meanwhile have waited, and their latency says so. A
 timer around each call (a closed loop) would have seen the stall once.
 """
@@ -13,7 +14,7 @@ import hashlib
 import queue
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class LoadSettings:
         target_qps: Server: Poisson rate; Offline: expected rate, which decides how many samples the one query holds.
         latency_bound_ms: Server: what the target percentile must stay under.
         samples_per_query: MultiStream: images of a query.
-        workers: threads that label images at once.
+        workers: threads that label images at once, where no pipeline does.
     """
 
     scenario: Scenario
@@ -83,11 +84,33 @@ class LoadOutcome:
     duration_s: float
 
 
+@dataclass(frozen=True)
+class Query:
+    """One image that LoadGen wants labelled.
+
+    Attributes:
+        number: in the order of arrival.
+        id: LoadGen's own.
+        index: of the image.
+    """
+
+    number: int
+    id: int
+    index: int
+
+
+#: answer(query, labels, service_ms): the query is done; may be called from any thread
+Answer = Callable[[Query, Labels, float], None]
+#: serve(queries, answer): answer all of them, and return when there are no more; an error ends the test
+Serve = Callable[[Iterator[Query], Answer], None]
+
+
 @dataclass
 class _Answers:
-    """What the workers did; guarded by one lock."""
+    """What was done; guarded by one lock."""
 
     arrived: list[int] = field(default_factory=list)
+    open: dict[int, Query] = field(default_factory=dict)
     service_ms: dict[int, float] = field(default_factory=dict)
     labels: dict[int, Labels] = field(default_factory=dict)
     error: BaseException | None = None
@@ -95,72 +118,103 @@ class _Answers:
 
 
 class _SystemUnderTest:
-    """A queue between LoadGen and the workers."""
+    """A queue between LoadGen and those who serve."""
 
-    def __init__(self, loadgen: Any, label: Callable[[int], Labels], clock: Clock, *, keep_labels: bool) -> None:
+    def __init__(self, loadgen: Any, serve: Serve, *, keep_labels: bool) -> None:
         self._loadgen = loadgen
-        self._label = label
-        self._clock = clock
+        self._serve = serve
         self._keep_labels = keep_labels
-        self._queue: queue.SimpleQueue[list[tuple[int, int, int]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Query | None] = queue.SimpleQueue()  # None: no more for now
+        self._is_over = False
         self.answers = _Answers()
 
     def issue(self, samples: Sequence[Any]) -> None:
         """LoadGen's callback: hand over, one entry a sample, so that workers share a large query."""
-        arrived = self.answers.arrived
+        answers = self.answers
         for sample in samples:
-            arrived.append(sample.index)
-            self._queue.put([(len(arrived) - 1, sample.id, sample.index)])
+            query = Query(len(answers.arrived), sample.id, sample.index)
+            with answers.lock:
+                answers.arrived.append(query.index)
+                answers.open[query.number] = query
+            self._queue.put(query)
 
     def flush(self) -> None:
-        """LoadGen's callback at the end of a series: nothing is held back here."""
+        """LoadGen's callback at the end of a series: whoever serves may finish what is under way."""
+        self._queue.put(None)
 
     def work(self) -> None:
-        """A worker: label until told to end. After an error the rest is answered unlabelled, so that LoadGen ends."""
-        while (entries := self._queue.get()) is not None:
-            for number, query_id, index in entries:
-                answer = b""
-                if self.answers.error is None:
-                    answer = self._work_one(number, index)
-                self._complete(query_id, answer)
+        """Serve series after series. After an error the rest is answered unlabelled, so that LoadGen ends."""
+        while not self._is_over:
+            try:
+                self._serve(self._read_series(), self.answer)
+            except BaseException as error:  # of the backend; LoadGen must not wait for ever
+                with self.answers.lock:
+                    self.answers.error = self.answers.error or error
+                self._refuse_rest()
 
     def stop(self, workers: int) -> None:
-        """Tell all workers to end."""
+        """Tell all who serve to end."""
+        self._is_over = True
         for _ in range(workers):
             self._queue.put(None)
 
-    def _work_one(self, number: int, index: int) -> bytes:
-        try:
-            start_ns = self._clock.now_ns()
-            labels = self._label(index)
-            self.answers.service_ms[number] = (self._clock.now_ns() - start_ns) / 1e6
-        except BaseException as error:  # of the backend; LoadGen must not wait for ever
-            with self.answers.lock:
-                self.answers.error = self.answers.error or error
-            return b""
-        if not self._keep_labels:
-            return b""
+    def answer(self, query: Query, labels: Labels, service_ms: float) -> None:
+        """Report a query as done."""
+        answer = b""
         with self.answers.lock:
-            self.answers.labels[index] = labels
-        return hash_labels(labels)
+            self.answers.service_ms[query.number] = service_ms
+            if self._keep_labels:
+                self.answers.labels[query.index] = labels
+        if self._keep_labels:
+            answer = hash_labels(labels)
+        self._complete(query, answer)
 
-    def _complete(self, query_id: int, answer: bytes) -> None:
+    def _read_series(self) -> Iterator[Query]:
+        while (query := self._queue.get()) is not None:
+            yield query
+
+    def _refuse_rest(self) -> None:
+        """Until LoadGen's series is over, answer without labels what came and what comes."""
+        while True:
+            with self.answers.lock:
+                waiting = list(self.answers.open.values())
+            for query in waiting:
+                self._complete(query, b"")
+            if self._queue.get() is None:
+                return
+
+    def _complete(self, query: Query, answer: bytes) -> None:
+        with self.answers.lock:
+            if self.answers.open.pop(query.number, None) is None:
+                return  # another worker's error has answered it
         buffer = array.array("B", answer)  # stays alive until LoadGen has copied it
         address, length = buffer.buffer_info()
-        response = self._loadgen.QuerySampleResponse(query_id, address if length else 0, length)
+        response = self._loadgen.QuerySampleResponse(query.id, address if length else 0, length)
         self._loadgen.QuerySamplesComplete([response])
 
 
+def call_one_by_one(label: Callable[[int], Labels], clock: Clock) -> Serve:
+    """Serve by labelling image after image; several workers may do so at once."""
+
+    def serve(queries: Iterator[Query], answer: Answer) -> None:
+        for query in queries:
+            start_ns = clock.now_ns()
+            labels = label(query.index)
+            answer(query, labels, (clock.now_ns() - start_ns) / 1e6)
+
+    return serve
+
+
 def run_loadgen(
-    settings: LoadSettings, label: Callable[[int], Labels], images: int, *, clock: Clock, log_folder: Path | None = None
+    settings: LoadSettings, serve: Serve, images: int, *, clock: Clock, log_folder: Path | None = None
 ) -> LoadOutcome:
     """Run one test.
 
     Args:
         settings: what is asked.
-        label: labels image number i; called from the workers, several at once where there are several.
+        serve: labels images; called in each worker's thread, again for each series of queries.
         images: how many there are.
-        clock: times the workers.
+        clock: times the test.
         log_folder: where LoadGen's logs go; None for a folder that is removed afterwards.
 
     Raises:
@@ -170,8 +224,8 @@ def run_loadgen(
     loadgen = import_optional("mlperf_loadgen")
     if log_folder is None:
         with tempfile.TemporaryDirectory(prefix="atrous-loadgen-") as folder:
-            return run_loadgen(settings, label, images, clock=clock, log_folder=Path(folder))
-    system = _SystemUnderTest(loadgen, label, clock, keep_labels=settings.mode == "accuracy")
+            return run_loadgen(settings, serve, images, clock=clock, log_folder=Path(folder))
+    system = _SystemUnderTest(loadgen, serve, keep_labels=settings.mode == "accuracy")
     workers = [
         threading.Thread(target=system.work, name=f"load worker {number}", daemon=True)
         for number in range(settings.workers)

@@ -33,9 +33,10 @@ _MIN_FOR_DRIFT = 9
 _HARMLESS = frozenset({"gpu_idle", "applications_clocks_setting", "display_clock_setting"})
 
 
-def judge_noise(series: Series, warmup: Warmup, canary: Series | None, trace: MachineTrace | None) -> Noise:
-    """Apply the rules to a subject's end-to-end series and the machine's record of the same time."""
-    checks = [_check_warmup(warmup), _check_canary(canary), _check_drift(series)]
+def judge_noise(series: Series, warmup: Warmup | None, canary: Series | None, trace: MachineTrace | None) -> Noise:
+    """Apply the rules to a subject's series, its warm-up if it had one, and the machine's record of the same time."""
+    checks = [_check_warmup(warmup)] if warmup is not None else []
+    checks += [_check_canary(canary), _check_drift(series)]
     if trace is not None:
         chosen = _moments(trace, series)
         other = [

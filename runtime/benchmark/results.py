@@ -8,6 +8,8 @@ The published schema is `docs/bench-schema.json`, written by `write_schema`. Rul
    beside it.
 3. Raw samples are all there, in the order they were taken: no outlier is dropped, no series is thinned.
 4. Shares and accuracies are fractions of 1.
+5. Version 2 added `pipeline` and `crf_shortcuts` of a subject and `path` of a load run; files of version 1 are read as
+   files of version 2 that lack them.
 """
 
 from __future__ import annotations
@@ -21,15 +23,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
 from ..errors import InputError
 from ..files import write_file
 from .machine_sections import CpuInfo, Environment, GpuInfo, GpuTrace, MachineTrace
-from .sections import NonNegative, Quantile, Section, Series, Share
+from .pipeline_sections import PipelineStage, PipelineView
+from .sections import Noise, NoiseCheck, NonNegative, Quantile, Section, Series, Share
 from .view_sections import (
     Accuracy,
     CurvePoint,
     LoadMode,
     LoadRun,
     ModelCost,
-    Noise,
-    NoiseCheck,
     Roofline,
     Scenario,
     Stage,
@@ -43,6 +44,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Accuracy",
     "BenchResult",
+    "ComparedName",
     "Comparison",
     "CpuInfo",
     "CurvePoint",
@@ -55,6 +57,8 @@ __all__ = [
     "ModelCost",
     "Noise",
     "NoiseCheck",
+    "PipelineStage",
+    "PipelineView",
     "Published",
     "Quantile",
     "Roofline",
@@ -72,9 +76,11 @@ __all__ = [
     "write_schema",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_RESULT_BYTES = 256 << 20
+_READ_VERSIONS = (1, SCHEMA_VERSION)
 
+ComparedName = Literal[StageName, "pipeline"]
 Verdict = Literal["regression", "improvement", "same", "inconclusive"]
 
 
@@ -83,7 +89,7 @@ class Comparison(Section):
 
     Attributes:
         baseline, candidate: names of the subjects (and files).
-        stage: what was compared.
+        stage: what was compared; "pipeline" is the time an image of the pipeline's rounds, 1 / throughput.
         statistic: "median".
         ratio: candidate / baseline; above 1 is slower.
         low, high: bootstrap interval of the ratio.
@@ -96,7 +102,7 @@ class Comparison(Section):
 
     baseline: str
     candidate: str
-    stage: StageName
+    stage: ComparedName
     statistic: Literal["median"] = "median"
     ratio: float
     low: float
@@ -151,7 +157,7 @@ class BenchResult(Section):
         warnings: what a reader must know before quoting a figure.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     kind: Literal["atrous-bench"] = "atrous-bench"
     atrous_version: str
     created: AwareDatetime
@@ -200,11 +206,12 @@ def read_result(path: str | Path) -> BenchResult:
         found = _VersionOnly.model_validate_json(text).schema_version
     except ValidationError as error:
         raise InputError(f"{path}: is no result of `atrous bench`: {_describe(error)}") from error
-    if found != SCHEMA_VERSION:
+    if found not in _READ_VERSIONS:
         remedy = "update atrous" if found > SCHEMA_VERSION else "measure again"
-        raise InputError(f"{path}: has schema_version {found}, this atrous reads {SCHEMA_VERSION}: {remedy}")
+        known = " and ".join(str(version) for version in _READ_VERSIONS)
+        raise InputError(f"{path}: has schema_version {found}, this atrous reads {known}: {remedy}")
     try:
-        return BenchResult.model_validate_json(text)
+        return BenchResult.model_validate_json(text if found == SCHEMA_VERSION else _raise_version(text))
     except ValidationError as error:
         raise InputError(f"{path}: {_describe(error)}") from error
 
@@ -222,6 +229,11 @@ def write_schema(path: str | Path) -> None:
         OutputError: if it cannot be written.
     """
     write_file(path, make_schema().encode())
+
+
+def _raise_version(text: bytes) -> str:
+    """A file of version 1 as one of this version: what was added since has a default."""
+    return json.dumps({**json.loads(text), "schema_version": SCHEMA_VERSION})
 
 
 def _describe(error: ValidationError) -> str:

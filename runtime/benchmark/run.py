@@ -9,13 +9,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Literal
 
+import numpy as np
+
 from ..bundle import Bundle
-from ..dependencies import read_version
+from ..dependencies import import_crf, read_version
 from ..errors import InputError, MissingDependencyError
+from ..pipeline.segmentation import Threads, share_cores
 from ..segmenter import Labels, Segmenter
 from .accuracy import (
     BUNDLE,
+    FAST_CRF,
     OFF,
+    CrfSetting,
     References,
     label_references,
     list_crf_settings,
@@ -32,16 +37,24 @@ from .machine_sections import MachineTrace
 from .machine_trace import MachineWatch
 from .model_cost import count_model_cost
 from .noise import judge_noise
+from .pipeline_view import (
+    PipelinePlan,
+    PipelineRunner,
+    Rounds,
+    describe_pipeline,
+    measure_pipelines,
+    serve_through_pipeline,
+)
 from .presets import Preset, compare_published
 from .results import (
     Accuracy,
     BenchResult,
+    ComparedName,
     Comparison,
     CurvePoint,
     LoadRun,
     ModelCost,
     Roofline,
-    StageName,
     StageView,
     Subject,
 )
@@ -51,6 +64,7 @@ from .sections import Series
 from .stages import Amount, measure_stages
 from .statistics import describe_series
 from .subjects import REFERENCE, SubjectSpec, hash_manifest, open_subject, parse_subject
+from .warning_rules import collect_warnings
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,12 @@ class BenchPlan:
         command: the words to reproduce the run.
         threads: of network and CRF; None for as many as there are cores.
         crf: "auto" (as the bundle), True or False.
+        is_crf_fast: whether the CRF takes its shortcuts in all views.
         amount: of the stage view.
+        pipeline: the pipeline view, or None: then LoadGen's Offline is calls, too.
         load: the load view, or None.
         repeats: of every image in the accuracy view.
-        sweeps_crf: whether to try the bundle's CRF with fewer iterations too.
+        sweeps_crf: whether to try the bundle's CRF with fewer iterations and with its shortcuts too.
         has_roofline: whether to measure the roofline (on a CPU).
         bound: of the comparisons.
         preset: whose published figures to quote, or None.
@@ -82,7 +98,9 @@ class BenchPlan:
     command: Sequence[str]
     threads: int | None = None
     crf: Literal["auto"] | bool = "auto"
+    is_crf_fast: bool = False
     amount: Amount = field(default_factory=Amount)
+    pipeline: PipelinePlan | None = None
     load: LoadPlan | None = None
     repeats: int = 3
     sweeps_crf: bool = True
@@ -94,11 +112,16 @@ class BenchPlan:
 
 @dataclass
 class _Measured:
-    """What was measured of one subject."""
+    """What was measured of one subject; `many` is it loaded for many images side by side."""
 
     spec: SubjectSpec
     segmenter: Segmenter
     view: StageView | None = None
+    labels: Sequence[Labels] = ()
+    many: Segmenter | None = None
+    threads: Threads | None = None
+    runner: PipelineRunner | None = None
+    rounds: Rounds | None = None
     accuracy: tuple[Accuracy, ...] = ()
     load: tuple[LoadRun, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
@@ -132,7 +155,7 @@ def run_bench(
         measured = []
         for spec in plan.specs:
             on_step(f"loading {spec.name}")
-            segmenter = open_subject(spec, plan.bundle, threads=plan.threads, crf=plan.crf)
+            segmenter = _open(plan, spec, plan.threads)
             measured.append(_Measured(spec, stack.enter_context(segmenter)))
         watch = stack.enter_context(MachineWatch(clock, begin_ns))
         on_step("warming up, then timing the stages in turns")
@@ -143,6 +166,14 @@ def run_bench(
         for one, view in zip(measured, views, strict=True):
             one.view = view
         labels = _measure_accuracies(plan, measured, clock, on_step)
+        if plan.pipeline is not None:
+            on_step("the pipeline, in turns")
+            for one in measured:
+                _open_for_many(plan, one, stack, clock)
+            runners_of_many = [one.runner for one in measured if one.runner is not None]
+            found = measure_pipelines(runners_of_many, plan.pipeline, clock=clock, begin_ns=begin_ns, canary=canary)
+            for one, rounds in zip(measured, found, strict=True):
+                one.rounds = rounds
         if plan.load is not None:
             for one in measured:
                 context = _make_context(plan, one, labels, clock, begin_ns)
@@ -175,8 +206,23 @@ def run_bench(
         published=published,
         canary=sung,
         machine_trace=trace,
-        warnings=tuple(_collect_warnings(plan, subjects, warnings)),
+        warnings=(*warnings, *collect_warnings(subjects, plan.samples)),
     )
+
+
+def _open(plan: BenchPlan, spec: SubjectSpec, threads: int | None) -> Segmenter:
+    shortcuts = import_crf().FAST if plan.is_crf_fast else None
+    return open_subject(spec, plan.bundle, threads=threads, crf=plan.crf, crf_shortcuts=shortcuts)
+
+
+def _open_for_many(plan: BenchPlan, one: _Measured, stack: ExitStack, clock: Clock) -> None:
+    """The same subject with the threads of a call that images side by side leave it; as it is where it has them."""
+    device = one.segmenter.backend.device
+    one.threads = share_cores(plan.threads, device=device)
+    one.many = one.segmenter
+    if device == "cpu" and one.threads.network != one.threads.cores:
+        one.many = stack.enter_context(_open(plan, one.spec, one.threads.network))
+    one.runner = PipelineRunner(one.many, plan.samples, one.labels, threads=one.threads, clock=clock)
 
 
 def _require_one_size(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -210,13 +256,28 @@ def _measure_accuracies(
             references,
             reference_name=REFERENCE,
             clock=clock,
-            settings=list_crf_settings(one.segmenter.crf, short=plan.sweeps_crf),
+            settings=_list_settings(plan, one.segmenter),
             threads=plan.threads,
             repeats=plan.repeats,
         )
         references = references or labels
+        one.labels = labels[_name_own_setting(one.segmenter)]
     assert references is not None
     return references
+
+
+def _list_settings(plan: BenchPlan, segmenter: Segmenter) -> dict[str, CrfSetting]:
+    """The sweep's, or those without which the subject's own labels would have no row."""
+    settings = list_crf_settings(segmenter.crf, short=plan.sweeps_crf)
+    if segmenter.crf is not None and segmenter.crf_shortcuts:
+        settings[FAST_CRF] = CrfSetting(segmenter.crf, segmenter.crf_shortcuts)
+    return settings
+
+
+def _name_own_setting(segmenter: Segmenter) -> str:
+    if segmenter.crf is None:
+        return OFF
+    return FAST_CRF if segmenter.crf_shortcuts else BUNDLE
 
 
 def _make_context(plan: BenchPlan, one: _Measured, labels: References, clock: Clock, begin_ns: int) -> LoadContext:
@@ -238,6 +299,9 @@ def _make_context(plan: BenchPlan, one: _Measured, labels: References, clock: Cl
         judge=judge,
         clock=clock,
         begin_ns=begin_ns,
+        serve_offline=serve_through_pipeline(one.many, samples, one.threads) if one.many and one.threads else None,
+        # LoadGen decides by it how many images there are; a tenth more than the files took, which it does not read
+        offline_per_s=1.1 * 1000 / float(np.median(one.rounds.times_ms)) if one.rounds else None,
     )
 
 
@@ -281,6 +345,7 @@ def _describe_subject(
     whole = one.view.find_stage("end_to_end")
     assert whole is not None
     crf = one.segmenter.crf
+    pipeline = describe_pipeline(one.rounds, one.runner, one.view, canary, trace) if one.rounds and one.runner else None
     return Subject(
         name=one.spec.name,
         backend=one.spec.backend,
@@ -295,7 +360,9 @@ def _describe_subject(
         image_height=size[0],
         image_width=size[1],
         crf=crf.to_dict() if crf is not None else None,
+        crf_shortcuts=one.segmenter.crf_shortcuts,
         stages=one.view,
+        pipeline=pipeline,
         load=one.load,
         curve=one.curve,
         accuracy=one.accuracy,
@@ -305,31 +372,8 @@ def _describe_subject(
 
 
 def _compare(subjects: Sequence[Subject], bound: float) -> tuple[Comparison, ...]:
-    stages: tuple[StageName, ...] = ("compute", "end_to_end")
     first, *others = subjects
+    stages: list[ComparedName] = ["compute", "end_to_end"]
+    if all(subject.pipeline is not None for subject in subjects):
+        stages.append("pipeline")
     return tuple(compare_subjects(first, other, stage=stage, bound=bound) for other in others for stage in stages)
-
-
-def _collect_warnings(plan: BenchPlan, subjects: Sequence[Subject], warnings: Sequence[str]) -> list[str]:
-    found = list(warnings)
-    if plan.weights == "seeded":
-        found.append(
-            "the weights are seeded random numbers, not trained ones: the speed is real, the labels mean nothing"
-        )
-    elif any(sample.truth is None for sample in plan.samples):
-        found.append("the images have no labels: accuracy is the agreement with float32 only")
-    if any(subject.backend == "fake" for subject in subjects):
-        found.append("the fake backend is a formula, not a network")
-    for subject in subjects:
-        failed = [check.text for check in subject.noise.checks if not check.passed]
-        if failed:
-            found.append(f"{subject.name}: too noisy to conclude from: {'; '.join(failed)}")
-        for run in subject.load:
-            if not run.valid:
-                found.append(
-                    f"{subject.name}: LoadGen holds its {run.scenario} run for INVALID: {'; '.join(run.reasons)}"
-                )
-        agreements = [row.label_agreement for row in subject.accuracy if row.crf in (OFF, BUNDLE)]
-        if agreements and min(agreements) < 0.95 and subject.backend != "fake":
-            found.append(f"{subject.name}: its labels agree with float32's on {min(agreements):.1%} of the pixels only")
-    return found

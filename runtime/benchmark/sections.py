@@ -1,4 +1,4 @@
-"""What every part of the result file is made of: strict sections, series of raw samples, quantiles."""
+"""What every part of the result file is made of: strict sections, series of raw samples, quantiles, noise."""
 
 from __future__ import annotations
 
@@ -56,3 +56,28 @@ class Series(Section):
     max_ms: float
     quantiles: tuple[Quantile, ...]
     confidence: Share = 0.95
+
+
+class NoiseCheck(Section):
+    """One rule about the machine while it was measured: `value` must not exceed `bound`.
+
+    Attributes:
+        name: such as "canary", "drift", "other-load", "throttling", "warm-up".
+        value: what was found; None where it cannot be seen on this machine.
+        bound: the limit.
+        passed: whether the rule holds (a rule that cannot be seen does not fail).
+        text: one sentence for people.
+    """
+
+    name: str
+    value: float | None
+    bound: float
+    passed: bool
+    text: str
+
+
+class Noise(Section):
+    """Whether the machine was quiet enough to conclude anything; `conclusive` is the rules' conjunction."""
+
+    conclusive: bool
+    checks: tuple[NoiseCheck, ...]

@@ -1,43 +1,19 @@
-"""The parts of the result file about one subject: stages, load, accuracy, roofline, and whether to believe them."""
+"""The parts of the result file about one subject: stages, load, accuracy, roofline; the pipeline's is beside it."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue, NonNegativeInt
+from pydantic import Field, JsonValue, NonNegativeInt
 
-from .sections import NonNegative, Quantile, Section, Series, Share
+from .pipeline_sections import PipelineView
+from .sections import Noise, NonNegative, Quantile, Section, Series, Share
 
 StageName = Literal[
     "decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end"
 ]
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 LoadMode = Literal["performance", "accuracy", "find-peak"]
-
-
-class NoiseCheck(Section):
-    """One rule about the machine while it was measured: `value` must not exceed `bound`.
-
-    Attributes:
-        name: such as "canary", "drift", "other-load", "throttling", "warm-up".
-        value: what was found; None where it cannot be seen on this machine.
-        bound: the limit.
-        passed: whether the rule holds (a rule that cannot be seen does not fail).
-        text: one sentence for people.
-    """
-
-    name: str
-    value: float | None
-    bound: float
-    passed: bool
-    text: str
-
-
-class Noise(Section):
-    """Whether the machine was quiet enough to conclude anything; `conclusive` is the rules' conjunction."""
-
-    conclusive: bool
-    checks: tuple[NoiseCheck, ...]
 
 
 class Warmup(Section):
@@ -102,6 +78,7 @@ class LoadRun(Section):
         scenario, mode: as LoadGen names them.
         settings: what was asked of LoadGen: durations, counts, target_qps, latency_bound_ms, seeds ...
         includes: the stages that a query passes, in order.
+        path: "call", one image at a time in each of the workers; or "pipeline", the stages of many images side by side.
         valid: LoadGen's own verdict on the run; `reasons` are its words where it is not.
         metric, metric_unit, metric_value: the scenario's figure of merit: "latency_p90" in ms for SingleStream,
             "latency_p99" in ms for MultiStream, "scheduled_qps"/"completed_qps" for Server, "samples_per_second" for
@@ -110,7 +87,7 @@ class LoadRun(Section):
             after it, and all of them tell.
         issue_delay_ms: of every query, how long after its scheduled moment it was handed over.
         service_ms: of every query, how long the system itself took once it began to work on it: what a closed-loop
-            timer would have reported.
+            timer would have reported; in the pipeline, the sum over its stages.
         sample_index: of every query, the (first) image it was about.
         queries, duration_s, throughput_per_s: completed; images a second.
         summary: LoadGen's summary, key by key, in its own words.
@@ -122,6 +99,7 @@ class LoadRun(Section):
     mode: LoadMode
     settings: dict[str, JsonValue]
     includes: tuple[StageName, ...]
+    path: Literal["call", "pipeline"] = "call"
     valid: bool
     reasons: tuple[str, ...] = ()
     metric: str
@@ -161,7 +139,8 @@ class Accuracy(Section):
     """What the labels are worth at this speed; one row a CRF setting.
 
     Attributes:
-        crf: the setting's name: "off", "bundle", or one that shortens the bundle's, such as "2 iterations".
+        crf: the setting's name: "off", "bundle", or one that shortens the bundle's: "2 iterations", "float16", "fast",
+            "reduce=2".
         images: how many were compared.
         reference: what `label_agreement` compares with: float32 on ONNX Runtime, its CRF off or the bundle's.
         label_agreement: share of pixels with the same label as the reference; 1 for the reference itself.
@@ -235,7 +214,8 @@ class Subject(Section):
         bundle_sha256: of the manifest, which lists the digests of all files.
         image_height, image_width, batch: of the measured images.
         crf: parameters of the CRF in the manifest's form; None where it is off.
-        stages, load, curve, accuracy, roofline: the views; None or empty where they were not asked for.
+        crf_shortcuts: what it was allowed to leave out.
+        stages, pipeline, load, curve, accuracy, roofline: the views; None or empty where they were not asked for.
         noise: whether this subject's figures may be concluded from.
     """
 
@@ -253,7 +233,9 @@ class Subject(Section):
     image_width: NonNegativeInt
     batch: NonNegativeInt = 1
     crf: dict[str, JsonValue] | None
+    crf_shortcuts: dict[str, JsonValue] = Field(default_factory=dict)
     stages: StageView | None
+    pipeline: PipelineView | None = None
     load: tuple[LoadRun, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     accuracy: tuple[Accuracy, ...] = ()

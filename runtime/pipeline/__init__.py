@@ -31,6 +31,7 @@ What holds:
 from __future__ import annotations
 
 from .engine import Pipeline, run_pipeline
+from .merging import merge_reports
 from .report import PipelineReport, QueueReport, StageReport
 from .stage import Outcome, Stage
 from .trace import TraceWriter
@@ -43,5 +44,6 @@ __all__ = [
     "Stage",
     "StageReport",
     "TraceWriter",
+    "merge_reports",
     "run_pipeline",
 ]

@@ -60,8 +60,8 @@ def test_it_measures_and_writes_the_result_and_the_report(
     assert result.subjects[0].accuracy[0].miou == 1
     assert report.read_text().startswith("<!")
     printed = capsys.readouterr()
-    assert "end_to_end" in printed.out
-    assert "no h2d: the network reads and writes the host's memory" in printed.out
+    assert "end to end" in printed.out
+    assert "no H2D, D2H: the network reads and writes the host's memory" in printed.out
     assert "fake backend is a formula" in printed.err
 
 
@@ -70,7 +70,7 @@ def test_json_is_one_object(bundle: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = json.loads(capsys.readouterr().out)
     assert printed["command"] == "bench"
     assert printed["result"]["subjects"][0]["image_width"] == 48
-    assert printed["result"]["schema_version"] == 1
+    assert printed["result"]["schema_version"] == 2
 
 
 @pytest.mark.parametrize(

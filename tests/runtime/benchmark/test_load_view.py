@@ -8,20 +8,23 @@ import pytest
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.benchmark.clocks import MonotonicClock, SimulatedClock
 from atrous.runtime.benchmark.load_view import LoadContext, LoadPlan, describe_run, measure_load
-from atrous.runtime.benchmark.loadgen import LoadOutcome, LoadSettings, run_loadgen
+from atrous.runtime.benchmark.loadgen import LoadOutcome, LoadSettings, call_one_by_one, run_loadgen
 from atrous.runtime.benchmark.loadgen_logs import Summary, TracedSample
 from atrous.runtime.errors import BackendError
+from atrous.runtime.pipeline import Pipeline, Stage
 
 pytest.importorskip("mlperf_loadgen")
 IMAGES = [np.full((8, 9, 3), grey, np.uint8) for grey in (0, 120, 255)]
 
 
-def make_context(label, clock=None) -> LoadContext:
+def make_context(label, clock=None, **changes) -> LoadContext:
+    closed_loop_ms = changes.pop("closed_loop_ms", 2.0)
     return LoadContext(
+        **changes,
         label=label,
         images=len(IMAGES),
         includes=("prepare", "compute", "labels"),
-        closed_loop_ms=2.0,
+        closed_loop_ms=closed_loop_ms,
         judge=lambda labels: (np.mean([labels[i][0, 0] == i for i in range(len(IMAGES))]), None),
         clock=clock or MonotonicClock(),
         begin_ns=0,
@@ -34,6 +37,31 @@ def label_with(backend: FakeBackend):
         return scores.argmax(0).astype(np.uint8)
 
     return label
+
+
+def serve_with(backend: FakeBackend):
+    return call_one_by_one(label_with(backend), MonotonicClock())
+
+
+def serve_in_pipeline(backend: FakeBackend, log: list[int] | None = None):
+    """A pipeline of two stages, four images at once in the first."""
+    label = label_with(backend)
+
+    def serve(queries, answer) -> None:
+        stages = [
+            Stage("network", lambda query: (query, label(query.index)), max_workers=4, cores=0),
+            Stage("answer", lambda pair: answer(*pair, 1.0)),
+        ]
+        with Pipeline(stages) as pipeline:
+            count = 0
+            for outcome in pipeline.run(queries):
+                if outcome.error is not None:
+                    raise outcome.error
+                count += 1
+        if log is not None:
+            log.append(count)
+
+    return serve
 
 
 def simulate_queue(arrivals_ms, service_ms) -> list[TracedSample]:
@@ -71,7 +99,7 @@ def test_loadgen_shows_the_tail_of_a_backend_that_stalls() -> None:
     backend = FakeBackend(3, delay_ms=1, stall_every=40, stall_ms=300)
     outcome = run_loadgen(
         LoadSettings("Server", min_duration_s=1.5, min_queries=150, target_qps=100, latency_bound_ms=50),
-        label_with(backend),
+        serve_with(backend),
         len(IMAGES),
         clock=MonotonicClock(),
     )
@@ -120,7 +148,7 @@ def test_loadgens_own_percentile_is_ours() -> None:
     """LoadGen takes the order statistic, ours is linear between two: they lie within one sample of each other."""
     outcome = run_loadgen(
         LoadSettings("SingleStream", min_duration_s=0.1, min_queries=100),
-        label_with(FakeBackend(3)),
+        serve_with(FakeBackend(3)),
         len(IMAGES),
         clock=MonotonicClock(),
     )
@@ -131,14 +159,32 @@ def test_loadgens_own_percentile_is_ours() -> None:
     assert float(outcome.summary.fields["Max latency (ns)"]) / 1e6 == latencies[-1]
 
 
-def test_a_backend_that_fails_ends_the_test_with_its_error() -> None:
+@pytest.mark.parametrize("make_serve", [serve_with, serve_in_pipeline])
+def test_a_backend_that_fails_ends_the_test_with_its_error(make_serve) -> None:
     with pytest.raises(BackendError, match="run 3 fails"):
         run_loadgen(
             LoadSettings("Offline", min_duration_s=0.01, target_qps=500),
-            label_with(FakeBackend(3, fail_on=3)),
+            make_serve(FakeBackend(3, fail_on=3)),
             len(IMAGES),
             clock=MonotonicClock(),
         )
+
+
+def test_offline_goes_through_the_pipeline_and_the_others_do_not() -> None:
+    """Calls of 4 ms: one after the other 250 a second, four at once up to 1000; Server keeps to the calls' rate."""
+    backend, log = FakeBackend(3, delay_ms=4), []
+    context = make_context(
+        label_with(backend), serve_offline=serve_in_pipeline(backend, log), offline_per_s=900.0, closed_loop_ms=4.0
+    )
+    plan = LoadPlan(("Offline", "SingleStream", "Server"), duration_s=0.1, has_curve=False)
+    offline, single, server, accuracy = measure_load(plan, context)[0]
+    assert [run.path for run in (offline, single, server, accuracy)] == ["pipeline", "call", "call", "pipeline"]
+    assert log[:2] == [offline.queries, 0]  # one series of all, and none after it
+    assert offline.throughput_per_s > 1.5 * single.throughput_per_s
+    assert len(offline.service_ms) == offline.queries >= 24
+    assert "workers" not in offline.settings
+    assert server.settings["target_qps"] == pytest.approx(0.7 * single.throughput_per_s)
+    assert (accuracy.agreement, accuracy.queries) == (1, 3)
 
 
 def test_several_workers_label_at_once() -> None:
@@ -147,7 +193,7 @@ def test_several_workers_label_at_once() -> None:
     for workers in (1, 4):
         outcome = run_loadgen(
             LoadSettings("Offline", min_duration_s=0.1, target_qps=200, workers=workers),
-            label_with(backend),
+            serve_with(backend),
             len(IMAGES),
             clock=MonotonicClock(),
         )

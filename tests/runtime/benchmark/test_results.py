@@ -29,7 +29,7 @@ def test_the_published_schema_is_the_schema(tmp_path: Path) -> None:
     published = (REPO / "docs" / "bench-schema.json").read_text()
     assert published == (tmp_path / "schema.json").read_text(), "run runtime.benchmark.results.write_schema"
     properties = json.loads(make_schema())["properties"]
-    assert properties["schema_version"]["const"] == 1
+    assert properties["schema_version"]["const"] == 2
 
 
 def test_the_sample_holds_every_view() -> None:
@@ -52,7 +52,7 @@ def test_the_sample_holds_every_view() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 2}, "schema_version 2, this atrous reads 1: update atrous"),
+        ({"schema_version": 3}, "schema_version 3, this atrous reads 1 and 2: update atrous"),
         ({"schema_version": 0}, "measure again"),
         ({"kind": "other"}, "no result of `atrous bench`"),
         ({"subjects": []}, "subjects"),
