@@ -3,12 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atrous.runtime.benchmark.compare import compare_results, compare_run, compare_subjects, judge_ratio
+from atrous.runtime.benchmark.compare import (
+    compare_results,
+    compare_run,
+    compare_subjects,
+    judge_ratio,
+    list_compared,
+)
 from atrous.runtime.benchmark.statistics import Ratio
 from atrous.runtime.errors import InputError
 
 from .alarm_rates import judge_apart, judge_in_turns
-from .simulation import make_result, make_subject
+from .simulated_pipeline import make_piped
+from .simulation import make_noise, make_result, make_subject
 
 
 @pytest.mark.parametrize("judge", [judge_apart, judge_in_turns])
@@ -82,3 +89,32 @@ def test_subjects_of_a_run_are_compared_with_its_first() -> None:
         ("a", "c", "improvement"),
     ]
     assert all(one.paired for one in compare_run(result))
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.1, "regression"), (1.0, "same"), (0.9, "improvement")])
+def test_a_lower_throughput_is_a_regression(factor: float, verdict: str) -> None:
+    """Ten images a second; the pipeline's own noise counts, not that of the stages."""
+    times_ms = 100 + np.linspace(-1, 1, 9)
+    first, second = make_piped(times_ms), make_piped(times_ms * factor)
+    assert list_compared(first, second) == ("end_to_end", "pipeline")
+    (found,) = compare_results(first, second, stage="pipeline")
+    assert (found.verdict, found.stage) == (verdict, "pipeline")
+    assert f"has {1 / factor:.3f} x the throughput of" in found.reason
+    (whole,) = compare_results(first, second)
+    assert whole.verdict == "same"
+    noisy = second.subjects[0].pipeline.model_copy(update={"noise": make_noise(False)})
+    doubtful = make_result(second.subjects[0].model_copy(update={"pipeline": noisy}))
+    assert compare_results(first, doubtful, stage="pipeline")[0].verdict == "inconclusive"
+
+
+def test_a_file_without_a_pipeline_is_compared_without_it() -> None:
+    piped, plain = make_piped(np.full(9, 100.0)), make_result(make_subject(np.full(40, 100.0)))
+    assert list_compared(piped, plain) == ("end_to_end",)
+    with pytest.raises(InputError, match="has no pipeline view: measure it again"):
+        compare_results(piped, plain, stage="pipeline")
+
+
+def test_the_shortcuts_of_the_crf_are_other_work() -> None:
+    fast = make_subject(np.full(40, 100.0), crf_shortcuts={"reduce": 2})
+    with pytest.raises(InputError, match=r"the CRF's shortcuts \{\} and \{'reduce': 2\}"):
+        compare_results(make_result(make_subject(np.full(40, 100.0))), make_result(fast))
