@@ -165,7 +165,7 @@ def _summarize(result: VariantResult) -> list[tuple[str, str]]:
     if result.assessment.miou is not None:
         before, after = result.assessment.miou
         lines.append(
-            ("mean IoU", f"{before:.2%} in float32, {after:.2%} now: {(before - after) * 100:.2f} points less")
+            ("mean IoU", f"{before:.2%} in float32, {after:.2%} now: {round((before - after) * 100, 2) + 0.0:.2f} points less")
         )
     if worst is not None and diverges is not None:
         lines.append(("worst blob", f"{worst.name}, error {worst.error:.2e}"))
