@@ -164,9 +164,8 @@ def _summarize(result: VariantResult) -> list[tuple[str, str]]:
         lines.append(("  of clear pixels", f"{agreement.clear_share:.3%} (clear are {clear:.1%})"))
     if result.assessment.miou is not None:
         before, after = result.assessment.miou
-        lines.append(
-            ("mean IoU", f"{before:.2%} in float32, {after:.2%} now: {round((before - after) * 100, 2) + 0.0:.2f} points less")
-        )
+        loss = round((before - after) * 100, 2) + 0.0  # no minus zero
+        lines.append(("mean IoU", f"{before:.2%} in float32, {after:.2%} now: {loss:.2f} points less"))
     if worst is not None and diverges is not None:
         lines.append(("worst blob", f"{worst.name}, error {worst.error:.2e}"))
         lines.append(("diverges at", f"{diverges.layer}, which adds {diverges.step:.2e} of noise"))
