@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Eltwise(Operator):
     """SUM (with a coefficient for each bottom), PROD or MAX of bottoms of the same shape.
 
-    Over its own first bottom, Caffe's SUM clears that bottom before it adds to it, so what was there is lost; the same
-    is done here. PROD keeps it, and so does MAX (on Caffe's GPU path; its CPU path clears it).
+    Over its own first bottom, Caffe's SUM and MAX clear that bottom before they read it, so what was there is lost; the
+    same is done here, and said. PROD keeps it. (Caffe's GPU code clears it in SUM alone.)
     """
 
     bottom_range = (2, None)
@@ -43,23 +43,35 @@ class Eltwise(Operator):
                 f"has {len(coefficients)} coefficient(s) for {len(self.bottoms)} bottoms; give one each, or none"
             )
         coefficients = coefficients or [1.0] * len(self.bottoms)
-        if self.context.top_names[0] == self.bottoms[0].name:
+        self.loses_first = self.operation != "PROD" and self.context.top_names[0] == self.bottoms[0].name
+        if self.loses_first:
             coefficients[0] = 0.0
         self.coefficients = tuple(coefficients)
+
+    def notes(self) -> tuple[str, ...]:
+        if not self.loses_first:
+            return ()
+        name = self.bottoms[0].name
+        return (
+            f'writes over its bottom "{name}", which Caffe\'s CPU code clears before {self.operation} reads it: the '
+            f'result is that of the other bottoms alone. If "{name}" was meant to count, rename the top',
+        )
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (self.bottoms[0].shape,)
 
     def module_spec(self) -> ModuleSpec:
-        if self.operation != "SUM":
-            return ModuleSpec("EltwiseMax" if self.operation == "MAX" else "EltwiseProduct")
+        if self.operation == "MAX":
+            return ModuleSpec("EltwiseMax", {"skip": 1} if self.loses_first else {})
+        if self.operation == "PROD":
+            return ModuleSpec("EltwiseProduct")
         plain = all(coefficient == 1 for coefficient in self.coefficients)
         return ModuleSpec("EltwiseSum", {} if plain else {"coefficients": self.coefficients})
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         names = [bottom.name for bottom in bottoms]
         if self.operation == "MAX":
-            return [graph.add("Max", names)]
+            return [graph.add("Max", names[1:] if self.loses_first else names)]
         if self.operation == "PROD":
             return [_chain(graph, "Mul", names)]
         terms = [

@@ -33,10 +33,14 @@ class EltwiseProduct(nn.Module):
 
 
 class EltwiseMax(nn.Module):
-    """Largest of the inputs."""
+    """Largest of the inputs, the first `skip` of them left out."""
 
-    def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        largest = first
+    def __init__(self, skip: int = 0) -> None:
+        super().__init__()
+        self.skip = skip
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        largest, *others = inputs[self.skip :]
         for x in others:
             largest = torch.maximum(largest, x)
         return largest
