@@ -61,8 +61,8 @@ class PipelineView(Section):
         bounds_per_s: by stage, and for "cores", the rate above which it cannot go with the call times seen here.
         limit: which of these bounds is the smallest.
         efficiency: images a second of all rounds together as a share of that bound.
-        alone_bound_per_s: the rate that the stage view's times allow: on a device its stages one beside the other, on
-            the cores 1 / sum(1 / rate alone); None where a stage is not known.
+        alone_bound_per_s: the rate that the stage view's times allow where a device works beside the cores; None where
+            there is none, since it would be the rate of one image after the other.
         advice: what would move the limit, a sentence each.
         agreement: share of pixels labelled as by the same subject one image after the other.
         noise: whether the rounds may be concluded from.

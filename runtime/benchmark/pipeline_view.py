@@ -243,17 +243,17 @@ def describe_pipeline(
 
 
 def bound_alone(stages: Sequence[PipelineStage]) -> float | None:
-    """The rate that the stages' times alone allow; None where one is not known.
+    """The rate that the stages' times alone allow, where a device's stage works beside those on the cores.
 
-    On the cores an image costs each stage its share of all of them: 1 / sum(1 / rate alone). A device's stage works
-    beside them.
+    On the cores an image costs each stage its share of all of them: together 1 / sum(1 / rate alone). None where all
+    work on the cores (that is the rate of one image after the other), or where a stage's time is not known.
     """
     known = [(stage.cores > 0, stage.alone_per_s) for stage in stages if stage.alone_ms is None or stage.alone_ms > 0]
-    if not known or any(rate is None for _, rate in known):
+    if any(rate is None for _, rate in known) or all(on_cores for on_cores, _ in known):
         return None
     together = sum(1 / rate for on_cores, rate in known if on_cores and rate)
     bounds = [rate for on_cores, rate in known if not on_cores and rate] + ([1 / together] if together else [])
-    return round(min(bounds), 6) if bounds else None
+    return round(min(bounds), 6)
 
 
 def _describe_stage(stage: StageReport, view: StageView | None, threads: Threads) -> PipelineStage:

@@ -9,6 +9,7 @@ from ..results import BenchResult
 from ..view_sections import Subject
 from .latency_sections import make_latency_section, make_stage_section
 from .page import Card, Page, Section, Table, Verdict
+from .pipeline_section import make_pipeline_section
 from .scale import format_number
 from .setting_sections import (
     make_accuracy_section,
@@ -24,6 +25,7 @@ _SECTIONS: tuple[Callable[[BenchResult], Section | None], ...] = (
     make_comparison_section,
     make_latency_section,
     make_stage_section,
+    make_pipeline_section,
     make_load_section,
     make_accuracy_section,
     make_roofline_section,
@@ -72,6 +74,10 @@ def _pick_cards(subject: Subject) -> list[Card]:
             quantile = find_quantile(stage.series, 0.5) if stage else None
             if quantile is not None:
                 cards.append(Card(label, write_ms(quantile.value_ms), write_interval(quantile)))
+    if subject.pipeline is not None:
+        view = subject.pipeline
+        held_up = "all cores" if view.limit == "cores" else view.limit
+        cards.append(Card("side by side", write_rate(view.throughput_per_s), f"bounded by {held_up}"))
     for run in subject.load:
         if run.mode == "performance" and run.scenario in ("Server", "Offline"):
             cards.append(Card(run.scenario, write_rate(run.throughput_per_s), "valid" if run.valid else "not valid"))

@@ -10,6 +10,7 @@ from .scale import Scale, format_number, make_scale
 from .svg import BOTTOM, LEFT, RIGHT, TOP, WIDTH, Drawing, draw_axes, place_labels
 
 _ROW = 30
+_LABEL_GAP = 20  # a phone's larger words need it
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _draw_marks(drawing: Drawing, x: Scale, y: Scale, marks: Sequence[tuple[int,
     for is_right in (False, True):
         half = [(series, mark) for series, mark in marks if (x.place(mark.x) > middle) == is_right]
         wanted = [y.place(mark.y) + 4 for _, mark in half]
-        for (series, mark), text_y in zip(half, place_labels(wanted, 15, TOP + 8, y.start - 4), strict=True):
+        for (series, mark), text_y in zip(half, place_labels(wanted, _LABEL_GAP, TOP + 8, y.start - 4), strict=True):
             at = (x.place(mark.x), y.place(mark.y))
             drawing.dot(at, series, f"{mark.name}: {format_number(mark.x)}, {format_number(mark.y)}")
             if mark.name:

@@ -31,7 +31,8 @@ def make_load_section(result: BenchResult) -> Section | None:
         tables.append(Table(("subject", "run", "why LoadGen holds it for invalid"), reasons, "Runs that are not valid"))
     notes = [
         "Load by MLPerf LoadGen. A latency counts from the moment a query was scheduled, so that a stall is told by "
-        "all queries that had to wait for it; a closed-loop timer would show only the service time."
+        "all queries that had to wait for it; a closed-loop timer would show only the service time. Calls label one "
+        "image at a time with all threads; the pipeline works on many side by side."
     ]
     return Section("Under load", notes, figures, tables)
 
@@ -42,7 +43,7 @@ def make_accuracy_section(result: BenchResult) -> Section | None:
     has_labels = any(a.miou is not None for s in result.subjects for a in s.accuracy)
     for subject in result.subjects:
         for accuracy in subject.accuracy:
-            name = subject.name if accuracy.crf == "off" else f"{subject.name} + CRF {accuracy.crf}"
+            name = f"CRF {accuracy.crf}" if len(result.subjects) == 1 else f"{subject.name}, CRF {accuracy.crf}"
             value = accuracy.miou if has_labels else accuracy.label_agreement
             if value is not None:
                 marks.append(Mark(name, accuracy.images_per_s, 100 * value))
@@ -62,8 +63,11 @@ def make_accuracy_section(result: BenchResult) -> Section | None:
         return None
     columns = ("subject", "CRF", "agreement", "mean IoU", "pixel accuracy", "p50, prepare to labels", "speed", "images")
     title = "mean IoU" if has_labels else "label agreement"
-    reference = next(a.reference for s in result.subjects for a in s.accuracy)
-    notes = [f"No speed without what its labels are worth. Agreement is with {reference} at the same CRF setting."]
+    reference = next(a.reference for s in result.subjects for a in s.accuracy).partition(",")[0]
+    notes = [
+        f"No speed without what its labels are worth. Agreement is with {reference}, its CRF off or, for all others, the "
+        "bundle's."
+    ]
     if any(subject.weights == "seeded" for subject in result.subjects):
         notes.append("The weights are seeded random numbers: the speed is real, the accuracy says nothing.")
     caption = "Up and to the right is better; the dashed line joins what nothing beats in both."
@@ -106,7 +110,7 @@ def make_comparison_section(result: BenchResult) -> Section | None:
     rows = [
         (
             f"{c.candidate} / {c.baseline}",
-            c.stage.replace("_", " "),
+            "pipeline, an image" if c.stage == "pipeline" else c.stage.replace("_", " "),
             f"{c.ratio:.3f}",
             f"{c.low:.3f} to {c.high:.3f}",
             "yes" if c.paired else "no",
@@ -173,12 +177,26 @@ def _draw_server(subject: Subject) -> Figure | None:
 
 
 def _tabulate_load(subject: Subject) -> Table:
-    columns = ("scenario", "mode", "figure of merit", "p50", "p99", "worst", "throughput", "queries", "LoadGen says")
+    columns = (
+        "scenario",
+        "mode",
+        "path",
+        "figure of merit",
+        "p50",
+        "p99",
+        "worst",
+        "throughput",
+        "queries",
+        "LoadGen says",
+    )
     return Table(columns, [_load_row(run) for run in subject.load], subject.name)
 
 
 def _load_row(run: LoadRun) -> tuple[str, ...]:
-    merit = MISSING if run.metric_value is None else f"{run.metric} {format_number(run.metric_value)} {run.metric_unit}"
+    merit = MISSING
+    if run.metric_value is not None:
+        name = {"latency_p90": "p90 ", "latency_p99": "p99 "}.get(run.metric, "")
+        merit = f"{name}{format_number(run.metric_value)} {run.metric_unit}"
     verdict = "valid" if run.valid else "not valid"
     if run.mode == "accuracy":
         found = {"agreement": run.agreement, "mean IoU": run.miou}
@@ -186,8 +204,8 @@ def _load_row(run: LoadRun) -> tuple[str, ...]:
     p50, p99 = (None, None) if run.latency is None else (read_ms(run.latency, 0.5), read_ms(run.latency, 0.99))
     worst = math.nan if run.latency is None else run.latency.max_ms
     return (
-        run.scenario,
-        run.mode,
+        run.scenario if run.mode == "performance" else f"{run.scenario}, {run.mode}",
+        run.path,
         merit,
         write_ms(p50),
         write_ms(p99),

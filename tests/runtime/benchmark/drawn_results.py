@@ -121,6 +121,7 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
             images=400,
             throughput_per_s=1000 / (compute + 70.4),
         ),
+        pipeline=make_pipeline(compute, draw, hostile=hostile),
         load=(run, accurate),
         curve=curve,
         accuracy=accuracy,
@@ -140,6 +141,59 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
             checks=(
                 r.NoiseCheck(name="drift", value=0.2, bound=0.1, passed=speed == 1, text="The median drifted by 20 %."),
             ),
+        ),
+    )
+
+
+def make_pipeline(compute: float, draw: np.random.Generator, *, hostile: str) -> r.PipelineView:
+    """Two cores, a CRF of 66 ms beside the network."""
+    shares = {
+        "decode": (0.1, 0.0, 0.3),
+        "network": (0.5, 0.1, 0.3),
+        "crf": (0.8, 0.05, 0.15),
+        "encode": (0.1, 0.7, 0.2),
+    }
+    times = {"decode": 4.0, "network": compute * 1.4, "crf": 66.0, "encode": 3.0}
+    rate = 2000 / sum(times.values())
+    return r.PipelineView(
+        images_per_round=24,
+        cores=2,
+        network_threads=1,
+        crf_threads=1,
+        time_per_image=make_series(draw.normal(1000 / rate, 0.2, 9)),
+        throughput_per_s=rate,
+        low_per_s=rate * 0.98,
+        high_per_s=rate * 1.02,
+        one_by_one_per_s=1000 / (compute + 70.4),
+        overlap=0.45,
+        core_share=0.97,
+        calls_at_once=1.94,
+        bounds_per_s={"network": 2000 / times["network"], "crf": 30.3, "cores": rate * 1.04},
+        limit="cores",
+        efficiency=0.96,
+        alone_bound_per_s=None,
+        advice=(f"the bottleneck is crf: 66 ms an item{hostile}", "what helps: more cores"),
+        agreement=1.0 if not hostile else 0.9999,
+        noise=r.Noise(conclusive=True, checks=()),
+        stages=tuple(
+            r.PipelineStage(
+                name=name,
+                workers=1.9 if name == "crf" else 1.0,
+                most_workers=2,
+                max_workers=2,
+                cores=1,
+                item_ms=ms,
+                p90_ms=ms * 1.1,
+                busy_share=shares[name][0],
+                starved_share=shares[name][1],
+                core_wait_share=shares[name][2],
+                blocked_share=0.0,
+                queue_capacity=4,
+                queue_mean_depth=1.5,
+                alone_ms=ms * 0.7,
+                alone_per_s=1000 / ms,
+            )
+            for name, ms in times.items()
         ),
     )
 

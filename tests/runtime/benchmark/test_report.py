@@ -68,6 +68,7 @@ def test_everything_has_its_section(page: str) -> None:
         "Comparison",
         "Latency",
         "Stages",
+        "Many images side by side",
         "Under load",
         "Accuracy beside speed",
         "Roofline",
@@ -83,6 +84,9 @@ def test_everything_has_its_section(page: str) -> None:
         "203 ms",
         "86.40 %",
         "CPU clock",
+        "96% of what these call times allow",
+        "80% of 1.9 workers",
+        "9 rounds of 24 images; the median round, with its 95 % interval.",
         "atrous bench bundle --vs onnxruntime:int8",
     ):
         assert words in text
@@ -112,10 +116,16 @@ def test_text_of_a_result_stays_text() -> None:
 
 def test_no_section_for_what_was_not_measured() -> None:
     result = make_result()
-    bare = result.subjects[0].model_copy(update={"load": (), "curve": (), "accuracy": (), "roofline": None})
+    bare = result.subjects[0].model_copy(
+        update={"pipeline": None, "load": (), "curve": (), "accuracy": (), "roofline": None}
+    )
     page = render_report(result.model_copy(update={"subjects": (bare,), "comparisons": (), "published": ()}))
     headings = read(page).headings
     assert headings == ["Latency", "Stages", "Warnings", "What was measured", "Environment", "To reproduce"]
+
+
+def test_labels_that_change_in_the_pipeline_are_told() -> None:
+    assert "0.0100% of the pixels are labelled otherwise" in render_report(make_result(hostile="x"))
 
 
 def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

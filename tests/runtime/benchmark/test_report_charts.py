@@ -10,6 +10,7 @@ import pytest
 
 from atrous.runtime.benchmark.report import latency_charts, overview_charts, scale, svg
 from atrous.runtime.benchmark.report.overview_charts import Mark, StageTime
+from atrous.runtime.benchmark.report.pipeline_charts import Occupancy, Rate, draw_occupancy, draw_rates
 
 
 def parse(drawing: str) -> ElementTree.Element:
@@ -124,3 +125,24 @@ def test_text_stays_text() -> None:
 )
 def test_nothing_to_draw_is_still_a_drawing(drawing: str) -> None:
     assert parse(drawing).tag.endswith("svg")
+
+
+def test_bars_of_the_workers_time_are_their_shares() -> None:
+    stages = [Occupancy("crf", 2.0, (0.5, 0.25, 0.25, 0.0)), Occupancy("encode", 1.0, (0.1, 0.0, 0.0, 0.0))]
+    drawing = draw_occupancy(stages)
+    widths = [float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)"', drawing)]
+    assert len(widths) == 4  # nothing is drawn of what took no time
+    assert widths[0] == pytest.approx(2 * widths[1], rel=1e-3)
+    assert widths[1] == widths[2]
+    assert widths[3] == pytest.approx(widths[0] / 5, rel=1e-2)
+    assert "50% of 2.0 workers" in drawing
+    assert "10% of 1.0 worker<" in drawing
+
+
+def test_bounds_are_drawn_hollow_and_intervals_as_whiskers() -> None:
+    drawing = draw_rates([Rate("pipeline", 10.0, 9.0, 11.0), Rate("at most, cores", 12.0, is_bound=True)])
+    assert drawing.count('class="whisker"') == 3
+    assert drawing.count('class="hollow') == 1
+    assert drawing.count('class="bar ') == 1
+    widths = [float(width) for width in re.findall(r'<rect[^>]* width="([\d.]+)"', drawing)]
+    assert widths[0] / widths[1] == pytest.approx(10 / 12, rel=1e-3)
