@@ -65,8 +65,8 @@ def make_accuracy_section(result: BenchResult) -> Section | None:
     title = "mean IoU" if has_labels else "label agreement"
     reference = next(a.reference for s in result.subjects for a in s.accuracy).partition(",")[0]
     notes = [
-        f"No speed without what its labels are worth. Agreement is with {reference}, its CRF off or, for all others, the "
-        "bundle's."
+        f"No speed without what its labels are worth. Agreement is with {reference}, its CRF off or, for all others, "
+        "the bundle's."
     ]
     if any(subject.weights == "seeded" for subject in result.subjects):
         notes.append("The weights are seeded random numbers: the speed is real, the accuracy says nothing.")
@@ -179,7 +179,6 @@ def _draw_server(subject: Subject) -> Figure | None:
 def _tabulate_load(subject: Subject) -> Table:
     columns = (
         "scenario",
-        "mode",
         "path",
         "figure of merit",
         "p50",
