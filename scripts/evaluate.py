@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from .dataset_options import DatasetChoice, dataset_options
 
 if TYPE_CHECKING:
     from ..runtime.evaluation.evaluator import Evaluation
+    from ..runtime.evaluation.published import Published
 
 CRF_CHOICES = {"both": ("network", "crf"), "only": ("crf",), "off": ("network",)}
 VARIANT_NAMES = {"network": "network", "crf": "with CRF"}
@@ -143,10 +145,7 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         (f"mean IoU within {width} px of {near}", *(_percent(bands[name][index]) for name in variants))
         for index, width in enumerate(evaluation.widths)
     ]
-    for figure in find_published(evaluation.bundle, evaluation.dataset.key):
-        cells = _place(figure.crf, figure.mean_iou, list(variants))
-        where = "; ".join(filter(None, (figure.source, figure.note)))
-        rows.append((f"published: {figure.model}, {figure.split}", *cells, where))
+    rows += _tabulate_published(find_published(evaluation.bundle, evaluation.dataset.key), list(variants))
     width = len(names) + 2
     console.print_table(("%", *names, ""), [(*row, *("",) * (width - len(row))) for row in rows])
     gain = evaluation.gain_interval()
@@ -169,6 +168,15 @@ def _range(bounds: tuple[float, float]) -> str:
     return f"{bounds[0] * 100:.1f} to {bounds[1] * 100:.1f}"
 
 
-def _place(crf: bool, mean_iou: float, variants: list[str]) -> list[str]:
-    column = "crf" if crf else "network"
-    return [_percent(mean_iou) if name == column else "" for name in variants]
+def _tabulate_published(figures: Sequence[Published], variants: list[str]) -> list[tuple[object, ...]]:
+    """A row for each measurement, before and after the CRF side by side; left out where no variant answers to it."""
+    measured: dict[tuple[str, str], dict[str, str]] = {}
+    for figure in figures:
+        name = f"published: {figure.model}, {figure.split}"
+        where = "; ".join(filter(None, (figure.source, figure.note)))
+        measured.setdefault((name, where), {})["crf" if figure.crf else "network"] = _percent(figure.mean_iou)
+    return [
+        (name, *(cells.get(variant, "") for variant in variants), where)
+        for (name, where), cells in measured.items()
+        if any(variant in cells for variant in variants)
+    ]

@@ -62,9 +62,21 @@ def test_official_bundle_gets_its_published_figure_beside(tmp_path: Path, capsys
     assert main([*line, "--threads", "1", "--limit", "1"]) == 0
     shown = capsys.readouterr().out
     assert "published: DeepLab-LargeFOV, val" in shown
+    assert "67.64" not in shown  # of the CRF, which this bundle lacks
     assert "62.25" in shown
     assert "within 10 px of void" in shown
     assert "1 image of PASCAL VOC 2012 val: " in shown
+
+
+def test_published_before_and_after_the_crf_stand_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.make_voc(tmp_path)
+    bundle = write_bundle(tmp_path / "b", name="deeplab-largefov", classes=list(VOC_CLASSES), palette=[], crf=CRF)
+    line = ["evaluate", str(bundle), "--dataset", "voc2012", "--root", str(tmp_path), "--backend", "fake"]
+    assert main([*line, "--threads", "1", "--limit", "1"]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.startswith("published:")]
+    assert [row[3:5] for row in rows] == [["62.25", "67.64"], ["65.10", "70.30"]]
 
 
 def test_real_pairs_end_to_end_by_the_fake_network(
