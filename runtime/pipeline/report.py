@@ -269,4 +269,5 @@ def _share(part: float, whole: float) -> float:
 
 
 def _ms(load: StageLoad) -> str:
-    return f"{load.item_s * 1000:.3g} ms"
+    ms = load.item_s * 1000
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"
