@@ -15,8 +15,8 @@ DEEPLAB = (
     "introduction"
 )
 ICNET = (
-    "Zhao et al., ICNet for Real-Time Semantic Segmentation on High-Resolution Images, ECCV 2018, comparison on {}, where "
-    "DeepLab stands so"
+    "Zhao et al., ICNet for Real-Time Semantic Segmentation on High-Resolution Images, ECCV 2018, comparison on {}, "
+    "where DeepLab stands so"
 )
 SEGNET = "Badrinarayanan et al., SegNet, TPAMI 2017, comparison on SUN RGB-D: mean IoU 32.08 for DeepLab-LargeFOV"
 LARGEFOV_NOTE = "DeepLab-LargeFOV: VGG-16, stride 8, fc6 of 3x3x1024 with hole 12"
