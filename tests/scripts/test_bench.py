@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.benchmark.results import read_result
+from atrous.runtime.benchmark.results import read_result, write_result
 from atrous.runtime.pictures import encode_label_png
 from atrous.scripts.bench_images import draw_samples, load_samples
 from atrous.scripts.main import main
 
+from ..runtime.benchmark.simulated_pipeline import make_piped
 from ..runtime.bundles import CRF, expected_scores, make_image, write_bundle
 
-SAMPLE = Path(__file__).parents[1] / "runtime" / "benchmark" / "sample.json"
+SAMPLE = Path(__file__).parents[1] / "runtime" / "benchmark" / "sample-version-1.json"
 QUICK = ("--duration", "0", "--min-samples", "2", "--warmup", "0", "--repeats", "1", "--no-roofline", "--threads", "1")
+ALONE = ("--scenario", "none", "--pipeline-rounds", "0")
 
 
 @pytest.fixture
@@ -53,20 +55,29 @@ def test_it_measures_and_writes_the_result_and_the_report(
 ) -> None:
     out, report = tmp_path / "r.json", tmp_path / "r.html"
     words = ["--images", str(folders[0]), "--labels", str(folders[1]), "--scenario", "none", "-o", str(out)]
+    words += ["--pipeline-rounds", "2", "--pipeline-images", "4", "--fast-crf"]
     assert main(["bench", str(bundle), *QUICK, *words, "--vs", "fake", "--report", str(report)]) == 0
     result = read_result(out)
     assert [subject.name for subject in result.subjects] == ["onnxruntime:fp32", "fake:fp32"]
     assert result.dataset.endswith("(2 of 3 images are 25x33, the others are left out)")
     assert result.subjects[0].accuracy[0].miou == 1
+    first = result.subjects[0]
+    assert dict(first.crf_shortcuts) == {"storage": "float16", "prune": 0.01, "settle": 0.98}
+    assert first.pipeline is not None
+    assert (first.pipeline.images_per_round, len(first.pipeline.time_per_image.values_ms)) == (4, 2)
+    assert first.pipeline.agreement == 1
+    assert [row.crf for row in first.accuracy][-2:] == ["fast", "reduce=2"]
     assert report.read_text().startswith("<!")
     printed = capsys.readouterr()
     assert "end to end" in printed.out
+    assert "Many images side by side: " in printed.out
+    assert "CRF with its shortcuts" in printed.out
     assert "no H2D, D2H: the network reads and writes the host's memory" in printed.out
     assert "fake backend is a formula" in printed.err
 
 
 def test_json_is_one_object(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(bundle), *QUICK, "--size", "40x48", "--count", "1", "--scenario", "none", "--json"]) == 0
+    assert main(["bench", str(bundle), *QUICK, "--size", "40x48", "--count", "1", *ALONE, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["command"] == "bench"
     assert printed["result"]["subjects"][0]["image_width"] == 48
@@ -90,6 +101,22 @@ def test_compare_fails_on_a_regression_beyond_the_bound(
     paths = [str(slow_down(tmp_path / f"{number}.json", by)) for number, by in enumerate((1.0, factor))]
     assert main(["bench", "compare", *paths, *words]) == code
     assert f"end_to_end: {verdict}: " in capsys.readouterr().out
+
+
+def test_a_result_of_today_is_compared_by_its_throughput_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for number, image_ms in enumerate((100.0, 112.0)):
+        paths.append(str(tmp_path / f"{number}.json"))
+        write_result(make_piped(np.random.default_rng(number).normal(image_ms, 0.5, 9)), paths[-1])
+    assert main(["bench", "compare", *paths]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["end_to_end", "pipeline"]
+    assert lines[0].startswith("end_to_end: same")
+    assert lines[1].startswith("pipeline: regression: onnxruntime:fp32 has 0.8")
+    assert main(["bench", "compare", *reversed(paths), "--stage", "pipeline"]) == 0
+    assert capsys.readouterr().out.startswith("pipeline: improvement")
 
 
 def test_compare_within_a_run_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import pytest
 from atrous.runtime.benchmark.results import make_schema, read_result, write_result, write_schema
 from atrous.runtime.errors import InputError
 
+from .drawn_results import make_result as draw_result
 from .simulation import make_result, make_subject
 
-SAMPLE = Path(__file__).with_name("sample.json")
+SAMPLE = Path(__file__).with_name("sample-version-1.json")
 REPO = Path(__file__).resolve().parents[3]
 
 
@@ -19,9 +20,21 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
     result = make_result(make_subject(np.linspace(9, 11, 40)))
     write_result(result, tmp_path / "r.json")
     assert read_result(tmp_path / "r.json") == result
-    sample = read_result(SAMPLE)
-    write_result(sample, tmp_path / "s.json")
-    assert (tmp_path / "s.json").read_text() == SAMPLE.read_text()
+    drawn = draw_result()
+    write_result(drawn, tmp_path / "d.json")
+    assert read_result(tmp_path / "d.json") == drawn
+    assert all(subject.pipeline is not None for subject in drawn.subjects)
+
+
+def test_a_file_of_version_1_is_read_as_one_that_lacks_what_was_added(tmp_path: Path) -> None:
+    older = read_result(SAMPLE)
+    assert json.loads(SAMPLE.read_text())["schema_version"] == 1
+    assert older.schema_version == 2
+    for subject in older.subjects:
+        assert (subject.pipeline, subject.crf_shortcuts) == (None, {})
+        assert {run.path for run in subject.load} == {"call"}
+    write_result(older, tmp_path / "r.json")
+    assert read_result(tmp_path / "r.json") == older
 
 
 def test_the_published_schema_is_the_schema(tmp_path: Path) -> None:
