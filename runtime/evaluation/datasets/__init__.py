@@ -35,7 +35,7 @@ DEFAULT_SPLITS = {"voc2012": "val", "cityscapes": "val", "camvid": "test", "sun-
 """The published data sets, each with the split its figures are given on where its labels are public."""
 
 
-def open_dataset(key: str, root: Path, split: str | None = None, annotations: str | None = None) -> Dataset:
+def open_dataset(key: str, root: str | Path, split: str | None = None, annotations: str | None = None) -> Dataset:
     """Open a published data set.
 
     Args:
@@ -50,7 +50,7 @@ def open_dataset(key: str, root: Path, split: str | None = None, annotations: st
     """
     if key not in DEFAULT_SPLITS:
         raise InputError(f'"{key}" is none of the data sets {", ".join(DEFAULT_SPLITS)}')
-    chosen = split or DEFAULT_SPLITS[key]
+    root, chosen = Path(root), split or DEFAULT_SPLITS[key]
     if key == "voc2012":
         return open_voc2012(root, chosen, **({"annotations": annotations} if annotations else {}))
     if key == "cityscapes":

@@ -219,6 +219,11 @@ class TestFolders:
             open_folders(tmp_path / "none", labels, ("x",))
 
 
+def test_opens_by_a_path_or_its_text(tmp_path: Path) -> None:
+    layouts.make_sun_rgbd(tmp_path)
+    assert open_dataset("sun-rgbd", str(tmp_path)).pairs == open_dataset("sun-rgbd", tmp_path).pairs
+
+
 def test_unknown_data_set_and_annotations_without_a_choice(tmp_path: Path) -> None:
     assert set(DEFAULT_SPLITS) == {"voc2012", "cityscapes", "camvid", "sun-rgbd"}
     with pytest.raises(InputError, match="none of the data sets"):
