@@ -115,7 +115,7 @@ class PairwiseModel:
             CrfInputError: see `checks`; also features so large that lattice coordinates leave 16 bits.
         """
         kind, values = check_compatibility(compatibility, self.labels)
-        lattice = build_feature_lattice(self._order, features, normalization, self._mask, self.threads)
+        lattice = build_feature_lattice(self._order, features, normalization, self._mask, self._kernels, self.threads)
         self._append(lattice, kind, values)
 
     def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
@@ -148,7 +148,9 @@ class PairwiseModel:
         if not self.has_grid:
             raise CrfInputError("points without a grid have no position: use add_features")
         kind, values = check_compatibility(compatibility, self.labels)
-        lattice = build_grid_lattice(self._order, self.shape, sxy, image, srgb, normalization, self._mask, self.threads)
+        lattice = build_grid_lattice(
+            self._order, self.shape, sxy, image, srgb, normalization, self._mask, self._kernels, self.threads
+        )
         self._append(lattice, kind, values)
 
     def _append(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:

@@ -45,6 +45,7 @@ def build_grid_lattice(
     srgb: Any,
     normalization: Normalization,
     mask: Mask | None,
+    kernels: str,
     threads: int,
 ) -> _lattice.Lattice:
     """The lattice of positions on a grid, and of the channels of `image` (*shape, C) where there is one."""
@@ -55,7 +56,7 @@ def build_grid_lattice(
     code = _normalization_code(normalization)
     as_bytes = image if image is not None and image.dtype == np.uint8 else None
     as_floats = image if image is not None and image.dtype == np.float32 else None
-    key = (shape, tuple(position_sigmas), code)
+    key = (shape, tuple(position_sigmas), code, kernels)
     cacheable = image is None and mask is None
     if cacheable:
         with _cache_lock:
@@ -64,7 +65,7 @@ def build_grid_lattice(
                 return _cache[key]
     try:
         lattice = _lattice.Lattice.from_grid(
-            order, list(shape), position_sigmas, as_bytes, as_floats, channel_sigmas, code, mask, threads
+            order, list(shape), position_sigmas, as_bytes, as_floats, channel_sigmas, code, mask, threads, kernels
         )
     except ValueError as error:
         sigmas = f"sxy {sxy}" + (f" and srgb {srgb}" if image is not None else "")
@@ -78,7 +79,12 @@ def build_grid_lattice(
 
 
 def build_feature_lattice(
-    order: _lattice.PixelOrder, features: Any, normalization: Normalization, mask: Mask | None, threads: int
+    order: _lattice.PixelOrder,
+    features: Any,
+    normalization: Normalization,
+    mask: Mask | None,
+    kernels: str,
+    threads: int,
 ) -> _lattice.Lattice:
     """The lattice of free features (d, N) float32."""
     array = as_array(features, "features")
@@ -93,7 +99,7 @@ def build_feature_lattice(
         raise CrfInputError("features hold NaN or infinite values")
     code = _normalization_code(normalization)
     try:
-        return _lattice.Lattice.from_features(order, array, code, mask, threads)
+        return _lattice.Lattice.from_features(order, array, code, mask, threads, kernels)
     except ValueError as error:
         raise CrfInputError(f"{error}: divide the features by a larger sigma") from None
 

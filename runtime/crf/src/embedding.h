@@ -1,7 +1,7 @@
 // Where a pixel lies in the permutohedral lattice: the enclosing simplex and the barycentric weights of its corners.
 //
 // The set of vertices decides the blur, so this float32 arithmetic is kept operation by operation in the published
-// order: one last-place difference can make or lose a vertex. This file's objects must never be compiled with
+// order: one last-place difference can make or lose a vertex. What computes it must never be compiled with
 // contraction into fused multiply-adds or with relaxed floating point.
 #pragma once
 
@@ -57,10 +57,5 @@ class KeyLayout {
 
 // Scale factors of the elevation, rounded as the reference rounds them.
 std::vector<float> elevation_scale(int dimensions);
-
-// One run of up to 32 pixels: weights[i * (d+1) + q] and packed keys[(i * (d+1) + q) * words] of the corners.
-// Returns false when a pixel falls outside the layout (impossible for finite features within bounds).
-bool embed_run(const KeyLayout& layout, const std::vector<float>& scale, const float (*features)[kRun], int length,
-               float* weights, std::uint64_t* keys);
 
 }  // namespace atrous

@@ -13,12 +13,8 @@
 #include <arm_neon.h>
 #endif
 
-#define ATROUS_INLINE inline __attribute__((always_inline))
-#define ATROUS_INLINE_LAMBDA __attribute__((always_inline))
-#define ATROUS_STRING_OF(x) #x
-#define ATROUS_STRING(x) ATROUS_STRING_OF(x)
-#define ATROUS_JOIN_OF(a, b) a##b
-#define ATROUS_JOIN(a, b) ATROUS_JOIN_OF(a, b)
+#include "embedding.h"
+#include "target.h"
 
 namespace atrous {
 namespace {
@@ -79,7 +75,12 @@ void store_row(const float* row, void* rows, std::size_t index, int lanes, Stora
 
 }  // namespace
 
+// In simplex.cpp.
+bool ATROUS_JOIN(embed_run_, ATROUS_TARGET)(const KeyLayout&, const float*, const float (*)[kRun], float (*)[kRun],
+                                            std::uint64_t (*)[kRun]);
+
 extern const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET);
-const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET){ATROUS_STRING(ATROUS_TARGET), prepare_runs, splat, blur, slice, store_row};
+const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET){ATROUS_STRING(ATROUS_TARGET), prepare_runs, splat, blur, slice, store_row,
+                                                       ATROUS_JOIN(embed_run_, ATROUS_TARGET)};
 
 }  // namespace atrous

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "embedding.h"
 #include "order.h"
 
 namespace atrous {
@@ -48,6 +49,7 @@ struct SliceTerm {
   int corners;
   Compatibility kind;
   const float* compatibility;  // Potts: 1 value; vector: lanes; matrix: lanes x lanes
+  bool stays_cached;           // so many pixels share a vertex that its row need not be asked for ahead
 };
 
 // Scores s mean the energies min(logsumexp(s) - s, cap); logarithms of probabilities x mean max(-x, 0).
@@ -108,6 +110,10 @@ struct Kernels {
   void (*slice)(const SliceJob&, Storage, std::size_t first_run, std::size_t last_run, float* scratch);
   // Writes one row of floats to row `index` of `rows`.
   void (*store_row)(const float* row, void* rows, std::size_t index, int lanes, Storage);
+  // Embeds kRun pixels: weights[corner][pixel] and packed keys[corner * words + word][pixel] of the corners. Returns
+  // false when a pixel falls outside the layout (impossible for finite features within bounds).
+  bool (*embed)(const KeyLayout&, const float* scale, const float (*features)[kRun], float (*weights)[kRun],
+                std::uint64_t (*keys)[kRun]);
 };
 
 // The best set this processor runs; `name` forces one ("portable", "avx2", "avx512", "neon"), null when absent.

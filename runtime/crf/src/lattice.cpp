@@ -22,14 +22,50 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// The simplices around one run of pixels.
+class Simplices {
+ public:
+  explicit Simplices(const KeyLayout& layout)
+      : layout_(layout),
+        words_(static_cast<std::size_t>(layout.words())),
+        features_(static_cast<std::size_t>(layout.dimensions) * kRun, 0.0F),
+        weights_(static_cast<std::size_t>(layout.dimensions + 1) * kRun),
+        keys_(static_cast<std::size_t>(layout.dimensions + 1) * words_ * kRun) {}
+
+  // To be filled before embed(): one row a dimension.
+  float (*features())[kRun] { return reinterpret_cast<float(*)[kRun]>(features_.data()); }
+  void embed(const Kernels& kernels, const std::vector<float>& scale) {
+    if (!kernels.embed(layout_, scale.data(), features(), reinterpret_cast<float(*)[kRun]>(weights_.data()),
+                       reinterpret_cast<std::uint64_t(*)[kRun]>(keys_.data()))) {
+      throw std::range_error("a feature is not a finite number");
+    }
+  }
+  float weight(std::size_t pixel, int corner) const { return weights_[static_cast<std::size_t>(corner) * kRun + pixel]; }
+  // Valid until the next call.
+  const std::uint64_t* key(std::size_t pixel, int corner) {
+    const std::uint64_t* const first = &keys_[static_cast<std::size_t>(corner) * words_ * kRun + pixel];
+    if (words_ == 1) return first;
+    for (std::size_t w = 0; w < words_; ++w) key_[w] = first[w * kRun];
+    return key_;
+  }
+
+ private:
+  const KeyLayout& layout_;
+  std::size_t words_;
+  std::vector<float> features_, weights_;
+  std::vector<std::uint64_t> keys_;
+  std::uint64_t key_[kLongestKeyWords];
+};
+
 }  // namespace
 
 class Lattice::Builder {
  public:
-  Builder(Lattice& lattice, const Features& features, const std::uint8_t* mask, int parts)
+  Builder(Lattice& lattice, const Features& features, const std::uint8_t* mask, const Kernels& kernels, int parts)
       : lattice_(lattice),
         features_(features),
         mask_(mask),
+        kernels_(kernels),
         order_(*lattice.order_),
         scale_(elevation_scale(features.dimensions)),
         layout_(features, scale_),
@@ -71,40 +107,39 @@ class Lattice::Builder {
     return (run < order_.runs() ? order_.run(run).first : order_.points()) *
            static_cast<std::size_t>(lattice_.corners_);
   }
-  bool ignored(std::size_t source) const { return mask_ != nullptr && mask_[source] == 0; }
 
   // Embeds the pixels of one part and numbers the vertices they touch, within the part.
   void touch(std::size_t part) {
-    const int corners = lattice_.corners_, words = layout_.words();
+    const int corners = lattice_.corners_;
     const std::size_t last = first_run(part + 1);
     // A guess: vertices are 0.07 to 1 for each pixel; a table that is too large costs more than growing it.
     const std::size_t expected = (first_entry(part + 1) - first_entry(part)) / static_cast<std::size_t>(corners) / 8;
-    VertexTable table(words, expected);
-    std::vector<float> values(static_cast<std::size_t>(features_.dimensions) * kRun);
-    std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
-    std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
+    VertexTable table(scratch_, layout_.words(), expected);
+    Simplices simplices(layout_);
     std::vector<std::uint64_t> hashes(static_cast<std::size_t>(corners) * kRun);
-    auto* const value_rows = reinterpret_cast<float(*)[kRun]>(values.data());
     for (std::size_t r = first_run(part); r < last; ++r) {
       const Run run = order_.run(r);
-      const int length = order_.length(r);
-      features_.fill(run.source, length, value_rows);
-      if (!embed_run(layout_, scale_, value_rows, length, weights.data(), keys.data())) {
-        throw std::range_error("a feature is not a finite number");
+      const std::size_t length = static_cast<std::size_t>(order_.length(r));
+      features_.fill(run.source, static_cast<int>(length), simplices.features());
+      simplices.embed(kernels_, scale_);
+      for (std::size_t i = 0, k = 0; i < length; ++i) {
+        for (int q = 0; q < corners; ++q, ++k) {
+          hashes[k] = table.hash(simplices.key(i, q));
+          table.prefetch(hashes[k]);
+        }
       }
-      const std::size_t found = static_cast<std::size_t>(length * corners);
-      for (std::size_t k = 0; k < found; ++k) {
-        hashes[k] = table.hash(&keys[k * static_cast<std::size_t>(words)]);
-        table.prefetch(hashes[k]);
-      }
+      const std::size_t found = length * static_cast<std::size_t>(corners);
       const std::size_t first = run.first * static_cast<std::size_t>(corners);
-      Entry* const entries = &lattice_.slices_[first];
       if (table.may_grow(found)) table.reserve(extrapolate(table.size(), first_entry(part), first, first_entry(part + 1)));
-      for (std::size_t k = 0; k < found; ++k) {
-        if (mask_ != nullptr && ignored(run.source + k / static_cast<std::size_t>(corners))) {
-          entries[k] = {kAbsent, 0.0F};
-        } else {
-          entries[k] = {table.find_or_insert(&keys[k * static_cast<std::size_t>(words)], hashes[k]), weights[k]};
+      Entry* entry = &lattice_.slices_[first];
+      for (std::size_t i = 0, k = 0; i < length; ++i) {
+        const bool absent = mask_ != nullptr && mask_[run.source + i] == 0;
+        for (int q = 0; q < corners; ++q, ++k, ++entry) {
+          if (absent) {
+            *entry = {kAbsent, 0.0F};
+          } else {
+            *entry = {table.find_or_insert(simplices.key(i, q), hashes[k]), simplices.weight(i, q)};
+          }
         }
       }
     }
@@ -123,8 +158,8 @@ class Lattice::Builder {
     VertexTable& all = tables_[0];
     for (std::size_t part = 1; part < parts_; ++part) {
       const VertexTable& own = tables_[part];
-      std::vector<std::uint32_t>& names = renamed_[part];
-      names.resize(own.size());
+      Buffer<std::uint32_t>& names = renamed_[part];
+      names = scratch_.array<std::uint32_t>(own.size());
       for (std::size_t v = 0; v < own.size(); ++v) {
         if (v + kLookAhead < own.size()) all.prefetch(all.hash(own.key(v + kLookAhead)));
         names[v] = all.find_or_insert(own.key(v), all.hash(own.key(v)));
@@ -139,21 +174,18 @@ class Lattice::Builder {
   // The reference embeds zero features for the pixels missing from its last group of four: their vertices carry no
   // weight but may pass blur on.
   void touch_padding(VertexTable& all) {
-    const int corners = lattice_.corners_, words = layout_.words();
-    std::vector<float> zeros(static_cast<std::size_t>(features_.dimensions) * kRun, 0.0F);
-    std::vector<float> weights(static_cast<std::size_t>(corners) * kRun);
-    std::vector<std::uint64_t> keys(static_cast<std::size_t>(corners * words) * kRun);
-    embed_run(layout_, scale_, reinterpret_cast<float(*)[kRun]>(zeros.data()), 1,
-              weights.data(), keys.data());
-    for (int q = 0; q < corners; ++q) {
-      const std::uint64_t* const key = &keys[static_cast<std::size_t>(q * words)];
+    Simplices simplices(layout_);  // of features that are 0
+    simplices.embed(kernels_, scale_);
+    for (int q = 0; q < lattice_.corners_; ++q) {
+      const std::uint64_t* const key = simplices.key(0, q);
       all.find_or_insert(key, all.hash(key));
     }
   }
 
   void count(std::size_t part) {
-    std::vector<std::uint32_t>& counts = counts_[part];
-    counts.assign(lattice_.vertices_, 0);
+    Buffer<std::uint32_t>& counts = counts_[part];
+    counts = scratch_.array<std::uint32_t>(lattice_.vertices_);
+    std::fill_n(counts.data(), counts.size(), 0U);
     const bool rename = part > 0;
     const std::size_t last = first_entry(part + 1);
     for (std::size_t e = first_entry(part); e < last; ++e) {
@@ -186,7 +218,7 @@ class Lattice::Builder {
 
   void sort(std::size_t part) {
     const std::size_t corners = static_cast<std::size_t>(lattice_.corners_);
-    std::vector<std::uint32_t>& next = counts_[part];
+    Buffer<std::uint32_t>& next = counts_[part];
     for (const std::uint32_t r : order_.by_source(first_run(part), first_run(part + 1))) {
       const std::uint32_t first = order_.run(r).first;
       Entry* entry = &lattice_.slices_[first * corners];
@@ -200,7 +232,7 @@ class Lattice::Builder {
         }
       }
     }
-    std::vector<std::uint32_t>().swap(next);
+    next.clear();
   }
 
   // Strings the vertices of one axis into chains, longest line at a time, in order of their first vertices.
@@ -208,8 +240,9 @@ class Lattice::Builder {
     const VertexTable& table = tables_[0];
     const std::size_t vertices = lattice_.vertices_;
     const std::size_t words = static_cast<std::size_t>(layout_.words());
-    std::vector<std::uint32_t> next(vertices);
-    std::vector<std::uint8_t> has_previous(vertices + 1, 0);  // one more, for neighbours that are absent
+    Buffer<std::uint32_t> next = scratch_.array<std::uint32_t>(vertices);
+    Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // one more, for neighbours that are absent
+    std::fill_n(has_previous.data(), vertices + 1, std::uint8_t{0});
     std::uint64_t delta[kLongestKeyWords];
     layout_.step(axis, delta);
     std::vector<std::uint64_t> ahead(words * kLookAhead);
@@ -231,7 +264,7 @@ class Lattice::Builder {
         table.prefetch(hash);
       }
     }
-    std::vector<std::uint32_t> heads(vertices + 1);
+    Buffer<std::uint32_t> heads = scratch_.array<std::uint32_t>(vertices + 1);
     std::size_t head_count = 0;
     for (std::size_t v = 0; v < vertices; ++v) {
       heads[head_count] = static_cast<std::uint32_t>(v);
@@ -264,7 +297,7 @@ class Lattice::Builder {
     const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
     const bool symmetric = lattice_.normalization_ == Normalization::kSymmetric;
     team.alone(rank, [&] {
-      mass_ = Buffer<float>(lattice_.vertices_);
+      mass_ = scratch_.array<float>(lattice_.vertices_);
       lattice_.norms_ = Buffer<float>(points);
     });
     lattice_.filter_ones(team, rank, nullptr, mass_.data());
@@ -284,18 +317,20 @@ class Lattice::Builder {
   Lattice& lattice_;
   const Features& features_;
   const std::uint8_t* mask_;
+  const Kernels& kernels_;
   const PixelOrder& order_;
   std::vector<float> scale_;
   KeyLayout layout_;
   std::size_t parts_;
+  Scratch scratch_;
   std::vector<VertexTable> tables_;
-  std::vector<std::vector<std::uint32_t>> renamed_;
-  std::vector<std::vector<std::uint32_t>> counts_;
+  std::vector<Buffer<std::uint32_t>> renamed_;
+  std::vector<Buffer<std::uint32_t>> counts_;
   Buffer<float> mass_;
 };
 
 Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
-                 const std::uint8_t* mask, int threads)
+                 const std::uint8_t* mask, const Kernels& kernels, int threads)
     : order_(std::move(order)), normalization_(normalization), corners_(features.dimensions + 1) {
   const std::size_t entries = static_cast<std::size_t>(order_->points()) * static_cast<std::size_t>(corners_);
   if (entries > 0x7fffffffULL) {
@@ -304,7 +339,7 @@ Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& featur
   }
   slices_ = Buffer<Entry>(entries);
   axes_.resize(static_cast<std::size_t>(corners_));
-  Builder builder(*this, features, mask, threads);
+  Builder builder(*this, features, mask, kernels, threads);
   run_team(threads, [&](Team& team, int rank) { builder.run(team, rank); });
 }
 

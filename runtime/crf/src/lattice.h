@@ -37,7 +37,7 @@ class Lattice {
   // `mask`, if given, has one byte per source pixel; a pixel with 0 neither sends nor receives.
   // Throws std::range_error (key overflow) and std::length_error (beyond 2^31 entries).
   Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
-          const std::uint8_t* mask, int threads);
+          const std::uint8_t* mask, const Kernels& kernels, int threads);
 
   std::size_t vertices() const { return vertices_; }
   int corners() const { return corners_; }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kSplatChunk = 256;
 constexpr std::size_t kSliceChunk = 32;
+constexpr std::size_t kCachedShare = 16;  // entries a vertex from which on its row stays in the first-level cache
 constexpr int kSettleAfter = 2;  // updates: the first two decide most pixels
 
 double now() {
@@ -76,8 +77,9 @@ void MeanField::prepare() {
   for (std::size_t t = 0; t < terms_.size(); ++t) {
     const Lattice& lattice = *terms_[t].lattice;
     rows_[t].resize(lattice.vertices() * row_bytes);
+    const std::size_t entries = points() * static_cast<std::size_t>(lattice.corners());
     slice_terms_.push_back({lattice.slices(), rows_[t].data(), lattice.factors(), lattice.corners(),
-                            terms_[t].kind, compatibilities_[t].data()});
+                            terms_[t].kind, compatibilities_[t].data(), lattice.vertices() * kCachedShare <= entries});
   }
 }
 

@@ -2,7 +2,7 @@
 // bounded amount is kept for reuse: images of one size ask for the same blocks again and again.
 #include "memory.h"
 
-#include <cstring>
+#include <algorithm>
 #include <mutex>
 #include <new>
 #include <vector>
@@ -75,11 +75,6 @@ void* allocate_pages(std::size_t bytes) {
   return map_pages(length, bytes);
 }
 
-void* allocate_zeroed_pages(std::size_t bytes) {
-  if (bytes >= kMapThreshold) return map_pages(block_length(bytes), bytes);  // fresh pages are zero
-  return std::memset(allocate_pages(bytes), 0, bytes);
-}
-
 void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {
   if (bytes < kMapThreshold) {
     ::operator delete(address, kLine);
@@ -98,6 +93,32 @@ void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {
     }
   }
   munmap(address, length);
+}
+
+Scratch::Scratch() noexcept {
+  std::lock_guard<std::mutex> lock(mutex);
+  std::vector<Block>& blocks = kept();
+  const auto largest = std::max_element(blocks.begin(), blocks.end(),
+                                        [](const Block& a, const Block& b) { return a.length < b.length; });
+  if (largest == blocks.end()) return;
+  block_ = largest->address;
+  length_ = largest->length;
+  *largest = blocks.back();
+  blocks.pop_back();  // its bytes stay counted: it comes back
+}
+
+Scratch::~Scratch() {
+  if (block_ == nullptr) return;
+  std::lock_guard<std::mutex> lock(mutex);
+  kept().push_back({block_, length_});  // within the capacity it had before
+}
+
+void* Scratch::take(std::size_t bytes) noexcept {
+  constexpr std::size_t kPage = 4096;
+  const std::size_t rounded = round_up(bytes, bytes < kMapThreshold ? static_cast<std::size_t>(kLine) : kPage);
+  if (rounded < bytes || used_.load(std::memory_order_relaxed) + rounded > length_) return nullptr;
+  const std::size_t begin = used_.fetch_add(rounded, std::memory_order_relaxed);
+  return begin + rounded <= length_ ? static_cast<char*>(block_) + begin : nullptr;
 }
 
 void release_kept_pages() noexcept {

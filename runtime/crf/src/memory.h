@@ -3,6 +3,7 @@
 // A lattice row is read at random, so address translation costs as much as the row itself on 4 KiB pages.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <type_traits>
 #include <utility>
@@ -11,12 +12,35 @@ namespace atrous {
 
 // Raises std::bad_alloc. `bytes` may be 0.
 void* allocate_pages(std::size_t bytes);
-void* allocate_zeroed_pages(std::size_t bytes);
 // Keeps large blocks for the next allocation (the system would zero them again: a sixth of an inference), unless
 // `at_once`.
 void release_pages(void* address, std::size_t bytes, bool at_once = false) noexcept;
 // Gives all kept blocks back to the system.
 void release_kept_pages() noexcept;
+
+template <class T>
+class Buffer;
+
+// Room for arrays that live no longer than itself: the largest block kept, if there is one, piece by piece. Fresh pages
+// cost a fault each, and giving them back interrupts every other thread; a block kept for later costs neither.
+class Scratch {
+ public:
+  Scratch() noexcept;
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // From the block while it lasts, then as any other. Threads may call it side by side.
+  template <class T>
+  Buffer<T> array(std::size_t size);
+
+ private:
+  void* take(std::size_t bytes) noexcept;  // null when it does not fit
+
+  void* block_ = nullptr;
+  std::size_t length_ = 0;
+  std::atomic<std::size_t> used_{0};
+};
 
 // A fixed-size array of trivial T whose contents start undefined.
 template <class T>
@@ -26,18 +50,14 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t size) : data_(static_cast<T*>(allocate_pages(size * sizeof(T)))), size_(size) {}
-  static Buffer zeroed(std::size_t size) {
-    Buffer buffer;
-    buffer.data_ = static_cast<T*>(allocate_zeroed_pages(size * sizeof(T)));
-    buffer.size_ = size;
-    return buffer;
-  }
-  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Buffer(Buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)), lent_(other.lent_) {}
   Buffer& operator=(Buffer&& other) noexcept {
     if (this != &other) {
       clear();
       data_ = std::exchange(other.data_, nullptr);
       size_ = std::exchange(other.size_, 0);
+      lent_ = other.lent_;
     }
     return *this;
   }
@@ -46,7 +66,7 @@ class Buffer {
   ~Buffer() { clear(); }
 
   void clear(bool at_once = false) noexcept {
-    if (data_ != nullptr) release_pages(data_, size_ * sizeof(T), at_once);
+    if (data_ != nullptr && !lent_) release_pages(data_, size_ * sizeof(T), at_once);
     data_ = nullptr;
     size_ = 0;
   }
@@ -63,8 +83,21 @@ class Buffer {
   const T& operator[](std::size_t i) const { return data_[i]; }
 
  private:
+  friend class Scratch;
+
   T* data_ = nullptr;
   std::size_t size_ = 0;
+  bool lent_ = false;  // by a Scratch
 };
+
+template <class T>
+Buffer<T> Scratch::array(std::size_t size) {
+  Buffer<T> result;
+  result.data_ = static_cast<T*>(take(size * sizeof(T)));
+  if (result.data_ == nullptr) return Buffer<T>(size);
+  result.size_ = size;
+  result.lent_ = true;
+  return result;
+}
 
 }  // namespace atrous

@@ -38,7 +38,8 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
                                                     std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
                                                     std::optional<ByteArray> bytes, std::optional<FloatArray> floats,
                                                     std::vector<float> channel_sigmas, int normalization,
-                                                    std::optional<ByteArray> mask, int threads) {
+                                                    std::optional<ByteArray> mask, int threads,
+                                                    const std::string& kernels) {
   atrous::Features features;
   features.points = order->points();
   features.channels = static_cast<int>(channel_sigmas.size());
@@ -57,13 +58,15 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
   features.channel_sigmas = std::move(channel_sigmas);
   features.bytes = bytes ? bytes->data() : nullptr;
   features.floats = floats ? floats->data() : nullptr;
+  const atrous::Kernels& chosen = kernels_named(kernels);
   nb::gil_scoped_release release;
   return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, threads);
+                                           mask ? mask->data() : nullptr, chosen, threads);
 }
 
 std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::PixelOrder> order, FloatArray values,
-                                                    int normalization, std::optional<ByteArray> mask, int threads) {
+                                                    int normalization, std::optional<ByteArray> mask,
+                                                    int threads, const std::string& kernels) {
   if (values.ndim() != 2 || values.shape(1) != order->points() || values.shape(0) < 1 ||
       values.shape(0) > atrous::kMostDimensions || (mask && mask->size() != order->points())) {
     throw std::invalid_argument("features must be (dimensions, points), with 1 to 64 dimensions");
@@ -72,9 +75,10 @@ std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::Pixe
   features.points = order->points();
   features.dimensions = static_cast<int>(values.shape(0));
   features.free = values.data();
+  const atrous::Kernels& chosen = kernels_named(kernels);
   nb::gil_scoped_release release;
   return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, threads);
+                                           mask ? mask->data() : nullptr, chosen, threads);
 }
 
 class BoundMeanField {
@@ -247,9 +251,9 @@ NB_MODULE(_lattice, m) {
   nb::class_<atrous::Lattice>(m, "Lattice")
       .def_static("from_grid", &build_grid_lattice, "order"_a, "grid"_a, "position_sigmas"_a,
                   "bytes"_a.noconvert().none(), "floats"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a,
-                  "mask"_a.noconvert().none(), "threads"_a)
+                  "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
-                  "mask"_a.noconvert().none(), "threads"_a)
+                  "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", [](const atrous::Lattice& self, int threads) {
         nb::gil_scoped_release release;
         return self.peak(threads);

@@ -62,6 +62,7 @@ struct Slice {
   static ATROUS_INLINE void prefetch(const SliceJob& job, std::size_t pixel) {
     for (int t = 0; t < job.term_count; ++t) {
       const SliceTerm& term = job.terms[t];
+      if (term.stays_cached) continue;
       const Entry* const entries = term.entries + pixel * static_cast<std::size_t>(term.corners);
       for (int c = 0; c < term.corners; ++c) {
         const S* const row = static_cast<const S*>(term.rows) + entries[c].index * static_cast<std::size_t>(job.lanes);

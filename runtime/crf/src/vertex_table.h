@@ -1,9 +1,9 @@
 // From vertex keys to dense ids in order of first touch: open addressing, grown by doubling, slots prefetched.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
 #include "memory.h"
 
@@ -14,25 +14,26 @@ constexpr std::uint32_t kAbsent = 0xffffffffU;
 class VertexTable {
  public:
   VertexTable() = default;
-  VertexTable(int words, std::size_t expected) : words_(words) {
+  VertexTable(Scratch& scratch, int words, std::size_t expected) : scratch_(&scratch), words_(words) {
     std::size_t capacity = 1024;
     while (capacity < expected * 2) capacity *= 2;
     make_slots(capacity);
-    keys_.reserve(expected * static_cast<std::size_t>(words));
+    keys_ = scratch.array<std::uint64_t>(capacity / 2 * static_cast<std::size_t>(words));
   }
 
   VertexTable(VertexTable&&) = default;
   VertexTable& operator=(VertexTable&& other) noexcept {
-    slots_.clear(true);
+    clear();
     slots_ = std::move(other.slots_);
     keys_ = std::move(other.keys_);
+    scratch_ = other.scratch_;
     size_ = other.size_;
     mask_ = other.mask_;
     shift_ = other.shift_;
     words_ = other.words_;
     return *this;
   }
-  ~VertexTable() { slots_.clear(true); }  // as large as a lattice and needed no more: it would only raise the peak
+  ~VertexTable() { clear(); }
 
   std::size_t size() const { return size_; }
   // Whether `more` vertices might make it grow by doubling; reserve() first, where the final size can be guessed, does
@@ -74,7 +75,7 @@ class VertexTable {
       if (slot.next_id == 0) break;
       if (slot.tag == tag && same(slot.next_id - 1, key)) return slot.next_id - 1;
     }
-    keys_.insert(keys_.end(), key, key + words_);
+    std::copy_n(key, words_, keys_.data() + size_ * static_cast<std::size_t>(words_));
     ++size_;
     slots_[at].tag = tag;
     slots_[at].next_id = static_cast<std::uint32_t>(size_);
@@ -83,6 +84,12 @@ class VertexTable {
   }
 
  private:
+  // As large as a lattice and needed no more: kept, its pages would only raise the peak.
+  void clear() noexcept {
+    slots_.clear(true);
+    keys_.clear(true);
+  }
+
   struct Slot {
     std::uint64_t tag;      // the key itself when it is one word, else its hash
     std::uint32_t next_id;  // id + 1; 0 is an empty slot
@@ -92,7 +99,8 @@ class VertexTable {
     return words_ == 1 || std::memcmp(this->key(id), key, static_cast<std::size_t>(words_) * 8) == 0;
   }
   void make_slots(std::size_t capacity) {
-    slots_ = Buffer<Slot>::zeroed(capacity);
+    slots_ = scratch_->array<Slot>(capacity);
+    std::memset(static_cast<void*>(slots_.data()), 0, slots_.bytes());
     mask_ = capacity - 1;
     shift_ = 64;
     for (std::size_t c = capacity; c > 1; c /= 2) --shift_;
@@ -100,17 +108,22 @@ class VertexTable {
   void grow(std::size_t capacity) {
     Buffer<Slot> old = std::move(slots_);
     make_slots(capacity);
+    Buffer<std::uint64_t> more = scratch_->array<std::uint64_t>(capacity / 2 * static_cast<std::size_t>(words_));
+    std::copy_n(keys_.data(), size_ * static_cast<std::size_t>(words_), more.data());
+    keys_.clear(true);
+    keys_ = std::move(more);
     for (const Slot* slot = old.data(); slot != old.data() + old.size(); ++slot) {
       if (slot->next_id == 0) continue;
-      std::size_t at = hash(key(static_cast<std::size_t>(slot->next_id - 1))) >> shift_;
+      std::size_t at = (words_ == 1 ? hash(&slot->tag) : slot->tag) >> shift_;
       while (slots_[at].next_id != 0) at = (at + 1) & mask_;
       slots_[at] = *slot;
     }
     old.clear(true);
   }
 
+  Scratch* scratch_ = nullptr;
   Buffer<Slot> slots_;
-  std::vector<std::uint64_t> keys_;
+  Buffer<std::uint64_t> keys_;  // by id; room for as many as there can be before the next growth
   std::size_t size_ = 0;
   std::size_t mask_ = 0;
   int shift_ = 64;

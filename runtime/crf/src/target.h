@@ -1,0 +1,9 @@
+// What the files compiled once per instruction set share: ATROUS_TARGET is its name, ATROUS_WIDTH its floats a vector.
+#pragma once
+
+#define ATROUS_INLINE inline __attribute__((always_inline))
+#define ATROUS_INLINE_LAMBDA __attribute__((always_inline))
+#define ATROUS_STRING_OF(x) #x
+#define ATROUS_STRING(x) ATROUS_STRING_OF(x)
+#define ATROUS_JOIN_OF(a, b) a##b
+#define ATROUS_JOIN(a, b) ATROUS_JOIN_OF(a, b)
