@@ -3,7 +3,7 @@
 // Blur needs no second array: a chain is a line of vertices along one axis, so the old value of the previous vertex
 // is kept in registers while the new one is written. A vertex without neighbours on the axis is not even touched.
 
-constexpr std::size_t kPrefetchEntries = 24;
+constexpr std::size_t kPrefetchEntries = 40;
 constexpr std::size_t kPrefetchChain = 24;
 
 template <int Quads, class S>
