@@ -260,7 +260,7 @@ def _read_pixel_rule(net: Net, given: Preprocessing, warnings: list[str]) -> tup
             why = f'keeps the mean of its training images in another file, "{transform.mean_file}"'
         warnings.append(
             f"the file {why}; DeepLab's {DEEPLAB_MEAN} (blue, green, red) was taken: "
-            "give --mean if the net was trained with another"
+            "give --mean, a pixel or the mean image, if the net was trained with another"
         )
         mean = DEEPLAB_MEAN
         return (mean if given.color_order == "BGR" else (mean[2], mean[1], mean[0])), scale

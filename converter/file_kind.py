@@ -37,12 +37,13 @@ def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | Non
         of = f" to {int(size[1]):,} bytes" if size else ""
         return f'is a Git LFS pointer{of}, not the file itself: run "git lfs pull" in the repository it came from'
     if start.lstrip()[:1] == b"<":
-        return "is an HTML or XML page, not weights: the download failed; fetch it again"
+        wanted = "a mean image" if mean else "weights"
+        return f"is an HTML or XML page, not {wanted}: the download failed; fetch it again"
     for signature, text in _SIGNATURES:
         if start.startswith(signature):
             return text
     if _TEXT.match(start) and b"\0" not in start:
-        return "is text: a prototxt? Give the binary weights here"
+        return f"is text: a prototxt? Give {'the mean image (.binaryproto)' if mean else 'the binary weights'} here"
     if start[0] == _SOLVER_STATE_OR_BLOB and not mean:
         return "is a solver state or a mean image, not weights: give the .caffemodel"
     return None

@@ -78,11 +78,11 @@ class FileEntry(_Section):
 class Source(_Section):
     """A Caffe file the bundle was made from; `file` is its base name."""
 
-    role: Literal["prototxt", "caffemodel"]
+    role: Literal["prototxt", "caffemodel", "mean"]
     file: str
     sha256: Sha256
     bytes: NonNegativeInt
-    format: Literal["V0", "V1", "V2", "HDF5"]
+    format: Literal["V0", "V1", "V2", "HDF5", "binaryproto"]
     dialect: str
 
 

@@ -11,32 +11,16 @@ import gc
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..converter import Operator, export_onnx, register_layer, run_blobs, to_torch
+from ..converter import export_onnx, run_blobs, to_torch
 from ..converter.errors import ConverterError, ExportError
-from ..converter.layers import ModuleSpec
 from .conditioning import Spread
 from .recordings import Comparison, Recording, compare_blobs, find_recordings
-
-
-@register_layer("Python:spatial_dropout.SpatialDropoutLayer")
-class SpatialDropout(Operator):
-    """ENet's own Python layer, which does nothing outside training; a plug-in as a user would write it."""
-
-    def module_spec(self) -> ModuleSpec:
-        """Identity."""
-        return ModuleSpec("nn.Identity")
-
-    def emit(self, graph: Any, module: Any, bottoms: Sequence[Any]) -> list[str]:
-        """The bottom itself."""
-        return [bottoms[0].name]
-
 
 #: design.md: largest absolute difference against real Caffe, relative to max(1, the blob's largest absolute value)
 TOLERANCE = 1e-4

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ CLASS_SETS = {
     "camvid": ("CAMVID_CLASSES", "CAMVID_COLOURS"),
 }
 
+#: grey levels by which the pixels of a mean image differ where they are meant to be one
+LEAST_SPREAD = 1e-2
+
 
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
@@ -37,9 +41,10 @@ CLASS_SETS = {
 @click.option("--classes", "class_set", help="voc, cityscapes, camvid, or a file with one class name a line.")
 @click.option(
     "--mean",
-    callback=lambda c, p, v: _parse_numbers(v, 3, "--mean"),
-    metavar="B,G,R",
-    help="Mean pixel in grey levels, in the net's channel order.  [default: the data layer's, else DeepLab's]",
+    callback=lambda c, p, v: _parse_mean(v),
+    metavar="B,G,R|FILE",
+    help="Mean pixel in grey levels, in the net's channel order, or a mean image (mean.binaryproto) to take it from.  "
+    "[default: the data layer's, else DeepLab's]",
 )
 @click.option(
     "--scale",
@@ -93,7 +98,7 @@ def command(
     name: str,
     info: Path | None,
     class_set: str | None,
-    mean: tuple[float, ...] | None,
+    mean: tuple[float, ...] | Path | None,
     scale: tuple[float, ...] | None,
     color_order: str,
     minimum_size: tuple[int, int] | None,
@@ -125,6 +130,10 @@ def command(
     options["variables"] = {**files.variables, **options["variables"]}
     laid_out = read_net(prototxt, weight_file, **options)
     classes, palette = choose_classes(class_set, known, _channels(laid_out))
+    mean_file = mean if isinstance(mean, Path) else None
+    if isinstance(mean, Path):
+        mean, warnings = read_mean_pixel(mean)
+        laid_out = replace(laid_out, warnings=(*laid_out.warnings, *warnings))
     settings = BundleOptions(
         name=name or str(known.get("name", "")),
         classes=classes,
@@ -136,6 +145,7 @@ def command(
         sources=[
             *([("prototxt", prototxt, laid_out.definition.format, laid_out.dialect)] if prototxt is not None else []),
             ("caffemodel", files.weights, weight_file.format, weight_file.dialect.name),
+            *([("mean", mean_file, "binaryproto", laid_out.dialect)] if mean_file is not None else []),
         ],
         verify=not no_verify,
     )
@@ -161,6 +171,38 @@ def _parse_numbers(text: str | None, wanted: int, option: str) -> tuple[float, .
     if not all(map(math.isfinite, values)):
         raise click.BadParameter(f'"{text}" is not finite', param_hint=option)
     return values
+
+
+def _parse_mean(text: str | None) -> tuple[float, ...] | Path | None:
+    """Three numbers, or the file of a mean image."""
+    if text is not None and (text.endswith(".binaryproto") or Path(text).is_file()):
+        return Path(text)
+    return _parse_numbers(text, 3, "--mean")
+
+
+def read_mean_pixel(path: Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The mean pixel of a mean image, and a warning where its pixels differ: nets that take any size have one pixel.
+
+    Raises:
+        ConverterError: no mean image.
+        click.UsageError: it has another number of channels than an image.
+    """
+    from ..converter.caffemodel import read_mean
+
+    image = read_mean(require_file(path, "mean image"))
+    channels, height, width = image.shape
+    if channels not in (1, 3):
+        raise click.UsageError(f"{path}: a mean image of {channels} channels; give one of 1 or 3, or --mean B,G,R")
+    pixel = tuple(round(float(value), 4) for value in image.mean((1, 2), dtype="float64"))
+    if not all(map(math.isfinite, pixel)):
+        raise click.UsageError(f"{path}: a mean image that is not finite; give --mean B,G,R")
+    spread = float((image.max((1, 2)) - image.min((1, 2))).max())
+    if spread < LEAST_SPREAD:
+        return pixel * (3 // channels), ()
+    return pixel * (3 // channels), (
+        f"{path.name} is a mean image of {height} x {width} whose pixels differ by up to {spread:.3g} grey levels; "
+        f"its mean pixel {', '.join(f'{value:g}' for value in pixel)} is subtracted, at any size",
+    )
 
 
 def _parse_size(text: str | None, option: str) -> tuple[int, int] | None:

@@ -59,6 +59,10 @@ def _fractional_boxes(layer: Layer) -> bool:
     return any(size != int(size) for size in (*param.min_size, *param.max_size))
 
 
+def _keeps_the_best(layer: Layer) -> bool:
+    return bool(layer.message.detection_output_param.keep_top_k > -1)
+
+
 def _has_no_alpha(layer: Layer) -> bool:
     return not layer.message.lrn_param.HasField("alpha")
 
@@ -74,6 +78,7 @@ def _has_four_axes(layer: Layer) -> bool:
 ERRORS = (
     KnownError("Crop", lambda layer: not layer.message.HasField("crop_param"), "a Crop without parameters cuts at 0"),
     KnownError("Deconvolution", _has("convolution_param", "dilation"), "the dilation of a Deconvolution is ignored"),
+    KnownError("DetectionOutput", _keeps_the_best, "of equal scores DetectionOutput keeps others than Caffe"),
     KnownError("Eltwise", _writes_over_a_bottom, "an Eltwise in place adds to what Caffe has cleared"),
     KnownError("InnerProduct", _has_four_axes, "the four axes of an InnerProduct of 2014 become two"),
     KnownError("InnerProduct", _has("inner_product_param", "transpose"), "transpose of InnerProduct is ignored"),

@@ -84,6 +84,7 @@ class Recording:
     def read_net(self) -> Net:
         """The recorded net with its weights, laid out at the recorded sizes; raises what `converter.read_net` does."""
         from ..converter import read_net
+        from . import recorded_layers as recorded_layers  # registers them
 
         return read_net(
             self.prototxt,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from atrous import runtime
+from atrous.converter.blob import encode_blob
 from atrous.converter.caffemodel import read_caffemodel
 from atrous.converter.caffemodel_writer import write_caffemodel
 from atrous.converter.prototxt import read_prototxt
@@ -125,6 +126,46 @@ def test_options_reach_the_bundle(run: Any) -> None:
     assert [(t.sxy, t.srgb, t.weight) for t in found.crf.bilateral] == [(50, 10, 4)]
     onnx = pytest.importorskip("onnx")
     assert onnx.load("b/model.onnx").opset_import[0].version == 21
+
+
+def write_mean(path: str, image: np.ndarray[Any, Any]) -> None:
+    """A mean image as Caffe's compute_image_mean writes it."""
+    before, after = encode_blob((1, *image.shape), legacy=True, data_bytes=4 * image.size)
+    Path(path).write_bytes(before + image.astype("<f4").tobytes() + after)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_image_of_one_pixel(run: Any, channels: int) -> None:
+    write_mean("mean.binaryproto", np.full((channels, 4, 5), np.reshape([104, 117, 123][:channels], (-1, 1, 1))))
+    code, _, err = run("--mean", "mean.binaryproto")
+    assert (code, err) == (0, "")
+    found = manifest()
+    assert found.preprocessing.mean == ((104, 117, 123) if channels == 3 else (104, 104, 104))
+    assert [source.role for source in found.sources] == ["prototxt", "caffemodel", "mean"]
+    assert found.sources[2].file == "mean.binaryproto"
+    assert runtime.load("b", backend="onnxruntime")(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
+
+
+def test_mean_image_becomes_its_mean_pixel_with_a_warning(run: Any) -> None:
+    image = np.zeros((3, 2, 2))
+    image[1] = [[10, 20], [30, 40]]
+    write_mean("mean.binaryproto", image)
+    code, _, err = run("--mean", "mean.binaryproto")
+    assert (code, manifest().preprocessing.mean) == (0, (0, 25, 0))
+    assert "differ by up to 30 grey levels" in err
+    assert any("mean pixel 0, 25, 0 is subtracted" in warning for warning in manifest().warnings)
+
+
+def test_mean_images_that_are_none(run: Any, workplace: Path) -> None:
+    assert_one_line(run("--mean", "none.binaryproto"), "none.binaryproto does not exist")
+    assert_one_line(run("--mean", "net.prototxt"), "is text: a prototxt? Give the mean image")
+    assert_one_line(run("--mean", "net.caffemodel.binaryproto"), "does not exist")
+    Path("wrong.binaryproto").write_bytes(Path("net.caffemodel").read_bytes())
+    assert_one_line(run("--mean", "wrong.binaryproto"), "wrong.binaryproto")
+    write_mean("two.binaryproto", np.zeros((2, 4, 5)))
+    assert_one_line(run("--mean", "two.binaryproto"), "2 channels", "--mean B,G,R")
+    write_mean("nan.binaryproto", np.full((3, 4, 5), np.nan))
+    assert_one_line(run("--mean", "nan.binaryproto"), "not finite")
 
 
 def test_templates_sizes_and_stages(run: Any, workplace: Path) -> None:
