@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import subprocess
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -137,8 +138,10 @@ def test_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def run_chromium(*arguments: str) -> str:
     assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # shared, it would wait for other browsers
+        command = [CHROMIUM, *flags, f"--user-data-dir={profile}", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @needs_chromium
