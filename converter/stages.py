@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,7 @@ def verify_bundle(
     for inputs, references in cases:
         shapes = {name: array.shape for name, array in inputs.items()}
         progress(f"running on {', '.join('x'.join(map(str, shape)) for shape in shapes.values())}")
-        torch_blobs, onnx_blobs = torch_stage.run(inputs), onnx_stage.run(inputs)
+        torch_blobs, onnx_blobs = _run(torch_stage, inputs), _run(onnx_stage, inputs)
         pairs = [("model.onnx", onnx_blobs, "torch", torch_blobs)]
         if references:
             pairs = [("torch", torch_blobs, "Caffe", references), ("model.onnx", onnx_blobs, "Caffe", references)]
@@ -134,6 +136,18 @@ def verify_bundle(
             f"{onnx_stage.table[0]['key']}"
         )
     return reports
+
+
+def _run(stage: TorchStage | OnnxStage, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """A stage's blobs; what a library says of sizes the net cannot take becomes one line."""
+    try:
+        return stage.run(inputs)
+    except Exception as error:  # each library has its own
+        shapes = ", ".join(f"{name} of {'x'.join(map(str, array.shape))}" for name, array in inputs.items())
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VerificationInputError(
+            f"the net does not run on {shapes}: {reason}; give sizes that it takes, such as those it was converted at"
+        ) from error
 
 
 def _read_manifest(bundle: Path) -> dict[str, Any]:
@@ -155,10 +169,13 @@ def _read_manifest(bundle: Path) -> dict[str, Any]:
 
 def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError) as error:
-        raise VerificationInputError(f"{path}: is not an .npz of arrays ({error})") from error
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise VerificationInputError(
+            f"{path}: is not an .npz of plain arrays, or is damaged; numpy.savez writes one, its arrays named "
+            "<layer>:<top> and input:<name>"
+        ) from error
     inputs = {}
     for spec in manifest["inputs"]:
         name = spec["name"]

@@ -121,8 +121,9 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     try:
         convert_s = convert_miniature(files, settings, bundle)
     except ImportError as error:  # torch, onnx and protobuf come with an extra
+        missing = "protobuf" if (error.name or "").startswith("google") else error.name
         raise MissingDependencyError(
-            f"the demo converts a net, and for that {error.name} is missing: pip install 'atrous[convert]'"
+            f"the demo converts a net, and for that {missing} is missing: pip install 'atrous[convert]'"
         ) from error
     with runtime.load(bundle, threads=threads, crf=True) as segmenter:
         rows = segment_scenes(segmenter, files, settings)

@@ -153,7 +153,7 @@ class Attempt:
         except Find as find:
             self.say(str(find))
             raise
-        if not self.tried % 1000:
+        if not self.tried % 100:
             self.say("")
 
     def say(self, find: str) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _ROWS_SHOWN = 12
 
 
+#: pixels; a larger side is a slip of the pen
+MAX_SIDE = 1 << 14
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
@@ -101,6 +105,8 @@ def parse_size(text: str) -> tuple[int, int]:
         height, width = (int(part) for part in parts)
     except ValueError:
         raise click.BadParameter(f'"{text}" is not a size such as 321x481', param_hint="--size") from None
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+        raise click.BadParameter(f'"{text}": sides are from 1 to {MAX_SIDE} pixels', param_hint="--size")
     return height, width
 
 

@@ -1,0 +1,114 @@
+"""`atrous verify` as a user types it: what passes, what is named, and one clear line for what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atrous.converter import read_net, run_blobs, to_torch
+from atrous.scripts.main import main
+
+from ..converter.test_reading import write_net
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundle "b" and a recording of it."""
+    folder = tmp_path_factory.mktemp("verify")
+    write_net(folder)
+    files = [str(folder / name) for name in ("net.prototxt", "net.caffemodel", "b")]
+    assert main(["convert", *files[:2], "-o", files[2], "--mean", "104,117,123"]) == 0
+    net = read_net(folder / "net.prototxt", folder / "net.caffemodel")
+    (blob,) = net.inputs
+    inputs = {blob.name: np.random.default_rng(0).normal(0, 50, blob.shape).astype(np.float32)}
+    recorded = {f"input:{blob.name}": inputs[blob.name], **run_blobs(to_torch(net), inputs)}
+    np.savez(folder / "same.npz", **recorded)
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `atrous verify b ...`: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(made)
+
+    def run_verify(*arguments: str) -> tuple[int, str, str]:
+        code = main(["verify", "b", *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_verify
+
+
+def test_odd_even_and_least_sizes(run: Any) -> None:
+    code, out, err = run("--size", "57x49", "--size", "64x40", "--size", "1x1", "--json")
+    reports = json.loads(out)["reports"]
+    assert (code, err) == (0, "")
+    assert [next(iter(report["input_shapes"].values()))[2:] for report in reports] == [[57, 49], [64, 40], [1, 1]]
+    assert all(report["passed"] for report in reports)
+
+
+def test_recorded_blobs_that_agree(run: Any) -> None:
+    code, out, _ = run("--against", "same.npz")
+    assert code == 0
+    assert "torch equals Caffe" in out
+    assert "model.onnx equals Caffe" in out
+
+
+def test_the_first_changed_blob_is_named_with_what_feeds_it(run: Any) -> None:
+    with np.load("same.npz") as stored:
+        arrays = dict(stored)
+    keys = [key for key in arrays if not key.startswith("input:")]
+    arrays[keys[2]] += np.abs(arrays[keys[2]]).max()
+    arrays[keys[3]] += 1000
+    np.savez("changed.npz", **arrays)
+    code, out, err = run("--against", "changed.npz")
+    assert code == 1
+    assert f"differs from Caffe first at {keys[2]}" in out + err
+    assert f"it reads {keys[1]}" in out + err
+
+
+@pytest.mark.parametrize("size", ["0x5", "-1x5", "20000x8", "5", "axb"])
+def test_sizes_that_are_none(run: Any, size: str) -> None:
+    code, _, err = run("--size", size)
+    assert (code, err.count("\n")) == (2, 1)
+    assert size in err
+
+
+def write_bad_recording(path: Path) -> None:
+    kind = path.stem
+    if kind == "cut":
+        path.write_bytes(Path("same.npz").read_bytes()[:400])
+    elif kind == "text":
+        path.write_text("layer { }")
+    elif kind == "single":
+        with path.open("wb") as stream:
+            np.save(stream, np.zeros(3))
+    elif kind == "pickled":
+        np.savez(path, **{"input:data": np.array([{}], object)})
+    elif kind == "blind":
+        np.savez(path, **{"conv1:conv1": np.zeros(3)})
+    elif kind == "flat":
+        np.savez(path, **{"input:data": np.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("cut.npz", "is not an .npz of plain arrays"),
+        ("text.npz", "is not an .npz of plain arrays"),
+        ("single.npz", "is not an .npz of plain arrays"),
+        ("pickled.npz", "is not an .npz of plain arrays"),
+        ("blind.npz", "holds no array input:data"),
+        ("flat.npz", "does not run on data of 3"),
+    ],
+)
+def test_recordings_that_are_none(run: Any, name: str, words: str) -> None:
+    write_bad_recording(Path(name))
+    code, _, err = run("--against", name)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert words in err
+    assert "pickle" not in err.replace(name, "")
