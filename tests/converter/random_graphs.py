@@ -174,7 +174,7 @@ def _pooling(build: _Builder) -> None:
     bottom = build.blob()
     kernel, stride, pad = _window(build, bottom, 4)
     method = build.one_of("MAX", "MAX", "AVE")
-    if method == "MAX" and pad == (0, 0):  # a window outside the plane gives -FLT_MAX, which overflows further on
+    if pad == (0, 0):  # a window outside the plane gives -FLT_MAX or 0 / 0, which spoil all that follows
         stride = tuple(min(s, k) for s, k in zip(stride, kernel, strict=True))
     up = build.integer(0, 5) > 0
     size = tuple(

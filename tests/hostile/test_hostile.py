@@ -18,7 +18,7 @@ from atrous.converter.caffemodel import read_caffemodel, read_mean
 from atrous.converter.errors import ConverterError
 from atrous.converter.prototxt import read_prototxt
 from atrous.proto import schema
-from atrous.scripts.fuzz_readers import mutate
+from atrous.scripts.fuzz_readers import load_readers, mutate, read_archive, try_file
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")
@@ -50,10 +50,16 @@ def read_weights(path: Path) -> Any:
         file.close()
 
 
+def read_hdf5(path: Path) -> Any:
+    pytest.importorskip("h5py", reason="HDF5 weights need h5py")
+    return [blob.array.shape for layer in read_caffemodel(path) for blob in layer.blobs]
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     ".caffemodel": read_weights,
     ".prototxt": read_prototxt,
     ".binaryproto": read_mean,
+    ".h5": read_hdf5,
 }
 
 
@@ -70,10 +76,19 @@ def warm_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.mark.parametrize("name", samples.SAMPLES)
 def test_sample(name: str, tmp_path: Path) -> None:
-    data = samples.SAMPLES[name]
     path = tmp_path / name
-    path.write_bytes(data)
-    accepted = name.startswith("accepted-")
+    path.write_bytes(samples.SAMPLES[name])
+    check_sample(path)
+
+
+@pytest.mark.parametrize("path", sorted(samples.FOLDER.glob("*.h5")), ids=lambda path: path.name)
+def test_sample_in_hdf5(path: Path) -> None:
+    """Made by h5py, and kept as files only."""
+    check_sample(path)
+
+
+def check_sample(path: Path) -> None:
+    accepted = path.name.startswith("accepted-")
     start = time.process_time()
     refusal = read_or_refuse(path)
     seconds = time.process_time() - start
@@ -84,11 +99,11 @@ def test_sample(name: str, tmp_path: Path) -> None:
     read_or_refuse(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < FIXED_COST + FACTOR * len(data)
+    assert peak < FIXED_COST + FACTOR * path.stat().st_size
 
 
 def test_saved_files_are_those_of_the_table() -> None:
-    saved = {path.name: path.read_bytes() for path in samples.FOLDER.iterdir()}
+    saved = {path.name: path.read_bytes() for path in samples.FOLDER.iterdir() if path.suffix != ".h5"}
     small = {name: data for name, data in samples.SAMPLES.items() if len(data) <= samples.MAX_SAVED_BYTES}
     assert {name: data for name, data in saved.items() if not name.startswith("found-")} == small
 
@@ -99,6 +114,20 @@ def test_files_that_fuzzing_found(path: Path) -> None:
         READERS[path.suffix](path)
     except ConverterError:
         return
+
+
+@pytest.mark.parametrize("archive", sorted((HERE / "corpus").glob("*.zip")), ids=lambda archive: archive.name)
+def test_files_that_reached_new_code(archive: Path, tmp_path: Path) -> None:
+    """The saved corpus of coverage-guided fuzzing: each is read or refused, soon and without much memory."""
+    read = load_readers()[f".{archive.stem}"]
+    files = read_archive(archive)
+    assert len(files) > 20
+    if archive.stem == "h5":
+        pytest.importorskip("h5py", reason="HDF5 weights need h5py")
+    for name, data in files:
+        path = tmp_path / name
+        path.write_bytes(data)
+        try_file(path, read)
 
 
 @given(st.binary(max_size=300), st.sampled_from([".caffemodel", ".binaryproto", ".prototxt"]))
