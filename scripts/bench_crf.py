@@ -71,7 +71,8 @@ def run_own(case: Case, problem: Problem, threads: int, phases: dict[str, float]
     """Unary, lattices and updates with this project's CRF, pydensecrf's normalization."""
     forget_lattices()  # building them is part of every run
     start = time.perf_counter()
-    crf = DenseCRF((case.height, case.width), case.labels, threads=threads)
+    usual = None if threads == available_threads() else threads  # which takes fewer threads for few points
+    crf = DenseCRF((case.height, case.width), case.labels, threads=usual)
     crf.set_unary(problem.unary.reshape(problem.probabilities.shape))
     fed = time.perf_counter()
     crf.add_gaussian(3.0, 3.0)

@@ -35,10 +35,13 @@ for run in "${runs[@]}"; do
   # Python itself and its other libraries are not instrumented: their leaks are not ours to find. The first entry of
   # the path shadows an installed atrous.
   # libstdc++ too: a sanitizer looks up the throwing of exceptions when it starts, before the extension brings it.
+  # Reports go to files: what a test prints is captured, and lost when the sanitizer ends the process.
+  rm -f "$build"/report.*
   env LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" PYTHONPATH="$PWD/$package" PYTHONMALLOC=malloc \
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ATROUS_NATIVE_CHECK="$run" \
-    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-    TSAN_OPTIONS=halt_on_error=1:report_signal_unsafe=0:ignore_noninstrumented_modules=1 \
-    "$python" scripts/check_native.py
+    ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$PWD/$build/report" \
+    UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:log_path=$PWD/$build/report" \
+    TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:ignore_noninstrumented_modules=1:log_path=$PWD/$build/report" \
+    "$python" scripts/check_native.py || { code=$?; cat "$build"/report.* >&2 || true; exit "$code"; }
 done
 echo "sanitizers: clean"

@@ -48,7 +48,8 @@ class OnnxRuntimeOptions:
     Attributes:
         provider: what computes; None for the device's own, "cpu" or "cuda".
         graph_level: how far the graph is rewritten before it runs.
-        spinning: whether idle threads wait in a loop, which is faster and burns the CPU.
+        spinning: whether threads wait in a loop within a run, which is faster and burns the CPU. Between runs they
+            never do: the stage that follows needs the cores (a dense CRF takes half the time without them).
         io_binding: whether inputs and outputs are bound to the device; None for: unless it is the CPU.
     """
 
@@ -143,6 +144,7 @@ def _open_session(
     settings.log_severity_level = _LOG_FATAL_ONLY
     settings.add_session_config_entry(*_NO_FOLDER)
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.intra_op_num_threads = threads or 0
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_level])

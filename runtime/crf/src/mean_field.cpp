@@ -90,6 +90,7 @@ void MeanField::make_scratch(int threads) {
 
 void MeanField::allocate_unary() {
   const std::size_t values = points() * static_cast<std::size_t>(labels_);
+  if (unary_.size() == values + static_cast<std::size_t>(lanes_)) return;  // bands come from several threads at once
   unary_.resize(values + static_cast<std::size_t>(lanes_));
   std::fill_n(unary_.data() + values, lanes_, 0.0F);
 }
