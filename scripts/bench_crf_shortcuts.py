@@ -34,7 +34,7 @@ SHORTCUTS: dict[str, Mapping[str, Any]] = {
     "prune=0.01": {"prune": 0.01},
     "prune=0.1": {"prune": 0.1},
     "tolerance=0.001": {"tolerance": 0.001},
-    "settle=0.98": {"settle": 0.98},
+    "settle=0.999": {"settle": 0.999},
     "settle=0.99": {"settle": 0.99},
     "FAST": FAST,
 }

@@ -62,7 +62,7 @@ def dense_crf(
         prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
             the best label's probability. Dropped labels come back with probability 0.
         tolerance: stop once an update changed at most this fraction of the labels.
-        settle: after two updates, leave pixels with a marginal above this as they are; 0 leaves none.
+        settle: after one update, leave pixels with a marginal above this as they are; 0 leaves none.
         reduce: run on blocks of this many pixels a side, e.g. 2 for half the resolution.
         token: stops the updates when another thread cancels it.
         backend: "pydensecrf" runs the original, where it is installed, without shortcuts.

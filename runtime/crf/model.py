@@ -153,8 +153,8 @@ class DenseCRF(PairwiseModel):
         Args:
             iterations: how many updates; 0 gives the softmax of the unary.
             tolerance: stop early once an update changed at most this fraction of the labels; 0 never stops early.
-            settle: after two updates, leave pixels with a marginal above this as they are, which spares their part of
-                the work; 0 leaves none, 0.98 hardly changes a label (see docs/crf.md).
+            settle: after one update, leave pixels with a marginal above this as they are, which spares their part of
+                the work; 0 leaves none, 0.999 hardly changes a label (see docs/crf.md).
             warm: start from the marginals of the last call (video, a changed unary) instead of from the unary.
             keep: keep the marginals for `step`, `kl_divergence` and `warm`; False lowers the peak of memory.
             token: another thread may call its `cancel()`: the updates stop after the current one.

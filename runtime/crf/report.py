@@ -13,7 +13,7 @@ class InferenceReport:
         iterations: how many updates ran.
         cancelled: it was stopped by its token.
         changed: fraction of labels the last update changed; None where nothing counted them.
-        settled: fraction of the pixels that `settle` left as they were after two updates.
+        settled: fraction of the pixels that `settle` left as they were after one update.
         start_s, splat_s, blur_s, slice_s: wall seconds by phase.
     """
 

@@ -62,7 +62,7 @@ def test_it_measures_and_writes_the_result_and_the_report(
     assert result.dataset.endswith("(2 of 3 images are 25x33, the others are left out)")
     assert result.subjects[0].accuracy[0].miou == 1
     first = result.subjects[0]
-    assert dict(first.crf_shortcuts) == {"storage": "float16", "prune": 0.01, "settle": 0.98}
+    assert dict(first.crf_shortcuts) == {"storage": "float16", "prune": 0.01, "settle": 0.999}
     assert first.pipeline is not None
     assert (first.pipeline.images_per_round, len(first.pipeline.time_per_image.values_ms)) == (4, 2)
     assert first.pipeline.agreement == 1

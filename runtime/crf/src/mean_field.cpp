@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t kSplatChunk = 256;
 constexpr std::size_t kSliceChunk = 32;
 constexpr std::size_t kCachedShare = 16;  // entries a vertex from which on its row stays in the first-level cache
-constexpr int kSettleAfter = 2;  // updates: the first two decide most pixels
+constexpr int kSettleAfter = 1;  // updates: the first decides most pixels
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();

@@ -26,7 +26,7 @@ struct InferenceOptions {
   int iterations = 0;
   int threads = 1;
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
-  double settle = 0.0;     // after two updates, pixels with a marginal above it stay as they are; 0 for none
+  double settle = 0.0;     // after one update, pixels with a marginal above it stay as they are; 0 for none
   bool warm = false;       // go on from the marginals held, instead of the unary's softmax
   bool in_place = false;   // the last pass writes its output over Q, for take_output(); needs float storage
   const std::atomic<bool>* cancelled = nullptr;

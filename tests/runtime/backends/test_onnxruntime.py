@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -44,6 +45,15 @@ def test_options_change_no_numbers(level: GraphLevel) -> None:
     options = OnnxRuntimeOptions(graph_level=level, spinning=False, io_binding=True)
     backend = OnnxRuntimeBackend(make_model(), threads=1, options=options)
     np.testing.assert_allclose(backend.run({"image": image[None]})["scores"][0], expected_scores(image), atol=1e-4)
+
+
+def test_threads_rest_between_runs() -> None:
+    image = make_image(1024, 1024)
+    backend = OnnxRuntimeBackend(make_model(), threads=2)
+    backend.run({"image": image[None]})
+    before = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before < 0.015  # waiting in a loop would take 0.04 s of a core
 
 
 def make_runtime(available: list[str], started: list[str]) -> Any:
