@@ -28,6 +28,9 @@ from .netstate import filter_layers
 from .prototxt import Prototxt
 from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
 
+#: Caffes that make an Input layer of `input:` fields, and then take `input_shape` before `input_dim`
+SHAPE_BEFORE_DIMS = frozenset({BVLC, "ssd"})
+
 
 def define_net(
     prototxt: Prototxt,
@@ -63,7 +66,7 @@ def define_net(
         filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
         kept = filtered.kept
         dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
-    definition = _Definer(prototxt, kept, dropped).define(
+    definition = _Definer(prototxt, kept, dropped, dialect or found).define(
         dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
     )
     crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
@@ -108,13 +111,19 @@ def _check_dialect(dialect: str, file_format: str) -> None:
 
 
 class _Definer:
-    def __init__(self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer]) -> None:
+    def __init__(
+        self,
+        prototxt: Prototxt,
+        kept: Iterable[tuple[int, Any]],
+        filtered: Iterable[DroppedLayer],
+        dialect: str,
+    ) -> None:
         self.prototxt = prototxt
         self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
         self.dropped = list(filtered)
         self.silenced: set[str] = set()
         self.unsupported: list[tuple[str, str, int | None, str]] = []
-        self.sources: list[InputTop] = legacy_inputs(prototxt.net)
+        self.sources: list[InputTop] = legacy_inputs(prototxt.net, dialect)
         self.label_tops: set[str] = set()
         self.transform: Any = None
 
@@ -255,8 +264,10 @@ def _why_unsupported(message: Any) -> str:
     return f"unknown type; did you mean {near[0]}?" if near else "unknown type"
 
 
-def legacy_inputs(net: Any) -> list[InputTop]:
+def legacy_inputs(net: Any, dialect: str = BVLC) -> list[InputTop]:
     """The `input:` fields of a net with their `input_dim` or `input_shape`.
+
+    Of both, Caffes that make an Input layer of them take the shape, and older ones refuse.
 
     Raises:
         NetError: the numbers of names and shapes do not fit together.
@@ -265,7 +276,9 @@ def legacy_inputs(net: Any) -> list[InputTop]:
     if not names:
         return []
     if dims and shapes:
-        raise NetError("the net gives both input_dim and input_shape; keep one of them")
+        if dialect not in SHAPE_BEFORE_DIMS:
+            raise NetError("the net gives both input_dim and input_shape; keep one of them")
+        dims = []
     if dims and len(dims) != 4 * len(names):
         raise NetError(f"{len(names)} input(s) need {4 * len(names)} input_dim entries, there are {len(dims)}")
     if shapes and len(shapes) != len(names):

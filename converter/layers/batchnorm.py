@@ -151,6 +151,10 @@ class BN(Operator):
         self.channels = shape[1]
         self.kind = self._kind()
         self.learns = self.kind == "segnet" and self.param.bn_mode == 0
+        message = self.context.message
+        in_training = message.HasField("phase") and message.phase == _PHASE_TRAIN
+        if self.kind == "pspnet" and in_training and not self.param.frozen:
+            self.refuse("with phase: TRAIN takes statistics of the batch; remove the phase, or set frozen: true")
         if len(self.context.top_names) > 1 and not self.learns:
             self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
 

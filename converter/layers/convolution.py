@@ -8,7 +8,7 @@ deconvolution out = s (in - 1) + d (k - 1) + 1 - pads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
@@ -23,7 +23,8 @@ class _WindowedWeights(Operator):
     bottom_range = (1, None)
     top_range = (1, None)
     maps_each_bottom = True
-    default_groups: int | None = 1
+    least_axes: ClassVar[int] = 1
+    """Fewest spatial axes."""
 
     def set_up(self) -> None:
         self.param = self.context.message.convolution_param
@@ -34,9 +35,10 @@ class _WindowedWeights(Operator):
         shape = self.bottoms[0].shape
         self.axis = self.bottom_axis(self.param.axis)
         self.spatial = shape[self.axis + 1 :]
-        if not 1 <= len(self.spatial) <= 3:
+        if not self.least_axes <= len(self.spatial) <= 3:
             self.refuse(
-                f"runs over 1 to 3 spatial axes, not {len(self.spatial)} (bottom shape {shape}, axis {self.axis})"
+                f"runs over {self.least_axes} to 3 spatial axes, not {len(self.spatial)} "
+                f"(bottom shape {shape}, axis {self.axis})"
             )
         self.channels = shape[self.axis]
         self.kernel = self._spatial("kernel_size", "kernel", None)
@@ -59,6 +61,8 @@ class _WindowedWeights(Operator):
             height, width = getattr(self.param, f"{prefix}_h"), getattr(self.param, f"{prefix}_w")
             return (height, width)
         if not values:
+            if not self.spatial:
+                return ()
             if default is None:
                 self.refuse(f"has no {field}")
             return (default,) * len(self.spatial)
@@ -141,8 +145,8 @@ class _WindowedWeights(Operator):
         return per_output * sum(count(shape) for shape in self.top_shapes())
 
     def _plane(self, values: Sequence[int]) -> tuple[int, int]:
-        """The last two axes' values; a missing height is 1."""
-        padded = (1, *values)[-2:]
+        """The last two axes' values; a missing height or width is 1."""
+        padded = (1, 1, *values)[-2:]
         return padded[0], padded[1]
 
     def _batch_folded(self, graph: OnnxGraph, value: Value) -> str:
@@ -192,7 +196,17 @@ def _without_defaults(arguments: dict[str, Any], rank: int) -> dict[str, Any]:
 
 @register_layer("Convolution")
 class Convolution(_WindowedWeights):
-    """Convolution over 1 to 3 spatial axes; weight (out, in/group, k...), bias (out)."""
+    """Convolution over 0 to 3 spatial axes; weight (out, in/group, k...), bias (out).
+
+    Over none it is the matrix alone, applied at every place of the axes before the channels.
+    """
+
+    least_axes = 0
+
+    def _groups(self) -> int:
+        if not self.spatial and self.param.group != 1:
+            self.refuse(f"has {self.param.group} groups over no spatial axis; give `axis: 1`, or group 1")
+        return super()._groups()
 
     def output_size(self) -> tuple[int, ...]:
         return tuple(
@@ -218,6 +232,9 @@ class Convolution(_WindowedWeights):
             "groups": self.groups,
             "bias": self.param.bias_term,
         }
+        if not rank:
+            features = {"in_features": self.channels, "out_features": self.num_output}
+            return ModuleSpec("nn.Linear", features | {"bias": self.param.bias_term}, self._parameters())
         arguments = _without_defaults(arguments, rank)
         if symmetric and self.axis == 1:
             return ModuleSpec(f"nn.Conv{rank}d", arguments, self._parameters())
@@ -232,12 +249,23 @@ class Convolution(_WindowedWeights):
         return Window(self._plane(extent), self._plane(self.stride), self._plane((0, *self.pad_begin)))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        return self._emit_each(graph, module, bottoms, "Conv")
+        if self.spatial:
+            return self._emit_each(graph, module, bottoms, "Conv")
+        weights = [graph.parameter(name, getattr(module, name)) for name in self._parameters()]
+        tops = []
+        for x in bottoms:
+            rows = graph.add("Flatten", [x.name], axis=self.axis)
+            product = graph.add("Gemm", [rows, *weights], transB=1)
+            lead = [graph.dim(x, axis) for axis in range(self.axis)]
+            tops.append(graph.reshape(product, [*lead, self.num_output]))
+        return tops
 
 
 @register_layer("ConvolutionDepthwise", "DepthwiseConvolution")
 class DepthwiseConvolution(Convolution):
     """The forks' depthwise layers: one group a channel, whatever `group` says."""
+
+    least_axes = 1
 
     def _groups(self) -> int:
         return self.channels

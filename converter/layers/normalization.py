@@ -94,8 +94,8 @@ class Normalize(Operator):
     def set_up(self) -> None:
         self.param = self.context.message.norm_param
         shape = self.bottoms[0].shape
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
+        if not 2 <= len(shape) <= 4:
+            self.refuse(f"needs a bottom of 2 to 4 axes (N, C, H, W), not {shape}")
         self.channels = shape[1]
 
     def multiply_adds(self) -> int:
@@ -109,13 +109,13 @@ class Normalize(Operator):
         return (self.param.scale_filler if self.param.HasField("scale_filler") else ones,)
 
     def module_spec(self) -> ModuleSpec:
-        shape = () if self.param.channel_shared else (self.channels, 1, 1)
+        shape = () if self.param.channel_shared else (self.channels, *(1,) * (len(self.bottoms[0].shape) - 2))
         arguments = {"across_spatial": self.param.across_spatial, "shape": shape, "eps": self.param.eps}
         return ModuleSpec("Normalize", arguments, ("weight",))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0].name
-        axes = [1, 2, 3] if self.param.across_spatial else [1]
+        axes = list(range(1, len(bottoms[0].shape))) if self.param.across_spatial else [1]
         total = graph.reduce("ReduceSum", graph.add("Mul", [x, x]), axes)
         norm = graph.add("Sqrt", [graph.add("Add", [total, graph.constant(self.param.eps)])])
         return [graph.add("Mul", [graph.add("Div", [x, norm]), graph.parameter("weight", module.weight)])]

@@ -27,6 +27,7 @@ class Im2col(Convolution):
     """A convolution's windows as columns: (N, C, H, W) -> (N, C kh kw, OH, OW), with every spelling of its window."""
 
     allows_in_place = False
+    least_axes = 1
 
     def set_up(self) -> None:
         if len(self.bottoms) != 1:

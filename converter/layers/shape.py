@@ -76,6 +76,8 @@ class Slice(Operator):
             return
         if len(self.points) != self.parts - 1:
             self.refuse(f"has {len(self.points)} slice_point(s) for {self.parts} tops; give one fewer than tops")
+        if self.parts > size:
+            self.refuse(f"cannot cut axis {self.axis} of size {size} in {self.parts} parts; each needs at least one")
         bounds = (0, *self.points)
         if any(left >= right for left, right in zip(bounds, self.points, strict=False)) or self.points[-1] > size:
             self.refuse(f"slice points {self.points} must increase within axis {self.axis} of size {size}")

@@ -96,6 +96,6 @@ class Normalize(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        axes = (1, 2, 3) if self.across_spatial else (1,)
+        axes = tuple(range(1, x.dim())) if self.across_spatial else (1,)
         norm = ((wide * wide).sum(axes, keepdim=True) + self.eps).sqrt()
         return (wide / norm).to(x.dtype) * self.weight

@@ -180,6 +180,15 @@ def test_legacy_inputs() -> None:
     assert inputs_of(read_net(shapes)) == {"a": (5, 6), "b": (7,)}
 
 
+def test_legacy_inputs_of_both_kinds() -> None:
+    """Caffes with an Input layer take the shape; those without it refuse."""
+    both = 'input: "a" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 input_shape { dim: 5 dim: 6 }\n'
+    assert inputs_of(read_net(both + relu("r", "a", "y"))) == {"a": (5, 6)}
+    assert inputs_of(read_net(both + relu("r", "a", "y"), dialect="ssd")) == {"a": (5, 6)}
+    with pytest.raises(NetError, match="both input_dim and input_shape"):
+        read_net(both + relu("r", "a", "y"), dialect="deeplab_v2")
+
+
 def test_net_without_layers_that_run() -> None:
     net = read_net(data(1, 2, 3, 3))
     assert net.outputs == ()

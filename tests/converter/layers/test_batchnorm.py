@@ -130,6 +130,13 @@ def test_a_bn_of_neither_kind_is_refused(param: str, blobs: int | None, words: s
         bn(param, blobs, "bvlc")
 
 
+def test_pspnets_bn_in_training_needs_frozen_statistics() -> None:
+    text = net_text('type: "BN" bottom: "x" top: "y" phase: TRAIN bn_param { eps: 1e-5 }', x=(1, 2, 3, 3))
+    with pytest.raises(NetError, match="remove the phase, or set frozen"):
+        read_net(text, dialect="pspnet")
+    assert read_net(text.replace("eps: 1e-5", "eps: 1e-5 frozen: true"), dialect="pspnet").outputs
+
+
 def test_learning_bn_gives_its_statistics_too() -> None:
     text = net_text(
         'type: "BN" bottom: "x" top: "y" top: "mean" top: "variance" bn_param { bn_mode: LEARN }', x=(2, 3, 4, 5)

@@ -166,6 +166,15 @@ def test_batch_of_two_axes(layer: str, axis: int) -> None:
     np.testing.assert_allclose(net.run(1e-5, x=x)["y"], wanted.reshape(2, 3, *wanted.shape[1:]), atol=1e-5)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3, 4, 5), 3), ((2, 5), 1), ((2, 3, 5), -1)])
+def test_over_no_spatial_axis_it_is_a_matrix(shape: Sizes, axis: int, bias: bool) -> None:
+    x, weights = random_array(*shape), [random_array(3, 5, seed=1), *[random_array(3, seed=2)] * bias]
+    net = twin("Convolution", f"num_output: 3 axis: {axis} bias_term: {str(bias).lower()}", shape, *weights)
+    wanted = x @ weights[0].T + (weights[1] if bias else 0)
+    np.testing.assert_allclose(net.run(1e-5, x=x)["y"], wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["DepthwiseConvolution", "ConvolutionDepthwise"])
 def test_depthwise_has_a_group_for_each_channel(kind: str) -> None:
     x, weight = random_array(1, 4, 5, 5), random_array(4, 1, 3, 3, seed=1)
@@ -202,6 +211,7 @@ def test_several_bottoms_share_the_weights() -> None:
         ("num_output: 2 kernel_size: 3 pad: 1 pad_l: 1", "not both"),
         ("num_output: 2 kernel_size: 3 axis: 4", "axis 4 is out of range"),
         ("num_output: 2 kernel_size: 9", "leaves nothing"),
+        ("num_output: 2 axis: 3 group: 2", "groups over no spatial axis"),
     ],
 )
 def test_refuses(param: str, words: str) -> None:

@@ -79,14 +79,16 @@ def test_mvn(shape: tuple[int, ...], across: bool, variance: bool, opset: int) -
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_normalize(across: bool, shared: bool) -> None:
-    x = random_array(2, 3, 4, 5)
-    x[1, :, 2, 2] = 0
+@pytest.mark.parametrize("plane", [(4, 5), (4,), ()])
+def test_normalize(across: bool, shared: bool, plane: tuple[int, ...]) -> None:
+    x = random_array(2, 3, *plane)
+    x[(1, slice(None), *(2 for _ in plane))] = 0
     param = f"norm_param {{ across_spatial: {str(across).lower()} channel_shared: {str(shared).lower()} }}"
     weight = np.float32(2.5) if shared else random_array(3, seed=4)
-    norm = np.sqrt((x.astype(np.float64) ** 2).sum((1, 2, 3) if across else 1, keepdims=True) + 1e-10)
+    norm = np.sqrt((x.astype(np.float64) ** 2).sum(tuple(range(1, x.ndim)) if across else 1, keepdims=True) + 1e-10)
     y = run(f'type: "Normalize" {param}', x, {"y": [np.asarray(weight)]})
-    np.testing.assert_allclose(y, x / norm * np.asarray(weight).reshape(-1, 1, 1), rtol=1e-5, atol=1e-6)
+    along = np.asarray(weight).reshape(-1, *(1 for _ in plane))
+    np.testing.assert_allclose(y, x / norm * along, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
