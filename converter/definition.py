@@ -70,7 +70,7 @@ def define_net(
         dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
     )
     crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
-    return replace(definition, crop_rule=crop_rule)
+    return replace(definition, crop_rule=crop_rule, phase=phase)
 
 
 def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:

@@ -26,6 +26,7 @@ from .errors import CropOffsetError, NetError, UnsupportedLayersError
 from .layers import LayerContext, Operator, count, find_operator, registered_name
 from .naming import unique_attribute
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
+from .netstate import PHASES
 
 #: Types whose top is their bottom's memory under another name (rule 4).
 _SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape", "Squeeze"})
@@ -84,6 +85,7 @@ class NetDefinition:
         blob_counts: layer name -> number of blobs in the weights, where known.
         transform: the TransformationParameter of the image data layer, or None.
         crop_rule: what a Crop without crop_param means.
+        phase: TEST or TRAIN.
         format: syntax of the file: V0, V1 or V2.
     """
 
@@ -100,6 +102,7 @@ class NetDefinition:
     transform: Any = None
     format: str = "V2"
     crop_rule: CropRule = CropRule.ZERO
+    phase: str = "TEST"
 
 
 def lay_out(
@@ -231,6 +234,7 @@ class _Layout:
             line=line,
             blob_count=self.definition.blob_counts.get(message.name),
             crop_rule=self.definition.crop_rule,
+            phase=PHASES[message.phase] if message.HasField("phase") else self.definition.phase,
         )
         operator_type = find_operator(registered_name(message))
         assert operator_type is not None, "unsupported layers were refused before"

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from .errors import NetError
 from .prototxt import Prototxt
 
-_PHASES = ("TRAIN", "TEST")
+PHASES = ("TRAIN", "TEST")
+"""By their number."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def filter_layers(
     Raises:
         NetError: an unknown phase, or a layer with both include and exclude.
     """
-    if phase not in _PHASES:
+    if phase not in PHASES:
         raise NetError(f'phase "{phase}" is not known; give TEST or TRAIN')
     active = frozenset(stages) | frozenset(prototxt.net.state.stage)
     kept: list[tuple[int, Any]] = []
@@ -90,8 +91,8 @@ def filter_layers(
 
 def _find_conflict(rule: Any, phase: str, level: int, stages: frozenset[str]) -> str | None:
     """The first part of a rule that the state does not meet, or None."""
-    if rule.HasField("phase") and _PHASES[rule.phase] != phase:
-        return f"{{ phase: {_PHASES[rule.phase]} }}, the phase is {phase}"
+    if rule.HasField("phase") and PHASES[rule.phase] != phase:
+        return f"{{ phase: {PHASES[rule.phase]} }}, the phase is {phase}"
     if rule.HasField("min_level") and level < rule.min_level:
         return f"{{ min_level: {rule.min_level} }}, the level is {level}"
     if rule.HasField("max_level") and level > rule.max_level:
@@ -107,7 +108,7 @@ def _find_conflict(rule: Any, phase: str, level: int, stages: frozenset[str]) ->
 
 def _describe(rule: Any) -> str:
     """A rule in one line, as it would stand in the file."""
-    parts = [f"phase: {_PHASES[rule.phase]}"] if rule.HasField("phase") else []
+    parts = [f"phase: {PHASES[rule.phase]}"] if rule.HasField("phase") else []
     parts += [f"{name}: {getattr(rule, name)}" for name in ("min_level", "max_level") if rule.HasField(name)]
     parts += [f'{name}: "{stage}"' for name in ("stage", "not_stage") for stage in getattr(rule, name)]
     return f"{{ {' '.join(parts)} }}" if parts else "{ }"

@@ -186,11 +186,9 @@ def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
 
 
 def _check_inputs(net: Any, path: Path | None) -> None:
-    """The legacy `input` fields agree with each other."""
+    """The legacy `input` fields agree with each other; who takes which of both kinds depends on the dialect."""
     inputs, dims, shapes = len(net.input), len(net.input_dim), len(net.input_shape)
-    if dims and shapes:
-        raise PrototxtError("gives input_dim and input_shape; Caffe takes one of them", path=path)
-    if inputs and dims and dims != 4 * inputs:
+    if inputs and dims and not shapes and dims != 4 * inputs:
         raise PrototxtError(f"{inputs} input(s) need {4 * inputs} input_dim, found {dims}", path=path)
     if inputs and shapes and shapes != inputs:
         raise PrototxtError(f"{inputs} input(s) need as many input_shape, found {shapes}", path=path)

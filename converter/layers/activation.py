@@ -295,6 +295,11 @@ class Dropout(_Pointwise):
             return ModuleSpec("SampledDropout", {"ratio": self.ratio})
         return ModuleSpec("Power", {"scale": 1 - self.ratio}) if self.scales else ModuleSpec("nn.Identity")
 
+    def notes(self) -> tuple[str, ...]:
+        if self.context.phase == "TEST" or self.samples:
+            return ()
+        return ("is random in phase TRAIN; it is converted as in phase TEST",)
+
     def expression(self, graph: OnnxGraph, x: str) -> str:
         if self.samples:
             raise ExportError(

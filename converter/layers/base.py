@@ -37,6 +37,7 @@ class LayerContext:
         line: line in the prototxt, or None.
         blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
+        phase: TEST or TRAIN: the layer's own where it gives one, else the net's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LayerContext:
     line: int | None = None
     blob_count: int | None = None
     crop_rule: CropRule = CropRule.ZERO
+    phase: str = "TEST"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scal
 are, the third blob is not used, and eps is at least 1e-5.
 BN (SegNet, DeconvNet): blobs scale, shift. LEARN: statistics of the batch in every phase, eps 1e-9.
 INFERENCE: x * scale + shift.
-BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias.
+BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN, and
+not frozen, mean and biased variance are the batch's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 #: Below this NVCaffe raises eps, for cuDNN.
 NVCAFFE_LEAST_EPS = 1e-5
 SEGNET_EPS = 1e-9
-_PHASE_TRAIN = 0
 
 
 def _constant_filler(value: float) -> Any:
@@ -90,8 +90,7 @@ class BatchNorm(Operator):
         if param.HasField("use_global_stats"):
             self.uses_global = param.use_global_stats
         else:
-            message = self.context.message
-            self.uses_global = not (message.HasField("phase") and message.phase == _PHASE_TRAIN)
+            self.uses_global = self.context.phase == "TEST"
         if self.scales and not self.uses_global:
             self.refuse("with its own scale and bias, over statistics of the batch: set use_global_stats: true")
 
@@ -151,10 +150,7 @@ class BN(Operator):
         self.channels = shape[1]
         self.kind = self._kind()
         self.learns = self.kind == "segnet" and self.param.bn_mode == 0
-        message = self.context.message
-        in_training = message.HasField("phase") and message.phase == _PHASE_TRAIN
-        if self.kind == "pspnet" and in_training and not self.param.frozen:
-            self.refuse("with phase: TRAIN takes statistics of the batch; remove the phase, or set frozen: true")
+        self.trains = self.kind == "pspnet" and self.context.phase == "TRAIN" and not self.param.frozen
         if len(self.context.top_names) > 1 and not self.learns:
             self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
 
@@ -194,6 +190,8 @@ class BN(Operator):
         return (param.slope_filler, param.bias_filler, None, None)
 
     def module_spec(self) -> ModuleSpec:
+        if self.trains:
+            return ModuleSpec("SegNetBN", {"channels": self.channels, "eps": self.param.eps}, ("scale", "shift"))
         if self.kind == "pspnet":
             names = ("weight", "bias", "running_mean", "running_var")
             return ModuleSpec("nn.BatchNorm2d", {"num_features": self.channels, "eps": self.param.eps}, names)
@@ -204,8 +202,8 @@ class BN(Operator):
         return ModuleSpec("SegNetBN", arguments, ("scale", "shift"))
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
-        super().load(module, blobs)
-        if self.kind == "pspnet":
+        super().load(module, blobs[:2] if self.trains else blobs)
+        if self.kind == "pspnet" and not self.trains:
             module.num_batches_tracked.zero_()
 
     def multiply_adds(self) -> int:
@@ -213,12 +211,12 @@ class BN(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if self.kind == "pspnet":
+        if self.kind == "pspnet" and not self.trains:
             return [_emit_norm(graph, module, x, self.param.eps)]
-        if not self.learns:
+        if not self.learns and not self.trains:
             scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
             return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]
-        normal, mean, variance = _emit_batch_norm(graph, x, SEGNET_EPS)
+        normal, mean, variance = _emit_batch_norm(graph, x, self.param.eps if self.trains else SEGNET_EPS)
         scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
         y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
         return [y, mean, variance][: len(self.context.top_names)]

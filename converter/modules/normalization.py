@@ -23,15 +23,15 @@ class BatchStatisticsNorm(nn.Module):
 
 
 class SegNetBN(nn.Module):
-    """SegNet's BN that learns: batch statistics at all times, biased variance, eps 1e-9, then scale and shift.
+    """SegNet's BN that learns, and PSPNet's in training: the batch's statistics, biased variance, scale and shift.
 
     Caffe takes the variance as E[x^2] - E[x]^2, which rounding can turn negative; here it is the mean of (x - E[x])^2.
     With `statistics` 1 or 2 the batch's mean, and its variance, follow as outputs of shape (1, C, 1, 1).
     """
 
-    def __init__(self, channels: int, statistics: int = 0) -> None:
+    def __init__(self, channels: int, statistics: int = 0, eps: float = 1e-9) -> None:
         super().__init__()
-        self.statistics = statistics
+        self.statistics, self.eps = statistics, eps
         self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
@@ -40,7 +40,7 @@ class SegNetBN(nn.Module):
         mean = wide.mean((0, 2, 3), keepdim=True)
         centred = wide - mean
         variance = (centred * centred).mean((0, 2, 3), keepdim=True)
-        y = (centred / (variance + 1e-9).sqrt()).to(x.dtype) * self.scale + self.shift
+        y = (centred / (variance + self.eps).sqrt()).to(x.dtype) * self.scale + self.shift
         if not self.statistics:
             return y
         return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]

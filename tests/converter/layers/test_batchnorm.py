@@ -130,11 +130,27 @@ def test_a_bn_of_neither_kind_is_refused(param: str, blobs: int | None, words: s
         bn(param, blobs, "bvlc")
 
 
-def test_pspnets_bn_in_training_needs_frozen_statistics() -> None:
-    text = net_text('type: "BN" bottom: "x" top: "y" phase: TRAIN bn_param { eps: 1e-5 }', x=(1, 2, 3, 3))
-    with pytest.raises(NetError, match="remove the phase, or set frozen"):
-        read_net(text, dialect="pspnet")
-    assert read_net(text.replace("eps: 1e-5", "eps: 1e-5 frozen: true"), dialect="pspnet").outputs
+@pytest.mark.parametrize("frozen", [False, True])
+def test_pspnets_bn_in_training(frozen: bool) -> None:
+    x = random_array(3, 2, 4, 5)
+    blobs = [random_array(1, 2, 1, 1, seed=seed) for seed in (1, 2, 3)] + [positive(1, 2, 1, 1)]
+    body = f"bn_param {{ eps: 0.25 frozen: {str(frozen).lower()} }}"
+    text = net_text(f'type: "BN" bottom: "x" top: "y" phase: TRAIN {body}', x=x.shape)
+    mean, variance = blobs[2:] if frozen else (x.mean((0, 2, 3), keepdims=True), x.var((0, 2, 3), keepdims=True))
+    wanted = blobs[0] * (x - mean) / np.sqrt(variance + 0.25) + blobs[1]
+    np.testing.assert_allclose(Twin(text, {"y": blobs}, dialect="pspnet").run(1e-5, x=x)["y"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("net_phase", "own", "of_batch"),
+    [("TEST", "", False), ("TRAIN", "", True), ("TRAIN", "phase: TEST", False), ("TEST", "phase: TRAIN", True)],
+)
+def test_the_phase_decides_whose_statistics(net_phase: str, own: str, of_batch: bool) -> None:
+    """A layer's own phase comes before the net's; use_global_stats before both."""
+    for said, expected in (("", of_batch), ("use_global_stats: true", False), ("use_global_stats: false", True)):
+        layer = f'type: "BatchNorm" bottom: "x" top: "y" {own} batch_norm_param {{ {said} }}'
+        (found,) = read_net(net_text(layer, x=(2, 3, 4, 4)), phase=net_phase).layers
+        assert (found.operator.module_spec().class_name == "BatchStatisticsNorm") is expected
 
 
 def test_learning_bn_gives_its_statistics_too() -> None:
