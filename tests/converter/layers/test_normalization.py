@@ -116,10 +116,12 @@ def test_half_precision_neither_overflows_nor_divides_by_nothing(layer: str) -> 
     np.testing.assert_allclose(half.float().numpy(), full.numpy(), rtol=2e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("layer", ['type: "LRN"', 'type: "Normalize"'])
-def test_planes_are_needed(layer: str) -> None:
-    with pytest.raises(NetError, match="4-D"):
-        read_net(net_text(f'{layer} bottom: "x" top: "y"', x=(2, 3, 4)))
+@pytest.mark.parametrize(
+    ("layer", "shape", "words"), [("LRN", (2, 3, 4), "4-D"), ("Normalize", (2, 3, 4, 5, 6), "2 to 4 axes")]
+)
+def test_other_shapes_are_refused(layer: str, shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        read_net(net_text(f'type: "{layer}" bottom: "x" top: "y"', x=shape))
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_crf_settings_shorten_the_bundles() -> None:
     assert settings["2 iterations"].parameters.iterations == 2
     assert {name: dict(settings[name].shortcuts) for name in names[-3:]} == {
         "float16": {"storage": "float16"},
-        "fast": {"storage": "float16", "prune": 0.01, "settle": 0.98},
+        "fast": {"storage": "float16", "prune": 0.01, "settle": 0.999},
         "reduce=2": {"reduce": 2},
     }
     assert all(settings[name].parameters is parameters for name in names[-3:])
