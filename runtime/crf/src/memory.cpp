@@ -56,6 +56,19 @@ void* map_pages(std::size_t length, std::size_t bytes) {
   return aligned;
 }
 
+// Whether there was room to keep the block for later.
+bool keep(Block block) noexcept {
+  std::lock_guard<std::mutex> lock(mutex);
+  if (kept_bytes + block.length > kMostKept) return false;
+  try {
+    kept().push_back(block);
+  } catch (const std::bad_alloc&) {  // no room even for the note
+    return false;
+  }
+  kept_bytes += block.length;
+  return true;
+}
+
 }  // namespace
 
 void* allocate_pages(std::size_t bytes) {
@@ -81,18 +94,7 @@ void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {
     return;
   }
   const std::size_t length = block_length(bytes);
-  if (!at_once) {
-    std::lock_guard<std::mutex> lock(mutex);
-    if (kept_bytes + length <= kMostKept) {
-      try {
-        kept().push_back({address, length});
-        kept_bytes += length;
-        return;
-      } catch (const std::bad_alloc&) {  // no room for the note: give the block back instead
-      }
-    }
-  }
-  munmap(address, length);
+  if (at_once || !keep({address, length})) munmap(address, length);
 }
 
 Scratch::Scratch() noexcept {
@@ -103,14 +105,13 @@ Scratch::Scratch() noexcept {
   if (largest == blocks.end()) return;
   block_ = largest->address;
   length_ = largest->length;
+  kept_bytes -= length_;
   *largest = blocks.back();
-  blocks.pop_back();  // its bytes stay counted: it comes back
+  blocks.pop_back();
 }
 
 Scratch::~Scratch() {
-  if (block_ == nullptr) return;
-  std::lock_guard<std::mutex> lock(mutex);
-  kept().push_back({block_, length_});  // within the capacity it had before
+  if (block_ != nullptr && !keep({block_, length_})) munmap(block_, length_);
 }
 
 void* Scratch::take(std::size_t bytes) noexcept {
