@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.benchmark.results import name_stage
 from . import console
 
 if TYPE_CHECKING:
     from ..runtime.benchmark.results import BenchResult, Comparison, LoadRun, Quantile, Series, StageView, Subject
 
 _LEFT = frozenset({"stage", "scenario", "CRF", "path", "LoadGen says"})  # columns of words
-_NAMES = {"h2d": "H2D", "d2h": "D2H", "crf": "CRF", "end_to_end": "end to end"}
 _METRICS = {"latency_p90": "p90", "latency_p99": "p99", "samples_per_second": "", "completed_qps": ""}
 
 
@@ -62,7 +62,7 @@ def _print_stages(view: StageView) -> None:
     whole_ms = next(stage.series.mean_ms for stage in view.stages if stage.name == "end_to_end")
     rows = [
         (
-            _NAMES.get(stage.name, stage.name),
+            name_stage(stage.name),
             *_name_quantiles(stage.series),
             f"{stage.series.max_ms:.2f}",
             f"{stage.series.mean_ms / whole_ms:.0%}" if whole_ms else "",
@@ -75,7 +75,7 @@ def _print_stages(view: StageView) -> None:
     )
     reasons: dict[str, list[str]] = {}
     for name, reason in view.absent.items():
-        reasons.setdefault(reason, []).append(_NAMES.get(name, name))
+        reasons.setdefault(reason, []).append(name_stage(name))
     for reason, names in reasons.items():
         click.secho(f"no {', '.join(names)}: {reason}", dim=True)
 
@@ -89,7 +89,7 @@ def _print_pipeline(subject: Subject) -> None:
     _print_heading(f"Many images side by side: {view.throughput_per_s:.3g}{interval} images/s{times}")
     rows = [
         (
-            _NAMES.get(stage.name, stage.name),
+            name_stage(stage.name),
             f"{stage.item_ms:.2f}",
             f"{stage.alone_ms:.2f}" if stage.alone_ms is not None else "",
             f"{stage.workers:.1f}",

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: Below this NVCaffe raises eps, for cuDNN.
 NVCAFFE_LEAST_EPS = 1e-5
-SEGNET_EPS = 1e-9
 
 
 def _constant_filler(value: float) -> Any:
@@ -150,7 +149,8 @@ class BN(Operator):
         self.channels = shape[1]
         self.kind = self._kind()
         self.learns = self.kind == "segnet" and self.param.bn_mode == 0
-        self.trains = self.kind == "pspnet" and self.context.phase == "TRAIN" and not self.param.frozen
+        trains = self.kind == "pspnet" and self.context.phase == "TRAIN" and not self.param.frozen
+        self.uses_batch = self.learns or trains
         if len(self.context.top_names) > 1 and not self.learns:
             self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
 
@@ -190,20 +190,19 @@ class BN(Operator):
         return (param.slope_filler, param.bias_filler, None, None)
 
     def module_spec(self) -> ModuleSpec:
-        if self.trains:
-            return ModuleSpec("SegNetBN", {"channels": self.channels, "eps": self.param.eps}, ("scale", "shift"))
+        if self.uses_batch:
+            statistics = len(self.context.top_names) - 1
+            arguments = {"channels": self.channels} | ({"statistics": statistics} if statistics else {})
+            own_eps = {"eps": self.param.eps} if self.kind == "pspnet" else {}
+            return ModuleSpec("SegNetBN", arguments | own_eps, ("scale", "shift"))
         if self.kind == "pspnet":
             names = ("weight", "bias", "running_mean", "running_var")
             return ModuleSpec("nn.BatchNorm2d", {"num_features": self.channels, "eps": self.param.eps}, names)
-        if not self.learns:
-            return ModuleSpec("Scale", {"shape": (self.channels, 1, 1), "bias": True}, ("weight", "bias"))
-        statistics = len(self.context.top_names) - 1
-        arguments = {"channels": self.channels} | ({"statistics": statistics} if statistics else {})
-        return ModuleSpec("SegNetBN", arguments, ("scale", "shift"))
+        return ModuleSpec("Scale", {"shape": (self.channels, 1, 1), "bias": True}, ("weight", "bias"))
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
-        super().load(module, blobs[:2] if self.trains else blobs)
-        if self.kind == "pspnet" and not self.trains:
+        super().load(module, blobs[:2] if self.uses_batch else blobs)
+        if self.kind == "pspnet" and not self.uses_batch:
             module.num_batches_tracked.zero_()
 
     def multiply_adds(self) -> int:
@@ -211,12 +210,12 @@ class BN(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if self.kind == "pspnet" and not self.trains:
+        if self.uses_batch:
+            normal, mean, variance = _emit_batch_norm(graph, x, module.eps)
+            scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
+            y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
+            return [y, mean, variance][: len(self.context.top_names)]
+        if self.kind == "pspnet":
             return [_emit_norm(graph, module, x, self.param.eps)]
-        if not self.learns and not self.trains:
-            scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
-            return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]
-        normal, mean, variance = _emit_batch_norm(graph, x, self.param.eps if self.trains else SEGNET_EPS)
-        scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
-        y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
-        return [y, mean, variance][: len(self.context.top_names)]
+        scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
+        return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..dependencies import import_crf
 from ..evaluation.confusion import ConfusionMatrix
 from ..segmenter import Labels, Segmenter
 from .clocks import Clock
@@ -45,14 +46,12 @@ def list_crf_settings(parameters: CrfParameters | None, *, short: bool = True) -
     settings[BUNDLE] = CrfSetting(parameters)
     if not short:
         return settings
-    from ..crf import FAST
-
     for iterations in _SHORT_ITERATIONS:
         if iterations < parameters.iterations:
             words = f"{iterations} iteration{'s' if iterations > 1 else ''}"
             settings[words] = CrfSetting(replace(parameters, iterations=iterations))
     settings["float16"] = CrfSetting(parameters, {"storage": "float16"})
-    settings[FAST_CRF] = CrfSetting(parameters, FAST)
+    settings[FAST_CRF] = CrfSetting(parameters, import_crf().FAST)
     settings["reduce=2"] = CrfSetting(parameters, {"reduce": 2})
     return settings
 

@@ -8,7 +8,7 @@ until worker threads that spin for more work have gone to sleep, so that one doe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -55,6 +55,14 @@ class Canary:
         self._work()
         self.at_ns.append(start_ns)
         self.values_ms.append((self._clock.now_ns() - start_ns) / 1e6)
+
+    def take_turns(self, round_number: int, subjects: int) -> Iterator[int]:
+        """The subjects of one round, beginning with another one each round: sings first, and settles before each."""
+        self.settle()
+        self.sing()
+        for turn in range(subjects):
+            self.settle()
+            yield (round_number + turn) % subjects
 
 
 class _Arithmetic:

@@ -66,7 +66,7 @@ def compare_results(
     for ours, theirs in pairs:
         _require_same_work(ours, theirs)
         own_doubts = [
-            f"{name} was too noisy ({', '.join(check.name for check in noise.checks if not check.passed)})"
+            f"{name} was too noisy ({', '.join(check.name for check in noise.failed)})"
             for name, noise in (
                 ("the baseline", _find_noise(ours, stage)),
                 ("the candidate", _find_noise(theirs, stage)),

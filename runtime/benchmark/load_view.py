@@ -97,6 +97,10 @@ class LoadContext:
     serve_offline: Serve | None = None
     offline_per_s: float | None = None
 
+    def find_pipeline(self, settings: LoadSettings) -> Serve | None:
+        """The pipeline that answers a test, or None where calls do."""
+        return self.serve_offline if settings.scenario == "Offline" else None
+
 
 def measure_load(
     plan: LoadPlan, context: LoadContext, on_step: Callable[[str], None] = lambda step: None
@@ -159,9 +163,11 @@ def _plan_test(plan: LoadPlan, scenario: Scenario, rate: float, closed_loop_ms: 
 
 def _run(settings: LoadSettings, context: LoadContext) -> LoadRun:
     start_s = (context.clock.now_ns() - context.begin_ns) / 1e9
-    serve = call_one_by_one(context.label, context.clock)
-    if settings.scenario == "Offline" and context.serve_offline is not None:
-        settings, serve = replace(settings, workers=1), context.serve_offline
+    serve = context.find_pipeline(settings)
+    if serve is not None:
+        settings = replace(settings, workers=1)
+    else:
+        serve = call_one_by_one(context.label, context.clock)
     outcome = run_loadgen(settings, serve, context.images, clock=context.clock)
     return describe_run(settings, outcome, context, start_s)
 
@@ -186,7 +192,7 @@ def describe_run(settings: LoadSettings, outcome: LoadOutcome, context: LoadCont
     asked = {key: value for key, value in asdict(settings).items() if key not in ("scenario", "mode")}
     if settings.scenario != "MultiStream":
         del asked["samples_per_query"]
-    is_piped = settings.scenario == "Offline" and context.serve_offline is not None
+    is_piped = context.find_pipeline(settings) is not None
     if is_piped:
         del asked["workers"]
     return LoadRun(

@@ -189,11 +189,7 @@ def measure_pipelines(
     for runner, count in zip(runners, images, strict=True):
         runner.run(max(1, count // 3))
     for number in range(plan.rounds):
-        canary.settle()
-        canary.sing()
-        for turn in range(len(runners)):
-            index = (number + turn) % len(runners)
-            canary.settle()
+        for index in canary.take_turns(number, len(runners)):
             at_s = (clock.now_ns() - begin_ns) / 1e9
             done = runners[index].run(images[index])
             found[index].at_s.append(at_s)
@@ -216,7 +212,7 @@ def describe_pipeline(
     merged = merge_reports(rounds.reports, runner.hints)
     series = describe_series(rounds.at_s, rounds.times_ms)
     middle = series.quantiles[0]
-    rate = 1000 / (middle.value_ms or series.mean_ms)
+    rate = 1000 / series.typical_ms
     stages = [_describe_stage(stage, view, runner.threads) for stage in merged.stages]
     return PipelineView(
         images_per_round=rounds.reports[0].items,
@@ -259,7 +255,7 @@ def bound_alone(stages: Sequence[PipelineStage]) -> float | None:
 def _describe_stage(stage: StageReport, view: StageView | None, threads: Threads) -> PipelineStage:
     parts = [view.find_stage(name) for name in _PARTS[stage.name]] if view is not None else []
     found = [part.series for part in parts if part is not None]
-    alone_ms = sum(series.quantiles[0].value_ms or series.mean_ms for series in found) if found else None
+    alone_ms = sum(series.typical_ms for series in found) if found else None
     at_once = 1 if stage.name in _THREADED else threads.cores
     return PipelineStage(
         name=stage.name,

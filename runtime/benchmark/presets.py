@@ -86,7 +86,7 @@ def compare_published(preset: Preset, view: StageView | None, device: str, cpu: 
         network_ms = round(sum(known), 6) if known else _mean_compute(view)
         crf = view.find_stage("crf")
         if crf is not None and network_ms is not None:
-            with_crf_ms = round(network_ms + (crf.series.quantiles[0].value_ms or crf.series.mean_ms), 6)
+            with_crf_ms = round(network_ms + crf.series.typical_ms, 6)
     where = cpu if device == "cpu" else device
     return Published(
         preset=preset.name,

@@ -38,6 +38,7 @@ from .view_sections import (
     StageView,
     Subject,
     Warmup,
+    name_stage,
 )
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "Verdict",
     "Warmup",
     "make_schema",
+    "name_stage",
     "read_result",
     "write_result",
     "write_schema",

@@ -57,6 +57,12 @@ class Series(Section):
     quantiles: tuple[Quantile, ...]
     confidence: Share = 0.95
 
+    @property
+    def typical_ms(self) -> float:
+        """The median, or the mean where there are too few samples for one."""
+        median_ms = self.quantiles[0].value_ms
+        return self.mean_ms if median_ms is None else median_ms
+
 
 class NoiseCheck(Section):
     """One rule about the machine while it was measured: `value` must not exceed `bound`.
@@ -81,3 +87,8 @@ class Noise(Section):
 
     conclusive: bool
     checks: tuple[NoiseCheck, ...]
+
+    @property
+    def failed(self) -> tuple[NoiseCheck, ...]:
+        """The rules that do not hold."""
+        return tuple(check for check in self.checks if not check.passed)

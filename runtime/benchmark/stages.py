@@ -111,11 +111,7 @@ def measure_stages(
     limit_ns = clock.now_ns() + int(amount.duration_s * 1e9)
     rounds = 0
     while rounds < amount.max_rounds and (rounds < amount.min_rounds or clock.now_ns() < limit_ns):
-        canary.settle()
-        canary.sing()
-        for turn in range(len(runners)):
-            index = (rounds + turn) % len(runners)
-            canary.settle()
+        for index in canary.take_turns(rounds, len(runners)):
             start_ns = clock.now_ns()
             timings_ms = runners[index].run(rounds % items)
             end_ns = clock.now_ns()

@@ -12,6 +12,13 @@ from .sections import Noise, NonNegative, Quantile, Section, Series, Share
 StageName = Literal[
     "decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end"
 ]
+
+
+def name_stage(name: str) -> str:
+    """A stage's name as people write it."""
+    return {"h2d": "H2D", "d2h": "D2H", "crf": "CRF"}.get(name, name.replace("_", " "))
+
+
 Scenario = Literal["SingleStream", "MultiStream", "Server", "Offline"]
 LoadMode = Literal["performance", "accuracy", "find-peak"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .accuracy import BUNDLE, OFF
-from .results import Subject
+from .results import Noise, Subject
 from .runners import Sample
 
 
@@ -21,9 +21,7 @@ def collect_warnings(subjects: Sequence[Subject], samples: Sequence[Sample]) -> 
     if any(subject.backend == "fake" for subject in subjects):
         found.append("the fake backend is a formula, not a network")
     for subject in subjects:
-        failed = [check.text for check in subject.noise.checks if not check.passed]
-        if failed:
-            found.append(f"{subject.name}: too noisy to conclude from: {'; '.join(failed)}")
+        found += _warn_of_noise(subject.name, subject.noise)
         found += _warn_of_pipeline(subject)
         for run in subject.load:
             if not run.valid:
@@ -36,14 +34,17 @@ def collect_warnings(subjects: Sequence[Subject], samples: Sequence[Sample]) -> 
     return found
 
 
+def _warn_of_noise(what: str, noise: Noise) -> list[str]:
+    if not noise.failed:
+        return []
+    return [f"{what}: too noisy to conclude from: {'; '.join(check.text for check in noise.failed)}"]
+
+
 def _warn_of_pipeline(subject: Subject) -> list[str]:
     view = subject.pipeline
     if view is None:
         return []
-    found = []
-    failed = [check.text for check in view.noise.checks if not check.passed]
-    if failed:
-        found.append(f"{subject.name}, pipeline: too noisy to conclude from: {'; '.join(failed)}")
+    found = _warn_of_noise(f"{subject.name}, pipeline", view.noise)
     if view.agreement < 1:
         found.append(
             f"{subject.name}: in the pipeline {1 - view.agreement:.4%} of the pixels are labelled otherwise than one "

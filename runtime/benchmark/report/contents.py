@@ -51,7 +51,7 @@ def compose_page(result: BenchResult) -> Page:
 def _judge(result: BenchResult) -> list[Verdict]:
     verdicts = []
     for subject in result.subjects:
-        failed = "; ".join(check.text.rstrip(".") for check in subject.noise.checks if not check.passed)
+        failed = "; ".join(check.text.rstrip(".") for check in subject.noise.failed)
         if subject.noise.conclusive:
             verdicts.append(Verdict(f"{subject.name}: the machine was quiet enough to conclude from.", "good"))
         else:

@@ -9,7 +9,7 @@ from typing import Final
 from ..machine_sections import MachineTrace
 from ..results import BenchResult
 from ..sections import Series
-from ..view_sections import Stage, Subject
+from ..view_sections import Stage, Subject, name_stage
 from .latency_charts import Trace, draw_histogram, draw_quantiles, draw_time_series
 from .overview_charts import StageTime, draw_waterfall
 from .page import Figure, Section, Table
@@ -29,8 +29,8 @@ def make_stage_section(result: BenchResult) -> Section | None:
     for subject in measured:
         assert subject.stages is not None
         parts = [stage for stage in subject.stages.stages if stage.name != _WHOLE]
-        times = [StageTime(_name(stage), _median(stage), _p99(stage)) for stage in parts]
-        absent = "; ".join(f"no {_plain(name)}: {why}" for name, why in subject.stages.absent.items())
+        times = [StageTime(name_stage(stage.name), stage.series.typical_ms, _p99(stage)) for stage in parts]
+        absent = "; ".join(f"no {name_stage(name)}: {why}" for name, why in subject.stages.absent.items())
         caption = (
             f"{subject.stages.images} images of {subject.image_height}x{subject.image_width}, one after the other: "
             f"{write_rate(subject.stages.throughput_per_s)}. Bars are medians, whiskers reach to p99."
@@ -53,7 +53,7 @@ def make_latency_section(result: BenchResult) -> Section | None:
     figures = [
         Figure(
             draw_histogram({name: stage.series.values_ms for name, stage in compute.items()}),
-            f"How {_plain(next(iter(compute.values())).name)} latencies spread",
+            f"How {name_stage(next(iter(compute.values())).name)} latencies spread",
             "Every sample is in it; nothing is dropped as an outlier.",
             legend(list(compute)),
         )
@@ -70,8 +70,8 @@ def make_latency_section(result: BenchResult) -> Section | None:
         stage = whole or _main_stage(subject)
         if stage is not None:
             traces = [*_canary(result.canary, stage.series), *_machine(result.machine_trace, stage.series)]
-            drawing = draw_time_series(stage.series.at_s, stage.series.values_ms, traces, name=_plain(stage.name))
-            title = f"{_plain(stage.name).capitalize()} of {subject.name} over time"
+            drawing = draw_time_series(stage.series.at_s, stage.series.values_ms, traces, name=name_stage(stage.name))
+            title = f"{name_stage(stage.name).capitalize()} of {subject.name} over time"
             figures.append(Figure(drawing, title, "Below it what the machine did at the same moments."))
     return Section("Latency", [], figures)
 
@@ -83,7 +83,7 @@ def _tabulate(subject: Subject) -> Table:
         p50 = next((q for q in stage.series.quantiles if q.q == 0.5), None)
         quantiles = [write_ms(read_ms(stage.series, q)) for q in (0.5, 0.9, 0.99, 0.999)]
         interval = write_interval(p50) if p50 is not None else ""
-        rows.append((_name(stage), *quantiles, write_ms(stage.series.max_ms), interval, stage.clock))
+        rows.append((name_stage(stage.name), *quantiles, write_ms(stage.series.max_ms), interval, stage.clock))
     columns = ("stage", "p50", "p90", "p99", "p99.9", "max", "interval of p50", "clock")
     return Table(columns, rows, subject.name)
 
@@ -125,19 +125,6 @@ def _span(series: Series) -> tuple[float, float]:
     if not series.at_s:
         return 0.0, 0.0
     return min(series.at_s) - 1.0, max(series.at_s) + 1.0
-
-
-def _name(stage: Stage) -> str:
-    return _plain(stage.name)
-
-
-def _plain(name: str) -> str:
-    return {"h2d": "H2D", "d2h": "D2H", "crf": "CRF"}.get(name, name.replace("_", " "))
-
-
-def _median(stage: Stage) -> float:
-    value = read_ms(stage.series, 0.5)
-    return stage.series.mean_ms if value is None else value
 
 
 def _p99(stage: Stage) -> float:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ..results import BenchResult, PipelineView, Subject
+from ..results import BenchResult, PipelineView, Subject, name_stage
 from .page import Figure, Section, Table
 from .pipeline_charts import STATES, Occupancy, Rate, draw_occupancy, draw_rates
 from .scale import format_number
 from .svg import legend
 from .words import write_ms, write_rate, write_share
-
-_NAMES = {"crf": "CRF", "cores": "cores"}
 
 
 def make_pipeline_section(result: BenchResult) -> Section | None:
@@ -30,7 +28,7 @@ def make_pipeline_section(result: BenchResult) -> Section | None:
         figures.append(Figure(draw_rates(_list_rates(view)), f"Throughput of {subject.name}", _tell_rounds(view)))
         occupied = [
             Occupancy(
-                _name(stage.name),
+                name_stage(stage.name),
                 stage.workers,
                 (stage.busy_share, stage.starved_share, stage.core_wait_share, stage.blocked_share),
             )
@@ -74,12 +72,14 @@ def _list_rates(view: PipelineView) -> list[Rate]:
         rates.append(Rate("stages alone", view.alone_bound_per_s, is_bound=True))
     slow = sorted(view.bounds_per_s.items(), key=lambda bound: bound[1])
     # what is far above, such as decoding, would only shrink the rest
-    rates += [Rate(f"at most, {_name(name)}", bound, is_bound=True) for name, bound in slow if bound < 3 * slow[0][1]]
+    rates += [
+        Rate(f"at most, {name_stage(name)}", bound, is_bound=True) for name, bound in slow if bound < 3 * slow[0][1]
+    ]
     return rates
 
 
 def _tell_rounds(view: PipelineView) -> str:
-    failed = "; ".join(check.text for check in view.noise.checks if not check.passed)
+    failed = "; ".join(check.text for check in view.noise.failed)
     verdict = f"Too noisy to conclude: {failed}." if failed else "The machine was quiet enough to conclude from."
     interval = "with its 95 % interval" if view.low_per_s else "too few rounds for an interval"
     return (
@@ -91,7 +91,7 @@ def _tell_rounds(view: PipelineView) -> str:
 def _tabulate(subject: Subject, view: PipelineView) -> Table:
     rows = [
         (
-            _name(stage.name),
+            name_stage(stage.name),
             write_ms(stage.item_ms),
             write_ms(stage.p90_ms),
             write_ms(stage.alone_ms),
@@ -106,10 +106,6 @@ def _tabulate(subject: Subject, view: PipelineView) -> Table:
     ]
     columns = ("stage", "an image", "p90", "alone", "workers", *STATES, "queue before")
     return Table(columns, rows, f"Stages of the pipeline, {subject.name}")
-
-
-def _name(stage: str) -> str:
-    return _NAMES.get(stage, stage)
 
 
 def _sentence(text: str) -> str:

@@ -7,12 +7,6 @@
 #include <numeric>
 #include <type_traits>
 
-#if defined(__x86_64__) || defined(__i386__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
 #include "embedding.h"
 #include "target.h"
 

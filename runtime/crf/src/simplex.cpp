@@ -5,6 +5,8 @@
 // Unlike the kernels beside it this file is compiled without assuming finite values, which its input need not be.
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+#include <type_traits>
 
 #include "embedding.h"
 #include "kernels.h"
@@ -13,21 +15,14 @@
 namespace atrous {
 namespace {
 
-typedef float Floats __attribute__((vector_size(4 * ATROUS_WIDTH)));
-typedef std::int32_t Integers __attribute__((vector_size(4 * ATROUS_WIDTH)));  // comparisons give -1 and 0
+#include "vectors.h"
 
-ATROUS_INLINE Floats load(const float* from) {
-  Floats value;
-  std::memcpy(&value, from, sizeof(value));
-  return value;
-}
+using Floats = Wide;
+using Integers = VectorOf<kWidth>::bits;  // comparisons give -1 and 0
 
-template <class V, class T>
-ATROUS_INLINE void store(T* to, const V& value) {
-  std::memcpy(to, &value, sizeof(value));
-}
+ATROUS_INLINE void store_integers(std::int32_t* to, const Integers& value) { std::memcpy(to, &value, sizeof(value)); }
 
-// Ranks, weights and nearest points of ATROUS_WIDTH pixels; arrays are indexed by coordinate or corner. False when a
+// Ranks, weights and nearest points of kWidth pixels; arrays are indexed by coordinate or corner. False when a
 // pixel falls outside. Dimensions is 0 for any number.
 template <int Dimensions>
 ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float (*features)[kRun], int at,
@@ -44,7 +39,7 @@ ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float 
 
   Floats sum{};
   for (int j = d; j > 0; --j) {
-    const Floats t = load(features[j - 1] + at) * scale[j - 1];
+    const Floats t = load<Floats>(features[j - 1] + at) * scale[j - 1];
     offset[j] = sum - static_cast<float>(j) * t;
     sum = sum + t;
   }
@@ -75,8 +70,8 @@ ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float 
     // The reference subtracts the new nearest point from the elevated one; the difference before was exact.
     offset[j] = (offset[j] - shift) * down;
     outside |= (rank[j] < 0) | (rank[j] > d);
-    store(nearest_out[j] + at, __builtin_convertvector(nearest[j], Integers));
-    store(rank_out[j] + at, rank[j]);
+    store_integers(nearest_out[j] + at, __builtin_convertvector(nearest[j], Integers));
+    store_integers(rank_out[j] + at, rank[j]);
   }
   Floats sorted[kMost + 1];  // the offsets by rank
   for (int r = 0; r <= d; ++r) {
@@ -91,7 +86,7 @@ ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float 
   store(weights[0] + at, sorted[d] + (1.0F + (0.0F - sorted[0])));
   for (int q = 1; q <= d; ++q) store(weights[q] + at, sorted[d - q] - sorted[d - q + 1]);
   int beyond = 0;
-  for (int i = 0; i < ATROUS_WIDTH; ++i) beyond |= outside[i];
+  for (int i = 0; i < kWidth; ++i) beyond |= outside[i];
   return beyond == 0;
 }
 
@@ -130,7 +125,7 @@ bool embed_some(const KeyLayout& layout, const float* scale, const float (*featu
   constexpr int kMost = Dimensions != 0 ? Dimensions : kMostDimensions;
   std::int32_t nearest[kMost + 1][kRun], rank[kMost + 1][kRun];
   bool inside = true;
-  for (int at = 0; at < kRun; at += ATROUS_WIDTH) {
+  for (int at = 0; at < kRun; at += kWidth) {
     inside &= embed_vector<Dimensions>(layout.dimensions, scale, features, at, weights, nearest, rank);
   }
   if (inside) pack_keys<Dimensions>(layout, nearest, rank, keys);

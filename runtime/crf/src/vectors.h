@@ -1,6 +1,6 @@
 // Rows of labels as explicit vectors, the width given by ATROUS_WIDTH (4, 8 or 16 floats), and what is done to them.
 //
-// Included only by kernels.cpp, once per instruction set, inside its own namespace: nothing here may be shared
+// Included by kernels.cpp and simplex.cpp, once per instruction set, inside their own namespaces: nothing may be shared
 // between objects compiled for different processors.
 
 template <int N>
