@@ -65,7 +65,7 @@ class Conversion:
 def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int]:
     """Write seeded weights for a net at 513 x 513; returns the shapes to give on the command line, and their number."""
     from ..converter import read_net
-    from ..converter.caffemodel_writer import write_caffemodel
+    from ..converter.files.writer import write_caffemodel
 
     net = read_net(path, variables=VARIABLES, input_shapes=_guess_shapes(path))
     images = [blob.name for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
@@ -77,8 +77,8 @@ def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], 
 
 def _guess_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """A photo for the first input of a data layer that does not say its size."""
-    from ..converter.definition import define_net
-    from ..converter.prototxt import read_prototxt
+    from ..converter.files.prototxt import read_prototxt
+    from ..converter.graph.definition import define_net
 
     tops = define_net(read_prototxt(path, variables=VARIABLES)).input_tops
     unknown = [top.top for top in tops if top.shape is None]

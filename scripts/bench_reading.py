@@ -73,8 +73,8 @@ def write_files(folder: Path) -> dict[str, tuple[Path, Path]]:
     import numpy as np
 
     from ..converter import read_net
-    from ..converter.caffemodel_writer import write_caffemodel
-    from ..converter.prototxt import read_prototxt
+    from ..converter.files.prototxt import read_prototxt
+    from ..converter.files.writer import write_caffemodel
 
     random = np.random.default_rng(0)
     weights: dict[str, list[Any]] = {}

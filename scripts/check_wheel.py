@@ -8,7 +8,7 @@ from pathlib import Path
 
 REQUIRED = (
     "atrous/proto/caffe.proto",
-    "atrous/converter/reading.py",
+    "atrous/converter/read.py",
     "atrous/converter/official/models.json",
     "atrous/runtime/crf/__init__.py",
     "atrous/runtime/benchmark/report/page.css",

@@ -21,8 +21,8 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from ..converter.export.torch_module import BlobRecorder
 from ..converter.modules import AveragePool2d, InnerProduct
-from ..converter.torch_module import BlobRecorder
 from .recordings import Array, Comparison, Recording, measure_apart
 
 #: times the net is run with other last bits

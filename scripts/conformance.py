@@ -110,7 +110,7 @@ def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """Every top of the net as ONNX Runtime computes it on the CPU, by recording key."""
     import onnxruntime
 
-    from ..converter.onnx_export import value_names
+    from ..converter.export.onnx_export import value_names
 
     model = export_onnx(net, module, all_blobs=True)
     options = onnxruntime.SessionOptions()

@@ -119,8 +119,8 @@ def command(
     """
     files = resolve_net(net, weights)
     from ..converter import read_net
-    from ..converter.bundle import BundleOptions, check_target, write_bundle
-    from ..converter.caffemodel import read_caffemodel
+    from ..converter.export.bundle import BundleOptions, check_target, write_bundle
+    from ..converter.files.caffemodel import read_caffemodel
 
     started = time.perf_counter()
     check_target(out, replace=force)
@@ -187,7 +187,7 @@ def read_mean_pixel(path: Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
         ConverterError: no mean image.
         click.UsageError: it has another number of channels than an image.
     """
-    from ..converter.caffemodel import read_mean
+    from ..converter.files.caffemodel import read_mean
 
     image = read_mean(require_file(path, "mean image"))
     channels, height, width = image.shape
@@ -255,8 +255,8 @@ def _read_info(path: Path | None) -> dict[str, Any]:
 
 
 def _channels(net: Any) -> int:
-    from ..converter.deploy import plan_deployment
     from ..converter.errors import ExportError
+    from ..converter.export.deploy import plan_deployment
 
     try:
         return int(plan_deployment(net).scores.shape[1])
@@ -345,7 +345,7 @@ def _preprocessing(
     color_order: str,
     minimum_size: tuple[int, int] | None,
 ) -> Any:
-    from ..converter.bundle import Preprocessing
+    from ..converter.export.bundle import Preprocessing
 
     given, least = mean or known.get("mean"), minimum_size or known.get("minimum_size")
     factor = scale[0] if scale is not None else known.get("scale")

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..converter import Net, export_onnx, read_net, to_torch
-from ..converter.definition import define_net
 from ..converter.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
-from ..converter.prototxt import read_prototxt
+from ..converter.files.prototxt import read_prototxt
+from ..converter.graph.definition import define_net
 
 #: numbers of classes tried for placeholders, in this order: VOC's, and LIP's
 CLASSES = ("21", "20")

@@ -154,7 +154,7 @@ def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> No
 def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -> float:
     """Write the bundle from Caffe's files; returns the seconds it took."""
     from .. import converter
-    from ..converter.caffemodel import read_caffemodel
+    from ..converter.files.caffemodel import read_caffemodel
 
     start_s = time.perf_counter()
     weights = read_caffemodel(files.caffemodel)

@@ -44,8 +44,8 @@ class Find(Exception):  # noqa: N818 - not an error of the program: what it look
 def load_readers() -> dict[str, Callable[[Path], Any]]:
     """File suffix -> what reads such a file, to the last number."""
     from ..converter import read_net
-    from ..converter.caffemodel import read_caffemodel, read_mean
     from ..converter.errors import CaffemodelError
+    from ..converter.files.caffemodel import read_caffemodel, read_mean
 
     def read_weights(path: Path) -> None:
         with read_caffemodel(path) as file:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..converter.net import Layer
+    from ..converter.graph.net import Layer
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from .opencv_process import Array, OpenCv, OpenCvError
 from .plain_prototxt import outer_blobs, plain_name, plain_text, write_plain_weights
 
 if TYPE_CHECKING:
-    from ..converter.net import Blob, Layer, Net
+    from ..converter.graph.net import Blob, Layer, Net
 
 Values = Mapping[str, Array]
 Tops = dict[str, "Blob"]

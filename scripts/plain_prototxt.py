@@ -13,10 +13,10 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from ..converter.caffemodel_writer import write_caffemodel
-from ..converter.downgrade import fit_age
+from ..converter.dialects.downgrade import fit_age
+from ..converter.files.writer import write_caffemodel
+from ..converter.graph.net import Blob, Layer, Net
 from ..converter.layers.pooling import Pooling
-from ..converter.net import Blob, Layer, Net
 from ..proto import schema
 
 _DEPTHWISE = ("ConvolutionDepthwise", "DepthwiseConvolution")

@@ -107,7 +107,7 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
 
 def _published_files(recording: Recording, net: Net, folder: Path) -> tuple[Path, Path | None]:
     """What real Caffe was given; weights made from a seed or kept in HDF5, which OpenCV cannot read, are written."""
-    from ..converter.caffemodel_writer import write_caffemodel
+    from ..converter.files.writer import write_caffemodel
 
     prototxt = recording.prototxt if recording.kind == "real" else recording.folder / "net.prototxt"
     weights = recording.weights()

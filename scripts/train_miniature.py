@@ -117,8 +117,8 @@ def train_weights(files: MiniatureFiles, recipe: Recipe, threads: int) -> Traini
 
 def save_weights(files: MiniatureFiles, net: MiniatureNet) -> None:
     """Write the caffemodel as of 2014: V1 layers, DeepLab v1's field numbers (`hole` is 17), four-number shapes."""
-    from ..converter.caffemodel_writer import write_caffemodel
-    from ..converter.prototxt import read_prototxt
+    from ..converter.files.prototxt import read_prototxt
+    from ..converter.files.writer import write_caffemodel
     from .miniature.network import fold_blobs
 
     structure = read_prototxt(files.prototxt)

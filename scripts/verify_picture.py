@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from ..converter.verify import VerificationReport
+    from ..converter.check.compare import VerificationReport
 
 WIDTH, PANEL, MARGIN, GAP = 960, 220, 56, 64
 _LOWEST = -9.0

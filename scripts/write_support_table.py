@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..converter.dialect import FORK_TYPES
+from ..converter.dialects.detect import FORK_TYPES
+from ..converter.dialects.upgrade import camel_case, v1_type_names
+from ..converter.graph.roles import DATA_SOURCES, TRAINING_ONLY
 from ..converter.layers import Operator, find_operator, registered_types
-from ..converter.roles import DATA_SOURCES, TRAINING_ONLY
-from ..converter.upgrade import camel_case, v1_type_names
 from .recordings import find_recordings
 
 PAGE = Path("docs/layers.md")

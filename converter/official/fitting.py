@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..caffemodel import WeightFile, read_caffemodel
 from ..errors import CaffemodelError, ConverterError, FetchError
-from ..net import Net
-from ..prototxt import read_prototxt
-from ..reading import read_net
+from ..files.caffemodel import WeightFile, read_caffemodel
+from ..files.prototxt import read_prototxt
+from ..graph.net import Net
+from ..read import read_net
 from ..version import VERSION
 from .catalogue import OfficialModel
 from .nets import Head, find_architecture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..errors import ConverterError, FolderError
-from ..file_kind import name_wrong_kind
+from ..files.magic import name_wrong_kind
 from .archive import SIGNATURE
 from .catalogue import RemoteFile
 from .download import MAX_BYTES, Limits, Received, download

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import FetchError
-from ..files import write_atomically
+from ..export.files import write_atomically
 from .catalogue import Catalogue, Colour, OfficialModel, Sha256
 from .quantities import describe_size, hash_file
 

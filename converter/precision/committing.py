@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleWriteError, PrecisionError
-from ..files import write_atomically
+from ..export.files import write_atomically
 
 MANIFEST = "manifest.json"
 

@@ -18,7 +18,7 @@ from .cases import IMAGES
 from .job import NetEntry
 
 if TYPE_CHECKING:
-    from ...converter.net import Net
+    from ...converter.graph.net import Net
     from ...runtime.bundle import Bundle
 
 CALIBRATION_SIZE = (321, 321)

@@ -13,7 +13,7 @@ from types import ModuleType
 import click
 import pytest
 
-from atrous.converter.caffemodel_writer import write_caffemodel
+from atrous.converter.files.writer import write_caffemodel
 from atrous.runtime.errors import BackendError, InputError
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from atrous import converter
-from atrous.converter.caffemodel import read_caffemodel
+from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.scripts import train_miniature
 from atrous.scripts.miniature.network import MiniatureNet, fold_blobs, prepare_data, zoom_scores
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings

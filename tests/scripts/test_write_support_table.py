@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from atrous.converter import Operator, register_layer
+from atrous.converter.graph.roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
 from atrous.converter.layers import base, registered_types
-from atrous.converter.roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
 from atrous.scripts.write_support_table import UNSUPPORTED, known_types, main, make_rows, own_types, write_page
 
 from ..conftest import REPO
