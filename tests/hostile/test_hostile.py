@@ -18,7 +18,7 @@ from atrous.converter.errors import ConverterError
 from atrous.converter.files.caffemodel import read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.proto import schema
-from atrous.scripts.fuzz_readers import load_readers, mutate, read_archive, try_file
+from tools.fuzz_readers import load_readers, mutate, read_archive, try_file
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")

@@ -14,7 +14,7 @@ import pytest
 
 from atrous.scripts import demo
 from atrous.scripts.main import main
-from atrous.scripts.run_readme import find_blocks, run_blocks
+from tools.run_readme import find_blocks, run_blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

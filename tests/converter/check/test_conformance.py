@@ -12,8 +12,8 @@ from atrous.converter.check.compare import measure_difference
 from atrous.converter.errors import ExportError, NetError, WeightsError
 from atrous.converter.export.dynamic_axes import find_dynamic_axes
 from atrous.converter.export.onnx_export import value_names
-from atrous.scripts.conformance import TOLERANCE, check_recording
-from atrous.scripts.recordings import Recording, find_recordings
+from tools.conformance import TOLERANCE, check_recording
+from tools.recordings import Recording, find_recordings
 
 from ...conftest import find_shared
 from ..export.test_onnx_export import run_onnx

@@ -186,7 +186,7 @@ def test_lines_forks_and_templates() -> None:
 
 
 def test_size_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_parser, "MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr("atrous.converter.files.text_parser.MAX_TEXT_BYTES", 10)
     assert "at most 10" in str(refuse("#" * 11))
 
 
