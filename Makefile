@@ -41,7 +41,7 @@ import-root: ## build/typing: links from which the source tree imports as atrous
 
 types: setup import-root
 	MYPYPATH=build/typing $(BIN)/mypy --strict --namespace-packages --explicit-package-bases \
-		$(foreach package,$(PACKAGES),-p atrous.$(package)) -p tools
+		-p atrous -p tools
 
 conformance: setup recordings-at-hand ## every recording of real Caffe, blob by blob, and the long tests
 	@mkdir -p build

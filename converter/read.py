@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CaffemodelError, NetError
+from ..errors import CaffemodelError, NetError
 from .files.prototxt import Prototxt, read_prototxt
 from .graph.build import lay_out
 from .graph.definition import define_net
@@ -50,7 +50,7 @@ def read_net(
         The laid-out net. Its parameters are views into the memory-mapped file; nothing is copied.
 
     Raises:
-        ConverterError: see `atrous.converter.errors`; every message says what, where and what to do.
+        ConverterError: see `atrous.errors`; every message says what, where and what to do.
     """
     if prototxt is not None and weights is None and _is_binary(prototxt):
         prototxt, weights = None, prototxt

@@ -10,8 +10,8 @@ import struct
 
 import numpy as np
 
-from .dependencies import import_crf
-from .errors import BackendError
+from ..dependencies import import_crf
+from ..errors import BackendError
 from .onnx_writing import write_float_value, write_integer, write_integers, write_message, write_model, write_text
 
 _TOLERANCE = 1e-5

@@ -13,10 +13,10 @@ from . import build_shapes, build_store, console
 from .build_audit import audit_recorded, describe_audit
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..runtime.backends.tensorrt.capabilities import Capabilities
     from ..runtime.backends.tensorrt.store import EngineStore
     from ..runtime.backends.tensorrt.workflow import MadeEngine, PreparedBuild
-    from ..runtime.bundle import Bundle
 
 LINES = ("8.5", "8.6", "9", "10", "11")
 PLANNED_LINE = "10"
@@ -73,8 +73,8 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
     Exit codes: 1 the build or its precision audit failed, 3 no TensorRT or no GPU.
     """
+    from ..bundle.folder import read_bundle
     from ..runtime.backends.tensorrt.store import EngineStore, find_store
-    from ..runtime.bundle import read_bundle
 
     opened = read_bundle(bundle)
     store = EngineStore(engines or find_store(bundle))
@@ -159,8 +159,8 @@ def _required_share(given: dict[str, Any]) -> float:
 
 def _find_capabilities(line: str | None) -> Capabilities:
     """Of the line that was asked for, else of the TensorRT that is installed, else of the usual line."""
+    from ..errors import MissingDependencyError
     from ..runtime.backends.tensorrt import capabilities, compat
-    from ..runtime.errors import MissingDependencyError
 
     if line is not None:
         return capabilities.LINES[line]
@@ -171,9 +171,9 @@ def _find_capabilities(line: str | None) -> Capabilities:
 
 
 def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: bool) -> int:
+    from ..bundle.files import write_file
     from ..runtime.backends.tensorrt import compat, workflow
     from ..runtime.backends.tensorrt.keys import read_machine
-    from ..runtime.files import write_file
 
     trt, capabilities = compat.load_tensorrt()
     prepared = _prepare(bundle, given, capabilities)

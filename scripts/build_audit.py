@@ -12,7 +12,7 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import Bundle
+    from ..bundle.folder import Bundle
 
 
 def audit_recorded(

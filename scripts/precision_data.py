@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..converter.precision import Evidence, Picture, Reader
-    from ..runtime.bundle import Bundle
 
 Array = NDArray[Any]
 
@@ -63,7 +63,7 @@ def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evi
 
     Raises:
         click.UsageError: int8 or fp8 without images, or a folder without any.
-        InferenceError: an image or a data set cannot be read.
+        AtrousError: an image or a data set cannot be read.
     """
     from ..converter.precision import Evidence
 

@@ -85,7 +85,7 @@ def command(
 
 def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
     """Every precision variant against deploy.onnx, on the photo or on what `atrous precision` would check on."""
-    from ..runtime.bundle import read_bundle
+    from ..bundle.folder import read_bundle
 
     opened = read_bundle(bundle)
     if not opened.manifest.variants:

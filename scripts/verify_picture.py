@@ -25,7 +25,7 @@ def draw_errors(reports: Sequence[VerificationReport], path: Path) -> None:
         reports: from `verify_bundle`.
         path: where to write.
     """
-    from ..runtime.files import write_file
+    from ..bundle.files import write_file
 
     height = GAP // 2 + len(reports) * (PANEL + GAP)
     picture = Image.new("RGB", (WIDTH, height), "white")

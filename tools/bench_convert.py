@@ -110,7 +110,7 @@ def _make_blob(random: np.random.Generator, kind: str, index: int, shape: tuple[
 
 def _try_prepare(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int, str]:
     """As :func:`prepare_net`, with the words of a refusal."""
-    from atrous.converter.errors import ConverterError
+    from atrous.errors import ConverterError
 
     try:
         return *prepare_net(path, weights), ""

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from atrous.runtime import Bundle, InferenceError, read_bundle
+from atrous.runtime import AtrousError, Bundle, read_bundle
 from atrous.runtime.backends import Array, open_backend
 from atrous.runtime.devices import describe_processor
 
@@ -77,7 +77,7 @@ def open_contender(name: str, bundle: Bundle, threads: int) -> Run:
     """Load a net by one of the runtime's backends; "<backend> <precision>" for a variant.
 
     Raises:
-        InferenceError: where the library is missing or refuses.
+        AtrousError: where the library is missing or refuses.
     """
     library, _, variant = name.partition(" ")
     backend_name, precision, options = {**SETTINGS, **SWEEP}.get(name, (library, variant, {}))
@@ -90,7 +90,7 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
     """The same net by OpenCV's DNN module, as far as fc8; the last upsampling is the runtime's own.
 
     Raises:
-        InferenceError: where OpenCV is missing, or has no Caffe importer.
+        AtrousError: where OpenCV is missing, or has no Caffe importer.
     """
     from atrous.runtime.upsampling import upsample_scores
 
@@ -99,9 +99,9 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
     try:
         import cv2
     except ImportError as error:
-        raise InferenceError(f"opencv is not importable: {error}") from error
+        raise AtrousError(f"opencv is not importable: {error}") from error
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise InferenceError(f"opencv {cv2.__version__} has no Caffe importer; 4 has")
+        raise AtrousError(f"opencv {cv2.__version__} has no Caffe importer; 4 has")
     cv2.setNumThreads(threads)
     layers = [layer for layer in net.layers if layer.type != "Interp"]
     wanted = bundle.preprocessing
@@ -115,7 +115,7 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
     def run(image: Array) -> Array:
         height, width = image.shape[1:3]
         if wanted.size_rule.padded_size(height, width) != (height, width):
-            raise InferenceError("this comparison takes sizes that need no padding, 8 k + 1")
+            raise AtrousError("this comparison takes sizes that need no padding, 8 k + 1")
         blob = (image[..., ::-1].astype(np.float32) - np.array(wanted.mean, np.float32)) * np.float32(wanted.scale)
         network.setInput(np.ascontiguousarray(blob.transpose(0, 3, 1, 2)))
         lowres = np.asarray(network.forward(last))[0]  # (L, h, w)
@@ -134,14 +134,14 @@ def load_contenders(names: list[str], bundle: Bundle, net: Any, threads: int, im
         try:
             if name == "opencv":
                 if net is None:
-                    raise InferenceError("it runs the built-in nets only, not a bundle's")
+                    raise AtrousError("it runs the built-in nets only, not a bundle's")
                 contender.run = open_opencv(net, bundle, threads)
             else:
                 contender.run = open_contender(name, bundle, threads)
             contender.load_s = time.perf_counter() - started_s
             started_s = time.perf_counter()
             contender.run(image)
-        except InferenceError as error:
+        except AtrousError as error:
             print(f"{name}: skipped: {error}")
             continue
         contender.first_ms = (time.perf_counter() - started_s) * 1000

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from atrous.bundle.files import write_file
 from atrous.runtime.crf import DenseCRF, available_threads, release_memory
 from atrous.runtime.crf.terms import forget_lattices
-from atrous.runtime.files import write_file
 
 from .crf_problems import Problem, draw_problem
 

@@ -178,7 +178,7 @@ def _read_result(path: Path, name: str) -> dict[str, Any]:
 
 def describe_machine() -> dict[str, Any]:
     """What was measured on: the GPU, its driver, the versions of the libraries that are here."""
-    from atrous.runtime.dependencies import read_version
+    from atrous.dependencies import read_version
     from atrous.runtime.devices import describe_processor, list_cuda_devices, read_driver_version
 
     devices = list_cuda_devices()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from atrous.converter import export_onnx, run_blobs, to_torch
-from atrous.converter.errors import ConverterError, ExportError
+from atrous.errors import ConverterError, ExportError
 
 from .conditioning import Spread
 from .recordings import Comparison, Recording, compare_blobs, find_recordings

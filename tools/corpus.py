@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from atrous.converter import Net, export_onnx, read_net, to_torch
-from atrous.converter.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.graph.definition import define_net
+from atrous.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
 
 #: numbers of classes tried for placeholders, in this order: VOC's, and LIP's
 CLASSES = ("21", "20")

@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from atrous.runtime.dependencies import import_optional
-from atrous.runtime.files import write_file
+from atrous.bundle.files import write_file
+from atrous.dependencies import import_optional
 
 COLOURS = {"pydensecrf": "#9a9a9a", "atrous 1t": "#7fb3d5", "atrous 2t": "#1f5f8b"}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from atrous.errors import CrfInputError
 from atrous.runtime.crf import CrfWarning, DenseCRF
-from atrous.runtime.errors import CrfInputError
 
 _EXTREMES = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e-38, 3e38, -3e38, math.nan, math.inf, -math.inf, 255.0, 1e5]
 _DTYPES = ["float32"] * 200 + ["float64", "float16", "int32", "uint8", "bool"]

@@ -44,8 +44,8 @@ class Find(Exception):  # noqa: N818 - not an error of the program: what it look
 def load_readers() -> dict[str, Callable[[Path], Any]]:
     """File suffix -> what reads such a file, to the last number."""
     from atrous.converter import read_net
-    from atrous.converter.errors import CaffemodelError
     from atrous.converter.files.caffemodel import read_caffemodel, read_mean
+    from atrous.errors import CaffemodelError
 
     def read_weights(path: Path) -> None:
         with read_caffemodel(path) as file:
@@ -67,7 +67,7 @@ def try_file(path: Path, read: Callable[[Path], Any]) -> None:
     Raises:
         Find: it raised what it should not, took too long, or took too much memory.
     """
-    from atrous.converter.errors import ConverterError
+    from atrous.errors import ConverterError
 
     start, held = time.process_time(), peak_memory()
     try:

@@ -47,8 +47,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Make every precision of a net with seeded weights and tell how it went; nothing is refused."""
+    from atrous.bundle.folder import read_bundle
     from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
-    from atrous.runtime.bundle import read_bundle
     from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
     from atrous.scripts.verify import parse_size
 

@@ -125,7 +125,7 @@ def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> t
 
 
 def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
-    from atrous.runtime.files import write_file
+    from atrous.bundle.files import write_file
     from atrous.scripts.segment_run import encode_results, measure_classes
 
     def finish(item: Path, image: Any, result: Any) -> None:

@@ -66,7 +66,7 @@ class Opinion:
 def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
     """Run one recording in atrous and in OpenCV; `folder` takes the files that OpenCV reads."""
     from atrous.converter import run_blobs, to_torch
-    from atrous.converter.errors import ConverterError
+    from atrous.errors import ConverterError
 
     from .conditioning import Spread
     from .opencv_nets import run_plain, run_published

@@ -133,10 +133,10 @@ def write_settings(
     files: MiniatureFiles, predict: Predict, training: Training, validation: range, test: range, threads: int
 ) -> None:
     """Choose the CRF on the validation scenes, measure before and after on both sets, write the JSON."""
+    from atrous.bundle.files import write_file
+    from atrous.bundle.manifest import CrfSection
     from atrous.runtime.evaluation.tuning.judging import Judge, Scored
     from atrous.runtime.evaluation.tuning.points import find_best, search_factors
-    from atrous.runtime.files import write_file
-    from atrous.runtime.manifest import CrfSection
     from atrous.scripts.miniature import settings
 
     from .miniature import measuring, network
@@ -173,7 +173,7 @@ def write_settings(
 
 def write_scenes(files: MiniatureFiles) -> None:
     """Draw the shipped scenes: pictures as RGB PNG, label maps as palette PNG."""
-    from atrous.runtime.files import write_file
+    from atrous.bundle.files import write_file
     from atrous.runtime.pictures import encode_label_png, encode_png
 
     from .scenes import PALETTE, draw_scene

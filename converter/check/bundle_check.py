@@ -18,14 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConverterError, MissingDependencyError
+from ...errors import MissingDependencyError, VerificationInputError
 from .compare import TOLERANCE, OnnxStage, VerificationReport, compare_stages
 
 Array = NDArray[Any]
-
-
-class VerificationInputError(ConverterError):
-    """A bundle or recording that cannot be verified."""
 
 
 class TorchStage:

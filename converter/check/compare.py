@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import VerificationError
+from ...errors import VerificationError
 from ..export.onnx_export import BLOB_TABLE
 from ..graph.net import Net
 
@@ -252,7 +252,7 @@ def verification_shapes(net: Net) -> list[dict[str, tuple[int, ...]]]:
 
     A net that takes neither is checked at its own size.
     """
-    from ..errors import NetError
+    from ...errors import NetError
 
     own = {blob.name: blob.shape for blob in net.inputs}
     candidates = []

@@ -11,8 +11,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from ...errors import CaffemodelError
 from ...proto import schema
-from ..errors import CaffemodelError
 from .upgrade import camel_case, v1_type_names
 
 _COMMON = ("name", "type", "param", "blobs", "phase", "propagate_down")

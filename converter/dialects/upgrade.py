@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ...errors import PrototxtError
 from ...proto import schema
-from ..errors import PrototxtError
 
 _V1_NAMES = {
     "NONE": "",

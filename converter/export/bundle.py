@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -25,17 +24,17 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ... import __version__
+from ...bundle.files import temporary_name
+from ...bundle.palettes import make_voc_colors
+from ...errors import ExportError, OutputError
 from ..check.compare import VerificationReport, verify_model
-from ..errors import BundleWriteError, ExportError
 from ..graph.net import Net
 from ..graph.subgraph import cut_net
-from ..version import VERSION
 from .deploy import CRF_TYPES, Deployment, Head, export_deploy, plan_deployment
 from .dynamic_axes import find_dynamic_axes
-from .files import read_umask
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
-from .palette import make_palette
 from .source import write_model_source
 from .torch_module import to_torch
 
@@ -109,7 +108,7 @@ def write_bundle(
         The manifest as written.
 
     Raises:
-        BundleWriteError: the folder exists or cannot be written.
+        OutputError: the folder exists or cannot be written.
         ExportError: the net has no ONNX form.
         VerificationError: torch and ONNX Runtime disagree.
     """
@@ -128,14 +127,14 @@ def check_target(target: Path, *, replace: bool) -> None:
     """Refuse a target that would overwrite something other than a bundle the user wants replaced.
 
     Raises:
-        BundleWriteError: with what to do.
+        OutputError: with what to do.
     """
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / "manifest.json").exists()):
-        raise BundleWriteError(f"{target}: exists and is not a bundle; choose another folder")
+        raise OutputError(f"{target}: exists and is not a bundle; choose another folder")
     if any(target.iterdir()) and not replace:
-        raise BundleWriteError(f"{target}: a bundle is there already; give --force to replace it")
+        raise OutputError(f"{target}: a bundle is there already; give --force to replace it")
 
 
 def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -175,13 +174,13 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         reports = verify_model(faithful, module, place / "model.onnx")
         for report in reports:
             report.require_passed()
-    for path in place.iterdir():
-        path.chmod(0o666 & ~read_umask())  # safetensors keeps its files to their owner
+    # safetensors makes its file readable by the owner only
+    (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "name": options.name or net.name or "net",
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "atrous_version": VERSION,
+        "atrous_version": __version__,
         "sources": [_source(*source) for source in options.sources],
         **_describe_blobs(faithful),
         "preprocessing": None,
@@ -233,16 +232,14 @@ def _name_classes(options: BundleOptions, plan: Deployment | None) -> list[str]:
     channels = plan.scores.shape[1] if plan else 0
     classes = list(options.classes) or [f"class {index}" for index in range(channels)]
     if plan and len(classes) != channels:
-        raise BundleWriteError(
-            f"{len(classes)} class names were given, the net scores {channels} classes; give {channels}"
-        )
+        raise OutputError(f"{len(classes)} class names were given, the net scores {channels} classes; give {channels}")
     return classes
 
 
 def _choose_palette(options: BundleOptions, count: int) -> list[list[int]]:
-    colors = [[int(value) for value in color] for color in options.palette or make_palette(count)]
+    colors = [[int(value) for value in color] for color in options.palette or make_voc_colors(count)]
     if any(len(color) != 3 or not all(0 <= value <= 255 for value in color) for color in colors):
-        raise BundleWriteError("a colour of the palette is not red, green, blue of 0 to 255")
+        raise OutputError("a colour of the palette is not red, green, blue of 0 to 255")
     return colors[:count]
 
 
@@ -318,21 +315,19 @@ def _file_entry(path: Path) -> dict[str, Any]:
 def _temporary_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        place = temporary_name(target)
+        place.mkdir()
     except OSError as error:
-        raise BundleWriteError(
-            f"{target}: cannot be written ({error.strerror}); choose a folder you may write"
-        ) from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror}); choose a folder you may write") from error
     try:
         yield place
     except OSError as error:
-        raise BundleWriteError(f"{target}: cannot be written ({error.strerror})") from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
 def _move(place: Path, target: Path, replace: bool) -> None:
-    place.chmod(0o777 & ~read_umask())
     if not target.exists():
         place.rename(target)
         return

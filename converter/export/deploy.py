@@ -20,10 +20,10 @@ from typing import Any, Literal
 import onnx
 from onnx import helper
 
-from ..errors import ExportError, NetError
+from ... import __version__
+from ...errors import ExportError, NetError
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
-from ..version import VERSION
 from .dynamic_axes import find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
@@ -260,7 +260,7 @@ def export_deploy(
     prepared = _prepare(graph, pixels, plan, mean, scale, color_order)
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
     _write_head(graph, values, net.outputs[0], head, pixels)
-    model = graph.model(producer="atrous", version=VERSION)
+    model = graph.model(producer="atrous", version=__version__)
     write_model(model, path)
     return model
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from ..errors import NetError
+from ...errors import NetError
 from ..graph.net import Blob, Net, Shape
 
 #: symbol -> the axis of an image input that it is

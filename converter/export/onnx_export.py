@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import onnx
 from onnx import helper
 
-from ..errors import ExportError
+from ... import __version__
+from ...bundle.files import write_file
+from ...errors import ExportError
 from ..graph.net import Blob, Net
-from ..version import VERSION
 from .dynamic_axes import DynamicAxes, find_dynamic_axes
-from .files import write_atomically
 from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
 
 OPSETS = range(17, 22)
@@ -57,7 +56,7 @@ def export_onnx(
     outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
     for blob in outputs:
         graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
-    model = graph.model(producer="atrous", version=VERSION)
+    model = graph.model(producer="atrous", version=__version__)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
     write_model(model, path)
     return model
@@ -68,14 +67,14 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> 
 
     Raises:
         ExportError: the model is larger than one file can hold.
-        BundleWriteError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
     content = model.SerializeToString()
     onnx.checker.check_model(content)
     if path is not None:
-        write_atomically(Path(path), lambda stream: stream.write(content))
+        write_file(path, content)
 
 
 def check_opset(opset: int) -> int:

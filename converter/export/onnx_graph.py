@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..errors import ExportError
+from ...errors import ExportError
 
 DEFAULT_OPSET = 17
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ExportError
+from ... import __version__
+from ...errors import ExportError
 from ..graph.names import Variables, class_name
 from ..graph.net import Layer, Net
-from ..version import VERSION
 from .torch_module import find_module_class
 
 _HEADER = '''"""{title}
@@ -70,7 +70,7 @@ def write_model_source(net: Net) -> str:
     parts = [
         _HEADER.format(
             title=title,
-            version=VERSION,
+            version=__version__,
             inputs=", ".join(_plain(blob.name) for blob in net.inputs),
             outputs=", ".join(_plain(blob.name) for blob in net.outputs),
         ),

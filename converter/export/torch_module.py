@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from ...errors import NetError
 from .. import modules
-from ..errors import NetError
 from ..graph.fillers import fill_blob
 from ..graph.names import Variables, class_name
 from ..graph.net import FloatArray, Layer, Net

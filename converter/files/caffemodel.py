@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import CaffemodelError
 from ...proto import schema
 from ..dialects.detect import BVLC, Dialect, LayerEvidence, identify, name_v1_type
 from ..dialects.renumber import Notes, to_merged
 from ..dialects.upgrade import upgrade_net
-from ..errors import CaffemodelError
 from .blob import BlobView, read_blob
 from .magic import HDF5, name_wrong_kind
 from .prototxt import Prototxt

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ...errors import CaffemodelError, MissingDependencyError
 from ..dialects.detect import BVLC, Dialect
-from ..errors import CaffemodelError, MissingDependencyError
 from .blob import MAX_AXES, BlobView
 from .caffemodel import MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
 

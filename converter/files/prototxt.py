@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...errors import PrototxtError, UnknownFieldError
 from ..dialects.detect import FORK_TYPES, V1_ONLY
 from ..dialects.upgrade import upgrade_net
-from ..errors import PrototxtError
 from . import text_parser
-from .text_parser import ForkUse, ParsedText, UnknownFieldError
+from .text_parser import ForkUse, ParsedText
 
 _SOLVER_FIELD = re.compile(
     r"(train_|test_)?net(_param)?|test_(iter|interval|initialization)|base_lr|lr_policy|max_iter|iter_size|solver_\w+"

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from ...errors import PrototxtError, UnknownFieldError
 from ...proto import schema
-from ..errors import PrototxtError
 from .text_schema import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner, unescape
 
 MAX_TEXT_BYTES = 64 << 20
@@ -55,19 +55,6 @@ _INT_RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
-
-
-class UnknownFieldError(PrototxtError):
-    """A field that no Caffe known here has.
-
-    Attributes:
-        message: the message it was found in.
-        field: its name.
-    """
-
-    def __init__(self, text: str, *, message: str, field: str, path: str | Path | None, line: int, column: int) -> None:
-        super().__init__(text, path=path, line=line, column=column)
-        self.message, self.field = message, field
 
 
 @dataclass(frozen=True)

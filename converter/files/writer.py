@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...bundle.files import write_file
+from ...errors import CaffemodelError
 from ...proto import schema
 from ..dialects.downgrade import fit_age
 from ..dialects.renumber import from_merged
-from ..errors import CaffemodelError
-from ..export.files import write_atomically
 from .blob import encode_blob
 from .prototxt import Prototxt
 from .wire import LENGTH, WireError, WireReader, encode_tag, encode_varint
@@ -62,7 +62,7 @@ def write_caffemodel(
 
     Raises:
         CaffemodelError: the format or dialect cannot hold the net, or a name in `layers` is not in the structure.
-        BundleWriteError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     if format not in _LAYER_NUMBER:
         raise CaffemodelError(f'format "{format}" is not written; give V1 or V2')
@@ -78,7 +78,7 @@ def write_caffemodel(
             continue
         if parts.size > MAX_FILE_BYTES:
             raise CaffemodelError(f"{parts.size} bytes; Caffe reads no file of 2 GiB or more", path=path)
-        write_atomically(path, parts.write)
+        write_file(path, parts.write)
         return name
     raise CaffemodelError(f"cannot be written as {format}: " + "; ".join(dict.fromkeys(failures)), path=path)
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import CropOffsetError, NetError, UnsupportedLayersError
+from ...errors import CropOffsetError, NetError, UnsupportedLayersError
 from ..layers import LayerContext, Operator, count, find_operator, registered_name
 from .crop_rule import CropRule
 from .names import unique_attribute

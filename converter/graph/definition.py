@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ...errors import NetError
 from ...proto.schema import load_schema
 from ..dialects.detect import BVLC, FORK_TYPES, V1_ONLY
-from ..errors import NetError
 from ..files.prototxt import Prototxt
 from ..layers import find_operator, registered_name, registered_types
 from .build import InputTop, LayerEntry, NetDefinition

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import NetError
+from ...errors import NetError
 from .net import FloatArray, Shape
 
 

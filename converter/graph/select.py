@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..errors import NetError
+from ...errors import NetError
 from ..files.prototxt import Prototxt
 
 PHASES = ("TRAIN", "TEST")

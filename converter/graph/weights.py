@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import WeightsError
+from ...errors import WeightsError
 from .net import FloatArray, Layer, Net, ParameterKey, Shape
 
 #: a layer's arrays in order, or by index where shared ones may be left out

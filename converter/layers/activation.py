@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import ExportError
+from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
 

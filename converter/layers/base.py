@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
-from ..errors import ExportError, NetError
+from ...errors import ExportError, NetError
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
 from ..graph.net import Blob, FloatArray, Shape

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CropOffsetError
+from ...errors import CropOffsetError
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import AlignmentError, AxisMap, PlaneMap, align_blobs
 from ..graph.net import Shape

@@ -181,7 +181,7 @@ class Pooling(Operator):
         return graph.add("Pad", [x, pads, graph.constant(value)], mode="constant")
 
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
-        from ..errors import ExportError
+        from ...errors import ExportError
 
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self.global_pooling and any(x.dynamic[2:]):

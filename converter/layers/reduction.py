@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExportError
+from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 

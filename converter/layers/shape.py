@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExportError
+from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 

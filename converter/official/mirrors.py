@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from ..errors import ConverterError, FolderError
+from ...errors import ConverterError, FolderError
 from ..files.magic import name_wrong_kind
 from .archive import SIGNATURE
 from .catalogue import RemoteFile

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 from .assessment import Assessment, Picture, Reader, assess
 from .committing import read_deploy
 from .progress import SILENT, ShowProgress

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import BackendError
+from ...errors import BackendError
 from .options import read_options
 from .protocol import Array, Backend, TensorSpec, check_feeds
 from .streaming import run_many
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ...bundle.folder import Bundle
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend", "run_many"]
 

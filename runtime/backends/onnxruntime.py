@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .protocol import Array, TensorSpec, check_feeds
 
 Provider = Literal["cpu", "cuda", "tensorrt"]

@@ -12,7 +12,7 @@ from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from ..errors import InputError
+from ...errors import InputError
 
 Options = TypeVar("Options")
 

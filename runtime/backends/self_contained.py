@@ -7,7 +7,7 @@ cannot, this walk over the protobuf's fields finds every tensor before the libra
 
 from __future__ import annotations
 
-from ..errors import BackendError, InputError
+from ...errors import BackendError, InputError
 from ..wire import read_fields, to_bytes
 
 _MAX_DEPTH = 100  # protobuf's own limit

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net
-from atrous.converter.errors import CaffemodelError, ConverterError, NetError, PrototxtError
 from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.writer import write_caffemodel
 from atrous.converter.graph.net import ParameterKey
+from atrous.errors import CaffemodelError, ConverterError, NetError, PrototxtError
 
 from .nets import DEEPLAB, conv, data, layer, random_weights, read_seeded
 

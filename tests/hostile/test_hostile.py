@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atrous.converter.errors import ConverterError
 from atrous.converter.files.caffemodel import read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
+from atrous.errors import ConverterError
 from atrous.proto import schema
 from tools.fuzz_readers import load_readers, mutate, read_archive, try_file
 

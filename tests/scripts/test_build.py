@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from atrous.errors import AtrousError, BackendError, EngineError, EnginePrecisionError, MissingDependencyError
 from atrous.runtime.backends.tensorrt import compat, keys
 from atrous.runtime.backends.tensorrt.keys import Machine
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
-from atrous.runtime.errors import BackendError, EngineError, InferenceError, MissingDependencyError, PrecisionError
 from atrous.scripts import build, build_shapes
 
 from ..runtime.backends.tensorrt import inspector, stubs
@@ -164,10 +164,10 @@ def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) ->
 def test_the_audit_fails_the_command(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def __getattr__(self, name: str) -> Any:
-            raise PrecisionError("fp16 was asked for")
+            raise EnginePrecisionError("fp16 was asked for")
 
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.workflow.audit_precision", lambda *_: Failing())
-    with pytest.raises(PrecisionError) as caught:
+    with pytest.raises(EnginePrecisionError) as caught:
         run(bundle, "--shape", "33")
     assert caught.value.exit_code == 1
     assert run_json(bundle, "--list")["engines"] == []
@@ -270,7 +270,7 @@ def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:
 
 
 def test_all_failures_are_of_one_tree() -> None:
-    assert all(issubclass(kind, InferenceError) for kind in (BackendError, EngineError, PrecisionError))
+    assert all(issubclass(kind, AtrousError) for kind in (BackendError, EngineError, EnginePrecisionError))
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_batches(text: str, batch: tuple[int, int, int]) -> None:
 
 
 def test_profiles_are_joined() -> None:
-    from atrous.runtime.manifest import SizeRule
+    from atrous.bundle.manifest import SizeRule
 
     rule = SizeRule(minimum=(513, 513), multiple=8, offset=1)
     free = (-1, -1, -1, 3)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from atrous import runtime
+from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.palettes import VOC_CLASSES
 from atrous.converter.files.blob import encode_blob
 from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.writer import write_caffemodel
-from atrous.runtime.manifest import Manifest, parse_manifest
-from atrous.runtime.palettes import VOC_CLASSES
 from atrous.scripts.main import main
 
 from ..converter.nets import CLASSES, DEEPLAB, conv, data, layer

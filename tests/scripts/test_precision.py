@@ -206,7 +206,7 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
 def test_a_missing_library_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from atrous.runtime.errors import MissingDependencyError
+    from atrous.errors import MissingDependencyError
     from atrous.scripts.precision import command
 
     monkeypatch.setitem(sys.modules, "onnx_ir", None)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.errors import BackendError
 from tools import bench_gpu
 from tools.gpu_bench.caffe_parser import run_caffe_parser
 from tools.gpu_bench.cases import SIZES, TARGETS, Case, list_cases

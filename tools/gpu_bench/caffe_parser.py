@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.driver import Driver
-from atrous.runtime.errors import BackendError
 
 from .cases import IMAGES, Case
 from .job import Job, compare

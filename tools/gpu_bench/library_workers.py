@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from atrous.bundle.folder import read_bundle
 from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.protocol import Array
-from atrous.runtime.bundle import read_bundle
 
 from .cases import Case
 from .job import Job
@@ -103,8 +103,8 @@ def measure_ceilings(device: str, side: int = _MATMUL_SIDE) -> dict[str, float]:
     Raises:
         BackendError: if torch or the device is missing.
     """
-    from atrous.runtime.dependencies import import_optional
-    from atrous.runtime.errors import BackendError
+    from atrous.dependencies import import_optional
+    from atrous.errors import BackendError
 
     torch: Any = import_optional("torch")
     if device == "cuda" and not torch.cuda.is_available():

@@ -19,8 +19,8 @@ from .cases import IMAGES
 from .job import NetEntry
 
 if TYPE_CHECKING:
+    from atrous.bundle.folder import Bundle
     from atrous.converter.graph.net import Net
-    from atrous.runtime.bundle import Bundle
 
 CALIBRATION_SIZE = (321, 321)
 CALIBRATION_IMAGES = 8

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import BackendError, PrecisionError
+from ....errors import BackendError, EnginePrecisionError
 from .graph import PRODUCTS, Graph
 from .inspection import EngineLayer, Inspection
 
@@ -59,14 +59,14 @@ class PrecisionAudit:
         """Insist that at least a share of the narrow products is as narrow as asked.
 
         Raises:
-            PrecisionError: naming the nodes that are not.
+            EnginePrecisionError: naming the nodes that are not.
         """
         if self.reached >= share:
             return
         shown = ", ".join(f"{missed.node} ({missed.got})" for missed in self.missed[:_SHOWN])
         more = f" and {len(self.missed) - _SHOWN} more" if len(self.missed) > _SHOWN else ""
         named = f": {shown}{more}" if shown else ""
-        raise PrecisionError(
+        raise EnginePrecisionError(
             f"{self.asked} was asked for, and only {self.reached:.0%} of the graph's {self.asked} products reach it"
             f"{named}. Use TensorRT 9.1 or later, which takes the graph's types as they are, or accept less with "
             "--required-share"

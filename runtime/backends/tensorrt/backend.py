@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BackendError, InputError
+from ....errors import BackendError, InputError
 from ..protocol import Array, check_feeds
 from . import compat
 from .driver import CudaDriver, Driver
@@ -23,7 +23,7 @@ from .runner import Lane, Runner, Ticket
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
-    from ...bundle import Bundle
+    from ....bundle.folder import Bundle
 
 
 @dataclass(frozen=True)

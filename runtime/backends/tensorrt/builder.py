@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BuildError
+from ....errors import BuildError
 from . import compat
 from .plan import Argument, Bits, BuildPlan, Call, Given, Member, Result
 

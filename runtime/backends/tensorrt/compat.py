@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ...dependencies import import_optional
-from ...errors import BackendError, EngineError
+from ....dependencies import import_optional
+from ....errors import BackendError, EngineError
 from .capabilities import Capabilities, read_capabilities
 
 #: member of trt.DataType -> NumPy's name. trt.nptype() is not used: in 8.5 it needs np.bool, which NumPy 1.24 dropped.

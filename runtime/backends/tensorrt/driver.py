@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...dependencies import import_optional
-from ...errors import BackendError
+from ....dependencies import import_optional
+from ....errors import BackendError
 from ..protocol import Array
 
 _DEVICE = 0  # of those that CUDA_VISIBLE_DEVICES shows

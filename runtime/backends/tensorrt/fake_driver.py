@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import BackendError
+from ....errors import BackendError
 from ..protocol import Array
 
 _FIRST_ADDRESS = 0x7000_0000_0000

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import BackendError
+from ....errors import BackendError
 from ..protocol import Array
 from .driver import Driver
 

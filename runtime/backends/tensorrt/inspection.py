@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...errors import BackendError
+from ....errors import BackendError
 
 _MAX_LAYERS = 100_000
 #: what a type is called -> its name here; looked for in this order, narrow ones first

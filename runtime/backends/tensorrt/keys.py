@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from ....errors import BackendError
 from ...devices import count_multiprocessors, list_cuda_devices, read_driver_version
-from ...errors import BackendError
 from .capabilities import Capabilities
 from .graph import Graph
 from .options import HARDWARE_LEVELS, BuildOptions, HardwareLevel

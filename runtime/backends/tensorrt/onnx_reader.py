@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from ....errors import InputError
 from ... import wire
-from ...errors import InputError
 from .graph import ELEMENT_TYPES, Attribute, Graph, Initializer, Node, infer_types
 
 _MAX_NODES = 100_000

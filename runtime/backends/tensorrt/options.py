@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
+from ....errors import InputError
 from .graph import Graph
 
 MAX_PROFILES = 16

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import BackendError
+from ....errors import BackendError
 from .capabilities import Capabilities
 from .graph import MOVES, Graph
 from .options import BuildOptions

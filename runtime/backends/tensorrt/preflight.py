@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
+from ....errors import InputError
 from .capabilities import Capabilities
 from .graph import Graph
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError
+from ....errors import EngineError
 from .keys import EngineKey, write_canonical
 from .signing import Signer
 

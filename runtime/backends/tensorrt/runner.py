@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError, InputError
+from ....errors import BackendError, InputError
 from ..protocol import Array, TensorSpec, check_feeds
 from .buffers import TensorMemory
 from .compat import numpy_name

@@ -28,8 +28,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError, OutputError
-from ...files import write_file
+from ....bundle.files import write_file
+from ....errors import EngineError, OutputError
 from .keys import Difference, EngineKey, Value
 from .options import Shape
 from .records import MAX_RECORD_BYTES, RECORD_NAME, EngineRecord, Piece, parse_record

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError, InputError
+from ....errors import EngineError, InputError
 from .audit import PrecisionAudit, audit_precision
 from .builder import BuiltEngine, Progress, build_engine
 from .capabilities import Capabilities

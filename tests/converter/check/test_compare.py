@@ -18,7 +18,7 @@ from atrous.converter.check.compare import (
     verification_shapes,
     verify_model,
 )
-from atrous.converter.errors import VerificationError
+from atrous.errors import VerificationError
 
 from ..nets import DEEPLAB, conv, data, layer, read_seeded
 

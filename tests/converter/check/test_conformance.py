@@ -9,9 +9,9 @@ import pytest
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
 from atrous.converter.check.compare import measure_difference
-from atrous.converter.errors import ExportError, NetError, WeightsError
 from atrous.converter.export.dynamic_axes import find_dynamic_axes
 from atrous.converter.export.onnx_export import value_names
+from atrous.errors import ExportError, NetError, WeightsError
 from tools.conformance import TOLERANCE, check_recording
 from tools.recordings import Recording, find_recordings
 

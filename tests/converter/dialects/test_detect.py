@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from atrous.converter.dialects.detect import Dialect, LayerEvidence, identify, name_v1_type
-from atrous.converter.errors import CaffemodelError
 from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.converter.files.wire import VARINT, encode_block, encode_tag, encode_varint
+from atrous.errors import CaffemodelError
 
 
 def v2(*layers: tuple[str, int]) -> Dialect:

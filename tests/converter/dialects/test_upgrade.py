@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from atrous.converter.dialects.upgrade import camel_case
-from atrous.converter.errors import PrototxtError
 from atrous.converter.files.prototxt import Prototxt, read_prototxt
+from atrous.errors import PrototxtError
 from atrous.proto import schema
 
 

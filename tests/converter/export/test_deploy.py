@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from atrous.bundle.manifest import CrfSection
+from atrous.bundle.manifest import SizeRule as RuntimeSizeRule
 from atrous.converter import Net, read_net, to_torch
-from atrous.converter.errors import ExportError
 from atrous.converter.export.deploy import Deployment, SizeRule, export_deploy, plan_deployment
-from atrous.runtime.manifest import CrfSection
-from atrous.runtime.manifest import SizeRule as RuntimeSizeRule
+from atrous.errors import ExportError
 from atrous.runtime.upsampling import upsample_scores
 
 from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded, relu

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from atrous.converter import Net, export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.errors import BundleWriteError, ExportError
 from atrous.converter.export.onnx_export import BLOB_TABLE, value_names
+from atrous.errors import ExportError, OutputError
 
 from ..nets import DEEPLAB, conv, data, layer, random_input, read_seeded, relu
 
@@ -258,7 +258,7 @@ def test_file_is_written_whole_or_not_at_all(deeplab: tuple[Net, Any], tmp_path:
     model = export_onnx(*deeplab, tmp_path / "new" / "model.onnx")
     assert onnx.load(tmp_path / "new" / "model.onnx") == model
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleWriteError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         export_onnx(*deeplab, tmp_path / "file" / "model.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "new"]
 

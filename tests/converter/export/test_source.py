@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 
 from atrous.converter import Net, Operator, modules, read_net, register_layer, to_torch
-from atrous.converter.errors import ExportError
 from atrous.converter.export.source import collect_sources, write_model_source
 from atrous.converter.export.torch_module import find_module_class
 from atrous.converter.layers import ModuleSpec, base
+from atrous.errors import ExportError
 
 from ..graph.test_build import awkward_net
 from ..nets import DEEPLAB, conv, data, layer, random_input, read_seeded, relu

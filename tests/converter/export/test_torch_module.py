@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous.converter import read_net, run_blobs, to_torch
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from ..graph.test_build import AWKWARD, awkward_net
 from ..nets import DEEPLAB, conv, data, layer, random_input, random_weights, read_seeded, relu

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter.errors import CaffemodelError
 from atrous.converter.files.caffemodel import WeightFile, read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.wire import encode_block
 from atrous.converter.files.writer import write_caffemodel
+from atrous.errors import CaffemodelError
 from atrous.proto import schema
 
 

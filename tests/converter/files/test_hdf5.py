@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter.errors import CaffemodelError, MissingDependencyError
 from atrous.converter.files.caffemodel import read_caffemodel
+from atrous.errors import CaffemodelError, MissingDependencyError
 
 h5py: Any = pytest.importorskip("h5py")
 

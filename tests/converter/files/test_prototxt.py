@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from atrous.converter.errors import NetError, PrototxtError
 from atrous.converter.files.prototxt import Prototxt, read_prototxt
 from atrous.converter.graph.select import filter_layers
+from atrous.errors import NetError, PrototxtError
 
 INPUT = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9\n'
 

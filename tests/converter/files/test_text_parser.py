@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.converter.errors import ConverterError, PrototxtError
-from atrous.converter.files.text_parser import UnknownFieldError, parse_text
+from atrous.converter.files.text_parser import parse_text
+from atrous.errors import ConverterError, PrototxtError, UnknownFieldError
 from atrous.proto import schema
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from atrous.converter.errors import BundleWriteError, CaffemodelError
 from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.writer import write_caffemodel
+from atrous.errors import CaffemodelError, OutputError
 from atrous.proto import schema
 
 RNG = np.random.default_rng(0)
@@ -173,7 +173,7 @@ def test_refusals(tmp_path: Path, kind: str, layers: Any, options: dict[str, str
 
 def test_an_unwritable_place_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleWriteError):
+    with pytest.raises(OutputError):
         write_caffemodel(tmp_path / "file" / "w.caffemodel", "n", [("c", "Convolution", CONV)])
 
 

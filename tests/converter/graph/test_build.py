@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import Net, read_net
-from atrous.converter.errors import NetError, UnsupportedLayersError
+from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, random_weights, relu
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atrous.converter import Net, read_net
-from atrous.converter.errors import NetError, UnsupportedLayersError
 from atrous.converter.graph.definition import known_dialects
+from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, relu
 

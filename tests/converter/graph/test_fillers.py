@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter.errors import NetError
 from atrous.converter.graph.fillers import fill_blob
+from atrous.errors import NetError
 from atrous.proto import schema
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from atrous.converter.errors import NetError
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.graph.select import filter_layers
+from atrous.errors import NetError
 
 
 def keep(rules: str, **state: object) -> bool:

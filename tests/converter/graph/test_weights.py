@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from atrous.converter import Net, read_net
-from atrous.converter.errors import WeightsError
 from atrous.converter.graph.net import ParameterKey
 from atrous.converter.graph.weights import match_weights
+from atrous.errors import WeightsError
 
 from ..nets import conv, data, layer, random_weights, relu
 

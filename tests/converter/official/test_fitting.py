@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net, run_blobs, to_torch
-from atrous.converter.errors import ConverterError, FetchError
 from atrous.converter.official.catalogue import OfficialModel
 from atrous.converter.official.fitting import fit_net, fit_published
+from atrous.errors import ConverterError, FetchError
 
 from .tiny import PUBLISHED, make_catalogue, register, write_weights
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError, EnginePrecisionError
 from atrous.runtime.backends.tensorrt.audit import audit_precision
 from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
-from atrous.runtime.errors import BackendError, PrecisionError
 
 from . import inspector
 from .graphs import make_graph
@@ -45,7 +45,7 @@ def test_shares_of_an_8_engine() -> None:
     assert [(missed.node, missed.asked, missed.got) for missed in audit.missed] == [("conv1", "fp16", "fp32")]
     assert audit.reached == 0.5
     audit.require(0.5)
-    with pytest.raises(PrecisionError, match=r"only 50% .* conv1 \(fp32\).*--required-share") as caught:
+    with pytest.raises(EnginePrecisionError, match=r"only 50% .* conv1 \(fp32\).*--required-share") as caught:
         audit.require(0.9)
     assert caught.value.exit_code == 1
 
@@ -56,7 +56,7 @@ def test_an_engine_that_is_silently_fp32(make: Any) -> None:
     account["Layers"][2]["Inputs"] = account["Layers"][1]["Inputs"]
     audit = audit_precision(parse_inspection(account), HALF)
     assert audit.reached == 0.0
-    with pytest.raises(PrecisionError, match="only 0%"):
+    with pytest.raises(EnginePrecisionError, match="only 0%"):
         audit.require(0.01)
 
 

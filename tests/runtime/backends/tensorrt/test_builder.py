@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError, BuildError, EngineError
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
-from atrous.runtime.errors import BackendError, BuildError, EngineError
 
 from . import stubs
 from .graphs import make_graph

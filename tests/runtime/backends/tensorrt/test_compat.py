@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError, MissingDependencyError
 from atrous.runtime.backends.tensorrt import compat
-from atrous.runtime.errors import BackendError, MissingDependencyError
 
 from . import stubs
 

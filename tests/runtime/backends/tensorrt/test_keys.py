@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
@@ -14,7 +15,6 @@ from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_her
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
-from atrous.runtime.errors import BackendError
 
 from .graphs import make_graph
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.bundle.folder import Bundle, read_bundle
+from atrous.errors import BackendError, BundleError, EngineError, InputError
 from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import TensorSpec
@@ -19,8 +21,6 @@ from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
 from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.store import EngineStore, find_store
-from atrous.runtime.bundle import Bundle, read_bundle
-from atrous.runtime.errors import BackendError, BundleError, EngineError, InputError
 
 from ...bundles import expected_scores, make_image, write_bundle
 from . import stubs

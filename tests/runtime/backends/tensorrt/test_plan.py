@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import BuildPlan, plan_build
-from atrous.runtime.errors import BackendError, InputError
 
 from . import stubs
 from .graphs import make_graph, make_node_graph

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from atrous.errors import InputError
 from atrous.runtime.backends.tensorrt.capabilities import LINES
 from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
 from atrous.runtime.backends.tensorrt.preflight import Finding, check_graph, require_sound
-from atrous.runtime.errors import InputError
 
 from ...bundles import make_model
 from .graphs import finish_model, make_graph, make_node_graph

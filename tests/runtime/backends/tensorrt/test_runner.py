@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
 from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
 from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine, Shape
-from atrous.runtime.errors import BackendError, InputError
 
 from ...bundles import expected_scores, make_image
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import EngineError, OutputError
 from atrous.runtime.backends.tensorrt.keys import EngineKey
 from atrous.runtime.backends.tensorrt.records import RECORD_NAME, EngineRecord, parse_record
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore, StoredEngine, find_store
-from atrous.runtime.errors import EngineError, OutputError
 
 MINE, THEIRS = Signer(b"m" * 32), Signer(b"t" * 32)
 PLAN = bytes(range(256)) * 4

@@ -74,13 +74,13 @@ def import_optional(module: str) -> ModuleType:
 
 
 def import_crf() -> ModuleType:
-    """Import `runtime.crf`, whose core is a compiled extension.
+    """Import `atrous.runtime.crf`, whose core is a compiled extension.
 
     Raises:
         MissingDependencyError: if this installation has no compiled extension.
     """
     try:
-        return importlib.import_module(".crf", __package__)
+        return importlib.import_module(".runtime.crf", __package__)
     except ImportError as error:
         raise MissingDependencyError(
             f"the dense CRF cannot be loaded ({error}). Install atrous from a wheel; in the source tree: pip install ."

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.runtime.errors import BundleError, InputError
-from atrous.runtime.manifest import MAX_MANIFEST_BYTES, SizeRule, check_contained_name, parse_manifest
+from atrous.bundle.manifest import MAX_MANIFEST_BYTES, SizeRule, check_contained_name, parse_manifest
+from atrous.errors import BundleError, InputError
 
-from .bundles import CRF, SIZE_RULE, make_manifest
+from ...runtime.bundles import CRF, SIZE_RULE, make_manifest
 
 FILES = {"deploy.onnx": b"onnx"}
 

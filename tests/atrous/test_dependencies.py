@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from atrous.runtime import dependencies
-from atrous.runtime.dependencies import OPTIONAL, Dependency, import_optional, read_version
-from atrous.runtime.errors import BackendError, MissingDependencyError
+from atrous import dependencies
+from atrous.dependencies import OPTIONAL, Dependency, import_optional, read_version
+from atrous.errors import BackendError, MissingDependencyError
 
 
 def add_library(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str | None) -> None:

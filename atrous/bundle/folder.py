@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import BundleError
+from ..errors import BundleError
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, Manifest, Preprocessing, parse_manifest
 
 _CHUNK_BYTES = 1 << 20

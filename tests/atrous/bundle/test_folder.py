@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from atrous.runtime.bundle import read_bundle
-from atrous.runtime.errors import BundleError
+from atrous.bundle.folder import read_bundle
+from atrous.errors import BundleError
 
-from .bundles import make_manifest, write_bundle
+from ...runtime.bundles import make_manifest, write_bundle
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Class names and colours of the data sets that Caffe's segmentation nets were published for.
+"""Class names and colors of the data sets that Caffe's segmentation nets were published for.
 
 Sources: PASCAL VOC 2012 development kit (`VOClabelcolormap`), Cityscapes' `labels.py` (train ids 0 to 18),
 CamVid's `label_colors.txt` in the eleven classes of Badrinarayanan et al. (SegNet).
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import colorsys
 
-Colour = tuple[int, int, int]  # red, green, blue, 0 to 255
+Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 
-_CITYSCAPES: dict[str, Colour] = {
+_CITYSCAPES: dict[str, Color] = {
     "road": (128, 64, 128),
     "sidewalk": (244, 35, 232),
     "building": (70, 70, 70),
@@ -37,9 +37,9 @@ _CITYSCAPES: dict[str, Colour] = {
     "bicycle": (119, 11, 32),
 }
 CITYSCAPES_CLASSES = tuple(_CITYSCAPES)
-CITYSCAPES_COLOURS = tuple(_CITYSCAPES.values())
+CITYSCAPES_COLORS = tuple(_CITYSCAPES.values())
 
-_CAMVID: dict[str, Colour] = {
+_CAMVID: dict[str, Color] = {
     "sky": (128, 128, 128),
     "building": (128, 0, 0),
     "pole": (192, 192, 128),
@@ -53,13 +53,13 @@ _CAMVID: dict[str, Colour] = {
     "bicyclist": (0, 128, 192),
 }
 CAMVID_CLASSES = tuple(_CAMVID)
-CAMVID_COLOURS = tuple(_CAMVID.values())
+CAMVID_COLORS = tuple(_CAMVID.values())
 
 _GOLDEN_TURN = 0.6180339887498949  # the fraction of a turn whose multiples stay furthest apart
 
 
-def make_voc_colours(count: int = 256) -> tuple[Colour, ...]:
-    """PASCAL VOC's colour map: the bits of the label, low to high, fill the channels from their high bits down.
+def make_voc_colors(count: int = 256) -> tuple[Color, ...]:
+    """PASCAL VOC's color map: the bits of the label, low to high, fill the channels from their high bits down.
 
     Label bits 0, 3, 6 give red's bits 7, 6, 5; bits 1, 4, 7 green's; bits 2, 5 blue's.
     """
@@ -70,28 +70,28 @@ def make_voc_colours(count: int = 256) -> tuple[Colour, ...]:
     return tuple((spread(label, 0), spread(label, 1), spread(label, 2)) for label in range(count))
 
 
-VOC_COLOURS = make_voc_colours(len(VOC_CLASSES))
+VOC_COLORS = make_voc_colors(len(VOC_CLASSES))
 
 
-def make_distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Colours for classes that come without any: hues by the golden ratio, in four shades."""
+def make_distinct_colors(count: int) -> tuple[Color, ...]:
+    """Colors for classes that come without any: hues by the golden ratio, in four shades."""
     shades = ((0.80, 0.90), (0.55, 1.00), (0.90, 0.62), (0.45, 0.75))  # (saturation, value)
-    colours = []
+    colors = []
     for index in range(count):
         saturation, value = shades[index % len(shades)]
         channels = colorsys.hsv_to_rgb((0.02 + index * _GOLDEN_TURN) % 1.0, saturation, value)
-        colours.append((round(channels[0] * 255), round(channels[1] * 255), round(channels[2] * 255)))
-    return tuple(colours)
+        colors.append((round(channels[0] * 255), round(channels[1] * 255), round(channels[2] * 255)))
+    return tuple(colors)
 
 
-def find_palette(count: int) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names and colours for a net of which only the number of classes is known.
+def find_palette(count: int) -> tuple[tuple[str, ...], tuple[Color, ...]]:
+    """Names and colors for a net of which only the number of classes is known.
 
     21 classes are taken for PASCAL VOC, 19 for Cityscapes, 11 for CamVid; any other number gets numbered names.
     """
     known = {
-        len(VOC_CLASSES): (VOC_CLASSES, VOC_COLOURS),
-        len(CITYSCAPES_CLASSES): (CITYSCAPES_CLASSES, CITYSCAPES_COLOURS),
-        len(CAMVID_CLASSES): (CAMVID_CLASSES, CAMVID_COLOURS),
+        len(VOC_CLASSES): (VOC_CLASSES, VOC_COLORS),
+        len(CITYSCAPES_CLASSES): (CITYSCAPES_CLASSES, CITYSCAPES_COLORS),
+        len(CAMVID_CLASSES): (CAMVID_CLASSES, CAMVID_COLORS),
     }
-    return known.get(count) or (tuple(f"class {index}" for index in range(count)), make_distinct_colours(count))
+    return known.get(count) or (tuple(f"class {index}" for index in range(count)), make_distinct_colors(count))

@@ -29,7 +29,7 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import BundleError, InputError
+from ..errors import BundleError, InputError
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
