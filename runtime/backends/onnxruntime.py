@@ -18,6 +18,7 @@ from typing import Any, Literal
 from ..dependencies import import_optional
 from ..errors import BackendError
 from .protocol import Array, TensorSpec, check_feeds
+from .self_contained import require_self_contained
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 GraphLevel = Literal["disabled", "basic", "extended", "all"]
@@ -37,7 +38,7 @@ _LEVELS = {
 }
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 _LOG_FATAL_ONLY = 4  # errors arrive as exceptions
-# A bundle's model holds its weights itself; one that names other files gets none.
+# A second lock behind `require_self_contained`; releases before 1.24 open absolute paths in spite of it.
 _NO_FOLDER = ("session.model_external_initializers_file_folder_path", f"{os.devnull}/none")
 
 
@@ -86,6 +87,7 @@ class OnnxRuntimeBackend:
             MissingDependencyError: if ONNX Runtime is not installed.
             BackendError: if the device's provider is missing or refuses, or the model is not valid.
         """
+        require_self_contained(model, path)
         self._runtime: Any = import_optional("onnxruntime")
         options = options or OnnxRuntimeOptions()
         self.device = device

@@ -73,8 +73,8 @@ class OpenVinoBackend:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.device = device
         where = f"{path}: " if path is not None else ""
+        require_self_contained(model, path)
         try:
-            require_self_contained(model)
             core = openvino.Core()
             self._compiled: Any = core.compile_model(core.read_model(model), "CPU", settings)
             self.inputs = tuple(_describe(port) for port in self._compiled.inputs)

@@ -1,11 +1,13 @@
 """Whether an ONNX model holds its weights itself, read from its bytes alone.
 
 A tensor of an ONNX file may name another file to take its content from. Libraries that load a model from memory
-follow such names too, so a stranger's model could read any file here. ONNX Runtime can be told not to; for what
-cannot, this walk over the protobuf's fields finds every tensor before the library sees the model.
+follow such names too (ONNX Runtime before 1.24 whatever its options), so a stranger's model could read any file here.
+This walk over the protobuf's fields finds every tensor before a library sees the model.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from ..errors import BackendError, InputError
 from ..wire import read_fields, to_bytes
@@ -25,21 +27,26 @@ _CHILDREN: dict[str, dict[int, str]] = {
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a Tensor
 
 
-def require_self_contained(model: bytes) -> None:
+def require_self_contained(model: bytes, path: Path | None = None) -> None:
     """Refuse a model that takes weights from other files.
 
     Args:
         model: the bytes of an ONNX file.
+        path: the file, for error messages.
 
     Raises:
         BackendError: if it does, or if the bytes are no protobuf.
     """
+    where = f"{path}: " if path is not None else ""
     try:
         names_files = _names_files(memoryview(model), "Model", 0)
     except InputError as error:
-        raise BackendError(f"the model {error}; convert the net again") from error
+        raise BackendError(f"{where}the model {error}; convert the net again") from error
     if names_files:
-        raise BackendError("the model takes weights from other files; a model must hold its weights itself")
+        raise BackendError(
+            f"{where}the model takes weights from other files; a bundle's models must contain their weights: convert "
+            "the net again"
+        )
 
 
 def _names_files(message: memoryview, kind: str, depth: int) -> bool:
