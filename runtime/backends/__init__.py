@@ -16,7 +16,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError
-from .options import read_options
 from .protocol import Array, Backend, TensorSpec, check_feeds
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def open_backend(
         BundleError: if a file it needs is missing or altered.
         EngineError: if no engine for tensorrt was built on this machine, or the engine is not trusted.
     """
+    from .options import read_options  # not above: it needs pydantic, which a machine that only runs engines may lack
+
     if name == "tensorrt":
         from .tensorrt.backend import TensorRtOptions, open_tensorrt
 

@@ -55,7 +55,7 @@ def _check(message: memoryview, kind: str, depth: int) -> None:
     for number, value in read_fields(message):
         if kind == "Tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)):
             raise InputError("takes weights from other files; the models of a bundle must contain their weights")
-        if kind == "Node" and number == _OP_TYPE and to_bytes(value) == b"EPContext":
+        if kind == "Node" and number == _OP_TYPE and bytes(to_bytes(value)) == b"EPContext":
             raise InputError("contains a compiled engine (an EPContext node), which may be any code")
         child = _CHILDREN[kind].get(number)
         if child is not None:
