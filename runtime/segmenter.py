@@ -1,9 +1,8 @@
-"""An image to labels by a bundle: prepare, network, scores, CRF, argmax.
+"""Labels an image with a bundle: prepare, network, scores, CRF, argmax.
 
-Each stage is a method of its own that keeps no state, so that stages may run in different threads on different
-images: `prepare` (image to feeds), `run_network` (feeds to the head's output), `complete_scores` (the head's output
-to scores at the image's size), `refine` (probabilities through the CRF), `refine_scores` (the head's output through
-the CRF, upsampled inside it where that is possible).
+Each stage is a method, and stages may run in different threads on different images: `prepare` (image to feeds),
+`run_network` (feeds to the head's output), `complete_scores` (the head's output to scores at the image's size),
+`to_probabilities`, `refine` (probabilities through the CRF); `finish` does everything after the network.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
 Head = Literal["scores", "labels", "lowres"]
 
-#: arguments of `crf.dense_crf` that trade exactness for speed
+#: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What became of one image.
+    """The result for one image.
 
     Attributes:
         labels: H x W uint8.
-        probabilities: L x H x W float32, after the CRF if it was on; None where nobody asked.
-        timings_ms: milliseconds by stage: "prepare", "network", "scores", "crf", "labels", those that ran.
+        probabilities: L x H x W float32, after the CRF if it was on; None unless requested.
+        timings_ms: milliseconds of each stage that ran: "prepare", "network", "scores", "crf", "labels".
     """
 
     labels: Labels
@@ -57,10 +56,10 @@ class Segmenter:
 
     Attributes:
         bundle: the bundle.
-        backend: what runs its network.
-        crf: the parameters of the CRF, or None where it is off.
-        crf_shortcuts: what the CRF may leave out, as `crf.dense_crf` takes it; nothing, unless somebody asked for it.
-        head: what the network gives: "scores" at full size, "lowres" scores, or "labels".
+        backend: runs its network.
+        crf: the parameters of the CRF, or None if it is off.
+        crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
+        head: the network's output: "scores" at full size, "lowres" scores, or "labels".
     """
 
     def __init__(
@@ -75,20 +74,18 @@ class Segmenter:
         """Join a bundle, a backend that runs its network, and the parameters of the CRF (None: no CRF).
 
         Raises:
-            BundleError: if the network is not what the manifest promises.
-            InputError: if a CRF is asked for and the bundle's head gives labels only, or a shortcut is unknown.
+            BundleError: if the network's inputs or outputs are not those of the manifest.
+            InputError: if a CRF is requested and the bundle's head gives labels only, or a shortcut is unknown.
         """
         self.bundle = bundle
         self.backend = backend
         self.crf = crf
         self.crf_shortcuts = _check_shortcuts(crf_shortcuts or {})
         self._threads = threads
+        self._has_run = False
         self.head = self._find_head()
-        if crf is not None and self.head == "labels":
-            raise InputError(
-                "the CRF needs scores and this bundle's head gives labels only: switch the CRF off, or convert the net "
-                'again with the head "scores"'
-            )
+        if crf is not None:
+            self._require_scores()
 
     def __call__(self, image: Image) -> Labels:
         """Label an image.
@@ -100,7 +97,7 @@ class Segmenter:
             H x W uint8.
 
         Raises:
-            InputError: if the image has another shape or dtype, or a size that the network does not take.
+            InputError: if the image has another shape or dtype, or a size that the network does not accept.
             BackendError: if the network or the CRF fails.
         """
         return self.segment(image).labels
@@ -121,11 +118,11 @@ class Segmenter:
 
         Args:
             image: H x W x 3 uint8 RGB.
-            probabilities: whether to keep the probabilities too.
+            probabilities: whether to return the probabilities too.
         """
         if probabilities:
             self._require_scores()
-        clock = Clock()
+        clock = _Clock()
         with clock.measure("prepare"):
             feeds = self.prepare(image)
         with clock.measure("network"):
@@ -139,37 +136,40 @@ class Segmenter:
         *,
         probabilities: bool = False,
         threads: int | None = None,
-        clock: Clock | None = None,
+        clock: _Clock | None = None,
     ) -> Segmentation:
-        """Everything after the network: scores, CRF if it is on, labels.
+        """Run everything after the network: scores, CRF if it is on, labels.
+
+        Low-resolution scores are upsampled inside the CRF where that gives what `complete_scores` would (to 1e-5),
+        without a full-size array of them.
 
         Args:
             image: H x W x 3 uint8 RGB.
-            raw: the head's output, as `run_network` gives it.
-            probabilities: whether to keep the probabilities too.
-            threads: of the CRF; None for those the segmenter was loaded with. The result does not depend on it.
-            clock: goes on with these timings.
+            raw: the head's output, from `run_network`.
+            probabilities: whether to return the probabilities too.
+            threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
+            clock: continues these timings.
         """
-        clock = clock or Clock()
+        clock, size = clock or _Clock(), _size(image)
         if self.head == "labels":
             return Segmentation(raw, None, clock.timings_ms)
-        if self.crf is not None and self._upsamples_inside(_size(image)):
+        if self.crf is not None and self._upsamples_inside(size):
             with clock.measure("crf"):
-                belief = self.refine_scores(image, raw, threads=threads)
+                belief = self._run_crf(image, threads, scores=raw)
         else:
             with clock.measure("scores"):
-                belief = self.complete_scores(raw, _size(image))
+                belief = self.complete_scores(raw, size)
                 if probabilities or self.crf is not None:
                     belief = self.to_probabilities(belief)
             if self.crf is not None:
                 with clock.measure("crf"):
                     belief = self.refine(image, belief, threads=threads)
         with clock.measure("labels"):
-            labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); the first of equals wins
+            labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, clock.timings_ms)
 
     def prepare(self, image: Image) -> dict[str, Array]:
-        """Check an image and make it the network's feed: 1 x H x W x 3 uint8 RGB."""
+        """Check an image and return it as the network's feed: 1 x H x W x 3 uint8 RGB."""
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
             raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
@@ -183,32 +183,33 @@ class Segmenter:
         return self.run_network_batch([feeds])[0]
 
     def run_network_batch(self, feeds: Sequence[Mapping[str, Array]]) -> list[Array]:
-        """The head's outputs for images of one size, in one run: what `run_network` gives for each."""
+        """The head's outputs for images of one size, computed in one run; each as `run_network` gives it."""
         name = self.bundle.deploy.input
         images = [feed[name] for feed in feeds]
         whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
         output = self.backend.run({name: whole})[self.head]
         expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
         size = whole.shape[1:3]
-        is_promised = (
+        is_as_promised = (
             output.ndim == expected_rank
             and output.dtype == dtype
             and output.shape[0] == len(images)
             and (self.head == "labels" or output.shape[1] == len(self.bundle.manifest.classes))
             and (self.head == "lowres" or output.shape[-2:] == size)
         )
-        if not is_promised:
+        if not is_as_promised:
             what = "an image" if len(images) == 1 else f"{len(images)} images"
             raise self._broken_promise(f"{output.dtype} of shape {output.shape} for {what} of {size}")
         if self.head == "labels":
             if int(output.max()) >= len(self.bundle.manifest.classes):
                 raise self._broken_promise(f"the label {output.max()}")
-        elif not np.isfinite(output).all():
+        elif not self._has_run and not np.isfinite(output).all():  # slow, so in the first run only
             raise self._broken_promise("scores that are not finite")
+        self._has_run = True
         return list(output)
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
-        """Bring the head's scores to the image's size: L x H x W float32."""
+        """Upsample the head's scores to the image's (height, width), if they are "lowres": L x H x W float32."""
         upsampling = self.bundle.deploy.upsampling
         if self.head != "lowres" or upsampling is None:
             return raw
@@ -216,24 +217,12 @@ class Segmenter:
         return upsample_scores(raw, padded, size, align_corners=upsampling.align_corners)
 
     def to_probabilities(self, scores: Scores) -> Scores:
-        """The softmax of scores, unless the network ends in one itself: L x H x W float32."""
+        """The softmax of scores, unless the network ends in one: L x H x W float32."""
         return scores if self.bundle.deploy.scores_are == "probabilities" else softmax(scores)
 
     def refine(self, image: Image, probabilities: Scores, *, threads: int | None = None) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
         return self._run_crf(image, threads, probabilities=probabilities)
-
-    def refine_scores(self, image: Image, raw: Array, *, threads: int | None = None) -> Scores:
-        """The CRF's marginals, L x H x W float32, for an image and the head's output for it.
-
-        Low-resolution scores are upsampled inside the CRF, without a full-size array of them, where it computes what
-        `complete_scores` would: corners aligned, nothing padded. Otherwise this is `refine` after `complete_scores` and
-        `to_probabilities`; both ways agree to 1e-5.
-        """
-        if self._upsamples_inside(_size(image)):
-            return self._run_crf(image, threads, scores=raw)
-        scores = self.complete_scores(raw, _size(image))
-        return self.refine(image, self.to_probabilities(scores), threads=threads)
 
     def _run_crf(self, image: Image, threads: int | None, **unary: Scores) -> Scores:
         assert self.crf is not None
@@ -243,7 +232,7 @@ class Segmenter:
         return cast(Scores, crf.dense_crf(pixels, **options, **unary))
 
     def _upsamples_inside(self, size: tuple[int, int]) -> bool:
-        """Whether the CRF's own upsampling gives what this head's would."""
+        """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded."""
         upsampling = self.bundle.deploy.upsampling
         return (
             self.head == "lowres"
@@ -270,7 +259,7 @@ class Segmenter:
     def _find_head(self) -> Head:
         deploy = self.bundle.deploy
         outputs = {spec.name: spec for spec in self.backend.outputs}
-        # A backend that runs the whole net gives full-size scores, whatever head the ONNX graph was cut at.
+        # A backend that runs the whole net gives full-size scores, wherever the ONNX graph was cut.
         head = next((name for name in (deploy.head, "scores") if name in outputs), None)
         if head is None or deploy.input not in {spec.name for spec in self.backend.inputs}:
             names = [spec.name for spec in (*self.backend.inputs, *self.backend.outputs)]
@@ -283,8 +272,8 @@ class Segmenter:
     def _require_scores(self) -> None:
         if self.head == "labels":
             raise InputError(
-                "this bundle's head gives labels only, no scores or probabilities: convert the net again with the head "
-                '"scores"'
+                f"{self.bundle.path}: the bundle's head gives labels only; probabilities and the CRF need scores: "
+                'convert the net again with the head "scores"'
             )
 
     def _broken_promise(self, found: str) -> BundleError:
@@ -309,54 +298,57 @@ def load(
 
     Args:
         path: the bundle's folder.
-        backend: one of `backends.BACKENDS`, or a backend of your own. "torch" executes the bundle's own `model.py`:
-            ask for it only with bundles whose maker you trust.
-        device: "cpu" or "cuda"; None for the backend's usual one.
-        threads: threads of the network and of the CRF; None for as many as there are cores.
+        backend: one of `backends.BACKENDS`, or an open backend, which the segmenter then closes. "torch" executes the
+            bundle's own `model.py`: use it only with bundles from a source you trust.
+        device: "cpu" or "cuda"; None for the backend's default.
+        threads: threads of the network and of the CRF; None for one per core.
         precision: "fp32", or one of the bundle's variants, such as "fp16" or "int8".
         options: the backend's own options by name; see `backends.open_backend`.
-        crf: "auto" refines with the bundle's own parameters where it has some and its head gives scores; True insists
-            on that; False never does; parameters of your own take the place of the bundle's.
-        crf_shortcuts: what the CRF may leave out to be faster, such as `crf.FAST` or {"storage": "float16"}; None for
-            the exact one. docs/crf-performance.md has what each gains, and how many labels it changes.
+        crf: "auto" uses the bundle's CRF parameters if it has any and its head gives scores; True requires them; False
+            turns the CRF off; `CrfParameters` replace the bundle's.
+        crf_shortcuts: approximations that make the CRF faster, such as `crf.FAST` or {"storage": "float16"}; None for
+            the exact CRF. docs/crf-performance.md lists their speed, and the share of labels that they change.
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or refuses the model.
-        InputError: if the CRF is asked for and the bundle has no parameters, or no scores, for it, or the backend does
-            not know an option, or a shortcut is unknown.
+        InputError: if a CRF is requested and the bundle has no parameters or no scores for it, or an option or a
+            shortcut is unknown.
         MissingDependencyError: if the CRF is on and its extension is not compiled.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
     bundle = read_bundle(path)
     parameters = _choose_crf(bundle, crf)
-    if isinstance(backend, str):
-        network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
-    else:
-        network = backend
-    return Segmenter(bundle, network, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
+    if not isinstance(backend, str):
+        return Segmenter(bundle, backend, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
+    network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
+    try:
+        return Segmenter(bundle, network, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
+    except BaseException:
+        network.close()
+        raise
 
 
-def _choose_crf(bundle: Bundle, wanted: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:
+def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:
     section = bundle.manifest.crf
-    if wanted is False or (wanted == "auto" and (section is None or bundle.deploy.head == "labels")):
+    if choice is False or (choice == "auto" and (section is None or bundle.deploy.head == "labels")):
         return None
-    if wanted != "auto" and wanted is not True:
-        return wanted
+    if choice != "auto" and choice is not True:
+        return choice
     if section is None:
-        raise InputError(f"{bundle.path}: the bundle holds no CRF parameters: pass some, or switch the CRF off")
+        raise InputError(f"{bundle.path}: the bundle has no CRF parameters: pass some, or turn the CRF off")
     return cast("CrfParameters", import_crf().CrfParameters.from_dict(section.model_dump()))
 
 
-def _check_shortcuts(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(wanted) - SHORTCUTS)
+def _check_shortcuts(shortcuts: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(shortcuts) - SHORTCUTS)
     if unknown:
         raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
-    return dict(wanted)
+    return dict(shortcuts)
 
 
-class Clock:
+class _Clock:
     """Collects milliseconds by name."""
 
     def __init__(self) -> None:

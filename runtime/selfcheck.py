@@ -1,35 +1,39 @@
-"""Small numeric checks with answers known by hand: does this installation compute right?
+"""Small numeric checks of this installation, with answers known in closed form; used by `atrous doctor`.
 
-Each raises SelfCheckError with the numbers where it does not, and imports only what it checks.
+Each imports only what it checks, and raises SelfCheckError with the numbers if they differ.
 """
 
 from __future__ import annotations
 
+import base64
 import math
-import struct
 
 import numpy as np
 
 from ..dependencies import import_crf
 from ..errors import BackendError
-from .onnx_writing import write_float_value, write_integer, write_integers, write_message, write_model, write_text
 
 _TOLERANCE = 1e-5
+#: ONNX model of y = Conv(x), weights 1 to 9 (3 x 3), dilations 2; x float32 1 x 1 x 5 x 5
+DILATED_CONVOLUTION = base64.b64decode(
+    "CAg6lwEKIwoBeAoBdxIBeSIEQ29udioSCglkaWxhdGlvbnNAAkACoAEHEgFnKjMIAQgBCAMIAxABQgF3SiQAAIA/AAAAQAAAQEAAAIBAAACgQAAA"
+    "wEAAAOBAAAAAQQAAEEFaGwoBeBIWChQIARIQCgIIAQoCCAEKAggFCgIIBWIbCgF5EhYKFAgBEhAKAggBCgIIAQoCCAEKAggBQgQKABAR"
+)
 
 
 class SelfCheckError(BackendError):
-    """A library is installed but computes something else than it must."""
+    """A library is installed but computes wrong results."""
 
 
 def check_crf() -> str:
-    """Run the dense CRF where its answer has a closed form.
+    """Run the dense CRF where its result has a closed form.
 
-    Two flat halves, black and white, further apart in colour than the kernel reaches. A normalised filter leaves a
-    constant as it is, so one step in a half where label 0 has probability p gives p e^(w p) / (p e^(w p) + q e^(w q)),
-    q = 1 - p, w the term's weight.
+    The image is half black, half white, and the colors are further apart than the kernel reaches. A normalized filter
+    preserves constants, so one step in a half where label 0 has probability p gives p e^(w p) / (p e^(w p) + q e^(w q))
+    with q = 1 - p and the term's weight w.
 
     Returns:
-        What was checked, in a few words.
+        A short description of the check.
 
     Raises:
         MissingDependencyError: if the extension is not compiled.
@@ -38,7 +42,7 @@ def check_crf() -> str:
     crf = import_crf()
     image = np.zeros((4, 6, 3), np.uint8)
     image[:, 3:] = 255
-    weight, chances = 3.0, (0.8, 0.4)  # of label 0 in the left and the right half
+    weight, chances = 3.0, (0.8, 0.4)  # of label 0 in the left and in the right half
     first = np.repeat(np.array(chances, np.float32), 3)[None].repeat(4, axis=0)  # (H, W)
     term = crf.BilateralTerm(sxy=50.0, srgb=5.0, weight=weight)
     parameters = crf.CrfParameters(mode="deeplab", iterations=1, gaussian=(), bilateral=(term,))
@@ -47,15 +51,15 @@ def check_crf() -> str:
         grown = chance * math.exp(weight * chance)
         expected = grown / (grown + (1 - chance) * math.exp(weight * (1 - chance)))
         if not np.allclose(half, expected, rtol=0, atol=_TOLERANCE):
-            raise SelfCheckError(f"the dense CRF gives {half.ravel()[0]:.6f} where {expected:.6f} is right")
-    return f"one mean-field step equals its closed form; has kernels for {', '.join(crf.kernel_names())}"
+            raise SelfCheckError(f"the dense CRF gives {half.ravel()[0]:.6f} where {expected:.6f} is correct")
+    return f"one mean-field step equals its closed form; kernels for {', '.join(crf.kernel_names())}"
 
 
 def check_onnxruntime() -> str:
-    """Run a dilated convolution of 5 x 5 by 3 x 3 whose one output is a sum done by hand.
+    """Run a dilated 3 x 3 convolution of a 5 x 5 image; its single output is a sum computed by hand.
 
     Returns:
-        What was checked, in a few words.
+        A short description of the check.
 
     Raises:
         MissingDependencyError: if ONNX Runtime is not installed.
@@ -64,29 +68,10 @@ def check_onnxruntime() -> str:
     """
     from .backends.onnxruntime import OnnxRuntimeBackend
 
-    backend = OnnxRuntimeBackend(encode_dilated_convolution(), threads=1)
+    backend = OnnxRuntimeBackend(DILATED_CONVOLUTION, threads=1)
     found = backend.run({"x": np.arange(25, dtype=np.float32).reshape(1, 1, 5, 5)})["y"]
     # 1*0 + 2*2 + 3*4 + 4*10 + 5*12 + 6*14 + 7*20 + 8*22 + 9*24
     expected = 732.0
     if found.shape != (1, 1, 1, 1) or not np.allclose(found, expected, rtol=_TOLERANCE, atol=0):
-        raise SelfCheckError(f"a dilated convolution gives {found.ravel()[:4].tolist()} where {expected} is right")
+        raise SelfCheckError(f"a dilated convolution gives {found.ravel()[:4].tolist()} where {expected} is correct")
     return "a dilated convolution equals the sum done by hand"
-
-
-def encode_dilated_convolution() -> bytes:
-    """An ONNX model of y = Conv(x), weights 1 to 9, dilations 2."""
-    weights = write_integers(1, (1, 1, 3, 3)) + write_integer(2, 1) + write_text(8, "w")
-    weights += write_message(9, struct.pack("<9f", *range(1, 10)))
-    dilations = write_text(1, "dilations") + write_integers(8, (2, 2)) + write_integer(20, 7)  # type 7: INTS
-    node = (
-        write_text(1, "x")
-        + write_text(1, "w")
-        + write_text(2, "y")
-        + write_text(4, "Conv")
-        + write_message(5, dilations)
-    )
-    graph = write_message(1, node) + write_text(2, "selfcheck") + write_message(5, weights)
-    graph += write_message(11, write_float_value("x", (1, 1, 5, 5))) + write_message(
-        12, write_float_value("y", (1, 1, 1, 1))
-    )
-    return write_model(graph)

@@ -7,12 +7,12 @@ an output. Both speak of blobs by recording key, through the table that model.on
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,20 @@ Array = NDArray[Any]
 
 
 class TorchStage:
-    """The bundle's `model.py` with its weights; executes that file."""
+    """The bundle's `model.py` with its weights; executes `source`, the file's bytes whose digest was checked."""
 
     name = "torch"
 
-    def __init__(self, bundle: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, bundle: Path, source: bytes, table: Sequence[Mapping[str, Any]]) -> None:
         try:
             import safetensors  # noqa: F401
             import torch  # noqa: F401
         except ImportError as error:
             raise MissingDependencyError(f"the torch stage needs {error.name}: pip install 'atrous[torch]'") from error
-        spec = importlib.util.spec_from_file_location("atrous_bundle_model", bundle / "model.py")
-        assert spec is not None, bundle
-        assert spec.loader is not None, bundle
-        code = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(code)
+        code = ModuleType("atrous_bundle_model")
+        code.__file__ = str(bundle / "model.py")
+        # Not through importlib, which would run an unlisted __pycache__/model.*.pyc instead.
+        exec(compile(source, code.__file__, "exec"), code.__dict__)
         self._module = code.load(bundle / "model.safetensors")
         self._table = table
 
@@ -104,11 +103,11 @@ def verify_bundle(
     Raises:
         ConverterError: the bundle or the recording cannot be read.
     """
-    manifest = _read_manifest(bundle)
+    manifest, source = _read_bundle(bundle)
     progress("loading model.onnx")
     onnx_stage = OnnxStage(bundle / "model.onnx")
     progress("loading model.py")
-    torch_stage = TorchStage(bundle, onnx_stage.table)
+    torch_stage = TorchStage(bundle, source, onnx_stage.table)
     reports = []
     cases = [_recorded_case(recorded, manifest)] if recorded else list(_cases(manifest, image, sizes))
     for inputs, references in cases:
@@ -146,7 +145,8 @@ def _run(stage: TorchStage | OnnxStage, inputs: Mapping[str, Array]) -> dict[str
         ) from error
 
 
-def _read_manifest(bundle: Path) -> dict[str, Any]:
+def _read_bundle(bundle: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest, and the bytes of `model.py`; the digests of all files that are compared are checked."""
     path = bundle / "manifest.json"
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -155,12 +155,18 @@ def _read_manifest(bundle: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VerificationInputError(f"{bundle}: is not a readable bundle ({error}); convert the net again") from error
     del inputs
-    for name in ("model.py", "model.safetensors", "model.onnx"):
-        if not (bundle / name).is_file():
-            raise VerificationInputError(f"{bundle / name}: is missing; convert the net again")
-        if hashlib.sha256((bundle / name).read_bytes()).hexdigest() != files.get(name, {}).get("sha256"):
-            raise VerificationInputError(f"{bundle / name}: is not the file the manifest lists; convert the net again")
-    return manifest
+    for name in ("model.safetensors", "model.onnx"):
+        _read_listed(bundle, name, files)
+    return manifest, _read_listed(bundle, "model.py", files)
+
+
+def _read_listed(bundle: Path, name: str, files: Mapping[str, Any]) -> bytes:
+    if not (bundle / name).is_file():
+        raise VerificationInputError(f"{bundle / name}: is missing; convert the net again")
+    content = (bundle / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != files.get(name, {}).get("sha256"):
+        raise VerificationInputError(f"{bundle / name}: is not the file the manifest lists; convert the net again")
+    return content
 
 
 def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -190,8 +190,10 @@ class OnnxStage:
         import onnx
         import onnxruntime
 
+        from .onnx_reading import parse_onnx
+
         self.name = Path(path).name
-        model = onnx.load(str(path))
+        model = parse_onnx(Path(path).read_bytes(), Path(path))
         properties = {entry.key: entry.value for entry in model.metadata_props}
         self.table: list[dict[str, Any]] = json.loads(properties[BLOB_TABLE])
         known = {output.name for output in model.graph.output}

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,14 @@ from .torch_module import to_torch
 SCHEMA_VERSION = 1
 #: DeepLab's mean pixel in grey levels, blue, green, red; also that of most VGG-16 descendants
 DEEPLAB_MEAN = (104.008, 116.669, 122.675)
+#: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
+#: temporary files of killed writers
+_FILES = re.compile(
+    r"manifest\.json|model\.(py|safetensors|onnx)|deploy(\.(fp16|bf16|int8|fp8)(\.[0-9a-f]{12})?)?\.onnx"
+    r"|__pycache__/model\.[\w.-]+\.pyc|engines/[0-9a-f]{64}/(engine\.json|[0-9a-f]{32}\.(plan|timing))"
+    r"|\.(manifest\.json|deploy\.[\w.]+\.onnx)\.\w+|engines/[0-9a-f]{64}/\.[\w.]+\.part"
+)
+_FOLDERS = re.compile(r"engines(/[0-9a-f]{64})?|__pycache__")
 
 
 @dataclass(frozen=True)
@@ -124,17 +133,46 @@ def write_bundle(
 
 
 def check_target(target: Path, *, replace: bool) -> None:
-    """Refuse a target that would overwrite something other than a bundle the user wants replaced.
+    """Refuse a target that is not an empty folder or, with `replace`, a bundle and nothing else.
 
     Raises:
-        OutputError: with what to do.
+        OutputError: names the entries that are not part of a bundle, and what to do.
     """
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / "manifest.json").exists()):
-        raise OutputError(f"{target}: exists and is not a bundle; choose another folder")
-    if any(target.iterdir()) and not replace:
-        raise OutputError(f"{target}: a bundle is there already; give --force to replace it")
+    try:
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+        if not target.is_dir() or not _has_manifest(target):
+            raise OutputError(f"{target}: exists and is not a bundle; choose another folder")
+        if not replace:
+            raise OutputError(f"{target}: a bundle is there already; give --force to replace it")
+        foreign = _find_foreign(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be read ({error.strerror}); choose another folder") from error
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise OutputError(
+            f"{target}: contains {', '.join(foreign[:3])}{more}, which atrous did not write; move them away, or choose "
+            "another folder"
+        )
+
+
+def _has_manifest(folder: Path) -> bool:
+    path = folder / "manifest.json"
+    try:
+        return path.is_file() and bool(json.loads(path.read_bytes())["schema_version"] == SCHEMA_VERSION)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _find_foreign(folder: Path) -> list[str]:
+    """The entries that a bundle cannot have; folders end in a slash."""
+    foreign = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not (_FOLDERS if is_folder else _FILES).fullmatch(name):
+            foreign.append(f"{name}/" if is_folder else name)
+    return foreign
 
 
 def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -331,7 +369,7 @@ def _move(place: Path, target: Path, replace: bool) -> None:
     if not target.exists():
         place.rename(target)
         return
-    assert replace or not any(target.iterdir()), "check_target refused this before"
+    check_target(target, replace=replace)  # again: files may have been added since the beginning
     old = place.with_name(f"{place.name}.old")
     target.rename(old)
     try:

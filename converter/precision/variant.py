@@ -22,6 +22,7 @@ import onnx
 
 from ... import __version__
 from ...errors import PrecisionError, TargetMissedError
+from ..check.onnx_reading import parse_onnx
 from .agreement import Array
 from .assessment import Assessment, Picture, Reader, assess, run_as_shipped
 from .building import FLOAT_TYPES, Made, Maker, VariantOptions
@@ -99,7 +100,7 @@ def make_variant(
     clock = _Clock()
     _, content = read_deploy(bundle)
     digest = hashlib.sha256(content).hexdigest()
-    reference = onnx.load_from_string(content)
+    reference = parse_onnx(content, bundle)
     base = fold_norms(reference)
     maker = _observe(base, options, evidence, show, clock)
     with clock.measure("build"):

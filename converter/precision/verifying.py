@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from ...errors import PrecisionError
+from ..check.onnx_reading import parse_onnx
 from .assessment import Assessment, Picture, Reader, assess
 from .committing import read_deploy
 from .progress import SILENT, ShowProgress
@@ -86,7 +85,7 @@ def verify_variants(
     variants = manifest.get("variants", {})
     if not variants:
         return []
-    reference = onnx.load_from_string(content)
+    reference = parse_onnx(content, bundle)
     digest = hashlib.sha256(content).hexdigest()
     checks = []
     for precision, entry in variants.items():
@@ -96,7 +95,7 @@ def verify_variants(
                 f"{bundle / entry['file']}: was made of another float32 graph; make it again with "
                 f"`atrous precision {bundle} --to {precision}`"
             )
-        variant = onnx.load_from_string(_read_listed(bundle, entry["file"], manifest))
+        variant = parse_onnx(_read_listed(bundle, entry["file"], manifest), bundle / entry["file"])
         assessment = assess(reference, variant, pictures, reader, threads=threads, show=show)
         targets = _recall_targets(recorded, assessment)
         misses = tuple(targets.find_misses(assessment.agreement.share, assessment.miou_loss))

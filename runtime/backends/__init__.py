@@ -1,40 +1,29 @@
-"""Backends: one small protocol, one file each, chosen by name; none is imported before it is asked for.
+"""Backends: one protocol, one file each, chosen by name, imported at the first use.
 
-| name          | runs                     | needs                  |
-|---------------|--------------------------|------------------------|
-| `onnxruntime` | the bundle's deploy.onnx | `pip install "atrous[cpu]"` (or `gpu`) |
+| name          | runs                        | needs                                      |
+|---------------|-----------------------------|--------------------------------------------|
+| `onnxruntime` | the bundle's deploy.onnx    | `pip install "atrous[cpu]"` (or `gpu`)     |
 | `tensorrt`    | an engine of `atrous build` | an NVIDIA GPU, `pip install "atrous[gpu]"` |
-| `openvino`    | the bundle's deploy.onnx | `pip install "atrous[openvino]"` |
-| `torch`       | the bundle's model.py    | `pip install "atrous[torch]"`, and trust in the bundle |
-| `fake`        | a formula                | nothing; for tests     |
+| `openvino`    | the bundle's deploy.onnx    | `pip install "atrous[openvino]"`           |
+| `torch`       | the bundle's model.py       | `pip install "atrous[torch]"`, and trust in the bundle |
+| `fake`        | a formula, for tests        | nothing                                    |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
-from .options import read_options
 from .protocol import Array, Backend, TensorSpec, check_feeds
-from .streaming import run_many
 
 if TYPE_CHECKING:
     from ...bundle.folder import Bundle
 
-__all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend", "run_many"]
+__all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
 
-
-@dataclass(frozen=True)
-class _Request:
-    """What `open_backend` was asked for."""
-
-    bundle: Bundle
-    device: str | None
-    threads: int | None
-    precision: str
-    options: Mapping[str, object] | None
+BACKENDS = ("onnxruntime", "tensorrt", "openvino", "torch", "fake")
 
 
 def open_backend(
@@ -51,12 +40,12 @@ def open_backend(
     Args:
         name: one of `BACKENDS`.
         bundle: an opened bundle; the digests of the files used are checked here.
-        device: "cpu" or "cuda"; None for the backend's usual one: "cuda" for tensorrt, "cpu" for the others.
-        threads: threads of one run on the CPU; None leaves it to the backend.
-        precision: "fp32", or one of the bundle's variants; what was asked for runs, or an error says why not. torch
-            makes its own "fp16" and "bf16" of the float32 weights.
+        device: "cpu" or "cuda"; None for the backend's default: "cuda" for tensorrt, "cpu" for the others.
+        threads: CPU threads of one run; None for the backend's default.
+        precision: "fp32", or one of the bundle's variants; never replaced by another. torch makes its own "fp16" and
+            "bf16" from the float32 weights.
         options: the backend's own options by name, such as {"mode": "channels_last"}: the fields of
-            `OnnxRuntimeOptions`, `TensorRtOptions`, `OpenVinoOptions`, `TorchOptions` and `FakeOptions`.
+            `OnnxRuntimeOptions`, `TensorRtOptions`, `OpenVinoOptions`, `TorchOptions` or `FakeOptions`.
 
     Raises:
         BackendError: if the name, the device or, for this backend, the precision is unknown, or the backend refuses
@@ -64,85 +53,49 @@ def open_backend(
         InputError: if an option is unknown or has another type.
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
-        EngineError: if no engine for tensorrt was built here, or the one there must not run.
+        EngineError: if no engine for tensorrt was built on this machine, or the engine is not trusted.
     """
-    if name not in _OPENERS:
+    from .options import read_options  # not above: it needs pydantic, which a machine that only runs engines may lack
+
+    if name == "tensorrt":
+        from .tensorrt.backend import TensorRtOptions, open_tensorrt
+
+        engine_options = read_options(TensorRtOptions, options, backend=name)
+        return open_tensorrt(bundle, device=device, precision=precision, options=engine_options)
+    common: dict[str, Any] = {"device": device or "cpu", "threads": threads}
+    if name in ("onnxruntime", "openvino"):
+        file = bundle.deploy_file(precision)
+        common |= {"model": bundle.read_file(file), "path": bundle.path / file}
+    if name == "onnxruntime":
+        from .onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
+
+        given = {"graph_level": _find_safe_level(bundle, precision), **(options or {})}
+        return OnnxRuntimeBackend(**common, options=read_options(OnnxRuntimeOptions, given, backend=name))
+    if name == "openvino":
+        from .openvino import OpenVinoBackend, OpenVinoOptions
+
+        return OpenVinoBackend(**common, options=read_options(OpenVinoOptions, options, backend=name))
+    if name == "torch":
+        from .torch import TorchBackend, TorchOptions
+
+        torch_options = read_options(TorchOptions, options, backend=name)
+        return TorchBackend(bundle, **common, precision=precision, options=torch_options)
+    if name != "fake":
         raise BackendError(f'there is no backend "{name}"; there are {", ".join(BACKENDS)}')
-    return _OPENERS[name](_Request(bundle, device, threads, precision, options))
-
-
-def _open_onnxruntime(request: _Request) -> Backend:
-    from .onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
-
-    given = {"graph_level": _faithful_level(request), **(request.options or {})}
-    options = read_options(OnnxRuntimeOptions, given, backend="onnxruntime")
-    return _open_deploy(OnnxRuntimeBackend, request, options)
-
-
-def _faithful_level(request: _Request) -> str:
-    """How far ONNX Runtime may rewrite a graph: its optimizations break some variants, and their manifest says so."""
-    for variant in request.bundle.manifest.variants.values():
-        run = variant.verification.get("onnxruntime_cpu")
-        if variant.precision == request.precision and isinstance(run, dict) and run.get("graph_level") == "disabled":
-            return "disabled"
-    return "all"
-
-
-def _open_tensorrt(request: _Request) -> Backend:
-    from .tensorrt.backend import TensorRtOptions, open_tensorrt
-
-    options = read_options(TensorRtOptions, request.options, backend="tensorrt")
-    return open_tensorrt(request.bundle, device=request.device, precision=request.precision, options=options)
-
-
-def _open_openvino(request: _Request) -> Backend:
-    from .openvino import OpenVinoBackend, OpenVinoOptions
-
-    options = read_options(OpenVinoOptions, request.options, backend="openvino")
-    return _open_deploy(OpenVinoBackend, request, options)
-
-
-def _open_deploy(backend: Callable[..., Backend], request: _Request, options: object) -> Backend:
-    """A backend that takes the variant's ONNX file itself."""
-    bundle, file = request.bundle, request.bundle.deploy_file(request.precision)
-    return backend(
-        bundle.read_file(file),
-        device=request.device or "cpu",
-        threads=request.threads,
-        path=bundle.path / file,
-        options=options,
-    )
-
-
-def _open_torch(request: _Request) -> Backend:
-    from .torch import TorchBackend, TorchOptions
-
-    return TorchBackend(
-        request.bundle,
-        device=request.device or "cpu",
-        threads=request.threads,
-        precision=request.precision,
-        options=read_options(TorchOptions, request.options, backend="torch"),
-    )
-
-
-def _open_fake(request: _Request) -> Backend:
     from .fake import FakeBackend, FakeOptions
 
-    options = read_options(FakeOptions, request.options, backend="fake")
-    if request.precision != "fp32":
-        raise BackendError(f"the fake backend runs fp32 only, not {request.precision}: use the onnxruntime backend")
-    if request.device not in (None, "cpu"):
-        raise BackendError(f'the fake backend knows the device cpu, not "{request.device}"')
-    bundle = request.bundle
-    return FakeBackend(len(bundle.manifest.classes), input_name=bundle.deploy.input, **asdict(options))
+    fake_options = read_options(FakeOptions, options, backend=name)
+    if precision != "fp32":
+        raise BackendError(f"the fake backend runs fp32 only, not {precision}: use the onnxruntime backend")
+    if common["device"] != "cpu":
+        raise BackendError(f'the fake backend runs on cpu, not "{device}"')
+    return FakeBackend(len(bundle.manifest.classes), input_name=bundle.deploy.input, **asdict(fake_options))
 
 
-_OPENERS: dict[str, Callable[[_Request], Backend]] = {
-    "onnxruntime": _open_onnxruntime,
-    "tensorrt": _open_tensorrt,
-    "openvino": _open_openvino,
-    "torch": _open_torch,
-    "fake": _open_fake,
-}
-BACKENDS = tuple(_OPENERS)
+def _find_safe_level(bundle: Bundle, precision: str) -> str:
+    """ONNX Runtime's graph optimization level for a variant: some variants break if optimized; the manifest says so."""
+    for variant in bundle.manifest.variants.values():
+        run = variant.verification.get("onnxruntime_cpu")
+        if variant.precision == precision and isinstance(run, dict) and run.get("graph_level") == "disabled":
+            return "disabled"
+    return "all"

@@ -1,10 +1,10 @@
-"""The fake backend: scores by a formula, for tests of everything around a network, the user's own included.
+"""The fake backend: scores by a formula, for tests of the code around a network, users' tests included.
 
-The score of label l at a pixel is -|Y - c_l|, where Y is the pixel's mean grey level and c_l = 255 * l / (L - 1).
+The score of label l at a pixel is -|Y - c_l|, where Y is the pixel's mean gray level and c_l = 255 * l / (L - 1).
 So the darkest pixels get label 0, the brightest label L - 1, and every number can be checked by hand.
 
-Its faults are planted, never drawn: a delay of every run, a stall of every n-th run, a failure of the n-th run. Runs
-are counted from 1 as they begin, over all threads, so a test knows beforehand which run meets which fault.
+Its faults are deterministic: a delay of every run, a stall of every n-th run, a failure of the n-th run. Runs are
+counted from 1 as they begin, over all threads.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import BackendError, InputError
-from .protocol import Array, TensorSpec, check_feeds
+from .protocol import Array, Backend, TensorSpec, check_feeds
 
 
 @dataclass(frozen=True)
 class FakeOptions:
-    """The planted faults; see `FakeBackend`."""
+    """Options of the fake backend: its faults; see `FakeBackend`."""
 
     delay_ms: float = 0.0
     stall_every: int = 0
@@ -30,8 +30,8 @@ class FakeOptions:
     fail_on: int = 0
 
 
-class FakeBackend:
-    """A network that needs no weights."""
+class FakeBackend(Backend):
+    """A network without weights."""
 
     name = "fake"
     device = "cpu"
@@ -49,21 +49,21 @@ class FakeBackend:
         """Make a fake network.
 
         Args:
-            labels: number of labels L.
-            input_name: the name of its one input, uint8 N x H x W x 3 RGB.
-            delay_ms: time that every run takes at least, to stand for a slow network.
-            stall_every: every how many runs one stalls; 0 for never.
-            stall_ms: what a stalled run takes on top.
+            labels: number of labels, L.
+            input_name: name of its only input, N x H x W x 3 uint8 RGB.
+            delay_ms: minimum time of every run.
+            stall_every: every n-th run stalls; 0 for none.
+            stall_ms: additional time of a stalled run.
             fail_on: the run, counted from 1, that raises a BackendError; 0 for none.
 
         Raises:
-            InputError: if a number is negative, or there is no label.
+            InputError: if a number is negative, or `labels` is 0.
         """
         if labels < 1 or min(delay_ms, stall_every, stall_ms, fail_on) < 0:
             raise InputError("the fake backend needs at least one label, and delays and counts of at least 0")
         self.inputs = (TensorSpec(input_name, "uint8", ("batch", "height", "width", 3)),)
         self.outputs = (TensorSpec("scores", "float32", ("batch", labels, "height", "width")),)
-        self._centres = np.linspace(0.0, 255.0, labels, dtype=np.float32) if labels > 1 else np.zeros(1, np.float32)
+        self._centers = np.linspace(0.0, 255.0, labels, dtype=np.float32) if labels > 1 else np.zeros(1, np.float32)
         self._delay_s = delay_ms / 1000
         self._stall_every = stall_every
         self._stall_s = stall_ms / 1000
@@ -77,12 +77,12 @@ class FakeBackend:
             raise BackendError("this backend was closed")
         check_feeds(self.inputs, feeds)
         run = next(self._counter)
-        grey = feeds[self.inputs[0].name].mean(axis=3, dtype=np.float32)  # (N, H, W)
-        scores = -np.abs(grey[:, None] - self._centres[None, :, None, None])  # (N, L, H, W)
+        gray = feeds[self.inputs[0].name].mean(axis=3, dtype=np.float32)  # (N, H, W)
+        scores = -np.abs(gray[:, None] - self._centers[None, :, None, None])  # (N, L, H, W)
         stalls = self._stall_every > 0 and run % self._stall_every == 0
         time.sleep(self._delay_s + (self._stall_s if stalls else 0.0))
         if run == self._fail_on:
-            raise BackendError(f"run {run} fails, as the fake backend was told to")
+            raise BackendError(f"run {run} fails, as the option fail_on says")
         return {"scores": scores}
 
     def close(self) -> None:

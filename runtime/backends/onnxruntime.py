@@ -1,10 +1,9 @@
-"""The ONNX Runtime backend: the default, on the CPU or on a CUDA device.
+"""The ONNX Runtime backend, the default: on the CPU or on a CUDA device.
 
-ONNX Runtime falls back to the CPU without a word when a device's provider cannot start; here the provider that was
-asked for is the one that runs, or an error says why not. TF32 is off, so that a GPU computes what the CPU computes.
+ONNX Runtime silently falls back to the CPU when a device's provider cannot start; here that is an error. TF32 is off,
+so that a GPU computes what the CPU computes.
 
-On a device, inputs are copied there and outputs are left there until the graph is done (io binding), so that no
-intermediate lands on the CPU unasked.
+On a device, inputs are copied there once and outputs are copied back once (io binding).
 """
 
 from __future__ import annotations
@@ -17,16 +16,17 @@ from typing import Any, Literal
 
 from ...dependencies import import_optional
 from ...errors import BackendError
-from .protocol import Array, TensorSpec, check_feeds
+from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
+from .self_contained import require_self_contained
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 GraphLevel = Literal["disabled", "basic", "extended", "all"]
 
-# our name -> device, ONNX Runtime's providers in order with their settings; the first is the one that was asked for
+# our name -> device, and ONNX Runtime's providers with their settings; the first is the requested one
 _PROVIDERS: dict[str, tuple[str, tuple[tuple[str, dict[str, str]], ...]]] = {
     "cpu": ("cpu", (("CPUExecutionProvider", {}),)),
     "cuda": ("cuda", (("CUDAExecutionProvider", {"use_tf32": "0"}),)),
-    # What TensorRT does not take goes to CUDA, not to the CPU. The precision is the graph's own: no flag for it here.
+    # CUDA, not the CPU, runs the nodes that TensorRT rejects. No precision flag: the precision is in the graph.
     "tensorrt": ("cuda", (("TensorrtExecutionProvider", {}), ("CUDAExecutionProvider", {"use_tf32": "0"}))),
 }
 _LEVELS = {
@@ -37,20 +37,24 @@ _LEVELS = {
 }
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(int64)": "int64"}
 _LOG_FATAL_ONLY = 4  # errors arrive as exceptions
-# A bundle's model holds its weights itself; one that names other files gets none.
-_NO_FOLDER = ("session.model_external_initializers_file_folder_path", f"{os.devnull}/none")
+_SESSION_ENTRIES = {
+    # Defense in depth behind `require_self_contained`; releases before 1.24 open absolute paths in spite of the first.
+    "session.model_external_initializers_file_folder_path": f"{os.devnull}/none",
+    "session.load_model_format": "ONNX",  # never its own flatbuffer format, which that check cannot read
+    "session.force_spinning_stop": "1",
+}
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeOptions:
-    """How ONNX Runtime runs a graph.
+    """Options of the onnxruntime backend.
 
     Attributes:
-        provider: what computes; None for the device's own, "cpu" or "cuda".
-        graph_level: how far the graph is rewritten before it runs.
-        spinning: whether threads wait in a loop within a run, which is faster and burns the CPU. Between runs they
-            never do: the stage that follows needs the cores (a dense CRF takes half the time without them).
-        io_binding: whether inputs and outputs are bound to the device; None for: unless it is the CPU.
+        provider: execution provider; None for that of the device, "cpu" or "cuda".
+        graph_level: graph optimization level.
+        spinning: whether threads spin while they wait within a run, which is faster and uses more CPU. Between runs
+            they never spin, because the next stage needs the cores: a dense CRF then takes half the time.
+        io_binding: whether inputs and outputs are bound to the device; None for every device but the CPU.
     """
 
     provider: Provider | None = None
@@ -59,8 +63,8 @@ class OnnxRuntimeOptions:
     io_binding: bool | None = None
 
 
-class OnnxRuntimeBackend:
-    """A graph in ONNX Runtime."""
+class OnnxRuntimeBackend(Backend):
+    """An ONNX Runtime session."""
 
     name = "onnxruntime"
 
@@ -76,16 +80,18 @@ class OnnxRuntimeBackend:
         """Load a graph.
 
         Args:
-            model: an ONNX model, complete in itself.
+            model: an ONNX model that contains its weights.
             device: "cpu" or "cuda".
-            threads: threads of one run on the CPU; None for one per core.
-            path: where the model came from, for error messages.
-            options: how to run it.
+            threads: CPU threads of one run; None for one per core.
+            path: the model's file, for error messages.
+            options: None for the defaults.
 
         Raises:
             MissingDependencyError: if ONNX Runtime is not installed.
-            BackendError: if the device's provider is missing or refuses, or the model is not valid.
+            BackendError: if the device's provider is missing or does not start, or the model is invalid or reads other
+                files.
         """
+        require_self_contained(model, path)
         self._runtime: Any = import_optional("onnxruntime")
         options = options or OnnxRuntimeOptions()
         self.device = device
@@ -104,7 +110,7 @@ class OnnxRuntimeBackend:
         try:
             results = self._run_bound(session, feeds) if self._bound else session.run(names, dict(feeds))
         except Exception as error:  # its exceptions share no base class
-            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
         return dict(zip(names, results, strict=True))
 
     def close(self) -> None:
@@ -112,12 +118,12 @@ class OnnxRuntimeBackend:
         self._session = None
 
     def _run_bound(self, session: Any, feeds: Mapping[str, Array]) -> list[Array]:
-        binding = session.io_binding()  # one a run: runs of several threads share nothing
+        binding = session.io_binding()  # one per run, so that threads share nothing
         for name, array in feeds.items():
             value = self._runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
             binding.bind_ortvalue_input(name, value)
         for spec in self.outputs:
-            binding.bind_output(spec.name, self.device, 0)  # allocated by ONNX Runtime when the shape is known
+            binding.bind_output(spec.name, self.device, 0)  # allocated during the run
         binding.synchronize_inputs()
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
@@ -130,7 +136,7 @@ def _open_session(
 ) -> Any:
     devices = sorted({place for place, _ in _PROVIDERS.values()})
     if device not in devices:
-        raise BackendError(f'the onnxruntime backend knows the devices {devices}, not "{device}"')
+        raise BackendError(f'the onnxruntime backend runs on {" or ".join(devices)}, not "{device}"')
     place, providers = _PROVIDERS[options.provider or device]
     if place != device:
         raise BackendError(f'the provider "{options.provider}" runs on the device "{place}", not on "{device}"')
@@ -142,9 +148,8 @@ def _open_session(
             )
     settings = runtime.SessionOptions()
     settings.log_severity_level = _LOG_FATAL_ONLY
-    settings.add_session_config_entry(*_NO_FOLDER)
-    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    for entry in (*_SESSION_ENTRIES.items(), ("session.intra_op.allow_spinning", str(int(options.spinning)))):
+        settings.add_session_config_entry(*entry)
     settings.intra_op_num_threads = threads or 0
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_level])
@@ -152,22 +157,19 @@ def _open_session(
     try:
         session = runtime.InferenceSession(model, settings, providers=list(providers))
     except Exception as error:  # its exceptions share no base class
-        raise BackendError(f"{where}ONNX Runtime refuses the model: {_first_line(error)}") from error
-    wanted = [provider for provider, _ in providers]
+        raise BackendError(f"{where}ONNX Runtime refuses the model: {first_line(error)}") from error
+    requested = [provider for provider, _ in providers]
     started = session.get_providers()
-    if started[: len(wanted)] != wanted:
+    if started[: len(requested)] != requested:
         raise BackendError(
-            f"{where}asked for {' and '.join(wanted)}, ONNX Runtime started {', '.join(started)}: see `atrous doctor`"
+            f"{where}asked for {' and '.join(requested)}, ONNX Runtime started {', '.join(started)}: see "
+            "`atrous doctor`"
         )
     session.disable_fallback()
     return session
 
 
 def _describe(value: Any) -> TensorSpec:
-    # ONNX Runtime writes an axis without a name as None.
+    # ONNX Runtime reports an axis without a name as None.
     shape = tuple(side if isinstance(side, int | str) else "?" for side in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

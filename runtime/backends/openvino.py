@@ -1,7 +1,7 @@
-"""The OpenVINO backend: the same graph on the CPU by Intel's kernels, which also run well on AMD's.
+"""The OpenVINO backend: the same graph on the CPU with Intel's kernels, which are fast on AMD CPUs too.
 
-Left to itself OpenVINO computes a float32 graph in bfloat16 where the processor can. Here the graph's own precision
-is what runs. It compiles the graph anew for each input shape it meets and keeps the last shapes' kernels.
+By default OpenVINO computes a float32 graph in bfloat16 where the CPU has it. Here the graph's own precision runs.
+OpenVINO compiles the graph for each new input shape and caches the kernels of the last shapes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ...dependencies import import_optional
 from ...errors import BackendError
-from .protocol import Array, TensorSpec, check_feeds
+from .protocol import Array, Backend, TensorSpec, check_feeds
 from .self_contained import require_self_contained
 
 _DTYPES = {"f32": "float32", "u8": "uint8", "f16": "float16", "i64": "int64"}
@@ -25,17 +25,17 @@ _MAX_RANK = 8
 
 @dataclass(frozen=True)
 class OpenVinoOptions:
-    """How OpenVINO runs a graph.
+    """Options of the openvino backend.
 
     Attributes:
-        hint: "latency" gives one run all threads; "throughput" shares them among runs of several threads.
+        hint: "latency" gives one run all threads; "throughput" divides them among concurrent runs.
     """
 
     hint: Literal["latency", "throughput"] = "latency"
 
 
-class OpenVinoBackend:
-    """A graph in OpenVINO."""
+class OpenVinoBackend(Backend):
+    """A graph compiled by OpenVINO."""
 
     name = "openvino"
 
@@ -51,18 +51,18 @@ class OpenVinoBackend:
         """Load a graph.
 
         Args:
-            model: an ONNX model, complete in itself.
+            model: an ONNX model that contains its weights.
             device: "cpu".
             threads: threads of one run; None leaves it to OpenVINO.
-            path: where the model came from, for error messages.
-            options: how to run it.
+            path: the model's file, for error messages.
+            options: None for the defaults.
 
         Raises:
             MissingDependencyError: if OpenVINO is not installed.
-            BackendError: if the device is another, or the model is not valid.
+            BackendError: if the device is not the CPU, or the model is invalid or reads other files.
         """
         if device != "cpu":
-            raise BackendError(f'the openvino backend knows the device cpu, not "{device}"')
+            raise BackendError(f'the openvino backend runs on cpu, not "{device}"')
         openvino = import_optional("openvino")
         options = options or OpenVinoOptions()
         settings: dict[str, Any] = {
@@ -73,24 +73,26 @@ class OpenVinoBackend:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.device = device
         where = f"{path}: " if path is not None else ""
+        require_self_contained(model, path)
         try:
-            require_self_contained(model)
             core = openvino.Core()
-            self._compiled: Any = core.compile_model(core.read_model(model), "CPU", settings)
-            self.inputs = tuple(_describe(port) for port in self._compiled.inputs)
-            self.outputs = tuple(_describe(port) for port in self._compiled.outputs)
-        except Exception as error:  # it raises RuntimeError and, for some models, what pybind11 makes of others
+            compiled = core.compile_model(core.read_model(model), "CPU", settings)
+            self.inputs = tuple(_describe(port) for port in compiled.inputs)
+            self.outputs = tuple(_describe(port) for port in compiled.outputs)
+        except Exception as error:  # RuntimeError, and for some models other types that pybind11 translates
             raise BackendError(f"{where}OpenVINO refuses the model: {_last_line(error)}") from error
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()  # idle ones; a request serves one run at a time
+        # The graph and its idle requests; a request serves one run at a time.
+        self._open: tuple[Any, queue.SimpleQueue[Any]] | None = compiled, queue.SimpleQueue()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
-        compiled = self._compiled
-        if compiled is None:
+        opened = self._open
+        if opened is None:
             raise BackendError("this backend was closed")
+        compiled, idle = opened
         check_feeds(self.inputs, feeds)
         try:
-            request = self._requests.get_nowait()
+            request = idle.get_nowait()
         except queue.Empty:
             request = compiled.create_infer_request()
         try:
@@ -99,14 +101,12 @@ class OpenVinoBackend:
             outputs = {spec.name: results[index] for index, spec in enumerate(self.outputs)}
         except Exception as error:  # as above
             raise BackendError(f"OpenVINO failed: {_last_line(error)}") from error
-        self._requests.put(request)  # one that failed is dropped
+        idle.put(request)  # one that failed is dropped
         return outputs
 
     def close(self) -> None:
-        """Free the graph and its requests."""
-        self._compiled = None
-        while not self._requests.empty():
-            self._requests.get()
+        """Free the graph and its requests, as soon as the runs in progress end."""
+        self._open = None
 
 
 def _describe(port: Any) -> TensorSpec:
@@ -120,6 +120,6 @@ def _describe(port: Any) -> TensorSpec:
 
 
 def _last_line(error: Exception) -> str:
-    # The first lines of its messages are places in its own source.
+    # Its messages begin with places in its own source.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

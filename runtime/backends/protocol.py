@@ -1,12 +1,13 @@
-"""What every backend is: named inputs and outputs, one `run`, one `close`.
+"""The protocol of all backends: named inputs and outputs, `run`, `run_many`, `close`.
 
-A backend holds one loaded graph. Backends differ in speed and in what they need installed, never in what they take,
-give or raise: the checks of inputs live here, not in the backends.
+A backend holds one loaded graph. All backends take the same feeds and raise the same errors, because the inputs are
+checked here. They return the outputs of the bundle's head, with one exception: `torch` runs the whole network, so it
+returns full-size `scores` for a bundle whose graph ends at `lowres`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,9 +24,9 @@ class TensorSpec:
     """An input or output.
 
     Attributes:
-        name: as in the graph.
-        dtype: NumPy's name of it, "uint8" or "float32".
-        shape: sizes; a string names a size that may be anything from 1 up.
+        name: its name in the graph.
+        dtype: NumPy's name of its dtype, such as "uint8" or "float32".
+        shape: sizes; a string names a dynamic size (1 or larger).
     """
 
     name: str
@@ -34,23 +35,19 @@ class TensorSpec:
 
 
 class Backend(Protocol):
-    """A loaded graph. `run` may be called from several threads at once."""
+    """A loaded graph. `run` may be called from several threads at once.
 
-    @property
-    def name(self) -> str:
-        """The name it is chosen by, such as "onnxruntime"."""
+    Attributes:
+        name: the name it is chosen by, such as "onnxruntime".
+        device: "cpu" or "cuda".
+        inputs: the feeds of `run`.
+        outputs: the results of `run`.
+    """
 
-    @property
-    def device(self) -> str:
-        """Where it runs: "cpu" or "cuda"."""
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` must be fed."""
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` gives."""
+    name: str
+    device: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs.
@@ -60,15 +57,23 @@ class Backend(Protocol):
             BackendError: if the backend fails, or was closed.
         """
 
+    def run_many(self, many: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """Compute the outputs of many feeds, in order; takes feeds as they are needed; raises as `run`.
+
+        By default one after the other. A backend on a device may overlap the copies of one with the computation of
+        another.
+        """
+        return map(self.run, many)
+
     def close(self) -> None:
-        """Free the graph; closing twice is allowed."""
+        """Free the graph; may be called twice, and while other threads run."""
 
 
 def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> None:
     """Check feeds against the inputs of a backend; every backend calls it first.
 
     Raises:
-        InputError: naming the input, what is expected and what came.
+        InputError: naming the input, the expected dtype and shape, and those of the feed.
     """
     names = [spec.name for spec in inputs]
     if set(feeds) != set(names):
@@ -79,8 +84,8 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
         if not isinstance(array, np.ndarray):
             raise InputError(f"{expected}, got a {type(array).__name__}")
         fits = len(array.shape) == len(spec.shape) and all(
-            found == wanted if isinstance(wanted, int) else found >= 1
-            for found, wanted in zip(array.shape, spec.shape, strict=True)
+            side == wanted if isinstance(wanted, int) else side >= 1
+            for side, wanted in zip(array.shape, spec.shape, strict=True)
         )
         if array.dtype.name != spec.dtype or not fits:
             raise InputError(f"{expected}, got {array.dtype} of shape {_write_shape(array.shape)}")
@@ -88,3 +93,8 @@ def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> Non
 
 def _write_shape(shape: Sequence[int | str]) -> str:
     return " x ".join(str(side) for side in shape) or "()"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's error message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,26 +1,27 @@
-"""The torch backend: the bundle's own `model.py`, executed.
+"""The torch backend: executes the bundle's own `model.py`.
 
-`model.py` is code. Asking for this backend is asking to run it, so it is never chosen for the user, and the file must
-carry the digest that the manifest lists: that proves it unaltered, not harmless. With bundles of strangers use
-`onnxruntime`.
+`model.py` is code, so this backend is used only where the user names it, and the file must have the digest that the
+manifest lists. The digest proves it unaltered, not harmless: for a stranger's bundle use `onnxruntime`.
 
-The module takes the prepared blob and gives full-size scores; preparing and cutting, which `deploy.onnx` holds inside
-its graph, are done here by the manifest's words. A bundle whose head is `lowres` gives full-size `scores` here.
+The module maps the preprocessed blob to full-size scores. Preprocessing and cropping, which `deploy.onnx` has in its
+graph, are done here as the manifest says. A bundle whose head is `lowres` gives full-size `scores`.
 
-| mode            | what runs |
+| mode            | runs |
 |-----------------|---|
-| `eager`         | the module as it stands |
-| `channels_last` | the same on NHWC memory, which most kernels prefer |
-| `compiled`      | torch.compile of it, on NHWC memory; the first run of each shape compiles |
-| `cuda_graphs`   | on a device: each shape's kernels recorded once and replayed, on NHWC memory |
+| `eager`         | the module as it is |
+| `channels_last` | the same in NHWC memory, which most kernels prefer |
+| `compiled`      | torch.compile of it, in NHWC memory; the first run of each shape compiles |
+| `cuda_graphs`   | on a device: each shape's kernels captured once and replayed, in NHWC memory |
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,7 @@ import numpy as np
 
 from ...dependencies import import_optional
 from ...errors import BackendError
-from .protocol import Array, TensorSpec, check_feeds
+from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
 
 if TYPE_CHECKING:
     from ...bundle.folder import Bundle
@@ -40,16 +41,17 @@ WEIGHTS_NAME = "model.safetensors"
 Mode = Literal["eager", "channels_last", "compiled", "cuda_graphs"]
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _WARM_UP_RUNS = 3  # before a capture: cuDNN chooses kernels and allocates its workspaces
+_MODULE_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """How torch runs the module.
+    """Options of the torch backend.
 
     Attributes:
         mode: see the table above.
-        tf32: whether a device may round float32 factors to TF32; for all of torch in this process.
-        benchmark: whether cuDNN tries its kernels for each new shape; for all of torch in this process.
+        tf32: whether a CUDA device may round float32 factors to TF32; for all of torch in this process.
+        benchmark: whether cuDNN times its kernels for each new shape; for all of torch in this process.
     """
 
     mode: Mode = "eager"
@@ -57,7 +59,7 @@ class TorchOptions:
     benchmark: bool = False
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """The bundle's torch module."""
 
     name = "torch"
@@ -74,21 +76,21 @@ class TorchBackend:
         """Execute the bundle's `model.py` and load its weights.
 
         Args:
-            bundle: an opened bundle that is trusted.
+            bundle: a trusted bundle.
             device: "cpu" or "cuda".
-            threads: threads on the CPU, for all of torch in this process; None leaves them as they are.
-            precision: "fp32"; "fp16" or "bf16" turn the module's weights and blobs into that type. The image is
-                prepared in float32 before, and scores are given in float32 after.
-            options: how to run it.
+            threads: CPU threads, for all of torch in this process; None leaves them as they are.
+            precision: "fp32"; "fp16" or "bf16" convert the module's weights and blobs. The image is preprocessed in
+                float32 before, and scores are float32.
+            options: None for the defaults.
 
         Raises:
             MissingDependencyError: if torch or safetensors is not installed.
-            BackendError: if the device is missing, the module does not load, or mode and precision cannot be had.
-            BundleError: if one of the two files is missing or altered.
+            BackendError: if the device is missing, the module does not load, or mode or precision is not supported.
+            BundleError: if `model.py` or `model.safetensors` is missing or altered.
         """
         options = options or TorchOptions()
         if device not in ("cpu", "cuda"):
-            raise BackendError(f'the torch backend knows the devices cpu and cuda, not "{device}"')
+            raise BackendError(f'the torch backend runs on cpu or cuda, not "{device}"')
         if precision not in _DTYPES:
             raise BackendError(
                 f"the torch backend runs {', '.join(_DTYPES)}, not {precision}: use the onnxruntime backend"
@@ -104,65 +106,52 @@ class TorchBackend:
         self.device = device
         self._dtype = getattr(self._torch, _DTYPES[precision])
         self._preprocessing = bundle.preprocessing
-        self._blobs = [blob.name for blob in bundle.manifest.outputs]
-        self._score_blob = bundle.deploy.blob or (self._blobs[0] if len(self._blobs) == 1 else None)
-        if self._score_blob not in self._blobs:
+        blobs = [blob.name for blob in bundle.manifest.outputs]
+        self._score_blob = bundle.deploy.blob or (blobs[0] if len(blobs) == 1 else None)
+        if self._score_blob not in blobs:
             raise BackendError(
-                f'{bundle.path}: the torch module gives {self._blobs}, the scores are "{self._score_blob or "?"}": use '
-                "the onnxruntime backend"
+                f'{bundle.path}: the torch module gives {blobs}, the scores are "{self._score_blob or "?"}": use the '
+                "onnxruntime backend"
             )
         self._is_channels_last = options.mode != "eager"
-        self._module: Any = self._place_module(_load_module(bundle))
-        self._forward: Any = self._make_forward(options.mode)
         self.inputs = (TensorSpec(bundle.deploy.input, "uint8", ("batch", "height", "width", 3)),)
         if bundle.deploy.head == "labels":
             self.outputs = (TensorSpec("labels", "uint8", ("batch", "height", "width")),)
         else:
             labels = len(bundle.manifest.classes)
             self.outputs = (TensorSpec("scores", "float32", ("batch", labels, "height", "width")),)
+        self._forward: Callable[[Any], Any] | None = self._make_forward(self._load_module(bundle), options.mode)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
-        forward = self._forward
-        if forward is None:
-            raise BackendError("this backend was closed")
-        check_feeds(self.inputs, feeds)
-        # (N, H, W, 3); torch has no read-only memory and no negative strides
-        pixels = np.require(feeds[self.inputs[0].name], requirements=("C", "W"))
+        forward, pixels = self._check(feeds)
         try:
             with self._torch.inference_mode():
                 result = forward(self._torch.from_numpy(pixels).to(self.device))
                 return {self.outputs[0].name: result.cpu().numpy()}
-        except Exception as error:  # besides RuntimeError whatever the compiler raises
-            raise BackendError(f"torch failed: {(str(error).strip().splitlines() or [''])[0]}") from error
+        except Exception as error:  # the compiler raises more than RuntimeError
+            raise BackendError(f"torch failed: {first_line(error)}") from error
 
     def measure_compute_ms(self, feeds: Mapping[str, Array], runs: int) -> list[float]:
-        """Times of the network alone, on the device's clock, the image there already and the output left there.
+        """Times of the network alone by the device's clock, image and output on the device; raises as `run`.
 
         Args:
             feeds: as for `run`.
-            runs: how many are timed.
-
-        Raises:
-            InputError: as `run`.
-            BackendError: as `run`.
+            runs: number of timed runs.
         """
-        if self._forward is None:
-            raise BackendError("this backend was closed")
-        check_feeds(self.inputs, feeds)
-        torch = self._torch
-        pixels = torch.from_numpy(np.require(feeds[self.inputs[0].name], requirements=("C", "W"))).to(self.device)
-        times_ms = []
+        forward, array = self._check(feeds)
+        torch, times_ms = self._torch, []
+        pixels = torch.from_numpy(array).to(self.device)
         with torch.inference_mode():
             for _ in range(runs):
                 if self.device == "cpu":
                     started_s = time.perf_counter()
-                    self._forward(pixels)
+                    forward(pixels)
                     times_ms.append((time.perf_counter() - started_s) * 1000)
                     continue
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 start.record()
-                self._forward(pixels)
+                forward(pixels)
                 end.record()
                 end.synchronize()
                 times_ms.append(start.elapsed_time(end))
@@ -170,7 +159,17 @@ class TorchBackend:
 
     def close(self) -> None:
         """Free the module."""
-        self._module = self._forward = None
+        self._forward = None
+        self._forget_code()
+
+    def _check(self, feeds: Mapping[str, Array]) -> tuple[Callable[[Any], Any], Array]:
+        """The forward function, and the N x H x W x 3 feed in memory that torch accepts."""
+        forward = self._forward
+        if forward is None:
+            raise BackendError("this backend was closed")
+        check_feeds(self.inputs, feeds)
+        # torch has no read-only memory and no negative strides
+        return forward, np.require(feeds[self.inputs[0].name], requirements=("C", "W"))
 
     def _prepare_device(self, options: TorchOptions) -> None:
         torch = self._torch
@@ -180,29 +179,45 @@ class TorchBackend:
         torch.backends.cuda.matmul.allow_tf32 = options.tf32
         torch.backends.cudnn.benchmark = options.benchmark
 
-    def _place_module(self, module: Any) -> Any:
-        if self._is_channels_last:
-            module = module.to(memory_format=self._torch.channels_last)
-        return module.to(self.device, self._dtype)
+    def _load_module(self, bundle: Bundle) -> Any:
+        source = bundle.read_file(SOURCE_NAME)
+        bundle.verify_files([WEIGHTS_NAME])
+        path = bundle.path / SOURCE_NAME
+        # torch.compile imports a function's module by name: it stays importable until the backend is closed
+        code = ModuleType(f"atrous_bundle_model_{next(_MODULE_NUMBERS)}")
+        code.__file__ = str(path.absolute())
+        sys.modules[code.__name__] = code
+        self._forget_code = weakref.finalize(self, sys.modules.pop, code.__name__, None)
+        try:
+            exec(compile(source, str(path), "exec"), code.__dict__)  # trusted: see the module docstring
+            module = code.load(bundle.locate_file(WEIGHTS_NAME)).eval()
+            if self._is_channels_last:
+                module = module.to(memory_format=self._torch.channels_last)
+            return module.to(self.device, self._dtype)
+        except Exception as error:  # whatever the bundle's code raises
+            self._forget_code()
+            raise BackendError(f"{path} does not load: {type(error).__name__}: {error}") from error
 
-    def _make_forward(self, mode: Mode) -> Any:
+    def _make_forward(self, module: Any, mode: Mode) -> Callable[[Any], Any]:
+        def compute(pixels: Any) -> Any:
+            return self._compute(module, pixels)
+
         if mode == "compiled":
-            return self._torch.compile(self._compute, dynamic=False)
-        if mode == "cuda_graphs":
-            return _GraphedForward(self._torch, self._compute)
-        return self._compute
+            compiled: Callable[[Any], Any] = self._torch.compile(compute, dynamic=False)
+            return compiled
+        return _GraphedForward(self._torch, compute) if mode == "cuda_graphs" else compute
 
-    def _compute(self, pixels: Any) -> Any:
+    def _compute(self, module: Any, pixels: Any) -> Any:
         """N x H x W x 3 uint8 RGB on the device -> the head's output on the device."""
         height, width = pixels.shape[1:3]
-        output = self._module(self._prepare(pixels))  # one tensor, or a dict by blob
+        output = module(self._preprocess(pixels))  # one tensor, or a dict by blob
         scores = output[self._score_blob] if isinstance(output, dict) else output
         scores = scores[:, :, :height, :width].float()
         result = scores.argmax(dim=1).to(self._torch.uint8) if self.outputs[0].name == "labels" else scores
         return result.contiguous()
 
-    def _prepare(self, image: Any) -> Any:
-        """N x H x W x 3 uint8 RGB -> N x 3 x H' x W' as the net was trained on, in `deploy.onnx`'s order."""
+    def _preprocess(self, image: Any) -> Any:
+        """N x H x W x 3 uint8 RGB -> the net's padded input blob, N x 3 x H' x W', as `deploy.onnx` computes it."""
         torch, wanted = self._torch, self._preprocessing
         height, width = image.shape[1:3]
         padded_height, padded_width = wanted.size_rule.padded_size(height, width)
@@ -218,7 +233,7 @@ class TorchBackend:
 
 
 class _GraphedForward:
-    """A function of one tensor, recorded once a shape and replayed; one run at a time."""
+    """A function of one tensor, captured once per shape and replayed; one run at a time."""
 
     def __init__(self, torch: Any, function: Any):
         self._torch = torch
@@ -250,18 +265,3 @@ class _GraphedForward:
         with torch.cuda.graph(graph):
             result = self._function(given)
         return graph, given, result
-
-
-def _load_module(bundle: Bundle) -> Any:
-    source = bundle.read_file(SOURCE_NAME)
-    bundle.verify_files([WEIGHTS_NAME])
-    path = bundle.path / SOURCE_NAME
-    # torch.compile imports the module that a function is from by its name, so it must be found there
-    name = f"atrous_bundle_model_{bundle.manifest.files[SOURCE_NAME].sha256[:16]}"
-    module = sys.modules[name] = ModuleType(name)
-    module.__file__ = str(path.absolute())
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)  # trusted: see the module docstring
-        return module.load(bundle.locate_file(WEIGHTS_NAME)).eval()
-    except Exception as error:  # whatever the bundle's code raises
-        raise BackendError(f"{path} does not load: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""An image to labels: against NumPy's answer for the same network, and against broken promises."""
+"""An image to labels: compared with NumPy's answer for the same network; broken promises; resources on errors."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_size_the_network_does_not_take(tmp_path: Path) -> None:
 
 
 class Liar:
-    """A backend that gives what it is told to."""
+    """A backend with a fixed output."""
 
     name, device = "liar", "cpu"
     inputs = (TensorSpec("image", "uint8", ("n", "h", "w", 3)),)
@@ -175,12 +175,13 @@ class Liar:
     def __init__(self, name: str, output: np.ndarray, labels: int | str = "l"):
         self.outputs = (TensorSpec(name, output.dtype.name, ("n", labels, "h", "w")),)
         self._result = {name: output}
+        self.closed = 0
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         return self._result
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,41 @@ def test_graph_that_breaks_its_promise(tmp_path: Path) -> None:
     manifest_path.write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match='instead of "picture"'):
         runtime.load(tmp_path)
+
+
+def test_scores_are_checked_for_nan_in_the_first_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[tuple[int, ...]] = []
+    is_finite = np.isfinite
+    monkeypatch.setattr(np, "isfinite", lambda array: checked.append(array.shape) or is_finite(array))
+    with runtime.load(write_bundle(tmp_path), "fake") as segmenter:
+        for size in ((4, 5), (4, 5), (6, 7)):
+            segmenter(make_image(*size))
+    assert checked == [(1, 4, 4, 5)]
+
+
+REFUSED: dict[str, tuple[np.ndarray, dict[str, Any], str]] = {
+    "broken promise": (np.zeros((1, 3, 4, 5), np.float32), {}, "3 labels for 4 classes"),
+    "unknown shortcut": (np.zeros((1, 4, 4, 5), np.float32), {"crf_shortcuts": {"speed": 1}}, "no shortcut"),
+    "CRF without scores": (np.zeros((1, 4, 5), np.uint8), {"crf": True}, "CRF need scores"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_backend_is_closed_if_the_segmenter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    output, options, part = REFUSED[reason]
+    head = "labels" if output.ndim == 3 else "scores"
+    backend = Liar(head, output, labels=output.shape[1] if head == "scores" else "l")
+    monkeypatch.setattr("atrous.runtime.segmenter.open_backend", lambda *_, **__: backend)
+    folder = write_bundle(tmp_path, head, crf=CRF)
+    with pytest.raises((BundleError, InputError), match=part):
+        runtime.load(folder, **options)
+    assert backend.closed == 1
+    with pytest.raises((BundleError, InputError), match=part):
+        runtime.load(folder, backend, **options)
+    assert backend.closed == 1  # a backend that was passed in stays open for its owner
 
 
 def test_bundle_without_a_deployable_network(tmp_path: Path) -> None:
@@ -343,5 +379,5 @@ class TestCrf:
     def test_not_on_a_labels_head(self, tmp_path: Path) -> None:
         folder = write_bundle(tmp_path, "labels", crf=CRF)
         assert runtime.load(folder).crf is None
-        with pytest.raises(InputError, match="needs scores"):
+        with pytest.raises(InputError, match="CRF need scores"):
             runtime.load(folder, crf=True)

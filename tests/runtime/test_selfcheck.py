@@ -13,8 +13,8 @@ from atrous.runtime import devices, selfcheck
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 
-def test_hand_written_model_is_valid() -> None:
-    model = onnx.load_from_string(selfcheck.encode_dilated_convolution())
+def test_model_is_the_dilated_convolution() -> None:
+    model = onnx.load_from_string(selfcheck.DILATED_CONVOLUTION)
     onnx.checker.check_model(model, full_check=True)
     (node,) = model.graph.node
     assert node.op_type == "Conv"
@@ -48,7 +48,7 @@ def test_crf_that_computes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
         return probabilities
 
     monkeypatch.setattr(crf, "dense_crf", idle)
-    with pytest.raises(selfcheck.SelfCheckError, match="is right"):
+    with pytest.raises(selfcheck.SelfCheckError, match="is correct"):
         selfcheck.check_crf()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import py_compile
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +115,24 @@ def test_recordings_that_are_none(run: Any, name: str, words: str) -> None:
     assert (code, err.count("\n")) == (2, 1), err
     assert words in err
     assert "pickle" not in err.replace(name, "")
+
+
+def test_runs_the_checked_source_and_no_bytecode_cache(run: Any, tmp_path: Path) -> None:
+    trace, cache = tmp_path / "trace", Path(importlib.util.cache_from_source("b/model.py"))
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"{Path('b/model.py').read_text()}\nopen({str(trace)!r}, 'w')\n")
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH  # valid whatever model.py says
+    py_compile.compile(str(evil), str(cache), dfile="model.py", doraise=True, invalidation_mode=unchecked)
+    try:
+        assert run("--size", "57x49")[0] == 0
+        assert not trace.exists()
+    finally:
+        cache.unlink()
+        cache.parent.rmdir()
+
+
+def test_leaves_the_bundle_as_it_was(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before = sorted(Path("b").rglob("*"))
+    assert run("--size", "57x49")[0] == 0
+    assert sorted(Path("b").rglob("*")) == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,82 @@ def test_nothing_but_a_bundle_is_ever_overwritten(tmp_path: Path, replace: bool)
         with pytest.raises(OutputError, match="exists and is not a bundle; choose another folder"):
             write_bundle(read_seeded(DEEPLAB), tmp_path / name, replace=replace)
     assert (tmp_path / "folder" / "thesis.txt").read_text() == "years"
+
+
+OTHER_MANIFESTS = [
+    '{"name": "a web extension", "manifest_version": 3}',
+    '{"schema_version": 99}',
+    "[]",
+    "[" * 9999,
+    "{",
+]
+
+
+@pytest.mark.parametrize("manifest", OTHER_MANIFESTS, ids=range(len(OTHER_MANIFESTS)))
+def test_folder_with_the_manifest_of_something_else_is_kept(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    (tmp_path / "main.js").write_text("years")
+    with pytest.raises(OutputError, match="exists and is not a bundle; choose another folder"):
+        write_bundle(read_seeded(DEEPLAB), tmp_path, replace=True)
+    assert (tmp_path / "main.js").read_text() == "years"
+
+
+ENGINE = f"engines/{'0a' * 32}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", ".git/HEAD", "src/main.js", "deploy.fp32.onnx", "engines/thesis.txt", f"{ENGINE}/thesis.plan",
+     f"{ENGINE}/more/engine.json", f"{ENGINE[:-1]}/engine.json", "engines.old/x", "__pycache__/other.pyc", "Model.py"],
+)  # fmt: skip
+def test_bundle_with_other_files_is_kept(tmp_path: Path, deeplab: Path, name: str) -> None:
+    folder = shutil.copytree(deeplab, tmp_path / "b")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("years")
+    with pytest.raises(OutputError, match=rf"b: contains .*{name.split('/')[-1]}.*; move them away"):
+        write_bundle(read_seeded(DEEPLAB), folder, replace=True)
+    assert (folder / name).read_text() == "years"
+
+
+def test_bundle_with_a_linked_folder_is_kept(tmp_path: Path, deeplab: Path) -> None:
+    folder = shutil.copytree(deeplab, tmp_path / "b")
+    (tmp_path / "home").mkdir()
+    (folder / "engines").symlink_to(tmp_path / "home")
+    with pytest.raises(OutputError, match="b: contains engines, which"):
+        write_bundle(read_seeded(DEEPLAB), folder, replace=True)
+
+
+def test_bundle_with_variants_and_engines_is_replaced(tmp_path: Path, deeplab: Path) -> None:
+    folder = shutil.copytree(deeplab, tmp_path / "b")
+    for name in (
+        "deploy.fp16.onnx", f"deploy.int8.{'0a' * 6}.onnx", ".deploy.fp16.onnx.abcd_123", f"{ENGINE}/engine.json",
+        f"{ENGINE}/{'0a' * 16}.plan", f"{ENGINE}/{'0a' * 16}.timing", f"{ENGINE}/.engine.json.0a0a.part",
+        "__pycache__/model.cpython-311.pyc",
+    ):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("")
+    write_bundle(read_seeded(DEEPLAB), folder, replace=True)
+    assert {path.name for path in folder.iterdir()} == FILES
+
+
+def test_file_added_while_converting_is_kept(tmp_path: Path, deeplab: Path) -> None:
+    folder = shutil.copytree(deeplab, tmp_path / "b")
+
+    def add_file(step: str) -> None:
+        (folder / "thesis.txt").write_text("years")
+
+    with pytest.raises(OutputError, match=r"contains thesis\.txt"):
+        write_bundle(read_seeded(DEEPLAB), folder, replace=True, progress=add_file)
+    assert (folder / "thesis.txt").read_text() == "years"
+
+
+def test_two_writers_of_one_folder(tmp_path: Path, deeplab: Path) -> None:
+    def finish_other(step: str) -> None:
+        if step.startswith("moving"):
+            shutil.copytree(deeplab, tmp_path / "b")
+
+    with pytest.raises(OutputError, match="a bundle is there already; give --force"):
+        write_bundle(read_seeded(DEEPLAB), tmp_path / "b", progress=finish_other)
 
 
 def test_empty_folder_is_taken(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from atrous.runtime.backends import onnxruntime as module
 from atrous.runtime.backends.onnxruntime import GraphLevel, OnnxRuntimeBackend, OnnxRuntimeOptions
 
 from ..bundles import expected_scores, make_image, make_model, make_outside_model
+from .test_self_contained import PLACES
 
 
 def test_scores() -> None:
@@ -27,16 +29,33 @@ def test_scores() -> None:
 
 @pytest.mark.parametrize("model", [b"", b"text", make_model()[:-40]])
 def test_not_a_model(model: bytes) -> None:
-    with pytest.raises(BackendError, match=r"b/deploy\.onnx: ONNX Runtime refuses") as caught:
+    with pytest.raises(BackendError, match=r"b/deploy\.onnx: (ONNX Runtime refuses|the model is)") as caught:
         OnnxRuntimeBackend(model, path=Path("b/deploy.onnx"))
     assert "\n" not in str(caught.value)
 
 
-def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "secret").write_bytes(bytes(4))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BackendError, match="refuses the model"):
-        OnnxRuntimeBackend(make_outside_model("secret"))
+LOCATIONS = ["secret", "./secret", "../../../etc/passwd", "/etc/passwd", "/proc/self/environ", "/dev/stdin",
+             "file:///etc/passwd", "https://example.com/w", "*/_ORT_MEM_ADDR_/*", ""]  # fmt: skip
+
+
+def refuse_library(name: str) -> Any:
+    raise AssertionError(f"{name} was imported before the model was checked")
+
+
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_weights_in_another_file(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "import_optional", refuse_library)
+    with pytest.raises(BackendError, match=r"^b/deploy\.onnx: the model takes weights from other files"):
+        OnnxRuntimeBackend(make_outside_model(location), path=Path("b/deploy.onnx"))
+
+
+@pytest.mark.parametrize("put", PLACES, ids=lambda put: put.__name__)
+def test_tensors_in_another_file(put: Callable[[onnx.ModelProto], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.ModelProto.FromString(make_model())
+    put(model)
+    monkeypatch.setattr(module, "import_optional", refuse_library)
+    with pytest.raises(BackendError, match="the model takes weights from other files"):
+        OnnxRuntimeBackend(model.SerializeToString())
 
 
 @pytest.mark.parametrize("level", get_args(GraphLevel))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,13 +41,51 @@ def test_outputs_outlive_the_next_run() -> None:
     ids=["empty", "text", "cut", "its own format"],
 )
 def test_not_a_model(model: bytes) -> None:
-    with pytest.raises(BackendError, match=r"b/deploy\.onnx: OpenVINO refuses") as caught:
+    with pytest.raises(BackendError, match=r"b/deploy\.onnx: (OpenVINO refuses|the model is)") as caught:
         OpenVinoBackend(model, path=Path("b/deploy.onnx"))
     assert "\n" not in str(caught.value)
+
+
+class Request:
+    """An infer request that waits for `go`."""
+
+    def __init__(self, started: threading.Event, go: threading.Event):
+        self.started, self.go = started, go
+
+    def infer(self, *_: Any, **__: Any) -> list[np.ndarray]:
+        self.started.set()
+        assert self.go.wait(30)
+        return [np.zeros((1, 4, 5, 6), np.float32)]
+
+
+def test_close_during_a_run_frees_everything_after_it() -> None:
+    backend = OpenVinoBackend(make_model(), threads=1)
+    started, go = threading.Event(), threading.Event()
+    request = Request(started, go)
+    alive = weakref.ref(request)
+    assert backend._open is not None
+    backend._open[1].put(request)
+    del request
+    thread = threading.Thread(target=backend.run, args=({"image": make_image(5, 6)[None]},))
+    thread.start()
+    assert started.wait(30)
+    backend.close()
+    go.set()
+    thread.join(30)
+    assert alive() is None
+
+
+def test_request_that_failed_is_not_used_again() -> None:
+    backend = OpenVinoBackend(make_model(), threads=1)
+    assert backend._open is not None
+    backend._open[1].put(None)
+    with pytest.raises(BackendError, match="OpenVINO failed"):
+        backend.run({"image": make_image(5, 6)[None]})
+    assert backend.run({"image": make_image(5, 6)[None]})["scores"].shape == (1, 4, 5, 6)
 
 
 def test_weights_outside_the_model_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secret").write_bytes(bytes(4))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BackendError, match="weights from other files"):
-        OpenVinoBackend(make_outside_model("secret"))
+    with pytest.raises(BackendError, match=r"^b/deploy\.onnx: the model takes weights from other files"):
+        OpenVinoBackend(make_outside_model("secret"), path=Path("b/deploy.onnx"))

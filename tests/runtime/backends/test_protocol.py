@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from atrous.bundle.folder import read_bundle
 from atrous.errors import BackendError, BundleError, InputError
-from atrous.runtime.backends import BACKENDS, Backend, open_backend, run_many
+from atrous.runtime.backends import BACKENDS, Backend, open_backend
 
 from ..bundles import MEAN, WEIGHT, expected_scores, make_image, make_model, write_bundle, write_torch_bundle
 
@@ -120,10 +122,45 @@ def test_takes_arrays_in_any_memory_order(backend: Backend) -> None:
 
 def test_run_many_is_run_in_order(backend: Backend) -> None:
     images = [make_image(9, 11, seed)[None] for seed in range(3)]
-    found = list(run_many(backend, ({"image": image} for image in images)))
+    found = list(backend.run_many({"image": image} for image in images))
     assert len(found) == 3
     for result, image in zip(found, images, strict=True):
         np.testing.assert_array_equal(result["scores"], backend.run({"image": image})["scores"])
+
+
+def test_run_many_takes_feeds_as_they_are_needed(backend: Backend) -> None:
+    taken: list[int] = []
+
+    def give() -> Iterator[dict[str, np.ndarray]]:
+        for number in range(3):
+            taken.append(number)
+            yield {"image": BATCH}
+
+    results = backend.run_many(give())
+    assert taken == []
+    next(results)
+    assert taken == [0]
+
+
+def test_close_while_other_threads_run(backend: Backend) -> None:
+    """A run that has begun ends properly, later ones are refused; `close` does not wait for ever."""
+    expected = backend.run({"image": BATCH})["scores"]
+    started = threading.Barrier(3)
+
+    def run_until_closed() -> str:
+        started.wait()
+        while True:
+            try:
+                np.testing.assert_array_equal(backend.run({"image": BATCH})["scores"], expected)
+            except BackendError as error:
+                return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(run_until_closed) for _ in range(2)]
+        started.wait()
+        time.sleep(0.02)
+        backend.close()
+        assert [future.result(timeout=30) for future in futures] == ["this backend was closed"] * 2
 
 
 def test_results_belong_to_the_caller(backend: Backend) -> None:

@@ -1,8 +1,9 @@
-"""Every place of an ONNX file where a tensor may name another file, and bytes that are no ONNX file."""
+"""Every place of an ONNX file where a tensor may name another file, compiled engines, and bytes that are not ONNX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import pytest
@@ -86,6 +87,18 @@ def test_finds_the_tensor(put: Callable[[onnx.ModelProto], None]) -> None:
         require_self_contained(model.SerializeToString())
 
 
+def test_refuses_a_compiled_engine() -> None:
+    """ONNX Runtime's TensorRT provider would deserialize it, in a subgraph too."""
+    engine = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft", ep_cache_context=b"plan", embed_mode=1)
+    plain, nested = (onnx.ModelProto.FromString(make_model()) for _ in range(2))
+    plain.graph.node.append(engine)
+    branch = helper.make_graph([engine], "branch", [], [])
+    nested.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
+    for model in (plain, nested):
+        with pytest.raises(BackendError, match=r"^b/deploy\.onnx: the model contains a compiled engine"):
+            require_self_contained(model.SerializeToString(), Path("b/deploy.onnx"))
+
+
 def test_refuses_every_cut() -> None:
     model = make_model()
     refused = 0
@@ -113,5 +126,5 @@ def test_refuses_endless_nesting() -> None:
     for _ in range(200):  # a graph in an attribute of a node of a graph ...
         for key in (b"\x32", b"\x2a", b"\x0a"):
             content = nest(key, content)
-    with pytest.raises(BackendError, match="not an ONNX model: messages lie in one another"):
+    with pytest.raises(BackendError, match="not an ONNX model: its messages are nested more than 100 deep"):
         require_self_contained(nest(b"\x3a", content))

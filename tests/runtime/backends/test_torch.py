@@ -1,10 +1,12 @@
-"""The torch backend: the same numbers as the graph, and code only from files the manifest vouches for."""
+"""The torch backend: the same numbers as the graph, and code only from files with the manifest's digests."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,39 @@ def test_altered_weights(tmp_path: Path) -> None:
 )
 def test_code_that_fails(tmp_path: Path, source: str, part: str) -> None:
     with pytest.raises(BackendError, match=part):
+        run_torch(write_torch_bundle(tmp_path, source=source))
+
+
+def list_bundle_modules() -> set[str]:
+    gc.collect()
+    return {name for name in sys.modules if name.startswith("atrous_bundle_model")}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_code_is_importable_until_the_backend_is_closed_or_dropped(tmp_path: Path, closed: bool) -> None:
+    folder, before = write_torch_bundle(tmp_path), list_bundle_modules()
+    first, second = (open_backend("torch", read_bundle(folder), threads=1) for _ in range(2))
+    assert len(list_bundle_modules() - before) == 2
+    if closed:
+        first.close()
+    else:
+        del first
+    assert len(list_bundle_modules() - before) == 1
+    second.close()
+    assert list_bundle_modules() == before
+
+
+@pytest.mark.parametrize("source", ["def load(path): return 1 / 0", MODEL_SOURCE.replace("net.eval()", "print")])
+def test_code_that_fails_is_forgotten(tmp_path: Path, source: str) -> None:
+    before = set(sys.modules)
+    with pytest.raises(BackendError, match="does not load"):
+        run_torch(write_torch_bundle(tmp_path, source=source))
+    assert not {name for name in set(sys.modules) - before if name.startswith("atrous_bundle_model")}
+
+
+def test_failure_to_move_to_the_device_is_one_line(tmp_path: Path) -> None:
+    source = MODEL_SOURCE.replace("return net.eval()", "net.to = None; return net.eval()")
+    with pytest.raises(BackendError, match=r"model\.py does not load: TypeError"):
         run_torch(write_torch_bundle(tmp_path, source=source))
 
 
