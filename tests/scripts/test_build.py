@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -261,6 +262,26 @@ def test_outdated_engines_go_where_asked(bundle: Path, trt: Any, monkeypatch: py
     (gone,) = run_json(bundle, "--gc", "--outdated")["garbage"]
     assert gone["reason"] == 'gpu.driver is "550.54.15" there and "570.0" here'
     assert run_json(bundle, "--list")["engines"] == []
+
+
+def test_garbage_of_a_bundle_whose_engines_are_a_link(bundle: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "Documents").mkdir(parents=True)
+    os.utime(home / "Documents", (0, 0))
+    (bundle / "engines").symlink_to(home)
+    done = run_atrous("build", bundle, "--gc")
+    assert (done.code, len(done.stderr.splitlines())) == (2, 1)
+    assert "is a link" in done.stderr
+    assert (home / "Documents").exists()
+
+
+def test_garbage_of_the_working_folder(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("src", "data"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+        os.utime(tmp_path / "work" / name, (0, 0))
+    monkeypatch.chdir(tmp_path / "work")
+    assert "0 removed" in run(bundle, "--engines", ".", "--gc").output
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"src", "data"}
 
 
 def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:
