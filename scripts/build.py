@@ -237,9 +237,8 @@ def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequ
     feeds = [{name: image} for image in _make_images(images, shape)]
     backends = []
     for engine in made:
-        logger = compat.make_logger(trt, [])
-        runtime, loaded = compat.deserialize_engine(trt, engine.built.plan, logger)
-        backends.append(TensorRtBackend(loaded, CudaDriver(), keep=(runtime, logger)))
+        loaded = compat.LoadedEngine(trt, engine.built.plan)
+        backends.append(TensorRtBackend(loaded.engine, CudaDriver(), on_close=loaded.close))
     try:
         return measure_rebuild_noise([backend.run for backend in backends], feeds, bundle.deploy.output)
     finally:

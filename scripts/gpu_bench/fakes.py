@@ -5,7 +5,7 @@ Scores are real and are compared as on a GPU; times are of a simulated clock and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -31,7 +31,7 @@ class FakeHost:
         self.driver: Driver = self.device
         self.fault = fault
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]
@@ -59,4 +59,4 @@ class FakeHost:
             compute_ms=_COMPUTE_MS[case.precision] * case.batch,
             fault=self.fault,
         )
-        return engine, (), {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}
+        return engine, lambda: None, {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}

@@ -179,7 +179,8 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     seen: list[tuple[int, ...]] = []
 
     class Backend:
-        def __init__(self, engine: Any, driver: Any, *, keep: Any) -> None:
+        def __init__(self, engine: Any, driver: Any, *, on_close: Any) -> None:
+            self.close_engine = on_close
             self.build = trt.behaviour.opened = getattr(trt.behaviour, "opened", -1) + 1
 
         def run(self, feeds: Any) -> dict[str, Any]:
@@ -190,6 +191,7 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
 
         def close(self) -> None:
             seen.append(())
+            self.close_engine()
 
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.backend.TensorRtBackend", Backend)
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.driver.CudaDriver", SimpleNamespace)
@@ -201,6 +203,7 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     assert noise["mean_disagreement"] == pytest.approx((1 + 2 + 1) / 3 / 33**2)
     assert seen.count((2, 33, 33, 3)) == 3 * 4
     assert seen.count(()) == 3
+    assert trt.behaviour.list_alive() == []
 
 
 def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -58,7 +58,12 @@ class TensorRtBackend:
     device = "cuda"
 
     def __init__(
-        self, engine: Any, driver: Driver, options: TensorRtOptions | None = None, *, keep: tuple[Any, ...] = ()
+        self,
+        engine: Any,
+        driver: Driver,
+        options: TensorRtOptions | None = None,
+        *,
+        on_close: Callable[[], None] = lambda: None,
     ):
         """Take an engine that is loaded already; `open_tensorrt` finds a bundle's.
 
@@ -66,11 +71,11 @@ class TensorRtBackend:
             engine: a TensorRT ICudaEngine.
             driver: where it runs.
             options: how.
-            keep: what must outlive the engine, such as its runtime and logger.
+            on_close: called once contexts and engine are released here, to release what the engine needs.
         """
         options = options or TensorRtOptions()
         self._runner: Runner | None = Runner(engine, driver, slots=options.slots, cuda_graphs=options.cuda_graphs)
-        self._keep = keep
+        self._on_close = on_close
         self.inputs = self._runner.tensors.inputs
         self.outputs = self._runner.tensors.outputs
         self._most = options.contexts
@@ -134,15 +139,16 @@ class TensorRtBackend:
     def close(self) -> None:
         """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed."""
         with self._changed:
-            if self._runner is None:
+            runner, self._runner = self._runner, None
+            if runner is None:
                 return
-            self._runner = None
             while len(self._idle) < self._opened:
                 self._changed.wait()
             while self._idle:
                 self._idle.pop().close()
             self._opened = 0
-        self._keep = ()
+            runner.engine = None  # tickets still lead to the runner
+        self._on_close()
 
     def _require_open(self) -> Runner:
         if self._runner is None:
@@ -224,11 +230,10 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     here = partial(fields_here, machine=read_machine(), capabilities=capabilities)
     store = EngineStore(find_store(bundle.path))
     plan = store.read_plan(store.choose(wanted, shapes, here=here), trust=options.trust)
-    logger = compat.make_logger(trt, [])
-    runtime, engine = compat.deserialize_engine(trt, plan, logger)
+    loaded = compat.LoadedEngine(trt, plan)
     if capabilities.version.startswith("8.5."):
         options = replace(options, contexts=1)  # a dynamic profile serves one context there; further threads wait
-    return TensorRtBackend(engine, driver, options, keep=(runtime, logger))
+    return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

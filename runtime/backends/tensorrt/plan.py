@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Given:
-    """What the run itself brings: "logger", "error recorder", "progress monitor", "model", "timing cache"."""
+    """What the run itself brings: "logger", "progress monitor", "model", "timing cache"."""
 
     name: str
 
@@ -218,7 +218,6 @@ def _network_calls(capabilities: Capabilities, pinned: tuple[str, ...]) -> list[
         flags.append("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
     calls = [
         Call("trt", "Builder", (Given("logger"),), "call", "builder"),
-        Call("builder", "error_recorder", (Given("error recorder"),), "assign"),
         Call("builder", "create_network", (Bits(tuple(flags)) if flags else 0,), "call", "network", "none"),
         Call("trt", "OnnxParser", (Result("network"), Given("logger")), "call", "parser"),
         Call("parser", "parse", (Given("model"),), "call", "", "false"),

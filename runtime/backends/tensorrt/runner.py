@@ -161,7 +161,7 @@ class _Context:
     """An execution context bound to one profile, and the shapes it was last given."""
 
     def __init__(self, runner: Runner, profile: int, stream: int):
-        self._context = runner.engine.create_execution_context()
+        self._context: Any = runner.engine.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT gives no execution context: is the device's memory full?")
         if not self._context.set_optimization_profile_async(profile, stream):
@@ -212,6 +212,11 @@ class _Context:
         """Queue the network on the stream."""
         if not self._context.execute_async_v3(stream_handle=self._stream):
             raise BackendError("TensorRT's enqueue failed; its log says why")
+
+    def close(self) -> None:
+        """Free the graph, then the context; a reference cycle would keep it beyond its engine."""
+        self.replay.forget()
+        self._context = None
 
 
 class Lane:
@@ -315,7 +320,7 @@ class Lane:
         for stream in self._streams.values():
             self._driver.synchronize(stream)
         for context in self._list_contexts():
-            context.replay.forget()
+            context.close()
         for slot in self._slots:
             slot.contexts.clear()
             for memory in slot.memory.values():

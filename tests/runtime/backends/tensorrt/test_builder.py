@@ -128,6 +128,48 @@ def test_a_profile_that_is_refused() -> None:
         build_engine(trt, plan, model)
 
 
+def _break(trt: Any, fault: str) -> None:
+    """Plant one failure somewhere in a build."""
+    behaviour = trt.behaviour
+    if fault == "parser":
+        behaviour.parser_errors = [{"desc": "Assertion failed", "node": 7}]
+    elif fault == "build":
+        behaviour.fail_build = "no implementation"
+    elif fault == "plan":
+        behaviour.refuse_plans = True
+    elif fault == "inspector":
+        trt.EngineInspector.get_engine_information = lambda self, form: "no JSON"
+    elif fault == "profile":
+
+        def fail(self: Any, name: str, low: Any, best: Any, high: Any) -> None:
+            raise RuntimeError("set_shape failed")
+
+        trt.IOptimizationProfile.set_shape = fail
+
+
+@pytest.mark.parametrize("line", stubs.LINES)
+@pytest.mark.parametrize("fault", ["", "parser", "profile", "build", "plan", "inspector"])
+def test_objects_are_freed_newest_first(line: str, fault: str) -> None:
+    """The stub raises where an object outlives what it needs; here its error is kept, and with it the traceback."""
+    trt = stubs.make_tensorrt(line)
+    _break(trt, fault)
+    error = None
+    try:
+        build(trt)
+    except (BackendError, BuildError, EngineError) as caught:
+        error = caught
+    assert (error is not None) == bool(fault)
+    assert trt.behaviour.made
+    assert trt.behaviour.list_alive() == []
+
+
+def test_no_error_recorder() -> None:
+    """NVIDIA's parser writes to its network when it is freed, if that had a recorder; the bindings free it later."""
+    trt = stubs.make_tensorrt("10")
+    build(trt)
+    assert "Builder.error_recorder" not in trt.behaviour.touched
+
+
 def test_pins_that_find_no_layer_are_warned_of() -> None:
     trt = stubs.make_tensorrt("8.5")
     model = make_graph("fp16", keep_last=True)
@@ -157,4 +199,4 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         build(trt)
     monkeypatch.setattr(trt.Runtime, "__init__", fail)
     with pytest.raises(BackendError, match=r"8\.5\.3\.1 does not start"):
-        compat.deserialize_engine(trt, b"{}", compat.make_logger(trt, []))
+        compat.LoadedEngine(trt, b"{}")

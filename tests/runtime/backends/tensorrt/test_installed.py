@@ -58,7 +58,6 @@ def test_every_member_of_a_plan_is_there(trt: Any, precision: str) -> None:
 def test_listeners_are_taken_for_its_own(trt: Any) -> None:
     lines: list[str] = []
     assert isinstance(compat.make_logger(trt, lines), trt.ILogger)
-    assert isinstance(compat.make_error_recorder(trt, lines), trt.IErrorRecorder)
     if read_capabilities(trt).progress_monitor:
         assert isinstance(compat.make_progress_monitor(trt, lambda phase, step, steps: None), trt.IProgressMonitor)
 

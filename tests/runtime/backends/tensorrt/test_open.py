@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     trt = stubs.make_tensorrt(request.param)
     driver = FakeDriver()
 
-    def deserialize(_: Any, plan: bytes, logger: Any) -> tuple[Any, Any]:
+    def load(_: Any, plan: bytes) -> SimpleNamespace:
         network = OnnxRuntimeBackend(trt.models[-1], threads=1)
         shape = tuple(int(side) for side in plan.rpartition(b"|")[2].decode().split("x"))
         engine = FakeEngine(
@@ -54,10 +55,10 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
             shape_rule=lambda _: {"scores": (shape[0], 4, *shape[1:3])},
             profiles=[{"image": (shape, shape, shape)}],
         )
-        return object(), engine
+        return SimpleNamespace(engine=engine, close=lambda: None)
 
     monkeypatch.setattr(compat, "load_tensorrt", lambda: (trt, read_capabilities(trt)))
-    monkeypatch.setattr(compat, "deserialize_engine", deserialize)
+    monkeypatch.setattr(compat, "LoadedEngine", load)
     monkeypatch.setattr(module, "CudaDriver", lambda: driver)
     monkeypatch.setattr(module, "read_machine", lambda: MACHINE)
     object.__getattribute__(trt, "_module").models = []
