@@ -52,7 +52,12 @@ def audit_recorded(
 def describe_audit(audit: Mapping[str, Any]) -> str:
     """An audit as one line."""
     products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
-    return f"products: {products}; {audit['reached']:.0%} as narrow as the graph says; {audit['reformats']} reformats"
+    wide = audit["narrow_writing_fp32"]
+    return (
+        f"products: {products}; {audit['reached']:.0%} as narrow as the graph says"
+        + (f"; {wide} narrow products write float32" if wide else "")
+        + f"; {audit['reformats']} reformats"
+    )
 
 
 def _read_json(path: Path, kind: type) -> Any:

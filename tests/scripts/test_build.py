@@ -220,6 +220,18 @@ def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:
         assert run(bundle, "--audit", account).exit_code == 2
 
 
+def test_audit_names_narrow_products_that_write_float32(tmp_path: Path) -> None:
+    variant = {"file": "deploy.int8.onnx", "precision": "int8", "verification": {"passed": True}}
+    contents = {"deploy.int8.onnx": make_graph("int8")}
+    folder = write_bundle(tmp_path / "b", contents=contents, variants={"int8": variant})
+    account = tmp_path / "layers.json"
+    account.write_text(json.dumps(inspector.make_myelin()))
+    result = run(folder, "--precision", "int8", "--audit", account)
+    assert result.output == (
+        "products: 1 int8, 1 fp32; 100% as narrow as the graph says; 1 narrow products write float32; 1 reformats\n"
+    )
+
+
 def test_a_recorded_engine_that_is_silently_fp32(tmp_path: Path) -> None:
     model = make_graph("fp16")
     variant = {"file": "deploy.fp16.onnx", "precision": "fp16", "verification": {"passed": True}}
