@@ -34,9 +34,9 @@ def audit_recorded(
     """
     from ..runtime.backends.tensorrt.audit import audit_precision
     from ..runtime.backends.tensorrt.inspection import parse_inspection
-    from ..runtime.backends.tensorrt.onnx_reader import read_graph
+    from ..runtime.backends.tensorrt.onnx_reader import read_facts
 
-    graph = read_graph(bundle.read_file(bundle.deploy_file(precision)))
+    graph = read_facts(bundle.read_file(bundle.deploy_file(precision)))
     profile = _read_json(times, list) if times is not None else None
     audit = audit_precision(parse_inspection(_read_json(account, dict)), graph, profile)
     if as_json:

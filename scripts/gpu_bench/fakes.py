@@ -11,9 +11,9 @@ from typing import Any
 from ...runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ...runtime.backends.protocol import Array, TensorSpec
 from ...runtime.backends.tensorrt.driver import Driver
-from ...runtime.backends.tensorrt.fake_driver import FakeDriver
-from ...runtime.backends.tensorrt.fake_engine import FakeEngine, Shape
 from .cases import Case
+from .fake_driver import FakeDriver
+from .fake_engine import FakeEngine, Shape
 
 _COMPUTE_MS = {"fp32": 8.0, "tf32": 4.0, "fp16": 2.0, "int8": 1.0}
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from atrous.runtime.backends.protocol import Array
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
 from atrous.runtime.errors import BackendError
 from atrous.scripts import bench_gpu
 from atrous.scripts.gpu_bench.caffe_parser import run_caffe_parser
 from atrous.scripts.gpu_bench.cases import SIZES, TARGETS, Case, list_cases
+from atrous.scripts.gpu_bench.fake_driver import FakeDriver
 from atrous.scripts.gpu_bench.fakes import FakeHost
 from atrous.scripts.gpu_bench.job import Job, NetEntry, compare, read_job
 from atrous.scripts.gpu_bench.measuring import Opened, run_cases

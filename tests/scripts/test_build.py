@@ -22,7 +22,7 @@ from atrous.runtime.errors import BackendError, EngineError, InferenceError, Mis
 from atrous.scripts import build, build_shapes
 
 from ..runtime.backends.tensorrt import inspector, stubs
-from ..runtime.backends.tensorrt.graphs import make_graph
+from ..runtime.backends.tensorrt.onnx_models import make_graph
 from ..runtime.bundles import write_bundle
 from .running import run_atrous
 

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import BackendError, PrecisionError
-from .graph import PRODUCTS, Graph
 from .inspection import EngineLayer, Inspection
+from .onnx_facts import PRODUCTS, OnnxFacts
 
 #: bits of a precision's operands: a product may come out as narrow as asked, or narrower
 _BITS = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
@@ -80,7 +80,7 @@ class PrecisionAudit:
 
 
 def audit_precision(
-    inspection: Inspection, graph: Graph, profile: list[dict[str, Any]] | None = None
+    inspection: Inspection, graph: OnnxFacts, profile: list[dict[str, Any]] | None = None
 ) -> PrecisionAudit:
     """Compare an engine with its graph.
 

@@ -19,7 +19,7 @@ from ..protocol import Array, check_feeds
 from . import compat
 from .driver import CudaDriver, Driver
 from .keys import fields_here, read_machine
-from .runner import Lane, Runner, Ticket
+from .runner import ExecutionLane, Runner, Ticket
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class TensorRtBackend:
         self.inputs = self._runner.tensors.inputs
         self.outputs = self._runner.tensors.outputs
         self._most = options.contexts
-        self._idle: list[Lane] = []
+        self._idle: list[ExecutionLane] = []
         self._opened = 0
         self._changed = threading.Condition()
         self._last = threading.local()
@@ -155,7 +155,7 @@ class TensorRtBackend:
             raise BackendError("this backend was closed")
         return self._runner
 
-    def _take_lane(self) -> Lane:
+    def _take_lane(self) -> ExecutionLane:
         with self._changed:
             while True:
                 runner = self._require_open()
@@ -173,7 +173,7 @@ class TensorRtBackend:
                 self._changed.notify_all()
             raise
 
-    def _give_lane(self, lane: Lane) -> None:
+    def _give_lane(self, lane: ExecutionLane) -> None:
         with self._changed:
             self._idle.append(lane)
             self._changed.notify_all()
@@ -182,14 +182,14 @@ class TensorRtBackend:
 class Stream:
     """A lane while someone keeps it."""
 
-    def __init__(self, lane: Lane, slots: int):
+    def __init__(self, lane: ExecutionLane, slots: int):
         """Stand for a lane of so many slots."""
         self._lane = lane
         self._open: deque[Ticket] = deque(maxlen=slots)  # a slot's last ticket pushes out the one before it
         self.slots = slots
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run; see `Lane.submit`."""
+        """Queue one run; see `ExecutionLane.submit`."""
         ticket = self._lane.submit(feeds, time.perf_counter)
         self._open.append(ticket)
         return ticket

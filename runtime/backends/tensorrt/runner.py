@@ -23,8 +23,8 @@ from ...errors import BackendError, InputError
 from ..protocol import Array, TensorSpec, check_feeds
 from .buffers import TensorMemory
 from .compat import numpy_name
+from .cuda_graphs import Binding, ReplayedContext
 from .driver import Driver
-from .graphs import Binding, ReplayedContext
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -116,19 +116,19 @@ class Runner:
         self.cuda_graphs = cuda_graphs
         self.tensors = describe_engine(engine)
 
-    def open_lane(self) -> Lane:
+    def open_lane(self) -> ExecutionLane:
         """Streams, events and slots for one thread at a time.
 
         Raises:
             BackendError: if CUDA refuses.
         """
-        return Lane(self)
+        return ExecutionLane(self)
 
 
 class Ticket:
     """A run that was submitted."""
 
-    def __init__(self, lane: Lane, slot: _Slot, outputs: Mapping[str, Array], host_ms: float):
+    def __init__(self, lane: ExecutionLane, slot: _Slot, outputs: Mapping[str, Array], host_ms: float):
         self._lane, self._slot, self._outputs = lane, slot, outputs
         self._result: dict[str, Array] | None = None
         self.timings_ms: dict[str, float] = {"enqueue": host_ms}
@@ -219,7 +219,7 @@ class _Context:
         self._context = None
 
 
-class Lane:
+class ExecutionLane:
     """Streams and slots for one thread at a time; see the module's picture."""
 
     def __init__(self, runner: Runner):

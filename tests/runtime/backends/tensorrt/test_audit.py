@@ -8,16 +8,16 @@ import pytest
 
 from atrous.runtime.backends.tensorrt.audit import audit_precision
 from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.errors import BackendError, PrecisionError
 
 from . import inspector
-from .graphs import make_graph
+from .onnx_models import make_graph
 
-HALF = read_graph(make_graph("fp16"))
-KEPT = read_graph(make_graph("fp16", keep_last=True))
-WIDE = read_graph(make_graph())
-INT8 = read_graph(make_graph("int8"))
+HALF = read_facts(make_graph("fp16"))
+KEPT = read_facts(make_graph("fp16", keep_last=True))
+WIDE = read_facts(make_graph())
+INT8 = read_facts(make_graph("int8"))
 
 
 @pytest.mark.parametrize(

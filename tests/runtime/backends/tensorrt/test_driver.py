@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
 from atrous.runtime.errors import BackendError
+from atrous.scripts.gpu_bench.fake_driver import FakeDriver
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 

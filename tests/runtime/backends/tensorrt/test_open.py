@@ -16,12 +16,12 @@ from atrous.runtime.backends.protocol import TensorSpec
 from atrous.runtime.backends.tensorrt import backend as module
 from atrous.runtime.backends.tensorrt import compat, workflow
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.store import EngineStore, find_store
 from atrous.runtime.bundle import Bundle, read_bundle
 from atrous.runtime.errors import BackendError, BundleError, EngineError, InputError
+from atrous.scripts.gpu_bench.fake_driver import FakeDriver
+from atrous.scripts.gpu_bench.fake_engine import FakeEngine
 
 from ...bundles import expected_scores, make_image, write_bundle
 from . import stubs

@@ -13,9 +13,9 @@ import pytest
 
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine, Shape
 from atrous.runtime.errors import BackendError, InputError
+from atrous.scripts.gpu_bench.fake_driver import FakeDriver
+from atrous.scripts.gpu_bench.fake_engine import FakeEngine, Shape
 
 from ...bundles import expected_scores, make_image
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..protocol import Array, TensorSpec
+from ...runtime.backends.protocol import Array, TensorSpec
 from .fake_driver import DriverMisuseError, FakeDriver
 
 Shape = tuple[int, ...]
