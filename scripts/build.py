@@ -98,7 +98,7 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
 
 def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) -> PreparedBuild:
-    from ..runtime.backends.tensorrt.onnx_reader import read_graph
+    from ..runtime.backends.tensorrt.onnx_reader import read_facts
     from ..runtime.backends.tensorrt.options import BuildOptions
     from ..runtime.backends.tensorrt.workflow import prepare_build
 
@@ -106,7 +106,7 @@ def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) 
     name = bundle.deploy.input
     profiles = build_shapes.make_profiles(
         name,
-        read_graph(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
+        read_facts(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
         bundle.preprocessing.size_rule,
         build_shapes.read_batch(given["batch"]),
         [build_shapes.read_size(text, "--shape") for text in given["shapes"]],
@@ -237,9 +237,8 @@ def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequ
     feeds = [{name: image} for image in _make_images(images, shape)]
     backends = []
     for engine in made:
-        logger = compat.make_logger(trt, [])
-        runtime, loaded = compat.deserialize_engine(trt, engine.built.plan, logger)
-        backends.append(TensorRtBackend(loaded, CudaDriver(), keep=(runtime, logger)))
+        loaded = compat.LoadedEngine(trt, engine.built.plan)
+        backends.append(TensorRtBackend(loaded.engine, CudaDriver(), on_close=loaded.close))
     try:
         return measure_rebuild_noise([backend.run for backend in backends], feeds, bundle.deploy.output)
     finally:

@@ -16,10 +16,11 @@ import pytest
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
+from atrous.errors import BackendError
 from tools import bench_gpu
 from tools.gpu_bench.caffe_parser import run_caffe_parser
 from tools.gpu_bench.cases import SIZES, TARGETS, Case, list_cases
+from tools.gpu_bench.fake_driver import FakeDriver
 from tools.gpu_bench.fakes import FakeHost
 from tools.gpu_bench.job import Job, NetEntry, compare, read_job
 from tools.gpu_bench.measuring import Opened, run_cases

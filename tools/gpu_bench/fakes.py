@@ -5,16 +5,15 @@ Scores are real and are compared as on a GPU; times are of a simulated clock and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.driver import Driver
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine, Shape
-
 from .cases import Case
+from .fake_driver import FakeDriver
+from .fake_engine import FakeEngine, Shape
 
 _COMPUTE_MS = {"fp32": 8.0, "tf32": 4.0, "fp16": 2.0, "int8": 1.0}
 
@@ -32,7 +31,7 @@ class FakeHost:
         self.driver: Driver = self.device
         self.fault = fault
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]
@@ -60,4 +59,4 @@ class FakeHost:
             compute_ms=_COMPUTE_MS[case.precision] * case.batch,
             fault=self.fault,
         )
-        return engine, (), {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}
+        return engine, lambda: None, {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,8 +29,8 @@ class Host(Protocol):
 
     driver: Driver
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """An engine, what must outlive it, and details for the row."""
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """An engine, what to call once it is released, and details for the row."""
 
 
 class TensorRtHost:
@@ -54,7 +54,7 @@ class TensorRtHost:
         self._timings = b""  # of the layers timed so far; the next build begins with them
         self.version = str(self._trt.__version__)
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`; refuses an engine that does not reach the precision."""
         from atrous.runtime.backends.tensorrt import compat, workflow
         from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
@@ -64,8 +64,7 @@ class TensorRtHost:
         prepared = workflow.prepare_build(model, options, self._capabilities, precision=case.graph)
         made = workflow.make_engine(self._trt, prepared, self._store, self._machine, timing_cache=self._timings)
         self._timings = made.built.timing_cache
-        logger = compat.make_logger(self._trt, [])
-        runtime, engine = compat.deserialize_engine(self._trt, made.built.plan, logger)
+        loaded = compat.LoadedEngine(self._trt, made.built.plan)
         details = {
             "build_s": made.built.seconds,
             "plan_bytes": len(made.built.plan),
@@ -73,7 +72,7 @@ class TensorRtHost:
             "products": dict(made.audit.products),
             "tensorrt": self.version,
         }
-        return engine, (runtime, logger), details
+        return loaded.engine, loaded.close, details
 
 
 class TensorRt:
@@ -93,8 +92,8 @@ class TensorRt:
         """Build the case's engine."""
         net = job.nets[case.net]
         model = Path(net.models[case.graph]).read_bytes()
-        engine, keep, details = self._host.build(model, case, net.input)
-        backend = TensorRtBackend(engine, self._host.driver, OPTIONS, keep=keep)
+        engine, release, details = self._host.build(model, case, net.input)
+        backend = TensorRtBackend(engine, self._host.driver, OPTIONS, on_close=release)
         output = backend.outputs[0].name
 
         def measure_ms(feeds: Feeds, runs: int) -> Iterator[Mapping[str, float]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atrous.errors import BackendError
-from atrous.runtime.backends.tensorrt.fake_driver import DriverMisuseError, FakeDriver
+from tools.gpu_bench.fake_driver import DriverMisuseError, FakeDriver
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
 
 from . import stubs
-from .graphs import make_graph
+from .onnx_models import make_graph
 from .test_keys import MACHINE
 
 OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))

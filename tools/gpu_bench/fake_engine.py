@@ -1,19 +1,20 @@
 """An engine without TensorRT: any function of arrays, run by the fake driver's streams.
 
 It answers the calls of `ICudaEngine` and `IExecutionContext` that the runner makes, and keeps their rules: shapes
-inside the profile, shapes before addresses before the enqueue, one context per dynamic profile where told so, and no
-capture before an enqueue with the same shapes.
+inside the profile, shapes before addresses before the enqueue, one context per dynamic profile where told so, no
+capture before an enqueue with the same shapes, and no use of a context whose engine is gone.
 """
 
 from __future__ import annotations
 
 import enum
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..protocol import Array, TensorSpec
+from atrous.runtime.backends.protocol import Array, TensorSpec
 from .fake_driver import DriverMisuseError, FakeDriver
 
 Shape = tuple[int, ...]
@@ -120,11 +121,18 @@ class FakeContext:
 
     def __init__(self, engine: FakeEngine):
         """Use the engine's first profile, as a new context does."""
-        self._engine = engine
+        self._made_by = weakref.ref(engine)
         self._profile: int | None = None
         self._shapes: dict[str, Shape] = {}
         self._addresses: dict[str, int] = {}
         self._enqueued: dict[str, Shape] = {}  # the shapes of the last enqueue that was not captured
+
+    @property
+    def _engine(self) -> FakeEngine:
+        engine = self._made_by()
+        if engine is None:
+            raise DriverMisuseError("use of an execution context whose engine is gone")
+        return engine
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         """Choose a profile; false where another context has it."""

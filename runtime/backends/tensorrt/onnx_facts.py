@@ -100,7 +100,7 @@ class Initializer:
 
 
 @dataclass(frozen=True)
-class Graph:
+class OnnxFacts:
     """An ONNX graph without its weights.
 
     Attributes:
