@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .export.bundle import BundleOptions, Preprocessing, write_bundle
+    from .export.bundle import BundleOptions, PreprocessingOptions, write_bundle
     from .export.onnx_export import export_onnx
     from .export.torch_module import run_blobs, to_torch
     from .graph.net import Blob, DroppedLayer, Layer, Net
@@ -24,7 +24,7 @@ _HOMES = {
     "Layer": "graph.net",
     "Net": "graph.net",
     "Operator": "layers",
-    "Preprocessing": "export.bundle",
+    "PreprocessingOptions": "export.bundle",
     "export_onnx": "export.onnx_export",
     "read_net": "read",
     "register_layer": "layers",
@@ -40,7 +40,7 @@ __all__ = [
     "Layer",
     "Net",
     "Operator",
-    "Preprocessing",
+    "PreprocessingOptions",
     "export_onnx",
     "read_net",
     "register_layer",

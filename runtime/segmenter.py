@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle.folder import Bundle, read_bundle
+from ..bundle.manifest import Head
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Image = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
-Head = Literal["scores", "labels", "lowres"]
 
 #: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
@@ -338,7 +338,8 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
         return choice
     if section is None:
         raise InputError(f"{bundle.path}: the bundle has no CRF parameters: pass some, or turn the CRF off")
-    return cast("CrfParameters", import_crf().CrfParameters.from_dict(section.model_dump()))
+    import_crf()  # report a missing extension now, not at the first image
+    return section
 
 
 def _check_shortcuts(shortcuts: Mapping[str, Any]) -> dict[str, Any]:

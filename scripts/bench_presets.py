@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..runtime import Bundle
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
 SEED = 20141222  # the day the paper appeared
 SCORE_GAIN = 0.03
-CRF: dict[str, Any] = {
-    "mode": "deeplab",
-    "iterations": 10,
-    "gaussian": [{"sxy": 3.0, "weight": 3.0}],
-    "bilateral": [{"sxy": 121.0, "srgb": 5.0, "weight": 4.0}],
-}
 _VERSION = 1  # of what is made here; a new one leaves older bundles aside
 
 
@@ -56,6 +50,7 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
 
     try:
         from .. import converter
+        from ..bundle.crf_parameters import CrfParameters
         from .convert import choose_classes
         from .large_fov import read_large_fov
     except ImportError as error:
@@ -68,7 +63,7 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
         name=f"DeepLab-LargeFOV, {preset.class_count} classes, seeded weights",
         classes=classes,
         palette=palette,
-        crf=CRF,
+        crf=CrfParameters(),
         verify=False,
     )
     net = read_large_fov(SEED, labels=preset.class_count, score_gain=SCORE_GAIN)

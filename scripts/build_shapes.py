@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..bundle.manifest import SizeRule
+    from ..bundle.size_rule import SizeRule
     from ..runtime.backends.tensorrt.options import Profile
 
 Size = tuple[int, int]  # height, width

@@ -8,13 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import console
 from .fetched import resolve_net
 from .net_options import net_options, require_file
+
+if TYPE_CHECKING:
+    from ..bundle.crf_parameters import CrfParameters
+    from ..bundle.manifest import Manifest
 
 #: name of --classes -> class names and colours in `runtime.palettes`
 CLASS_SETS = {
@@ -118,8 +122,9 @@ def command(
     net definition.
     """
     files = resolve_net(net, weights)
+    from ..bundle.writing import check_target
     from ..converter import read_net
-    from ..converter.export.bundle import BundleOptions, check_target, write_bundle
+    from ..converter.export.bundle import BundleOptions, write_bundle
     from ..converter.files.caffemodel import read_caffemodel
 
     started = time.perf_counter()
@@ -153,7 +158,9 @@ def command(
         manifest = write_bundle(laid_out, out, settings, replace=force, progress=show)
     seconds = time.perf_counter() - started
     if as_json:
-        console.print_json("convert", {"bundle": str(out), "seconds": seconds, "manifest": manifest})
+        console.print_json(
+            "convert", {"bundle": str(out), "seconds": seconds, "manifest": json.loads(manifest.to_json())}
+        )
     else:
         _print(out, manifest, seconds)
     return 0
@@ -300,8 +307,8 @@ def _crf(
     gaussian: tuple[float, ...] | None,
     bilateral: tuple[float, ...] | None,
     iterations: int | None,
-) -> dict[str, Any] | None:
-    """Dense CRF parameters in the manifest's form: those of the --info file, each option in the place of its part."""
+) -> CrfParameters | None:
+    """Dense CRF parameters: those of the --info file, each option in the place of its part."""
     if known is None and gaussian is None and bilateral is None:
         given = "--crf-mode" if mode else "--crf-iterations" if iterations else None
         if given:
@@ -319,23 +326,19 @@ def _crf(
     return check_crf(crf)
 
 
-def check_crf(crf: dict[str, Any]) -> dict[str, Any]:
+def check_crf(crf: dict[str, Any]) -> CrfParameters:
     """CRF parameters, if readers of the bundle will accept them.
 
     Raises:
         click.UsageError: naming the first that they will not.
     """
-    from pydantic import ValidationError
-
-    from ..bundle.manifest import CrfSection
+    from ..bundle.crf_parameters import CrfParameters
+    from ..errors import CrfInputError
 
     try:
-        CrfSection.model_validate_json(json.dumps(crf))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise click.UsageError(f"the CRF parameters are not usable: {place}: {first['msg']}") from None
-    return crf
+        return CrfParameters.from_dict(crf)
+    except CrfInputError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _preprocessing(
@@ -345,11 +348,11 @@ def _preprocessing(
     color_order: str,
     minimum_size: tuple[int, int] | None,
 ) -> Any:
-    from ..converter.export.bundle import Preprocessing
+    from ..converter.export.bundle import PreprocessingOptions
 
     given, least = mean or known.get("mean"), minimum_size or known.get("minimum_size")
     factor = scale[0] if scale is not None else known.get("scale")
-    return Preprocessing(
+    return PreprocessingOptions(
         mean=(float(given[0]), float(given[1]), float(given[2])) if given else None,
         scale=float(factor) if factor is not None else None,
         color_order="RGB" if color_order == "RGB" else "BGR",
@@ -357,14 +360,14 @@ def _preprocessing(
     )
 
 
-def _print(out: Path, manifest: dict[str, Any], seconds: float) -> None:
-    for warning in manifest["warnings"]:
+def _print(out: Path, manifest: Manifest, seconds: float) -> None:
+    for warning in manifest.warnings:
         console.print_warning(f"warning: {warning}")
-    for report in manifest["verification"]:
-        shapes = ", ".join("x".join(map(str, shape)) for shape in report["input_shapes"].values())
+    for report in manifest.verification:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in report.input_shapes.values())
         click.echo(
-            f"{report['stage']} equals {report['reference']} on {shapes}: {report['blobs']} blobs, "
-            f"largest error {report['worst_error']:.2g} (tolerance {report['tolerance']:g})"
+            f"{report.stage} equals {report.reference} on {shapes}: {report.blobs} blobs, "
+            f"largest error {report.worst_error:.2g} (tolerance {report.tolerance:g})"
         )
-    size = sum(entry["bytes"] for entry in manifest["files"].values())
-    click.echo(f"{out}: {manifest['name']}, {len(manifest['files'])} files, {size / 1e6:.1f} MB, {seconds:.1f} s")
+    size = sum(entry.bytes for entry in manifest.files.values())
+    click.echo(f"{out}: {manifest.name}, {len(manifest.files)} files, {size / 1e6:.1f} MB, {seconds:.1f} s")

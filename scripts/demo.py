@@ -163,8 +163,8 @@ def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -
         name=settings.name,
         classes=settings.classes,
         palette=settings.palette,
-        preprocessing=converter.Preprocessing(mean=settings.mean),
-        crf=settings.crf.model_dump(mode="json"),
+        preprocessing=converter.PreprocessingOptions(mean=settings.mean),
+        crf=settings.crf,
         sources=(
             ("prototxt", files.prototxt, net.definition.format, net.dialect),
             ("caffemodel", files.caffemodel, weights.format, weights.dialect.name),

@@ -72,7 +72,7 @@ def command(
 
         draw_errors(reports, plot)
     if as_json:
-        rows = [{**report.to_json(), "differences": report.rows_json()} for report in reports]
+        rows = [{**report.summarize().model_dump(mode="json"), "differences": report.rows_json()} for report in reports]
         checks = [check.to_json() for check in variants]
         console.print_json("verify", {"bundle": str(bundle), "passed": passed, "reports": rows, "variants": checks})
     else:

@@ -8,7 +8,6 @@ from the prototxt and the caffemodel. Training, validation, test and shipped sce
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -134,7 +133,6 @@ def write_settings(
 ) -> None:
     """Choose the CRF on the validation scenes, measure before and after on both sets, write the JSON."""
     from atrous.bundle.files import write_file
-    from atrous.bundle.manifest import CrfSection
     from atrous.runtime.evaluation.tuning.judging import Judge, Scored
     from atrous.runtime.evaluation.tuning.points import find_best, search_factors
     from atrous.scripts.miniature import settings
@@ -159,7 +157,7 @@ def write_settings(
         classes=CLASSES,
         palette=PALETTE,
         mean=network.MEAN_BGR,
-        crf=CrfSection.model_validate_json(json.dumps(parameters.to_dict())),
+        crf=parameters,
         training=training,
         validation=on_validation,
         test=on_test,

@@ -1,4 +1,4 @@
-"""A bundle on disk: opened, checked, its files handed out.
+"""A bundle on disk: opened, checked, its files read.
 
 A bundle is untrusted input. Sizes of all listed files are checked when it is opened; a file's digest is checked on
 the very bytes that are handed out, so nothing can change between the check and the use. Files the manifest does not

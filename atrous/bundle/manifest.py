@@ -1,17 +1,17 @@
-"""The bundle's `manifest.json` as types: what a bundle promises, read strictly.
+"""The bundle's `manifest.json` as types, read and written here only.
 
-The converter writes the file as plain JSON; this module is the only reader and therefore the definition.
 Rules, in the order they are checked:
 
 1. The file is UTF-8 JSON of at most 16 MiB, one object.
 2. `schema_version` equals `SCHEMA_VERSION`; it is looked at before anything else.
 3. Every field is known, present and of its own JSON type (no string where a number belongs, no NaN).
 4. File names are relative, with forward slashes, and stay inside the bundle.
-5. The parts agree: files named are listed, no more colours than classes, the head has what it needs.
+5. The parts agree: files named are listed, no more colors than classes, the head has what it needs.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -23,13 +23,14 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 
-from ..errors import BundleError, InputError
+from ..errors import BundleError, CrfInputError
+from .crf_parameters import CrfParameters
+from .section import Section, describe_fault
+from .size_rule import SizeRule
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -57,25 +58,19 @@ def check_contained_name(name: str) -> str:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
-Side = Annotated[int, Field(gt=0, le=1 << 20)]
-Sides = tuple[Side, Side]  # (height, width) in pixels
 Byte = Annotated[int, Field(ge=0, le=255)]
 Head = Literal["scores", "labels", "lowres"]
 Precision = Literal["fp16", "bf16", "int8", "fp8"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FileEntry(_Section):
+class FileEntry(Section):
     """Size and digest of one file of the bundle."""
 
     sha256: Sha256
     bytes: NonNegativeInt
 
 
-class Source(_Section):
+class Source(Section):
     """A Caffe file the bundle was made from; `file` is its base name."""
 
     role: Literal["prototxt", "caffemodel", "mean"]
@@ -86,7 +81,7 @@ class Source(_Section):
     dialect: str
 
 
-class BlobSpec(_Section):
+class BlobSpec(Section):
     """A blob of `model.onnx` by Caffe's name; a string in `shape` names a dynamic axis."""
 
     name: str
@@ -94,50 +89,7 @@ class BlobSpec(_Section):
     dtype: str
 
 
-class SizeRule(_Section):
-    """Which input sizes the network takes.
-
-    Either `fixed`, this (height, width) only, or the smallest `multiple * k + offset` per axis that is at least both
-    `minimum` and the image. What is added lies below and to the right of the image and is 0 after the mean.
-    """
-
-    minimum: Sides = (1, 1)
-    multiple: PositiveInt = 1
-    offset: NonNegativeInt = 0
-    fixed: Sides | None = None
-
-    @model_validator(mode="after")
-    def _either_or(self) -> SizeRule:
-        given = self.model_fields_set - {"fixed"}
-        if given != (set() if self.fixed is not None else {"minimum", "multiple", "offset"}):
-            raise ValueError('give either "fixed", or all of "minimum", "multiple" and "offset"')
-        return self
-
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that an image of `height` x `width` pixels is padded to.
-
-        Raises:
-            InputError: if the network takes one size only, and it is another.
-        """
-        if self.fixed is not None:
-            if (height, width) != self.fixed:
-                raise InputError(
-                    f"the image is {width}x{height} pixels, the network takes only {self.fixed[1]}x{self.fixed[0]}: "
-                    "resize the image to that"
-                )
-            return self.fixed
-        return (
-            _align(max(height, self.minimum[0]), self.multiple, self.offset),
-            _align(max(width, self.minimum[1]), self.multiple, self.offset),
-        )
-
-
-def _align(side: int, multiple: int, offset: int) -> int:
-    """The smallest multiple * k + offset, k >= 0, that is at least `side`."""
-    return -(-max(side - offset, 0) // multiple) * multiple + offset
-
-
-class Preprocessing(_Section):
+class Preprocessing(Section):
     """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
 
     `mean` is in the order of `color_order`, one value a channel, in grey levels of 0 to 255.
@@ -149,22 +101,22 @@ class Preprocessing(_Section):
     size_rule: SizeRule
 
 
-class Upsampling(_Section):
+class Upsampling(Section):
     """The last, linear upsampling that a `lowres` head leaves to the reader."""
 
     padded: SizeRule
     align_corners: bool
 
 
-class Deploy(_Section):
+class Deploy(Section):
     """The graph that ships: `input` uint8 N x H x W x 3 RGB, and one output named after its head.
 
     * `scores`: float32 N x L x H x W, already cropped to the image;
     * `labels`: uint8 N x H x W, their argmax;
     * `lowres`: float32 N x L x h x w, before the last upsampling.
 
-    `scores_are` tells whether the scores come from a softmax ("probabilities") or not ("logits"); `blob` is Caffe's
-    name of them, by which the torch module gives them too.
+    `scores_are` is "probabilities" where the scores come from a softmax, else "logits"; `blob` is Caffe's name of them,
+    which the torch module uses too.
     """
 
     file: FileName
@@ -184,31 +136,31 @@ class Deploy(_Section):
         return self
 
 
-class GaussianTerm(_Section):
-    """exp(-|position|^2 / (2 sxy^2)) times `weight`; `sxy` in pixels, one value or (x, y)."""
+class Comparison(Section):
+    """A stage of the conversion compared with a reference, every blob on one input.
 
-    sxy: PositiveFloat | tuple[PositiveFloat, PositiveFloat]
-    weight: float
+    Attributes:
+        stage: the stage compared, such as "model.onnx".
+        reference: the stage or recording it was compared with.
+        input_shapes: input name -> shape.
+        blobs: number of blobs compared.
+        worst_error: largest error relative to max(1, largest absolute value), or "inf" or "nan".
+        tolerance: largest error that passes.
+        passed: whether all blobs passed.
+        first_divergence: recording key of the first blob that did not pass, or None.
+    """
+
+    stage: str
+    reference: str
+    input_shapes: dict[str, tuple[NonNegativeInt, ...]]
+    blobs: NonNegativeInt
+    worst_error: float | str
+    tolerance: float
+    passed: bool
+    first_divergence: str | None
 
 
-class BilateralTerm(_Section):
-    """As `GaussianTerm`, times the same of the colour; `srgb` in grey levels, one value or (r, g, b)."""
-
-    sxy: PositiveFloat | tuple[PositiveFloat, PositiveFloat]
-    srgb: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-    weight: float
-
-
-class CrfSection(_Section):
-    """Parameters of the dense CRF and the name of their normalization."""
-
-    mode: Literal["deeplab", "pydensecrf"]
-    iterations: Annotated[int, Field(ge=0, le=1000)]
-    gaussian: tuple[GaussianTerm, ...]
-    bilateral: tuple[BilateralTerm, ...]
-
-
-class Variant(_Section):
+class Variant(Section):
     """`deploy.onnx` in another precision: same input, same head, same dtypes at both ends.
 
     Attributes:
@@ -221,19 +173,19 @@ class Variant(_Section):
 
     file: FileName
     precision: Precision
-    kept: dict[str, str] = {}
+    kept: dict[str, str] = Field(default_factory=dict)
     calibration: dict[str, JsonValue] | None = None
     verification: dict[str, JsonValue]
 
 
-class Manifest(_Section):
+class Manifest(Section):
     """Everything a reader of a bundle needs to know.
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
     Classes beyond the palette get colours of the reader's choice. `variants` are by precision; `deploy` is float32.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[1] = 1
     name: str
     created: AwareDatetime
     atrous_version: str
@@ -244,12 +196,17 @@ class Manifest(_Section):
     deploy: Deploy | None
     classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
-    crf: CrfSection | None
-    variants: dict[Precision, Variant] = {}
+    crf: CrfParameters | None
+    variants: dict[Precision, Variant] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
-    verification: tuple[dict[str, JsonValue], ...]
+    verification: tuple[Comparison, ...]
     warnings: tuple[str, ...] = ()
     versions: dict[str, str]
+
+    def to_json(self) -> bytes:
+        """The content of manifest.json; fields that were never set are left out."""
+        plain = self.model_dump(mode="json", exclude_unset=True)
+        return (json.dumps({"schema_version": SCHEMA_VERSION, **plain}, indent=1, allow_nan=False) + "\n").encode()
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
@@ -291,7 +248,7 @@ def parse_manifest(text: bytes, *, path: str | Path = MANIFEST_NAME) -> Manifest
     try:
         found = _VersionOnly.model_validate_json(text).schema_version
     except ValidationError as error:
-        raise BundleError(f"is not a bundle's manifest: {_describe(error)}", path=path) from error
+        raise BundleError(f"is not a bundle's manifest: {describe_fault(error)}", path=path) from error
     if found != SCHEMA_VERSION:
         remedy = "update atrous" if found > SCHEMA_VERSION else "convert the net again"
         raise BundleError(
@@ -299,14 +256,11 @@ def parse_manifest(text: bytes, *, path: str | Path = MANIFEST_NAME) -> Manifest
             path=path,
         )
     try:
-        return Manifest.model_validate_json(text)
+        manifest = Manifest.model_validate_json(text)
+        if manifest.crf is not None:  # its defaults are for people, not for files
+            CrfParameters.from_dict(json.loads(text)["crf"])
     except ValidationError as error:
-        raise BundleError(_describe(error), path=path) from error
-
-
-def _describe(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_input=False)
-    first = faults[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return (f"{place}: " if place else "") + first["msg"].removeprefix("Value error, ") + more
+        raise BundleError(describe_fault(error), path=path) from error
+    except CrfInputError as error:
+        raise BundleError(f"crf: {error}", path=path) from error
+    return manifest

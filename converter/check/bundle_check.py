@@ -6,8 +6,6 @@ an output. Both speak of blobs by recording key, through the table that model.on
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.folder import read_bundle
+from ...bundle.manifest import Manifest
 from ...errors import MissingDependencyError, VerificationInputError
 from .compare import TOLERANCE, OnnxStage, VerificationReport, compare_stages
 
@@ -101,13 +101,16 @@ def verify_bundle(
         torch.
 
     Raises:
-        ConverterError: the bundle or the recording cannot be read.
+        BundleError: the bundle or one of its files is missing or altered.
+        VerificationInputError: the recording or the image cannot be read, or the net does not take these sizes.
     """
-    manifest, source = _read_bundle(bundle)
+    opened = read_bundle(bundle)
+    manifest = opened.manifest
+    opened.verify_files(["model.safetensors", "model.onnx"])
     progress("loading model.onnx")
     onnx_stage = OnnxStage(bundle / "model.onnx")
     progress("loading model.py")
-    torch_stage = TorchStage(bundle, source, onnx_stage.table)
+    torch_stage = TorchStage(bundle, opened.read_file("model.py"), onnx_stage.table)
     reports = []
     cases = [_recorded_case(recorded, manifest)] if recorded else list(_cases(manifest, image, sizes))
     for inputs, references in cases:
@@ -145,31 +148,7 @@ def _run(stage: TorchStage | OnnxStage, inputs: Mapping[str, Array]) -> dict[str
         ) from error
 
 
-def _read_bundle(bundle: Path) -> tuple[dict[str, Any], bytes]:
-    """The manifest, and the bytes of `model.py`; the digests of all files that are compared are checked."""
-    path = bundle / "manifest.json"
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        files = manifest["files"]
-        inputs = manifest["inputs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VerificationInputError(f"{bundle}: is not a readable bundle ({error}); convert the net again") from error
-    del inputs
-    for name in ("model.safetensors", "model.onnx"):
-        _read_listed(bundle, name, files)
-    return manifest, _read_listed(bundle, "model.py", files)
-
-
-def _read_listed(bundle: Path, name: str, files: Mapping[str, Any]) -> bytes:
-    if not (bundle / name).is_file():
-        raise VerificationInputError(f"{bundle / name}: is missing; convert the net again")
-    content = (bundle / name).read_bytes()
-    if hashlib.sha256(content).hexdigest() != files.get(name, {}).get("sha256"):
-        raise VerificationInputError(f"{bundle / name}: is not the file the manifest lists; convert the net again")
-    return content
-
-
-def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Array], dict[str, Array]]:
+def _recorded_case(path: Path, manifest: Manifest) -> tuple[dict[str, Array], dict[str, Array]]:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
@@ -179,8 +158,8 @@ def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, A
             "<layer>:<top> and input:<name>"
         ) from error
     inputs = {}
-    for spec in manifest["inputs"]:
-        name = spec["name"]
+    for spec in manifest.inputs:
+        name = spec.name
         if f"input:{name}" not in arrays:
             raise VerificationInputError(f"{path}: holds no array input:{name}, the input Caffe ran on")
         inputs[name] = np.ascontiguousarray(arrays[f"input:{name}"], np.float32)
@@ -188,42 +167,42 @@ def _recorded_case(path: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _cases(
-    manifest: Mapping[str, Any], image: Path | None, sizes: Sequence[tuple[int, int]]
+    manifest: Manifest, image: Path | None, sizes: Sequence[tuple[int, int]]
 ) -> Sequence[tuple[dict[str, Array], dict[str, Array]]]:
     own_size: list[tuple[int, int] | None] = [None]
     chosen = list(sizes) or (own_size if image else _default_sizes(manifest))
     return [(_make_inputs(manifest, image, size), {}) for size in chosen]
 
 
-def _default_sizes(manifest: Mapping[str, Any]) -> list[tuple[int, int] | None]:
-    shape = manifest["inputs"][0]["shape"]
+def _default_sizes(manifest: Manifest) -> list[tuple[int, int] | None]:
+    shape = manifest.inputs[0].shape
     dynamic = len(shape) == 4 and isinstance(shape[2], str) and isinstance(shape[3], str)
-    rule = (manifest.get("preprocessing") or {}).get("size_rule", {})
-    if not dynamic or "multiple" not in rule:
+    rule = manifest.preprocessing.size_rule if manifest.preprocessing is not None else None
+    if not dynamic or rule is None or rule.fixed is not None:
         return [None]
-    multiple, offset = rule["multiple"], rule["offset"]
+    multiple, offset = rule.multiple, rule.offset
     steps = -(-96 // multiple)
     return [(steps * multiple + offset, (steps + 4) * multiple + offset), ((steps + 3) * multiple + offset,) * 2]
 
 
-def _make_inputs(manifest: Mapping[str, Any], image: Path | None, size: tuple[int, int] | None) -> dict[str, Array]:
+def _make_inputs(manifest: Manifest, image: Path | None, size: tuple[int, int] | None) -> dict[str, Array]:
     """Seeded noise, or the photo, for every input."""
     random = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
-    for spec in manifest["inputs"]:
-        shape = list(spec["shape"])
+    for spec in manifest.inputs:
+        shape = list(spec.shape)
         if len(shape) == 4 and shape[1] == 3 and image is not None:
-            inputs[spec["name"]] = _prepare_image(image, size, manifest)
+            inputs[spec.name] = _prepare_image(image, size, manifest)
             continue
         planes = size or (128, 128)
         fallback = {0: 1, 2: planes[0], 3: planes[1]}
         sizes = [dim if isinstance(dim, int) else fallback.get(axis, 1) for axis, dim in enumerate(shape)]
         spread = 50.0 if len(sizes) == 4 and sizes[1] == 3 else 1.0
-        inputs[spec["name"]] = (random.standard_normal(sizes) * spread).astype(np.float32)
+        inputs[spec.name] = (random.standard_normal(sizes) * spread).astype(np.float32)
     return inputs
 
 
-def _prepare_image(path: Path, size: tuple[int, int] | None, manifest: Mapping[str, Any]) -> Array:
+def _prepare_image(path: Path, size: tuple[int, int] | None, manifest: Manifest) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -234,8 +213,8 @@ def _prepare_image(path: Path, size: tuple[int, int] | None, manifest: Mapping[s
     if size is not None:
         picture = picture.resize((size[1], size[0]))
     pixels = np.asarray(picture, np.float32)
-    settings = manifest.get("preprocessing") or {"color_order": "BGR", "mean": [0, 0, 0], "scale": 1.0}
-    if settings["color_order"] == "BGR":
+    rule = manifest.preprocessing
+    if rule is None or rule.color_order == "BGR":
         pixels = pixels[:, :, ::-1]
-    prepared = (pixels - np.asarray(settings["mean"], np.float32)) * np.float32(settings["scale"])
+    prepared = pixels if rule is None else (pixels - np.asarray(rule.mean, np.float32)) * np.float32(rule.scale)
     return np.ascontiguousarray(prepared.transpose(2, 0, 1)[None])

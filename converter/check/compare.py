@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.manifest import Comparison
 from ...errors import VerificationError
 from ..export.onnx_export import BLOB_TABLE
 from ..graph.net import Net
@@ -100,19 +101,19 @@ class VerificationReport:
         if not self.passed:
             raise VerificationError(self.describe())
 
-    def to_json(self) -> dict[str, Any]:
-        """What the manifest records."""
+    def summarize(self) -> Comparison:
+        """The entry of the manifest."""
         first = self.first_divergence
-        return {
-            "stage": self.stage,
-            "reference": self.reference,
-            "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
-            "blobs": len(self.differences),
-            "worst_error": _plain_error(self.worst),
-            "tolerance": self.tolerance,
-            "passed": self.passed,
-            "first_divergence": first.key if first else None,
-        }
+        return Comparison(
+            stage=self.stage,
+            reference=self.reference,
+            input_shapes={name: tuple(map(int, shape)) for name, shape in self.input_shapes.items()},
+            blobs=len(self.differences),
+            worst_error=_plain_error(self.worst),
+            tolerance=self.tolerance,
+            passed=self.passed,
+            first_divergence=first.key if first else None,
+        )
 
     def rows_json(self) -> list[dict[str, Any]]:
         """Every blob as plain data; JSON knows no infinity, so that one is a string."""
@@ -129,7 +130,7 @@ class VerificationReport:
 
 
 def _plain_error(error: float) -> float | str:
-    return error if np.isfinite(error) else str(error)
+    return float(error) if np.isfinite(error) else str(error)
 
 
 def measure_difference(computed: Array, reference: Array) -> float:

@@ -5,19 +5,13 @@
     model.onnx          faithful: Caffe's blobs by Caffe's names, float32
     deploy.onnx         what ships: image in, head out
 
-Everything is written into a temporary folder beside the target and renamed at the end; nobody sees half a bundle.
-The form of the manifest is defined by its strict reader, `runtime.manifest`.
+`atrous.bundle.writing` puts the finished folder in its place in one step.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
-import re
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,35 +20,37 @@ from typing import Any, Literal
 import numpy as np
 
 from ... import __version__
-from ...bundle.files import temporary_name
-from ...bundle.palettes import make_voc_colors
-from ...errors import ExportError, OutputError
+from ...bundle.crf_parameters import CrfParameters
+from ...bundle.manifest import (
+    MANIFEST_NAME,
+    BlobSpec,
+    Deploy,
+    Head,
+    Manifest,
+    Preprocessing,
+    Source,
+    Upsampling,
+)
+from ...bundle.palettes import Color, make_voc_colors
+from ...bundle.writing import describe_file, new_bundle
+from ...errors import ConverterError, ExportError, OutputError
 from ..check.compare import VerificationReport, verify_model
-from ..graph.net import Net
+from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
-from .deploy import CRF_TYPES, Deployment, Head, export_deploy, plan_deployment
+from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
 from .dynamic_axes import find_dynamic_axes
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
 from .source import write_model_source
 from .torch_module import to_torch
 
-SCHEMA_VERSION = 1
-#: DeepLab's mean pixel in grey levels, blue, green, red; also that of most VGG-16 descendants
+#: DeepLab's mean pixel in gray levels, blue, green, red; also that of most VGG-16 descendants
 DEEPLAB_MEAN = (104.008, 116.669, 122.675)
-#: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
-#: temporary files of killed writers
-_FILES = re.compile(
-    r"manifest\.json|model\.(py|safetensors|onnx)|deploy(\.(fp16|bf16|int8|fp8)(\.[0-9a-f]{12})?)?\.onnx"
-    r"|__pycache__/model\.[\w.-]+\.pyc|engines/[0-9a-f]{64}/(engine\.json|[0-9a-f]{32}\.(plan|timing))"
-    r"|\.(manifest\.json|deploy\.[\w.]+\.onnx)\.\w+|engines/[0-9a-f]{64}/\.[\w.]+\.part"
-)
-_FOLDERS = re.compile(r"engines(/[0-9a-f]{64})?|__pycache__")
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """What a net expects of its image; grey levels are 0 to 255. None stands for what the file says.
+class PreprocessingOptions:
+    """What a net expects of its image; gray levels are 0 to 255. None stands for what the file says.
 
     Attributes:
         mean: subtracted first, in `color_order`; a file without a data layer does not say it, then DeepLab's is taken.
@@ -76,9 +72,9 @@ class BundleOptions:
     Attributes:
         name: the bundle's name; by default the net's own.
         classes: names of the classes, in channel order; by default `class 0`, `class 1`, ...
-        palette: an RGB colour for each class; by default PASCAL VOC's colour map.
-        preprocessing: mean, scale, colour order and padding, as far as the file's own are not meant.
-        crf: dense CRF parameters in the manifest's form; None takes those of a DenseCRF layer, if the net has one.
+        palette: an RGB color for each class; by default PASCAL VOC's color map.
+        preprocessing: mean, scale, color order and padding, as far as the file's own are not meant.
+        crf: dense CRF parameters; None takes those of a DenseCRF layer, if the net has one.
         head: what deploy.onnx returns.
         opset: of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
@@ -88,8 +84,8 @@ class BundleOptions:
     name: str = ""
     classes: Sequence[str] = ()
     palette: Sequence[tuple[int, int, int]] = ()
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    crf: Mapping[str, Any] | None = None
+    preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
+    crf: CrfParameters | None = None
     head: Head = "scores"
     opset: int = DEFAULT_OPSET
     sources: Sequence[tuple[str, Path, str, str]] = field(default_factory=tuple)
@@ -103,7 +99,7 @@ def write_bundle(
     *,
     replace: bool = False,
     progress: Callable[[str], None] = lambda step: None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Convert a net and write its bundle.
 
     Args:
@@ -122,61 +118,16 @@ def write_bundle(
         VerificationError: torch and ONNX Runtime disagree.
     """
     options = options or BundleOptions()
-    target = Path(os.path.abspath(folder))
-    check_target(target, replace=replace)
-    with _temporary_folder(target) as place:
+    with new_bundle(Path(os.path.abspath(folder)), replace=replace) as place:
         manifest = _fill(net, place, options, progress)
-        (place / "manifest.json").write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (place / MANIFEST_NAME).write_bytes(manifest.to_json())
         progress("moving the bundle into place")
-        _move(place, target, replace)
     return manifest
 
 
-def check_target(target: Path, *, replace: bool) -> None:
-    """Refuse a target that is not an empty folder or, with `replace`, a bundle and nothing else.
-
-    Raises:
-        OutputError: names the entries that are not part of a bundle, and what to do.
-    """
-    try:
-        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-            return
-        if not target.is_dir() or not _has_manifest(target):
-            raise OutputError(f"{target}: exists and is not a bundle; choose another folder")
-        if not replace:
-            raise OutputError(f"{target}: a bundle is there already; give --force to replace it")
-        foreign = _find_foreign(target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be read ({error.strerror}); choose another folder") from error
-    if foreign:
-        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise OutputError(
-            f"{target}: contains {', '.join(foreign[:3])}{more}, which atrous did not write; move them away, or choose "
-            "another folder"
-        )
-
-
-def _has_manifest(folder: Path) -> bool:
-    path = folder / "manifest.json"
-    try:
-        return path.is_file() and bool(json.loads(path.read_bytes())["schema_version"] == SCHEMA_VERSION)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
-def _find_foreign(folder: Path) -> list[str]:
-    """The entries that a bundle cannot have; folders end in a slash."""
-    foreign = []
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        is_folder = path.is_dir() and not path.is_symlink()
-        if not (_FOLDERS if is_folder else _FILES).fullmatch(name):
-            foreign.append(f"{name}/" if is_folder else name)
-    return foreign
-
-
-def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str], None]) -> dict[str, Any]:
+def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str], None]) -> Manifest:
     """Write all files but the manifest into `place`; returns the manifest."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_model
 
     warnings = list(net.warnings)
@@ -191,7 +142,10 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     module = to_torch(faithful)
     progress("writing model.py and model.safetensors")
     (place / "model.py").write_text(write_model_source(faithful), encoding="utf-8")
-    save_model(module, str(place / "model.safetensors"))
+    try:
+        save_model(module, str(place / "model.safetensors"))
+    except SafetensorError as error:
+        raise OutputError(f"cannot be written ({error})", path=place / "model.safetensors") from error
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
     if plan is not None:
@@ -214,37 +168,27 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
             report.require_passed()
     # safetensors makes its file readable by the owner only
     (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "name": options.name or net.name or "net",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "atrous_version": __version__,
-        "sources": [_source(*source) for source in options.sources],
-        **_describe_blobs(faithful),
-        "preprocessing": None,
-        "deploy": None,
-        "classes": classes,
-        "palette": palette,
-        "crf": None,
-        "files": {path.name: _file_entry(path) for path in sorted(place.iterdir())},
-        "verification": [report.to_json() for report in reports],
-        "warnings": warnings,
-        "versions": _read_versions(),
-    }
-    if plan is not None:
-        crf = options.crf if options.crf is not None else plan.crf
-        manifest["crf"] = dict(crf) if crf is not None else None
-        manifest["deploy"] = _describe_deployment(plan, options.head)
-        manifest["preprocessing"] = {
-            "color_order": options.preprocessing.color_order,
-            "mean": list(mean),
-            "scale": scale,
-            "size_rule": plan.size_rule.to_json(),
-        }
-    return manifest
+    crf = options.crf if options.crf is not None else plan.crf if plan is not None else None
+    return Manifest(
+        name=options.name or net.name or "net",
+        created=datetime.now(timezone.utc).replace(microsecond=0),
+        atrous_version=__version__,
+        sources=tuple(_source(*source) for source in options.sources),
+        inputs=_describe_blobs(faithful, faithful.inputs),
+        outputs=_describe_blobs(faithful, faithful.outputs),
+        preprocessing=None if plan is None else _describe_preprocessing(plan, options.preprocessing, mean, scale),
+        deploy=None if plan is None else _describe_deployment(plan, options.head),
+        classes=classes,
+        palette=palette,
+        crf=crf if plan is not None else None,
+        files={path.name: describe_file(path) for path in sorted(place.iterdir())},
+        verification=tuple(report.summarize() for report in reports),
+        warnings=tuple(warnings),
+        versions=_read_versions(),
+    )
 
 
-def _plan(net: Net, preprocessing: Preprocessing, warnings: list[str]) -> Deployment | None:
+def _plan(net: Net, preprocessing: PreprocessingOptions, warnings: list[str]) -> Deployment | None:
     try:
         return plan_deployment(net, minimum=preprocessing.minimum)
     except ExportError as error:
@@ -266,22 +210,26 @@ def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
     return cut_net(net, [twin.tops[plan.scores.top_index]])
 
 
-def _name_classes(options: BundleOptions, plan: Deployment | None) -> list[str]:
+def _name_classes(options: BundleOptions, plan: Deployment | None) -> tuple[str, ...]:
     channels = plan.scores.shape[1] if plan else 0
-    classes = list(options.classes) or [f"class {index}" for index in range(channels)]
+    classes = tuple(options.classes) or tuple(f"class {index}" for index in range(channels))
     if plan and len(classes) != channels:
         raise OutputError(f"{len(classes)} class names were given, the net scores {channels} classes; give {channels}")
     return classes
 
 
-def _choose_palette(options: BundleOptions, count: int) -> list[list[int]]:
-    colors = [[int(value) for value in color] for color in options.palette or make_voc_colors(count)]
-    if any(len(color) != 3 or not all(0 <= value <= 255 for value in color) for color in colors):
-        raise OutputError("a colour of the palette is not red, green, blue of 0 to 255")
-    return colors[:count]
+def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
+    colors = []
+    for color in (options.palette or make_voc_colors(count))[:count]:
+        if len(color) != 3 or not all(0 <= int(value) <= 255 for value in color):
+            raise OutputError(f"palette color {tuple(color)} is not red, green, blue of 0 to 255")
+        colors.append((int(color[0]), int(color[1]), int(color[2])))
+    return tuple(colors)
 
 
-def _read_pixel_rule(net: Net, given: Preprocessing, warnings: list[str]) -> tuple[tuple[float, float, float], float]:
+def _read_pixel_rule(
+    net: Net, given: PreprocessingOptions, warnings: list[str]
+) -> tuple[tuple[float, float, float], float]:
     """Mean, in the net's channel order, and scale: as given, else as the file's own data layer says."""
     transform = net.definition.transform
     scale = given.scale
@@ -309,25 +257,38 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _describe_blobs(net: Net) -> dict[str, Any]:
+def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:
     axes = find_dynamic_axes(net)
-    return {
-        kind: [{"name": blob.name, "shape": axes.sizes(blob), "dtype": "float32"} for blob in blobs]
-        for kind, blobs in (("inputs", net.inputs), ("outputs", net.outputs))
-    }
+    return tuple(BlobSpec(name=blob.name, shape=tuple(axes.sizes(blob)), dtype="float32") for blob in blobs)
 
 
-def _describe_deployment(plan: Deployment, head: Head) -> dict[str, Any]:
-    upsampling = {"padded": plan.size_rule.to_json(), "align_corners": True} if head == "lowres" else None
-    return {
-        "file": "deploy.onnx",
-        "input": "image",
-        "head": head,
-        "output": head,
-        "scores_are": plan.scores_are,
-        "blob": plan.scores.name,
-        "upsampling": upsampling,
-    }
+def _describe_preprocessing(
+    plan: Deployment, given: PreprocessingOptions, mean: tuple[float, float, float], scale: float
+) -> Preprocessing:
+    return Preprocessing(color_order=given.color_order, mean=mean, scale=scale, size_rule=plan.size_rule)
+
+
+def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
+    upsampling = Upsampling(padded=plan.size_rule, align_corners=True) if head == "lowres" else None
+    return Deploy(
+        file="deploy.onnx",
+        input="image",
+        head=head,
+        output=head,
+        scores_are=plan.scores_are,
+        blob=plan.scores.name,
+        upsampling=upsampling,
+    )
+
+
+def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
+    try:
+        entry = describe_file(path)
+    except OSError as error:
+        raise ConverterError(f"{path}: cannot be read ({error.strerror}); it was moved or deleted meanwhile") from error
+    return Source(
+        role=role, file=path.name, sha256=entry.sha256, bytes=entry.bytes, format=format_name, dialect=dialect
+    )
 
 
 def _read_versions() -> dict[str, str]:
@@ -335,46 +296,3 @@ def _read_versions() -> dict[str, str]:
     import torch
 
     return {"torch": str(torch.__version__), "onnx": str(onnx.__version__), "numpy": str(np.__version__)}
-
-
-def _source(role: str, path: Path, format_name: str, dialect: str) -> dict[str, Any]:
-    return {"role": role, "file": path.name, **_file_entry(path), "format": format_name, "dialect": dialect}
-
-
-def _file_entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return {"sha256": digest.hexdigest(), "bytes": path.stat().st_size}
-
-
-@contextlib.contextmanager
-def _temporary_folder(target: Path) -> Iterator[Path]:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = temporary_name(target)
-        place.mkdir()
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror}); choose a folder you may write") from error
-    try:
-        yield place
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _move(place: Path, target: Path, replace: bool) -> None:
-    if not target.exists():
-        place.rename(target)
-        return
-    check_target(target, replace=replace)  # again: files may have been added since the beginning
-    old = place.with_name(f"{place.name}.old")
-    target.rename(old)
-    try:
-        place.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -21,6 +21,9 @@ import onnx
 from onnx import helper
 
 from ... import __version__
+from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
+from ...bundle.manifest import Head
+from ...bundle.size_rule import SizeRule
 from ...errors import ExportError, NetError
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
@@ -28,7 +31,6 @@ from .dynamic_axes import find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 
-Head = Literal["scores", "labels", "lowres"]
 _STEPS = (1, 2, 4, 8, 16, 32, 64)
 _OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
 #: labels are uint8
@@ -37,22 +39,6 @@ MAX_CLASSES = 256
 CRF_TYPES = ("DenseCRF", "MultiStageMeanfield")
 #: layers after the scores that deployment leaves to others
 _AFTER_SCORES = ("ArgMax", *CRF_TYPES)
-
-
-@dataclass(frozen=True)
-class SizeRule:
-    """Input sizes the net takes: multiple * k + offset, at least `minimum` (height, width); or `fixed` alone."""
-
-    minimum: tuple[int, int] = (1, 1)
-    multiple: int = 1
-    offset: int = 0
-    fixed: tuple[int, int] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest's form."""
-        if self.fixed is not None:
-            return {"fixed": list(self.fixed)}
-        return {"minimum": list(self.minimum), "multiple": self.multiple, "offset": self.offset}
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,7 @@ class Deployment:
         lowres: the scores before the last upsampling, where that is a plain Interp.
         size_rule: sizes the net takes.
         scores_are: `probabilities` where the scores come from a Softmax, else `logits`.
-        crf: parameters of a DenseCRF layer that stood after the scores, in the manifest's form, or None.
+        crf: parameters of a DenseCRF layer that stood after the scores, or None.
     """
 
     net: Net
@@ -75,7 +61,7 @@ class Deployment:
     lowres: Blob | None
     size_rule: SizeRule
     scores_are: Literal["logits", "probabilities"]
-    crf: dict[str, Any] | None
+    crf: CrfParameters | None
 
 
 def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Deployment:
@@ -126,7 +112,7 @@ def _take_one_image(net: Net) -> Net:
     return single
 
 
-def _find_scores(net: Net) -> tuple[Blob, dict[str, Any] | None]:
+def _find_scores(net: Net) -> tuple[Blob, CrfParameters | None]:
     """The blob of class scores, and the CRF that reads it."""
     planes = [blob for blob in net.outputs if len(blob.shape) == 4]
     if not planes:
@@ -141,27 +127,21 @@ def _find_scores(net: Net) -> tuple[Blob, dict[str, Any] | None]:
     return blob, crf
 
 
-def _crf_parameters(message: Any) -> dict[str, Any]:
-    """A DenseCRF layer's parameters in the manifest's form; both forks normalise after filtering (mode `deeplab`)."""
+def _crf_parameters(message: Any) -> CrfParameters:
+    """A DenseCRF layer's parameters; both forks normalize after filtering (mode `deeplab`)."""
     if message.HasField("densecrf_param"):  # CCNN's, which runs ten iterations whatever the file says
         param = message.densecrf_param
-        place, colors = (
-            (param.x_bilateral, param.y_bilateral),
-            (param.r_bilateral, param.g_bilateral, param.b_bilateral),
-        )
-        gaussian = [{"sxy": [param.x_gauss, param.y_gauss], "weight": param.wt_gauss}]
-        bilateral = [{"sxy": list(place), "srgb": list(colors), "weight": param.wt_bilateral}]
-        return {"mode": "deeplab", "iterations": 10, "gaussian": gaussian, "bilateral": bilateral}
+        place = (param.x_bilateral, param.y_bilateral)
+        color = (param.r_bilateral, param.g_bilateral, param.b_bilateral)
+        gaussian = (GaussianTerm((param.x_gauss, param.y_gauss), param.wt_gauss),)
+        return CrfParameters("deeplab", 10, gaussian, (BilateralTerm(place, color, param.wt_bilateral),))
     param = message.dense_crf_param
-    return {
-        "mode": "deeplab",
-        "iterations": param.max_iter,
-        "gaussian": [{"sxy": s, "weight": w} for s, w in zip(param.pos_xy_std, param.pos_w, strict=True)],
-        "bilateral": [
-            {"sxy": s, "srgb": c, "weight": w}
-            for s, c, w in zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=True)
-        ],
-    }
+    return CrfParameters(
+        "deeplab",
+        param.max_iter,
+        tuple(GaussianTerm(*term) for term in zip(param.pos_xy_std, param.pos_w, strict=True)),
+        tuple(BilateralTerm(*term) for term in zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=True)),
+    )
 
 
 def _padded_crop(net: Net) -> tuple[int, int] | None:
@@ -183,7 +163,7 @@ def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int]
         if all(_keeps_size(net, image.name, scores.name, size) for size in sizes):
             least = _smallest(net, image.name, scores.name, step, offset)
             wanted = minimum or (1, 1)
-            return SizeRule((max(wanted[0], least), max(wanted[1], least)), step, offset)
+            return SizeRule(minimum=(max(wanted[0], least), max(wanted[1], least)), multiple=step, offset=offset)
     if scores.shape[2:] == (height, width):
         return SizeRule(fixed=(height, width))
     raise ExportError(

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.manifest import Head
+
 Array = NDArray[Any]
 Labels = NDArray[np.uint8]
-Head = Literal["scores", "labels", "lowres"]
+
 #: L x h x w low-resolution scores and the image's (height, width) -> L x H x W
 Complete = Callable[[Array, tuple[int, int]], Array]
 #: pairs of truth and labels, both H x W uint8 -> mean IoU as a fraction of 1

@@ -17,7 +17,8 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from .agreement import Agreement, Complete, Head, Labels, Score, read_head
+from ...bundle.manifest import Head
+from .agreement import Agreement, Complete, Labels, Score, read_head
 from .comparison import BlobError, Comparison
 from .emulation import emulate
 from .graph_values import open_session

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
+from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...errors import CrfInputError
 from ._lattice import CancelToken
 from .checks import CrfWarning, available_threads
 from .image import dense_crf, dense_crf_batch
 from .model import DenseCRF, kernel_names
-from .parameters import BilateralTerm, CrfParameters, GaussianTerm
 from .report import InferenceReport
 from .shortcuts import FAST
 from .terms import release_memory

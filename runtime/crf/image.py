@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from ...errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
 from .model import DenseCRF
 from .pairwise import Storage
-from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import average_blocks, carry_over, check_factor, shrink_parameters
 

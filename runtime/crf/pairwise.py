@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, check_compatibility, check_grid, check_image, check_mask, check_threads
-from .parameters import Normalization
 from .terms import build_feature_lattice, build_grid_lattice
 
 Storage = Literal["float32", "float16"]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import CrfParameters
 from ...errors import CrfInputError, MissingDependencyError
 from .checks import FloatArray
-from .parameters import CrfParameters
 
 _NORMALIZATION_CODES = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import CrfParameters
 from ...errors import CrfInputError
 from .checks import FloatArray
-from .parameters import CrfParameters
 
 _FLOOR = 1e-10  # marginals below it count as it
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
 from .checks import as_array, check_entries, check_float32, check_sigmas
-from .parameters import Normalization
 
 _NORMALIZATION_CODES: dict[str, int] = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ...bundle.manifest import CrfSection
-
-if TYPE_CHECKING:
-    from ...runtime.crf import CrfParameters
+from ...bundle.crf_parameters import CrfParameters
 
 FOLDER = Path(__file__).resolve().parent
 NAME = "deeplab-miniature"
@@ -68,17 +65,11 @@ class Settings(_Section):
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     mean: tuple[float, float, float]
-    crf: CrfSection
+    crf: CrfParameters
     training: Training
     validation: Figures
     test: Figures
     scenes: tuple[int, ...]
-
-    def crf_parameters(self) -> CrfParameters:
-        """The CRF's parameters as the runtime takes them."""
-        from ...runtime.crf import CrfParameters
-
-        return CrfParameters.from_dict(self.crf.model_dump(mode="json"))
 
 
 class MiniatureFiles:

@@ -328,7 +328,7 @@ def test_batches(text: str, batch: tuple[int, int, int]) -> None:
 
 
 def test_profiles_are_joined() -> None:
-    from atrous.bundle.manifest import SizeRule
+    from atrous.bundle.size_rule import SizeRule
 
     rule = SizeRule(minimum=(513, 513), multiple=8, offset=1)
     free = (-1, -1, -1, 3)

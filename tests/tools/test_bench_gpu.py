@@ -16,7 +16,6 @@ import pytest
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
-from atrous.errors import BackendError
 from tools import bench_gpu
 from tools.gpu_bench.caffe_parser import run_caffe_parser
 from tools.gpu_bench.cases import SIZES, TARGETS, Case, list_cases

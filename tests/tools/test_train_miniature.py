@@ -112,7 +112,7 @@ class TestShipped:
         settings = read_settings(files.settings)
         first = settings.test.seeds[0]
         predict = load_network(files.prototxt, files.caffemodel)
-        figures = measure_figures(predict, range(first, first + 8), settings.crf_parameters(), threads=1)
+        figures = measure_figures(predict, range(first, first + 8), settings.crf, threads=1)
         assert figures.network.mean_iou == pytest.approx(settings.test.network.mean_iou, abs=0.1)
         assert figures.crf.mean_iou > figures.network.mean_iou + 0.02
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atrous.runtime.backends.protocol import Array
 from atrous.errors import BackendError
+from atrous.runtime.backends.protocol import Array
 
 _FIRST_ADDRESS = 0x7000_0000_0000
 _ALIGNMENT = 256  # of cudaMalloc

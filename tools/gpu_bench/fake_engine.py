@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atrous.runtime.backends.protocol import Array, TensorSpec
+
 from .fake_driver import DriverMisuseError, FakeDriver
 
 Shape = tuple[int, ...]

@@ -11,6 +11,7 @@ from typing import Any
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.driver import Driver
+
 from .cases import Case
 from .fake_driver import FakeDriver
 from .fake_engine import FakeEngine, Shape

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from ....errors import InputError
 from ... import wire
-from ....errors import InputError
 from .onnx_facts import ELEMENT_TYPES, Attribute, Initializer, Node, OnnxFacts, infer_types
 
 _MAX_NODES = 100_000

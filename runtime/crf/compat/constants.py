@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+from ....bundle.crf_parameters import Normalization
 from ....errors import CrfInputError
-from ..parameters import Normalization
 
 
 class KernelType(IntEnum):

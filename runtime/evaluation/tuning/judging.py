@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ....bundle.crf_parameters import Mode
 from ...crf import CrfParameters, DenseCRF
 from ...crf.image import add_terms
-from ...crf.parameters import Mode
 from ..bootstrap import Parts, bootstrap_parts_gain, take_parts
 from ..confusion import LabelMap, count_confusion
 from .points import ITERATIONS, Point

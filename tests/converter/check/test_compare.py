@@ -90,7 +90,7 @@ def test_blobs_that_only_one_stage_has_are_left_out() -> None:
 
 def test_report_is_plain_json() -> None:
     for errors in ((0, 0, 0), (INF,), (NAN,)):
-        text = json.dumps(report(*errors).to_json(), allow_nan=False)
+        text = report(*errors).summarize().model_dump_json()
         assert json.loads(text)["passed"] is (errors == (0, 0, 0))
         json.dumps(report(*errors).rows_json(), allow_nan=False)
 

@@ -17,9 +17,9 @@ from atrous.converter.check.onnx_reading import parse_onnx
 from atrous.converter.precision import Evidence, Picture, Reader, Targets, VariantOptions, make_variant, verify_variants
 from atrous.errors import ConverterError
 
-from ..nets import DEEPLAB, read_seeded
 from ...runtime.backends.test_self_contained import PLACES, put_initializer
 from ...runtime.bundles import make_model
+from ..nets import DEEPLAB, read_seeded
 
 PATH = Path("b/deploy.onnx")
 PICTURE = Picture(np.zeros((33, 33, 3), np.uint8))

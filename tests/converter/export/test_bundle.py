@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -14,7 +13,7 @@ import pytest
 
 from atrous import runtime
 from atrous.bundle.manifest import Manifest, parse_manifest
-from atrous.converter import BundleOptions, Preprocessing, read_net, write_bundle
+from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.bundle import DEEPLAB_MEAN
 from atrous.errors import ExportError, OutputError, VerificationError
 
@@ -58,7 +57,8 @@ def test_all_files_are_there_and_listed_with_their_digests(deeplab: Path) -> Non
 
 def test_written_manifest_is_the_returned_one(tmp_path: Path) -> None:
     returned = write_bundle(read_seeded(DEEPLAB), tmp_path / "b")
-    assert json.loads((tmp_path / "b" / "manifest.json").read_text()) == returned
+    assert (tmp_path / "b" / "manifest.json").read_bytes() == returned.to_json()
+    assert runtime.read_bundle(tmp_path / "b").manifest == returned
 
 
 @pytest.mark.parametrize("head", ["scores", "labels", "lowres"])
@@ -136,10 +136,10 @@ def test_verification_is_recorded(deeplab: Path) -> None:
     reports = read_manifest(deeplab).verification
     assert len(reports) == 2
     for report in reports:
-        assert (report["stage"], report["reference"], report["passed"]) == ("model.onnx", "torch", True)
-        assert report["blobs"] == 14
-        assert float(str(report["worst_error"])) <= float(str(report["tolerance"]))
-    assert reports[0]["input_shapes"] != reports[1]["input_shapes"]
+        assert (report.stage, report.reference, report.passed) == ("model.onnx", "torch", True)
+        assert report.blobs == 14
+        assert float(report.worst_error) <= report.tolerance
+    assert reports[0].input_shapes != reports[1].input_shapes
 
 
 def test_verification_can_be_left_out(tmp_path: Path) -> None:
@@ -222,7 +222,9 @@ def test_classes_that_do_not_fit_are_refused_before_any_work(tmp_path: Path, opt
 # ---- preprocessing
 
 
-def pixel_rule(tmp_path: Path, transform: str | None, given: Preprocessing) -> tuple[Any, float, tuple[str, ...]]:
+def pixel_rule(
+    tmp_path: Path, transform: str | None, given: PreprocessingOptions
+) -> tuple[Any, float, tuple[str, ...]]:
     source = data(1, 3, 9, 9)
     if transform is not None:
         source = layer("Data", "d", [], ["data", "label"], f"transform_param {{ crop_size: 9 {transform} }}")
@@ -242,31 +244,31 @@ def pixel_rule(tmp_path: Path, transform: str | None, given: Preprocessing) -> t
 )
 def test_mean_and_scale_of_the_data_layer(tmp_path: Path, transform: str, mean: Any, scale: float) -> None:
     """What the file says is said without a warning; a data layer without a mean subtracts none."""
-    assert pixel_rule(tmp_path, transform, Preprocessing()) == (mean, scale, ())
+    assert pixel_rule(tmp_path, transform, PreprocessingOptions()) == (mean, scale, ())
 
 
 def test_mean_in_another_file_is_guessed_aloud_and_the_scale_kept(tmp_path: Path) -> None:
-    mean, scale, warnings = pixel_rule(tmp_path, 'mean_file: "mean.binaryproto" scale: 0.5', Preprocessing())
+    mean, scale, warnings = pixel_rule(tmp_path, 'mean_file: "mean.binaryproto" scale: 0.5', PreprocessingOptions())
     assert (mean, scale) == (DEEPLAB_MEAN, 0.5)
     assert any('"mean.binaryproto"' in warning and "give --mean" in warning for warning in warnings)
 
 
 def test_file_without_a_data_layer_is_guessed_aloud(tmp_path: Path) -> None:
-    mean, scale, warnings = pixel_rule(tmp_path, None, Preprocessing(minimum=(20, 20)))
+    mean, scale, warnings = pixel_rule(tmp_path, None, PreprocessingOptions(minimum=(20, 20)))
     assert (mean, scale) == (DEEPLAB_MEAN, 1)
     assert any("does not say the mean" in warning for warning in warnings)
 
 
 def test_guess_follows_the_colour_order(tmp_path: Path) -> None:
-    mean, _, _ = pixel_rule(tmp_path, None, Preprocessing(color_order="RGB"))
+    mean, _, _ = pixel_rule(tmp_path, None, PreprocessingOptions(color_order="RGB"))
     assert mean == tuple(reversed(DEEPLAB_MEAN))
 
 
 def test_given_parts_take_the_place_of_the_files(tmp_path: Path) -> None:
     transform = "mean_value: 1 mean_value: 2 mean_value: 3 scale: 0.5"
-    assert pixel_rule(tmp_path, transform, Preprocessing(scale=2)) == ((1, 2, 3), 2, ())
-    assert pixel_rule(tmp_path / "2", transform, Preprocessing(mean=(9, 8, 7))) == ((9, 8, 7), 0.5, ())
-    assert pixel_rule(tmp_path / "3", None, Preprocessing(mean=(9, 8, 7))) == ((9, 8, 7), 1, ())
+    assert pixel_rule(tmp_path, transform, PreprocessingOptions(scale=2)) == ((1, 2, 3), 2, ())
+    assert pixel_rule(tmp_path / "2", transform, PreprocessingOptions(mean=(9, 8, 7))) == ((9, 8, 7), 0.5, ())
+    assert pixel_rule(tmp_path / "3", None, PreprocessingOptions(mean=(9, 8, 7))) == ((9, 8, 7), 1, ())
 
 
 # ---- whole or not at all
@@ -276,8 +278,9 @@ def test_crash_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("power cut")
 
-    for step in ("write_model_source", "export_onnx", "export_deploy", "verify_model", "_move"):
-        monkeypatch.setattr(f"atrous.converter.export.bundle.{step}", crash)
+    steps = ("write_model_source", "export_onnx", "export_deploy", "verify_model")
+    for step in (*(f"converter.export.bundle.{name}" for name in steps), "bundle.writing._put_in_place"):
+        monkeypatch.setattr(f"atrous.{step}", crash)
         with pytest.raises(RuntimeError, match="power cut"):
             write_bundle(read_seeded(DEEPLAB), tmp_path / "b")
         monkeypatch.undo()

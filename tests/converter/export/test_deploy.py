@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from atrous.bundle.manifest import CrfSection
-from atrous.bundle.manifest import SizeRule as RuntimeSizeRule
+from atrous.bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
+from atrous.bundle.size_rule import SizeRule
 from atrous.converter import Net, read_net, to_torch
-from atrous.converter.export.deploy import Deployment, SizeRule, export_deploy, plan_deployment
+from atrous.converter.export.deploy import Deployment, export_deploy, plan_deployment
 from atrous.errors import ExportError
 from atrous.runtime.upsampling import upsample_scores
 
@@ -159,20 +158,22 @@ def rule_of(text: str, **options: Any) -> SizeRule:
 
 
 def test_deeplab_takes_8k_plus_1() -> None:
-    assert rule_of(DEEPLAB) == SizeRule((9, 9), 8, 1)
-    assert rule_of(DEEPLAB, minimum=(321, 305)) == SizeRule((321, 305), 8, 1)
+    assert rule_of(DEEPLAB) == SizeRule(minimum=(9, 9), multiple=8, offset=1)
+    assert rule_of(DEEPLAB, minimum=(321, 305)) == SizeRule(minimum=(321, 305), multiple=8, offset=1)
 
 
 def test_rule_does_not_depend_on_the_size_in_the_file() -> None:
     for height in (40, 41, 321, 513):
-        assert rule_of(DEEPLAB.replace("input_dim: 41", f"input_dim: {height}")) == SizeRule((9, 9), 8, 1)
+        assert rule_of(DEEPLAB.replace("input_dim: 41", f"input_dim: {height}")) == SizeRule(
+            minimum=(9, 9), multiple=8, offset=1
+        )
 
 
 def test_crop_of_the_data_layer_is_the_minimum() -> None:
     source = layer("ImageSegData", "d", [], ["data", "label", "dim"], "transform_param { crop_size: 57 mean_value: 1 }")
     text = source + conv("c", "data", "x", 4, 3, "pad: 1 stride: 2")
     text += layer("Interp", "i", "x", "y", "interp_param { zoom_factor: 2 }")
-    assert rule_of(text) == SizeRule((57, 57), 2, 1)
+    assert rule_of(text) == SizeRule(minimum=(57, 57), multiple=2, offset=1)
 
 
 def encoder_decoder(levels: int) -> str:
@@ -188,7 +189,7 @@ def encoder_decoder(levels: int) -> str:
 
 @pytest.mark.parametrize(("levels", "multiple"), [(1, 2), (3, 8), (5, 32), (6, 64)])
 def test_encoder_decoder_takes_multiples(levels: int, multiple: int) -> None:
-    assert rule_of(encoder_decoder(levels)) == SizeRule((multiple, multiple), multiple, 0)
+    assert rule_of(encoder_decoder(levels)) == SizeRule(minimum=(multiple, multiple), multiple=multiple, offset=0)
 
 
 def test_encoder_decoder_end_to_end() -> None:
@@ -202,7 +203,7 @@ def test_encoder_decoder_end_to_end() -> None:
 def test_net_that_keeps_every_size_needs_no_padding() -> None:
     net = read_seeded(data(1, 3, 8, 8) + conv("c", "data", "y", 2, 3, "pad: 1"))
     plan = plan_deployment(net)
-    assert plan.size_rule == SizeRule((1, 1), 1, 0)
+    assert plan.size_rule == SizeRule(minimum=(1, 1), multiple=1, offset=0)
     model = export_deploy(plan, to_torch(net), mean=MEAN)
     assert "Pad" not in [node.op_type for node in model.graph.node]
     images = make_images(1, 5, 7)
@@ -229,16 +230,6 @@ def test_fixed_size() -> None:
     assert shape_of(model.graph.output[0]) == ["batch", 3, 16, 24]
     images = make_images(2, 16, 24)
     close(run_onnx(model, {"image": images})["scores"], expected_scores(to_torch(net), images, (16, 24)))
-
-
-@pytest.mark.parametrize(
-    "rule", [SizeRule((9, 9), 8, 1), SizeRule((321, 305), 8, 1), SizeRule(), SizeRule(fixed=(3, 4))]
-)
-def test_rule_in_the_manifest_is_the_runtimes(rule: SizeRule) -> None:
-    read = RuntimeSizeRule.model_validate_json(json.dumps(rule.to_json()))
-    assert (read.minimum, read.multiple, read.offset, read.fixed) == (
-        rule.minimum, rule.multiple, rule.offset, rule.fixed
-    )  # fmt: skip
 
 
 # ---- batch
@@ -311,13 +302,9 @@ def test_crf_layer_becomes_parameters() -> None:
     plan = plan_deployment(read_net(CRF))
     assert plan.scores.name == "x"
     assert [blob.name for blob in plan.net.inputs] == ["data"]
-    assert plan.crf == {
-        "mode": "deeplab",
-        "iterations": 7,
-        "gaussian": [{"sxy": 3.0, "weight": 2.5}],
-        "bilateral": [{"sxy": 50.0, "srgb": 10.0, "weight": 4.0}, {"sxy": 20.0, "srgb": 5.0, "weight": 1.0}],
-    }
-    CrfSection.model_validate_json(json.dumps(plan.crf))
+    assert plan.crf == CrfParameters(
+        "deeplab", 7, (GaussianTerm(3.0, 2.5),), (BilateralTerm(50.0, 10.0, 4.0), BilateralTerm(20.0, 5.0, 1.0))
+    )
 
 
 def test_crf_layer_of_ccnn_becomes_parameters() -> None:
@@ -329,7 +316,7 @@ def test_crf_layer_of_ccnn_becomes_parameters() -> None:
         read_net(data(1, 3, 9, 9) + conv("c", "data", "x", 4) + layer("DenseCRF", "crf", ["x", "data"], "y", body))
     )
     assert plan.crf is not None
-    section = CrfSection.model_validate_json(json.dumps(plan.crf))
+    section = plan.crf
     assert section.iterations == 10
     assert (section.gaussian[0].sxy, section.gaussian[0].weight) == ((19, 18), 15)
     assert (section.bilateral[0].sxy, section.bilateral[0].srgb) == ((61, 60), (10, 11, 12))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from atrous.bundle.manifest import CrfSection
+from atrous.bundle.crf_parameters import CrfParameters
 from atrous.bundle.palettes import VOC_CLASSES, VOC_COLORS
 from atrous.converter.official.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
 from atrous.errors import FetchError
@@ -61,7 +61,7 @@ def test_crf_parameters_are_the_authors(catalogue: Catalogue, name: str) -> None
 def test_every_crf_is_one_that_a_bundle_takes_and_says_where_it_is_from(catalogue: Catalogue) -> None:
     for model in catalogue.models:
         if model.crf is not None:
-            CrfSection.model_validate_json(json.dumps(model.crf))
+            CrfParameters.from_dict(model.crf)
             assert model.crf_source
 
 

@@ -10,7 +10,6 @@ from atrous.errors import BackendError, EnginePrecisionError
 from atrous.runtime.backends.tensorrt.audit import audit_precision
 from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
 from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
-from atrous.errors import BackendError, EnginePrecisionError
 
 from . import inspector
 from .onnx_models import make_graph

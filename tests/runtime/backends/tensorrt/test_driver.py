@@ -10,7 +10,6 @@ import pytest
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
-from atrous.errors import BackendError
 from tools.gpu_bench.fake_driver import FakeDriver
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from atrous.errors import InputError
 from atrous.runtime.backends.tensorrt.onnx_facts import ELEMENT_TYPES
 from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
-from atrous.errors import InputError
 
 from ...bundles import make_model
 from .onnx_models import finish_model, make_graph, make_node_graph

@@ -20,8 +20,6 @@ from atrous.runtime.backends.tensorrt import compat, workflow
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.store import EngineStore, find_store
-from atrous.bundle.folder import Bundle, read_bundle
-from atrous.errors import BackendError, BundleError, EngineError, InputError
 from tools.gpu_bench.fake_driver import FakeDriver
 from tools.gpu_bench.fake_engine import FakeEngine
 

@@ -14,7 +14,6 @@ import pytest
 from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.errors import BackendError, InputError
 from tools.gpu_bench.fake_driver import FakeDriver
 from tools.gpu_bench.fake_engine import FakeEngine, Shape
 

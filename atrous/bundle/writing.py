@@ -1,0 +1,225 @@
+"""Writing a bundle whole, and adding a variant to one.
+
+A bundle is written into a temporary folder beside its target, which then takes the target's place in one step; a
+reader sees the old bundle or the new one. `engines/` belongs to the machine and is not listed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import BundleError, OutputError
+from .files import temporary_name, write_file
+from .folder import read_bundle
+from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Variant
+
+#: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
+#: temporary files of killed writers
+_FILES = re.compile(
+    r"manifest\.json|model\.(py|safetensors|onnx)|deploy(\.(fp16|bf16|int8|fp8)(\.[0-9a-f]{12})?)?\.onnx"
+    r"|__pycache__/model\.[\w.-]+\.pyc|engines/[0-9a-f]{64}/(engine\.json|[0-9a-f]{32}\.(plan|timing))"
+    r"|\.(manifest\.json|deploy\.[\w.]+\.onnx)\.\w+(\.part)?|engines/[0-9a-f]{64}/\.[\w.]+\.part"
+)
+_FOLDERS = re.compile(r"engines(/[0-9a-f]{64})?|__pycache__")
+_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
+_AT_FDCWD = -100
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Size and digest of a file, as the manifest lists it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return FileEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size)
+
+
+def check_target(target: Path, *, replace: bool) -> None:
+    """Refuse a target that is not an empty folder or, with `replace`, a bundle and nothing else.
+
+    Raises:
+        OutputError: names the entries that are not part of a bundle, and what to do.
+    """
+    try:
+        if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+            return
+        if not target.is_dir() or not _has_manifest(target):
+            raise OutputError("exists and is not a bundle; choose another folder", path=target)
+        if not replace:
+            raise OutputError("a bundle is there already; give --force to replace it", path=target)
+        foreign = _find_foreign(target)
+    except OSError as error:
+        raise OutputError(f"cannot be read ({error.strerror}); choose another folder", path=target) from error
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise OutputError(
+            f"contains {', '.join(foreign[:3])}{more}, which atrous did not write; move them away, or choose another "
+            "folder",
+            path=target,
+        )
+
+
+def _has_manifest(folder: Path) -> bool:
+    path = folder / MANIFEST_NAME
+    try:
+        return path.is_file() and bool(json.loads(path.read_bytes())["schema_version"] == SCHEMA_VERSION)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _find_foreign(folder: Path) -> list[str]:
+    """The entries that a bundle cannot have; folders end in a slash."""
+    foreign = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not (_FOLDERS if is_folder else _FILES).fullmatch(name):
+            foreign.append(f"{name}/" if is_folder else name)
+    return foreign
+
+
+@contextlib.contextmanager
+def new_bundle(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes the bundle when the block ends without an error.
+
+    Args:
+        target: where the bundle goes; must not exist, be empty, or be a bundle with `replace`.
+        replace: put the new bundle in the place of an old one.
+
+    Raises:
+        OutputError: the target is refused or cannot be written; nothing is left behind.
+    """
+    check_target(target, replace=replace)
+    place = temporary_name(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        place.mkdir()
+        lock = _lock(place)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written ({error.strerror}); choose a folder you may write", path=target
+        ) from error
+    try:
+        yield place
+        _put_in_place(place, target, replace)
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", path=target) from error
+    finally:
+        os.close(lock)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _put_in_place(place: Path, target: Path, replace: bool) -> None:
+    """Rename `place` to `target`; an old bundle ends up at `place`, or is removed."""
+    try:
+        place.rename(target)  # also onto an empty folder
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    check_target(target, replace=replace)  # again: files may have been added since the beginning
+    if not _exchange(place, target):
+        old = temporary_name(target)
+        target.rename(old)
+        try:
+            place.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step, where the system can; otherwise change nothing and return False."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(swap(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _EXCHANGE) == 0)
+
+
+def _sweep(target: Path) -> None:
+    """Remove temporary folders that killed writers of this target left; a living writer holds a lock on its own."""
+    pattern = re.compile(re.escape(f".{target.name[:60]}.") + r"[0-9a-f]{12}\.part")
+    for entry in list(os.scandir(target.parent)):
+        if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                lock = _lock(Path(entry.path), wait=False)
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(lock)
+
+
+def _lock(folder: Path, *, wait: bool = True) -> int:
+    """An open descriptor that holds an exclusive lock on a folder; the system frees it when the process dies.
+
+    Raises:
+        OSError: the folder cannot be opened, or is locked and `wait` is False.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: writers are not kept apart
+        return os.open(os.devnull, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def add_variant(folder: str | Path, variant: Variant, model: bytes, source_sha256: str) -> Variant:
+    """Write a variant's graph into a bundle and list it in the manifest.
+
+    The graph is written under a name that no manifest lists; the manifest that lists it then replaces the old one in
+    one rename; a replaced variant's file is removed last. A process killed in between leaves an unlisted file.
+
+    Args:
+        folder: the bundle.
+        variant: the entry; its `file` is chosen here.
+        model: the ONNX file.
+        source_sha256: digest of the float32 graph that the variant was made of.
+
+    Returns:
+        The entry as listed.
+
+    Raises:
+        BundleError: the bundle cannot be read, or is no longer the one the variant was made of.
+        OutputError: the folder cannot be written.
+    """
+    place = Path(folder)
+    try:
+        lock = _lock(place)
+    except OSError as error:
+        raise OutputError(f"cannot be opened ({error.strerror})", path=place) from error
+    try:
+        bundle = read_bundle(place)
+        manifest = bundle.manifest
+        if manifest.files[bundle.deploy.file].sha256 != source_sha256:
+            raise BundleError("was converted anew while the variant was made; make the variant again", path=place)
+        entry = FileEntry(sha256=hashlib.sha256(model).hexdigest(), bytes=len(model))
+        name = f"{Path(bundle.deploy.file).stem}.{variant.precision}.onnx"
+        if name in manifest.files and manifest.files[name] != entry:
+            name = f"{name.removesuffix('.onnx')}.{entry.sha256[:12]}.onnx"
+        listed = variant.model_copy(update={"file": name})
+        old = manifest.variants.get(variant.precision)
+        files = {key: value for key, value in manifest.files.items() if old is None or key != old.file}
+        changes = {"variants": {**manifest.variants, variant.precision: listed}, "files": {**files, name: entry}}
+        write_file(place / name, model, durable=True)
+        write_file(place / MANIFEST_NAME, manifest.model_copy(update=changes).to_json(), durable=True)
+        if old is not None and old.file != name:
+            with contextlib.suppress(OSError):
+                (place / old.file).unlink()
+        return listed
+    finally:
+        os.close(lock)
