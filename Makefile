@@ -10,7 +10,7 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel check-native clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel check-native import-root clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -35,32 +35,35 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
-	@mkdir -p build/typing && ln -sfn $(CURDIR) build/typing/atrous
+import-root: ## build/typing: links from which the source tree imports as atrous without an installation
+	@rm -rf build/typing && mkdir -p build/typing/atrous
+	@ln -s $(wildcard $(CURDIR)/atrous/*) $(foreach package,$(PACKAGES),$(CURDIR)/$(package)) build/typing/atrous/
+
+types: setup import-root
 	MYPYPATH=build/typing $(BIN)/mypy --strict --namespace-packages --explicit-package-bases \
-		$(foreach package,$(PACKAGES),-p atrous.$(package))
+		-p atrous -p tools
 
 conformance: setup recordings-at-hand ## every recording of real Caffe, blob by blob, and the long tests
 	@mkdir -p build
-	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --json build/conformance.json
-	$(BIN)/python -m pytest -q -m conformance --ignore tests/converter/test_conformance.py
+	$(BIN)/python -m tools.conformance $(SHARED) --json build/conformance.json
+	$(BIN)/python -m pytest -q -m conformance --ignore tests/converter/check/test_conformance.py
 
 conformance-quick: setup recordings-at-hand ## the recordings of tiny nets, trained weights and DeepLab
-	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --kind tiny --kind real
-	$(BIN)/python -m atrous.scripts.conformance $(SHARED) --kind nets --only 'deeplab*'
+	$(BIN)/python -m tools.conformance $(SHARED) --kind tiny --kind real
+	$(BIN)/python -m tools.conformance $(SHARED) --kind nets --only 'deeplab*'
 
 recordings-at-hand:
 	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
 
 readme: setup ## run the README's commands as a reader would
-	$(BIN)/python -m atrous.scripts.run_readme README.md
+	$(BIN)/python -m tools.run_readme README.md
 
 wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(BIN)/python -m atrous.scripts.check_wheel dist
+	$(BIN)/python -m tools.check_wheel dist
 
 check-native: setup ## the C++ extension under sanitizers
-	scripts/check_native.sh
+	tools/check_native.sh
 
 clean: ## remove what was built
 	rm -rf build dist $(OUT) $(VENV)

@@ -10,27 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .bundle import BundleOptions, Preprocessing, write_bundle
+    from .export.bundle import BundleOptions, Preprocessing, write_bundle
+    from .export.onnx_export import export_onnx
+    from .export.torch_module import run_blobs, to_torch
+    from .graph.net import Blob, DroppedLayer, Layer, Net
     from .layers import Operator, register_layer
-    from .net import Blob, DroppedLayer, Layer, Net
-    from .onnx_export import export_onnx
-    from .reading import read_net
-    from .torch_module import run_blobs, to_torch
+    from .read import read_net
 
 _HOMES = {
-    "Blob": "net",
-    "BundleOptions": "bundle",
-    "DroppedLayer": "net",
-    "Layer": "net",
-    "Net": "net",
+    "Blob": "graph.net",
+    "BundleOptions": "export.bundle",
+    "DroppedLayer": "graph.net",
+    "Layer": "graph.net",
+    "Net": "graph.net",
     "Operator": "layers",
-    "Preprocessing": "bundle",
-    "export_onnx": "onnx_export",
-    "read_net": "reading",
+    "Preprocessing": "export.bundle",
+    "export_onnx": "export.onnx_export",
+    "read_net": "read",
     "register_layer": "layers",
-    "run_blobs": "torch_module",
-    "to_torch": "torch_module",
-    "write_bundle": "bundle",
+    "run_blobs": "export.torch_module",
+    "to_torch": "export.torch_module",
+    "write_bundle": "export.bundle",
 }
 
 __all__ = [

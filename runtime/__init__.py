@@ -9,33 +9,34 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from .errors import (
+from ..errors import (
+    AtrousError,
     BackendError,
     BundleError,
     CrfInputError,
     DatasetError,
     ImageError,
-    InferenceError,
     InputError,
     MissingDependencyError,
     OutputError,
 )
 
 if TYPE_CHECKING:
-    from . import backends, crf, evaluation, palettes, pictures
-    from .bundle import Bundle, read_bundle
+    from ..bundle import palettes
+    from ..bundle.folder import Bundle, read_bundle
+    from ..bundle.manifest import Manifest
+    from . import backends, crf, evaluation, pictures
     from .images import read_image
-    from .manifest import Manifest
     from .segmenter import Segmentation, Segmenter, load
 
 __all__ = [
+    "AtrousError",
     "BackendError",
     "Bundle",
     "BundleError",
     "CrfInputError",
     "DatasetError",
     "ImageError",
-    "InferenceError",
     "InputError",
     "Manifest",
     "MissingDependencyError",
@@ -52,27 +53,34 @@ __all__ = [
     "read_image",
 ]
 
-_MODULES = ("backends", "crf", "evaluation", "palettes", "pictures")
+_MODULES = {
+    "backends": ".backends",
+    "crf": ".crf",
+    "evaluation": ".evaluation",
+    "palettes": "..bundle.palettes",
+    "pictures": ".pictures",
+}
 _HOMES = {
-    "Bundle": "bundle",
-    "read_bundle": "bundle",
-    "read_image": "images",
-    "Manifest": "manifest",
-    "Segmentation": "segmenter",
-    "Segmenter": "segmenter",
-    "load": "segmenter",
+    "Bundle": "..bundle.folder",
+    "read_bundle": "..bundle.folder",
+    "Manifest": "..bundle.manifest",
+    "read_image": ".images",
+    "Segmentation": ".segmenter",
+    "Segmenter": ".segmenter",
+    "load": ".segmenter",
 }
 
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use."""
     if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    if name in _HOMES:
-        value: object = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = importlib.import_module(_MODULES[name], __name__)
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

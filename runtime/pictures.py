@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from .errors import InputError
-from .palettes import Colour, make_distinct_colours
+from ..bundle.palettes import Color, make_distinct_colors
+from ..errors import InputError
 
 Labels = npt.NDArray[np.uint8]
 Picture = npt.NDArray[np.uint8]
@@ -22,23 +22,23 @@ _TEXT = 14  # pixels of a title's letters
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 
-def make_lookup(palette: Sequence[Colour]) -> npt.NDArray[np.uint8]:
+def make_lookup(palette: Sequence[Color]) -> npt.NDArray[np.uint8]:
     """The palette as a 256 x 3 uint8 RGB table; labels beyond it get distinct colours, 255 (void) near-white."""
-    table = np.array(make_distinct_colours(_ENTRIES), np.uint8)
+    table = np.array(make_distinct_colors(_ENTRIES), np.uint8)
     table[_ENTRIES - 1] = (224, 224, 192)  # the void of PASCAL VOC's own colour map
     if len(palette):
         table[: len(palette)] = palette
     return table
 
 
-def colour_labels(labels: Labels, palette: Sequence[Colour]) -> Picture:
+def colour_labels(labels: Labels, palette: Sequence[Color]) -> Picture:
     """Paint labels (H x W uint8) in their colours: H x W x 3 uint8 RGB."""
     _check_labels(labels)
     coloured: Picture = make_lookup(palette)[labels]
     return coloured
 
 
-def encode_label_png(labels: Labels, palette: Sequence[Colour]) -> bytes:
+def encode_label_png(labels: Labels, palette: Sequence[Color]) -> bytes:
     """Labels as a PNG of mode P: its pixel values are the labels, its palette their colours.
 
     Args:
@@ -51,7 +51,7 @@ def encode_label_png(labels: Labels, palette: Sequence[Colour]) -> bytes:
     return _encode_png(image)
 
 
-def make_overlay(image: Picture, labels: Labels, palette: Sequence[Colour]) -> Picture:
+def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Picture:
     """Tint the image with the labels' colours and draw the borders between labels.
 
     A class whose colour is black (background, void) leaves the image as it is.
@@ -106,7 +106,7 @@ def join_panels(panels: Sequence[Picture], titles: Sequence[str] = ()) -> Pictur
     return np.array(sheet)
 
 
-def draw_legend(classes: Sequence[str], palette: Sequence[Colour]) -> Picture:
+def draw_legend(classes: Sequence[str], palette: Sequence[Color]) -> Picture:
     """A swatch and the name of each class, one below the other: uint8 RGB."""
     font = ImageFont.load_default(_TEXT)
     line = _TEXT + _GAP

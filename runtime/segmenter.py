@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.folder import Bundle, read_bundle
+from ..dependencies import import_crf
+from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
-from .bundle import Bundle, read_bundle
-from .dependencies import import_crf
-from .errors import BundleError, InputError
 from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from .dependencies import import_crf
-from .errors import BackendError
+from ..dependencies import import_crf
+from ..errors import BackendError
 
 _TOLERANCE = 1e-5
 #: ONNX model of y = Conv(x), weights 1 to 9 (3 x 3), dilations 2; x float32 1 x 1 x 5 x 5

@@ -1,4 +1,4 @@
-"""The images of a benchmark: a data set's, a folder's, the built-in miniature's scenes, or scenes drawn at a size."""
+"""Benchmark images: a data set's, a folder's, or the miniature's scenes, resized where a size is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ..runtime import Manifest
     from ..runtime.benchmark.runners import Sample
 
-DRAWN_SEED = 3012  # the first of the miniature's held-out scenes
 MINIATURE = "DeepLab-Miniature"
 
 
@@ -32,7 +31,7 @@ def load_samples(
         manifest: of the bundle, whose classes label images must have.
         images: a folder, or None.
         labels: the folder of its label images, or None.
-        size: (height, width) of drawn scenes, or None.
+        size: (height, width) that the miniature's scenes are resized to, or None.
         count: how many at most.
         name: of the bundle, which tells the miniature.
 
@@ -48,7 +47,7 @@ def load_samples(
         found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
         return _keep_one_size(str(images), found, count)
     if size is not None:
-        return f"{count} scenes drawn at {size[0]}x{size[1]}", draw_samples(size, count)
+        return f"{count} scenes at {size[0]}x{size[1]}", resize_scenes(size, count)
     if is_miniature(manifest):
         return "the miniature's held-out scenes", load_miniature(count)
     raise click.UsageError(
@@ -81,19 +80,25 @@ def load_miniature(count: int) -> list[Sample]:
     ]
 
 
-def draw_samples(size: tuple[int, int], count: int) -> list[Sample]:
-    """Scenes drawn at a size, without labels of the network's classes."""
+def resize_scenes(size: tuple[int, int], count: int) -> list[Sample]:
+    """The miniature's scenes resized to a size, every second round mirrored, without labels."""
+    import numpy as np
     from PIL import Image
 
     from ..runtime.benchmark.runners import Sample
-    from .scenes import draw_scene
+    from .miniature.settings import MiniatureFiles, read_settings
 
+    files = MiniatureFiles()
+    seeds = read_settings(files.settings).scenes
     samples = []
-    for seed in range(DRAWN_SEED, DRAWN_SEED + count):
-        image = draw_scene(seed, *size).image
+    for index in range(count):
+        turn, place = divmod(index, len(seeds))
+        with Image.open(files.scene(seeds[place])[0]) as opened:
+            resized = opened.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        image = np.ascontiguousarray(np.asarray(resized)[:, :: -1 if turn % 2 else 1])
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-        samples.append(Sample(f"scene-{seed}", buffer.getvalue(), image))
+        samples.append(Sample(f"scene-{seeds[place]}" + (f"-{turn}" if turn else ""), buffer.getvalue(), image))
     return samples
 
 

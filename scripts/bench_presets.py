@@ -51,8 +51,8 @@ def open_preset_bundle(preset: Preset, folder: Path | None = None) -> Bundle:
 
 def make_preset_bundle(preset: Preset, path: Path) -> None:
     """Write the preset's bundle in the place of an older one; raises as `open_preset_bundle`."""
-    from ..runtime.errors import MissingDependencyError
-    from ..runtime.files import prepare_folder
+    from ..bundle.files import prepare_folder
+    from ..errors import MissingDependencyError
 
     try:
         from .. import converter

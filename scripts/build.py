@@ -13,10 +13,10 @@ from . import build_shapes, build_store, console
 from .build_audit import audit_recorded, describe_audit
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..runtime.backends.tensorrt.capabilities import Capabilities
     from ..runtime.backends.tensorrt.store import EngineStore
     from ..runtime.backends.tensorrt.workflow import MadeEngine, PreparedBuild
-    from ..runtime.bundle import Bundle
 
 LINES = ("8.5", "8.6", "9", "10", "11")
 PLANNED_LINE = "10"
@@ -73,8 +73,8 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
     Exit codes: 1 the build or its precision audit failed, 3 no TensorRT or no GPU.
     """
+    from ..bundle.folder import read_bundle
     from ..runtime.backends.tensorrt.store import EngineStore, find_store
-    from ..runtime.bundle import read_bundle
 
     opened = read_bundle(bundle)
     store = EngineStore(engines or find_store(bundle))
@@ -98,7 +98,7 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
 
 def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) -> PreparedBuild:
-    from ..runtime.backends.tensorrt.onnx_reader import read_graph
+    from ..runtime.backends.tensorrt.onnx_reader import read_facts
     from ..runtime.backends.tensorrt.options import BuildOptions
     from ..runtime.backends.tensorrt.workflow import prepare_build
 
@@ -106,7 +106,7 @@ def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) 
     name = bundle.deploy.input
     profiles = build_shapes.make_profiles(
         name,
-        read_graph(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
+        read_facts(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
         bundle.preprocessing.size_rule,
         build_shapes.read_batch(given["batch"]),
         [build_shapes.read_size(text, "--shape") for text in given["shapes"]],
@@ -159,8 +159,8 @@ def _required_share(given: dict[str, Any]) -> float:
 
 def _find_capabilities(line: str | None) -> Capabilities:
     """Of the line that was asked for, else of the TensorRT that is installed, else of the usual line."""
+    from ..errors import MissingDependencyError
     from ..runtime.backends.tensorrt import capabilities, compat
-    from ..runtime.errors import MissingDependencyError
 
     if line is not None:
         return capabilities.LINES[line]
@@ -171,9 +171,9 @@ def _find_capabilities(line: str | None) -> Capabilities:
 
 
 def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: bool) -> int:
+    from ..bundle.files import write_file
     from ..runtime.backends.tensorrt import compat, workflow
     from ..runtime.backends.tensorrt.keys import read_machine
-    from ..runtime.files import write_file
 
     trt, capabilities = compat.load_tensorrt()
     prepared = _prepare(bundle, given, capabilities)
@@ -237,9 +237,8 @@ def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequ
     feeds = [{name: image} for image in _make_images(images, shape)]
     backends = []
     for engine in made:
-        logger = compat.make_logger(trt, [])
-        runtime, loaded = compat.deserialize_engine(trt, engine.built.plan, logger)
-        backends.append(TensorRtBackend(loaded, CudaDriver(), keep=(runtime, logger)))
+        loaded = compat.LoadedEngine(trt, engine.built.plan)
+        backends.append(TensorRtBackend(loaded.engine, CudaDriver(), on_close=loaded.close))
     try:
         return measure_rebuild_noise([backend.run for backend in backends], feeds, bundle.deploy.output)
     finally:

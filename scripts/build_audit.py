@@ -12,7 +12,7 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import Bundle
+    from ..bundle.folder import Bundle
 
 
 def audit_recorded(
@@ -34,9 +34,9 @@ def audit_recorded(
     """
     from ..runtime.backends.tensorrt.audit import audit_precision
     from ..runtime.backends.tensorrt.inspection import parse_inspection
-    from ..runtime.backends.tensorrt.onnx_reader import read_graph
+    from ..runtime.backends.tensorrt.onnx_reader import read_facts
 
-    graph = read_graph(bundle.read_file(bundle.deploy_file(precision)))
+    graph = read_facts(bundle.read_file(bundle.deploy_file(precision)))
     profile = _read_json(times, list) if times is not None else None
     audit = audit_precision(parse_inspection(_read_json(account, dict)), graph, profile)
     if as_json:
@@ -52,7 +52,12 @@ def audit_recorded(
 def describe_audit(audit: Mapping[str, Any]) -> str:
     """An audit as one line."""
     products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
-    return f"products: {products}; {audit['reached']:.0%} as narrow as the graph says; {audit['reformats']} reformats"
+    wide = audit["narrow_writing_fp32"]
+    return (
+        f"products: {products}; {audit['reached']:.0%} as narrow as the graph says"
+        + (f"; {wide} narrow products write float32" if wide else "")
+        + f"; {audit['reformats']} reformats"
+    )
 
 
 def _read_json(path: Path, kind: type) -> Any:

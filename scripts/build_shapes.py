@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from ..bundle.manifest import SizeRule
     from ..runtime.backends.tensorrt.options import Profile
-    from ..runtime.manifest import SizeRule
 
 Size = tuple[int, int]  # height, width
 Batch = tuple[int, int, int]  # smallest, usual, largest

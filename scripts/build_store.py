@@ -10,8 +10,8 @@ import click
 from . import console
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..runtime.backends.tensorrt.store import EngineStore, StoredEngine
-    from ..runtime.bundle import Bundle
 
 
 def list_engines(store: EngineStore, as_json: bool) -> int:

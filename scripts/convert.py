@@ -18,9 +18,9 @@ from .net_options import net_options, require_file
 
 #: name of --classes -> class names and colours in `runtime.palettes`
 CLASS_SETS = {
-    "voc": ("VOC_CLASSES", "VOC_COLOURS"),
-    "cityscapes": ("CITYSCAPES_CLASSES", "CITYSCAPES_COLOURS"),
-    "camvid": ("CAMVID_CLASSES", "CAMVID_COLOURS"),
+    "voc": ("VOC_CLASSES", "VOC_COLORS"),
+    "cityscapes": ("CITYSCAPES_CLASSES", "CITYSCAPES_COLORS"),
+    "camvid": ("CAMVID_CLASSES", "CAMVID_COLORS"),
 }
 
 #: grey levels by which the pixels of a mean image differ where they are meant to be one
@@ -119,8 +119,8 @@ def command(
     """
     files = resolve_net(net, weights)
     from ..converter import read_net
-    from ..converter.bundle import BundleOptions, check_target, write_bundle
-    from ..converter.caffemodel import read_caffemodel
+    from ..converter.export.bundle import BundleOptions, check_target, write_bundle
+    from ..converter.files.caffemodel import read_caffemodel
 
     started = time.perf_counter()
     check_target(out, replace=force)
@@ -187,7 +187,7 @@ def read_mean_pixel(path: Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
         ConverterError: no mean image.
         click.UsageError: it has another number of channels than an image.
     """
-    from ..converter.caffemodel import read_mean
+    from ..converter.files.caffemodel import read_mean
 
     image = read_mean(require_file(path, "mean image"))
     channels, height, width = image.shape
@@ -255,8 +255,8 @@ def _read_info(path: Path | None) -> dict[str, Any]:
 
 
 def _channels(net: Any) -> int:
-    from ..converter.deploy import plan_deployment
-    from ..converter.errors import ExportError
+    from ..converter.export.deploy import plan_deployment
+    from ..errors import ExportError
 
     try:
         return int(plan_deployment(net).scores.shape[1])
@@ -268,7 +268,7 @@ def choose_classes(
     class_set: str | None, known: dict[str, Any], channels: int
 ) -> tuple[list[str], list[tuple[int, int, int]]]:
     """Class names and palette: from the option, the --info file, or numbered classes in distinct colours."""
-    from ..runtime import palettes
+    from ..bundle import palettes
 
     names: list[str] = list(known.get("classes", ()))
     colors = [(red, green, blue) for red, green, blue in known.get("palette", ())]
@@ -280,7 +280,7 @@ def choose_classes(
     names = names or [f"class {index}" for index in range(channels)]
     if colors and len(colors) != len(names):
         raise click.UsageError(f"--info: {len(colors)} colours for {len(names)} classes; give one each, or none")
-    return names, colors or list(palettes.make_distinct_colours(len(names)))
+    return names, colors or list(palettes.make_distinct_colors(len(names)))
 
 
 def _read_names(path: str) -> list[str]:
@@ -327,7 +327,7 @@ def check_crf(crf: dict[str, Any]) -> dict[str, Any]:
     """
     from pydantic import ValidationError
 
-    from ..runtime.manifest import CrfSection
+    from ..bundle.manifest import CrfSection
 
     try:
         CrfSection.model_validate_json(json.dumps(crf))
@@ -345,7 +345,7 @@ def _preprocessing(
     color_order: str,
     minimum_size: tuple[int, int] | None,
 ) -> Any:
-    from ..converter.bundle import Preprocessing
+    from ..converter.export.bundle import Preprocessing
 
     given, least = mean or known.get("mean"), minimum_size or known.get("minimum_size")
     factor = scale[0] if scale is not None else known.get("scale")

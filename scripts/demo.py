@@ -104,12 +104,12 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
 
     Raises:
         OutputError: the folder cannot be written.
-        BundleWriteError: something else than a bundle lies where the bundle goes.
+        OutputError: something else than a bundle lies where the bundle goes.
         MissingDependencyError: what converts or runs the net is not installed.
     """
     from .. import runtime
-    from ..runtime.errors import MissingDependencyError
-    from ..runtime.files import prepare_folder, write_file
+    from ..bundle.files import prepare_folder, write_file
+    from ..errors import MissingDependencyError
     from ..runtime.pictures import encode_png
     from .demo_picture import draw_demo
     from .miniature.settings import MiniatureFiles, read_settings
@@ -141,7 +141,7 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
 
 def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> None:
     """Copy Caffe's two files to `caffe/`, the scenes to `scenes/` and `truth/`, for a reader's own commands."""
-    from ..runtime.files import write_file
+    from ..bundle.files import write_file
 
     for source in (files.prototxt, files.caffemodel):
         write_file(folder / "caffe" / source.name, source.read_bytes())
@@ -154,7 +154,7 @@ def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> No
 def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -> float:
     """Write the bundle from Caffe's files; returns the seconds it took."""
     from .. import converter
-    from ..converter.caffemodel import read_caffemodel
+    from ..converter.files.caffemodel import read_caffemodel
 
     start_s = time.perf_counter()
     weights = read_caffemodel(files.caffemodel)

@@ -14,7 +14,7 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime.dependencies import Dependency
+    from ..dependencies import Dependency
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 CORE = {"numpy": "numpy", "pillow": "PIL", "pydantic": "pydantic", "click": "click", "rich": "rich"}
@@ -90,7 +90,7 @@ def _make_row(finding: Finding) -> tuple[str | None, ...]:
 
 def examine_core() -> list[Finding]:
     """The libraries that atrous cannot do without, and its own extension."""
-    from ..runtime.dependencies import read_version
+    from ..dependencies import read_version
 
     findings = [Finding("atrous", OK, True, read_version("atrous") or "source tree")]
     for distribution, module in CORE.items():
@@ -100,7 +100,7 @@ def examine_core() -> list[Finding]:
 
 def examine_optional(note_step: Callable[[], None]) -> list[Finding]:
     """The libraries that extras bring."""
-    from ..runtime.dependencies import OPTIONAL
+    from ..dependencies import OPTIONAL
 
     findings = []
     for dependency in OPTIONAL.values():
@@ -110,9 +110,9 @@ def examine_optional(note_step: Callable[[], None]) -> list[Finding]:
 
 
 def _examine_dependency(dependency: Dependency) -> Finding:
+    from ..dependencies import import_optional, read_version
+    from ..errors import BackendError, MissingDependencyError
     from ..runtime import selfcheck
-    from ..runtime.dependencies import import_optional, read_version
-    from ..runtime.errors import BackendError, MissingDependencyError
 
     version = next(filter(None, map(read_version, dependency.distributions)), None)
     sound = Finding(dependency.distributions[0], OK, False, version, f"to {dependency.brings}")
@@ -131,7 +131,7 @@ def _examine_dependency(dependency: Dependency) -> Finding:
 def _examine_import(distribution: str, module: str) -> Finding:
     import importlib
 
-    from ..runtime.dependencies import read_version
+    from ..dependencies import read_version
 
     try:
         importlib.import_module(module)
@@ -143,8 +143,8 @@ def _examine_import(distribution: str, module: str) -> Finding:
 
 
 def _examine_crf() -> Finding:
+    from ..errors import AtrousError, MissingDependencyError
     from ..runtime import selfcheck
-    from ..runtime.errors import InferenceError, MissingDependencyError
 
     sound = Finding("dense CRF", OK, True, brings="to refine labels along the image's edges")
     remedy = "pip install --force-reinstall atrous"
@@ -152,5 +152,5 @@ def _examine_crf() -> Finding:
         return replace(sound, detail=selfcheck.check_crf())
     except MissingDependencyError as error:
         return replace(sound, status=MISSING, detail=str(error), remedy=remedy)
-    except InferenceError as error:
+    except AtrousError as error:
         return replace(sound, status=BROKEN, detail=str(error), remedy=remedy)

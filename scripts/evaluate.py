@@ -76,9 +76,9 @@ def command(
     Exit codes: 0 done, 1 some images failed, 2 wrong usage or files, 3 a library or device is missing.
     """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
+    from ..bundle.files import prepare_folder
     from ..runtime.evaluation.evaluator import evaluate
     from ..runtime.evaluation.report import describe_evaluation, write_evaluation
-    from ..runtime.files import prepare_folder
     from ..runtime.pipeline.segmentation import share_cores
 
     choice = DatasetChoice(**dataset)

@@ -114,8 +114,8 @@ def _list(catalogue: Catalogue, as_json: bool) -> int:
 
 def find_state(model: OfficialModel, folder: Path) -> str:
     """Whether a model lies in a folder: `yes`, `begun` (an interrupted download) or `no`."""
-    from ..converter.errors import FetchError
     from ..converter.official import read_record
+    from ..errors import FetchError
 
     try:
         record = read_record(folder)

@@ -48,8 +48,8 @@ def resolve_net(net: Path, weights: Path | None) -> ResolvedNet:
     folder = net if net.is_dir() else net.parent
     if not net.exists() or not (folder / RECORD_FILE).is_file():
         return _without_weights(net)
-    from ..converter.errors import ChangedFileError
     from ..converter.official import find_damage, read_record
+    from ..errors import ChangedFileError
 
     record = read_record(folder)
     if record is None or (net != folder and net.name != record.files.prototxt.file):
@@ -99,8 +99,8 @@ def _read_start(path: Path) -> bytes:
 
 def _refuse_unfetched(name: str) -> None:
     """Say what to do where NET is the name of a model that is not here."""
-    from ..converter.errors import FetchError
     from ..converter.official import read_catalogue
+    from ..errors import FetchError
 
     try:
         model = read_catalogue().find(name)

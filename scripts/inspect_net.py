@@ -14,8 +14,8 @@ from .net_options import net_options, require_file
 
 if TYPE_CHECKING:
     from ..converter import Net
-    from ..converter.errors import WeightsError
-    from ..converter.inspection import LayerSummary
+    from ..converter.graph.summary import LayerSummary
+    from ..errors import WeightsError
 
 
 @click.command()
@@ -30,7 +30,7 @@ def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> i
 
     Layers that become inputs, are dropped, or cannot be converted are listed with the reason; exit 1 where some cannot.
     """
-    from ..converter.inspection import summarize_layers
+    from ..converter.graph.summary import summarize_layers
 
     laid_out, problem = _read(net, weights, options)
     rows = summarize_layers(laid_out)
@@ -45,7 +45,7 @@ def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> i
 def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tuple[Net, WeightsError | None]:
     """The net, laid out past what cannot be converted, and what the weights lack."""
     from ..converter import read_net
-    from ..converter.errors import UnsupportedLayersError, WeightsError
+    from ..errors import UnsupportedLayersError, WeightsError
 
     if weights is None and is_fetched(prototxt):
         files = resolve_net(prototxt, None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..converter.net import Net
+    from ..converter.graph.net import Net
 
 LABELS = 21
 CROP = 513

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from ..errors import AtrousError
 from . import console
 
 # name of the command (and of its module here) -> its line in `atrous --help`
@@ -64,7 +65,7 @@ class LazyGroup(click.Group):
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        from ..runtime.dependencies import read_version
+        from ..dependencies import read_version
 
         click.echo(f"atrous {read_version('atrous') or '(source tree)'}")
         context.exit()
@@ -96,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except click.ClickException as error:
         return _report(error, _describe_usage(error), error.exit_code, state)
-    except _user_errors() as error:
-        return _report(error, f"atrous: {error}", getattr(error, "exit_code", 2), state)
+    except AtrousError as error:
+        return _report(error, f"atrous: {error}", error.exit_code, state)
     except ModuleNotFoundError as error:
         missing = _describe_missing(error)
         if missing is None:
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _describe_missing(error: ModuleNotFoundError) -> str | None:
     """The library of an extra that is not installed, with the pip line; None for anything else."""
-    from ..runtime.dependencies import OPTIONAL
+    from ..dependencies import OPTIONAL
 
     name = error.name or ""
     dependency = next((OPTIONAL[m] for m in OPTIONAL if name and f"{m}.".startswith(f"{name}.")), None)
@@ -123,15 +124,6 @@ def _describe_missing(error: ModuleNotFoundError) -> str | None:
 def _package_in_use(name: str) -> bool:
     assert __package__
     return f"{__package__.rpartition('.')[0]}.{name}" in sys.modules
-
-
-def _user_errors() -> tuple[type[Exception], ...]:
-    """The roots of both error trees; the converter's only if it took part, so that nothing is imported for it."""
-    from ..runtime.errors import InferenceError
-
-    assert __package__
-    module = sys.modules.get(__package__.rpartition(".")[0] + ".converter.errors")
-    return (InferenceError, module.ConverterError) if module is not None else (InferenceError,)
 
 
 def _describe_usage(error: click.ClickException) -> str:

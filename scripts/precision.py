@@ -92,12 +92,12 @@ def command(
     mean IoU lost where there are labelled images, else 99 % of the labels. A variant that misses them is not written,
     and the exit code is 1.
     """
-    from ..runtime.dependencies import import_optional
+    from ..dependencies import import_optional
 
     for library in ("onnx", "onnx_ir", "onnxruntime"):
         import_optional(library)
+    from ..bundle.folder import read_bundle
     from ..converter.precision import VariantOptions, choose_targets, make_variant, write_variant
-    from ..runtime.bundle import read_bundle
     from .precision_data import DataOptions, gather_evidence, make_reader
     from .verify import parse_size
 

@@ -4,10 +4,10 @@
 |---|---|---|
 | `--images` | the first of the folder | others of it where there are enough, else the same |
 | `--dataset` | `--images`, else the labelled images that are not checked, else the same | the first labelled images |
-| nothing, the built-in miniature | scenes drawn from seeds of their own | its shipped held-out scenes |
-| nothing, any other bundle | drawn scenes, for fp16 and bf16 only | the same |
+| nothing, the built-in miniature | its shipped scenes, mirrored | its shipped held-out scenes |
+| nothing, any other bundle | the miniature's scenes, mirrored, for fp16 and bf16 only | the same |
 
-Half precision needs images to see overflow and to count labels; a drawn landscape does for that. The ranges of int8
+Half precision needs images to see overflow and to count labels; any landscape does for that. The ranges of int8
 and fp8 are taken from the images, so those must be of the user's own kind.
 """
 
@@ -23,13 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from ..bundle.folder import Bundle
     from ..converter.precision import Evidence, Picture, Reader
-    from ..runtime.bundle import Bundle
 
 Array = NDArray[Any]
-#: seeds of drawn calibration scenes; training ended at 1 007 999
-CALIBRATION_SEED = 2_000_000
-DRAWN_CALIBRATION, DRAWN_CHECKS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evi
 
     Raises:
         click.UsageError: int8 or fp8 without images, or a folder without any.
-        InferenceError: an image or a data set cannot be read.
+        AtrousError: an image or a data set cannot be read.
     """
     from ..converter.precision import Evidence
 
@@ -77,14 +74,14 @@ def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evi
         return _from_folder(options, size)
     if is_miniature(bundle):
         pictures = _read_shipped_scenes(options.check_on, size)
-        drawn = _draw_scenes(min(options.calibrate_on, DRAWN_CALIBRATION), size)
-        return Evidence(drawn, pictures, "the miniature's held-out scenes")
+        mirrored = _mirror_scenes(options.calibrate_on, size)
+        return Evidence(mirrored, pictures, "the miniature's held-out scenes")
     if precision in ("int8", "fp8"):
         raise click.UsageError(
             f"{precision} takes its ranges from images of the kind the net will see: give --images FOLDER"
         )
-    drawn = _draw_scenes(min(options.check_on, DRAWN_CHECKS), size)
-    return Evidence(drawn, _unlabelled(drawn), "drawn scenes")
+    mirrored = _mirror_scenes(options.check_on, size)
+    return Evidence(mirrored, _unlabelled(mirrored), "the miniature's scenes, mirrored")
 
 
 def make_reader(bundle: Bundle) -> Reader:
@@ -163,11 +160,9 @@ def _read_shipped_scenes(limit: int, size: tuple[int, int] | None) -> list[Pictu
     return pictures
 
 
-def _draw_scenes(count: int, size: tuple[int, int] | None) -> list[Array]:
-    from .scenes import draw_scene
-
-    height, width = size or (None, None)
-    return [draw_scene(CALIBRATION_SEED + index, height, width).image for index in range(count)]
+def _mirror_scenes(count: int, size: tuple[int, int] | None) -> list[Array]:
+    """Shipped scenes flipped left to right, so that no image is calibrated on and checked."""
+    return [np.ascontiguousarray(picture.image[:, ::-1]) for picture in _read_shipped_scenes(count, size)]
 
 
 def _unlabelled(images: Sequence[Array]) -> list[Picture]:

@@ -30,7 +30,7 @@ def draw_layers(rows: Sequence[BlobError], title: str, path: Path) -> None:
     """
     import io
 
-    from ..runtime.files import write_file
+    from ..bundle.files import write_file
 
     picture = Image.new("RGB", (WIDTH, TOP + ROW * max(len(rows), 1) + MARGIN), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default()

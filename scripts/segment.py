@@ -126,8 +126,8 @@ def command(
     130 interrupted.
     """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
-    from ..runtime.dependencies import import_crf
-    from ..runtime.files import prepare_folder
+    from ..bundle.files import prepare_folder
+    from ..dependencies import import_crf
     from ..runtime.pipeline import TraceWriter
     from ..runtime.pipeline.segmentation import share_cores
     from .image_list import list_images, plan_outputs, read_list

@@ -117,7 +117,7 @@ def run_segmenter(
         OutputError: if a result cannot be written; an image that fails does not end the work.
         KeyboardInterrupt: after the calls under way are finished; the next run goes on from there.
     """
-    from ..runtime.errors import OutputError
+    from ..errors import OutputError
     from ..runtime.pipeline import Pipeline
     from ..runtime.pipeline.journal import FailureLog, Journal
     from ..runtime.pipeline.segmentation import make_stages
@@ -156,8 +156,8 @@ def describe_settings(segmenter: Segmenter, options: RunOptions) -> dict[str, An
     """All that a result depends on, other than its image: a change makes images to be done again."""
     import hashlib
 
-    from ..runtime.dependencies import read_version
-    from ..runtime.manifest import MANIFEST_NAME
+    from ..bundle.manifest import MANIFEST_NAME
+    from ..dependencies import read_version
 
     manifest = (segmenter.bundle.path / MANIFEST_NAME).read_bytes()  # it holds the digests of all files
     return {
@@ -219,7 +219,7 @@ class _Finisher:
         self._journal = journal
 
     def __call__(self, item: _Todo, image: Any, result: Segmentation) -> dict[str, Any]:
-        from ..runtime.files import write_file
+        from ..bundle.files import write_file
 
         start_s = time.perf_counter()
         files = encode_results(image, result, self._manifest, tuple(item.job.outputs))
@@ -256,7 +256,7 @@ def _leave_out_done(
     summary: Summary,
     advance: Callable[[int], None],
 ) -> Iterator[_Todo]:
-    from ..runtime.files import remove_leftovers
+    from ..bundle.files import remove_leftovers
     from ..runtime.pipeline.journal import make_key
 
     settings_key, folders = make_key(settings), set()
@@ -296,10 +296,10 @@ def _count(summary: Summary, record: dict[str, Any]) -> None:
 
 def _note_failure(outcome: Outcome, log: FailureLog) -> dict[str, Any]:
     """Write a failure down; an error that is no user's mistake comes with its traceback."""
-    from ..runtime.errors import InferenceError
+    from ..errors import AtrousError
 
     image, error = outcome.item.job.image, outcome.error
-    if isinstance(error, InferenceError):
+    if isinstance(error, AtrousError):
         line, details = str(error), {}
     else:
         line = f"{type(error).__name__}: {error} (the traceback is in failures.jsonl)"

@@ -106,11 +106,11 @@ def command(
     is missing.
     """  # noqa: D301 (click's \b keeps the lines as they are)
     from .. import runtime
-    from ..runtime.errors import InputError
+    from ..bundle.files import prepare_folder
+    from ..errors import InputError
     from ..runtime.evaluation.evaluator import check_classes
     from ..runtime.evaluation.tuning.judging import score_images
     from ..runtime.evaluation.tuning.search import search_crf
-    from ..runtime.files import prepare_folder
     from ..runtime.pipeline.engine import count_cores
 
     if hold_out == 1:
@@ -273,7 +273,7 @@ def _write(bundle: Path, search: Search, report: dict[str, Any]) -> None:
 
 
 def _write_pictures(search: Search, report: dict[str, Any], out: Path, title: str) -> dict[str, Path]:
-    from ..runtime.files import write_file
+    from ..bundle.files import write_file
 
     files = {"report": out / REPORT}
     for name, content in draw_search(search, title).items():

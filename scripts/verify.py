@@ -11,8 +11,8 @@ from . import console
 from .net_options import require_file
 
 if TYPE_CHECKING:
+    from ..converter.check.compare import VerificationReport
     from ..converter.precision import VariantCheck
-    from ..converter.verify import VerificationReport
 
 _ROWS_SHOWN = 12
 
@@ -54,7 +54,7 @@ def command(
 
     The torch stage executes the bundle's own model.py: verify bundles whose maker you trust.
     """
-    from ..converter.stages import verify_bundle
+    from ..converter.check.bundle_check import verify_bundle
 
     with console.show_steps() as show:
         reports = verify_bundle(
@@ -85,7 +85,7 @@ def command(
 
 def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
     """Every precision variant against deploy.onnx, on the photo or on what `atrous precision` would check on."""
-    from ..runtime.bundle import read_bundle
+    from ..bundle.folder import read_bundle
 
     opened = read_bundle(bundle)
     if not opened.manifest.variants:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from ..converter.verify import VerificationReport
+    from ..converter.check.compare import VerificationReport
 
 WIDTH, PANEL, MARGIN, GAP = 960, 220, 56, 64
 _LOWEST = -9.0
@@ -25,7 +25,7 @@ def draw_errors(reports: Sequence[VerificationReport], path: Path) -> None:
         reports: from `verify_bundle`.
         path: where to write.
     """
-    from ..runtime.files import write_file
+    from ..bundle.files import write_file
 
     height = GAP // 2 + len(reports) * (PANEL + GAP)
     picture = Image.new("RGB", (WIDTH, height), "white")

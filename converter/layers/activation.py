@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import ExportError
-from ..net import Shape
+from ...errors import ExportError
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: log of the largest float32
 MAX_EXPONENT = 88.72

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import Dim, OnnxGraph, Value
 
 #: (shift of the centre in x, in y, width, height)
 Box = tuple[float, float, float, float]

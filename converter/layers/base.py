@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
-from ..coordinates import IDENTITY, PlaneMap, map_window
-from ..crop_rule import CropRule
-from ..errors import ExportError, NetError
-from ..net import Blob, FloatArray, Shape
+from ...errors import ExportError, NetError
+from ..graph.crop_rule import CropRule
+from ..graph.geometry import IDENTITY, PlaneMap, map_window
+from ..graph.net import Blob, FloatArray, Shape
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Operator:
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         """Copy the parameter blobs into the module; the default reshapes each into its attribute."""
-        from ..torch_parameters import copy_blob
+        from ..export.torch_parameters import copy_blob
 
         for attribute, blob in zip(self.module_spec().parameters, blobs, strict=True):
             copy_blob(getattr(module, attribute), blob)

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...proto import schema
-from ..net import FloatArray, Shape
+from ..graph.net import FloatArray, Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: Below this NVCaffe raises eps, for cuDNN.
 NVCAFFE_LEAST_EPS = 1e-5
@@ -111,7 +111,7 @@ class BatchNorm(Operator):
         )
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
-        from ..torch_parameters import copy_blob
+        from ..export.torch_parameters import copy_blob
 
         if not self.uses_global:
             return

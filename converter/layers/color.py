@@ -14,7 +14,7 @@ import numpy as np
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: the numbers that the published net explains in its comments
 BGR, LAB = 0, 3

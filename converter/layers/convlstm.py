@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...proto import schema
-from ..net import FloatArray, Shape
+from ..graph.net import FloatArray, Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @register_layer("ConvLSTM")
@@ -107,7 +107,7 @@ class ConvLSTM(Operator):
         return ModuleSpec("ConvLSTM", arguments)
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
-        from ..torch_parameters import copy_blob
+        from ..export.torch_parameters import copy_blob
 
         copy_blob(module.convolve_x.weight, np.concatenate(blobs[:4]))
         copy_blob(module.convolve_h.weight, np.concatenate(blobs[4:12:2]))

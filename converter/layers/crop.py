@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ..coordinates import AlignmentError, AxisMap, PlaneMap, align_blobs
-from ..crop_rule import CropRule
-from ..errors import CropOffsetError
-from ..net import Shape
+from ...errors import CropOffsetError
+from ..graph.crop_rule import CropRule
+from ..graph.geometry import AlignmentError, AxisMap, PlaneMap, align_blobs
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @register_layer("Crop", "AutoCrop")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 _CODES = {1: "corner", 2: "center_size", 3: "corner_size"}

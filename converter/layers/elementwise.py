@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @register_layer("Eltwise")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 INT64 = 7
 """The element type as ONNX numbers it."""

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...proto import schema
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @register_layer("LRN")

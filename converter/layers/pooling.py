@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: Caffe starts a maximum here; a window wholly outside the plane keeps it.
 LOWEST_FLOAT = -3.4028234663852886e38
@@ -181,7 +181,7 @@ class Pooling(Operator):
         return graph.add("Pad", [x, pads, graph.constant(value)], mode="constant")
 
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
-        from ..errors import ExportError
+        from ...errors import ExportError
 
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self.global_pooling and any(x.dynamic[2:]):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 from .convolution import Convolution
 from .pooling import LOWEST_FLOAT
 
 if TYPE_CHECKING:
-    from ..onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import Dim, OnnxGraph, Value
 
 INT64_MAX = 2**63 - 1
 """An ONNX slice's "to the end"."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExportError
-from ..net import Shape
+from ...errors import ExportError
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 FLOAT, INT64, BOOL = 1, 7, 9
 """Element types as ONNX numbers them."""

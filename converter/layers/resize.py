@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ..coordinates import AxisMap, PlaneMap
-from ..net import Shape
+from ..graph.geometry import AxisMap, PlaneMap
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import Dim, OnnxGraph, Value
 
 
 @register_layer("Interp")

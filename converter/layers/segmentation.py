@@ -11,7 +11,7 @@ MultiStageMeanfield: blobs W_s, W_b, C, each (1, 1, M, M); see the torch module.
 
 from __future__ import annotations
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ExportError
-from ..net import Shape
+from ...errors import ExportError
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import Dim, OnnxGraph, Value
 
 
 def _read_axis(operator: Operator, param: Any, old_name: str) -> int:

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..net import Shape
+from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, register_layer
 from .resize import emit_bilinear
 
 if TYPE_CHECKING:
-    from ..onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import Dim, OnnxGraph, Value
 
 
 class _Upsampling(Operator):

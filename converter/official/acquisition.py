@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ChangedFileError, ConverterError, DownloadError, FetchError, FolderError
-from ..version import VERSION
+from ... import __version__
+from ...errors import ChangedFileError, ConverterError, DownloadError, FetchError, FolderError
 from .archive import SIGNATURE, extract_member, find_member, open_archive
 from .catalogue import Catalogue, OfficialModel, RemoteFile
 from .download import Limits
@@ -234,7 +234,7 @@ class Acquisition:
             variables=dict(prototxt.fitted.variables),
             files=files,
             notes=tuple(dict.fromkeys((*self.notes, *prototxt.fitted.warnings))),
-            atrous=VERSION,
+            atrous=__version__,
         )
         write_record(self.place.path, record)
         self.place.forget_parts()

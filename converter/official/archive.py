@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ..errors import ArchiveError, FolderError
+from ...errors import ArchiveError, FolderError
 from .part_file import require_space
 from .quantities import describe_size
 

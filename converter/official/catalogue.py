@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import FetchError
+from ...errors import FetchError
 
 CATALOGUE_FILE = Path(__file__).with_name("models.json")
 

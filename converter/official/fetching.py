@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ChangedFileError, FolderError
+from ...errors import ChangedFileError, FolderError
 from .acquisition import Acquisition, FetchOptions
 from .catalogue import Catalogue, OfficialModel
 from .part_file import lock_folder

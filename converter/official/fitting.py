@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..caffemodel import WeightFile, read_caffemodel
-from ..errors import CaffemodelError, ConverterError, FetchError
-from ..net import Net
-from ..prototxt import read_prototxt
-from ..reading import read_net
-from ..version import VERSION
+from ... import __version__
+from ...errors import CaffemodelError, ConverterError, FetchError
+from ..files.caffemodel import WeightFile, read_caffemodel
+from ..files.prototxt import read_prototxt
+from ..graph.net import Net
+from ..read import read_net
 from .catalogue import OfficialModel
 from .nets import Head, find_architecture
 
@@ -128,4 +128,6 @@ def _require_finite(model: OfficialModel, file: WeightFile) -> None:
 
 def _describe(model: OfficialModel, head: Head | None, basis: str) -> str:
     end = f"{head.labels} classes" if head is not None else "no classifier"
-    return f"# {model.title}, {end}: written by atrous {VERSION} to fit its weights.\n# Layers known from {basis}.\n"
+    return (
+        f"# {model.title}, {end}: written by atrous {__version__} to fit its weights.\n# Layers known from {basis}.\n"
+    )

@@ -20,7 +20,7 @@ from http import HTTPStatus
 from typing import IO, Any, Literal
 from urllib.parse import urlsplit
 
-from ..version import VERSION
+from ... import __version__
 
 MAX_REDIRECTS = 5
 #: answers of a server that may think otherwise in a moment
@@ -87,7 +87,7 @@ def open_url(
     Raises:
         AddressFailure: no answer, or one that is no success.
     """
-    own = {"User-Agent": f"atrous/{VERSION}", "Accept-Encoding": "identity", **(headers or {})}
+    own = {"User-Agent": f"atrous/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
     try:
         request = urllib.request.Request(url, headers=own, method=method)
         reply = urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from ..errors import ConverterError, FolderError
-from ..file_kind import name_wrong_kind
+from ...errors import ConverterError, FolderError
+from ..files.magic import name_wrong_kind
 from .archive import SIGNATURE
 from .catalogue import RemoteFile
 from .download import MAX_BYTES, Limits, Received, download

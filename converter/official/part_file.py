@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import FolderError
+from ...errors import FolderError
 from .quantities import describe_size
 
 

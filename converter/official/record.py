@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import FetchError
-from ..files import write_atomically
+from ...bundle.files import write_file
+from ...errors import FetchError
 from .catalogue import Catalogue, Colour, OfficialModel, Sha256
 from .quantities import describe_size, hash_file
 
@@ -164,10 +164,10 @@ def write_record(folder: Path, record: ModelRecord) -> None:
     """Write the record of a folder.
 
     Raises:
-        BundleWriteError: it cannot be written.
+        OutputError: it cannot be written.
     """
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / RECORD_FILE, lambda stream: stream.write(text.encode()))
+    write_file(folder / RECORD_FILE, text.encode())
 
 
 def find_damage(folder: Path, record: ModelRecord) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
-from ..errors import FolderError
+from ...errors import FolderError
 from .quantities import hash_file
 from .record import RECORD_FILE, LocalFile, ServerFile
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import onnx
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 from .casting import TypedGraph, cast_graph
 from .float_types import BFLOAT16, FLOAT16, FloatType, WeightLoss
 from .observing import Observed

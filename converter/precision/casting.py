@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 from . import rules
 from .decisions import Decisions, decide, float_inputs
 from .float_types import NO_LOSS, FloatType, WeightLoss, measure_loss

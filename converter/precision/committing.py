@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import BundleWriteError, PrecisionError
-from ..files import write_atomically
+from ...bundle.files import write_file
+from ...errors import OutputError, PrecisionError
 
 MANIFEST = "manifest.json"
 
@@ -66,7 +66,7 @@ def commit_variant(bundle: Path, entry: dict[str, Any], model: bytes, source_sha
 
     Raises:
         PrecisionError: the bundle is no longer the one the variant was made of.
-        BundleWriteError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     with _lock(bundle):
         manifest = _read_manifest(bundle)
@@ -78,14 +78,14 @@ def commit_variant(bundle: Path, entry: dict[str, Any], model: bytes, source_sha
         variants = manifest.setdefault("variants", {})
         old = variants.get(precision, {}).get("file")
         name = _free_name(Path(deploy).stem, precision, digest, manifest["files"])
-        write_atomically(bundle / name, lambda stream: stream.write(model))
+        write_file(bundle / name, model, durable=True)
         listed = {"file": name, **entry}
         variants[precision] = listed
         manifest["files"][name] = {"sha256": digest, "bytes": len(model)}
         if old is not None and old != name:
             manifest["files"].pop(old, None)
         text = json.dumps(manifest, indent=1, allow_nan=False) + "\n"
-        write_atomically(bundle / MANIFEST, lambda stream: stream.write(text.encode()))
+        write_file(bundle / MANIFEST, text.encode(), durable=True)
         if old is not None and old != name:
             with contextlib.suppress(OSError):
                 (bundle / old).unlink()
@@ -106,7 +106,7 @@ def _lock(bundle: Path) -> Iterator[None]:
     try:
         handle = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise BundleWriteError(f"{bundle}: cannot be opened ({error.strerror})") from error
+        raise OutputError(f"{bundle}: cannot be opened ({error.strerror})") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

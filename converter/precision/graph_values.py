@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from ..errors import MissingDependencyError
+from ...errors import MissingDependencyError
 from .naming import layer_of
 
 

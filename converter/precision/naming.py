@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 
 
 def layer_of(node: str) -> str:

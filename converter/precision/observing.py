@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 from .graph_values import list_floats, open_session
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 
 #: opset -> the IR version it came with
 _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PrecisionError
+from ...errors import PrecisionError
 from .observing import Histogram
 
 Method = Literal["minmax", "percentile", "entropy"]

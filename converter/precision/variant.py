@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..errors import PrecisionError, TargetMissedError
-from ..onnx_reading import parse_onnx
-from ..version import VERSION
+from ... import __version__
+from ...errors import PrecisionError, TargetMissedError
+from ..check.onnx_reading import parse_onnx
 from .agreement import Array
 from .assessment import Assessment, Picture, Reader, assess, run_as_shipped
 from .building import FLOAT_TYPES, Made, Maker, VariantOptions
@@ -148,7 +148,7 @@ def write_variant(bundle: Path, result: VariantResult, *, keep_anyway: bool = Fa
     Raises:
         TargetMissedError: it misses a target and `keep_anyway` is not given; nothing is written.
         PrecisionError: the bundle changed meanwhile.
-        BundleWriteError: the folder cannot be written.
+        OutputError: the folder cannot be written.
     """
     if result.misses and not keep_anyway:
         precision, misses = result.entry["precision"], "; ".join(result.misses)
@@ -245,7 +245,7 @@ def _describe(
         "onnxruntime_cpu": shipped,
         "sensitivity": [row.to_json() for row in ranking],
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "atrous_version": VERSION,
+        "atrous_version": __version__,
     }
     return {
         "precision": options.precision,

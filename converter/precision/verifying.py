@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import PrecisionError
-from ..onnx_reading import parse_onnx
+from ...errors import PrecisionError
+from ..check.onnx_reading import parse_onnx
 from .assessment import Assessment, Picture, Reader, assess
 from .committing import read_deploy
 from .progress import SILENT, ShowProgress

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError
+from ...errors import BackendError
 from .protocol import Array, Backend, TensorSpec, check_feeds
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ...bundle.folder import Bundle
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
 

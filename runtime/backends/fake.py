@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BackendError, InputError
+from ...errors import BackendError, InputError
 from .protocol import Array, Backend, TensorSpec, check_feeds
 
 

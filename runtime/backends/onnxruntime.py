@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
 from .self_contained import require_self_contained
 

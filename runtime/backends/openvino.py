@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .protocol import Array, Backend, TensorSpec, check_feeds
 from .self_contained import require_self_contained
 

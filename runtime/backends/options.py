@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..errors import InputError
+from ...errors import InputError
 
 Options = TypeVar("Options")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import BackendError, InputError
+from ...errors import BackendError, InputError
 from ..wire import read_fields, to_bytes
 
 _MAX_DEPTH = 100  # protobuf's own limit

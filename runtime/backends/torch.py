@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
 
 if TYPE_CHECKING:
-    from ..bundle import Bundle
+    from ...bundle.folder import Bundle
 
 SOURCE_NAME = "model.py"
 WEIGHTS_NAME = "model.safetensors"

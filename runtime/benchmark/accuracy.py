@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..dependencies import import_crf
+from ...dependencies import import_crf
 from ..evaluation.confusion import ConfusionMatrix
 from ..segmenter import Labels, Segmenter
 from .clocks import Clock

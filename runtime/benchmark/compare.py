@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
 from .results import BenchResult, ComparedName, Comparison, Noise, Subject, Verdict
 from .statistics import Ratio, estimate_ratio
 

@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from ..dependencies import OPTIONAL, read_version
+from ...dependencies import OPTIONAL, read_version
 from ..devices import describe_processor, list_cuda_devices
 from .gpu_watch import open_gpu_watch
 from .machine_sections import CpuInfo, Environment, GpuInfo

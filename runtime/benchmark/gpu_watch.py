@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .machine_sections import GpuInfo, GpuTrace
 
 # NVML's bits of "clocks throttle reasons" (nvml.h), in words

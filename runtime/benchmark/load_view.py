@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..errors import BackendError
+from ...errors import BackendError
 from .clocks import Clock
 from .loadgen import FULL_DURATION_S, SEEDS, Labels, LoadOutcome, LoadSettings, Serve, call_one_by_one, run_loadgen
 from .loadgen_logs import join_queries

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .clocks import Clock
 from .loadgen_logs import Summary, TracedSample, read_answers, read_summary, read_trace
 from .results import LoadMode, Scenario

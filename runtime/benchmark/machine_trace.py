@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from ..dependencies import import_optional
+from ...dependencies import import_optional
 from .clocks import Clock
 from .gpu_watch import GpuWatch, open_gpu_watch
 from .machine_sections import MachineTrace

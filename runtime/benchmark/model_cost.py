@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..bundle import Bundle
-from ..dependencies import import_optional
-from ..errors import BackendError
+from ...bundle.folder import Bundle
+from ...dependencies import import_optional
+from ...errors import BackendError
 from .results import ModelCost
 
 MODEL_NAME = "model.onnx"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import BackendError
+from ...errors import BackendError
 from ..pictures import encode_label_png
 from ..pipeline import Outcome, Pipeline, PipelineReport, Stage, StageReport, merge_reports
 from ..pipeline.segmentation import Threads, make_stages

@@ -20,8 +20,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from ..errors import InputError
-from ..files import write_file
+from ...bundle.files import write_file
+from ...errors import InputError
 from .machine_sections import CpuInfo, Environment, GpuInfo, GpuTrace, MachineTrace
 from .pipeline_sections import PipelineStage, PipelineView
 from .sections import Noise, NoiseCheck, NonNegative, Quantile, Section, Series, Share

@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..bundle import Bundle
-from ..dependencies import import_crf, read_version
-from ..errors import InputError, MissingDependencyError
+from ...bundle.folder import Bundle
+from ...dependencies import import_crf, read_version
+from ...errors import InputError, MissingDependencyError
 from ..pipeline.segmentation import Threads, share_cores
 from ..segmenter import Labels, Segmenter
 from .accuracy import (

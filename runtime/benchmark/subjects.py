@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...bundle.folder import Bundle
+from ...bundle.manifest import MANIFEST_NAME
+from ...errors import InputError
 from ..backends import BACKENDS, open_backend
-from ..bundle import Bundle
-from ..errors import InputError
-from ..manifest import MANIFEST_NAME
 from ..segmenter import Segmenter, load
 
 REFERENCE = "onnxruntime:fp32"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from ._lattice import CancelToken
 from .checks import CrfWarning, available_threads
 from .image import dense_crf, dense_crf_batch

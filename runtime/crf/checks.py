@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 
 FloatArray = npt.NDArray[np.float32]
 

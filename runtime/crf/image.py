@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
 from .model import DenseCRF

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from . import _lattice
 from .checks import (
     FloatArray,

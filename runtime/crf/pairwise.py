@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, check_compatibility, check_grid, check_image, check_mask, check_threads
 from .parameters import Normalization

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 
 Mode = Literal["deeplab", "pydensecrf"]
 Normalization = Literal["none", "before", "after", "symmetric"]

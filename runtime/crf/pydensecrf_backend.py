@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError, MissingDependencyError
+from ...errors import CrfInputError, MissingDependencyError
 from .checks import FloatArray
 from .parameters import CrfParameters
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from .checks import FloatArray
 from .parameters import CrfParameters
 

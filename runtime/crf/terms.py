@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from . import _lattice
 from .checks import as_array, check_entries, check_float32, check_sigmas
 from .parameters import Normalization

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
+from ...errors import CrfInputError
 from . import _lattice
 from .checks import check_probability_range, warn_of_probabilities
 

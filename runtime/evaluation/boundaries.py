@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ...errors import InputError
 from .confusion import VOID, Counts, LabelMap, count_confusion
 
 Reference = Literal["void", "labels"]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ...errors import InputError
 
 Counts = npt.NDArray[np.int64]
 LabelMap = npt.NDArray[np.uint8]

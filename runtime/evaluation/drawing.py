@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..dependencies import import_optional
+from ...dependencies import import_optional
 from ..pictures import colour_labels, encode_png, make_overlay
 from .confusion import VOID, Counts, LabelMap, class_ious
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import BackendError, BundleError, DatasetError, InferenceError, InputError
+from ...errors import AtrousError, BackendError, BundleError, DatasetError, InputError
 from ..pipeline import Pipeline, Stage
 from ..pipeline.segmentation import share_cores
 from .bootstrap import bootstrap_parts, bootstrap_parts_gain, take_parts
@@ -178,7 +178,7 @@ def evaluate(
         for outcome in pipeline.run(dataset.pairs):
             advance(1)
             if outcome.error is not None:
-                if not isinstance(outcome.error, InferenceError):
+                if not isinstance(outcome.error, AtrousError):
                     raise outcome.error
                 failures.append((outcome.item.name, str(outcome.error)))
                 continue

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import prepare_folder, write_file
+from ...bundle.files import prepare_folder, write_file
 from .evaluator import Evaluation, Tally
 from .published import find_published
 

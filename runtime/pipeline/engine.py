@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ..errors import InputError
+from ...errors import InputError
 from .cores import CorePool
 from .lane import Lane, Task
 from .meters import Level

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import OutputError
+from ...errors import OutputError
 
 DONE_NAME = "done.jsonl"
 FAILURES_NAME = "failures.jsonl"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..errors import InputError
+from ...errors import InputError
 from .cores import CorePool
 from .meters import StageMeter
 from .stage import Stage

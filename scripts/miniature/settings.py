@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ...runtime.manifest import CrfSection
+from ...bundle.manifest import CrfSection
 
 if TYPE_CHECKING:
     from ...runtime.crf import CrfParameters

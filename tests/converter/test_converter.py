@@ -26,7 +26,7 @@ def test_reading_a_net_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
         "import sys\n"
         "sys.modules['torch'] = sys.modules['onnx'] = sys.modules['onnxruntime'] = None\n"
         "from atrous.converter import read_net\n"
-        "from atrous.converter.inspection import summarize_layers\n"
+        "from atrous.converter.graph.summary import summarize_layers\n"
         'text = "input: \\"x\\" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9\\n"\n'
         'text += "layer { name: \\"r\\" type: \\"ReLU\\" bottom: \\"x\\" top: \\"y\\" }\\n"\n'
         "print(len(summarize_layers(read_net(text))))\n"

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atrous.converter.caffemodel import read_caffemodel, read_mean
-from atrous.converter.errors import ConverterError
-from atrous.converter.prototxt import read_prototxt
+from atrous.converter.files.caffemodel import read_caffemodel, read_mean
+from atrous.converter.files.prototxt import read_prototxt
+from atrous.errors import ConverterError
 from atrous.proto import schema
-from atrous.scripts.fuzz_readers import load_readers, mutate, read_archive, try_file
+from tools.fuzz_readers import load_readers, mutate, read_archive, try_file
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("hostile_samples", HERE / "samples.py")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from atrous.converter.transcode import enum_values, wire_fields
+from atrous.converter.dialects.renumber import enum_values, wire_fields
 from atrous.proto import schema
 
 SECTIONS = {

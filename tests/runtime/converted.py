@@ -26,7 +26,7 @@ layers { name: "up" type: INTERP bottom: "fc6" top: "up" interp_param { zoom_fac
 def write_converted(folder: Path) -> dict[str, Path]:
     """The net with drawn weights: head -> its bundle below `folder`."""
     from atrous import converter
-    from atrous.converter.bundle import BundleOptions, write_bundle
+    from atrous.converter.export.bundle import BundleOptions, write_bundle
 
     (folder / "deploy.prototxt").write_text(PROTOTXT)
     net = converter.read_net(folder / "deploy.prototxt")

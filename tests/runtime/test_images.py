@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.errors import ImageError
 from atrous.runtime import images
-from atrous.runtime.errors import ImageError
 from atrous.runtime.images import read_image
 
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)

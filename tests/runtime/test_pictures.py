@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.bundle.palettes import VOC_COLORS
+from atrous.errors import InputError
 from atrous.runtime import pictures
-from atrous.runtime.errors import InputError
-from atrous.runtime.palettes import VOC_COLOURS
 
 LABELS = np.array([[0, 0, 1], [0, 0, 1]], np.uint8)
 
@@ -18,13 +18,13 @@ LABELS = np.array([[0, 0, 1], [0, 0, 1]], np.uint8)
 @pytest.mark.parametrize("values", [[0], [0, 1], [3, 4, 5], [0, 20, 21], [255, 0], range(256)])
 def test_label_png_keeps_labels_and_colours(values: list[int]) -> None:
     labels = np.array([list(values)], np.uint8)
-    with Image.open(io.BytesIO(pictures.encode_label_png(labels, VOC_COLOURS))) as image:
+    with Image.open(io.BytesIO(pictures.encode_label_png(labels, VOC_COLORS))) as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.array(image), labels)
         colours = np.array(image.convert("RGB"))
-    np.testing.assert_array_equal(colours, pictures.colour_labels(labels, VOC_COLOURS))
+    np.testing.assert_array_equal(colours, pictures.colour_labels(labels, VOC_COLORS))
     for label, colour in zip(values, colours[0].tolist(), strict=True):
-        assert label >= 21 or tuple(colour) == VOC_COLOURS[label]
+        assert label >= 21 or tuple(colour) == VOC_COLORS[label]
 
 
 def test_overlay() -> None:
@@ -43,9 +43,9 @@ def test_overlay_of_another_size() -> None:
 @pytest.mark.parametrize("labels", [LABELS.astype(np.int64), LABELS[None], LABELS[:0]])
 def test_wrong_labels(labels: np.ndarray) -> None:
     with pytest.raises(InputError, match="H x W uint8"):
-        pictures.encode_label_png(labels, VOC_COLOURS)
+        pictures.encode_label_png(labels, VOC_COLORS)
     with pytest.raises(InputError, match="H x W uint8"):
-        pictures.make_overlay(np.zeros((2, 3, 3), np.uint8), labels, VOC_COLOURS)
+        pictures.make_overlay(np.zeros((2, 3, 3), np.uint8), labels, VOC_COLORS)
 
 
 def test_png_round_trip() -> None:

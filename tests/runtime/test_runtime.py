@@ -9,7 +9,7 @@ import pytest
 
 from atrous import runtime
 
-LIGHT = "import sys; from atrous import runtime; from atrous.runtime import errors; print(*sorted(sys.modules))"
+LIGHT = "import sys; from atrous import runtime; from atrous import errors; print(*sorted(sys.modules))"
 
 
 def test_all_names_exist() -> None:

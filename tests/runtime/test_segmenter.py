@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from atrous import runtime
+from atrous.errors import BackendError, BundleError, InputError, MissingDependencyError
 from atrous.runtime.backends import TensorSpec
 from atrous.runtime.backends.fake import FakeBackend
-from atrous.runtime.errors import BackendError, BundleError, InputError, MissingDependencyError
 from atrous.runtime.upsampling import softmax
 
 from .bundles import CRF, STRIDE, expected_scores, make_image, make_manifest, write_bundle, write_torch_bundle

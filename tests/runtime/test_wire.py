@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto
 
+from atrous.errors import InputError
 from atrous.runtime import wire
-from atrous.runtime.errors import InputError
 
 INT64S = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(width=32, allow_nan=False)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from atrous.runtime.benchmark.results import read_result, write_result
 from atrous.runtime.pictures import encode_label_png
-from atrous.scripts.bench_images import draw_samples, load_samples
+from atrous.scripts.bench_images import load_samples, resize_scenes
 from atrous.scripts.main import main
 
 from ..runtime.benchmark.simulated_pipeline import make_piped
@@ -163,7 +163,7 @@ def test_scenes_are_drawn_at_a_size_the_same_each_time(bundle: Path) -> None:
 
     manifest = read_bundle(bundle).manifest
     _, first = load_samples(manifest, images=None, labels=None, size=(40, 48), count=2)
-    again = draw_samples((40, 48), 2)
+    again = resize_scenes((40, 48), 2)
     assert [sample.encoded for sample in first] == [sample.encoded for sample in again]
     assert first[0].image.shape == (40, 48, 3)
     assert not np.array_equal(first[0].image, first[1].image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,15 +14,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from atrous.errors import AtrousError, BackendError, EngineError, EnginePrecisionError, MissingDependencyError
 from atrous.runtime.backends.tensorrt import compat, keys
 from atrous.runtime.backends.tensorrt.keys import Machine
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
-from atrous.runtime.errors import BackendError, EngineError, InferenceError, MissingDependencyError, PrecisionError
 from atrous.scripts import build, build_shapes
 
 from ..runtime.backends.tensorrt import inspector, stubs
-from ..runtime.backends.tensorrt.graphs import make_graph
+from ..runtime.backends.tensorrt.onnx_models import make_graph
 from ..runtime.bundles import write_bundle
 from .running import run_atrous
 
@@ -164,10 +165,10 @@ def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) ->
 def test_the_audit_fails_the_command(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         def __getattr__(self, name: str) -> Any:
-            raise PrecisionError("fp16 was asked for")
+            raise EnginePrecisionError("fp16 was asked for")
 
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.workflow.audit_precision", lambda *_: Failing())
-    with pytest.raises(PrecisionError) as caught:
+    with pytest.raises(EnginePrecisionError) as caught:
         run(bundle, "--shape", "33")
     assert caught.value.exit_code == 1
     assert run_json(bundle, "--list")["engines"] == []
@@ -178,7 +179,8 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     seen: list[tuple[int, ...]] = []
 
     class Backend:
-        def __init__(self, engine: Any, driver: Any, *, keep: Any) -> None:
+        def __init__(self, engine: Any, driver: Any, *, on_close: Any) -> None:
+            self.close_engine = on_close
             self.build = trt.behaviour.opened = getattr(trt.behaviour, "opened", -1) + 1
 
         def run(self, feeds: Any) -> dict[str, Any]:
@@ -189,6 +191,7 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
 
         def close(self) -> None:
             seen.append(())
+            self.close_engine()
 
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.backend.TensorRtBackend", Backend)
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.driver.CudaDriver", SimpleNamespace)
@@ -200,6 +203,7 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     assert noise["mean_disagreement"] == pytest.approx((1 + 2 + 1) / 3 / 33**2)
     assert seen.count((2, 33, 33, 3)) == 3 * 4
     assert seen.count(()) == 3
+    assert trt.behaviour.list_alive() == []
 
 
 def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:
@@ -214,6 +218,18 @@ def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:
     for text in ("", "[]", "{"):
         account.write_text(text)
         assert run(bundle, "--audit", account).exit_code == 2
+
+
+def test_audit_names_narrow_products_that_write_float32(tmp_path: Path) -> None:
+    variant = {"file": "deploy.int8.onnx", "precision": "int8", "verification": {"passed": True}}
+    contents = {"deploy.int8.onnx": make_graph("int8")}
+    folder = write_bundle(tmp_path / "b", contents=contents, variants={"int8": variant})
+    account = tmp_path / "layers.json"
+    account.write_text(json.dumps(inspector.make_myelin()))
+    result = run(folder, "--precision", "int8", "--audit", account)
+    assert result.output == (
+        "products: 1 int8, 1 fp32; 100% as narrow as the graph says; 1 narrow products write float32; 1 reformats\n"
+    )
 
 
 def test_a_recorded_engine_that_is_silently_fp32(tmp_path: Path) -> None:
@@ -263,6 +279,26 @@ def test_outdated_engines_go_where_asked(bundle: Path, trt: Any, monkeypatch: py
     assert run_json(bundle, "--list")["engines"] == []
 
 
+def test_garbage_of_a_bundle_whose_engines_are_a_link(bundle: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "Documents").mkdir(parents=True)
+    os.utime(home / "Documents", (0, 0))
+    (bundle / "engines").symlink_to(home)
+    done = run_atrous("build", bundle, "--gc")
+    assert (done.code, len(done.stderr.splitlines())) == (2, 1)
+    assert "is a link" in done.stderr
+    assert (home / "Documents").exists()
+
+
+def test_garbage_of_the_working_folder(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("src", "data"):
+        (tmp_path / "work" / name).mkdir(parents=True)
+        os.utime(tmp_path / "work" / name, (0, 0))
+    monkeypatch.chdir(tmp_path / "work")
+    assert "0 removed" in run(bundle, "--engines", ".", "--gc").output
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"src", "data"}
+
+
 def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:
     made = run_json(bundle, "--shape", "33", "--engines", tmp_path / "elsewhere")
     assert Path(made["folder"]).parent == tmp_path / "elsewhere"
@@ -270,7 +306,7 @@ def test_engines_elsewhere(bundle: Path, trt: Any, tmp_path: Path) -> None:
 
 
 def test_all_failures_are_of_one_tree() -> None:
-    assert all(issubclass(kind, InferenceError) for kind in (BackendError, EngineError, PrecisionError))
+    assert all(issubclass(kind, AtrousError) for kind in (BackendError, EngineError, EnginePrecisionError))
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -292,7 +328,7 @@ def test_batches(text: str, batch: tuple[int, int, int]) -> None:
 
 
 def test_profiles_are_joined() -> None:
-    from atrous.runtime.manifest import SizeRule
+    from atrous.bundle.manifest import SizeRule
 
     rule = SizeRule(minimum=(513, 513), multiple=8, offset=1)
     free = (-1, -1, -1, 3)

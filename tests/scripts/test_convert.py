@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from atrous import runtime
-from atrous.converter.blob import encode_blob
-from atrous.converter.caffemodel import read_caffemodel
-from atrous.converter.caffemodel_writer import write_caffemodel
-from atrous.converter.prototxt import read_prototxt
-from atrous.runtime.manifest import Manifest, parse_manifest
-from atrous.runtime.palettes import VOC_CLASSES
+from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.palettes import VOC_CLASSES
+from atrous.converter.files.blob import encode_blob
+from atrous.converter.files.caffemodel import read_caffemodel
+from atrous.converter.files.prototxt import read_prototxt
+from atrous.converter.files.writer import write_caffemodel
 from atrous.scripts.main import main
 
 from ..converter.nets import CLASSES, DEEPLAB, conv, data, layer
-from ..converter.test_reading import write_net
+from ..converter.test_read import write_net
 from .running import run_atrous
 
 MEAN = ("--mean", "104.008,116.669,122.675")

@@ -67,7 +67,9 @@ def test_demo_leaves_a_picture_and_a_bundle(shown: tuple[Path, demo.DemoResult, 
 
 
 def test_missing_library_is_named_with_its_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "atrous.converter.caffemodel", None)  # as if what it needs were not installed
+    monkeypatch.setitem(
+        sys.modules, "atrous.converter.files.caffemodel", None
+    )  # as if what it needs were not installed
     with pytest.raises(MissingDependencyError, match=r"atrous\[convert\]") as caught:
         demo.run_demo(tmp_path)
     assert caught.value.exit_code == 3

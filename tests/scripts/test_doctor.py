@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from atrous.errors import MissingDependencyError
 from atrous.runtime import devices, selfcheck
-from atrous.runtime.errors import MissingDependencyError
 from atrous.scripts.main import main
 
 from .running import run_atrous

@@ -14,7 +14,7 @@ import pytest
 
 from atrous.scripts import demo
 from atrous.scripts.main import main
-from atrous.scripts.run_readme import find_blocks, run_blocks
+from tools.run_readme import find_blocks, run_blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -98,7 +98,7 @@ def test_example_of_the_plugin_page(tmp_path: Path) -> None:
 import numpy as np, onnxruntime
 import my_layers
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.errors import ExportError
+from atrous.errors import ExportError
 x = np.random.default_rng(0).standard_normal((1, 2, 6, 7)).astype(np.float32)
 net = read_net("custom.prototxt")
 blobs = run_blobs(to_torch(net), {"data": x})

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.runtime.palettes import VOC_CLASSES
+from atrous.bundle.palettes import VOC_CLASSES
 from atrous.scripts.main import main
 
 from ..runtime.bundles import CRF, write_bundle

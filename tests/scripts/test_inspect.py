@@ -10,9 +10,9 @@ import pytest
 
 from atrous.scripts.main import main
 
+from ..converter.graph.test_definition import TRAIN_VAL
 from ..converter.nets import DEEPLAB, conv, data, layer, relu
-from ..converter.test_definition import TRAIN_VAL
-from ..converter.test_reading import write_net
+from ..converter.test_read import write_net
 from .running import run_atrous
 
 

@@ -13,8 +13,8 @@ from types import ModuleType
 import click
 import pytest
 
-from atrous.converter.caffemodel_writer import write_caffemodel
-from atrous.runtime.errors import BackendError, InputError
+from atrous.converter.files.writer import write_caffemodel
+from atrous.errors import BackendError, InputError
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main
 
@@ -128,7 +128,7 @@ class TestErrors:
 
 
 def test_converter_errors_are_mistakes_too(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
-    errors = importlib.import_module("atrous.converter.errors")
+    errors = importlib.import_module("atrous.errors")
 
     @click.command()
     def command() -> None:

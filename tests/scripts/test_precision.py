@@ -159,7 +159,7 @@ def test_int8_of_a_foreign_net_needs_images(bundle: Path) -> None:
     assert outcome.code == 2
     assert "--images FOLDER" in outcome.stderr
     evidence = gather_evidence(runtime.read_bundle(bundle), "fp16", DataOptions())
-    assert evidence.source == "drawn scenes"
+    assert evidence.source == "the miniature's scenes, mirrored"
 
 
 def test_calibration_scenes_are_not_those_checked(miniature: Path) -> None:
@@ -191,7 +191,7 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
     write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(head=head, verify=False))
     opened = runtime.read_bundle(folder)
     evidence = gather_evidence(opened, "fp16", DataOptions(size=(57, 73)))
-    assert evidence.source == "drawn scenes"
+    assert evidence.source == "the miniature's scenes, mirrored"
     options = VariantOptions("fp16", choose_targets("fp16", labelled=False, agreement=0.99), threads=1)
     result = make_variant(folder, options, evidence, make_reader(opened))
     assert result.passed
@@ -206,7 +206,7 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
 def test_a_missing_library_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from click.testing import CliRunner
 
-    from atrous.runtime.errors import MissingDependencyError
+    from atrous.errors import MissingDependencyError
     from atrous.scripts.precision import command
 
     monkeypatch.setitem(sys.modules, "onnx_ir", None)

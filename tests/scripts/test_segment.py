@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.palettes import make_voc_colours
+from atrous.bundle.palettes import make_voc_colors
 from atrous.runtime.upsampling import softmax
 from atrous.scripts.main import main
 
@@ -416,4 +416,4 @@ def test_void_colour() -> None:
     """The last palette entry is PASCAL VOC's void, also where the bundle has fewer classes."""
     from atrous.runtime.pictures import make_lookup
 
-    assert tuple(make_lookup(()).tolist()[255]) == make_voc_colours()[255]
+    assert tuple(make_lookup(()).tolist()[255]) == make_voc_colors()[255]

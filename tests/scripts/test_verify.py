@@ -15,7 +15,7 @@ import pytest
 from atrous.converter import read_net, run_blobs, to_torch
 from atrous.scripts.main import main
 
-from ..converter.test_reading import write_net
+from ..converter.test_read import write_net
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...errors import FetchError
+from ....errors import FetchError
 from .resnet101 import write_resnet101
 from .text import Head as Head
 from .vgg16 import write_aspp, write_deeplab, write_largefov, write_msc, write_msc_largefov

@@ -3,6 +3,9 @@
 The ONNX graph says what each convolution and matrix product should compute in; the inspector says what it does. A
 product that came out wider than its graph says has missed: a builder may choose so wherever typing is weak. What the
 graph itself keeps in FP32 has not. Products whose layer cannot be told apart are judged by the engine's own layers.
+
+Several layers may name one node: its product, and kernels that scale or activate the result. The product decides, the
+first of them in the engine's order; only where no product names the node does the narrowest layer.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import BackendError, PrecisionError
-from .graph import PRODUCTS, Graph
+from ....errors import BackendError, EnginePrecisionError
 from .inspection import EngineLayer, Inspection
+from .onnx_facts import PRODUCTS, OnnxFacts
 
 #: bits of a precision's operands: a product may come out as narrow as asked, or narrower
 _BITS = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
@@ -37,6 +40,8 @@ class PrecisionAudit:
         asked: the narrowest precision of the graph's products, such as "fp16".
         layers: precision -> number of layers that compute something (no copies, no reformats).
         products: precision -> number of convolutions and matrix products.
+        narrow_writing_fp32: number of products of 16 bits or fewer that write float32: the memory traffic of their
+            results is that of float32, which can cost what the narrow product gains.
         time_ms: precision -> milliseconds, moves under "move"; None where no profile was given.
         reformats: layers that only copy or reformat.
         missed: nodes wider than asked.
@@ -46,6 +51,7 @@ class PrecisionAudit:
     asked: str
     layers: Mapping[str, int]
     products: Mapping[str, int]
+    narrow_writing_fp32: int
     time_ms: Mapping[str, float] | None
     reformats: int
     missed: tuple[Missed, ...]
@@ -59,14 +65,14 @@ class PrecisionAudit:
         """Insist that at least a share of the narrow products is as narrow as asked.
 
         Raises:
-            PrecisionError: naming the nodes that are not.
+            EnginePrecisionError: naming the nodes that are not.
         """
         if self.reached >= share:
             return
         shown = ", ".join(f"{missed.node} ({missed.got})" for missed in self.missed[:_SHOWN])
         more = f" and {len(self.missed) - _SHOWN} more" if len(self.missed) > _SHOWN else ""
         named = f": {shown}{more}" if shown else ""
-        raise PrecisionError(
+        raise EnginePrecisionError(
             f"{self.asked} was asked for, and only {self.reached:.0%} of the graph's {self.asked} products reach it"
             f"{named}. Use TensorRT 9.1 or later, which takes the graph's types as they are, or accept less with "
             "--required-share"
@@ -74,7 +80,7 @@ class PrecisionAudit:
 
 
 def audit_precision(
-    inspection: Inspection, graph: Graph, profile: list[dict[str, Any]] | None = None
+    inspection: Inspection, graph: OnnxFacts, profile: list[dict[str, Any]] | None = None
 ) -> PrecisionAudit:
     """Compare an engine with its graph.
 
@@ -88,10 +94,11 @@ def audit_precision(
     """
     asked = {node.name: graph.precision_of(node) for node in graph.nodes if node.op in PRODUCTS and node.name}
     computing = [layer for layer in inspection.layers if layer.kind != "move"]
-    products = [layer for layer in computing if layer.kind == "product" or any(n in asked for n in layer.nodes)]
+    own = _match_nodes(asked, computing)
+    products = [layer for layer in computing if layer.kind == "product" or layer in own.values()]
     narrowest = min(asked.values(), key=lambda name: _BITS.get(name, 32), default="fp32")
     narrow = {name: kind for name, kind in asked.items() if _BITS.get(kind, 32) < 32}
-    found = _match_nodes(narrow, products)
+    found = {name: own[name].precision for name in narrow if name in own}
     missed = tuple(
         Missed(name, narrow[name], got) for name, got in found.items() if _BITS.get(got, 64) > _BITS[narrow[name]]
     )
@@ -99,6 +106,7 @@ def audit_precision(
         asked=narrowest,
         layers=_count(computing),
         products=_count(products),
+        narrow_writing_fp32=sum(_bits(layer) <= 16 and "fp32" in layer.outputs for layer in products),
         time_ms=_share_time(inspection, profile) if profile is not None else None,
         reformats=len(inspection.layers) - len(computing),
         missed=missed,
@@ -106,9 +114,18 @@ def audit_precision(
     )
 
 
-def _match_nodes(narrow: Mapping[str, str], products: list[EngineLayer]) -> dict[str, str]:
-    """Node -> the precision of the engine's layer that names it."""
-    return {name: layer.precision for layer in products for name in layer.nodes if name in narrow}
+def _match_nodes(asked: Mapping[str, str], layers: list[EngineLayer]) -> dict[str, EngineLayer]:
+    """Node -> the layer that computes it: its first product, else the narrowest layer that names it."""
+    own: dict[str, EngineLayer] = {}
+    for layer in sorted(layers, key=lambda layer: -1 if layer.kind == "product" else _bits(layer)):
+        for name in layer.nodes:
+            if name in asked:
+                own.setdefault(name, layer)
+    return own
+
+
+def _bits(layer: EngineLayer) -> int:
+    return _BITS.get(layer.precision, 64)
 
 
 def _reached(
@@ -120,7 +137,7 @@ def _reached(
         return 1.0 - len(missed) / len(found)
     # No layer names its nodes: compare how many are narrow with how many should be.
     limit = max(_BITS[kind] for kind in narrow.values())
-    narrow_layers = sum(_BITS.get(layer.precision, 64) <= limit for layer in products)
+    narrow_layers = sum(_bits(layer) <= limit for layer in products)
     return min(1.0, narrow_layers / min(len(narrow), max(len(products), 1)))
 
 

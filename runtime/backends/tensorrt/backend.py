@@ -8,22 +8,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BackendError, InputError
+from ....errors import BackendError, InputError
 from ..protocol import Array, check_feeds
 from . import compat
 from .driver import CudaDriver, Driver
 from .keys import fields_here, read_machine
-from .runner import Lane, Runner, Ticket
+from .runner import ExecutionLane, Runner, Ticket
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
-    from ...bundle import Bundle
+    from ....bundle.folder import Bundle
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,12 @@ class TensorRtBackend:
     device = "cuda"
 
     def __init__(
-        self, engine: Any, driver: Driver, options: TensorRtOptions | None = None, *, keep: tuple[Any, ...] = ()
+        self,
+        engine: Any,
+        driver: Driver,
+        options: TensorRtOptions | None = None,
+        *,
+        on_close: Callable[[], None] = lambda: None,
     ):
         """Take an engine that is loaded already; `open_tensorrt` finds a bundle's.
 
@@ -66,15 +71,15 @@ class TensorRtBackend:
             engine: a TensorRT ICudaEngine.
             driver: where it runs.
             options: how.
-            keep: what must outlive the engine, such as its runtime and logger.
+            on_close: called once contexts and engine are released here, to release what the engine needs.
         """
         options = options or TensorRtOptions()
         self._runner: Runner | None = Runner(engine, driver, slots=options.slots, cuda_graphs=options.cuda_graphs)
-        self._keep = keep
+        self._on_close = on_close
         self.inputs = self._runner.tensors.inputs
         self.outputs = self._runner.tensors.outputs
         self._most = options.contexts
-        self._idle: list[Lane] = []
+        self._idle: list[ExecutionLane] = []
         self._opened = 0
         self._changed = threading.Condition()
         self._last = threading.local()
@@ -134,22 +139,23 @@ class TensorRtBackend:
     def close(self) -> None:
         """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed."""
         with self._changed:
-            if self._runner is None:
+            runner, self._runner = self._runner, None
+            if runner is None:
                 return
-            self._runner = None
             while len(self._idle) < self._opened:
                 self._changed.wait()
             while self._idle:
                 self._idle.pop().close()
             self._opened = 0
-        self._keep = ()
+            runner.engine = None  # tickets still lead to the runner
+        self._on_close()
 
     def _require_open(self) -> Runner:
         if self._runner is None:
             raise BackendError("this backend was closed")
         return self._runner
 
-    def _take_lane(self) -> Lane:
+    def _take_lane(self) -> ExecutionLane:
         with self._changed:
             while True:
                 runner = self._require_open()
@@ -167,7 +173,7 @@ class TensorRtBackend:
                 self._changed.notify_all()
             raise
 
-    def _give_lane(self, lane: Lane) -> None:
+    def _give_lane(self, lane: ExecutionLane) -> None:
         with self._changed:
             self._idle.append(lane)
             self._changed.notify_all()
@@ -176,14 +182,14 @@ class TensorRtBackend:
 class Stream:
     """A lane while someone keeps it."""
 
-    def __init__(self, lane: Lane, slots: int):
+    def __init__(self, lane: ExecutionLane, slots: int):
         """Stand for a lane of so many slots."""
         self._lane = lane
         self._open: deque[Ticket] = deque(maxlen=slots)  # a slot's last ticket pushes out the one before it
         self.slots = slots
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run; see `Lane.submit`."""
+        """Queue one run; see `ExecutionLane.submit`."""
         ticket = self._lane.submit(feeds, time.perf_counter)
         self._open.append(ticket)
         return ticket
@@ -224,11 +230,10 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     here = partial(fields_here, machine=read_machine(), capabilities=capabilities)
     store = EngineStore(find_store(bundle.path))
     plan = store.read_plan(store.choose(wanted, shapes, here=here), trust=options.trust)
-    logger = compat.make_logger(trt, [])
-    runtime, engine = compat.deserialize_engine(trt, plan, logger)
+    loaded = compat.LoadedEngine(trt, plan)
     if capabilities.version.startswith("8.5."):
         options = replace(options, contexts=1)  # a dynamic profile serves one context there; further threads wait
-    return TensorRtBackend(engine, driver, options, keep=(runtime, logger))
+    return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:

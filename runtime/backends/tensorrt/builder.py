@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BuildError
+from ....errors import BuildError
 from . import compat
 from .plan import Argument, Bits, BuildPlan, Call, Given, Member, Result
 
@@ -51,35 +51,34 @@ def build_engine(
         BuildError: with every error of the parser, or what the builder logged; ends with what to do where known.
     """
     lines: list[str] = []
-    errors: list[str] = []
-    logger = compat.make_logger(trt, lines)
+    logger = compat.make_logger(trt, lines)  # hears of every error; a recorder would crash NVIDIA's parser when freed
     given: dict[str, Any] = {
         "logger": logger,
-        "error recorder": compat.make_error_recorder(trt, errors),
         "model": model,
         "timing cache": timing_cache,
     }
     if plan.capabilities.progress_monitor:
         given["progress monitor"] = compat.make_progress_monitor(trt, progress or (lambda phase, step, steps: None))
+    run = _Run(trt, plan, given, lines)
     started = time.perf_counter()
-    results = _Run(trt, plan, given, lines, errors).run()
+    with compat.release_in_order(run.results):
+        run.run()
+        serialized, cache = bytes(run.results["plan"]), bytes(run.results["timing_cache_after"])
     seconds = time.perf_counter() - started
-    serialized, cache = bytes(results["plan"]), bytes(results["timing_cache_after"])
-    runtime, engine = compat.deserialize_engine(trt, serialized, logger)
-    inspection = compat.inspect_engine(trt, engine)
-    del engine, runtime  # in this order, the logger last
+    loaded = compat.LoadedEngine(trt, serialized)
+    with compat.release_in_order(loaded.made):
+        inspection = compat.inspect_engine(trt, loaded.engine)
     return BuiltEngine(serialized, cache, inspection, tuple(lines), seconds)
 
 
 class _Run:
     """One replay of a plan; its results stay alive until it is gone, as 8.5 needs of the timing cache."""
 
-    def __init__(self, trt: Any, plan: BuildPlan, given: dict[str, Any], lines: list[str], errors: list[str]):
-        self.trt, self.plan, self.given = trt, plan, given
-        self.lines, self.errors = lines, errors
+    def __init__(self, trt: Any, plan: BuildPlan, given: dict[str, Any], lines: list[str]):
+        self.trt, self.plan, self.given, self.lines = trt, plan, given, lines
         self.results: dict[str, Any] = {"trt": trt}
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         for call in self.plan.calls:
             try:
                 outcome = self._make(call)
@@ -91,7 +90,6 @@ class _Run:
                 raise self._fail(call, "")
             if call.result:
                 self.results[call.result] = outcome
-        return self.results
 
     def _make(self, call: Call) -> Any:
         target = self.results[call.target]
@@ -125,7 +123,7 @@ class _Run:
         details = [reason] if reason else []
         if call.name == "parse":
             details += compat.describe_parser_errors(self.results["parser"], self.plan.capabilities)
-        told = [*self.errors, *(line for line in self.lines if not line.startswith("warning"))]
+        told = [line for line in self.lines if not line.startswith("warning")]
         # Without a driver 8.5 says so in a warning only, so where no error was told the warnings are the reason.
         said = list(dict.fromkeys([*details, *(told or self.lines)])) or ["TensorRT gave no reason"]
         shown = [*said[:_SHOWN_LINES], *([f"and {len(said) - _SHOWN_LINES} more"] if len(said) > _SHOWN_LINES else [])]

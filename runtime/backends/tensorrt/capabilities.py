@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...errors import BackendError
+from ....errors import BackendError
 
 OLDEST = (8, 5)
 NEWEST_KNOWN = 11

@@ -7,11 +7,13 @@ they are used, so that a name which a version lacks is never touched on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from ...dependencies import import_optional
-from ...errors import BackendError, EngineError
+from ....dependencies import import_optional
+from ....errors import BackendError, EngineError
 from .capabilities import Capabilities, read_capabilities
 
 #: member of trt.DataType -> NumPy's name. trt.nptype() is not used: in 8.5 it needs np.bool, which NumPy 1.24 dropped.
@@ -80,39 +82,6 @@ def make_logger(trt: Any, lines: list[str], *, verbose: bool = False) -> Any:
     return Logger()
 
 
-def make_error_recorder(trt: Any, errors: list[str]) -> Any:
-    """A trt.IErrorRecorder that appends every error's description to `errors`."""
-
-    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.IErrorRecorder.__init__(self)
-            self.codes: list[Any] = []
-
-        def num_errors(self) -> int:
-            return len(errors)
-
-        def get_error_code(self, index: int) -> Any:
-            return self.codes[index]
-
-        def get_error_desc(self, index: int) -> str:
-            return errors[index]
-
-        def has_overflowed(self) -> bool:
-            return len(errors) >= _MAX_LOG_LINES
-
-        def clear(self) -> None:
-            errors.clear()
-            self.codes.clear()
-
-        def report_error(self, code: Any, description: str) -> bool:
-            if len(errors) < _MAX_LOG_LINES:
-                errors.append(description)
-                self.codes.append(code)
-            return False
-
-    return Recorder()
-
-
 def make_progress_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
     """A trt.IProgressMonitor that calls tell(phase, step, steps) and never cancels."""
 
@@ -154,27 +123,71 @@ def suggest_remedies(lines: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(remedy for piece, remedy in _REMEDIES if piece.lower() in text))
 
 
-def deserialize_engine(trt: Any, plan: bytes, logger: Any) -> tuple[Any, Any]:
-    """Load a plan that `store` has found trustworthy: (runtime, engine); keep both, the engine first to go.
+@contextmanager
+def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
+    """Release the block's TensorRT objects newest first, also where it raises.
 
-    engine_host_code_allowed stays what it is by default, off: no code runs out of a plan beyond TensorRT's own.
+    An object that is freed after its owner crashes the process, and a traceback keeps the objects of its frames.
 
-    Raises:
-        BackendError: if TensorRT does not start, as without a driver.
-        EngineError: if it refuses the plan.
+    Args:
+        made: the objects by name in the order of their making; emptied.
     """
     try:
-        runtime = trt.Runtime(logger)
-    except TypeError as error:  # pybind's way to say that a factory gave nothing
-        raise BackendError(
-            f"TensorRT {trt.__version__} does not start: is there a GPU? (see `atrous doctor`)"
-        ) from error
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EngineError(
-            f"TensorRT {trt.__version__} refuses the plan: build it again with `atrous build`", field="plan"
-        )
-    return runtime, engine
+        yield
+    except BaseException as error:
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        raise
+    finally:
+        while made:
+            made.popitem()
+
+
+class LoadedEngine:
+    """A deserialized engine, with the runtime and the logger that it needs.
+
+    Attributes:
+        log: what TensorRT logs about it: warnings and errors.
+        made: logger, runtime and engine by these names; empty after `close`.
+    """
+
+    def __init__(self, trt: Any, plan: bytes):
+        """Load a plan that the store has checked.
+
+        engine_host_code_allowed keeps its default, off: no code in the plan runs besides TensorRT's own.
+
+        Raises:
+            BackendError: if TensorRT does not start, as without a driver.
+            EngineError: if TensorRT refuses the plan.
+        """
+        self.log: list[str] = []
+        self.made: dict[str, Any] = {"logger": make_logger(trt, self.log)}
+        try:
+            self.made["runtime"] = trt.Runtime(self.made["logger"])
+            self.made["engine"] = self.made["runtime"].deserialize_cuda_engine(plan)
+            if self.engine is None:
+                advice = "build it again with `atrous build`"
+                raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {advice}", field="plan")
+        except TypeError as error:  # pybind's way to say that a factory returned nothing
+            self.close()
+            raise BackendError(
+                f"TensorRT {trt.__version__} does not start: is there a GPU? (see `atrous doctor`)"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def engine(self) -> Any:
+        """The TensorRT ICudaEngine; None after `close`."""
+        return self.made.get("engine")
+
+    def close(self) -> None:
+        """Release engine, runtime and logger, in this order."""
+        while self.made:
+            self.made.popitem()
 
 
 def inspect_engine(trt: Any, engine: Any, context: Any = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Device memory is an address, pinned host memory a uint8 array, a stream, an event or a graph a handle. Every copy and
 every kernel goes to a stream of its own; the default stream is never used, as it waits for all others.
-`fake_driver.FakeDriver` is the same without a GPU, for tests.
+`scripts.gpu_bench.fake_driver.FakeDriver` is the same without a GPU, for tests.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ...dependencies import import_optional
-from ...errors import BackendError
+from ....dependencies import import_optional
+from ....errors import BackendError
 from ..protocol import Array
 
 _DEVICE = 0  # of those that CUDA_VISIBLE_DEVICES shows

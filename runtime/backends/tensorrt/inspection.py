@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ...errors import BackendError
+from ....errors import BackendError
 
 _MAX_LAYERS = 100_000
 #: what a type is called -> its name here; looked for in this order, narrow ones first
@@ -31,7 +31,9 @@ _TYPE_WORDS = (
 _WORD = re.compile(r"[A-Z][A-Z0-9]*")
 _ONNX_NAME = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 #: layers that multiply and add, by LayerType or ParameterType
-_PRODUCTS = re.compile(r"conv|gemm|matrixmultiply|matmul|fullyconnected|fully_connected", re.IGNORECASE)
+_PRODUCTS = re.compile(r"conv|correlation|gemm|matrixmultiply|matmul|fullyconnected|fully_connected", re.IGNORECASE)
+#: the name of a Myelin "runtime_fusion" with a product in it, such as __myl_CorrAdd_myl0_4
+_FUSED_PRODUCT = re.compile(r"__myl_\w*(?:Corr|Conv|Gemm|MatMul)")
 _MOVES = ("reformat", "noop", "shape", "constant", "shuffle", "copy", "cast", "slice", "concat")
 
 
@@ -101,10 +103,10 @@ def _parse_layer(layer: object) -> EngineLayer:
     words = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"
     lowered = words.lower()
     kind: Literal["product", "move", "other"] = "other"
-    if any(word in lowered for word in _MOVES) and not _PRODUCTS.search(words):
-        kind = "move"
-    elif _PRODUCTS.search(words):
+    if _PRODUCTS.search(words) or ("runtime_fusion" in lowered and _FUSED_PRODUCT.match(name)):
         kind = "product"
+    elif any(word in lowered for word in _MOVES):
+        kind = "move"
     weights = layer.get("Weights")
     return EngineLayer(
         name=name,

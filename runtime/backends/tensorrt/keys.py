@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from ....errors import BackendError
 from ...devices import count_multiprocessors, list_cuda_devices, read_driver_version
-from ...errors import BackendError
 from .capabilities import Capabilities
-from .graph import Graph
+from .onnx_facts import OnnxFacts
 from .options import HARDWARE_LEVELS, BuildOptions, HardwareLevel
 from .plan import BUILDER_REVISION, BuildPlan
 
@@ -99,7 +99,7 @@ class EngineKey:
 
 
 def make_key(
-    graph: Graph,
+    graph: OnnxFacts,
     options: BuildOptions,
     plan: BuildPlan,
     machine: Machine,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import InputError
+from ....errors import InputError
 from ..protocol import Array
 
 #: feeds -> outputs, of one built engine

@@ -1,4 +1,4 @@
-"""Reads an ONNX file into a `Graph`, without protobuf and without its weights.
+"""Reads an ONNX file into a `OnnxFacts`, without protobuf and without its weights.
 
 The field numbers are those of onnx.proto: ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, TypeProto.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from ....errors import InputError
 from ... import wire
-from ...errors import InputError
-from .graph import ELEMENT_TYPES, Attribute, Graph, Initializer, Node, infer_types
+from ....errors import InputError
+from .onnx_facts import ELEMENT_TYPES, Attribute, Initializer, Node, OnnxFacts, infer_types
 
 _MAX_NODES = 100_000
 _SMALL_BYTES = 1 << 16  # of a constant that is looked at
 
 
-def read_graph(model: bytes) -> Graph:
+def read_facts(model: bytes) -> OnnxFacts:
     """Read an ONNX model.
 
     Raises:
@@ -50,7 +51,7 @@ def read_graph(model: bytes) -> Graph:
             {11: inputs, 12: outputs}.get(number, []).append(name)
     fed = {name: values[name] for name in inputs if name not in initializers}
     types = {name: kind for name, (kind, _) in values.items()} | {n: i.type for n, i in initializers.items()}
-    return Graph(
+    return OnnxFacts(
         sha256=hashlib.sha256(model).hexdigest(),
         opset=opset,
         inputs=fed,

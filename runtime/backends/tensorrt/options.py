@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
-from .graph import Graph
+from ....errors import InputError
+from .onnx_facts import OnnxFacts
 
 MAX_PROFILES = 16
 MAX_RANK = 8
@@ -95,7 +95,7 @@ class BuildOptions:
         if self.workspace_bytes is not None and not 0 < self.workspace_bytes < 1 << 62:
             raise InputError(f"a workspace of {self.workspace_bytes} bytes is none")
 
-    def check_inputs(self, graph: Graph) -> None:
+    def check_inputs(self, graph: OnnxFacts) -> None:
         """Check the profiles against the graph's inputs.
 
         Raises:

@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import BackendError
+from ....errors import BackendError
 from .capabilities import Capabilities
-from .graph import MOVES, Graph
+from .onnx_facts import MOVES, OnnxFacts
 from .options import BuildOptions
 
 #: changes when the same options would be built into another plan by later code here
@@ -49,7 +49,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Given:
-    """What the run itself brings: "logger", "error recorder", "progress monitor", "model", "timing cache"."""
+    """What the run itself brings: "logger", "progress monitor", "model", "timing cache"."""
 
     name: str
 
@@ -144,7 +144,7 @@ _NARROWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
 _NEEDED_TYPES = {"fp8": "FP8", "int8": "INT8", "fp16": "HALF", "bf16": "BF16"}
 
 
-def plan_build(options: BuildOptions, capabilities: Capabilities, graph: Graph) -> BuildPlan:
+def plan_build(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> BuildPlan:
     """Decide the calls of a build.
 
     Raises:
@@ -171,7 +171,7 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, graph: Graph) 
     return BuildPlan(capabilities, tuple(calls), pinned, precision, tuple(_write_notes(options, capabilities, graph)))
 
 
-def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: Graph) -> list[str]:
+def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> list[str]:
     levels = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
     wanted_level = options.hardware_compatible
     lacks = [
@@ -192,7 +192,7 @@ def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: Graph)
     return lacks
 
 
-def _find_pinned(capabilities: Capabilities, graph: Graph) -> tuple[str, ...]:
+def _find_pinned(capabilities: Capabilities, graph: OnnxFacts) -> tuple[str, ...]:
     """The nodes that compute in FP32 beside FP16 ones; a strongly typed network needs no telling.
 
     Beside INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8 leaves everything outside them in FP32.
@@ -218,7 +218,6 @@ def _network_calls(capabilities: Capabilities, pinned: tuple[str, ...]) -> list[
         flags.append("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
     calls = [
         Call("trt", "Builder", (Given("logger"),), "call", "builder"),
-        Call("builder", "error_recorder", (Given("error recorder"),), "assign"),
         Call("builder", "create_network", (Bits(tuple(flags)) if flags else 0,), "call", "network", "none"),
         Call("trt", "OnnxParser", (Result("network"), Given("logger")), "call", "parser"),
         Call("parser", "parse", (Given("model"),), "call", "", "false"),
@@ -258,7 +257,7 @@ def _config_calls(options: BuildOptions, capabilities: Capabilities) -> list[Cal
     return calls
 
 
-def _precision_calls(capabilities: Capabilities, graph: Graph, pinned: tuple[str, ...]) -> list[Call]:
+def _precision_calls(capabilities: Capabilities, graph: OnnxFacts, pinned: tuple[str, ...]) -> list[Call]:
     if capabilities.typing != "weak":
         return []
     calls = []
@@ -294,7 +293,7 @@ def _cache_calls(options: BuildOptions, capabilities: Capabilities) -> list[Call
     return calls
 
 
-def _write_notes(options: BuildOptions, capabilities: Capabilities, graph: Graph) -> list[str]:
+def _write_notes(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> list[str]:
     notes = []
     if capabilities.typing == "weak" and graph.precisions - {"fp32", "other"}:
         notes.append("weakly typed: flags allow the graph's precisions, the audit after the build shows what was used")

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...errors import InputError
+from ....errors import InputError
 from .capabilities import Capabilities
-from .graph import Graph
+from .onnx_facts import OnnxFacts
 
 _SHOWN = 10
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -48,7 +48,7 @@ class Finding:
         return f"{self.node}: {self.problem}: {self.remedy}"
 
 
-def check_graph(graph: Graph, capabilities: Capabilities) -> list[Finding]:
+def check_graph(graph: OnnxFacts, capabilities: Capabilities) -> list[Finding]:
     """Look for what is known to go wrong, refusals first."""
     findings = [finding for rule in _RULES for finding in rule(graph, capabilities)]
     return sorted(findings, key=lambda finding: finding.severity)
@@ -66,7 +66,7 @@ def require_sound(findings: Sequence[Finding]) -> None:
         raise InputError(f"TensorRT would compute something else: {'; '.join(grave[:_SHOWN])}{more}")
 
 
-def _check_external(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_external(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     outside = [name for name, initializer in graph.initializers.items() if initializer.external]
     if outside:
         yield Finding(
@@ -77,7 +77,7 @@ def _check_external(graph: Graph, capabilities: Capabilities) -> Iterable[Findin
         )
 
 
-def _check_pooling(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_pooling(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op not in ("MaxPool", "AveragePool"):
             continue
@@ -115,7 +115,7 @@ def _last_window_escapes(kernel: int, stride: int, pad_end: int) -> bool:
     return pad_end + stride - 1 >= kernel
 
 
-def _check_convolutions(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_convolutions(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op not in ("Conv", "ConvTranspose") or len(node.inputs) < 3 or not node.inputs[2]:
             continue
@@ -123,7 +123,7 @@ def _check_convolutions(graph: Graph, capabilities: Capabilities) -> Iterable[Fi
             yield Finding("refuse", node.title, "its bias is computed, its weights are not", "make the bias a constant")
 
 
-def _check_zero_points(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_zero_points(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op not in _QUANTIZERS or len(node.inputs) < 3:
             continue
@@ -135,7 +135,7 @@ def _check_zero_points(graph: Graph, capabilities: Capabilities) -> Iterable[Fin
             yield Finding("refuse", node.title, "its zero point is not 0", "quantize symmetrically")
 
 
-def _check_resizes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_resizes(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op != "Resize":
             continue
@@ -147,7 +147,7 @@ def _check_resizes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding
             yield Finding("warn", node.title, problem, "give sizes instead")
 
 
-def _check_bytes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_bytes(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op != "Cast":
             if any(graph.types.get(name) == "uint8" for name in node.inputs) and node.op not in _QUANTIZERS:
@@ -160,7 +160,7 @@ def _check_bytes(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
             yield Finding("refuse", node.title, problem, "convert the net again, which casts by way of float32")
 
 
-def _check_older_parsers(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_older_parsers(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     if capabilities.line not in ("8.5", "8.6", "9"):
         return
     version = f"the ONNX parser of TensorRT {capabilities.version}"
@@ -177,7 +177,7 @@ def _check_older_parsers(graph: Graph, capabilities: Capabilities) -> Iterable[F
             yield Finding("refuse", node.title, f"{version} takes float32 scales only", "use --rest fp32")
 
 
-def _check_speed(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
+def _check_speed(graph: OnnxFacts, capabilities: Capabilities) -> Iterable[Finding]:
     for node in graph.nodes:
         if node.op == "ArgMax":
             yield Finding(
@@ -193,7 +193,7 @@ def _check_speed(graph: Graph, capabilities: Capabilities) -> Iterable[Finding]:
         )
 
 
-_RULES: tuple[Callable[[Graph, Capabilities], Iterable[Finding]], ...] = (
+_RULES: tuple[Callable[[OnnxFacts, Capabilities], Iterable[Finding]], ...] = (
     _check_external,
     _check_pooling,
     _check_convolutions,

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError
+from ....errors import EngineError
 from .keys import EngineKey, write_canonical
 from .signing import Signer
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "engine.json"
 MAX_RECORD_BYTES = 4 << 20
+#: names of the files beside a record: the beginning of their sha256
+FILE_NAME = re.compile(r"[0-9a-f]{32}\.(?:plan|timing)")
 _REBUILD = "build it again with `atrous build`"
 
 
@@ -155,9 +158,9 @@ def _take(content: Mapping[str, Any], name: str, kind: type, path: Path, within:
 def _take_piece(content: Mapping[str, Any], name: str, path: Path) -> Piece:
     part = _take(content, name, dict, path)
     piece = Piece(*(_take(part, field, kind, path, f"{name}.") for field, kind in _PIECE_FIELDS))
-    if piece.file in ("", ".", "..") or any(character in "/\\:\0" for character in piece.file):
+    if not FILE_NAME.fullmatch(piece.file):
         raise EngineError(
-            f"the record's {name}.file is no plain file name: {_REBUILD}", field=f"{name}.file", path=path
+            f"the record's {name}.file is not a name that a store writes: {_REBUILD}", field=f"{name}.file", path=path
         )
     return piece
 

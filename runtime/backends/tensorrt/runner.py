@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import BackendError, InputError
+from ....errors import BackendError, InputError
 from ..protocol import Array, TensorSpec, check_feeds
 from .buffers import TensorMemory
 from .compat import numpy_name
+from .cuda_graphs import Binding, ReplayedContext
 from .driver import Driver
-from .graphs import Binding, ReplayedContext
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -116,19 +116,19 @@ class Runner:
         self.cuda_graphs = cuda_graphs
         self.tensors = describe_engine(engine)
 
-    def open_lane(self) -> Lane:
+    def open_lane(self) -> ExecutionLane:
         """Streams, events and slots for one thread at a time.
 
         Raises:
             BackendError: if CUDA refuses.
         """
-        return Lane(self)
+        return ExecutionLane(self)
 
 
 class Ticket:
     """A run that was submitted."""
 
-    def __init__(self, lane: Lane, slot: _Slot, outputs: Mapping[str, Array], host_ms: float):
+    def __init__(self, lane: ExecutionLane, slot: _Slot, outputs: Mapping[str, Array], host_ms: float):
         self._lane, self._slot, self._outputs = lane, slot, outputs
         self._result: dict[str, Array] | None = None
         self.timings_ms: dict[str, float] = {"enqueue": host_ms}
@@ -161,7 +161,7 @@ class _Context:
     """An execution context bound to one profile, and the shapes it was last given."""
 
     def __init__(self, runner: Runner, profile: int, stream: int):
-        self._context = runner.engine.create_execution_context()
+        self._context: Any = runner.engine.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT gives no execution context: is the device's memory full?")
         if not self._context.set_optimization_profile_async(profile, stream):
@@ -213,8 +213,13 @@ class _Context:
         if not self._context.execute_async_v3(stream_handle=self._stream):
             raise BackendError("TensorRT's enqueue failed; its log says why")
 
+    def close(self) -> None:
+        """Free the graph, then the context; a reference cycle would keep it beyond its engine."""
+        self.replay.forget()
+        self._context = None
 
-class Lane:
+
+class ExecutionLane:
     """Streams and slots for one thread at a time; see the module's picture."""
 
     def __init__(self, runner: Runner):
@@ -315,7 +320,7 @@ class Lane:
         for stream in self._streams.values():
             self._driver.synchronize(stream)
         for context in self._list_contexts():
-            context.replay.forget()
+            context.close()
         for slot in self._slots:
             slot.contexts.clear()
             for memory in slot.memory.values():

@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import EngineError, OutputError
+from ....errors import EngineError, OutputError
 
 KEY_NAME = "signing.key"
 _KEY_BYTES = 32

@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,16 +28,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError, OutputError
-from ...files import write_file
+from ....bundle.files import write_file
+from ....errors import EngineError, OutputError
 from .keys import Difference, EngineKey, Value
 from .options import Shape
-from .records import MAX_RECORD_BYTES, RECORD_NAME, EngineRecord, Piece, parse_record
+from .records import FILE_NAME, MAX_RECORD_BYTES, RECORD_NAME, EngineRecord, Piece, parse_record
 from .signing import Signer, open_signer
 
 FOLDER_NAME = "engines"
 MAX_PLAN_BYTES = 16 << 30
 _STALE_PART_S = 3600.0
+_FOLDER_NAME = re.compile(r"[0-9a-f]{64}")
+_OWN_FILE = re.compile(rf"{re.escape(RECORD_NAME)}|{FILE_NAME.pattern}")
+_OWN_PART = re.compile(rf"\.(?:{_OWN_FILE.pattern})\.[0-9a-f]{{12}}\.part")  # as `write_file` names them
 _REBUILD = "build it again with `atrous build`"
 
 
@@ -217,11 +220,18 @@ class EngineStore:
         return True
 
     def find_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
-        """What may go: folder or file -> why. Nothing is removed, and foreign engines are left alone.
+        """List what can be removed: folder or file -> why. Nothing is removed.
+
+        Engines of other installations are left alone, and so is every file and folder that a store does not write.
 
         Args:
-            find_reason: why a sound engine is of no use any more; empty if it is.
+            find_reason: returns why an intact engine is no longer needed, or "" if it is.
+
+        Raises:
+            EngineError: if the store is a link.
         """
+        if self.folder.is_symlink():
+            raise EngineError("is a link: give the folder itself", field="path", path=self.folder)
         garbage: dict[Path, str] = {}
         for folder in self._folders():
             try:
@@ -233,31 +243,35 @@ class EngineStore:
                 if error.field == "installation":
                     continue
                 reason = "" if _is_being_written(folder) else str(error)
+            own = _list_own_files(folder)
             if reason:
-                garbage[folder] = reason
+                if own or not any(folder.iterdir()):
+                    garbage[folder] = reason
                 continue
             named = {RECORD_NAME, *self._list_pieces(folder)}
-            for path in folder.iterdir():
+            for path in own:
                 if path.name not in named and _age_s(path) > _STALE_PART_S:
                     garbage[path] = "left by an interrupted write"
         return garbage
 
     def collect_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
-        """Remove what `find_garbage` finds, and say what that was.
+        """Remove what `find_garbage` lists, and return it. A folder that holds other files keeps them.
 
         Raises:
+            EngineError: if the store is a link.
             OutputError: if something cannot be removed.
         """
         garbage = self.find_garbage(find_reason)
         for path in garbage:
+            is_folder = path.is_dir() and not path.is_symlink()
             try:
-                if path.is_dir() and not path.is_symlink():
-                    (path / RECORD_NAME).unlink(missing_ok=True)  # first: nobody picks it up half gone
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                for file in _list_own_files(path) if is_folder else [path]:
+                    file.unlink(missing_ok=True)
             except OSError as error:
                 raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
+            if is_folder:
+                with contextlib.suppress(OSError):  # files of others are in it
+                    path.rmdir()
         return garbage
 
     def _list_pieces(self, folder: Path) -> set[str]:
@@ -270,7 +284,8 @@ class EngineStore:
 
     def _folders(self) -> list[Path]:
         try:
-            return sorted(path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink())
+            paths = [path for path in self.folder.iterdir() if _FOLDER_NAME.fullmatch(path.name)]
+            return sorted(path for path in paths if path.is_dir() and not path.is_symlink())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -333,9 +348,16 @@ def find_store(bundle_folder: str | Path) -> Path:
     """Where a bundle's engines lie: inside it, or, where it cannot be written, in the user's cache.
 
     The cache is $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under the bundle's own path as a digest.
+
+    Raises:
+        EngineError: if the bundle's "engines" is a link, which may lead anywhere.
     """
     folder = Path(bundle_folder)
     inside = folder / FOLDER_NAME
+    if inside.is_symlink() or inside.resolve() != folder.resolve() / FOLDER_NAME:
+        raise EngineError(
+            "is a link: remove it, or name the folder it leads to with --engines", field="path", path=inside
+        )
     if inside.is_dir() or os.access(folder, os.W_OK):
         return inside
     home = os.environ.get("XDG_CACHE_HOME", "")
@@ -369,6 +391,13 @@ def _read_limited(path: Path, limit: int, name: str) -> bytes:
             f"is longer than {limit} bytes, the {name}'s size: {_REBUILD}", field=f"{name}.bytes", path=path
         )
     return content
+
+
+def _list_own_files(folder: Path) -> list[Path]:
+    """The files in an engine's folder that a store can have written, the record first: no reader picks up a remnant."""
+    own = [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name) or _OWN_PART.fullmatch(path.name)]
+    files = [path for path in own if path.is_symlink() or not path.is_dir()]
+    return sorted(files, key=lambda path: (path.name != RECORD_NAME, path.name))
 
 
 def _is_being_written(folder: Path) -> bool:

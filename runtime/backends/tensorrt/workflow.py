@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import EngineError, InputError
+from ....errors import EngineError, InputError
 from .audit import PrecisionAudit, audit_precision
 from .builder import BuiltEngine, Progress, build_engine
 from .capabilities import Capabilities
-from .graph import Graph
 from .inspection import parse_inspection
 from .keys import EngineKey, Machine, make_key
-from .onnx_reader import read_graph
+from .onnx_facts import OnnxFacts
+from .onnx_reader import read_facts
 from .options import BuildOptions
 from .plan import BuildPlan, plan_build
 from .preflight import Finding, check_graph, require_sound
@@ -39,7 +39,7 @@ class PreparedBuild:
     """
 
     model: bytes
-    graph: Graph
+    graph: OnnxFacts
     precision: str
     options: BuildOptions
     findings: tuple[Finding, ...]
@@ -75,7 +75,7 @@ def prepare_build(
             the shapes.
         BackendError: if that TensorRT lacks what is asked.
     """
-    graph = read_graph(model)
+    graph = read_facts(model)
     present = graph.precisions - {"other"}
     if (present and precision not in present) or (precision == "fp32" and present - {"fp32"}):
         raise InputError(

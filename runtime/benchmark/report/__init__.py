@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...files import write_file
+from ....bundle.files import write_file
 from ..results import BenchResult
 from .contents import compose_page
 from .page import render_page

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ...dependencies import import_optional
+from ....dependencies import import_optional
 from .words import MISSING
 
 _FOLDER = Path(__file__).parent

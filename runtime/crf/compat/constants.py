@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from ...errors import CrfInputError
+from ....errors import CrfInputError
 from ..parameters import Normalization
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import CrfInputError
+from ....errors import CrfInputError
 from ..checks import FloatArray, as_array, check_float32
 from ..model import DenseCRF as _Model
 from .constants import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import InputError
+from ....errors import InputError
 from .camvid import open_camvid
 from .cityscapes import open_cityscapes
 from .dataset import Dataset, Example, Pair

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from ...errors import DatasetError
-from ...palettes import CAMVID_CLASSES, CAMVID_COLOURS, Colour
+from ....bundle.palettes import CAMVID_CLASSES, CAMVID_COLORS, Color
+from ....errors import DatasetError
 from ..confusion import VOID
 from .dataset import Dataset, Pair, check_pairs, read_lines
 from .label_files import Coding, ColourCoding, make_index_coding
@@ -31,7 +31,7 @@ _VOID_NUMBER = 11
 _RAW, _APPROVED = "701_StillsRaw_full", "LabeledApproved_full"
 
 # class -> colours of the original labels
-_GROUPS: dict[str, tuple[Colour, ...]] = {
+_GROUPS: dict[str, tuple[Color, ...]] = {
     "sky": ((128, 128, 128),),
     # Building; Archway, Bridge, Tunnel, Wall
     "building": ((128, 0, 0), (192, 0, 128), (0, 128, 64), (64, 0, 64), (64, 192, 0)),
@@ -53,7 +53,7 @@ _GROUPS: dict[str, tuple[Colour, ...]] = {
     # Bicyclist; MotorcycleScooter
     "bicyclist": ((0, 128, 192), (192, 0, 192)),
 }
-COLOUR_MEANINGS: dict[Colour, int] = {(0, 0, 0): VOID} | {
+COLOUR_MEANINGS: dict[Color, int] = {(0, 0, 0): VOID} | {
     colour: CAMVID_CLASSES.index(name) for name, colours in _GROUPS.items() for colour in colours
 }
 
@@ -74,7 +74,7 @@ def open_camvid(root: Path, split: str = "test") -> Dataset:
     elif (root / f"{split}annot").is_dir():
         pairs = _pair_segnet(root, split)
         coding = make_index_coding(
-            len(CAMVID_CLASSES), void=_VOID_NUMBER, what="labels of SegNet's CamVid", palette=CAMVID_COLOURS
+            len(CAMVID_CLASSES), void=_VOID_NUMBER, what="labels of SegNet's CamVid", palette=CAMVID_COLORS
         )
     else:
         raise DatasetError(
@@ -87,7 +87,7 @@ def open_camvid(root: Path, split: str = "test") -> Dataset:
         split=split,
         root=root,
         classes=CAMVID_CLASSES,
-        palette=CAMVID_COLOURS,
+        palette=CAMVID_COLORS,
         pairs=check_pairs(pairs, root=root, what=split),
         coding=coding,
     )

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import DatasetError
-from ...palettes import CITYSCAPES_CLASSES, CITYSCAPES_COLOURS
+from ....bundle.palettes import CITYSCAPES_CLASSES, CITYSCAPES_COLORS
+from ....errors import DatasetError
 from ..confusion import VOID
 from .dataset import Dataset, Pair, check_pairs, require_folder
 from .label_files import IndexCoding, make_index_coding
@@ -50,16 +50,16 @@ def open_cityscapes(root: Path, split: str = "val", annotations: str = ANNOTATIO
         name = image.name.removesuffix(_IMAGE_ENDING)
         pairs.append(Pair(name, image, truths / image.parent.name / f"{name}_gtFine_{annotations}.png"))
     if annotations == "labelIds":
-        coding = IndexCoding(TRAIN_IDS, _LAST_ID + 1, "label ids of Cityscapes", CITYSCAPES_COLOURS)
+        coding = IndexCoding(TRAIN_IDS, _LAST_ID + 1, "label ids of Cityscapes", CITYSCAPES_COLORS)
     else:
-        coding = make_index_coding(len(CITYSCAPES_CLASSES), what="train ids of Cityscapes", palette=CITYSCAPES_COLOURS)
+        coding = make_index_coding(len(CITYSCAPES_CLASSES), what="train ids of Cityscapes", palette=CITYSCAPES_COLORS)
     return Dataset(
         key="cityscapes",
         title="Cityscapes",
         split=split,
         root=root,
         classes=CITYSCAPES_CLASSES,
-        palette=CITYSCAPES_COLOURS,
+        palette=CITYSCAPES_COLORS,
         pairs=check_pairs(pairs, root=images, what=split),
         coding=coding,
     )

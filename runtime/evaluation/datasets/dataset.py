@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import DatasetError, InputError
+from ....bundle.palettes import Color
+from ....errors import DatasetError, InputError
 from ...images import read_image
-from ...palettes import Colour
 from ..confusion import LabelMap
 from .label_files import Coding, read_label_image
 
@@ -62,7 +62,7 @@ class Dataset:
     split: str
     root: Path
     classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     pairs: tuple[Pair, ...]
     coding: Coding
 

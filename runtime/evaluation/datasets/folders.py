@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import DatasetError
+from ....bundle.palettes import Color
+from ....errors import DatasetError
 from ...images import SUFFIXES
-from ...palettes import Colour
 from ..confusion import VOID
 from .dataset import Dataset, Pair, check_pairs, require_folder
 from .label_files import Coding, ColourCoding, make_index_coding
@@ -20,7 +20,7 @@ def open_folders(
     images: Path,
     labels: Path,
     classes: Sequence[str],
-    palette: Sequence[Colour] = (),
+    palette: Sequence[Color] = (),
     *,
     image_ending: str = "",
     label_ending: str = "",

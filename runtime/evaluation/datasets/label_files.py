@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from ...errors import DatasetError
+from ....bundle.palettes import Color
+from ....errors import DatasetError
 from ...images import MAX_PIXELS
-from ...palettes import Colour
 from ..confusion import VOID, LabelMap
 
 FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
@@ -106,7 +106,7 @@ class IndexCoding:
     meanings: Mapping[int, int]
     classes: int
     what: str = "label images"
-    palette: Sequence[Colour] = ()
+    palette: Sequence[Color] = ()
     is_open: bool = False
 
     def decode(self, stored: npt.NDArray[Any], path: Path) -> LabelMap:
@@ -177,7 +177,7 @@ class ColourCoding:
         what: what the data set calls such images, for messages.
     """
 
-    meanings: Mapping[Colour, int]
+    meanings: Mapping[Color, int]
     what: str = "label images"
 
     def decode(self, stored: npt.NDArray[Any], path: Path) -> LabelMap:
@@ -218,7 +218,7 @@ def make_index_coding(
     void: int = VOID,
     offset: int = 0,
     what: str = "label images",
-    palette: Sequence[Colour] = (),
+    palette: Sequence[Color] = (),
     is_open: bool = False,
 ) -> IndexCoding:
     """Numbers `offset` to `offset` + n - 1 are the classes, `void` is void (where no class has its number)."""
@@ -233,11 +233,11 @@ def _encode_colours(pixels: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     return codes
 
 
-def _encode_colour(colour: Colour) -> int:
+def _encode_colour(colour: Color) -> int:
     return colour[0] << 16 | colour[1] << 8 | colour[2]
 
 
-def _find_colours(pixels: npt.NDArray[Any]) -> list[Colour]:
+def _find_colours(pixels: npt.NDArray[Any]) -> list[Color]:
     return [(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in np.unique(_encode_colours(pixels))]
 
 

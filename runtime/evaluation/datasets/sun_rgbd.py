@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...errors import DatasetError
-from ...palettes import make_distinct_colours
+from ....bundle.palettes import make_distinct_colors
+from ....errors import DatasetError
 from .dataset import Dataset, Pair, check_pairs, require_folder
 from .label_files import make_index_coding
 
@@ -54,7 +54,7 @@ def open_sun_rgbd(root: Path, split: str = "test") -> Dataset:
         if found is None:
             raise DatasetError("is not named img-000001.jpg and so on", path=image)
         pairs.append(Pair(image.stem, image, truths / f"img-{int(found[1]) + shift:06d}.png"))
-    palette = make_distinct_colours(len(SUN_RGBD_CLASSES))
+    palette = make_distinct_colors(len(SUN_RGBD_CLASSES))
     return Dataset(
         key="sun-rgbd",
         title="SUN RGB-D",

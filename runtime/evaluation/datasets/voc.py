@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import DatasetError
-from ...palettes import VOC_CLASSES, VOC_COLOURS
+from ....bundle.palettes import VOC_CLASSES, VOC_COLORS
+from ....errors import DatasetError
 from .dataset import Dataset, Pair, check_pairs, read_lines, require_folder
 from .label_files import make_index_coding
 
@@ -48,14 +48,14 @@ def open_voc2012(root: Path, split: str = "val", annotations: str = ANNOTATIONS[
             pairs.append(Pair(image.stem, image, truth))
         else:
             raise DatasetError(f'"{line}" is neither a name nor an image and its labels', path=list_path)
-    coding = make_index_coding(len(VOC_CLASSES), what="labels of PASCAL VOC", palette=VOC_COLOURS)
+    coding = make_index_coding(len(VOC_CLASSES), what="labels of PASCAL VOC", palette=VOC_COLORS)
     return Dataset(
         key="voc2012",
         title="PASCAL VOC 2012",
         split=split,
         root=folder,
         classes=VOC_CLASSES,
-        palette=VOC_COLOURS,
+        palette=VOC_COLORS,
         pairs=check_pairs(pairs, root=folder, what=split),
         coding=coding,
     )

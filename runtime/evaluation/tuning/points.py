@@ -15,9 +15,9 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ....errors import InputError
 from ...crf import BilateralTerm, CrfParameters, GaussianTerm
 from ...crf.parameters import Mode
-from ...errors import InputError
 
 ITERATIONS = 10
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ....errors import InputError
 from ...crf import CrfParameters
 from ...crf.parameters import Mode
-from ...errors import InputError
 from ..bootstrap import Parts, bootstrap_parts, bootstrap_parts_gain
 from .judging import GivenUp, Judge, Scored, count_with, mean_iou_of_parts
 from .points import FACTOR_GRID, GRIDS, ITERATIONS, START, Grid, Memory, Point, find_best, search_factors, search_grid

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...bundle import read_bundle
+from ....bundle.files import write_file
+from ....bundle.folder import read_bundle
+from ....bundle.manifest import MANIFEST_NAME, parse_manifest
+from ....errors import BundleError
 from ...crf import CrfParameters
-from ...errors import BundleError
-from ...files import write_file
-from ...manifest import MANIFEST_NAME, parse_manifest
 
 
 def write_crf(path: Path, parameters: CrfParameters, record: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ import onnxruntime
 import torch
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.onnx_export import value_names
-from atrous.scripts.conformance import Outcome, check_recording
-from atrous.scripts.recordings import find_recordings
+from atrous.converter.export.onnx_export import value_names
+from tools.conformance import Outcome, check_recording
+from tools.recordings import find_recordings
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atrous.converter import export_onnx, read_net, to_torch
-from atrous.converter.errors import ExportError, NetError
+from atrous.errors import ExportError, NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 

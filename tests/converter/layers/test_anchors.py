@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, net_text
 

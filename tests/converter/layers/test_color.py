@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, net_text, random_array
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous.converter import read_net
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, net_text, random_array
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net, run_blobs, to_torch
-from atrous.converter.errors import CropOffsetError, NetError
+from atrous.errors import CropOffsetError, NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_matches, random_array
 

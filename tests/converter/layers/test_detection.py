@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.errors import ExportError, NetError
 from atrous.converter.modules.sorting import sort_as_cpp
+from atrous.errors import ExportError, NetError
 
 from .converting import check_case, net_text, random_array
 

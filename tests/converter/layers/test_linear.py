@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atrous.converter import read_net, to_torch
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, net_text, random_array
 

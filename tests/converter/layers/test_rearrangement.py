@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from atrous.converter import read_net
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array, v1_text
 

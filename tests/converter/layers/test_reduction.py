@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.converter import export_onnx, read_net, to_torch
-from atrous.converter.errors import ExportError, NetError
+from atrous.errors import ExportError, NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 

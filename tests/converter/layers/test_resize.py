@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, net_text, random_array
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.errors import ExportError, NetError
+from atrous.errors import ExportError, NetError
 
 from .converting import Twin, net_text, random_array
 

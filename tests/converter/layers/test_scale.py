@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atrous.converter import read_net, to_torch
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 
@@ -106,7 +106,7 @@ def test_any_size_and_torch_export() -> None:
 def test_a_factor_of_a_fixed_plane_fixes_the_size() -> None:
     """The blob has the size of the plane, so the ONNX input says the size, not that any goes."""
     net = read_net(net_text('type: "Scale" bottom: "x" top: "y" scale_param { axis: 2 num_axes: 2 }', x=(1, 3, 4, 5)))
-    from atrous.converter.dynamic_axes import find_dynamic_axes
+    from atrous.converter.export.dynamic_axes import find_dynamic_axes
 
     assert find_dynamic_axes(net).of(net.inputs[0]) == (True, False, False, False)
     assert to_torch(net).y.weight.shape == (4, 5)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from atrous.converter import read_net, to_torch
-from atrous.converter.errors import NetError
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 

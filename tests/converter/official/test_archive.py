@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from atrous.converter.errors import ArchiveError, FolderError
 from atrous.converter.official import archive as archive_module
 from atrous.converter.official.archive import extract_member, find_member, open_archive
+from atrous.errors import ArchiveError, FolderError
 
 from .tiny import make_zip
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from atrous.converter.errors import FetchError
+from atrous.bundle.manifest import CrfSection
+from atrous.bundle.palettes import VOC_CLASSES, VOC_COLORS
 from atrous.converter.official.catalogue import CATALOGUE_FILE, Catalogue, read_catalogue
-from atrous.runtime.manifest import CrfSection
-from atrous.runtime.palettes import VOC_CLASSES, VOC_COLOURS
+from atrous.errors import FetchError
 
 REQUIRED = {
     *("deeplab-largefov", "deeplab-coco-largefov", "deeplab-msc-largefov", "deeplab-msc-coco-largefov", "deeplab"),
@@ -68,7 +68,7 @@ def test_every_crf_is_one_that_a_bundle_takes_and_says_where_it_is_from(catalogu
 def test_classes_and_colours_are_vocs(catalogue: Catalogue) -> None:
     classes, palette = catalogue.find_classes(catalogue.find("deeplab-largefov"))
     assert classes == tuple(VOC_CLASSES)
-    assert palette == tuple(tuple(colour) for colour in VOC_COLOURS)
+    assert palette == tuple(tuple(colour) for colour in VOC_COLORS)
 
 
 def test_initializations_have_no_classes_and_no_crf(catalogue: Catalogue) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from atrous.converter.errors import FolderError
 from atrous.converter.official import part_file
 from atrous.converter.official.download import OVERLAP_BYTES, Limits, Received, download
 from atrous.converter.official.http_request import AddressFailure
+from atrous.errors import FolderError
 
 from . import serving
 from .serving import LATER, Route, Site

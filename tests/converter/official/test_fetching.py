@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from atrous.converter import read_net
-from atrous.converter.errors import ChangedFileError, DownloadError, FetchError, FolderError
 from atrous.converter.official import FetchOptions, FetchResult, Limits, download, fetch_model, read_record
 from atrous.converter.official.catalogue import Catalogue, OfficialModel
 from atrous.converter.official.part_file import lock_folder
+from atrous.errors import ChangedFileError, DownloadError, FetchError, FolderError
 
 from . import serving
 from .serving import LATER, Site

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net, run_blobs, to_torch
-from atrous.converter.errors import ConverterError, FetchError
 from atrous.converter.official.catalogue import OfficialModel
 from atrous.converter.official.fitting import fit_net, fit_published
+from atrous.errors import ConverterError, FetchError
 
 from .tiny import PUBLISHED, make_catalogue, register, write_weights
 
@@ -61,7 +61,7 @@ def test_other_weights_are_refused(model: OfficialModel, tmp_path: Path, name: s
 
 def _rename(content: bytes, experiment: str) -> bytes:
     """Rename the classifier inside a caffemodel, keeping its length fields right."""
-    from atrous.converter.wire import WireReader, encode_block
+    from atrous.converter.files.wire import WireReader, encode_block
 
     parts = []
     for field in WireReader(content).fields(0, len(content)):

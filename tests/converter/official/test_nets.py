@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from atrous.converter import Net, read_net
-from atrous.converter.crosscheck import compare_structure
-from atrous.converter.errors import FetchError
+from atrous.converter.graph.structure_diff import compare_structure
 from atrous.converter.official import read_catalogue
 from atrous.converter.official.nets import ARCHITECTURES, Head, find_architecture
+from atrous.errors import FetchError
 
 #: architecture -> the published file in the corpus, and what its classifier is named after there
 PUBLISHED = {

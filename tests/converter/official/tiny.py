@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter.caffemodel_writer import write_caffemodel
+from atrous.converter.files.prototxt import read_prototxt
+from atrous.converter.files.writer import write_caffemodel
 from atrous.converter.official.catalogue import Catalogue, OfficialModel
 from atrous.converter.official.nets import ARCHITECTURES, Architecture, Head
 from atrous.converter.official.nets.text import NetText
-from atrous.converter.prototxt import read_prototxt
 
 LABELS = 5
 

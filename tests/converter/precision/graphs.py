@@ -11,8 +11,8 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from atrous.converter import read_net
-from atrous.converter.deploy import export_deploy, plan_deployment
-from atrous.converter.torch_module import to_torch
+from atrous.converter.export.deploy import export_deploy, plan_deployment
+from atrous.converter.export.torch_module import to_torch
 
 from ..nets import DEEPLAB, conv, data, layer, random_weights, relu
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from atrous.converter.errors import PrecisionError
 from atrous.converter.precision import BFLOAT16, FLOAT16, FloatType, cast_graph, emulate, observe, read_opset
+from atrous.errors import PrecisionError
 
 from .graphs import (
     MEAN,

@@ -16,7 +16,6 @@ import pytest
 
 from atrous import runtime
 from atrous.converter import BundleOptions, read_net, write_bundle
-from atrous.converter.errors import PrecisionError, TargetMissedError
 from atrous.converter.precision import (
     Evidence,
     Picture,
@@ -28,6 +27,7 @@ from atrous.converter.precision import (
     verify_variants,
     write_variant,
 )
+from atrous.errors import PrecisionError, TargetMissedError
 
 from ..nets import DEEPLAB, random_weights, read_seeded
 from .graphs import make_image

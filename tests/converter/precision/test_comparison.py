@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from atrous.converter.check.compare import measure_difference
 from atrous.converter.precision import BFLOAT16, FLOAT16, FloatType, cast_graph, emulate, fold_norms
 from atrous.converter.precision.comparison import Comparison
 from atrous.converter.precision.graph_values import list_blobs
-from atrous.converter.verify import measure_difference
 
 from .graphs import NORMED, change_weight, make_deploy, make_image, run, weights_of
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter.errors import PrecisionError
 from atrous.converter.precision import Histogram, choose_range, count_histograms, observe
 from atrous.converter.precision.observing import BINS
 from atrous.converter.precision.ranges import measure_divergence
+from atrous.errors import PrecisionError
 
 from .graphs import make_deploy, make_image, run
 

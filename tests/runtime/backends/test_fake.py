@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.fake import FakeBackend
-from atrous.runtime.errors import BackendError, InputError
 
 
 def test_formula() -> None:

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from atrous.errors import BackendError
 from atrous.runtime.backends import onnxruntime as module
 from atrous.runtime.backends.onnxruntime import GraphLevel, OnnxRuntimeBackend, OnnxRuntimeOptions
-from atrous.runtime.errors import BackendError
 
 from ..bundles import expected_scores, make_image, make_model, make_outside_model
 from .test_self_contained import PLACES

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.openvino import OpenVinoBackend, OpenVinoOptions
-from atrous.runtime.errors import BackendError
 
 from ..bundles import expected_scores, make_image, make_model, make_outside_model
 

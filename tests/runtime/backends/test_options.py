@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
+from atrous.errors import InputError
 from atrous.runtime.backends.options import read_options
-from atrous.runtime.errors import InputError
 
 
 @dataclass(frozen=True)

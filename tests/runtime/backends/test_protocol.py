@@ -14,9 +14,9 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from atrous.bundle.folder import read_bundle
+from atrous.errors import BackendError, BundleError, InputError
 from atrous.runtime.backends import BACKENDS, Backend, open_backend
-from atrous.runtime.bundle import read_bundle
-from atrous.runtime.errors import BackendError, BundleError, InputError
 
 from ..bundles import MEAN, WEIGHT, expected_scores, make_image, make_model, write_bundle, write_torch_bundle
 

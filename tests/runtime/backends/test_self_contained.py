@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.self_contained import require_self_contained
-from atrous.runtime.errors import BackendError
 
 from ..bundles import make_model
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.bundle.folder import read_bundle
+from atrous.errors import BackendError, BundleError
 from atrous.runtime.backends import open_backend
-from atrous.runtime.bundle import read_bundle
-from atrous.runtime.errors import BackendError, BundleError
 
 from ..bundles import MODEL_SOURCE, SIZE_RULE, WEIGHT, expected_scores, make_image, make_manifest, write_torch_bundle
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from atrous.errors import InputError
 from atrous.runtime.benchmark.compare import (
     compare_results,
     compare_run,
@@ -11,7 +12,6 @@ from atrous.runtime.benchmark.compare import (
     list_compared,
 )
 from atrous.runtime.benchmark.statistics import Ratio
-from atrous.runtime.errors import InputError
 
 from .alarm_rates import judge_apart, judge_in_turns
 from .simulated_pipeline import make_piped

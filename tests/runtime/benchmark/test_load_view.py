@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.benchmark.clocks import MonotonicClock, SimulatedClock
 from atrous.runtime.benchmark.load_view import LoadContext, LoadPlan, describe_run, measure_load
 from atrous.runtime.benchmark.loadgen import LoadOutcome, LoadSettings, call_one_by_one, run_loadgen
 from atrous.runtime.benchmark.loadgen_logs import Summary, TracedSample
-from atrous.runtime.errors import BackendError
 from atrous.runtime.pipeline import Pipeline, Stage
 
 pytest.importorskip("mlperf_loadgen")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime import read_bundle
 from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.fake import FakeBackend
@@ -23,7 +24,6 @@ from atrous.runtime.benchmark.results import StageView
 from atrous.runtime.benchmark.run import run_bench
 from atrous.runtime.benchmark.stages import Amount
 from atrous.runtime.benchmark.subjects import parse_subject
-from atrous.runtime.errors import BackendError
 from atrous.runtime.pipeline.segmentation import share_cores
 from atrous.runtime.segmenter import Segmenter
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atrous.errors import InputError
 from atrous.runtime.benchmark.results import make_schema, read_result, write_result, write_schema
-from atrous.runtime.errors import InputError
 
 from .drawn_results import make_result as draw_result
 from .simulation import make_result, make_subject

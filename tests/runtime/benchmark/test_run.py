@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime import read_bundle
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.benchmark.accuracy import list_crf_settings, measure_accuracy, measure_agreement, score_labels
@@ -17,7 +18,6 @@ from atrous.runtime.benchmark.run import BenchPlan, run_bench
 from atrous.runtime.benchmark.runners import Sample, SegmenterRunner
 from atrous.runtime.benchmark.stages import Amount
 from atrous.runtime.benchmark.subjects import SubjectSpec, parse_subject
-from atrous.runtime.errors import BackendError, InputError
 from atrous.runtime.segmenter import Segmenter
 
 from ..bundles import CRF, expected_scores, make_image, write_bundle

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import atrous.runtime.crf.compat as dcrf
+from atrous.errors import MissingDependencyError
 from atrous.runtime.crf import CrfInputError, CrfWarning, dense_crf
 from atrous.runtime.crf.compat.utils import (
     create_pairwise_bilateral,
@@ -18,7 +19,6 @@ from atrous.runtime.crf.compat.utils import (
     unary_from_labels,
     unary_from_softmax,
 )
-from atrous.runtime.errors import MissingDependencyError
 
 from .conftest import make_problem
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.palettes import VOC_COLOURS
+from atrous.bundle.palettes import VOC_COLORS
 from atrous.runtime.pictures import encode_label_png
 
 
@@ -35,7 +35,7 @@ def make_voc(root: Path, names: tuple[str, ...] = ("2007_000033", "2007_000042")
         save(folder / "JPEGImages" / f"{name}.jpg", draw_image(seed))
         truth = draw_truth(seed, [*range(21), 255])
         (folder / "SegmentationClass").mkdir(exist_ok=True)
-        (folder / "SegmentationClass" / f"{name}.png").write_bytes(encode_label_png(truth, VOC_COLOURS))
+        (folder / "SegmentationClass" / f"{name}.png").write_bytes(encode_label_png(truth, VOC_COLORS))
         save(folder / "SegmentationClassAug" / f"{name}.png", truth)
     lists = folder / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.bundle.palettes import CAMVID_CLASSES, VOC_CLASSES
+from atrous.errors import DatasetError
 from atrous.runtime import BackendError, BundleError, InputError, load, read_bundle
 from atrous.runtime.backends import Array, TensorSpec
 from atrous.runtime.backends.fake import FakeBackend
-from atrous.runtime.errors import DatasetError
 from atrous.runtime.evaluation import VOID, mean_iou
 from atrous.runtime.evaluation.datasets import Dataset, open_camvid, open_folders, open_voc2012
 from atrous.runtime.evaluation.evaluator import check_classes, evaluate, find_label_shift
 from atrous.runtime.evaluation.report import describe_evaluation, write_evaluation
-from atrous.runtime.palettes import CAMVID_CLASSES, VOC_CLASSES
 from atrous.runtime.segmenter import Segmenter
 
 from ..bundles import CLASSES, CRF, PALETTE, expected_scores, write_bundle

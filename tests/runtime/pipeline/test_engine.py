@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from atrous.runtime.errors import InputError
+from atrous.errors import InputError
 from atrous.runtime.pipeline import Outcome, Pipeline, Stage, run_pipeline
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.runtime.errors import OutputError
+from atrous.errors import OutputError
 from atrous.runtime.pipeline.journal import DONE_NAME, FAILURES_NAME, FailureLog, Journal, make_key
 
 KEYS = [make_key(["image", number]) for number in range(50)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atrous.runtime.errors import OutputError
+from atrous.errors import OutputError
 from atrous.runtime.pipeline import Stage, TraceWriter, run_pipeline
 
 

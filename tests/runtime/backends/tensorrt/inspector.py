@@ -3,6 +3,9 @@
 The forms: 8.x, from NVIDIA's developer guide (8.2 to 8.6, "Engine Inspector") and issues NVIDIA/TensorRT#2418 and
 #4020: "Format/Datatype" is a sentence, fused names are joined by " + ", "Bindings" are names. 10.x: types are names
 ("Half"), Myelin's layers are "kgen" or "gemm" with "Metadata" such as "[ONNX Layer: x]", several joined by 0x1F.
+Myelin's INT8 form, from the layers that TensorRT-RTX 1.7.1 lists after building a quantized net: a convolution is a
+"correlation", or a "runtime_fusion" with "Corr" in its name; it reads Int8 and writes Float, and a "kgen" kernel that
+names the same node scales the result.
 11, from its migration guide ("Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"): "I/O Tensors" are
 objects with "IOMode", "DataType" and "ProfileInfo", and a layer's tensors have "Format" and "Datatype" apart.
 """
@@ -120,3 +123,35 @@ def make_11(first: str = "Half", key: str = "Datatype") -> dict[str, Any]:
         for name, mode in (("data", "Input"), ("scores", "Output"))
     ]
     return account
+
+
+def make_myelin(product: str = "Int8", epilogue: str = "Float") -> dict[str, Any]:
+    """An INT8 engine by Myelin: quantize, conv1 in Int8 with its epilogue kernel, conv2 in Float."""
+
+    def layer(name: str, kind: str, given: str, made: str, nodes: tuple[str, ...]) -> dict[str, Any]:
+        def tensors(type_name: str) -> list[dict[str, Any]]:
+            return [
+                {"Name": "t", "Dimensions": [-1, 16, -1, -1], "Format": "Channel major format", "Datatype": type_name}
+            ]
+
+        metadata = "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes)
+        return {
+            "Name": name,
+            "LayerType": kind,
+            "Inputs": tensors(given),
+            "Outputs": tensors(made),
+            "TacticName": "__myelin_CASK_STUB" if kind == "correlation" else "",
+            "StreamId": 0,
+            "Metadata": metadata,
+        }
+
+    return {
+        "Layers": [
+            layer("__mye2568_0_myl0_0", "shape_call", "", "", ()),
+            layer("__myl_MulMinMaxRounCast_myl0_1", "kgen", "Float", "Int8", ("q", "dq")),
+            layer("conv1_myl0_2", "correlation", product, "Float", ("conv1",)),
+            layer("__myl_MulAddReluMulMinMaxRounCast_myl0_3", "kgen", epilogue, "Float", ("conv1", "relu1")),
+            layer("__myl_CorrAdd_myl0_4", "runtime_fusion", "Float", "Float", ("conv2", "out")),
+        ],
+        "I/O Tensors": [{"Name": "data", "DataType": "Float"}, {"Name": "scores", "DataType": "Float"}],
+    }

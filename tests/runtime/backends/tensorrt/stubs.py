@@ -5,12 +5,18 @@ installed; its names are those of 8.6.1 and what its documentation adds. Behavio
 the parser checks the ONNX file by the onnx library, a plan is JSON of everything the builder was told, and the
 inspector writes the schema of its line. Where typing is weak, a layer is narrow only if a flag allows it and no pin
 forbids it, as in the real thing.
+
+Lifetimes are as in NVIDIA's bindings and parser, and a violation raises instead of crashing: a network keeps its parser
+alive, so the parser is freed after it; a parser whose network had an error recorder writes to the network when it is
+freed; builder, parser and runtime use the logger to their end; a config does not keep its timing cache; networks,
+configs and profiles need their builder, an engine its runtime, an inspector its engine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +71,11 @@ class Behaviour:
         self.names_only = False
         self.touched: set[str] = set()
         self.builds = 0
+        self.made: list[weakref.ref[Any]] = []
+
+    def list_alive(self) -> list[str]:
+        """The classes of the objects with owners that are not freed yet."""
+        return [other()._kind for other in self.made if other() is not None]
 
 
 def make_tensorrt(line: str, version: str | None = None) -> Any:
@@ -155,10 +166,26 @@ class _missing:  # noqa: N801
         raise AttributeError(self.text)
 
 
+class LifetimeError(AssertionError):
+    """An object is used or freed after another that it needs: the real library crashes."""
+
+
 class _Object:
     _trt: Any
     _allowed: frozenset[str]
     _kind: str
+    _needed: tuple[weakref.ref[Any], ...] = ()
+
+    def _need(self, *others: Any) -> None:
+        self._trt.behaviour.made.append(weakref.ref(self))
+        object.__setattr__(self, "_needed", tuple(weakref.ref(other) for other in others))
+
+    def _check_lifetime(self) -> None:
+        if any(other() is None for other in self._needed):
+            raise LifetimeError(f"{self._kind} outlives what it needs")
+
+    def __del__(self) -> None:
+        self._check_lifetime()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and name not in self._allowed:
@@ -184,21 +211,38 @@ class _Monitor:
 
 class _Builder(_Object):
     def __init__(self, logger: Any) -> None:
-        object.__setattr__(self, "_logger", logger)
+        self._need(logger)
+
+    @property
+    def _logger(self) -> Any:
+        self._check_lifetime()
+        return self._needed[0]()
+
+    @property
+    def _recorders(self) -> tuple[Any, ...]:
+        return (self.error_recorder,) if self.error_recorder is not None else ()
 
     def create_network(self, flags: int = 0) -> Any:
         members = self._trt.NetworkDefinitionCreationFlag.__members__
         names = {name for name, member in members.items() if flags & 1 << int(member)}
-        return self._trt.INetworkDefinition(names)
+        network = self._trt.INetworkDefinition(names)
+        network._need(self, *self._recorders)
+        return network
 
     def create_builder_config(self) -> Any:
-        return self._trt.IBuilderConfig()
+        config = self._trt.IBuilderConfig()
+        config._need(self, *self._recorders)
+        return config
 
     def create_optimization_profile(self) -> Any:
-        return self._trt.IOptimizationProfile()
+        profile = self._trt.IOptimizationProfile()
+        profile._need(self)
+        return profile
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
         behaviour = self._trt.behaviour
+        network._check_lifetime()
+        config._check_lifetime()
         behaviour.builds += 1
         if behaviour.fail_build:
             severity = SimpleNamespace(name="ERROR")
@@ -214,8 +258,9 @@ class _Builder(_Object):
             monitor.step_complete("Building", 0)
             monitor.step_complete("Building", 1)
             monitor.phase_finish("Building")
-        if config._cache is not None:
-            config._cache._content += b"timed;" if not config._cache._content else b""
+        cache = config.get_timing_cache()
+        if cache is not None:
+            cache._content += b"timed;" if not cache._content else b""
         told = {
             "version": self._trt.__version__,
             "network_flags": sorted(network._flags),
@@ -273,11 +318,15 @@ class _Config(_Object):
         return self._trt.ITimingCache(bytes(content))
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-        object.__setattr__(self, "_cache", cache)
+        object.__setattr__(self, "_cache", weakref.ref(cache))
         return True
 
     def get_timing_cache(self) -> Any:
-        return self._cache
+        if self._cache is None:
+            return None
+        if self._cache() is None:
+            raise LifetimeError("IBuilderConfig outlives its timing cache")
+        return self._cache()
 
 
 class _Cache(_Object):
@@ -303,7 +352,7 @@ class _Profile(_Object):
 
 class _Network(_Object):
     def __init__(self, flags: set[str]) -> None:
-        for name, value in (("_flags", flags), ("_nodes", []), ("_sha256", ""), ("_ends", [])):
+        for name, value in (("_flags", flags), ("_nodes", []), ("_sha256", ""), ("_ends", []), ("_parsers", [])):
             object.__setattr__(self, name, value)
 
     @property
@@ -364,8 +413,18 @@ class _Layer(_Object):
 
 class _Parser(_Object):
     def __init__(self, network: Any, logger: Any) -> None:
-        object.__setattr__(self, "_network", network)
+        network._check_lifetime()
+        network._parsers.append(self)
+        object.__setattr__(self, "_parsed", weakref.ref(network))
         object.__setattr__(self, "_errors", [])
+        has_recorder = len(network._needed) > 1
+        self._need(logger, *((network,) if has_recorder else ()))
+
+    @property
+    def _network(self) -> Any:
+        if self._parsed() is None:
+            raise LifetimeError("OnnxParser is used after its network")
+        return self._parsed()
 
     def parse(self, model: bytes) -> bool:
         errors = list(self._trt.behaviour.parser_errors)
@@ -434,13 +493,16 @@ class _ParserError(_Object):
 
 class _Runtime(_Object):
     def __init__(self, logger: Any) -> None:
-        pass
+        self._need(logger)
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
+        self._check_lifetime()
         told = json.loads(bytes(plan))
         if self._trt.behaviour.refuse_plans or told["version"] != self._trt.__version__:
             return None
-        return self._trt.ICudaEngine(told)
+        engine = self._trt.ICudaEngine(told)
+        engine._need(self)
+        return engine
 
 
 class _Engine(_Object):
@@ -448,7 +510,10 @@ class _Engine(_Object):
         object.__setattr__(self, "_told", told)
 
     def create_engine_inspector(self) -> Any:
-        return self._trt.EngineInspector(self._told)
+        self._check_lifetime()
+        inspector = self._trt.EngineInspector(self._told)
+        inspector._need(self)
+        return inspector
 
 
 class _Inspector(_Object):
@@ -457,6 +522,7 @@ class _Inspector(_Object):
 
     def get_engine_information(self, form: Any) -> str:
         assert form.name == "JSON"
+        self._check_lifetime()
         is_new = int(self._trt.__version__.split(".")[0]) >= 11
         layers: list[Any] = []
         for layer in self._told["layers"]:

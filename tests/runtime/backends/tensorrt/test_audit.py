@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError, EnginePrecisionError
 from atrous.runtime.backends.tensorrt.audit import audit_precision
 from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
-from atrous.runtime.errors import BackendError, PrecisionError
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
+from atrous.errors import BackendError, EnginePrecisionError
 
 from . import inspector
-from .graphs import make_graph
+from .onnx_models import make_graph
 
-HALF = read_graph(make_graph("fp16"))
-KEPT = read_graph(make_graph("fp16", keep_last=True))
-WIDE = read_graph(make_graph())
-INT8 = read_graph(make_graph("int8"))
+HALF = read_facts(make_graph("fp16"))
+KEPT = read_facts(make_graph("fp16", keep_last=True))
+WIDE = read_facts(make_graph())
+INT8 = read_facts(make_graph("int8"))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_shares_of_an_8_engine() -> None:
     assert [(missed.node, missed.asked, missed.got) for missed in audit.missed] == [("conv1", "fp16", "fp32")]
     assert audit.reached == 0.5
     audit.require(0.5)
-    with pytest.raises(PrecisionError, match=r"only 50% .* conv1 \(fp32\).*--required-share") as caught:
+    with pytest.raises(EnginePrecisionError, match=r"only 50% .* conv1 \(fp32\).*--required-share") as caught:
         audit.require(0.9)
     assert caught.value.exit_code == 1
 
@@ -56,7 +57,7 @@ def test_an_engine_that_is_silently_fp32(make: Any) -> None:
     account["Layers"][2]["Inputs"] = account["Layers"][1]["Inputs"]
     audit = audit_precision(parse_inspection(account), HALF)
     assert audit.reached == 0.0
-    with pytest.raises(PrecisionError, match="only 0%"):
+    with pytest.raises(EnginePrecisionError, match="only 0%"):
         audit.require(0.01)
 
 
@@ -79,6 +80,30 @@ def test_int8() -> None:
     assert (audit.asked, audit.reached, audit.products) == ("int8", 1.0, {"int8": 1, "fp16": 1})
     half = audit_precision(parse_inspection(inspector.make_8()), INT8)
     assert [(missed.node, missed.got) for missed in half.missed] == [("conv1", "fp16")]
+
+
+def test_int8_by_myelin() -> None:
+    """The product decides, not the epilogue that names the same node; the product's float32 output is counted."""
+    audit = audit_precision(parse_inspection(inspector.make_myelin()), INT8)
+    assert (audit.asked, audit.reached, audit.missed) == ("int8", 1.0, ())
+    assert audit.products == {"int8": 1, "fp32": 1}
+    assert audit.narrow_writing_fp32 == 1
+    assert audit.layers == {"fp32": 3, "int8": 1}
+    wide = audit_precision(parse_inspection(inspector.make_myelin("Float", "Int8")), INT8)
+    assert [(missed.node, missed.got) for missed in wide.missed] == [("conv1", "fp32")]
+    assert (wide.products, wide.narrow_writing_fp32) == ({"fp32": 2}, 0)
+
+
+def test_a_node_without_a_product_has_its_narrowest_layer() -> None:
+    """As where a version calls its products by a name that is not known here."""
+    account = inspector.make_myelin()
+    account["Layers"][2]["LayerType"] = "something_new"
+    audit = audit_precision(parse_inspection(account), INT8)
+    assert (audit.reached, audit.products) == (1.0, {"int8": 1, "fp32": 1})
+
+
+def test_half_products_that_write_half() -> None:
+    assert audit_precision(parse_inspection(inspector.make_10()), HALF).narrow_writing_fp32 == 0
 
 
 def test_layers_that_name_no_node_are_counted() -> None:

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError, BuildError, EngineError
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
-from atrous.runtime.errors import BackendError, BuildError, EngineError
 
 from . import stubs
-from .graphs import make_graph
+from .onnx_models import make_graph
 
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
 
 
 def build(trt: Any, precision: str = "fp32", options: BuildOptions | None = None, **more: Any) -> BuiltEngine:
     model = make_graph(precision, keep_last=more.pop("keep_last", False))
-    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), read_graph(model))
+    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
     return build_engine(trt, plan, model, **more)
 
 
@@ -75,7 +75,7 @@ def test_every_option_arrives(line: str) -> None:
 def test_a_plan_for_another_line_fails_by_name() -> None:
     """What 11 dropped is not there on 11: the stub is strict, so a plan for 10 cannot run on it."""
     model = make_graph()
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), read_graph(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), read_facts(model))
     with pytest.raises(BuildError, match="EXPLICIT_BATCH"):
         build_engine(stubs.make_tensorrt("11"), plan, model)
 
@@ -123,15 +123,57 @@ def test_none_is_an_error_with_the_log_and_advice() -> None:
 def test_a_profile_that_is_refused() -> None:
     trt = stubs.make_tensorrt("10")
     model = make_graph(shape=(1, 3, 9, 9))
-    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), read_graph(model))
+    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), read_facts(model))
     with pytest.raises(BuildError, match=r"config\.add_optimization_profile failed"):
         build_engine(trt, plan, model)
+
+
+def _break(trt: Any, fault: str) -> None:
+    """Plant one failure somewhere in a build."""
+    behaviour = trt.behaviour
+    if fault == "parser":
+        behaviour.parser_errors = [{"desc": "Assertion failed", "node": 7}]
+    elif fault == "build":
+        behaviour.fail_build = "no implementation"
+    elif fault == "plan":
+        behaviour.refuse_plans = True
+    elif fault == "inspector":
+        trt.EngineInspector.get_engine_information = lambda self, form: "no JSON"
+    elif fault == "profile":
+
+        def fail(self: Any, name: str, low: Any, best: Any, high: Any) -> None:
+            raise RuntimeError("set_shape failed")
+
+        trt.IOptimizationProfile.set_shape = fail
+
+
+@pytest.mark.parametrize("line", stubs.LINES)
+@pytest.mark.parametrize("fault", ["", "parser", "profile", "build", "plan", "inspector"])
+def test_objects_are_freed_newest_first(line: str, fault: str) -> None:
+    """The stub raises where an object outlives what it needs; here its error is kept, and with it the traceback."""
+    trt = stubs.make_tensorrt(line)
+    _break(trt, fault)
+    error = None
+    try:
+        build(trt)
+    except (BackendError, BuildError, EngineError) as caught:
+        error = caught
+    assert (error is not None) == bool(fault)
+    assert trt.behaviour.made
+    assert trt.behaviour.list_alive() == []
+
+
+def test_no_error_recorder() -> None:
+    """NVIDIA's parser writes to its network when it is freed, if that had a recorder; the bindings free it later."""
+    trt = stubs.make_tensorrt("10")
+    build(trt)
+    assert "Builder.error_recorder" not in trt.behaviour.touched
 
 
 def test_pins_that_find_no_layer_are_warned_of() -> None:
     trt = stubs.make_tensorrt("8.5")
     model = make_graph("fp16", keep_last=True)
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), read_graph(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
     other = model.replace(b"conv2", b"conv3")
     built = build_engine(trt, plan, other)
     assert built.log == ('warning: the graph keeps "conv2" in FP32, but the parser made no layer of that name',)
@@ -157,4 +199,4 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         build(trt)
     monkeypatch.setattr(trt.Runtime, "__init__", fail)
     with pytest.raises(BackendError, match=r"8\.5\.3\.1 does not start"):
-        compat.deserialize_engine(trt, b"{}", compat.make_logger(trt, []))
+        compat.LoadedEngine(trt, b"{}")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.tensorrt.capabilities import LINES, find_line, read_capabilities
-from atrous.runtime.errors import BackendError
 
 from . import stubs
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError, MissingDependencyError
 from atrous.runtime.backends.tensorrt import compat
-from atrous.runtime.errors import BackendError, MissingDependencyError
 
 from . import stubs
 
@@ -29,32 +29,22 @@ def test_types(version: str) -> None:
 def test_listeners(line: str) -> None:
     trt = stubs.make_tensorrt(line)
     lines: list[str] = []
-    errors: list[str] = []
     logger = compat.make_logger(trt, lines)
     for name in ("INFO", "WARNING", "ERROR", "INTERNAL_ERROR", "VERBOSE"):
         logger.log(SimpleNamespace(name=name), "text")
     assert lines == ["warning: text", "error: text", "internal_error: text"]
     compat.make_logger(trt, lines, verbose=True).log(SimpleNamespace(name="VERBOSE"), "more")
     assert lines[-1] == "verbose: more"
-    recorder = compat.make_error_recorder(trt, errors)
-    assert isinstance(recorder, trt.IErrorRecorder)
-    assert recorder.report_error(5, "bad") is False
-    assert (recorder.num_errors(), recorder.get_error_code(0), recorder.get_error_desc(0)) == (1, 5, "bad")
-    assert not recorder.has_overflowed()
-    recorder.clear()
-    assert errors == []
 
 
 def test_a_log_does_not_grow_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "_MAX_LOG_LINES", 2)
     trt = stubs.make_tensorrt("10")
     lines: list[str] = []
-    errors: list[str] = []
-    logger, recorder = compat.make_logger(trt, lines), compat.make_error_recorder(trt, errors)
+    logger = compat.make_logger(trt, lines)
     for _ in range(5):
         logger.log(SimpleNamespace(name="ERROR"), "text")
-        recorder.report_error(1, "text")
-    assert (len(lines), len(errors), recorder.has_overflowed()) == (2, 2, True)
+    assert len(lines) == 2
 
 
 def test_the_inspector_must_give_an_object() -> None:
@@ -80,6 +70,8 @@ def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_host_code_is_never_allowed() -> None:
     """A plan may carry code of its own; nothing here lets a runtime run it."""
     trt = stubs.make_tensorrt("10")
-    runtime, _ = compat.deserialize_engine(trt, b'{"version": "10.13.3.9"}', compat.make_logger(trt, []))
-    assert runtime.engine_host_code_allowed is None
+    loaded = compat.LoadedEngine(trt, b'{"version": "10.13.3.9"}')
+    assert loaded.engine is not None
+    loaded.close()
+    assert trt.behaviour.list_alive() == []
     assert "Runtime.engine_host_code_allowed" not in trt.behaviour.touched

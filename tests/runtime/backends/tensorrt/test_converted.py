@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from atrous.runtime.backends.tensorrt.capabilities import LINES
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 from atrous.runtime.backends.tensorrt.preflight import check_graph
@@ -25,7 +25,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_on_every_line(models: dict[str, bytes], head: str, line: str) -> None:
-    graph = read_graph(models[head])
+    graph = read_facts(models[head])
     warnings = ["ArgMax is slow in TensorRT"] if head == "labels" else []
     assert [finding.problem for finding in check_graph(graph, LINES[line])] == warnings
     assert graph.inputs["image"][0] == "uint8"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.errors import BackendError
+from atrous.errors import BackendError
+from tools.gpu_bench.fake_driver import FakeDriver
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 

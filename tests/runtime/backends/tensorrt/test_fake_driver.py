@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atrous.runtime.backends.tensorrt.fake_driver import DriverMisuseError, FakeDriver
-from atrous.runtime.errors import BackendError
+from atrous.errors import BackendError
+from tools.gpu_bench.fake_driver import DriverMisuseError, FakeDriver
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.plan import Bits, Member, plan_build
 
 from . import record_names, stubs
-from .graphs import make_graph
+from .onnx_models import make_graph
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_recorded_names(trt: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_member_of_a_plan_is_there(trt: Any, precision: str) -> None:
-    graph = read_graph(make_graph(precision))
+    graph = read_facts(make_graph(precision))
     options = BuildOptions(
         (static_profile({"data": (1, 3, 33, 33)}),), workspace_bytes=1 << 20, refit=True, replay=True
     )
@@ -58,7 +58,6 @@ def test_every_member_of_a_plan_is_there(trt: Any, precision: str) -> None:
 def test_listeners_are_taken_for_its_own(trt: Any) -> None:
     lines: list[str] = []
     assert isinstance(compat.make_logger(trt, lines), trt.ILogger)
-    assert isinstance(compat.make_error_recorder(trt, lines), trt.IErrorRecorder)
     if read_capabilities(trt).progress_monitor:
         assert isinstance(compat.make_progress_monitor(trt, lambda phase, step, steps: None), trt.IProgressMonitor)
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError
 from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
 from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, find_outdated, make_key, read_machine
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
-from atrous.runtime.errors import BackendError
 
-from .graphs import make_graph
+from .onnx_models import make_graph
 
 MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
@@ -30,7 +30,7 @@ def key_of(
     machine: Machine = MACHINE,
     precision: str = "fp32",
 ) -> EngineKey:
-    graph = read_graph(model or make_graph())
+    graph = read_facts(model or make_graph())
     settings = options or BuildOptions(profiles=STATIC)
     return make_key(graph, settings, plan_build(settings, LINES[line], graph), machine, precision=precision)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import InputError
 from atrous.runtime.backends.tensorrt.noise import measure_rebuild_noise
-from atrous.runtime.errors import InputError
 
 FEEDS: list[dict[str, Any]] = [{"image": np.zeros((1, 4, 5, 3), np.uint8)}, {"image": np.ones((1, 4, 5, 3), np.uint8)}]
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from atrous.runtime.backends.tensorrt.graph import ELEMENT_TYPES
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
-from atrous.runtime.errors import InputError
+from atrous.runtime.backends.tensorrt.onnx_facts import ELEMENT_TYPES
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
+from atrous.errors import InputError
 
 from ...bundles import make_model
-from .graphs import finish_model, make_graph, make_node_graph
+from .onnx_models import finish_model, make_graph, make_node_graph
 
 MODELS = {
     **{head: make_model(head) for head in ("scores", "labels", "lowres")},
@@ -28,7 +28,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_as_the_library(name: str) -> None:
-    graph, model = read_graph(MODELS[name]), onnx.load_from_string(MODELS[name])
+    graph, model = read_facts(MODELS[name]), onnx.load_from_string(MODELS[name])
     assert graph.opset == model.opset_import[0].version
     assert [(n.op, n.name, list(n.inputs), list(n.outputs)) for n in graph.nodes] == [
         (n.op_type, n.name, list(n.input), list(n.output)) for n in model.graph.node
@@ -45,7 +45,7 @@ def test_same_as_the_library(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_types_as_the_library_infers_them(name: str) -> None:
-    graph = read_graph(MODELS[name])
+    graph = read_facts(MODELS[name])
     inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(MODELS[name])).graph
     for value in (*inferred.value_info, *inferred.output, *inferred.input):
         assert graph.types[value.name] == ELEMENT_TYPES[value.type.tensor_type.elem_type], value.name
@@ -56,7 +56,7 @@ def _plain(value: Any) -> Any:
 
 
 def test_precisions() -> None:
-    wide, half, quantized, kept = (read_graph(MODELS[name]) for name in ("fp32", "fp16", "int8", "kept"))
+    wide, half, quantized, kept = (read_facts(MODELS[name]) for name in ("fp32", "fp16", "int8", "kept"))
     assert [graph.precisions for graph in (wide, half, quantized, kept)] == [
         {"fp32"},
         {"fp16"},
@@ -68,22 +68,22 @@ def test_precisions() -> None:
 
 
 def test_inputs_and_free_sizes() -> None:
-    graph = read_graph(make_graph(shape=("n", 3, 33, "w")))
+    graph = read_facts(make_graph(shape=("n", 3, 33, "w")))
     assert graph.inputs == {"data": ("float32", (-1, 3, 33, -1))}
-    assert read_graph(MODELS["scores"]).inputs == {"image": ("uint8", (-1, -1, -1, 3))}
+    assert read_facts(MODELS["scores"]).inputs == {"image": ("uint8", (-1, -1, -1, 3))}
 
 
 def test_zero_points() -> None:
     constants = {"s": np.float32(1), "z": np.int8(0), "o": np.int8(3)}
     node = helper.make_node("QuantizeLinear", ["data", "s", "z"], ["out"])
-    graph = read_graph(make_node_graph([node], constants, out=TensorProto.INT8))
+    graph = read_facts(make_node_graph([node], constants, out=TensorProto.INT8))
     assert graph.initializers["z"].zeros_only is True
     assert graph.initializers["o"].zeros_only is False
 
 
 def test_float_attributes_and_packed_lists() -> None:
     node = helper.make_node("Upsample", ["data"], ["out"], scales=[1.0, 1.0, 2.5, -2.5], alpha=0.25, ints=[-1, 300])
-    found = read_graph(make_node_graph([node])).nodes[0].attributes
+    found = read_facts(make_node_graph([node])).nodes[0].attributes
     assert found == {"scales": (1.0, 1.0, 2.5, -2.5), "alpha": 0.25, "ints": (-1, 300)}
 
 
@@ -91,13 +91,13 @@ def test_subgraphs_are_refused() -> None:
     inner = helper.make_graph([helper.make_node("Identity", ["data"], ["y"])], "inner", [], [])
     node = helper.make_node("If", ["c"], ["out"], then_branch=inner, else_branch=inner)
     with pytest.raises(InputError, match="holds a graph of its own"):
-        read_graph(make_node_graph([node]))
+        read_facts(make_node_graph([node]))
 
 
 @pytest.mark.parametrize("model", [b"", b"text", b"\x3a\xff\xff\xff\xff\x7f", b"\x38" + b"\xff" * 20, b"\x3b"])
 def test_no_onnx(model: bytes) -> None:
     with pytest.raises(InputError):
-        read_graph(model)
+        read_facts(model)
 
 
 @settings(max_examples=200, deadline=None)
@@ -108,11 +108,11 @@ def test_damaged_models_raise_nothing_else(data: st.DataObject) -> None:
         model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(model)))
     with contextlib.suppress(InputError):
-        read_graph(bytes(model[:cut]))
+        read_facts(bytes(model[:cut]))
 
 
 def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.onnx_reader._MAX_NODES", 3)
     nodes = [helper.make_node("Identity", ["data"], [f"v{index}"]) for index in range(4)]
     with pytest.raises(InputError, match="more than 3 nodes"):
-        read_graph(finish_model(helper.make_graph(nodes, "net", [], [])))
+        read_facts(finish_model(helper.make_graph(nodes, "net", [], [])))

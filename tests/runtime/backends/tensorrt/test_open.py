@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from atrous.bundle.folder import Bundle, read_bundle
+from atrous.errors import BackendError, BundleError, EngineError, InputError
 from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import TensorSpec
 from atrous.runtime.backends.tensorrt import backend as module
 from atrous.runtime.backends.tensorrt import compat, workflow
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.store import EngineStore, find_store
-from atrous.runtime.bundle import Bundle, read_bundle
-from atrous.runtime.errors import BackendError, BundleError, EngineError, InputError
+from atrous.bundle.folder import Bundle, read_bundle
+from atrous.errors import BackendError, BundleError, EngineError, InputError
+from tools.gpu_bench.fake_driver import FakeDriver
+from tools.gpu_bench.fake_engine import FakeEngine
 
 from ...bundles import expected_scores, make_image, write_bundle
 from . import stubs
@@ -43,7 +46,7 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     trt = stubs.make_tensorrt(request.param)
     driver = FakeDriver()
 
-    def deserialize(_: Any, plan: bytes, logger: Any) -> tuple[Any, Any]:
+    def load(_: Any, plan: bytes) -> SimpleNamespace:
         network = OnnxRuntimeBackend(trt.models[-1], threads=1)
         shape = tuple(int(side) for side in plan.rpartition(b"|")[2].decode().split("x"))
         engine = FakeEngine(
@@ -54,10 +57,10 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
             shape_rule=lambda _: {"scores": (shape[0], 4, *shape[1:3])},
             profiles=[{"image": (shape, shape, shape)}],
         )
-        return object(), engine
+        return SimpleNamespace(engine=engine, close=lambda: None)
 
     monkeypatch.setattr(compat, "load_tensorrt", lambda: (trt, read_capabilities(trt)))
-    monkeypatch.setattr(compat, "deserialize_engine", deserialize)
+    monkeypatch.setattr(compat, "LoadedEngine", load)
     monkeypatch.setattr(module, "CudaDriver", lambda: driver)
     monkeypatch.setattr(module, "read_machine", lambda: MACHINE)
     object.__getattribute__(trt, "_module").models = []

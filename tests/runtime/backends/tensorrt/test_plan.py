@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import BuildPlan, plan_build
-from atrous.runtime.errors import BackendError, InputError
 
 from . import stubs
-from .graphs import make_graph, make_node_graph
+from .onnx_models import make_graph, make_node_graph
 
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
 BASIC = BuildOptions(profiles=STATIC)
 
 
 def plan_for(line: str, precision: str = "fp32", options: BuildOptions = BASIC, **changes: Any) -> BuildPlan:
-    return plan_build(options, LINES[line], read_graph(make_graph(precision, **changes)))
+    return plan_build(options, LINES[line], read_facts(make_graph(precision, **changes)))
 
 
 def flags_of(plan: BuildPlan) -> dict[str, str]:
@@ -94,8 +94,8 @@ def test_types_a_line_lacks() -> None:
     model = make_node_graph([node], data=TensorProto.BFLOAT16, out=TensorProto.BFLOAT16)
     for line in ("8.5", "8.6"):
         with pytest.raises(BackendError, match="no BF16 type, which the graph's bf16 products need"):
-            plan_build(BuildOptions(), LINES[line], read_graph(model))
-    assert plan_build(BuildOptions(), LINES["9"], read_graph(model)).precision == "bf16"
+            plan_build(BuildOptions(), LINES[line], read_facts(model))
+    assert plan_build(BuildOptions(), LINES["9"], read_facts(model)).precision == "bf16"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_several_profiles() -> None:
 
 
 def test_a_fixed_graph_needs_no_profile() -> None:
-    graph = read_graph(make_graph(shape=(1, 3, 9, 9)))
+    graph = read_facts(make_graph(shape=(1, 3, 9, 9)))
     assert "profile" not in [call.target for call in plan_build(BuildOptions(), LINES["11"], graph).calls]
 
 
@@ -210,7 +210,7 @@ def test_plans_name_nothing_that_a_version_lacks(version: str) -> None:
     """Every class, member, method and attribute of a plan is a name of the recorded module."""
     names = stubs.read_names()[version]
     trt = stubs.make_tensorrt("", version)
-    graph = read_graph(make_graph("fp16", keep_last=True))
+    graph = read_facts(make_graph("fp16", keep_last=True))
     options = BuildOptions(profiles=STATIC, workspace_bytes=1 << 20, refit=True, replay=True)
     kinds = {
         "builder": "Builder",

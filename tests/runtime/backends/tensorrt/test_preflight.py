@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from atrous.errors import InputError
 from atrous.runtime.backends.tensorrt.capabilities import LINES
-from atrous.runtime.backends.tensorrt.onnx_reader import read_graph
+from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.preflight import Finding, check_graph, require_sound
-from atrous.runtime.errors import InputError
 
 from ...bundles import make_model
-from .graphs import finish_model, make_graph, make_node_graph
+from .onnx_models import finish_model, make_graph, make_node_graph
 
 
 def findings_of(
@@ -24,7 +24,7 @@ def findings_of(
 ) -> list[Finding]:
     kinds = {name: more.pop(name) for name in ("data", "out") if name in more}
     node = helper.make_node(op, list(inputs), ["out"], name="it", **more)
-    return check_graph(read_graph(make_node_graph([node], constants, **kinds)), LINES["10"])
+    return check_graph(read_facts(make_node_graph([node], constants, **kinds)), LINES["10"])
 
 
 def grave(findings: list[Finding]) -> list[str]:
@@ -34,7 +34,7 @@ def grave(findings: list[Finding]) -> list[str]:
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize("model", [make_model(), make_graph("fp16"), make_graph("int8")])
 def test_sound_graphs(line: str, model: bytes) -> None:
-    assert grave(check_graph(read_graph(model), LINES[line])) == []
+    assert grave(check_graph(read_facts(model), LINES[line])) == []
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 1), (3, 2, 0), (3, 1, 1), (2, 2, 0)])
@@ -76,12 +76,12 @@ def test_computed_biases(line: str) -> None:
         helper.make_node("ReduceSum", ["data"], ["b"], name="sum"),
         helper.make_node("Conv", ["data", "w", "b"], ["out"], name="it"),
     ]
-    found = check_graph(read_graph(make_node_graph(nodes, weights)), LINES[line])
+    found = check_graph(read_facts(make_node_graph(nodes, weights)), LINES[line])
     assert grave(found) == ["its bias is computed, its weights are not"]
 
 
 def test_quantized_weights_are_constants() -> None:
-    assert grave(check_graph(read_graph(make_graph("int8")), LINES["8.5"])) == []
+    assert grave(check_graph(read_facts(make_graph("int8")), LINES["8.5"])) == []
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
@@ -137,7 +137,7 @@ def test_what_older_parsers_pass_over_or_lack(line: str) -> None:
         helper.make_node("Pad", ["data", "p", "v"], ["l"], name="all"),
         helper.make_node("QuantizeLinear", ["data", "s"], ["out"], name="quantize"),
     ]
-    found = check_graph(read_graph(make_node_graph(nodes, constants, out=TensorProto.UINT8)), LINES[line])
+    found = check_graph(read_facts(make_node_graph(nodes, constants, out=TensorProto.UINT8)), LINES[line])
     expected = {"8.5": ["part", "axes", "quantize"], "8.6": ["part", "axes", "quantize"], "9": ["part", "axes"]}
     assert [finding.node for finding in found if finding.severity == "refuse"] == expected.get(line, [])
 
@@ -147,7 +147,7 @@ def test_half_scales(line: str) -> None:
     constants = {"s": np.float16(1), "z": np.int8(0)}
     node = helper.make_node("QuantizeLinear", ["data", "s", "z"], ["out"], name="it")
     model = make_node_graph([node], constants, data=TensorProto.FLOAT16, out=TensorProto.INT8)
-    found = grave(check_graph(read_graph(model), LINES[line]))
+    found = grave(check_graph(read_facts(model), LINES[line]))
     assert [problem.partition("takes ")[2] for problem in found] == (
         ["float32 scales only"] if line in ("8.5", "8.6") else []
     )
@@ -155,7 +155,7 @@ def test_half_scales(line: str) -> None:
 
 def test_the_labels_head_casts_by_way_of_what_tensorrt_takes() -> None:
     """ArgMax to uint8 directly is what ONNX Runtime takes and TensorRT does not."""
-    found = check_graph(read_graph(make_model("labels")), LINES["10"])
+    found = check_graph(read_facts(make_model("labels")), LINES["10"])
     assert [finding.severity for finding in found] == ["refuse", "warn"]
     assert "casts no int64 to uint8" in found[0].problem
     assert "ArgMax is slow" in found[1].problem
@@ -163,7 +163,7 @@ def test_the_labels_head_casts_by_way_of_what_tensorrt_takes() -> None:
 
 def test_a_newer_opset_is_warned_of() -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["data"], ["out"])], "net", [], [])
-    found = check_graph(read_graph(finish_model(graph, opset=21)), LINES["8.5"])
+    found = check_graph(read_facts(finish_model(graph, opset=21)), LINES["8.5"])
     assert [finding.severity for finding in found] == ["warn"]
     assert "opset 21" in found[0].problem
 
@@ -174,7 +174,7 @@ def test_weights_outside_the_file() -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../weights.bin")
     graph = helper.make_graph([helper.make_node("Add", ["data", "w"], ["out"])], "net", [], [], [tensor])
-    assert "outside the file" in grave(check_graph(read_graph(finish_model(graph)), LINES["10"]))[0]
+    assert "outside the file" in grave(check_graph(read_facts(finish_model(graph)), LINES["10"]))[0]
 
 
 def test_all_refusals_in_one_message() -> None:

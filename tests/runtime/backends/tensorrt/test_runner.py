@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.runtime.backends.tensorrt.fake_driver import FakeDriver
-from atrous.runtime.backends.tensorrt.fake_engine import FakeEngine, Shape
-from atrous.runtime.errors import BackendError, InputError
+from atrous.errors import BackendError, InputError
+from tools.gpu_bench.fake_driver import FakeDriver
+from tools.gpu_bench.fake_engine import FakeEngine, Shape
 
 from ...bundles import expected_scores, make_image
 
@@ -238,6 +240,28 @@ class TestThreads:
         thread.start()
         thread.join()
         assert driver.calls["activate"] > before
+
+
+def test_engine_objects_are_freed_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts, then the engine, then what it needs; a ticket that is kept must not hold any of them."""
+    driver, freed = FakeDriver(), []
+    create = FakeEngine.create_execution_context
+
+    def create_context(engine: FakeEngine) -> Any:
+        context = create(engine)
+        weakref.finalize(context, freed.append, "context")
+        return context
+
+    monkeypatch.setattr(FakeEngine, "create_execution_context", create_context)
+    engine = make_engine(driver)
+    weakref.finalize(engine, freed.append, "engine")
+    backend = TensorRtBackend(engine, driver, on_close=lambda: freed.append("what it needs"))
+    del engine
+    with backend.open_stream() as stream:
+        ticket = stream.submit({"image": images(1)[0]})
+    backend.close()
+    assert freed == ["context", "engine", "what it needs"]
+    check(ticket.result(), images(1)[0])
 
 
 class TestStream:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from atrous.errors import EngineError, OutputError
 from atrous.runtime.backends.tensorrt.signing import Signer, find_key_file, open_signer
-from atrous.runtime.errors import EngineError, OutputError
 
 
 def test_a_key_is_made_once(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import EngineError, OutputError
 from atrous.runtime.backends.tensorrt.keys import EngineKey
 from atrous.runtime.backends.tensorrt.records import RECORD_NAME, EngineRecord, parse_record
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore, StoredEngine, find_store
-from atrous.runtime.errors import EngineError, OutputError
 
 MINE, THEIRS = Signer(b"m" * 32), Signer(b"t" * 32)
 PLAN = bytes(range(256)) * 4
@@ -347,10 +347,10 @@ def test_garbage(tmp_path: Path) -> None:
     good, stale, broken = put(store), put(store, onnx__sha256="b" * 64), put(store, gpu__name="broken")
     foreign = put(make_store(tmp_path, THEIRS), gpu__name="foreign")
     (broken.folder / broken.record.plan.file).write_bytes(b"")
-    part = good.folder / ".x.plan.abc.part"
+    part = good.folder / f".{'0' * 32}.plan.{'a' * 12}.part"
     part.touch()
     os.utime(part, (0, 0))
-    young = good.folder / ".y.plan.abc.part"
+    young = good.folder / f".{'1' * 32}.plan.{'a' * 12}.part"
     young.touch()
 
     def find_reason(engine: StoredEngine) -> str:
@@ -371,10 +371,64 @@ def test_a_folder_that_is_being_written_is_no_garbage(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     folder = store.folder / ("0" * 64)
     folder.mkdir(parents=True)
-    (folder / "abc.plan").write_bytes(b"half")
+    (folder / f"{'0' * 32}.plan").write_bytes(b"half")
     assert store.find_garbage() == {}
     os.utime(folder, (0, 0))
     assert set(store.find_garbage()) == {folder}
+
+
+def make_old(*paths: Path) -> None:
+    """Date files and folders back, so that they look abandoned."""
+    for path in paths:
+        os.utime(path, (0, 0), follow_symlinks=False)
+
+
+def test_garbage_leaves_foreign_files_and_folders(tmp_path: Path) -> None:
+    """Only what a store can have written is removed, whatever folder the store is pointed at."""
+    store = make_store(tmp_path)
+    outside = tmp_path / "home" / ("f" * 64)
+    linked = store.folder / ("c" * 64)
+    mixed, only_foreign = store.folder / ("d" * 64), store.folder / ("e" * 64)
+    foreign = [
+        store.folder / "Documents" / "thesis.tex",
+        store.folder / ("A" * 64) / "engine.json",
+        store.folder / ("a" * 63) / "engine.json",
+        store.folder / ("a" * 64 + "\n") / "engine.json",
+        outside / "engine.json",
+        mixed / "notes.txt",
+        mixed / f"{'0' * 32}.plan" / "inside",
+        mixed / "old.plan",
+        mixed / ".other.abcdefabcdef.part",
+        only_foreign / "notes.txt",
+    ]
+    own = [mixed / "engine.json", mixed / f"{'1' * 32}.plan", mixed / f".{'1' * 32}.timing.abcdefabcdef.part"]
+    for path in (*foreign, *own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    linked.symlink_to(outside)
+    make_old(*tmp_path.rglob("*"))
+    removed = store.collect_garbage()
+    assert set(removed) == {mixed}
+    assert all(path.exists() for path in foreign)
+    assert linked.is_symlink()
+    assert not any(path.exists() for path in own)
+    make_old(*tmp_path.rglob("*"))
+    assert store.collect_garbage() == {}
+
+
+def test_a_store_that_is_a_link(tmp_path: Path) -> None:
+    """A link named "engines" in a downloaded bundle must not lead the store out of the bundle."""
+    bundle, home = tmp_path / "bundle", tmp_path / "home"
+    bundle.mkdir()
+    put(make_store(home))
+    (bundle / "engines").symlink_to(home / "engines")
+    with pytest.raises(EngineError, match="is a link") as caught:
+        find_store(bundle)
+    assert caught.value.field == "path"
+    with pytest.raises(EngineError, match="is a link"):
+        make_store(bundle).collect_garbage()
+    (tmp_path / "alias").symlink_to(home)  # a link to the bundle itself is the user's own
+    assert find_store(tmp_path / "alias") == tmp_path / "alias" / "engines"
 
 
 # --- where -----------------------------------------------------------------------------------------------------------

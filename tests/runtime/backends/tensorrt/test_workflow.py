@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from atrous.errors import BackendError, EngineError, EnginePrecisionError, InputError
 from atrous.runtime.backends.tensorrt import workflow
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
-from atrous.runtime.errors import BackendError, EngineError, InputError, PrecisionError
 
 from . import stubs
-from .graphs import make_graph
+from .onnx_models import make_graph
 from .test_keys import MACHINE
 
 OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
@@ -54,7 +54,7 @@ def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineSto
     trt = stubs.make_tensorrt(line)
     trt.behaviour.refuse_narrow = {"conv1", "conv2"}
     prepared = prepare(trt, "fp16")
-    with pytest.raises(PrecisionError, match=r"only 0% .* conv1 \(fp32\), conv2 \(fp32\)"):
+    with pytest.raises(EnginePrecisionError, match=r"only 0% .* conv1 \(fp32\), conv2 \(fp32\)"):
         workflow.make_engine(trt, prepared, store, MACHINE)
     assert store.list_engines() == []
     trt.behaviour.refuse_narrow = {"conv2"}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.errors import DatasetError
+from atrous.bundle.palettes import VOC_COLORS
+from atrous.errors import DatasetError
 from atrous.runtime.evaluation.datasets import ColourCoding, make_index_coding, read_label_image
-from atrous.runtime.palettes import VOC_COLOURS
 from atrous.runtime.pictures import colour_labels, encode_label_png
 
 LABELS = np.array([[0, 1, 2], [15, 20, 255]], np.uint8)
-VOC = make_index_coding(21, what="labels of PASCAL VOC", palette=VOC_COLOURS)
+VOC = make_index_coding(21, what="labels of PASCAL VOC", palette=VOC_COLORS)
 
 
 def write(path: Path, array: np.ndarray) -> Path:
@@ -26,7 +26,7 @@ def decode(path: Path) -> np.ndarray:
 
 def test_palette_and_grey_files_hold_the_same_labels(tmp_path: Path) -> None:
     palette = tmp_path / "palette.png"
-    palette.write_bytes(encode_label_png(LABELS, VOC_COLOURS))
+    palette.write_bytes(encode_label_png(LABELS, VOC_COLORS))
     with Image.open(palette) as image:
         assert image.mode == "P"
     for path in (palette, write(tmp_path / "grey.png", LABELS), write(tmp_path / "wide.png", LABELS.astype(np.uint16))):
@@ -39,10 +39,10 @@ def test_one_bit_is_two_labels(tmp_path: Path) -> None:
 
 
 def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
-    looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLOURS))
+    looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLORS))
     with pytest.raises(DatasetError, match=r"palette's colours instead of labels.*original palette PNGs"):
         decode(looked_up)
-    swapped = write(tmp_path / "c.png", colour_labels(LABELS, VOC_COLOURS)[..., ::-1])
+    swapped = write(tmp_path / "c.png", colour_labels(LABELS, VOC_COLORS)[..., ::-1])
     with pytest.raises(DatasetError, match="red and blue swapped"):
         decode(swapped)
     photo = write(tmp_path / "b.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
@@ -51,7 +51,7 @@ def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
 
 
 def test_palette_turned_to_grey_is_recognised(tmp_path: Path) -> None:
-    grey = Image.fromarray(colour_labels(LABELS, VOC_COLOURS)).convert("L")
+    grey = Image.fromarray(colour_labels(LABELS, VOC_COLORS)).convert("L")
     grey.save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match="grey levels of the palette"):
         decode(tmp_path / "a.png")
@@ -66,10 +66,10 @@ def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
 
 
 def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
-    coding = make_index_coding(21, palette=VOC_COLOURS, is_open=True)
+    coding = make_index_coding(21, palette=VOC_COLORS, is_open=True)
     for name, stored, option in (
         ("a", np.arange(1, 22, dtype=np.uint8)[None], "give --label-offset 1"),
-        ("b", colour_labels(LABELS, VOC_COLOURS), "or --label-colours"),
+        ("b", colour_labels(LABELS, VOC_COLORS), "or --label-colours"),
     ):
         path = write(tmp_path / f"{name}.png", stored)
         with pytest.raises(DatasetError, match=option):

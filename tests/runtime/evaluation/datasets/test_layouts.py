@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.errors import DatasetError, InputError
+from atrous.bundle.palettes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from atrous.errors import DatasetError, InputError
 from atrous.runtime.evaluation import VOID
 from atrous.runtime.evaluation.datasets import (
     DEFAULT_SPLITS,
@@ -20,7 +21,6 @@ from atrous.runtime.evaluation.datasets import (
     open_voc2012,
 )
 from atrous.runtime.evaluation.datasets.camvid import COLOUR_MEANINGS
-from atrous.runtime.palettes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
 
 from .. import layouts
 

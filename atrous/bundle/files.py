@@ -1,0 +1,81 @@
+"""Atomic file writes: write to a temporary file beside the target, then rename it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import OutputError
+
+_TEMPORARY = re.compile(r"\..{0,60}\.[0-9a-f]{12}\.part", re.DOTALL)
+
+
+def write_file(
+    path: str | os.PathLike[str], content: bytes | Callable[[IO[bytes]], Any], *, durable: bool = False
+) -> None:
+    """Write a file whole or not at all; missing folders are created.
+
+    Args:
+        path: the target.
+        content: the bytes, or a function that writes them to an open binary file.
+        durable: flush to the disk before the rename, so that the file survives a power loss.
+
+    Raises:
+        OutputError: if the folder or the file cannot be written; nothing is left behind.
+    """
+    target = Path(path)
+    temporary = temporary_name(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", path=target) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_name(target: Path) -> Path:
+    """A name beside the target that `remove_leftovers` recognizes."""
+    # At most 60 characters of the name, so that a long but legal name does not become too long.
+    return target.with_name(f".{target.name[:60]}.{secrets.token_hex(6)}.part")
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove temporary files that a killed process left in a folder; no other process may be writing there."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+
+
+def prepare_folder(path: str | Path) -> Path:
+    """Create a folder for results and check that files can be written there.
+
+    Raises:
+        OutputError: if it is a file, cannot be created, or cannot be written to.
+    """
+    folder = Path(path)
+    probe = folder / f".{secrets.token_hex(6)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except FileExistsError as error:
+        raise OutputError("is a file; results need a folder", path=folder) from error
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", path=folder) from error
+    return folder

@@ -1,0 +1,95 @@
+"""Optional libraries: imported late, in one place, with the pip line for who lacks one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from types import ModuleType
+
+from .errors import BackendError, MissingDependencyError
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """A library outside the core.
+
+    Attributes:
+        module: the name it is imported by.
+        distributions: the names it is installed under, the usual one first.
+        extra: the extra of atrous that installs it.
+        brings: what it makes possible, as the end of "needed to ...".
+    """
+
+    module: str
+    distributions: tuple[str, ...]
+    extra: str
+    brings: str
+
+    @property
+    def pip_line(self) -> str:
+        """The command that installs it."""
+        return f'pip install "atrous[{self.extra}]"'
+
+
+OPTIONAL = {
+    dependency.module: dependency
+    for dependency in (
+        Dependency("onnxruntime", ("onnxruntime", "onnxruntime-gpu"), "cpu", "run bundles (the default backend)"),
+        Dependency("torch", ("torch",), "torch", "convert nets, and run bundles by the torch backend"),
+        Dependency("safetensors", ("safetensors",), "torch", "read the torch backend's weights"),
+        Dependency("google.protobuf", ("protobuf",), "convert", "read prototxt and caffemodel files"),
+        Dependency("onnx", ("onnx",), "convert", "write ONNX"),
+        Dependency("onnx_ir", ("onnx-ir",), "convert", "change the precision of a graph"),
+        Dependency("openvino", ("openvino",), "openvino", "run bundles by the openvino backend"),
+        Dependency("mlperf_loadgen", ("mlcommons-loadgen",), "bench", "run MLPerf's load scenarios"),
+        Dependency("jinja2", ("jinja2",), "bench", "write the benchmark's report"),
+        Dependency("matplotlib", ("matplotlib",), "bench", "draw plots"),
+        Dependency("psutil", ("psutil",), "bench", "watch the machine while it is measured"),
+        Dependency("pynvml", ("nvidia-ml-py",), "bench", "watch a GPU's clocks while it is measured"),
+        Dependency("tensorrt", ("tensorrt",), "gpu", "build and run TensorRT engines"),
+        Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
+    )
+}
+
+
+def import_optional(module: str) -> ModuleType:
+    """Import a library of `OPTIONAL`, or say how to get it.
+
+    Raises:
+        MissingDependencyError: if it is not installed; the message names the pip line.
+        BackendError: if it is installed but does not load.
+    """
+    dependency = OPTIONAL[module]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise BackendError(f"{module} is installed, but lacks {error.name}: {dependency.pip_line}") from error
+        raise MissingDependencyError(
+            f"{module} is not installed; it is needed to {dependency.brings}. Install it: {dependency.pip_line}"
+        ) from error
+    except Exception as error:  # a native library may fail to load in any way
+        raise BackendError(f"{module} is installed, but cannot be loaded: {error}") from error
+
+
+def import_crf() -> ModuleType:
+    """Import `atrous.runtime.crf`, whose core is a compiled extension.
+
+    Raises:
+        MissingDependencyError: if this installation has no compiled extension.
+    """
+    try:
+        return importlib.import_module(".runtime.crf", __package__)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the dense CRF cannot be loaded ({error}). Install atrous from a wheel; in the source tree: pip install ."
+        ) from error
+
+
+def read_version(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Comparison of the stages of a conversion, blob by blob."""

@@ -1,0 +1,49 @@
+"""Parsing of ONNX files that may come from a stranger's bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError, Message
+
+from ...errors import ConverterError
+
+
+def parse_onnx(content: bytes, path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file; refuse one that reads other files.
+
+    A tensor may name any file to take its content from, and onnx, onnx_ir and ONNX Runtime before 1.24 follow such
+    names out of the bundle.
+
+    Args:
+        content: the file's bytes.
+        path: the file, for error messages.
+
+    Raises:
+        ConverterError: the bytes are not an ONNX model, or one of its tensors lies in another file.
+    """
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError as error:
+        raise ConverterError(f"{path}: is not an ONNX model ({error}); convert the net again") from error
+    for tensor in _find_tensors(model):
+        if tensor.external_data or tensor.data_location != onnx.TensorProto.DEFAULT:
+            raise ConverterError(
+                f'{path}: the tensor "{tensor.name}" lies in another file; a bundle\'s models must contain their '
+                "weights: convert the net again"
+            )
+    return model
+
+
+def _find_tensors(message: Message) -> Iterator[Any]:
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for inner in [value] if isinstance(value, Message) else value:
+            if isinstance(inner, onnx.TensorProto):
+                yield inner
+            else:
+                yield from _find_tensors(inner)

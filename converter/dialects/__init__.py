@@ -1,0 +1,1 @@
+"""The forks of Caffe: which one wrote a file, and what it does differently."""

@@ -1,0 +1,1 @@
+"""A `Net` to torch, Python source, ONNX and a bundle."""

@@ -1,0 +1,317 @@
+"""`deploy.onnx`: image in, head out, with everything DeepLab does around the net inside the graph.
+
+    image  uint8 N x H x W x 3, RGB
+      1. float, colour order of the net, minus mean, times scale
+      2. N x C x H x W, zeros below and to the right up to a size the net takes (0 after the mean, as DeepLab pads)
+      3. the net, up to its class scores
+    head   scores: float32 N x L x H x W, cut to the image     labels: uint8 N x H x W, the first largest score
+           lowres: float32 N x L x h x w, before the last upsampling, for the CRF stage to upsample
+
+The size rule is found, not assumed: the smallest step of sizes at which the scores come back as large as the input.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+from onnx import helper
+
+from ... import __version__
+from ...errors import ExportError, NetError
+from ..graph.net import Blob, Net
+from ..graph.subgraph import cut_net
+from .dynamic_axes import find_dynamic_axes
+from .onnx_export import GraphValues, check_opset, write_layers, write_model
+from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
+
+Head = Literal["scores", "labels", "lowres"]
+_STEPS = (1, 2, 4, 8, 16, 32, 64)
+_OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
+#: labels are uint8
+MAX_CLASSES = 256
+#: layers that refine scores; ONNX has no form for them
+CRF_TYPES = ("DenseCRF", "MultiStageMeanfield")
+#: layers after the scores that deployment leaves to others
+_AFTER_SCORES = ("ArgMax", *CRF_TYPES)
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Input sizes the net takes: multiple * k + offset, at least `minimum` (height, width); or `fixed` alone."""
+
+    minimum: tuple[int, int] = (1, 1)
+    multiple: int = 1
+    offset: int = 0
+    fixed: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's form."""
+        if self.fixed is not None:
+            return {"fixed": list(self.fixed)}
+        return {"minimum": list(self.minimum), "multiple": self.multiple, "offset": self.offset}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a net is deployed.
+
+    Attributes:
+        net: the net, cut after its class scores.
+        image: its image input.
+        scores: the blob of class scores.
+        lowres: the scores before the last upsampling, where that is a plain Interp.
+        size_rule: sizes the net takes.
+        scores_are: `probabilities` where the scores come from a Softmax, else `logits`.
+        crf: parameters of a DenseCRF layer that stood after the scores, in the manifest's form, or None.
+    """
+
+    net: Net
+    image: Blob
+    scores: Blob
+    lowres: Blob | None
+    size_rule: SizeRule
+    scores_are: Literal["logits", "probabilities"]
+    crf: dict[str, Any] | None
+
+
+def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Deployment:
+    """Find the class scores, the size rule and the CRF of a segmentation net.
+
+    Args:
+        net: the net.
+        minimum: pad images to at least this (height, width); by default the crop size of an ImageSegData layer, which
+            is what DeepLab pads to, else the smallest size the net takes.
+
+    Raises:
+        ExportError: the net does not map one image to a plane of class scores.
+    """
+    output, crf = _find_scores(net)
+    cut = cut_net(net, [output])
+    images = [blob for blob in cut.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
+    if len(cut.inputs) != 1 or len(images) != 1:
+        names = ", ".join(f"{blob.name} {blob.shape}" for blob in cut.inputs)
+        raise ExportError(f"a deployment needs one image input of 3 channels; this net takes {names}")
+    cut = _take_one_image(cut)
+    image, scores = cut.inputs[0], cut.outputs[0]
+    if scores.shape[1] > MAX_CLASSES:
+        raise ExportError(
+            f"the net scores {scores.shape[1]} classes; labels of a deployment are 0 to {MAX_CLASSES - 1}"
+        )
+    rule = find_size_rule(cut, image, scores, minimum or _padded_crop(net))
+    producer = scores.producer
+    lowres = None
+    if producer is not None and producer.type == "Interp":
+        operator = producer.operator
+        plain = not (operator.pad_begin or operator.pad_end) and operator.shrink == 1  # type: ignore[attr-defined]
+        lowres = producer.bottoms[0] if plain else None
+    softmax = producer is not None and producer.type == "Softmax" and producer.operator.axis == 1  # type: ignore[attr-defined]
+    return Deployment(cut, image, scores, lowres, rule, "probabilities" if softmax else "logits", crf)
+
+
+def _take_one_image(net: Net) -> Net:
+    """The net at a batch of one."""
+    shape = net.inputs[0].shape
+    if shape[0] == 1:
+        return net
+    try:
+        single = net.reshape({net.inputs[0].name: (1, *shape[1:])})
+    except NetError:
+        single = None
+    if single is None or single.parameter_shapes() != net.parameter_shapes():
+        raise ExportError(f"a deployment takes one image at a time; this net takes {shape[0]}, no more and no less")
+    return single
+
+
+def _find_scores(net: Net) -> tuple[Blob, dict[str, Any] | None]:
+    """The blob of class scores, and the CRF that reads it."""
+    planes = [blob for blob in net.outputs if len(blob.shape) == 4]
+    if not planes:
+        shapes = ", ".join(f"{blob.name} {blob.shape}" for blob in net.outputs)
+        raise ExportError(f"the net has no plane of class scores to deploy; its outputs are {shapes}")
+    blob = max(planes, key=lambda b: (b.shape[2] * b.shape[3], b.producer is not None))
+    crf = None
+    while blob.producer is not None and blob.producer.type in _AFTER_SCORES:
+        if blob.producer.type == "DenseCRF":
+            crf = _crf_parameters(blob.producer.message)
+        blob = blob.producer.bottoms[0]
+    return blob, crf
+
+
+def _crf_parameters(message: Any) -> dict[str, Any]:
+    """A DenseCRF layer's parameters in the manifest's form; both forks normalise after filtering (mode `deeplab`)."""
+    if message.HasField("densecrf_param"):  # CCNN's, which runs ten iterations whatever the file says
+        param = message.densecrf_param
+        place, colors = (
+            (param.x_bilateral, param.y_bilateral),
+            (param.r_bilateral, param.g_bilateral, param.b_bilateral),
+        )
+        gaussian = [{"sxy": [param.x_gauss, param.y_gauss], "weight": param.wt_gauss}]
+        bilateral = [{"sxy": list(place), "srgb": list(colors), "weight": param.wt_bilateral}]
+        return {"mode": "deeplab", "iterations": 10, "gaussian": gaussian, "bilateral": bilateral}
+    param = message.dense_crf_param
+    return {
+        "mode": "deeplab",
+        "iterations": param.max_iter,
+        "gaussian": [{"sxy": s, "weight": w} for s, w in zip(param.pos_xy_std, param.pos_w, strict=True)],
+        "bilateral": [
+            {"sxy": s, "srgb": c, "weight": w}
+            for s, c, w in zip(param.bi_xy_std, param.bi_rgb_std, param.bi_w, strict=True)
+        ],
+    }
+
+
+def _padded_crop(net: Net) -> tuple[int, int] | None:
+    for top in net.definition.input_tops:
+        if top.type == "ImageSegData" and top.shape is not None and len(top.shape) == 4 and top.shape[1] == 3:
+            return top.shape[2], top.shape[3]
+    return None
+
+
+def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int] | None) -> SizeRule:
+    """The smallest step of input sizes at which the scores have the input's height and width.
+
+    Raises:
+        ExportError: the scores are never as large as the input.
+    """
+    height, width = image.shape[2:]
+    for step, offset in ((m, o) for m in _STEPS for o in ((0, 1) if m > 1 else (0,))):
+        sizes = _step_sizes(step, offset, max(height, width))
+        if all(_keeps_size(net, image.name, scores.name, size) for size in sizes):
+            least = _smallest(net, image.name, scores.name, step, offset)
+            wanted = minimum or (1, 1)
+            return SizeRule((max(wanted[0], least), max(wanted[1], least)), step, offset)
+    if scores.shape[2:] == (height, width):
+        return SizeRule(fixed=(height, width))
+    raise ExportError(
+        f"the scores of a {height}x{width} image are {scores.shape[2]}x{scores.shape[3]} and no size comes back as it "
+        "went in; deploy the net from model.onnx, or end it with an Interp layer"
+    )
+
+
+def _step_sizes(step: int, offset: int, near: int) -> Iterator[tuple[int, int]]:
+    k = max(1, near // step)
+    for number in (k, k + 1, k + 3):
+        yield number * step + offset, (number + 2) * step + offset
+
+
+def _keeps_size(net: Net, image: str, scores: str, size: tuple[int, int]) -> bool:
+    shape = next(blob.shape for blob in net.inputs if blob.name == image)
+    try:
+        other = net.reshape({image: (*shape[:2], *size)})
+    except NetError:
+        return False
+    same = other.parameter_shapes() == net.parameter_shapes()
+    return same and any(blob.name == scores and blob.shape[2:] == size for blob in _tops(other))
+
+
+def _tops(net: Net) -> Iterator[Blob]:
+    for layer in net.layers:
+        yield from layer.tops
+
+
+def _smallest(net: Net, image: str, scores: str, step: int, offset: int) -> int:
+    height, width = net.inputs[0].shape[2:]
+    for k in (*range(1, 9), *range(10, 66, 4)):
+        if _keeps_size(net, image, scores, (k * step + offset, k * step + offset)):
+            return int(k * step + offset)
+    return int(min(height, width))
+
+
+def export_deploy(
+    plan: Deployment,
+    module: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    head: Head = "scores",
+    mean: Sequence[float],
+    scale: float = 1.0,
+    color_order: Literal["BGR", "RGB"] = "BGR",
+    opset: int = DEFAULT_OPSET,
+) -> onnx.ModelProto:
+    """Write `deploy.onnx`; see the module docstring.
+
+    Args:
+        plan: from :func:`plan_deployment`.
+        module: the torch module of `plan.net`, or of a net that contains it.
+        path: where to write, atomically; None only returns the model.
+        head: scores, labels or lowres.
+        mean: three grey levels of 0 to 255 in `color_order`, subtracted first.
+        scale: multiplied after the mean.
+        color_order: the order of the net's input channels; the image is RGB.
+        opset: 17 to 21.
+
+    Raises:
+        ExportError: the head does not exist for this net, or a layer has no ONNX form.
+    """
+    if head == "lowres" and plan.lowres is None:
+        raise ExportError("the net does not end with a plain Interp layer, so it has no lowres head; use scores")
+    net = plan.net if head != "lowres" else cut_net(plan.net, [plan.lowres])  # type: ignore[list-item]
+    graph = OnnxGraph(net.name, check_opset(opset))
+    any_batch, any_size = find_dynamic_axes(net).of(net.inputs[0])[0], plan.size_rule.fixed is None
+    image = Value("image", (1, *plan.image.shape[2:], 3), (any_batch, any_size, any_size, False))
+    graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
+    graph.reserve("image")
+    # Every size is asked of the float pixels: TensorRT lets nothing but a Cast have a uint8 tensor.
+    pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape, image.dynamic)
+    prepared = _prepare(graph, pixels, plan, mean, scale, color_order)
+    values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
+    _write_head(graph, values, net.outputs[0], head, pixels)
+    model = graph.model(producer="atrous", version=__version__)
+    write_model(model, path)
+    return model
+
+
+def _prepare(
+    graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float, color_order: str
+) -> str:
+    """Steps 1 and 2: N x H x W x 3 grey levels, float32 by now -> float32 N x 3 x H' x W'."""
+    pixels = image.name
+    if color_order == "BGR":
+        pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
+    pixels = graph.add("Sub", [pixels, graph.constant(list(mean))])
+    if scale != 1.0:
+        pixels = graph.add("Mul", [pixels, graph.constant(scale)])
+    planes = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])
+    rule = plan.size_rule
+    if rule.fixed is not None or (rule.multiple == 1 and rule.minimum == (1, 1)):
+        return planes
+    missing = []
+    for axis, least in zip((1, 2), rule.minimum, strict=True):
+        size = graph.dim(image, axis)
+        steps = (size.at_least(least) - rule.offset + (rule.multiple - 1)) // rule.multiple
+        missing.append(steps * rule.multiple + rule.offset - size)
+    pads = graph.shape_tensor([0, 0, 0, 0, 0, 0, *missing])
+    return graph.add("Pad", [planes, pads, graph.constant(0.0)], mode="constant")
+
+
+def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, image: Value) -> None:
+    """The head; what was padded below and to the right of the image is cut off again."""
+    graph.enter_layer("head")
+    graph.reserve(head)
+    name = values.names[id(blob)]
+    batch, height, width, _ = _image_sizes(image)
+    classes = blob.shape[1]
+    if head == "lowres":
+        graph.name_top(name, "lowres")
+        shape = [batch, classes, "lowres_height", "lowres_width"]
+        graph.outputs.append(helper.make_tensor_value_info("lowres", FLOAT, shape))
+        return
+    name = graph.slice(graph.slice(name, 2, 0, graph.dim(image, 1)), 3, 0, graph.dim(image, 2))
+    if head == "labels":
+        largest = graph.add("ArgMax", [name], axis=1, keepdims=0)
+        # by way of float32: TensorRT casts to uint8 from float32 and float16 only
+        graph.add("Cast", [graph.add("Cast", [largest], to=FLOAT)], to=UINT8, output="labels")
+        graph.outputs.append(helper.make_tensor_value_info("labels", UINT8, [batch, height, width]))
+        return
+    graph.name_top(name, "scores")
+    graph.outputs.append(helper.make_tensor_value_info("scores", FLOAT, [batch, classes, height, width]))
+
+
+def _image_sizes(image: Value) -> list[str | int]:
+    """N x H x W x 3, with names for what may change."""
+    names = ("batch", "height", "width", "channels")
+    return [names[axis] if image.is_dynamic(axis) else image.shape[axis] for axis in range(4)]

@@ -1,0 +1,189 @@
+"""`Net` and its torch module -> ONNX with Caffe's blob names.
+
+Nodes are written layer by layer through each operator's `emit`, not traced. The last version of a blob has Caffe's
+name; an earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width
+are dynamic wherever the net allows (see `dynamic_axes`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from ... import __version__
+from ...bundle.files import write_file
+from ...errors import ExportError
+from ..graph.net import Blob, Net
+from .dynamic_axes import DynamicAxes, find_dynamic_axes
+from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
+
+OPSETS = range(17, 22)
+#: metadata key under which model.onnx carries its blob table, as JSON
+BLOB_TABLE = "atrous.blobs"
+#: protobuf cannot hold a larger message; such nets would need external data
+MAX_MODEL_BYTES = 2**31 - 1
+
+
+def export_onnx(
+    net: Net,
+    module: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    opset: int = DEFAULT_OPSET,
+    all_blobs: bool = False,
+) -> onnx.ModelProto:
+    """Write the faithful ONNX form of a net.
+
+    Args:
+        net: the net.
+        module: its module from `to_torch`; its parameters are what is written.
+        path: where to write the model, atomically; None only returns it.
+        opset: 17 to 21.
+        all_blobs: make every blob an output, under the names of :func:`value_names`, for layer-by-layer comparison.
+
+    Returns:
+        The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
+
+    Raises:
+        ExportError: a layer has no faithful ONNX form, or the opset is not supported.
+    """
+    graph, values = write_graph(net, module, opset=opset)
+    outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
+    for blob in outputs:
+        graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
+    model = graph.model(producer="atrous", version=__version__)
+    helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
+    write_model(model, path)
+    return model
+
+
+def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
+    """Check a model and write it, serialized once for both; None as path only checks.
+
+    Raises:
+        ExportError: the model is larger than one file can hold.
+        OutputError: the file cannot be written.
+    """
+    if model.ByteSize() > MAX_MODEL_BYTES:
+        raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
+    content = model.SerializeToString()
+    onnx.checker.check_model(content)
+    if path is not None:
+        write_file(path, content)
+
+
+def check_opset(opset: int) -> int:
+    """The opset, if layers can be written in it.
+
+    Raises:
+        ExportError: with those that can.
+    """
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
+    return opset
+
+
+class GraphValues:
+    """The graph's names for the net's blobs, and their dynamic axes."""
+
+    def __init__(self, axes: DynamicAxes, names: dict[int, str]) -> None:
+        self.axes, self.names = axes, names
+
+    def value(self, blob: Blob) -> Value:
+        """The graph value of a blob."""
+        return Value(self.names[id(blob)], blob.shape, self.axes.of(blob))
+
+
+def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
+    """All layers of a net as ONNX nodes; inputs are declared, outputs are left to the caller."""
+    graph = OnnxGraph(net.name, check_opset(opset))
+    values = write_layers(graph, net, module)
+    for blob in net.inputs:
+        graph.inputs.append(_value_info(blob.name, values.axes.sizes(blob)))
+    return graph, values
+
+
+def write_layers(
+    graph: OnnxGraph,
+    net: Net,
+    module: Any,
+    inputs: Mapping[str, str] | None = None,
+    taken: frozenset[str] = frozenset(),
+) -> GraphValues:
+    """Append a net's layers to a graph.
+
+    Args:
+        graph: the graph.
+        net: the net.
+        module: its torch module.
+        inputs: input blob -> the value that takes its place; by default a value of its own name.
+        taken: names the blobs may not use, beside those the graph has; such a blob becomes `net/<name>`.
+    """
+    values = GraphValues(find_dynamic_axes(net), value_names(net))
+    used = set(values.names.values()) | taken
+    for key, name in values.names.items():
+        if name in taken or graph.is_used(name):
+            values.names[key] = _unused(f"net/{name}", used)
+    for blob in net.inputs:
+        values.names[id(blob)] = (inputs or {}).get(blob.name, blob.name)
+    for name in values.names.values():
+        graph.reserve(name)
+    for layer in net.layers:
+        graph.enter_layer(layer.attribute)
+        submodule = module.get_submodule(layer.attribute)
+        tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
+        for top, name in zip(layer.tops, tops, strict=True):
+            graph.name_top(name, values.names[id(top)])
+    return values
+
+
+def blob_table(net: Net, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Where each recorded top is: its key, the value in the graph, the submodule and its output, and what feeds it."""
+    keys = {id(blob): key for key, blob in net.recorded_tops()}
+    return [
+        {
+            "key": key,
+            "value": names[id(blob)],
+            "layer": blob.producer.name,
+            "type": blob.producer.type,
+            "module": blob.producer.attribute,
+            "index": blob.top_index,
+            "per_bottom": blob.producer.operator.maps_each_bottom,
+            "feeds": [keys.get(id(bottom), bottom.name) for bottom in blob.producer.bottoms],
+        }
+        for key, blob in net.recorded_tops()
+        if blob.producer is not None
+    ]
+
+
+def value_names(net: Net) -> dict[int, str]:
+    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
+
+    A blob rewritten over an input has its recording key too: in ONNX an input keeps its name.
+    """
+    inputs = {blob.name for blob in net.inputs}
+    last = {top.name: id(top) for layer in net.layers for top in layer.tops if top.name not in inputs}
+    names = {id(blob): blob.name for blob in net.inputs}
+    names |= {key: name for name, key in last.items()}
+    used = set(names.values())
+    for key, blob in net.recorded_tops():
+        if id(blob) not in names:
+            names[id(blob)] = _unused(key, used)
+    return names
+
+
+def _unused(name: str, used: set[str]) -> str:
+    """The name, or one like it that is not used yet; `used` learns it."""
+    while name in used:
+        name += "'"
+    used.add(name)
+    return name
+
+
+def _value_info(name: str, sizes: Sequence[str | int]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, FLOAT, sizes)

@@ -1,0 +1,1 @@
+"""Bytes and text to messages and arrays: prototxt, caffemodel, HDF5."""

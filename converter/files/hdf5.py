@@ -1,0 +1,98 @@
+"""Weights in Caffe's HDF5 form: `/data/<layer>/<index>`.
+
+It names layers and numbers blobs, nothing more. A blob that a layer shares with an earlier one is not written again, so
+indices may have gaps. Only plain datasets inside the file are read: no links out of it, no virtual or external storage,
+and nothing that claims to be far larger than what is stored for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ...errors import CaffemodelError, MissingDependencyError
+from ..dialects.detect import BVLC, Dialect
+from .blob import MAX_AXES, BlobView
+from .caffemodel import MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
+
+_MAX_DEPTH = 16
+_MAX_COMPRESSION = 100
+
+
+def read_hdf5(path: Path) -> WeightFile:
+    """Opens HDF5 weights.
+
+    Raises:
+        CaffemodelError: not weights of Caffe, or damaged.
+        MissingDependencyError: h5py is not installed.
+    """
+    try:
+        h5py = importlib.import_module("h5py")
+    except ImportError as error:
+        raise MissingDependencyError(f"{path}: HDF5 weights need h5py: pip install h5py") from error
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CaffemodelError(f"is damaged HDF5: {error}", path=path) from error
+    try:
+        with file:
+            layers = _HDF5Reader(path, h5py).read(file)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise CaffemodelError(f"is damaged HDF5: {error}", path=path) from error
+    return WeightFile(path, "", "HDF5", Dialect(BVLC), layers)
+
+
+class _HDF5Reader:
+    def __init__(self, path: Path, h5py: Any) -> None:
+        self._path, self._h5py = path, h5py
+        self._layers: list[LayerWeights] = []
+        self._blobs = 0
+
+    def read(self, file: Any) -> tuple[LayerWeights, ...]:
+        data = self._child(file, "data")
+        if not isinstance(data, self._h5py.Group):
+            self._fail('has no group "data": not weights of Caffe')
+        self._group(data, "", 0)
+        return tuple(self._layers)
+
+    def _group(self, group: Any, name: str, depth: int) -> None:
+        """One layer, or (a name with a slash in it) the folder of several."""
+        if depth > _MAX_DEPTH or len(self._layers) >= MAX_LAYERS:
+            self._fail("has more groups than any net")
+        blobs: dict[int, BlobView] = {}
+        folder = False
+        for key in group:
+            child = self._child(group, key)
+            if isinstance(child, self._h5py.Dataset) and key.isdecimal() and len(key) < 6:
+                blobs[int(key)] = self._dataset(child, f"{name}/{key}")
+            elif isinstance(child, self._h5py.Group):
+                folder = True
+                self._group(child, f"{name}/{key}" if name else key, depth + 1)
+        if name and (blobs or not folder):
+            order = sorted(blobs)
+            self._layers.append(LayerWeights(name, "", tuple(blobs[index] for index in order), tuple(order)))
+
+    def _child(self, group: Any, key: str) -> Any:
+        link = group.get(key, getlink=True)
+        if link is None or not isinstance(link, self._h5py.HardLink):
+            self._fail(f'"{key}" is missing, or a link out of its place')
+        return group[key]
+
+    def _dataset(self, dataset: Any, name: str) -> BlobView:
+        self._blobs += 1
+        if self._blobs > MAX_BLOBS:
+            self._fail(f"has more than {MAX_BLOBS} blobs")
+        if dataset.is_virtual or dataset.external or dataset.dtype.kind not in "fiu" or dataset.ndim > MAX_AXES:
+            self._fail(f'blob "{name}" is no plain array of numbers')
+        stored = dataset.id.get_storage_size()
+        if dataset.nbytes > stored * (_MAX_COMPRESSION if dataset.chunks else 1):
+            self._fail(f'blob "{name}" claims {dataset.nbytes} bytes, {stored} are stored')
+        array = np.asarray(dataset[()])
+        array.setflags(write=False)
+        return BlobView(tuple(array.shape), False, str(array.dtype.newbyteorder("=")), (array.reshape(-1),))
+
+    def _fail(self, text: str) -> NoReturn:
+        raise CaffemodelError(text, path=self._path)

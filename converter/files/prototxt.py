@@ -1,0 +1,234 @@
+"""A Caffe net as published in text, of any age and fork, in one form.
+
+Steps, in order: bytes -> text (`${NAME}` filled in) -> messages of the merged schema (`textformat`) -> V2 form
+(`upgrade`) -> checks that need the whole net. Which layers take part in a phase is decided later (`netstate`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import PrototxtError, UnknownFieldError
+from ..dialects.detect import FORK_TYPES, V1_ONLY
+from ..dialects.upgrade import upgrade_net
+from . import text_parser
+from .text_parser import ForkUse, ParsedText
+
+_SOLVER_FIELD = re.compile(
+    r"(train_|test_)?net(_param)?|test_(iter|interval|initialization)|base_lr|lr_policy|max_iter|iter_size|solver_\w+"
+    r"|snapshot\w*|step(size|value)|gamma|power|momentum2?|weight_decay|display|average_loss|random_seed|type"
+)
+_SOLVER_NET = re.compile(r'^\s*(?:net|test_net|train_net)\s*:\s*["\']([^"\']*)["\']', re.MULTILINE)
+_TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
+_MAX_INPUT_AXES = 32
+_MAX_LISTED = 30
+_SAY_INSTEAD = {
+    "ConvolutionParameter.hole": 'say "dilation"',
+    "ConvolutionParameter.hole_h": 'say "dilation" twice, height first',
+    "ConvolutionParameter.hole_w": 'say "dilation" twice, height first',
+}
+
+
+@dataclass(frozen=True)
+class Prototxt:
+    """A net in V2 form, and what its text told beyond the net.
+
+    Attributes:
+        net: NetParameter whose layers all stand in `layer`, with string types; `input`, `input_dim` and `input_shape`
+            are left in place.
+        lines: 1-based line of each layer.
+        original_types: each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`.
+        format: "V0", "V1" or "V2".
+        path: the file, or None for text.
+        text_sha256: of the bytes as given, templates not filled in.
+        forks: uses of what BVLC Caffe does not know, in the order of the text.
+        templates: `${NAME}` left inside strings -> the line it was first found at.
+        warnings: for people; each a sentence.
+    """
+
+    net: Any
+    lines: tuple[int, ...]
+    original_types: tuple[str, ...]
+    format: str
+    path: Path | None
+    text_sha256: str
+    forks: tuple[ForkUse, ...]
+    templates: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str] | None = None) -> Prototxt:
+    """Reads a net definition.
+
+    Args:
+        source: a file, or the text itself (a string with a line break or a brace is text).
+        variables: values for `${NAME}` templates.
+
+    Raises:
+        PrototxtError: not a net definition, a syntax error, an unknown field, a template without a value where one is
+            needed, or a form that Caffe refuses.
+    """
+    variables = variables or {}
+    path, data = _load(source)
+    text, warnings = _decode(data, path)
+    text, unused = _fill_templates(text, variables, path)
+    warnings += [f"--set {name}: the file has no ${{{name}}}" for name in unused]
+    parsed = _parse(text, path)
+    _require_values(parsed, path)
+
+    net = parsed.message
+    lines = parsed.lines.get("layers" if net.layers else "layer", [])
+    upgraded = upgrade_net(net, path=path, lines=lines)
+    layer_lines = tuple(lines[index] for index in upgraded.sources)
+    _check_types(upgraded.net, layer_lines, path)
+    _check_inputs(upgraded.net, path)
+    if upgraded.format == "V2":
+        _check_age(parsed.forks, path)
+    warnings += [*upgraded.warnings, *_warn_of_named_templates(upgraded.net, layer_lines)]
+    return Prototxt(
+        net=upgraded.net,
+        lines=layer_lines,
+        original_types=upgraded.types,
+        format=upgraded.format,
+        path=path,
+        text_sha256=hashlib.sha256(data).hexdigest(),
+        forks=_collect_forks(parsed.forks, upgraded.net, layer_lines),
+        templates=dict(parsed.in_strings),
+        warnings=tuple(warnings),
+    )
+
+
+def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
+    if isinstance(source, str) and ("\n" in source or "{" in source.replace("${", "")):
+        return None, source.encode("utf-8", errors="surrogateescape")
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > text_parser.MAX_TEXT_BYTES:
+            raise PrototxtError(f"{size} bytes is no net definition; is it the weights file?", path=path)
+        return path, path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PrototxtError(f"cannot be read: {reason}", path=path) from error
+
+
+def _decode(data: bytes, path: Path | None) -> tuple[str, list[str]]:
+    """The text, and what was odd about it; anything that is plainly another kind of file is named."""
+    start = data[:512].lstrip()
+    if b"\0" in data[:65536]:
+        raise PrototxtError("is binary; a prototxt is text. If it is the weights, give it as WEIGHTS", path=path)
+    if start.startswith(b"version https://git-lfs.github.com/"):
+        raise PrototxtError('is a Git LFS pointer, not the file: run "git lfs pull" where it came from', path=path)
+    if start[:1] == b"<":
+        raise PrototxtError("is HTML or XML, not a prototxt: a failed download?", path=path)
+    if not data.strip():
+        raise PrototxtError("is empty", path=path)
+    try:
+        return data.decode("utf-8"), []
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return data.decode("utf-8", errors="replace"), [
+            f"line {line} is not UTF-8; unreadable characters are kept as ?"
+        ]
+
+
+def _fill_templates(text: str, variables: Mapping[str, str], path: Path | None) -> tuple[str, list[str]]:
+    for name, value in variables.items():
+        if any(character in value for character in "\r\n\"'\\{}#"):
+            raise PrototxtError(f"--set {name}: a value cannot hold quotes, braces, # or line breaks", path=path)
+    used: set[str] = set()
+
+    def replace(found: re.Match[str]) -> str:
+        name = found[1]
+        if name not in variables:
+            return found[0]
+        used.add(name)
+        return str(variables[name])
+
+    return _TEMPLATE.sub(replace, text), [name for name in variables if name not in used]
+
+
+def _parse(text: str, path: Path | None) -> ParsedText:
+    try:
+        return text_parser.parse_text(text, "NetParameter", path=path)
+    except UnknownFieldError as error:
+        if error.message == "NetParameter" and _SOLVER_FIELD.fullmatch(error.field):
+            named = _SOLVER_NET.search(text)
+            hint = f'; the net it trains is "{named[1]}"' if named else ""
+            raise PrototxtError(
+                f'is a solver definition ("{error.field}"), not a net{hint}', path=path, line=error.line
+            ) from None
+        raise
+
+
+def _require_values(parsed: ParsedText, path: Path | None) -> None:
+    if not parsed.missing:
+        return
+    missing = dict(list(parsed.missing.items())[:_MAX_LISTED])
+    more = f" and {len(parsed.missing) - _MAX_LISTED} more" if len(parsed.missing) > _MAX_LISTED else ""
+    needed = ", ".join(f"${{{name}}} (line {line})" for name, line in missing.items()) + more
+    options = " ".join(f"--set {name}=VALUE" for name in missing)
+    rest = [name for name in parsed.in_strings if name not in parsed.missing][:_MAX_LISTED]
+    also = f" (also open, inside strings: {', '.join(rest)})" if rest else ""
+    raise PrototxtError(f"a value is needed for {needed}: give {options}{also}", path=path)
+
+
+def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
+    for layer, line in zip(net.layer, lines, strict=True):
+        if not layer.type:
+            raise PrototxtError(f'layer "{layer.name}" has no type', path=path, line=line)
+
+
+def _check_inputs(net: Any, path: Path | None) -> None:
+    """The legacy `input` fields agree with each other; who takes which of both kinds depends on the dialect."""
+    inputs, dims, shapes = len(net.input), len(net.input_dim), len(net.input_shape)
+    if inputs and dims and not shapes and dims != 4 * inputs:
+        raise PrototxtError(f"{inputs} input(s) need {4 * inputs} input_dim, found {dims}", path=path)
+    if inputs and shapes and shapes != inputs:
+        raise PrototxtError(f"{inputs} input(s) need as many input_shape, found {shapes}", path=path)
+    for shape in (net.input_dim, *(shape.dim for shape in net.input_shape)):
+        if any(dim < 0 for dim in shape):
+            raise PrototxtError("an input has a negative size", path=path)
+        if shape is not net.input_dim and len(shape) > _MAX_INPUT_AXES:
+            raise PrototxtError(f"an input has {len(shape)} axes; Caffe knows {_MAX_INPUT_AXES}", path=path)
+
+
+def _check_age(forks: list[ForkUse], path: Path | None) -> None:
+    """No Caffe that reads `layer { }` knows these fields: the file mixes two ages."""
+    for use in forks:
+        if V1_ONLY.issuperset(use.dialects):
+            message, _, name = use.what.rpartition(".")
+            advice = _SAY_INSTEAD.get(use.what, 'write the net with "layers { }" throughout')
+            raise PrototxtError(
+                f'{message} has no field "{name}" in a net of "layer {{ }}" '
+                f'(only {" and ".join(use.dialects)}, with "layers {{ }}", know it); {advice}',
+                path=path,
+                line=use.line,
+            )
+
+
+def _warn_of_named_templates(net: Any, lines: tuple[int, ...]) -> list[str]:
+    """Weights are matched by layer name, so a template left in one is worth a word."""
+    found: dict[str, int] = {}
+    for layer, line in zip(net.layer, lines, strict=True):
+        for match in _TEMPLATE.finditer(layer.name):
+            found.setdefault(match[1], line)
+    return [
+        f"layer names hold ${{{name}}} (line {line}); if the weights were saved under a name, give --set {name}=VALUE"
+        for name, line in found.items()
+    ]
+
+
+def _collect_forks(uses: list[ForkUse], net: Any, lines: tuple[int, ...]) -> tuple[ForkUse, ...]:
+    types = [
+        ForkUse(f'type "{layer.type}"', FORK_TYPES[layer.type], line)
+        for layer, line in zip(net.layer, lines, strict=True)
+        if layer.type in FORK_TYPES
+    ]
+    return tuple(sorted([*uses, *types], key=lambda use: use.line))

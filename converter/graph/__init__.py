@@ -1,0 +1,1 @@
+"""Messages to a `Net`: layers selected, names resolved, shapes computed, weights attached."""

@@ -1,0 +1,100 @@
+"""Which layers take part, against recordings of Caffe and by the rules numbered in `netstate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from atrous.converter.files.prototxt import read_prototxt
+from atrous.converter.graph.select import filter_layers
+from atrous.errors import NetError
+
+
+def keep(rules: str, **state: object) -> bool:
+    net = read_prototxt(f'layer {{ name: "a" type: "ReLU"\n{rules} }}')
+    return bool(filter_layers(net, **state).kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rules", "state", "kept"),
+    [
+        ("", {}, True),
+        ("include { }", {}, True),
+        ("exclude { }", {}, False),
+        ("include { phase: TEST }", {}, True),
+        ("include { phase: TEST }", {"phase": "TRAIN"}, False),
+        ("exclude { phase: TRAIN }", {"phase": "TRAIN"}, False),
+        ("phase: TRAIN", {}, True),
+        ("include { min_level: 1 }", {}, False),
+        ("include { min_level: 1 max_level: 3 }", {"level": 3}, True),
+        ("include { max_level: 3 }", {"level": 4}, False),
+        ("include { min_level: -2 }", {"level": -2}, True),
+        ('include { stage: "a" stage: "b" }', {"stages": ["a"]}, False),
+        ('include { stage: "a" stage: "b" }', {"stages": ["b", "a", "c"]}, True),
+        ('include { not_stage: "a" }', {}, True),
+        ('include { not_stage: "a" }', {"stages": ["a"]}, False),
+        ('include { phase: TRAIN } include { stage: "a" }', {"stages": ["a"]}, True),
+        ('exclude { phase: TRAIN } exclude { stage: "a" }', {"stages": ["a"]}, False),
+        ('exclude { phase: TEST stage: "a" }', {}, True),
+    ],
+)
+def test_rules(rules: str, state: dict[str, object], kept: bool) -> None:
+    assert keep(rules, **state) is kept
+
+
+def test_rule_1_the_caller_replaces_phase_and_level_and_adds_stages() -> None:
+    net = read_prototxt(
+        'state { phase: TRAIN level: 5 stage: "file" }\n'
+        'layer { name: "test" type: "ReLU" include { phase: TEST max_level: 0 } }\n'
+        'layer { name: "both" type: "ReLU" include { stage: "file" stage: "mine" } }\n'
+    )
+    found = filter_layers(net, stages=["mine"])
+    assert [layer.name for _, layer in found.kept] == ["test", "both"]
+    assert found.stages == {"file", "mine"}
+
+
+def test_reasons_are_said() -> None:
+    net = read_prototxt(
+        'layer { name: "a" type: "Data" include { phase: TRAIN } }\n'
+        'layer { name: "b" type: "ReLU" include { min_level: 2 } include { stage: "deploy" } }\n'
+        'layer { name: "c" type: "ReLU" exclude { phase: TEST not_stage: "x" } }\n'
+        'layer { name: "d" type: "ReLU" }\n'
+    )
+    found = filter_layers(net)
+    assert [(dropped.index, dropped.name, dropped.type, dropped.line) for dropped in found.dropped] == [
+        (0, "a", "Data", 1),
+        (1, "b", "ReLU", 2),
+        (2, "c", "ReLU", 3),
+    ]
+    assert [dropped.reason for dropped in found.dropped] == [
+        "include { phase: TRAIN }, the phase is TEST",
+        'include { min_level: 2 }, the level is 0; include { stage: "deploy" }, which is not set',
+        'exclude { phase: TEST not_stage: "x" }',
+    ]
+    assert [index for index, _ in found.kept] == [3]
+
+
+def test_refusals() -> None:
+    with pytest.raises(NetError, match="include and exclude") as caught:
+        keep("include { } exclude { }")
+    assert (caught.value.layer, caught.value.line) == ("a", 1)
+    with pytest.raises(NetError, match="TEST or TRAIN"):
+        keep("", phase="DEPLOY")
+
+
+def test_as_caffe_recorded_it(shared_dir: Path) -> None:
+    """The layers that real Caffe ran are those kept, in every recording of a tiny net."""
+    checked = 0
+    for case_file in sorted((shared_dir / "goldens" / "tiny").glob("*/case.json")):
+        case = json.loads(case_file.read_text())
+        if "expected_error" in case or "ran_as" in case:
+            continue
+        net = read_prototxt(case_file.with_name("net.prototxt"))
+        found = filter_layers(net, phase=case["phase"], level=case["level"], stages=case["stages"])
+        kept = [layer.name for _, layer in found.kept if layer.top]
+        ran = [key.split(":")[0] for key in case["order"] if not key.startswith("input:")]
+        assert set(kept) == set(ran), case_file.parent.name
+        checked += 1
+    assert checked > 200

@@ -1,0 +1,180 @@
+"""Conversion of whole nets, verification included: `python -m tools.bench_convert SHARED [--only 'deeplab*']`.
+
+Every net of the corpus that the pattern names gets seeded weights in a genuine caffemodel and is converted by the
+command as a user runs it, in a fresh process, at 513 x 513: reading, torch, ONNX, deploy.onnx, the comparison of torch
+and ONNX Runtime blob by blob, the bundle. Seconds and peak memory are those of that process. Each row that says
+`converted` has passed its verification, so a time without a correct result cannot be printed. The last line is one
+JSON object.
+
+Exit 1 where a conversion failed or took longer than `--limit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .corpus import find_prototxts
+
+if TYPE_CHECKING:
+    from atrous.converter import Net
+
+SIDE = 513
+VARIABLES = {"NUM_LABELS": "21"}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """One net: `converted`, `torch only` (no ONNX form, so nothing to verify), `refused` or `failed`.
+
+    Attributes:
+        name: the net's folder in the corpus.
+        verdict: what became of it.
+        seconds: of the whole command, by the clock.
+        cpu_seconds: of the processors, over all threads; what a busy machine adds does not count.
+        peak_mib: largest resident memory of its process.
+        parameters: number of float32 parameters, shared ones counted once.
+        worst: the largest error of verification, relative to max(1, largest value of the blob).
+        reason: of a refusal.
+    """
+
+    name: str
+    verdict: str
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_mib: float = 0.0
+    parameters: int = 0
+    worst: float = 0.0
+    reason: str = ""
+
+
+def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Write seeded weights for a net at 513 x 513; returns the shapes to give on the command line, and their number."""
+    from atrous.converter import read_net
+    from atrous.converter.files.writer import write_caffemodel
+
+    net = read_net(path, variables=VARIABLES, input_shapes=_guess_shapes(path))
+    images = [blob.name for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(images, (1, 3, SIDE, SIDE))
+    net = net.reshape(shapes)
+    write_caffemodel(weights, net.name or "net", list(make_weights(net)))
+    return shapes, net.parameter_count()
+
+
+def _guess_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """A photo for the first input of a data layer that does not say its size."""
+    from atrous.converter.files.prototxt import read_prototxt
+    from atrous.converter.graph.definition import define_net
+
+    tops = define_net(read_prototxt(path, variables=VARIABLES)).input_tops
+    unknown = [top.top for top in tops if top.shape is None]
+    known = {"data": (1, 3, SIDE, SIDE), "label": (1, 1, SIDE, SIDE), "data_dim": (1, 1, 1, 2)}
+    return {name: known.get(name, (1, 3, SIDE, SIDE)) for name in unknown}
+
+
+def make_weights(net: Net) -> Sequence[tuple[str, str, list[Any]]]:
+    """(layer, type, blobs) with values that keep every blob near 1: normal over the square root of their inputs."""
+    random = np.random.default_rng(0)
+    rows: dict[str, tuple[str, str, list[Any]]] = {}
+    made: dict[Any, Any] = {}
+    for layer in net.layers:
+        for key, shape in zip(layer.parameters, layer.operator.weight_shapes(), strict=True):
+            if key not in made:
+                made[key] = _make_blob(random, layer.type, key.index, shape)
+        if layer.parameters and layer.name not in rows:
+            rows[layer.name] = (layer.name, layer.type, [made[key] for key in layer.parameters])
+    return list(rows.values())
+
+
+def _make_blob(random: np.random.Generator, kind: str, index: int, shape: tuple[int, ...]) -> Any:
+    if kind in ("BatchNorm", "BN", "Scale"):  # means and shifts 0, all else 1
+        zeros = {"BatchNorm": (0,), "BN": (1, 2), "Scale": (1,)}[kind]
+        return np.full(shape, 0.0 if index in zeros else 1.0, np.float32)
+    inputs = max(1, int(np.prod(shape[1:])))
+    return (random.standard_normal(shape, np.float32) * np.float32((2 / inputs) ** 0.5)).astype(np.float32)
+
+
+def _try_prepare(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int, str]:
+    """As :func:`prepare_net`, with the words of a refusal."""
+    from atrous.errors import ConverterError
+
+    try:
+        return *prepare_net(path, weights), ""
+    except ConverterError as error:
+        return {}, 0, str(error).splitlines()[0]
+
+
+def convert_net(path: Path, folder: Path) -> Conversion:
+    """Prepare and convert one net."""
+    name, weights, bundle = path.parent.name, folder / "net.caffemodel", folder / "bundle"
+    # In a process of its own: a child's peak memory begins with its parent's at the fork.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        shapes, parameters, refusal = pool.submit(_try_prepare, path, weights).result()
+    if refusal:
+        return Conversion(name, "refused", reason=refusal)
+    command = [sys.executable, "-m", "atrous.scripts.main", "convert", str(path), str(weights), "-o", str(bundle)]
+    command += ["--json", "--force"]
+    for input_name, shape in shapes.items():
+        command += ["--input", f"{input_name}={','.join(map(str, shape))}"]
+    for variable, value in VARIABLES.items():
+        command += ["--set", f"{variable}={value}"]
+    code, answer, seconds, cpu_seconds, peak_mib = run_measured(command)
+    if code == 0:
+        stages = answer["manifest"]["verification"]
+        worst = max((stage["worst_error"] for stage in stages), default=0.0)
+        verdict = "converted" if stages else "torch only"
+        return Conversion(name, verdict, seconds, cpu_seconds, peak_mib, parameters, worst)
+    verdict = "refused" if code == 2 else "failed"
+    reason = str(answer.get("error", {}).get("message", "no answer")).splitlines()[0]
+    return Conversion(name, verdict, seconds, cpu_seconds, peak_mib, parameters, reason=reason)
+
+
+def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, float, float]:
+    """Exit code, the JSON answer, seconds, processor seconds and peak memory in MiB of a fresh process."""
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        text = output.read().decode()
+    answer = json.loads(text) if text.startswith("{") else {}
+    return process.returncode, answer, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmark; see the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shared", type=Path, help="the folder that holds corpus/")
+    parser.add_argument("--only", default="deeplab*", help="pattern of the nets' folders")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds that a conversion may take")
+    options = parser.parse_args(arguments)
+    rows: list[Conversion] = []
+    for path in find_prototxts(options.shared / "corpus"):
+        if fnmatch.fnmatch(path.parent.name, options.only):
+            with tempfile.TemporaryDirectory() as folder:
+                rows.append(convert_net(path, Path(folder)))
+            row = rows[-1]
+            cost = f"{row.seconds:6.1f} s {row.cpu_seconds:6.1f} s CPU {row.peak_mib:7.0f} MiB"
+            print(f"{row.verdict:11}{cost}  {row.name}  {row.reason}".rstrip(), flush=True)
+    print(json.dumps({"side": SIDE, "limit_s": options.limit, "nets": [asdict(row) for row in rows]}))
+    return 1 if any(row.verdict == "failed" or row.seconds > options.limit for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Everything a GPU host has to say, in one go: `python -m tools.bench_gpu OUT [--tensorrt-python ./run]`.
+
+1. Nets, their FP16 and INT8 graphs, images and ONNX Runtime's CPU scores are made (no network is needed).
+2. Workers, each a process of its own, so that none's libraries or crash disturbs another's: TensorRT (engines of each
+   shape, built, audited, run with CUDA graphs), torch, ONNX Runtime's CUDA provider, plain matrix products, NVIDIA's
+   own Caffe parser where TensorRT still has it. Each compares every output before it is timed.
+3. OUT/gpu-performance.md and .json: the table, the targets, and by name what could not be measured.
+
+The whole keeps to `--minutes`; the cases that the targets need come first. `--fake` does all of it without a GPU on
+simulated clocks, to test the script. Exit codes: 0 all targets reached, 1 some missed or outputs disagree, 3 nothing
+could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .gpu_bench.cases import SIZES, Case, list_cases
+from .gpu_bench.job import Job, read_job
+
+MODULE = "tools.bench_gpu"
+NETS = ("largefov", "miniature")
+#: worker -> its share of the time that is left when it begins; the order is that of the targets' needs
+WORKERS = {"matmul": 0.15, "tensorrt": 0.65, "torch": 0.5, "onnxruntime": 0.7, "caffe_parser": 1.0}
+OF_TENSORRT = ("tensorrt", "caffe_parser")
+_GRACE_S = 45.0  # for the case that runs when the time is up
+_FAKE_SIZES = ((41, 49), (40, 64), (33, 33))
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, flush=True)
+
+
+def run_worker(name: str, job: Job, *, is_fake: bool) -> None:
+    """Do one worker's part and leave its file; what is missing is written as the reason, not raised."""
+    try:
+        result = _WORK[name](job, is_fake)
+    except Exception as error:  # whatever a library raises is this worker's result, and no other's
+        lines = str(error).strip().splitlines()
+        result = {"skipped": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+        say(f"{name}: skipped: {result['skipped']}")
+    job.write_result(name, result)
+
+
+def _run_matmul(job: Job, is_fake: bool) -> dict[str, Any]:
+    from .gpu_bench.library_workers import measure_ceilings
+
+    rates = measure_ceilings("cpu", 64) if is_fake else measure_ceilings("cuda")
+    for name, rate in rates.items():
+        say(f"matrix products in {name}: {rate:.3g} TFLOP/s")
+    return {"ceilings": rates}
+
+
+def _run_tensorrt(job: Job, is_fake: bool) -> dict[str, Any]:
+    from .gpu_bench.measuring import run_cases
+    from .gpu_bench.tensorrt_worker import Host, TensorRt, TensorRtHost
+
+    if is_fake:
+        from .gpu_bench.fakes import FakeHost
+
+        host: Host = FakeHost()
+    else:
+        host = TensorRtHost(job.folder)
+    return {"rows": run_cases(job, "tensorrt", [TensorRt(host)], say)}
+
+
+def _run_torch(job: Job, is_fake: bool) -> dict[str, Any]:
+    from .gpu_bench.library_workers import TORCH_SETTINGS, Torch
+    from .gpu_bench.measuring import run_cases
+
+    device = "cpu" if is_fake else "cuda"
+    names = [name for name in TORCH_SETTINGS if not is_fake or name in ("torch eager", "torch cuda_graphs")]
+    return {"rows": run_cases(job, "torch", [Torch(name, device) for name in names], say)}
+
+
+def _run_onnxruntime(job: Job, is_fake: bool) -> dict[str, Any]:
+    from .gpu_bench.library_workers import OnnxRuntimeCuda
+    from .gpu_bench.measuring import run_cases
+
+    return {"rows": run_cases(job, "onnxruntime", [OnnxRuntimeCuda("cpu" if is_fake else "cuda")], say)}
+
+
+def _run_caffe_parser(job: Job, is_fake: bool) -> dict[str, Any]:
+    from atrous.runtime.backends.tensorrt import compat
+    from atrous.runtime.backends.tensorrt.driver import CudaDriver
+
+    from .gpu_bench.caffe_parser import run_caffe_parser
+
+    case = Case("largefov", "fp32", *SIZES[0], 1)
+    if case not in job.cases:
+        return {"skipped": f"{case.title} is not among the cases"}
+    driver = CudaDriver()
+    trt, _ = compat.load_tensorrt()
+    found = run_caffe_parser(job, case, trt, driver, compat.make_logger(trt, []))
+    say(f"NVIDIA's Caffe parser: error {found['error']:.1e}, {'agrees' if found['agrees'] else 'DISAGREES'}")
+    return found
+
+
+_WORK: Mapping[str, Callable[[Job, bool], dict[str, Any]]] = {
+    "matmul": _run_matmul,
+    "tensorrt": _run_tensorrt,
+    "torch": _run_torch,
+    "onnxruntime": _run_onnxruntime,
+    "caffe_parser": _run_caffe_parser,
+}
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Prepare, run the workers, report; the exit code."""
+    from .gpu_bench.prepare import prepare
+    from .gpu_bench.report import build_report, write_markdown, write_report
+
+    started_at = time.time()
+    ends_at = started_at + options.minutes * 60
+    folder = options.out.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes, batches = (_FAKE_SIZES, (1, 3)) if options.fake else (SIZES, (1, 8))
+    entries = prepare(folder, options.nets, sizes, say)
+    say(f"prepared in {time.time() - started_at:.0f} s")
+    cases = tuple(list_cases(options.nets, sizes, batches))
+    results: dict[str, Any] = {}
+    for name, share in WORKERS.items():
+        left_s = ends_at - time.time()
+        job = Job(folder, entries, cases, time.time() + share * left_s, options.seconds)
+        job.write()
+        (folder / f"{name}.json").unlink(missing_ok=True)
+        if options.fake:
+            run_worker(name, job, is_fake=True)
+        else:
+            _start_worker(name, job, options.tensorrt_python if name in OF_TENSORRT else sys.executable)
+        results[name] = _read_result(folder / f"{name}.json", name)
+    report = build_report(results, describe_machine(), is_fake=options.fake)
+    write_report(report, folder)
+    say("\n" + write_markdown(report))
+    say(f"{time.time() - started_at:.0f} s in all; written: {folder / 'gpu-performance.md'}")
+    print(json.dumps({key: report[key] for key in ("passed", "agrees", "targets", "skipped", "ceilings_tflops")}))
+    if not any("skipped" not in row for row in report["rows"]):
+        return 3
+    return 0 if report["passed"] else 1
+
+
+def _start_worker(name: str, job: Job, python: str) -> None:
+    """Run a worker in a process of its own, and end it where it outruns the clock."""
+    command = [python, "-m", MODULE, str(job.folder), "--worker", name]
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH", ""), find_import_root(root), root)))
+    limit_s = max(job.ends_at - time.time(), 0) + _GRACE_S
+    try:
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=limit_s, check=False)
+    except subprocess.TimeoutExpired:
+        say(f"{name}: ended after {limit_s:.0f} s; what it had measured counts")
+    except OSError as error:
+        job.write_result(name, {"skipped": f"{python} does not start: {error.strerror}"})
+
+
+def find_import_root(root: str) -> str:
+    """The folder that holds `atrous` for a Python in which it is not installed: the source tree's link, or nothing."""
+    link = Path(root, "build", "typing")
+    return str(link) if (link / "atrous").exists() else ""
+
+
+def _read_result(path: Path, name: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {"skipped": f"the {name} worker left nothing: it crashed, or its Python lacks a module (see above)"}
+    return content
+
+
+def describe_machine() -> dict[str, Any]:
+    """What was measured on: the GPU, its driver, the versions of the libraries that are here."""
+    from atrous.dependencies import read_version
+    from atrous.runtime.devices import describe_processor, list_cuda_devices, read_driver_version
+
+    devices = list_cuda_devices()
+    machine: dict[str, Any] = {
+        "GPU": devices[0].name if devices else "none",
+        "driver": read_driver_version() or "none",
+        "CPU": describe_processor().name,
+        "Python": sys.version.split()[0],
+    }
+    versions = {name: read_version(name) for name in ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt")}
+    return {**machine, **{name: version for name, version in versions.items() if version}}
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder of everything that is made and found")
+    parser.add_argument("--tensorrt-python", default=sys.executable, help="the Python that has TensorRT, if another")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all of it")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for latency, and again for throughput, of a case")
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
+    parser.add_argument("--fake", action="store_true", help="no GPU: a fake driver, the CPU, small images")
+    parser.add_argument("--worker", choices=tuple(WORKERS), help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark, or one worker of it."""
+    options = parse_arguments(arguments)
+    if options.worker:
+        run_worker(options.worker, read_job(options.out), is_fake=options.fake)
+        return 0
+    return run_all(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

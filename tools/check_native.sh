@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# The dense CRF's extension under sanitizers: builds it with each, runs its tests and its fuzz target, fails on a report.
+#
+#   tools/check_native.sh [address|thread ...]      (all by default; ATROUS_PYTHON names the interpreter)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${ATROUS_PYTHON:-.venv/bin/python}
+runs=("$@")
+((${#runs[@]})) || runs=(address thread)
+suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+
+for run in "${runs[@]}"; do
+  case $run in
+    address) sanitizers=address,undefined library=libasan.so ;;
+    thread) sanitizers=thread library=libtsan.so ;;
+    *) echo "unknown sanitizer: $run (address or thread)" >&2; exit 2 ;;
+  esac
+  build=build/native/$run
+  package=$build/package
+  echo "== $sanitizers"
+  cmake -S . -B "$build/cmake" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DATROUS_SANITIZE="$sanitizers" \
+    -DPython_EXECUTABLE="$(command -v "$python")" -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)" >/dev/null
+  cmake --build "$build/cmake" --parallel 2 >/dev/null
+
+  # A package of links to the sources, with the instrumented extension in the place of the installed one.
+  rm -rf "$package" && mkdir -p "$package/atrous/runtime/crf"
+  touch "$package/atrous/__init__.py"
+  ln -s "$PWD/scripts" "$PWD/proto" "$PWD/converter" "$package/atrous/"
+  for entry in runtime/*; do [ "$entry" = runtime/crf ] || ln -s "$PWD/$entry" "$package/atrous/$entry"; done
+  for entry in runtime/crf/*; do
+    case $entry in *.so) ;; *) ln -s "$PWD/$entry" "$package/atrous/$entry" ;; esac
+  done
+  cp "$build"/cmake/runtime/crf/src/_lattice*.so "$package/atrous/runtime/crf/_lattice$suffix"
+
+  # Python itself and its other libraries are not instrumented: their leaks are not ours to find. The first entry of
+  # the path shadows an installed atrous.
+  # libstdc++ too: a sanitizer looks up the throwing of exceptions when it starts, before the extension brings it.
+  # Reports go to files: what a test prints is captured, and lost when the sanitizer ends the process.
+  rm -f "$build"/report.*
+  env LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" PYTHONPATH="$PWD/$package:$PWD" PYTHONMALLOC=malloc \
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ATROUS_NATIVE_CHECK="$run" \
+    ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:log_path=$PWD/$build/report" \
+    UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:log_path=$PWD/$build/report" \
+    TSAN_OPTIONS="halt_on_error=1:report_signal_unsafe=0:ignore_noninstrumented_modules=1:log_path=$PWD/$build/report" \
+    "$python" tools/check_native.py || { code=$?; cat "$build"/report.* >&2 || true; exit "$code"; }
+done
+echo "sanitizers: clean"

@@ -1,0 +1,165 @@
+"""Every recording of real Caffe against the converter: torch and ONNX Runtime, blob by blob.
+
+`python -m tools.conformance SHARED [--kind tiny] [--only PATTERN]` prints a row for each recording and a
+table by kind; nothing is left out by name. Exit 1 where a blob differs or a refusal is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atrous.converter import export_onnx, run_blobs, to_torch
+from atrous.errors import ConverterError, ExportError
+
+from .conditioning import Spread
+from .recordings import Comparison, Recording, compare_blobs, find_recordings
+
+#: design.md: largest absolute difference against real Caffe, relative to max(1, the blob's largest absolute value)
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Outcome:
+    """What became of one recording.
+
+    Attributes:
+        name: `<kind>/<folder>`.
+        torch: passed, failed, refused, or conditioned: every blob out of tolerance is one that other roundings move as
+            far (`conditioning`), so that no float32 program comes closer for sure.
+        onnx: passed, failed, conditioned, refused (no ONNX form) or skipped.
+        worst: largest error of torch, and of ONNX Runtime.
+        detail: the first difference, or the refusal's words.
+        families: the layer types of the net.
+    """
+
+    name: str
+    torch: str
+    onnx: str = "skipped"
+    worst: tuple[float, float] = (0.0, 0.0)
+    detail: str = ""
+    families: list[str] = field(default_factory=list)
+
+
+def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float = TOLERANCE) -> Outcome:
+    """Convert what was recorded and compare every blob, in torch and in ONNX Runtime."""
+    try:
+        net = recording.read_net()
+        module = to_torch(net)
+    except ConverterError as error:
+        expected = recording.expected_error is not None
+        return Outcome(recording.name, "refused" if expected else "failed", detail=str(error).splitlines()[0])
+    families = sorted({layer.type for layer in net.layers})
+    if recording.expected_error is not None:
+        return Outcome(recording.name, "failed", detail="real Caffe refuses this file", families=families)
+    inputs = {name: array for name, array in recording.inputs().items() if name in {b.name for b in net.inputs}}
+    fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
+    judge = Judge(recording, net, module, inputs, tolerance)
+    outcome = Outcome(recording.name, "passed", families=families)
+    compared = compare_blobs(recording, fed | run_blobs(module, inputs))
+    outcome.torch, outcome.detail = judge.decide(compared)
+    onnx_worst = 0.0
+    if onnx:
+        try:
+            computed = run_onnx(net, module, inputs)
+        except ExportError as error:
+            outcome.onnx = "refused"
+            outcome.detail = outcome.detail or str(error)
+        else:
+            found = compare_blobs(recording, fed | computed)
+            outcome.onnx, detail = judge.decide(found)
+            onnx_worst = largest_error(found)
+            outcome.detail = outcome.detail or (detail and f"onnx: {detail}")
+    outcome.worst = (largest_error(compared), onnx_worst)
+    return outcome
+
+
+class Judge:
+    """Judges the blobs of one net."""
+
+    def __init__(self, recording: Recording, net: Any, module: Any, inputs: dict[str, Any], tolerance: float) -> None:
+        self._types = {key: blob.producer.type for key, blob in net.recorded_tops() if blob.producer is not None}
+        self._spread = Spread(recording, module, inputs)
+        self._tolerance = tolerance
+
+    def decide(self, comparisons: list[Comparison]) -> tuple[str, str]:
+        """`passed`, `conditioned` or `failed`, and the blob that says so."""
+        first = next((c for c in comparisons if not c.error <= self._tolerance), None)
+        if first is None:
+            return "passed", ""
+        wrong = self._spread.find_unexcused(comparisons, self._tolerance)
+        chosen = wrong or first
+        moved = self._spread.values.get(chosen.key, 0.0)
+        words = chosen.detail or f"error {chosen.error:.2g}, other roundings move it by {moved:.2g}"
+        return "failed" if wrong else "conditioned", f"{chosen.key} ({self._types.get(chosen.key, 'input')}): {words}"
+
+
+def largest_error(comparisons: list[Comparison]) -> float:
+    """Over all blobs."""
+    return max((comparison.error for comparison in comparisons), default=0.0)
+
+
+def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Every top of the net as ONNX Runtime computes it on the CPU, by recording key."""
+    import onnxruntime
+
+    from atrous.converter.export.onnx_export import value_names
+
+    model = export_onnx(net, module, all_blobs=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, session.run(names, {n: np.ascontiguousarray(a) for n, a in inputs.items()}), strict=True))
+    labels = value_names(net)
+    return {key: results.get(labels[id(blob)], inputs.get(blob.name)) for key, blob in net.recorded_tops()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sweep; see the module docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shared", type=Path, help="the folder that holds goldens/ and weights/")
+    parser.add_argument("--kind", action="append", choices=["tiny", "nets", "real"])
+    parser.add_argument("--only", default="*", help="pattern of recording names")
+    parser.add_argument("--no-onnx", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the outcomes here")
+    options = parser.parse_args(arguments)
+    outcomes: list[Outcome] = []
+    for kind in options.kind or ["tiny", "nets", "real"]:
+        for recording in find_recordings(options.shared, kind, options.only):
+            try:
+                outcome = check_recording(recording, onnx=not options.no_onnx)
+            except Exception as error:  # a crash is a failure to report, not the end of the sweep
+                outcome = Outcome(recording.name, "failed", detail=f"crash: {type(error).__name__}: {str(error)[:200]}")
+            outcomes.append(outcome)
+            gc.collect()
+            print(
+                f"{outcome.torch:12}{outcome.onnx:12} {outcome.worst[0]:9.2e} {outcome.worst[1]:9.2e}  "
+                f"{outcome.name}  {outcome.detail}",
+                flush=True,
+            )
+    print_table(outcomes)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
+    return 1 if any("failed" in (outcome.torch, outcome.onnx) for outcome in outcomes) else 0
+
+
+def print_table(outcomes: list[Outcome]) -> None:
+    """Counts by kind and stage."""
+    for kind in sorted({outcome.name.split("/")[0] for outcome in outcomes}):
+        chosen = [outcome for outcome in outcomes if outcome.name.startswith(f"{kind}/")]
+        torch_counts, onnx_counts = Counter(o.torch for o in chosen), Counter(o.onnx for o in chosen)
+        print(f"{kind:6} {len(chosen):4} recordings   torch {dict(torch_counts)}   onnx {dict(onnx_counts)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

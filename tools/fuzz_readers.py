@@ -1,0 +1,299 @@
+"""Fuzzing of the file readers: `python -m tools.fuzz_readers tests/hostile`.
+
+Feeds mutated files to the readers of prototxts (laid out as a net, too), caffemodels, HDF5 weights and mean images.
+Anything but success or a ConverterError is a find, and so are more than `MAX_SECONDS` or `MAX_GROWTH` bytes of memory
+for one small file: the bytes are saved under `files/found-<digest>.<suffix>` and the run ends with status 1. The
+readers run in a process of their own, so that even a crash is saved. With atheris installed (`pip install atheris`)
+and `--coverage` the mutations follow coverage; without it they are random. `--keep` writes the files that reached new
+code as one archive, the saved corpus that the tests and the next run read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import multiprocessing
+import random
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+SUFFIXES = (".caffemodel", ".prototxt", ".binaryproto", ".h5")
+MAX_FILE_BYTES = 1 << 16
+MAX_SECONDS = 1.0
+MAX_GROWTH = 64 << 20
+"""Memory that reading one small file may add to the most the process ever held, caches of the schema included."""
+KEPT_TIME = (2020, 1, 1, 0, 0, 0)
+"""Time of all entries of an archive, so that the same corpus is the same file."""
+
+
+class Find(Exception):  # noqa: N818 - not an error of the program: what it looks for
+    """Bytes that a reader neither read nor refused."""
+
+
+def load_readers() -> dict[str, Callable[[Path], Any]]:
+    """File suffix -> what reads such a file, to the last number."""
+    from atrous.converter import read_net
+    from atrous.converter.files.caffemodel import read_caffemodel, read_mean
+    from atrous.errors import CaffemodelError
+
+    def read_weights(path: Path) -> None:
+        with read_caffemodel(path) as file:
+            for layer in file:
+                for blob in layer.blobs:
+                    blob.array.tobytes()
+            try:
+                structure = file.read_structure(file.dialect.name)
+            except CaffemodelError:
+                return  # the weights are readable all the same
+            assert structure.net is not None
+
+    return {".caffemodel": read_weights, ".prototxt": read_net, ".binaryproto": read_mean, ".h5": read_weights}
+
+
+def try_file(path: Path, read: Callable[[Path], Any]) -> None:
+    """Reads one file.
+
+    Raises:
+        Find: it raised what it should not, took too long, or took too much memory.
+    """
+    from atrous.errors import ConverterError
+
+    start, held = time.process_time(), peak_memory()
+    try:
+        read(path)
+    except ConverterError:
+        pass
+    except Exception as error:
+        raise Find(f"{type(error).__name__}: {error}") from error
+    seconds, grown = time.process_time() - start, peak_memory() - held
+    if seconds > MAX_SECONDS:
+        raise Find(f"{seconds:.1f} s for {path.stat().st_size} bytes")
+    if grown > MAX_GROWTH:
+        raise Find(f"{grown >> 20} MiB for {path.stat().st_size} bytes")
+
+
+def peak_memory() -> int:
+    """The most bytes this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
+
+
+def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """A few random edits, among them pieces of other files."""
+    edited = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at = rng.randrange(len(edited) + 1)
+        kind = rng.randrange(6)
+        if kind == 0 and edited:
+            edited[at % len(edited)] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 1:
+            del edited[at : at + rng.randint(1, 30)]
+        elif kind == 2:
+            edited[at:at] = edited[at : at + rng.randint(1, 60)] * rng.choice((1, 1, 2, 50))
+        elif kind == 3:
+            edited[at:at] = rng.randbytes(rng.randint(1, 10))
+        elif kind == 4:
+            other = rng.choice(others)
+            start = rng.randrange(len(other) + 1)
+            edited[at:at] = other[start : start + rng.randint(1, 60)]
+        else:
+            del edited[at:]
+    return bytes(edited)
+
+
+def read_seeds(folders: tuple[Path, ...], suffix: str) -> list[bytes]:
+    """All small files of this suffix in these folders and in the archives there, each once."""
+    seeds: dict[bytes, None] = {}
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix == ".zip":
+                seeds.update(dict.fromkeys(data for name, data in read_archive(path) if name.endswith(suffix)))
+            elif path.suffix == suffix and path.stat().st_size < MAX_FILE_BYTES:
+                seeds[path.read_bytes()] = None
+    return list(seeds)
+
+
+def read_archive(path: Path) -> list[tuple[str, bytes]]:
+    """Names and bytes of a saved corpus."""
+    with zipfile.ZipFile(path) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def write_archive(path: Path, files: list[bytes], suffix: str) -> None:
+    """Saves a corpus: one archive of files named by their content."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted((f"{hashlib.sha256(data).hexdigest()[:12]}{suffix}", data) for data in files):
+            archive.writestr(zipfile.ZipInfo(name, KEPT_TIME), data, zipfile.ZIP_DEFLATED)
+
+
+class Attempt:
+    """What runs in a process of its own: it tries files, and leaves behind what it was trying last, and the count."""
+
+    def __init__(self, work: Path, suffix: str) -> None:
+        self.path, self.report = work / f"tried{suffix}", work / "report.json"
+        self.read = load_readers()[suffix]
+        self.tried = 0
+
+    def check(self, data: bytes) -> None:
+        """Try these bytes; a find ends the process."""
+        self.tried += 1
+        self.path.write_bytes(data)
+        try:
+            try_file(self.path, self.read)
+        except Find as find:
+            self.say(str(find))
+            raise
+        if not self.tried % 100:
+            self.say("")
+
+    def say(self, find: str) -> None:
+        """Leave the count, and what was found."""
+        self.report.write_text(json.dumps({"tried": self.tried, "find": find}))
+
+    def warm_up(self, seeds: list[bytes]) -> None:
+        """The schema's caches are not a file's cost."""
+        for data in seeds[:50]:
+            self.path.write_bytes(data)
+            try:
+                self.read(self.path)
+            except Exception:  # tried again, and judged, right after
+                continue
+
+
+def fuzz_randomly(work: Path, suffix: str, seeds: list[bytes], seconds: float, seed: int) -> None:
+    """Random mutations until the time is over."""
+    attempt = Attempt(work, suffix)
+    attempt.warm_up(seeds)
+    rng, end = random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < end:
+        data = mutate(rng.choice(seeds), seeds, rng)
+        if len(data) <= MAX_FILE_BYTES:
+            attempt.check(data)
+    attempt.say("")
+
+
+def find_functions(*prefixes: str) -> list[Any]:
+    """Functions and methods of the imported modules whose names begin so."""
+    found: dict[int, Any] = {}
+    for name, module in sorted(sys.modules.items()):
+        if not name.startswith(prefixes):
+            continue
+        holders = [module, *(item for item in vars(module).values() if isinstance(item, type))]
+        for holder in holders:
+            for item in vars(holder).values():
+                function = inspect.unwrap(getattr(item, "__func__", getattr(item, "fget", None) or item))
+                if inspect.isfunction(function) and function.__module__ == name:
+                    found[id(function)] = function
+    return list(found.values())
+
+
+def fuzz_by_coverage(work: Path, suffix: str, seeds: list[bytes], options: list[str]) -> None:
+    """Mutations chosen by atheris; ends the process, as libFuzzer does."""
+    atheris = importlib.import_module("atheris")
+    attempt = Attempt(work, suffix)
+    attempt.warm_up(seeds)
+    for function in find_functions("atrous.converter.", "atrous.proto."):
+        atheris.instrument_func(function)
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={work}/", f"-max_len={MAX_FILE_BYTES}", *options], attempt.check)
+    atheris.Fuzz()
+
+
+def select_reaching(work: Path, suffix: str, files: list[bytes]) -> list[bytes]:
+    """Of the files, in their order, those that take a step from line to line that none before them took."""
+    attempt = Attempt(work, suffix)
+    taken: set[tuple[str, int, int]] = set()
+    here: set[tuple[str, int, int]] = set()
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if "/converter/" not in name and "/proto/" not in name:
+            return None
+        last = 0
+
+        def step(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal last
+            here.add((name, last, frame.f_lineno))
+            last = frame.f_lineno
+            return step
+
+        return step
+
+    kept: list[bytes] = []
+    attempt.warm_up(files)
+    for data in files:
+        here.clear()
+        sys.settrace(enter)
+        try:
+            attempt.check(data)
+        finally:
+            sys.settrace(None)
+        if not here <= taken:
+            taken |= here
+            kept.append(data)
+    return kept
+
+
+def run_apart(target: Callable[..., None], *arguments: Any) -> int:
+    """The exit code of a process that runs this; negative where a signal ended it."""
+    process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode or 0
+
+
+@click.command()
+@click.argument("corpus", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("more", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--suffix", type=click.Choice(SUFFIXES), default=".caffemodel", show_default=True)
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the mutations.")
+@click.option("--coverage", is_flag=True, help="Let atheris choose the mutations.")
+@click.option("--keep", is_flag=True, help="With --coverage: save the files that reach new code.")
+def main(
+    corpus: Path, more: tuple[Path, ...], suffix: str, seconds: float, seed: int, coverage: bool, keep: bool
+) -> None:
+    """Fuzz a reader, from the files of CORPUS (tests/hostile) and of MORE folders; finds go to CORPUS/files."""
+    seeds = read_seeds((corpus, *more), suffix)
+    if not seeds:
+        raise click.UsageError(f"{corpus} holds no {suffix} of less than {MAX_FILE_BYTES >> 10} KiB")
+    with tempfile.TemporaryDirectory() as folder:
+        work, reached = Path(folder), Path(folder, "reached")
+        start = time.monotonic()
+        if coverage:
+            reached.mkdir()
+            for number, data in enumerate(seeds):
+                (reached / str(number)).write_bytes(data)
+            options = [str(reached), f"-max_total_time={int(seconds)}", f"-seed={seed + 1}", "-print_final_stats=1"]
+            code = run_apart(fuzz_by_coverage, work, suffix, seeds, options)
+        else:
+            code = run_apart(fuzz_randomly, work, suffix, seeds, seconds, seed)
+        elapsed = time.monotonic() - start
+        report = json.loads((work / "report.json").read_text()) if (work / "report.json").exists() else {}
+        if code != 0:
+            tried = work / f"tried{suffix}"
+            data = tried.read_bytes() if tried.exists() else b""
+            saved = corpus / "files" / f"found-{hashlib.sha256(data).hexdigest()[:12]}{suffix}"
+            saved.write_bytes(data)
+            raise click.ClickException(f"{report.get('find') or f'ended by {code}'}: saved as {saved}")
+        click.echo(f"{report.get('tried', 0)} files tried in {elapsed:.0f} s, none of them broke the reader")
+        if coverage and keep:
+            files = sorted({path.read_bytes() for path in reached.iterdir()}, key=lambda data: (len(data), data))
+            least = select_reaching(work, suffix, files)
+            archive = corpus / "corpus" / f"{suffix[1:]}.zip"
+            archive.parent.mkdir(exist_ok=True)
+            write_archive(archive, least, suffix)
+            click.echo(f"{len(least)} of {len(files)} files kept: {archive}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""One more opinion: NVIDIA's own Caffe parser, which TensorRT 8.5 still has, on the Caffe files of the same net.
+
+It knows no Interp, so it runs to fc8; `hole` is written as dilation. Networks it makes have an implicit batch, which
+the rest of the project never uses, so their few calls are here.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from atrous.errors import BackendError
+from atrous.runtime.backends.protocol import Array
+from atrous.runtime.backends.tensorrt.driver import Driver
+
+from .cases import IMAGES, Case
+from .job import Job, compare
+
+MEAN_BGR = (104.008, 116.669, 122.675)  # of the bundle, DeepLab's own
+_WORKSPACE_BYTES = 2 << 30
+
+
+def run_caffe_parser(job: Job, case: Case, trt: Any, driver: Driver, logger: Any) -> dict[str, Any]:
+    """Build the net from Caffe's files, run the case's images one by one, compare fc8 with the reference.
+
+    Raises:
+        BackendError: if this TensorRT has no Caffe parser, or refuses.
+    """
+    if not hasattr(trt, "CaffeParser"):
+        raise BackendError(f"TensorRT {trt.__version__} has no Caffe parser; 8.5 has")
+    engine = build_from_caffe(job, trt, logger)
+    images = next(iter(job.make_feeds(case).values()))[:IMAGES]
+    blobs = np.ascontiguousarray(
+        (images[..., ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)).transpose(0, 3, 1, 2)
+    )
+    reference = job.read_reference(case)[:IMAGES]
+    found = np.stack([_run(engine, driver, blob, reference.shape[1:]) for blob in blobs])
+    return compare(case, found, reference)
+
+
+def build_from_caffe(job: Job, trt: Any, logger: Any) -> Any:
+    """The engine of `caffe.prototxt` and `caffe.caffemodel`, float32 without TF32."""
+    output = json.loads((job.folder / "caffe.json").read_text())["output"]
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)  # implicit batch: what the parser makes
+    parser = trt.CaffeParser()
+    files = {"deploy": str(job.folder / "caffe.prototxt"), "model": str(job.folder / "caffe.caffemodel")}
+    tensors = parser.parse(**files, network=network, dtype=trt.float32)
+    if tensors is None:
+        raise BackendError("NVIDIA's Caffe parser refuses the net; TensorRT's log says why")
+    network.mark_output(tensors.find(output))
+    builder.max_batch_size = 1
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    sources = (trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS)
+    config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BackendError("TensorRT does not build the Caffe parser's network; its log says why")
+    runtime = trt.Runtime(logger)
+    return runtime.deserialize_cuda_engine(plan)
+
+
+def _run(engine: Any, driver: Driver, blob: Array, shape: tuple[int, ...]) -> Array:
+    """One image, 3 x H x W float32 BGR without its mean, to fc8's L x h x w."""
+    stream = driver.create_stream()
+    context = engine.create_execution_context()
+    given, taken = driver.allocate_pinned(blob.nbytes), driver.allocate_pinned(int(np.prod(shape)) * 4)
+    addresses = [driver.allocate(given.nbytes), driver.allocate(taken.nbytes)]
+    try:
+        given.view(np.float32)[:] = blob.reshape(-1)
+        driver.copy_to_device(addresses[0], given, stream)
+        if not context.execute_async(batch_size=1, bindings=addresses, stream_handle=stream):
+            raise BackendError("TensorRT's enqueue failed; its log says why")
+        driver.copy_to_host(taken, addresses[1], stream)
+        driver.synchronize(stream)
+        scores: Array = taken.view(np.float32).reshape(shape).copy()
+        return scores
+    finally:
+        driver.synchronize(stream)
+        for address in addresses:
+            driver.free(address)
+        for memory in (given, taken):
+            driver.free_pinned(memory)
+        driver.destroy_stream(stream)

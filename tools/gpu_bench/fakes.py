@@ -1,0 +1,62 @@
+"""The whole benchmark without a GPU: engines are ONNX Runtime on the CPU behind the fake driver.
+
+Scores are real and are compared as on a GPU; times are of a simulated clock and mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from atrous.runtime.backends.protocol import Array, TensorSpec
+from atrous.runtime.backends.tensorrt.driver import Driver
+from .cases import Case
+from .fake_driver import FakeDriver
+from .fake_engine import FakeEngine, Shape
+
+_COMPUTE_MS = {"fp32": 8.0, "tf32": 4.0, "fp16": 2.0, "int8": 1.0}
+
+
+class FakeHost:
+    """A `Host` for tests.
+
+    Attributes:
+        fault: of the engines it builds; see `FakeEngine`.
+    """
+
+    def __init__(self, fault: str = ""):
+        """Build engines with a planted fault, or none."""
+        self.device = FakeDriver()
+        self.driver: Driver = self.device
+        self.fault = fault
+
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """See `Host`."""
+        network = OnnxRuntimeBackend(model, threads=1)
+        output = network.outputs[0]
+        shapes: dict[Shape, Shape] = {}
+
+        def infer(inputs: Mapping[str, Shape]) -> dict[str, Shape]:
+            shape = inputs[input_name]
+            if shape not in shapes:
+                import numpy as np
+
+                shapes[shape] = network.run({input_name: np.zeros(shape, np.uint8)})[output.name].shape
+            return {output.name: shapes[shape]}
+
+        def compute(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            return network.run({name: array.copy() for name, array in feeds.items()})
+
+        shape = (case.batch, case.height, case.width, 3)
+        engine = FakeEngine(
+            self.device,
+            inputs=[TensorSpec(input_name, "uint8", shape)],
+            outputs=[TensorSpec(output.name, output.dtype, output.shape)],
+            function=compute,
+            shape_rule=infer,
+            profiles=[{input_name: (shape, shape, shape)}],
+            compute_ms=_COMPUTE_MS[case.precision] * case.batch,
+            fault=self.fault,
+        )
+        return engine, lambda: None, {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}

@@ -1,0 +1,119 @@
+"""TensorRT: an engine of each case's own shape, built here, audited, compared and run with CUDA graphs.
+
+Needs TensorRT, NumPy and cuda-bindings alone, so that TensorRT 8.5 can run under a Python of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from atrous.runtime.backends.protocol import Array
+from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
+from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
+
+from .cases import Case
+from .job import Job
+from .measuring import Feeds, Opened
+
+OPTIONS = TensorRtOptions(slots=3, contexts=1, cuda_graphs=True)
+_WARM_UPS_A_SLOT = 3
+_THROUGHPUT_RUNS = 24  # at least, in flight behind each other
+
+
+class Host(Protocol):
+    """What builds engines."""
+
+    driver: Driver
+
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """An engine, what to call once it is released, and details for the row."""
+
+
+class TensorRtHost:
+    """The TensorRT that is installed."""
+
+    def __init__(self, folder: Path):
+        """Start CUDA and TensorRT, with a store for engines.
+
+        Raises:
+            MissingDependencyError: if either is not installed.
+            BackendError: if there is no device.
+        """
+        from atrous.runtime.backends.tensorrt import compat
+        from atrous.runtime.backends.tensorrt.keys import read_machine
+        from atrous.runtime.backends.tensorrt.store import EngineStore
+
+        self.driver: Driver = CudaDriver()
+        self._trt, self._capabilities = compat.load_tensorrt()
+        self._machine = read_machine()
+        self._store = EngineStore(folder / "engines")
+        self._timings = b""  # of the layers timed so far; the next build begins with them
+        self.version = str(self._trt.__version__)
+
+    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """See `Host`; refuses an engine that does not reach the precision."""
+        from atrous.runtime.backends.tensorrt import compat, workflow
+        from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
+
+        profile = static_profile({input_name: (case.batch, case.height, case.width, 3)})
+        options = BuildOptions(profiles=(profile,), tf32=case.precision == "tf32")
+        prepared = workflow.prepare_build(model, options, self._capabilities, precision=case.graph)
+        made = workflow.make_engine(self._trt, prepared, self._store, self._machine, timing_cache=self._timings)
+        self._timings = made.built.timing_cache
+        loaded = compat.LoadedEngine(self._trt, made.built.plan)
+        details = {
+            "build_s": made.built.seconds,
+            "plan_bytes": len(made.built.plan),
+            "precision_reached": made.audit.reached,
+            "products": dict(made.audit.products),
+            "tensorrt": self.version,
+        }
+        return loaded.engine, loaded.close, details
+
+
+class TensorRt:
+    """A `Library`: engines by a host."""
+
+    name = "tensorrt"
+
+    def __init__(self, host: Host):
+        """Build by a host."""
+        self._host = host
+
+    def takes(self, case: Case) -> bool:
+        """All cases."""
+        return True
+
+    def open(self, job: Job, case: Case) -> Opened:
+        """Build the case's engine."""
+        net = job.nets[case.net]
+        model = Path(net.models[case.graph]).read_bytes()
+        engine, release, details = self._host.build(model, case, net.input)
+        backend = TensorRtBackend(engine, self._host.driver, OPTIONS, on_close=release)
+        output = backend.outputs[0].name
+
+        def measure_ms(feeds: Feeds, runs: int) -> Iterator[Mapping[str, float]]:
+            for _ in range(runs):
+                backend.run(feeds)
+                yield backend.last_timings_ms
+
+        def count_images(feeds: Feeds, seconds: float) -> float:
+            for _ in backend.run_many([dict(feeds)] * (_WARM_UPS_A_SLOT * OPTIONS.slots)):
+                pass  # each slot captures its own graph when its shape comes back
+            started_s = time.perf_counter()
+            for done, _ in enumerate(backend.run_many(_repeat(feeds, started_s + seconds)), start=1):
+                images = done * case.batch
+            return images / (time.perf_counter() - started_s)
+
+        return Opened(lambda feeds: backend.run(feeds)[output], measure_ms, count_images, backend.close, details)
+
+
+def _repeat(feeds: Feeds, until_s: float) -> Iterator[dict[str, Array]]:
+    for number in itertools.count():
+        if number >= _THROUGHPUT_RUNS and time.perf_counter() > until_s:
+            return
+        yield dict(feeds)

@@ -1,0 +1,1 @@
+"""Training and measuring of the miniature network; its files are in `scripts/miniature`."""

@@ -1,0 +1,162 @@
+"""A laid-out net run by OpenCV: as published, or in plain text without the layers that OpenCV has not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .opencv_limits import explain_refusal
+from .opencv_process import Array, OpenCv, OpenCvError
+from .plain_prototxt import outer_blobs, plain_name, plain_text, write_plain_weights
+
+if TYPE_CHECKING:
+    from atrous.converter.graph.net import Blob, Layer, Net
+
+Values = Mapping[str, Array]
+Tops = dict[str, "Blob"]
+
+
+@dataclass
+class Run:
+    """What OpenCV computed.
+
+    Attributes:
+        tops: the blobs compared, by recording key, in execution order.
+        values: OpenCV's array of each.
+        layers: how many layers ran.
+        missing: why layers were left out, each reason once.
+    """
+
+    tops: Tops
+    values: dict[str, Array]
+    layers: int
+    missing: list[str] = field(default_factory=list)
+
+
+def compared_tops(net: Net, outputs: Iterable[Blob]) -> Tops:
+    """These blobs by recording key, and of what a Softmax makes also what it reads: saturation hides differences."""
+    chosen: set[int] = set()
+    for output in outputs:
+        chosen.add(id(output))
+        producer = output.producer
+        if producer is not None and producer.type == "Softmax" and producer.bottoms[0].name != output.name:
+            chosen.add(id(producer.bottoms[0]))
+    return {key: blob for key, blob in net.recorded_tops() if id(blob) in chosen and blob.producer is not None}
+
+
+def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net, inputs: Values) -> Run:
+    """Run files as they are; `net` is what atrous read from them.
+
+    Raises:
+        OpenCvError: OpenCV does not run them.
+    """
+    repeats: Counter[str] = Counter()
+    names = {}
+    for layer in net.layers:
+        names[id(layer)] = f"{layer.name}_{repeats[layer.name]}" if repeats[layer.name] else layer.name
+        repeats[layer.name] += 1
+    tops = compared_tops(net, net.outputs)
+    places = {key: _place(top, names[id(top.producer)], top.name) for key, top in tops.items()}
+    return Run(tops, _run(opencv, prototxt, weights, inputs, places), len(net.layers))
+
+
+def run_plain(opencv: OpenCv, net: Net, ours: Values, folder: Path, *, all_tops: bool = False) -> Run:
+    """Run a net in plain text; layers that OpenCV is known to refuse are bridged with our own values of their tops.
+
+    Args:
+        opencv: what runs it.
+        net: the net, with its parameters.
+        ours: the inputs by blob name, and every top by recording key.
+        folder: where the files are put.
+        all_tops: compare every top, not only those nothing reads.
+
+    Raises:
+        OpenCvError: OpenCV runs no part of it; `why` has the known reasons.
+    """
+    cut: set[int] = set()
+    missing: dict[str, None] = {}
+    while True:
+        layers = [layer for layer in net.layers if id(layer) not in cut]
+        read = {id(blob) for layer in layers for blob in layer.bottoms}
+        made = [top for layer in layers for top in layer.tops if all_tops or id(top) not in read]
+        outputs = made if cut or all_tops else net.outputs
+        tops = compared_tops(net, outputs)
+        if outputs is made:
+            tops = {key: top for key, top in tops.items() if _is_kept(top, read)}
+        try:
+            return Run(tops, _run_layers(opencv, net, layers, ours, tops, folder), len(layers), list(missing))
+        except OpenCvError as error:
+            why, at_fault = explain_refusal(str(error), layers)
+            cut.update(map(id, at_fault))
+            if why:
+                missing[why] = None
+            if not at_fault or len(cut) == len(net.layers):
+                raise OpenCvError(str(error), "; ".join(missing)) from None
+
+
+def _run_layers(
+    opencv: OpenCv, net: Net, layers: Sequence[Layer], ours: Values, tops: Tops, folder: Path
+) -> dict[str, Array]:
+    prototxt, weights = folder / "plain.prototxt", folder / "plain.caffemodel"
+    prototxt.write_text(plain_text(net, layers))
+    has_weights = write_plain_weights(net, layers, weights)
+    places = {}
+    for key, top in tops.items():
+        assert top.producer is not None, "only tops of layers are compared"
+        places[key] = _place(top, plain_name(top.producer.tops[0]), plain_name(top))
+    keys = {id(blob): key for key, blob in net.recorded_tops()} | {id(blob): blob.name for blob in net.inputs}
+    fed = {plain_name(blob): ours[keys[id(blob)]] for blob in outer_blobs(layers)}
+    return _run(opencv, prototxt, weights if has_weights else None, fed, places)
+
+
+def _is_kept(top: Blob, read: set[int]) -> bool:
+    """OpenCV lets what reads a further top write over it, and gives no further top of these types unless it is read."""
+    return top.top_index == 0 or (id(top) not in read and _type(top) not in ("Split", "Pooling"))
+
+
+def _type(top: Blob) -> str:
+    return top.producer.type if top.producer is not None else ""
+
+
+def _place(top: Blob, layer_name: str, top_name: str) -> tuple[str, int]:
+    """OpenCV's layer and which of its tops; each top of a Convolution is a layer there, named after the top."""
+    is_convolution = _type(top) == "Convolution" or "Depthwise" in _type(top)
+    return (top_name, 0) if is_convolution else (layer_name, top.top_index)
+
+
+def _run(
+    opencv: OpenCv, prototxt: Path, weights: Path | None, inputs: Values, places: Mapping[str, tuple[str, int]]
+) -> dict[str, Array]:
+    tops = opencv.run(prototxt, weights, inputs, sorted({layer for layer, _ in places.values()}))
+    found = {}
+    for key, (layer, index) in places.items():
+        if index >= len(tops[layer]):
+            raise OpenCvError(f'gives {len(tops[layer])} top(s) of layer "{layer}"')
+        found[key] = tops[layer][index]
+    return found
+
+
+def difference(top: Blob, theirs: Array, ours: Array) -> tuple[float, str]:
+    """Largest absolute difference relative to max(1, our largest absolute value), and what it is."""
+    if _type(top) == "DetectionOutput":
+        theirs, ours = _sort_detections(theirs), _sort_detections(ours)
+    if theirs.shape != ours.shape:
+        return float("inf"), f"OpenCV's shape is {theirs.shape}, ours {ours.shape}"
+    finite = np.isfinite(ours)
+    if not np.array_equal(finite, np.isfinite(theirs)):
+        return float("inf"), "infinities or NaNs differ"
+    scale = max(1.0, float(np.abs(ours[finite]).max(initial=0.0)))
+    error = float(np.abs(theirs[finite].astype(np.float64) - ours[finite]).max(initial=0.0)) / scale
+    return error, f"error {error:.3g}"
+
+
+def _sort_detections(rows: Array) -> Any:
+    """Detections by image, label, score: OpenCV sorts otherwise and fills up with zeros, Caffe says -1 for none."""
+    rows = rows.reshape(-1, 7)
+    rows = rows[(rows[:, 1] >= 0) & rows[:, 1:].any(axis=1)]
+    return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]

@@ -1,0 +1,77 @@
+"""A laid-out net in plain V2 text, for readers that know no phase rules, no 2014 syntax and no `hole`.
+
+One `Input` layer for each blob that comes from outside, then the layers that run. Every blob version has a name of its
+own, so nothing is written in place; a layer is named after its first top and holds its own copy of shared weights.
+`hole` becomes `dilation`, a depthwise type becomes Convolution with groups, and a fork's field that says BVLC's default
+is left out; other layers of forks keep their types and fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from atrous.converter.dialects.downgrade import fit_age
+from atrous.converter.files.writer import write_caffemodel
+from atrous.converter.graph.net import Blob, Layer, Net
+from atrous.converter.layers.pooling import Pooling
+from atrous.proto import schema
+
+_DEPTHWISE = ("ConvolutionDepthwise", "DepthwiseConvolution")
+
+
+def plain_name(blob: Blob) -> str:
+    """The name of a blob version in the plain text: an input's own, else `<attribute>#<top>`."""
+    return blob.name if blob.producer is None else f"{blob.producer.attribute}#{blob.top_index}"
+
+
+def outer_blobs(layers: Sequence[Layer]) -> list[Blob]:
+    """The blobs that these layers read and none of them writes."""
+    made = {id(top) for layer in layers for top in layer.tops}
+    read = {id(blob): blob for layer in layers for blob in layer.bottoms}
+    return [blob for key, blob in read.items() if key not in made]
+
+
+def plain_text(net: Net, layers: Sequence[Layer]) -> str:
+    """These layers of a net as V2 text at its laid-out sizes; what they read from outside are inputs."""
+    message = schema.message("NetParameter")(name=net.name)
+    for blob in outer_blobs(layers):
+        source = message.layer.add(name=plain_name(blob), type="Input", top=[plain_name(blob)])
+        source.input_param.shape.add(dim=blob.shape)
+    for layer in layers:
+        plain = fit_age(layer.message, "V2", net.dialect)
+        for field in ("include", "exclude", "phase", "param", "blobs", "bottom", "top"):
+            plain.ClearField(field)
+        plain.name = plain_name(layer.tops[0])
+        plain.bottom.extend(map(plain_name, layer.bottoms))
+        plain.top.extend(map(plain_name, layer.tops))
+        if layer.type in _DEPTHWISE:
+            plain.type = "Convolution"
+            plain.convolution_param.group = layer.bottoms[0].shape[1]
+        if isinstance(layer.operator, Pooling) and layer.operator.rounds_up:
+            plain.pooling_param.ClearField("round_mode")
+            plain.pooling_param.ClearField("ceil_mode")
+        message.layer.append(plain)
+    return str(text_format.MessageToString(message))
+
+
+def write_plain_weights(net: Net, layers: Sequence[Layer], path: Path) -> bool:
+    """Write the parameters that belong to :func:`plain_text`; False, and no file, where there are none."""
+    rows = [
+        (
+            plain_name(layer.tops[0]),
+            layer.type,
+            [
+                net.parameters[key].reshape(shape)
+                for key, shape in zip(layer.parameters, layer.operator.weight_shapes(), strict=True)
+            ],
+        )
+        for layer in layers
+        if layer.parameters
+    ]
+    if not rows or not net.parameters:
+        return False
+    write_caffemodel(path, net.name or "net", rows, format="V2", dialect="bvlc")
+    return True

@@ -1,0 +1,122 @@
+"""The figures of docs/precision.md: every precision of one net, made and checked, as rows of a table.
+
+    python -m tools.precision_figures PROTOTXT IMAGES... -o FOLDER [--size 513x513]
+
+PROTOTXT is a net without weights, such as the published DeepLab-LargeFOV; it gets seeded ones: normal, of standard
+deviation sqrt(2 / fan-in), which keeps the scale of activations from layer to layer; biases are 0. Such a net decides
+nothing well, and many of its pixels by a hair; what can be learned from it is the time, the noise of blobs, and how
+labels turn where scores are nearly equal.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from atrous.scripts import console
+
+PRECISIONS = ("fp16", "bf16", "int8", "fp8")
+
+
+@click.command()
+@click.argument("prototxt", type=click.Path(path_type=Path, exists=True))
+@click.argument("images", nargs=-1, required=True)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle and figures.")
+@click.option("--size", default="513x513", show_default=True, help="Every image is resized to this.")
+@click.option("--observe", default=4, show_default=True, help="Images observed.")
+@click.option("--check", default=2, show_default=True, help="Images checked.")
+@click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--only", multiple=True, type=click.Choice(PRECISIONS), help="Precision; may be repeated.  [default: all]"
+)
+@console.json_option
+def command(
+    prototxt: Path,
+    images: tuple[str, ...],
+    out: Path,
+    size: str,
+    observe: int,
+    check: int,
+    threads: int,
+    only: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make every precision of a net with seeded weights and tell how it went; nothing is refused."""
+    from atrous.bundle.folder import read_bundle
+    from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
+    from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
+    from atrous.scripts.verify import parse_size
+
+    bundle = out / "bundle"
+    if not bundle.exists():
+        write_seeded_bundle(prototxt, bundle)
+    rows = []
+    for precision in only or PRECISIONS:
+        opened = read_bundle(bundle)
+        evidence = gather_evidence(opened, precision, DataOptions(images, None, parse_size(size), observe, check))
+        options = VariantOptions(
+            precision,  # type: ignore[arg-type]
+            choose_targets(precision, labelled=False),  # type: ignore[arg-type]
+            sensitivity="never",
+            threads=threads,
+        )
+        start_s = time.perf_counter()
+        result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)
+        seconds = time.perf_counter() - start_s
+        entry = write_variant(bundle, result, keep_anyway=True)
+        rows.append({"precision": precision, "seconds": seconds, **entry["verification"]})
+        (out / f"{precision}.json").write_text(json.dumps(rows[-1], indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        console.print_json("precision_figures", {"rows": rows})
+        return
+    console.print_table(
+        ("precision", "labels %", "clear %", "worst blob", "noise at the end", "seconds", "passed"),
+        [_tell(row) for row in rows],
+    )
+
+
+def _tell(row: dict[str, Any]) -> tuple[object, ...]:
+    worst = row["worst_blob"]
+    return (
+        row["precision"],
+        round(row["label_agreement"] * 100, 3),
+        round(row["clear_agreement"] * 100, 3),
+        f"{worst['name']} {worst['error']:.2e}",
+        f"{row['blobs'][-1]['noise']:.2e}",
+        round(row["seconds"], 1),
+        row["passed"],
+    )
+
+
+def write_seeded_bundle(prototxt: Path, bundle: Path, seed: int = 0) -> None:
+    """Convert a prototxt with seeded weights; the bundle says so in its name."""
+    from atrous import converter
+
+    bare = converter.read_net(prototxt)
+    random = np.random.default_rng(seed)
+    weights = {
+        layer.name: [_draw(random, shape, index) for index, shape in enumerate(layer.operator.weight_shapes())]
+        for layer in bare.layers
+        if layer.operator.weight_shapes()
+    }
+    net = converter.read_net(prototxt, weights)
+    options = converter.BundleOptions(name=f"{net.name or 'net'} with seeded weights", verify=False)
+    with console.show_steps() as show:
+        converter.write_bundle(net, bundle, options, progress=show)
+
+
+def _draw(random: np.random.Generator, shape: tuple[int, ...], index: int) -> Any:
+    """A kernel (out, in, h, w) by He's rule, or a bias of zeros."""
+    if index > 0 or len(shape) < 2:
+        return np.zeros(shape, np.float32)
+    fan_in = int(np.prod(shape[1:]))
+    return (random.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan_in))).astype(np.float32)
+
+
+if __name__ == "__main__":
+    command()

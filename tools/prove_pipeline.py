@@ -1,0 +1,320 @@
+"""Proves what the pipeline promises on a bundle and a folder of images; the last line of each proof is one JSON object.
+
+    python -m tools.prove_pipeline throughput BUNDLE IMAGES   each stage alone, then all of them; a picture
+    python -m tools.prove_pipeline kill BUNDLE IMAGES         kill -9 in the middle, resume, compare
+    python -m tools.prove_pipeline soak BUNDLE IMAGES         `segment` in a loop: memory, files, threads
+
+Two bounds of throughput are measured, neither by the pipeline itself. A stage alone at its best worker count cannot be
+beaten. And where all stages compute on the same cores, an image costs the sum of what it costs each stage alone with
+all cores, so the rate cannot exceed 1 / sum(1 / rate of a stage alone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from atrous.runtime.pipeline import Stage
+
+_BROKEN = {"broken-text.png": b"hello", "broken-empty.png": b"", "broken-half.png": None}
+
+
+@click.group()
+def cli() -> None:
+    """Prove what the pipeline promises."""
+
+
+_bundle = click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+_images = click.argument("images", type=click.Path(path_type=Path, exists=True, file_okay=False))
+_work = click.option("--work", type=click.Path(path_type=Path), default=Path("build/prove"), show_default=True)
+
+
+# ---- throughput ------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_bundle
+@_images
+@_work
+@click.option("--sample", type=click.IntRange(min=4), default=24, show_default=True, help="Images for a stage alone.")
+@click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Parts the images are cut in.")
+@click.option("--device-ms", type=float, help="A device's stand-in: the network waits so long and computes nothing.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw the stages' busy shares to this file.")
+def throughput(
+    bundle: Path, images: Path, work: Path, sample: int, rounds: int, device_ms: float | None, picture: Path | None
+) -> None:
+    """Time every stage alone at 1 to all cores, then the pipeline, in rounds; the figures are medians of the rounds."""
+    from statistics import median
+
+    from atrous import runtime
+    from atrous.runtime.pipeline.segmentation import make_stages, share_cores
+    from atrous.scripts.image_list import list_images, plan_outputs
+
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    jobs = plan_outputs(list_images([str(images)]), work, {"labels": ".png"})
+    backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
+    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    found: list[dict[str, float]] = []
+    with runtime.load(bundle, backend, threads=threads.network) as segmenter:
+        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
+        for job in jobs[:2]:  # the first runs of a session are slower
+            segmenter(runtime.read_image(job.image))
+        for number in range(rounds):
+            part = jobs[number::rounds]
+            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
+            summary, rate = _run_all(segmenter, part, threads, work)
+            assert summary.done == len(part)
+            report = summary.report
+            assert report is not None
+            best = {name: max(rates.values()) for name, rates in alone.items()}
+            # What all stages together can reach on these cores: an image costs the sum of its stages' shares.
+            together = 1 / sum(1 / best[stage.name] for stage in stages if stage.cores)
+            slowest = min(best.values())
+            found.append(
+                {
+                    **{f"{name} alone": value for name, value in best.items()},
+                    "rate": rate,
+                    "slowest": slowest,
+                    "bound": min(slowest, together),
+                    "share of slowest": rate / slowest,
+                    "share of bound": rate / min(slowest, together),
+                    "overlap": report.overlap,
+                    "calls at once": report.calls_at_once,
+                    "core share": report.core_share,
+                    "share of own bound": report.efficiency,
+                }
+            )
+            click.echo(report.describe())
+    if picture is not None:
+        from .pipeline_picture import draw_busy_shares
+
+        draw_busy_shares(report, picture)
+    middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
+    workers = {stage.name: stage.most_workers for stage in report.stages}
+    click.echo(
+        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
+    )
+
+
+def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> tuple[Any, float]:
+    """What `atrous segment` does, and its images a second."""
+    from atrous.scripts.segment_run import RunOptions, Summary, run_segmenter
+
+    def ignore(_: object) -> None:
+        """Nobody listens."""
+
+    summary = Summary()
+    start_s = time.perf_counter()
+    options = RunOptions(work, ("labels",), threads)
+    run_segmenter(segmenter, jobs, options, summary, on_done=ignore, on_failure=ignore, advance=ignore)
+    return summary, summary.done / (time.perf_counter() - start_s)
+
+
+def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
+    from atrous.bundle.files import write_file
+    from atrous.scripts.segment_run import encode_results, measure_classes
+
+    def finish(item: Path, image: Any, result: Any) -> None:
+        files = encode_results(image, result, segmenter.bundle.manifest, ("labels",))
+        write_file(work / f"{item.stem}.alone.png", files["labels"])
+        measure_classes(result.labels, segmenter.bundle.manifest.classes)
+
+    return finish
+
+
+def _make_device(bundle: Path, delay_ms: float) -> Any:
+    from atrous.runtime import read_bundle
+    from atrous.runtime.backends.fake import FakeBackend
+
+    class Device(FakeBackend):
+        device = "stand-in"
+
+    opened = read_bundle(bundle)
+    return Device(len(opened.manifest.classes), input_name=opened.deploy.input, delay_ms=delay_ms)
+
+
+def _time_stages(stages: Sequence[Stage], items: Iterable[Any], cores: int) -> dict[str, dict[int, float]]:
+    """Items a second of each stage alone, fed from memory, by worker count."""
+    import copy
+
+    values = list(items)
+    rates: dict[str, dict[int, float]] = {}
+    for stage in stages:
+        counts = [count for count in range(1, cores + 1) if count <= (stage.max_workers or cores)]
+        rates[stage.name] = {}
+        for count in counts:
+            inputs = [copy.copy(value) for value in values]  # stages drop fields of what they are given
+            with ThreadPoolExecutor(count) as pool:
+                start_s = time.perf_counter()
+                outputs = list(pool.map(stage.function, inputs))
+                rates[stage.name][count] = len(values) / (time.perf_counter() - start_s)
+        values = outputs
+    return rates
+
+
+# ---- kill ------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_bundle
+@_images
+@_work
+@click.option("--kills", type=click.IntRange(1, 20), default=2, show_default=True)
+def kill(bundle: Path, images: Path, work: Path, kills: int) -> None:
+    """Kill -9 in the middle, several times, with three broken files; what is resumed must end as a clean run does."""
+    shutil.rmtree(work, ignore_errors=True)
+    photos = work / "photos"
+    photos.mkdir(parents=True)
+    for path in sorted(images.iterdir()):
+        os.link(path.resolve(), photos / path.name)
+    whole = next(iter(sorted(images.iterdir()))).read_bytes()
+    for name, content in _BROKEN.items():
+        (photos / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    total = len(list(photos.iterdir()))
+    line = [sys.executable, "-m", "atrous.scripts.main", "segment", str(bundle), str(photos), "--json", "-o"]
+    clean = subprocess.run([*line, str(work / "clean")], stdout=subprocess.PIPE, check=False)
+    killed_at = []
+    for number in range(1, kills + 1):
+        process = subprocess.Popen([*line, str(work / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while _count_done(work / "out") < number * total // (kills + 1) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_at.append(_count_done(work / "out"))
+    last = subprocess.run([*line, str(work / "out")], stdout=subprocess.PIPE, check=False)
+    report = json.loads(last.stdout)
+    images_done = [json.loads(text)["image"] for text in (work / "out/done.jsonl").read_text().splitlines()[1:] if text]
+    result = {
+        "images": total,
+        "killed_with_done": killed_at,
+        "skipped": report["skipped"],
+        "labelled": report["labelled"],
+        "failed": len(report["failures"]),
+        "exit_codes": [clean.returncode, last.returncode],
+        "done_twice": len(images_done) - len(set(images_done)),
+        "lost": total - len(_BROKEN) - len(set(images_done)),
+        "same_as_clean": _digest(work / "out") == _digest(work / "clean"),
+    }
+    click.echo(json.dumps(result))
+    is_proven = result["same_as_clean"] and not result["lost"] and not result["done_twice"]
+    sys.exit(0 if is_proven and result["failed"] == len(_BROKEN) else 1)
+
+
+def _count_done(folder: Path) -> int:
+    path = folder / "done.jsonl"
+    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+
+def _digest(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".jsonl")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# ---- soak ------------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_bundle
+@_images
+@_work
+@click.option("--minutes", type=float, default=10.0, show_default=True)
+def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
+    """Run `segment --again` in this process over and over, and watch memory, open files and threads."""
+    from atrous.scripts.main import main
+
+    work.mkdir(parents=True, exist_ok=True)
+    samples: list[dict[str, float]] = []
+    start_s = time.monotonic()
+    images_done = 0
+    while (elapsed_s := time.monotonic() - start_s) < minutes * 60:
+        code, report = _run_quietly(main, ["segment", str(bundle), str(images), "-o", str(work), "--again", "--json"])
+        assert code == 0, code
+        images_done += report["labelled"]
+        samples.append({"s": round(elapsed_s, 1), **_look_at_process()})
+        click.echo(json.dumps(samples[-1]))
+
+    def halves(name: str) -> tuple[float, float]:
+        """The most in the first half and in the second: a thread that is just ending counts in both."""
+        middle = (len(samples) + 1) // 2
+        first, second = samples[:middle], samples[middle:] or samples
+        return max(sample[name] for sample in first), max(sample[name] for sample in second)
+
+    settled = samples[len(samples) // 5 :]
+    result: dict[str, Any] = {
+        "minutes": round((time.monotonic() - start_s) / 60, 2),
+        "runs": len(samples),
+        "images": images_done,
+        **{name: _sum_up([(sample["s"] / 60, sample[name]) for sample in settled]) for name in ("rss_mb", "held_mb")},
+        "files_most": halves("files"),
+        "threads_most": halves("threads"),
+    }
+    click.echo(json.dumps(result))
+    leaks = any(result[name][1] > result[name][0] for name in ("files_most", "threads_most"))
+    sys.exit(1 if leaks else 0)
+
+
+def _run_quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
+    import contextlib
+    import io
+
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        code = main(arguments)
+    return code, json.loads(text.getvalue())
+
+
+def _look_at_process() -> dict[str, float]:
+    """Memory as it is, and once freed pages are given back: the C library keeps some for each thread."""
+    import psutil
+
+    process = psutil.Process()
+    before = process.memory_info().rss
+    _give_back_pages()
+    return {
+        "rss_mb": round(before / 1e6, 1),
+        "held_mb": round(process.memory_info().rss / 1e6, 1),
+        "files": process.num_fds(),
+        "threads": process.num_threads(),
+    }
+
+
+def _give_back_pages() -> None:
+    import contextlib
+    import ctypes
+    import gc
+
+    with contextlib.suppress(ImportError):
+        from atrous.runtime import crf
+
+        crf.release_memory()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc only
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _sum_up(points: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Of values over minutes: the first, the last, the extremes, and the slope of the straight line through them."""
+    from statistics import linear_regression
+
+    minutes, values = zip(*points, strict=True)
+    slope = linear_regression(minutes, values).slope if len(points) > 2 else 0.0
+    summary = {"first": values[0], "last": values[-1], "least": min(values), "most": max(values)}
+    return {**summary, "a_minute": round(float(slope), 3)}
+
+
+if __name__ == "__main__":
+    cli()
