@@ -56,7 +56,7 @@ def test_alpha_is_dropped_as_opencv_does(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.dstack([RGB, np.arange(35, dtype=np.uint8).reshape(5, 7)]))
     np.testing.assert_array_equal(read_image(path), cv2.imread(str(path))[:, :, ::-1])
     np.testing.assert_array_equal(read_image(path), RGB)
-    path = save(tmp_path / "b.png", RGB[:, :, :2])  # grey and alpha
+    path = save(tmp_path / "b.png", RGB[:, :, :2])  # gray and alpha
     np.testing.assert_array_equal(read_image(path)[:, :, 2], RGB[:, :, 0])
 
 
