@@ -1,4 +1,4 @@
-"""Labels as pictures: palette PNGs for programs, overlays and panels for people."""
+"""Labels as pictures: palette PNGs for programs, overlays for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..bundle.palettes import Color, make_distinct_colors
 from ..errors import InputError
@@ -17,9 +17,6 @@ Picture = npt.NDArray[np.uint8]
 
 _ENTRIES = 256
 _TINT = 0.55  # opacity of the class color in an overlay
-_GAP = 8  # pixels between panels
-_TEXT = 14  # font size in pixels
-_PAPER, _INK = (255, 255, 255), (40, 40, 40)
 
 
 def make_lookup(palette: Sequence[Color]) -> npt.NDArray[np.uint8]:
@@ -78,46 +75,6 @@ def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Pi
 def encode_png(picture: Picture) -> bytes:
     """A picture (H x W x 3 uint8 RGB) as a PNG."""
     return _encode_png(Image.fromarray(np.ascontiguousarray(picture)))
-
-
-def join_panels(panels: Sequence[Picture], titles: Sequence[str] = ()) -> Picture:
-    """Join pictures of one height side by side on white, each below its title.
-
-    Args:
-        panels: each H x W_i x 3 uint8 RGB.
-        titles: one for each panel, or empty.
-
-    Returns:
-        One picture, uint8 RGB.
-    """
-    heights = {panel.shape[0] for panel in panels}
-    if len(heights) != 1 or (titles and len(titles) != len(panels)):
-        raise InputError(f"panels of heights {sorted(heights)} with {len(titles)} titles do not make one row")
-    top = _TEXT + _GAP if titles else 0
-    width = sum(panel.shape[1] for panel in panels) + _GAP * (len(panels) - 1)
-    sheet = Image.new("RGB", (width, top + heights.pop()), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
-    left = 0
-    for index, panel in enumerate(panels):
-        sheet.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, top))
-        if titles:
-            draw.text((left, 0), titles[index], fill=_INK, font=font)
-        left += panel.shape[1] + _GAP
-    return np.array(sheet)
-
-
-def draw_legend(classes: Sequence[str], palette: Sequence[Color]) -> Picture:
-    """A legend with the color and name of each class, one per line: uint8 RGB."""
-    font = ImageFont.load_default(_TEXT)
-    line = _TEXT + _GAP
-    width = 2 * line + round(max((font.getlength(name) for name in classes), default=0))
-    sheet = Image.new("RGB", (width, max(1, line * len(classes))), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for index, (name, color) in enumerate(zip(classes, palette, strict=True)):
-        top = index * line
-        draw.rectangle((2, top + 2, 2 + line, top + line - 3), fill=tuple(color), outline=_INK)
-        draw.text((line + _GAP, top + 2), name, fill=_INK, font=font)
-    return np.array(sheet)
 
 
 def _find_borders(labels: Labels) -> npt.NDArray[np.bool_]:

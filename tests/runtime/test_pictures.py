@@ -1,4 +1,4 @@
-"""Pictures of labels: label PNGs keep their labels; overlays, panels and legends."""
+"""Pictures of labels: label PNGs keep their labels; overlays."""
 
 from __future__ import annotations
 
@@ -52,24 +52,3 @@ def test_png_round_trip() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (9, 4, 3), np.uint8)[:, ::-1]
     with Image.open(io.BytesIO(pictures.encode_png(picture))) as image:
         np.testing.assert_array_equal(np.array(image), picture)
-
-
-def test_panels() -> None:
-    left, right = np.zeros((6, 4, 3), np.uint8), np.full((6, 5, 3), 9, np.uint8)
-    plain = pictures.join_panels([left, right])
-    assert plain.shape == (6, 4 + 8 + 5, 3)
-    np.testing.assert_array_equal(plain[:, :4], left)
-    np.testing.assert_array_equal(plain[:, -5:], right)
-    titled = pictures.join_panels([left, right], ["a", "b"])
-    np.testing.assert_array_equal(titled[-6:, -5:], right)
-    assert titled[:-6].min() < 255  # letters
-    with pytest.raises(InputError, match="one row"):
-        pictures.join_panels([left, right[:3]])
-    with pytest.raises(InputError, match="one row"):
-        pictures.join_panels([left, right], ["a"])
-
-
-def test_legend_shows_each_color() -> None:
-    legend = pictures.draw_legend(["sky", "road"], [(1, 2, 3), (40, 50, 60)])
-    pixels = {tuple(pixel) for pixel in legend.reshape(-1, 3).tolist()}
-    assert {(1, 2, 3), (40, 50, 60)} <= pixels
