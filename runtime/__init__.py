@@ -1,7 +1,7 @@
-"""Bundles to labels: backends, the dense CRF, images in and pictures out.
+"""From a bundle to labels: backends, the dense CRF, image files in and pictures out.
 
-Needs NumPy, Pillow and pydantic; each backend its own library. Nothing here imports the converter, and every module is
-imported at its first use.
+Needs NumPy, Pillow and pydantic; each backend needs its own library. Never imports the converter; imports heavy modules
+at their first use.
 """
 
 from __future__ import annotations
@@ -84,5 +84,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The public names, loaded or not."""
+    """The public names, imported or not."""
     return sorted({*globals(), *__all__})

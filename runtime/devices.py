@@ -1,7 +1,8 @@
-"""What the machine has: processor features, usable cores, CUDA devices. Asks the system, not a library."""
+"""The hardware: CPU features, usable cores, CUDA devices; read from the system and NVIDIA's driver, without torch."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -19,7 +20,7 @@ _NAME_BYTES = 256
 
 @dataclass(frozen=True)
 class Processor:
-    """The CPU: its name, the vector extensions that matter here, and the cores this process may use."""
+    """The CPU: name, vector extensions relevant to inference, and the cores this process may use."""
 
     name: str
     features: tuple[str, ...]
@@ -29,7 +30,7 @@ class Processor:
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """A GPU: its name, compute capability and memory."""
+    """A GPU: name, compute capability and memory."""
 
     name: str
     capability: str
@@ -37,14 +38,12 @@ class CudaDevice:
 
 
 def describe_processor() -> Processor:
-    """The CPU as Linux tells of it; elsewhere without features."""
+    """The CPU as Linux reports it; without features on other systems."""
     fields: dict[str, str] = {}
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
             fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        pass
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
@@ -53,7 +52,7 @@ def describe_processor() -> Processor:
 
 
 def list_cuda_devices() -> tuple[CudaDevice, ...]:
-    """The GPUs that NVIDIA's driver shows; none where there is no driver."""
+    """The GPUs that NVIDIA's driver reports; empty without a driver."""
     driver = _open_driver()
     if driver is None or driver.cuInit(0) != 0:
         return ()
@@ -65,10 +64,8 @@ def list_cuda_devices() -> tuple[CudaDevice, ...]:
 
 def _open_driver() -> ctypes.CDLL | None:
     for name in _CUDA_LIBRARIES:
-        try:
+        with contextlib.suppress(OSError):
             return ctypes.CDLL(name)
-        except OSError:
-            continue
     return None
 
 
@@ -84,7 +81,7 @@ def _describe_device(driver: ctypes.CDLL, index: int) -> CudaDevice:
 
 
 def count_multiprocessors(index: int = 0) -> int:
-    """The streaming multiprocessors of a GPU, 0 where there is none."""
+    """The number of streaming multiprocessors of a GPU; 0 if there is no such GPU."""
     driver, count, device = _open_driver(), ctypes.c_int(), ctypes.c_int()
     if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
         return 0
@@ -93,7 +90,7 @@ def count_multiprocessors(index: int = 0) -> int:
 
 
 def read_driver_version() -> str | None:
-    """NVIDIA's driver, such as "550.54.15", or "CUDA 12.4" where only that is told; None without a driver."""
+    """The version of NVIDIA's driver, such as "550.54.15", or of its CUDA, "CUDA 12.4"; None without a driver."""
     try:
         found = re.search(r"\b\d{3,}(\.\d+)+\b", _DRIVER_FILE.read_text())
     except OSError:

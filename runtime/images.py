@@ -1,21 +1,21 @@
-"""Image files to arrays: every readable image becomes H x W x 3 uint8 RGB, everything else one clear line.
+"""Image files to H x W x 3 uint8 RGB arrays; for anything else, a one-line error.
 
 Rules:
 
-1. Only plain raster formats are opened (`FORMATS`); none that starts an interpreter, as EPS would.
-2. The EXIF orientation is applied; EXIF data that cannot be read counts as none. Of several frames or pages the
-   first is taken.
-3. Grey is repeated into three channels, palettes are looked up. Transparency is dropped, not blended, as OpenCV's
+1. Only regular files in plain raster formats (`FORMATS`) are opened; none that runs an interpreter, such as EPS.
+2. The EXIF orientation is applied; unreadable EXIF data is ignored. Of several frames or pages the first is read.
+3. Gray is repeated into three channels, palettes are looked up. Transparency is dropped, not blended, as OpenCV's
    `imread` does for Caffe's data layers.
-4. 16-bit samples keep their high byte (again as OpenCV does). Float and wider integer images have no fixed range
-   and are refused.
-5. CMYK is converted by the plain formula, without its ICC profile.
-6. More than `MAX_PIXELS` pixels are refused before they are decoded.
+4. 16-bit samples keep their high byte, as in OpenCV. Float and wider integer images have no fixed range and are
+   refused.
+5. CMYK is converted by the simple formula, without its ICC profile.
+6. Images of more than `MAX_PIXELS` pixels are refused before they are decoded.
 """
 
 from __future__ import annotations
 
 import codecs
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF"
 SUFFIXES = frozenset(
     ".avif .bmp .gif .jpe .jpeg .jpg .jp2 .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
 )
-MAX_PIXELS = 1 << 26  # 67 million, 8192 x 8192; below the size at which Pillow itself would warn
+MAX_PIXELS = 1 << 26  # 67 million, 8192 x 8192; below the size at which Pillow warns
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _TURNS = {
@@ -54,10 +54,12 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
         H x W x 3 uint8, RGB, C-contiguous, upright.
 
     Raises:
-        ImageError: if the file is missing, not an image, damaged, too large, or of a kind without a fixed range.
+        ImageError: if the file is missing, not an image, damaged, too large, or of a pixel type without a fixed range.
     """
     file_path = Path(path)
     try:
+        if not stat.S_ISREG(file_path.stat().st_mode) and not file_path.is_dir():
+            raise ImageError("is not a regular file", path=file_path)  # opening a FIFO would wait for ever
         with file_path.open("rb") as file:
             head = file.read(64)
             file.seek(0)
@@ -69,9 +71,12 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
             except ImageError:
                 raise
             except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-                raise ImageError(f"has too many pixels: at most {MAX_PIXELS} are read", path=file_path) from error
+                raise ImageError(
+                    f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=file_path
+                ) from error
             except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-                raise ImageError(f"is damaged: {_first_line(error)}", path=file_path) from error
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ImageError(f"is damaged: {reason}", path=file_path) from error
     except FileNotFoundError as error:
         raise ImageError("there is no such file", path=file_path) from error
     except IsADirectoryError as error:
@@ -87,22 +92,20 @@ def _known_formats() -> list[str]:
 
 def _to_rgb(image: PillowImage, path: Path) -> npt.NDArray[np.uint8]:
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(
-            f"is {image.width}x{image.height} pixels large; at most {MAX_PIXELS} are read: make it smaller", path=path
-        )
+        raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}: resize it", path=path)
     turn = _TURNS.get(_read_orientation(image))
     upright = image.transpose(turn) if turn is not None else image
     mode = upright.mode
     if mode in _SIXTEEN_BIT or mode == "I":
         samples = np.asarray(upright)
         if samples.size and (samples.min() < 0 or samples.max() > 0xFFFF):
-            raise ImageError("holds 32-bit samples without a fixed range: save it with 8 bits", path=path)
-        grey = (samples >> 8).astype(np.uint8)  # (H, W)
-        return np.repeat(grey[:, :, None], 3, axis=2)  # (H, W, 3)
+            raise ImageError("has 32-bit samples without a fixed range: save it with 8 bits", path=path)
+        gray = (samples >> 8).astype(np.uint8)  # (H, W)
+        return np.repeat(gray[:, :, None], 3, axis=2)  # (H, W, 3)
     if mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"):
-        raise ImageError(f"holds pixels of the kind {mode}, which have no fixed range: save it as 8-bit RGB", path=path)
+        raise ImageError(f"has pixels of type {mode}, which have no fixed range: save it as 8-bit RGB", path=path)
     if "transparency" in image.info:
-        # A tRNS chunk or transparent palette entry: Pillow warns unless it goes by way of RGBA.
+        # A tRNS chunk or transparent palette entry: Pillow warns unless it is converted to RGBA first.
         upright = upright.convert("RGBA")
     return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))  # (H, W, 3)
 
@@ -110,12 +113,12 @@ def _to_rgb(image: PillowImage, path: Path) -> npt.NDArray[np.uint8]:
 def _read_orientation(image: PillowImage) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a sound picture may carry any rubbish as EXIF
+    except Exception:  # a valid image may have malformed EXIF
         return 1
 
 
 def _describe_foreign(head: bytes) -> str:
-    """Say what a file is that no decoder knows."""
+    """Describe a file that no decoder recognizes."""
     if not head:
         return "is empty"
     if head.startswith(b"version https://git-lfs"):
@@ -129,11 +132,7 @@ def _describe_foreign(head: bytes) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut in two
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be truncated
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character.isspace() for character in text)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

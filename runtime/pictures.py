@@ -1,4 +1,4 @@
-"""Labels as pictures: palette PNGs to compute with, overlays and panels to look at."""
+"""Labels as pictures: palette PNGs for programs, overlays for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ..bundle.palettes import Color, make_distinct_colors
 from ..errors import InputError
@@ -16,34 +16,31 @@ Labels = npt.NDArray[np.uint8]
 Picture = npt.NDArray[np.uint8]
 
 _ENTRIES = 256
-_TINT = 0.55  # share of the class colour in an overlay
-_GAP = 8  # pixels between panels
-_TEXT = 14  # pixels of a title's letters
-_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+_TINT = 0.55  # opacity of the class color in an overlay
 
 
 def make_lookup(palette: Sequence[Color]) -> npt.NDArray[np.uint8]:
-    """The palette as a 256 x 3 uint8 RGB table; labels beyond it get distinct colours, 255 (void) near-white."""
+    """The palette as a 256 x 3 uint8 RGB table; labels beyond it get distinct colors, 255 (void) near-white."""
     table = np.array(make_distinct_colors(_ENTRIES), np.uint8)
-    table[_ENTRIES - 1] = (224, 224, 192)  # the void of PASCAL VOC's own colour map
+    table[_ENTRIES - 1] = (224, 224, 192)  # void in PASCAL VOC's color map
     if len(palette):
         table[: len(palette)] = palette
     return table
 
 
-def colour_labels(labels: Labels, palette: Sequence[Color]) -> Picture:
-    """Paint labels (H x W uint8) in their colours: H x W x 3 uint8 RGB."""
+def color_labels(labels: Labels, palette: Sequence[Color]) -> Picture:
+    """Color labels (H x W uint8) by the palette: H x W x 3 uint8 RGB."""
     _check_labels(labels)
-    coloured: Picture = make_lookup(palette)[labels]
-    return coloured
+    colors: Picture = make_lookup(palette)[labels]
+    return colors
 
 
 def encode_label_png(labels: Labels, palette: Sequence[Color]) -> bytes:
-    """Labels as a PNG of mode P: its pixel values are the labels, its palette their colours.
+    """Labels as a PNG of mode P: its pixel values are the labels, its palette their colors.
 
     Args:
         labels: H x W uint8.
-        palette: RGB by label; all 256 entries are written, so that no label is ever cut to fewer bits.
+        palette: RGB by label; all 256 entries are written, so that labels keep their 8 bits.
     """
     _check_labels(labels)
     image = Image.fromarray(labels).convert("L")
@@ -52,9 +49,9 @@ def encode_label_png(labels: Labels, palette: Sequence[Color]) -> bytes:
 
 
 def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Picture:
-    """Tint the image with the labels' colours and draw the borders between labels.
+    """Tint the image with the labels' colors and draw the borders between labels in white.
 
-    A class whose colour is black (background, void) leaves the image as it is.
+    A black class (background, void) leaves the image as it is.
 
     Args:
         image: H x W x 3 uint8 RGB.
@@ -67,9 +64,9 @@ def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Pi
     _check_labels(labels)
     if image.shape != (*labels.shape, 3):
         raise InputError(f"the image is {image.shape}, the labels are {labels.shape}: they must cover the same pixels")
-    colours = colour_labels(labels, palette).astype(np.float32)  # (H, W, 3)
-    tinted = (colours.any(axis=2) * np.float32(_TINT))[:, :, None]  # (H, W, 1)
-    mixed = image * (1 - tinted) + colours * tinted
+    colors = color_labels(labels, palette).astype(np.float32)  # (H, W, 3)
+    opacity = (colors.any(axis=2) * np.float32(_TINT))[:, :, None]  # (H, W, 1)
+    mixed = image * (1 - opacity) + colors * opacity
     mixed[_find_borders(labels)] = 255
     rounded: Picture = np.rint(mixed).astype(np.uint8)
     return rounded
@@ -80,48 +77,8 @@ def encode_png(picture: Picture) -> bytes:
     return _encode_png(Image.fromarray(np.ascontiguousarray(picture)))
 
 
-def join_panels(panels: Sequence[Picture], titles: Sequence[str] = ()) -> Picture:
-    """Put pictures of one height side by side on white, each under its title.
-
-    Args:
-        panels: each H x W_i x 3 uint8 RGB.
-        titles: one for each panel, or none at all.
-
-    Returns:
-        One picture, uint8 RGB.
-    """
-    heights = {panel.shape[0] for panel in panels}
-    if len(heights) != 1 or (titles and len(titles) != len(panels)):
-        raise InputError(f"panels of heights {sorted(heights)} with {len(titles)} titles do not make one row")
-    top = _TEXT + _GAP if titles else 0
-    width = sum(panel.shape[1] for panel in panels) + _GAP * (len(panels) - 1)
-    sheet = Image.new("RGB", (width, top + heights.pop()), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT)
-    left = 0
-    for index, panel in enumerate(panels):
-        sheet.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, top))
-        if titles:
-            draw.text((left, 0), titles[index], fill=_INK, font=font)
-        left += panel.shape[1] + _GAP
-    return np.array(sheet)
-
-
-def draw_legend(classes: Sequence[str], palette: Sequence[Color]) -> Picture:
-    """A swatch and the name of each class, one below the other: uint8 RGB."""
-    font = ImageFont.load_default(_TEXT)
-    line = _TEXT + _GAP
-    width = 2 * line + round(max((font.getlength(name) for name in classes), default=0))
-    sheet = Image.new("RGB", (width, max(1, line * len(classes))), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for index, (name, colour) in enumerate(zip(classes, palette, strict=True)):
-        top = index * line
-        draw.rectangle((2, top + 2, 2 + line, top + line - 3), fill=tuple(colour), outline=_INK)
-        draw.text((line + _GAP, top + 2), name, fill=_INK, font=font)
-    return np.array(sheet)
-
-
 def _find_borders(labels: Labels) -> npt.NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour carries another label."""
+    """Pixels whose right or lower neighbor has another label."""
     borders = np.zeros(labels.shape, np.bool_)
     borders[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     borders[:-1] |= labels[:-1] != labels[1:]

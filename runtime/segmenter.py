@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -51,8 +50,8 @@ class Segmentation:
     timings_ms: Mapping[str, float]
 
 
-class Segmenter:
-    """A loaded bundle; call it with an image. `load` makes one.
+class Segmenter(AbstractContextManager["Segmenter"]):
+    """A loaded bundle; call it with an image. `load` makes one; leaving its `with` block closes it.
 
     Attributes:
         bundle: the bundle.
@@ -80,7 +79,10 @@ class Segmenter:
         self.bundle = bundle
         self.backend = backend
         self.crf = crf
-        self.crf_shortcuts = _check_shortcuts(crf_shortcuts or {})
+        self.crf_shortcuts = dict(crf_shortcuts or {})
+        unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
+        if unknown:
+            raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
         self._threads = threads
         self._has_run = False
         self.head = self._find_head()
@@ -122,21 +124,16 @@ class Segmenter:
         """
         if probabilities:
             self._require_scores()
-        clock = _Clock()
-        with clock.measure("prepare"):
+        timings_ms: dict[str, float] = {}
+        with _measure("prepare", timings_ms):
             feeds = self.prepare(image)
-        with clock.measure("network"):
+        with _measure("network", timings_ms):
             raw = self.run_network(feeds)
-        return self.finish(image, raw, probabilities=probabilities, clock=clock)
+        rest = self.finish(image, raw, probabilities=probabilities)
+        return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
 
     def finish(
-        self,
-        image: Image,
-        raw: Array,
-        *,
-        probabilities: bool = False,
-        threads: int | None = None,
-        clock: _Clock | None = None,
+        self, image: Image, raw: Array, *, probabilities: bool = False, threads: int | None = None
     ) -> Segmentation:
         """Run everything after the network: scores, CRF if it is on, labels.
 
@@ -148,25 +145,25 @@ class Segmenter:
             raw: the head's output, from `run_network`.
             probabilities: whether to return the probabilities too.
             threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
-            clock: continues these timings.
         """
-        clock, size = clock or _Clock(), _size(image)
+        timings_ms: dict[str, float] = {}
+        size = _size(image)
         if self.head == "labels":
-            return Segmentation(raw, None, clock.timings_ms)
+            return Segmentation(raw, None, timings_ms)
         if self.crf is not None and self._upsamples_inside(size):
-            with clock.measure("crf"):
+            with _measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, scores=raw)
         else:
-            with clock.measure("scores"):
+            with _measure("scores", timings_ms):
                 belief = self.complete_scores(raw, size)
                 if probabilities or self.crf is not None:
                     belief = self.to_probabilities(belief)
             if self.crf is not None:
-                with clock.measure("crf"):
+                with _measure("crf", timings_ms):
                     belief = self.refine(image, belief, threads=threads)
-        with clock.measure("labels"):
+        with _measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
-        return Segmentation(labels, belief if probabilities else None, clock.timings_ms)
+        return Segmentation(labels, belief if probabilities else None, timings_ms)
 
     def prepare(self, image: Image) -> dict[str, Array]:
         """Check an image and return it as the network's feed: 1 x H x W x 3 uint8 RGB."""
@@ -246,13 +243,7 @@ class Segmenter:
         """Free the network."""
         self.backend.close()
 
-    def __enter__(self) -> Segmenter:
-        """Return itself; leaving the block closes it."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
 
@@ -342,25 +333,11 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
     return section
 
 
-def _check_shortcuts(shortcuts: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = sorted(set(shortcuts) - SHORTCUTS)
-    if unknown:
-        raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
-    return dict(shortcuts)
-
-
-class _Clock:
-    """Collects milliseconds by name."""
-
-    def __init__(self) -> None:
-        self.timings_ms: dict[str, float] = {}
-
-    @contextmanager
-    def measure(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        start_s = time.perf_counter()
-        yield
-        self.timings_ms[name] = (time.perf_counter() - start_s) * 1000
+@contextmanager
+def _measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
+    start_s = time.perf_counter()
+    yield
+    timings_ms[name] = (time.perf_counter() - start_s) * 1000
 
 
 def _size(image: npt.NDArray[Any]) -> tuple[int, int]:

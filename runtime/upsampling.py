@@ -1,7 +1,7 @@
-"""The last, linear upsampling of a `lowres` head: only the pixels of the image are computed.
+"""The last, linear upsampling of a `lowres` head, of the image's own pixels only.
 
 Caffe's Interp maps output y to input y * (h - 1) / (H - 1) (corners aligned); ONNX's `half_pixel` maps it to
-(y + 0.5) * h / H - 0.5, clamped to the grid. H is the padded height, of which the image is the upper part.
+(y + 0.5) * h / H - 0.5, clamped to the grid. H is the padded height; the image is its upper part.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def upsample_scores(
 
     Args:
         scores: L x h x w float32.
-        padded_size: (height, width) that h x w stands for.
-        image_size: (height, width) of the image, the upper left part of it.
-        align_corners: whether the corners' centres or the corners themselves coincide.
+        padded_size: (height, width) of the padded image.
+        image_size: (height, width) of the image, the upper left part of the padded one.
+        align_corners: whether the centers of the corner pixels coincide (Caffe), or their outer corners.
 
     Returns:
         L x height x width float32, C-contiguous.
@@ -37,9 +37,9 @@ def upsample_scores(
 _Place = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
 
-def _place(low: int, padded: int, wanted: int, align_corners: bool) -> _Place:
-    """For each wanted pixel the two inputs it lies between and the share of the second."""
-    index = np.arange(wanted, dtype=np.float64)
+def _place(low: int, padded: int, length: int, align_corners: bool) -> _Place:
+    """For each output pixel along an axis: its two neighbors in the input and the weight of the second."""
+    index = np.arange(length, dtype=np.float64)
     if align_corners:
         position = index * ((low - 1) / (padded - 1) if padded > 1 else 0.0)
     else:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ..runtime.pictures import colour_labels
+from ..runtime.pictures import color_labels
 
 Picture = NDArray[np.uint8]
 
@@ -89,7 +89,7 @@ def draw_demo(
 
 def paint_labels(labels: Picture, palette: Sequence[tuple[int, int, int]]) -> Picture:
     """Labels (H, W) in their colours, darker where the right or the lower neighbour is of another class."""
-    coloured = colour_labels(labels, palette)
+    coloured = color_labels(labels, palette)
     border = np.zeros(labels.shape, bool)
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     border[:-1] |= labels[:-1] != labels[1:]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ...dependencies import import_optional
-from ..pictures import colour_labels, encode_png, make_overlay
+from ..pictures import color_labels, encode_png, make_overlay
 from .confusion import VOID, Counts, LabelMap, class_ious
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _draw_bad(bad: Bad, palette: Sequence[tuple[int, int, int]]) -> npt.NDArray[
     last = list(bad.labels.values())[-1]
     panels = [
         bad.image,
-        colour_labels(bad.truth, palette),
+        color_labels(bad.truth, palette),
         *(make_overlay(bad.image, labels, palette) for labels in bad.labels.values()),
         draw_errors(bad.image, bad.truth, last),
     ]

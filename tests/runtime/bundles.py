@@ -1,4 +1,4 @@
-"""Small bundles with a network whose answer NumPy gives too: one 1x1 convolution over the preprocessed image."""
+"""Small bundles whose network NumPy can compute too: one 1x1 convolution over the preprocessed image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPARISON = {
 MEAN = (104.008, 116.669, 122.675)  # B, G, R
 STRIDE = 8  # of the lowres head, as DeepLab's
 MINIMUM = 17
-# (labels, BGR): label 0 likes dark, 1 blue, 2 green, 3 red
+# (labels, BGR): label 0 is dark, 1 blue, 2 green, 3 red
 WEIGHT = np.array([[-1, -1, -1], [2, -1, -1], [-1, 2, -1], [-1, -1, 2]], np.float32) / 64
 CLASSES = ["background", "blue", "green", "red"]
 PALETTE = [[0, 0, 0], [0, 0, 255], [0, 255, 0], [255, 0, 0]]
@@ -37,14 +37,14 @@ CRF = {
 }
 SIZE_RULE = {"minimum": [MINIMUM, MINIMUM], "multiple": STRIDE, "offset": 1}
 
-MODEL_SOURCE = '''"""The same network as the graph's, in the form the converter writes."""
+MODEL_SOURCE = '''"""The same network as the graph, in the form that the converter writes."""
 
 from pathlib import Path
 
 from torch import nn
 
 
-class FourColours(nn.Module):
+class FourColors(nn.Module):
     def __init__(self):
         super().__init__()
         self.score = nn.Conv2d(3, 4, 1, bias=False)
@@ -56,16 +56,16 @@ class FourColours(nn.Module):
 def load(path=Path(__file__).with_name("model.safetensors")):
     from safetensors.torch import load_model
 
-    net = FourColours()
+    net = FourColors()
     load_model(net, path)
     return net.eval()
 '''
 
 
 def expected_scores(image: np.ndarray) -> np.ndarray:
-    """What the network must give for an H x W x 3 uint8 RGB image: L x H x W float32."""
-    centred = image[:, :, ::-1].astype(np.float32) - np.array(MEAN, np.float32)  # (H, W, BGR)
-    return np.einsum("lc,hwc->lhw", WEIGHT, centred)
+    """The network's scores for an H x W x 3 uint8 RGB image, computed by NumPy: L x H x W float32."""
+    centered = image[:, :, ::-1].astype(np.float32) - np.array(MEAN, np.float32)  # (H, W, BGR)
+    return np.einsum("lc,hwc->lhw", WEIGHT, centered)
 
 
 def make_model(head: str = "scores") -> bytes:
@@ -82,7 +82,7 @@ def make_model(head: str = "scores") -> bytes:
         helper.make_node("Sub", ["blobs", "mean"], ["data"]),
     ]
     if head == "lowres":
-        # As many zeros below and to the right as the size rule asks for, then every eighth pixel.
+        # Zeros below and to the right, as the size rule says; then every eighth pixel.
         constants |= {
             "axes": np.array([2, 3], np.int64),
             "one": np.array([1], np.int64),
@@ -140,7 +140,7 @@ def make_manifest(contents: dict[str, bytes], head: str = "scores", **changes: A
     upsampling = {"padded": SIZE_RULE, "align_corners": True} if head == "lowres" else None
     manifest: dict[str, Any] = {
         "schema_version": 1,
-        "name": "four-colours",
+        "name": "four-colors",
         "created": "2024-05-01T12:00:00Z",
         "atrous_version": "0.1.0",
         "sources": [
@@ -189,10 +189,10 @@ def write_torch_bundle(folder: Path, head: str = "scores", source: str | None = 
 
 
 def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Patches of the four classes' colours with noise: H x W x 3 uint8 RGB."""
+    """Patches of the four classes' colors with noise: H x W x 3 uint8 RGB."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
     patch = (rows // 12 + 2 * (columns // 12)) % 4
-    colours = np.array([[10, 10, 10], [20, 30, 220], [30, 210, 20], [230, 20, 20]])
-    noisy = colours[patch] + random.integers(-10, 11, (height, width, 3))
+    colors = np.array([[10, 10, 10], [20, 30, 220], [30, 210, 20], [230, 20, 20]])
+    noisy = colors[patch] + random.integers(-10, 11, (height, width, 3))
     return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A small DeepLab as the converter writes it: one bundle a head."""
+"""A small converted DeepLab: one bundle per head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ layers { name: "up" type: INTERP bottom: "fc6" top: "up" interp_param { zoom_fac
 
 
 def write_converted(folder: Path) -> dict[str, Path]:
-    """The net with drawn weights: head -> its bundle below `folder`."""
+    """The net with random weights: head -> its bundle in `folder`."""
     from atrous import converter
     from atrous.converter.export.bundle import BundleOptions, write_bundle
 

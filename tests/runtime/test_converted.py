@@ -1,4 +1,4 @@
-"""What the converter writes, the runtime reads: every head and backend gives the same scores and labels."""
+"""Converted bundles: every head and backend gives the same scores and labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def bundles_by_head(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same net as three bundles, one a head."""
+    """The same net as three bundles, one per head."""
     return write_converted(tmp_path_factory.mktemp("converted"))
 
 
@@ -35,7 +35,7 @@ def test_heads_and_backends_agree(bundles_by_head: dict[str, Path], size: tuple[
             segmenter = runtime.load(path, backend, threads=1)
             if head != "labels":
                 np.testing.assert_allclose(segmenter.scores(image), scores, rtol=0, atol=bound)
-            # Where labels differ, the two best scores are as good as equal.
+            # Where labels differ, the two best scores are nearly equal.
             labels = segmenter(image).astype(np.intp)[None]
             chosen = np.take_along_axis(scores, labels, axis=0)[0]
             assert (scores.max(axis=0) - chosen).max() <= 2 * bound

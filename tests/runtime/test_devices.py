@@ -1,4 +1,4 @@
-"""Multiprocessors and driver versions, on a stand-in for NVIDIA's driver."""
+"""Multiprocessors and driver versions, with a stub of NVIDIA's driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public face: what `__all__` names exists, and importing it stays light."""
+"""The public names exist, and importing the runtime stays light."""
 
 from __future__ import annotations
 

@@ -59,14 +59,14 @@ def test_lowres_head(tmp_path: Path, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [(17, 17), (25, 33), (41, 17)])
 def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> None:
-    """Where nothing is padded, the CRF upsamples a lowres head itself, to the same marginals."""
+    """Without padding, the CRF upsamples a lowres head itself, to the same marginals."""
     pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
     image = make_image(*size)
     with runtime.load(write_bundle(tmp_path, "lowres", crf=CRF)) as segmenter:
         raw = segmenter.run_network(segmenter.prepare(image))
         outside = segmenter.refine(image, segmenter.to_probabilities(segmenter.complete_scores(raw, size)))
         result = segmenter.segment(image, probabilities=True)
-        assert "scores" not in result.timings_ms  # it went the short way
+        assert "scores" not in result.timings_ms  # upsampled inside the CRF
         assert result.probabilities is not None
         np.testing.assert_allclose(result.probabilities, outside, atol=1e-5)
         np.testing.assert_array_equal(result.labels, outside.argmax(0))
@@ -76,7 +76,7 @@ def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("head", ["scores", "lowres"])
 def test_crf_shortcuts(tmp_path: Path, head: str) -> None:
-    """The CRF takes them as `dense_crf` does, and nothing takes them unasked."""
+    """Shortcuts reach `dense_crf`, and are off by default."""
     crf = pytest.importorskip("atrous.runtime.crf", reason="the CRF extension is not compiled")
     image = make_image(25, 33)
     folder = write_bundle(tmp_path, head, crf=CRF)
@@ -116,7 +116,7 @@ def test_probabilities_of_a_net_that_ends_in_a_softmax(tmp_path: Path) -> None:
 def test_torch_agrees_with_onnxruntime(tmp_path: Path, head: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed")
     folder, image = write_torch_bundle(tmp_path, head), make_image(25, 33)
-    # lowres samples every eighth pixel, so only there does it know what the whole network knows.
+    # lowres keeps every eighth pixel, so only these equal the whole network's.
     step = STRIDE if head == "lowres" else 1
     by_torch, by_onnx = (
         runtime.load(folder, name, threads=1)(image)[::step, ::step] for name in ("torch", "onnxruntime")
@@ -329,7 +329,7 @@ class TestCrf:
     def test_equals_the_reference_programs(
         self, tmp_path: Path, shared_dir: Path, recording: str, mode: str, tolerance: float
     ) -> None:
-        """A network that gives the recorded probabilities ends in the recorded marginals."""
+        """A network that returns the recorded probabilities gives the recorded marginals."""
         recorded = np.load(shared_dir / "crf" / f"{recording}.npz")
         case = json.loads(str(recorded["case"]))
         terms = {
@@ -354,7 +354,7 @@ class TestCrf:
         np.testing.assert_array_equal(result.labels, recorded["marginals"].argmax(0))
 
     def test_smooths(self, tmp_path: Path) -> None:
-        """One odd pixel in a flat region takes its neighbours' label."""
+        """A single outlier in a flat region gets its neighbors' label."""
         image = np.full((20, 20, 3), 10, np.uint8)
         image[10, 10] = (90, 110, 120)
         folder = write_bundle(tmp_path, crf={**CRF, "bilateral": []})
@@ -369,7 +369,7 @@ class TestCrf:
         )
         expected = softmax(expected_scores(image))
         found = runtime.load(folder, crf=idle).probabilities(image)
-        np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1), atol=1e-4)  # a weight of 0 changes nothing
+        np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1), atol=1e-4)  # a term of weight 0 has no effect
 
     def test_strided_image(self, tmp_path: Path) -> None:
         segmenter = runtime.load(write_bundle(tmp_path, crf=CRF))

@@ -1,4 +1,4 @@
-"""The built-in checks: right here, and able to fail."""
+"""The self checks pass on this machine, and fail on wrong results."""
 
 from __future__ import annotations
 

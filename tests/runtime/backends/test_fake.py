@@ -1,4 +1,4 @@
-"""The fake backend's formula, by hand."""
+"""The fake backend: its formula computed by hand, its faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atrous.runtime.backends.fake import FakeBackend
 
 def test_formula() -> None:
     image = np.array([[[[0, 0, 0], [255, 255, 255], [90, 60, 0]]]], np.uint8)
-    scores = FakeBackend(3).run({"image": image})["scores"]  # centres 0, 127.5, 255
+    scores = FakeBackend(3).run({"image": image})["scores"]  # centers 0, 127.5, 255
     np.testing.assert_array_equal(scores[0, :, 0, 0], [0, -127.5, -255])
     np.testing.assert_array_equal(scores[0, :, 0, 1], [-255, -127.5, 0])
     np.testing.assert_array_equal(scores[0, :, 0, 2], [-50, -77.5, -205])

@@ -1,4 +1,4 @@
-"""ONNX Runtime: right numbers, no silent change of provider, hostile models refused."""
+"""ONNX Runtime: correct numbers, no silent change of provider, hostile models refused."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ def test_threads_rest_between_runs() -> None:
     backend.run({"image": image[None]})
     before = time.process_time()
     time.sleep(0.1)
-    assert time.process_time() - before < 0.015  # waiting in a loop would take 0.04 s of a core
+    assert time.process_time() - before < 0.015  # spinning would take 0.04 s of a core
 
 
 def make_runtime(available: list[str], started: list[str]) -> Any:
-    """A stand-in for the library that starts other providers than it was asked for."""
+    """A stub of the library that starts the providers `started`, whichever are requested."""
     session = SimpleNamespace(
         get_providers=lambda: started, disable_fallback=lambda: None, get_inputs=list, get_outputs=list
     )

@@ -1,4 +1,4 @@
-"""OpenVINO: right numbers, and hostile models refused before it sees them."""
+"""OpenVINO: correct numbers, hostile models refused before it parses them, requests freed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytest.importorskip("openvino", reason="openvino is not installed")
 @pytest.mark.parametrize("options", [None, OpenVinoOptions(hint="throughput")])
 def test_scores(options: OpenVinoOptions | None) -> None:
     backend = OpenVinoBackend(make_model(), threads=1, options=options)
-    for height, width in ((5, 6), (1, 1), (9, 4)):  # a new shape compiles anew
+    for height, width in ((5, 6), (1, 1), (9, 4)):  # each new shape is compiled
         image = make_image(height, width)
         found = backend.run({"image": image[None]})["scores"][0]
         np.testing.assert_allclose(found, expected_scores(image), atol=1e-4)

@@ -1,4 +1,4 @@
-"""All backends take, give and refuse the same."""
+"""The contract of all backends: same feeds, same outputs, same errors."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def backend(case: tuple[str, dict[str, Any]], tmp_path: Path) -> Backend:
 
 
 def test_every_backend_is_in_the_contract() -> None:
-    needs_a_device = {"tensorrt"}  # its runner has a contract test of its own, on a fake driver
+    needs_a_device = {"tensorrt"}  # its own tests check the contract on a fake driver
     assert {name for name, _ in CASES.values()} == set(BACKENDS) - needs_a_device
 
 
@@ -97,9 +97,9 @@ def test_runs_a_batch(backend: Backend) -> None:
 
 def test_gives_the_networks_scores(backend: Backend) -> None:
     found = backend.run({"image": BATCH})["scores"]
-    if backend.name == "fake":  # a formula of its own: see its own tests
-        centres = np.linspace(0, 255, 4)[:, None, None]
-        expected = [-np.abs(image.mean(2) - centres) for image in BATCH]
+    if backend.name == "fake":  # its formula
+        centers = np.linspace(0, 255, 4)[:, None, None]
+        expected = [-np.abs(image.mean(2) - centers) for image in BATCH]
     else:
         expected = [expected_scores(image) for image in BATCH]
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -168,7 +168,7 @@ def test_results_belong_to_the_caller(backend: Backend) -> None:
     kept = first.copy()
     backend.run({"image": BATCH[::-1].copy()})
     np.testing.assert_array_equal(first, kept)
-    first[:] = 0  # and may be written to
+    first[:] = 0  # and are writable
 
 
 def test_runs_in_several_threads_at_once(backend: Backend) -> None:
@@ -229,8 +229,8 @@ def test_int8_variant(tmp_path: Path, name: str) -> None:
     bundle = read_bundle(folder)
     found = open_backend(name, bundle, threads=1, precision="int8").run({"image": BATCH})["scores"]
     exact = open_backend(name, bundle, threads=1).run({"image": BATCH})["scores"]
-    centred = BATCH[..., ::-1].astype(np.float64) - np.array(MEAN)  # BGR
-    codes = np.clip(np.round(centred / 2), -128, 127)
+    centered = BATCH[..., ::-1].astype(np.float64) - np.array(MEAN)  # BGR
+    codes = np.clip(np.round(centered / 2), -128, 127)
     step = np.abs(WEIGHT).max() / 127
     expected = np.einsum("lc,nhwc->nlhw", np.round(WEIGHT / step), codes) * 2 * step
     np.testing.assert_allclose(found, expected, atol=1e-3)

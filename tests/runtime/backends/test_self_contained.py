@@ -107,7 +107,7 @@ def test_refuses_every_cut() -> None:
             require_self_contained(model[:size])
         except BackendError:
             refused += 1
-    assert refused >= len(model) - 20  # a cut between two fields of the outermost message shows no fault
+    assert refused >= len(model) - 20  # truncation between two fields of the outermost message is not detected
 
 
 @pytest.mark.parametrize("content", [b"text", b"<xml/>", b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0f", b"\x0d\x01"])

@@ -58,8 +58,8 @@ def test_modes_that_cannot_be_had(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler, about itself
 def test_compiled(tmp_path: Path) -> None:
-    # a function of the module itself, and a class with a forward of its own: both are looked up by the module's name
-    helped = MODEL_SOURCE.replace("class FourColours", "def twice(x):\n    return x + x\n\n\nclass FourColours")
+    # a function and a class of the module: torch.compile looks both up by the module's name
+    helped = MODEL_SOURCE.replace("class FourColors", "def twice(x):\n    return x + x\n\n\nclass FourColors")
     source = helped.replace("self.score(data)", "twice(self.score(data)) / 2")
     found = run_torch(write_torch_bundle(tmp_path, source=source), options={"mode": "compiled"})["scores"][0]
     np.testing.assert_allclose(found, expected_scores(IMAGE), atol=1e-4)

@@ -9,7 +9,7 @@ from PIL import Image
 from atrous.bundle.palettes import VOC_COLORS
 from atrous.errors import DatasetError
 from atrous.runtime.evaluation.datasets import ColourCoding, make_index_coding, read_label_image
-from atrous.runtime.pictures import colour_labels, encode_label_png
+from atrous.runtime.pictures import color_labels, encode_label_png
 
 LABELS = np.array([[0, 1, 2], [15, 20, 255]], np.uint8)
 VOC = make_index_coding(21, what="labels of PASCAL VOC", palette=VOC_COLORS)
@@ -39,10 +39,10 @@ def test_one_bit_is_two_labels(tmp_path: Path) -> None:
 
 
 def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
-    looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLORS))
+    looked_up = write(tmp_path / "a.png", color_labels(LABELS, VOC_COLORS))
     with pytest.raises(DatasetError, match=r"palette's colours instead of labels.*original palette PNGs"):
         decode(looked_up)
-    swapped = write(tmp_path / "c.png", colour_labels(LABELS, VOC_COLORS)[..., ::-1])
+    swapped = write(tmp_path / "c.png", color_labels(LABELS, VOC_COLORS)[..., ::-1])
     with pytest.raises(DatasetError, match="red and blue swapped"):
         decode(swapped)
     photo = write(tmp_path / "b.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
@@ -51,7 +51,7 @@ def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
 
 
 def test_palette_turned_to_grey_is_recognised(tmp_path: Path) -> None:
-    grey = Image.fromarray(colour_labels(LABELS, VOC_COLORS)).convert("L")
+    grey = Image.fromarray(color_labels(LABELS, VOC_COLORS)).convert("L")
     grey.save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match="grey levels of the palette"):
         decode(tmp_path / "a.png")
@@ -69,7 +69,7 @@ def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
     coding = make_index_coding(21, palette=VOC_COLORS, is_open=True)
     for name, stored, option in (
         ("a", np.arange(1, 22, dtype=np.uint8)[None], "give --label-offset 1"),
-        ("b", colour_labels(LABELS, VOC_COLORS), "or --label-colours"),
+        ("b", color_labels(LABELS, VOC_COLORS), "or --label-colours"),
     ):
         path = write(tmp_path / f"{name}.png", stored)
         with pytest.raises(DatasetError, match=option):
