@@ -142,11 +142,11 @@ def test_any_bytes(tmp_path: Path, data: bytes, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutated_real_files(shared_dir: Path, tmp_path: Path, seed: int) -> None:
+def test_mutated_real_files(goldens: Path, tmp_path: Path, seed: int) -> None:
     """Real files with bytes changed, cut, doubled or moved are read or refused, never anything else."""
     rng = random.Random(seed)
-    weights = [path for path in shared_dir.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
-    texts = sorted(shared_dir.glob("goldens/tiny/*/net.prototxt"))
+    weights = [path for path in goldens.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
+    texts = sorted(goldens.glob("goldens/tiny/*/net.prototxt"))
     for source, rounds in ((sorted(weights), 250), (texts, 150)):
         originals = [original.read_bytes() for original in source]
         path = tmp_path / source[0].name

@@ -53,8 +53,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_difference_is_decided_by_real_caffe(name: str, shared_dir: Path, opencv: OpenCv, tmp_path: Path) -> None:
-    (recording,) = find_recordings(shared_dir, "tiny", name)
+def test_each_difference_is_decided_by_real_caffe(name: str, goldens: Path, opencv: OpenCv, tmp_path: Path) -> None:
+    (recording,) = find_recordings(goldens, "tiny", name)
     opinion = ask_opencv(recording, opencv, tmp_path)
     verdict, text, why = CASES[name]
     assert (opinion.verdict, opinion.text) == (verdict, text), describe(opinion)
@@ -65,9 +65,9 @@ def test_each_difference_is_decided_by_real_caffe(name: str, shared_dir: Path, o
 
 
 def test_sweep_prints_its_tables_and_fails_only_where_caffe_is_against_us(
-    shared_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    goldens: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main([str(shared_dir), "--kind", "tiny", "--only", "lrn-*", "--json", str(tmp_path / "o.json")]) == 0
+    assert main([str(goldens), "--kind", "tiny", "--only", "lrn-*", "--json", str(tmp_path / "o.json")]) == 0
     shown = capsys.readouterr().out
     assert "tiny     4 recordings: 2 agree (2 published), 2 differ (2 published)" in shown
     assert "2  atrous" in shown

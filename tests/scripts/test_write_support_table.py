@@ -76,9 +76,9 @@ def test_plugins_are_not_in_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "MyOwn" not in own_types()
 
 
-def test_command_writes_the_page(shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_the_page(goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "outcomes.json").write_text(json.dumps(OUTCOMES[:1]))
-    arguments = [str(tmp_path / "outcomes.json"), str(shared_dir), "-o", str(tmp_path / "layers.md")]
+    arguments = [str(tmp_path / "outcomes.json"), str(goldens), "-o", str(tmp_path / "layers.md")]
     assert main(arguments) == 0
     assert "(1 `tiny`)" in (tmp_path / "layers.md").read_text(encoding="utf-8")
     assert "1 recordings" in capsys.readouterr().out
