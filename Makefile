@@ -10,7 +10,7 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel check-native import-root clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel schema check-native import-root clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,6 +61,9 @@ readme: setup ## run the README's commands as a reader would
 wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/python -m tools.check_wheel dist
+
+schema: setup ## compile proto/caffe.proto to proto/caffe.pb
+	$(BIN)/python -m grpc_tools.protoc -Iproto --descriptor_set_out=proto/caffe.pb proto/caffe.proto
 
 check-native: setup ## the C++ extension under sanitizers
 	tools/check_native.sh

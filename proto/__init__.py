@@ -1,4 +1,4 @@
-"""The schema of Caffe's files: `caffe.proto`, and `schema` which builds message classes from it at run time."""
+"""The schema of Caffe's files: `caffe.proto`, compiled to `caffe.pb`, and `schema`, its message classes."""
 
 from . import schema
 

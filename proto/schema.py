@@ -1,50 +1,38 @@
-"""The message classes of `caffe.proto`, built at run time.
+"""Message classes of `caffe.proto`, built from its compiled descriptor set `caffe.pb`.
 
-No generated module is imported and the default descriptor pool is left alone, so an installed Caffe (whose own
-`caffe.proto` would collide there) and any protobuf from 4.22 on can live in the same process.
+The classes live in a private descriptor pool. No generated module is imported and the default pool stays untouched, so
+an installed Caffe, whose own `caffe.proto` would collide there, can live in the same process.
 
-The parser knows the part of proto2 that `caffe.proto` uses: messages, enums, labelled fields with `default`,
-`packed` and the two options of ours, `(wire)` and `(wire_value)`, which say where a fork keeps a field in binaries.
+`make schema` regenerates `caffe.pb` after an edit of `caffe.proto`; a test compares the two.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor
 
-SCHEMA_PATH = Path(__file__).with_name("caffe.proto")
+DESCRIPTOR_SET_PATH = Path(__file__).with_name("caffe.pb")
 PACKAGE = "atrous"
 
 Wire = MappingProxyType[str, "int | None"]
-"""Dialect -> number in that dialect's binaries; None where it is known from text files alone."""
-
-_TOKEN = re.compile(r'\s+|//[^\n]*|(?P<token>"[^"]*"|[A-Za-z_][\w.]*|[-+]?[\d.][\w.]*(?:[-+]\d+)?|\S)')
-_SCALARS = {
-    name: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{name.upper()}")
-    for name in ("double", "float", "int64", "uint64", "int32", "uint32", "bool", "string", "bytes")
-}
-_LABELS = {
-    name: getattr(descriptor_pb2.FieldDescriptorProto, f"LABEL_{name.upper()}")
-    for name in ("optional", "required", "repeated")
-}
+"""Dialect -> number in that dialect's binaries; None if only its text files use the name."""
 
 
 class Schema(NamedTuple):
-    """A schema as read from its text.
+    """The loaded schema.
 
     Attributes:
-        pool: the private pool that holds the descriptors.
-        classes: message -> its class. All are made at once and kept: protobuf before 4.25 crashes on a class that was
-            collected while its parent's was in use.
-        field_wires: (message, field) -> where the forks keep that field.
-        value_wires: (enum, value name) -> which number the forks give that value.
+        pool: the private pool of the descriptors.
+        classes: message -> its class. All classes are made at once and kept: protobuf before 4.25 crashes on a class
+            that was garbage-collected while its parent's was in use.
+        field_wires: (message, field) -> numbers of a field that forks added.
+        value_wires: (enum, value name) -> numbers of an enum value that forks added.
     """
 
     pool: descriptor_pool.DescriptorPool
@@ -53,186 +41,65 @@ class Schema(NamedTuple):
     value_wires: dict[tuple[str, str], Wire]
 
 
-class _Parser:
-    """A recursive-descent parser over the tokens of one `.proto` file."""
-
-    def __init__(self, text: str) -> None:
-        self._tokens: Iterator[str] = (m["token"] for m in _TOKEN.finditer(text) if m["token"])
-        self._ahead = next(self._tokens, "")
-        self.file = descriptor_pb2.FileDescriptorProto(name="atrous/caffe.proto", package=PACKAGE, syntax="proto2")
-        self.field_wires: dict[tuple[str, str], Wire] = {}
-        self.value_wires: dict[tuple[str, str], Wire] = {}
-        self._kinds: dict[str, int] = {}
-        self._open: list[tuple[Any, str]] = []
-
-    def parse(self) -> None:
-        while self._ahead:
-            word = self._take()
-            if word in ("syntax", "package", "import"):
-                self._skip_statement()
-            elif word == "extend":
-                self._skip_block()
-            elif word == "message":
-                self._message(self.file.message_type.add(), "")
-            elif word == "enum":
-                self._enum(self.file.enum_type.add(), "")
-            else:
-                self._fail(word)
-        for field, scope in self._open:
-            self._resolve(field, scope)
-
-    def message_names(self) -> list[str]:
-        return [name for name, kind in self._kinds.items() if kind == descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE]
-
-    def _message(self, message: Any, scope: str) -> None:
-        message.name = self._take()
-        path = f"{scope}.{message.name}" if scope else message.name
-        self._kinds[path] = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
-        self._expect("{")
-        while (word := self._take()) != "}":
-            if word == "message":
-                self._message(message.nested_type.add(), path)
-            elif word == "enum":
-                self._enum(message.enum_type.add(), path)
-            elif word in _LABELS:
-                self._field(message.field.add(), _LABELS[word], path)
-            else:
-                self._fail(word)
-
-    def _field(self, field: Any, label: int, message: str) -> None:
-        kind, field.name = self._take(), self._take()
-        field.label = label
-        if kind in _SCALARS:
-            field.type = _SCALARS[kind]
-        else:
-            field.type_name = kind
-            self._open.append((field, message))
-        self._expect("=")
-        field.number = int(self._take())
-        for option, value in self._options():
-            if option == "default":
-                field.default_value = value
-            elif option == "packed":
-                field.options.packed = value == "true"
-            elif option == "(wire)":
-                self.field_wires[message, field.name] = _parse_wire(value)
-            else:
-                self._fail(option)
-
-    def _enum(self, enum: Any, scope: str) -> None:
-        enum.name = self._take()
-        path = f"{scope}.{enum.name}" if scope else enum.name
-        self._kinds[path] = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
-        self._expect("{")
-        while (word := self._take()) != "}":
-            value = enum.value.add(name=word)
-            self._expect("=")
-            value.number = int(self._take())
-            for option, text in self._options():
-                if option != "(wire_value)":
-                    self._fail(option)
-                self.value_wires[path, value.name] = _parse_wire(text)
-
-    def _resolve(self, field: Any, scope: str) -> None:
-        """Finds a type name from the innermost message outwards, as protobuf does."""
-        while True:
-            path = f"{scope}.{field.type_name}" if scope else field.type_name
-            if path in self._kinds:
-                field.type, field.type_name = self._kinds[path], f".{PACKAGE}.{path}"
-                return
-            if not scope:
-                self._fail(field.type_name, "a known type")
-            scope = scope.rpartition(".")[0]
-
-    def _options(self) -> Iterator[tuple[str, str]]:
-        if self._ahead == "[":
-            self._take()
-            while True:
-                name = self._take()
-                if name == "(":
-                    name = f"({self._take()})"
-                    self._expect(")")
-                self._expect("=")
-                yield name, self._take().strip('"')
-                if (separator := self._take()) == "]":
-                    break
-                if separator != ",":
-                    self._fail(separator)
-        self._expect(";")
-
-    def _take(self) -> str:
-        token, self._ahead = self._ahead, next(self._tokens, "")
-        return token
-
-    def _expect(self, token: str) -> None:
-        if (got := self._take()) != token:
-            self._fail(got, token)
-
-    def _skip_statement(self) -> None:
-        while self._take() not in (";", ""):
-            pass
-
-    def _skip_block(self) -> None:
-        while self._take() not in ("}", ""):
-            pass
-
-    def _fail(self, got: str, wanted: str = "a declaration") -> NoReturn:
-        raise ValueError(f'caffe.proto: expected {wanted}, got "{got}" before "{self._ahead}"')
-
-
-def _parse_wire(text: str) -> Wire:
-    """`deeplab_v2:143 parsenet` -> {"deeplab_v2": 143, "parsenet": None}."""
-    wire: dict[str, int | None] = {}
-    for item in text.split():
-        dialect, _, number = item.partition(":")
-        wire[dialect] = int(number) if number else None
-    return MappingProxyType(wire)
-
-
 @cache
 def load_schema() -> Schema:
-    """Reads `caffe.proto` (once) into a private descriptor pool."""
-    parser = _Parser(SCHEMA_PATH.read_text(encoding="utf-8"))
-    parser.parse()
+    """Load `caffe.pb` into a private descriptor pool, once per process."""
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTOR_SET_PATH.read_bytes()).file
     pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(parser.file.SerializeToString())
-    classes = {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))
-        for name in parser.message_names()
+    pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)  # the options of caffe.proto extend it
+    pool.AddSerializedFile(file.SerializeToString())
+    messages = dict(_walk(file.message_type))
+    found = {name: pool.FindMessageTypeByName(f"{PACKAGE}.{name}") for name in messages}
+    classes = {name: message_factory.GetMessageClass(descriptor) for name, descriptor in found.items()}
+    scopes = {f"{name}.": message for name, message in messages.items()} | {"": file}
+    enums = {f"{scope}{enum.name}": enum for scope, holder in scopes.items() for enum in holder.enum_type}
+    options_class = classes["WireOptions"]
+    field_wires = {
+        (name, field.name): wire
+        for name, message in messages.items()
+        for field in message.field
+        if field.HasField("options") and (wire := _read_wire(field.options, options_class))
     }
-    return Schema(pool, classes, parser.field_wires, parser.value_wires)
+    value_wires = {
+        (name, value.name): wire
+        for name, enum in enums.items()
+        for value in enum.value
+        if value.HasField("options") and (wire := _read_wire(value.options, options_class))
+    }
+    return Schema(pool, classes, field_wires, value_wires)
+
+
+def _walk(messages: Iterable[Any], scope: str = "") -> Iterator[tuple[str, Any]]:
+    """Messages and the messages nested in them, each with its name inside the package."""
+    for message in messages:
+        yield f"{scope}{message.name}", message
+        yield from _walk(message.nested_type, f"{scope}{message.name}.")
+
+
+def _read_wire(options: Any, options_class: type[Any]) -> Wire:
+    """The `(wire)` or `(wire_value)` option: `deeplab_v2:143 parsenet` -> {"deeplab_v2": 143, "parsenet": None}."""
+    parsed = options_class.FromString(options.SerializeToString())
+    items = (item.partition(":") for item in (parsed.wire or parsed.wire_value).split())
+    return MappingProxyType({dialect: int(number) if number else None for dialect, _, number in items})
 
 
 def descriptor(name: str) -> Descriptor:
-    """The descriptor of a message, by its name inside the package (`ConvolutionParameter`).
-
-    Raises:
-        KeyError: the schema has no such message.
-    """
+    """The descriptor of a message by its name inside the package (`ConvolutionParameter`); KeyError if unknown."""
     return load_schema().pool.FindMessageTypeByName(f"{PACKAGE}.{name}")
 
 
 def message(name: str) -> type[Any]:
-    """The class of a message, by its name inside the package (`NetParameter`).
-
-    Raises:
-        KeyError: the schema has no such message.
-    """
+    """The class of a message by its name inside the package (`NetParameter`); KeyError if unknown."""
     return load_schema().classes[name]
 
 
 def field_wire(message_name: str, field_name: str) -> Wire | None:
-    """Where the forks keep a field of theirs in binaries; None for a field of BVLC Caffe or of a fork-only message."""
+    """Field numbers in the binaries of the forks that added a field; None for BVLC fields and fork-only messages."""
     return load_schema().field_wires.get((message_name, field_name))
 
 
 def value_wire(enum_name: str, value_name: str) -> Wire | None:
-    """Which number the forks give an enum value of theirs; None for a value of BVLC Caffe.
-
-    Args:
-        enum_name: with its message, as in `V1LayerParameter.LayerType`.
-        value_name: as in `INTERP`.
-    """
+    """The same for an enum value; `enum_name` includes its message, as in `V1LayerParameter.LayerType`."""
     return load_schema().value_wires.get((enum_name, value_name))
 
 

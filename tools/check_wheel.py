@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 REQUIRED = (
+    "atrous/proto/caffe.pb",
     "atrous/proto/caffe.proto",
     "atrous/converter/read.py",
     "atrous/converter/official/models.json",

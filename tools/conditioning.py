@@ -1,12 +1,11 @@
-"""How far float32 determines a net's blobs: their spread when every rounding goes to the next number.
+"""Conditioning of a net: the spread of its blobs when every rounding goes to a neighboring number.
 
-A layer's exact result is rarely a float32 number, and every program rounds it in its own way: other orders of a sum,
-another exponential. So a net is run again and again, each number that a layer had to round moved at random by at most
-its last bit; numbers that no program rounds (copies, maxima, masks, indices) are told by the layer's result in float64
-and stay. Where a blob then moves as much as two programs differ, the recording cannot say which of them is right:
-pooling masks at ties, detections picked among equal scores, dozens of layers that each magnify. An error is excused
-blob by blob, only where that very blob moves: a wrong layer in front of the magnifying ones is found whatever becomes
-of its error behind them.
+A layer's exact result is rarely a float32 number, and programs round it differently: another order of a sum, another
+exponential. So the net is run several times, and each number that a layer rounded moves at random by at most its last
+bit. Numbers that no program rounds (copies, maxima, masks, indices) equal the layer's float64 result and do not move.
+If a blob then moves as much as two programs differ, the recording cannot decide which program is right: pooling masks
+at ties, detections picked among equal scores, dozens of layers that each magnify. An error is excused only if its own
+blob moves, so a wrong layer in front of magnifying layers is still found.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ from torch.nn.modules.conv import _ConvNd
 from atrous.converter.export.torch_module import BlobRecorder
 from atrous.converter.modules import AveragePool2d, InnerProduct
 
-from .recordings import Array, Comparison, Recording, measure_apart
+from .recordings import Array, Comparison, Recording, measure_distance
 
-#: times the net is run with other last bits
+#: number of runs with other roundings
 RUNS = 8
-#: a blob may be this many times further from Caffe's than other roundings move it in that many runs
+#: a blob is excused up to this multiple of the distance that the runs move it
 FACTOR = 4.0
 
 
 class Spread:
-    """How far each blob of one net moves where every rounding may go to the next number; measured only as asked.
+    """The distance that other roundings move each blob of a net, measured on demand.
 
     Args:
-        recording: says where each blob is looked at.
+        recording: defines which values of a blob are compared.
         module: from `to_torch`, float32.
-        inputs: input name -> array; they and the weights stay as they are.
+        inputs: input name -> array; neither they nor the weights are modified.
     """
 
     def __init__(self, recording: Recording, module: fx.GraphModule, inputs: Mapping[str, Array]) -> None:
@@ -46,15 +45,15 @@ class Spread:
         self._tensors = [torch.from_numpy(np.array(inputs[name], np.float32)) for name in module.meta["inputs"]]
         self._given: dict[str, Array] = {}
         self._runs = 0
-        #: recording key -> largest distance from the given net's blob so far, as errors are measured
+        #: recording key -> largest relative distance from the unmodified blob so far
         self.values: dict[str, float] = {}
 
     def find_unexcused(self, comparisons: Sequence[Comparison], tolerance: float) -> Comparison | None:
         """The first blob out of tolerance that other roundings do not move as far, or None.
 
-        The net is run until every blob is excused, `RUNS` times at most.
+        Runs the net until every blob is excused, at most `RUNS` times.
         """
-        if any(comparison.detail for comparison in comparisons):  # a blob of another shape, or none
+        if any(comparison.detail for comparison in comparisons):  # another shape, or a missing blob
             return next(comparison for comparison in comparisons if comparison.detail)
         while True:
             found = next((c for c in comparisons if not self._is_excused(c, tolerance)), None)
@@ -71,8 +70,8 @@ class Spread:
         moved = self._compute(Shaker(self._module, torch.Generator().manual_seed(self._runs)))
         self._runs += 1
         for key, blob in moved.items():
-            apart = measure_apart(self._recording, key, self._given[key], blob)
-            self.values[key] = max(self.values.get(key, 0.0), apart)
+            distance = measure_distance(self._recording, key, self._given[key], blob)
+            self.values[key] = max(self.values.get(key, 0.0), distance)
 
     def _compute(self, recorder: BlobRecorder) -> dict[str, Array]:
         with torch.no_grad():
@@ -81,13 +80,13 @@ class Spread:
 
 
 class Shaker(BlobRecorder):
-    """Runs a graph and moves every number that its layer rounded, up or down or not at all, by one rounding.
+    """Runs a graph and moves every rounded number up, down or not at all, by one rounding.
 
-    1. A sum of n terms t (convolution, inner product, average) is rounded n times, each time to half a last bit, u =
-       2^-24, of the sum so far. Where the terms have both signs that comes to about u sum |t|, where they have one to
-       u sqrt(n / 3) |sum t|, as a random walk of n steps; the number moves by both.
-    2. What another layer rounded is told by its result in float64; it moves by its last bit, or by as much as the
-       layer in float32 was off.
+    1. A sum of n terms t (convolution, inner product, average) is rounded n times, each time by up to half a last bit,
+       u = 2^-24, of the sum so far: about u sum |t| for terms of both signs, and u sqrt(n / 3) |sum t|, a random walk
+       of n steps, for terms of one sign. The number moves by both.
+    2. A number of another layer is rounded if it differs from the float64 result. It moves by its last bit, or by the
+       error of the float32 layer if that is larger.
     """
 
     def __init__(self, module: fx.GraphModule, generator: torch.Generator) -> None:
@@ -95,7 +94,7 @@ class Shaker(BlobRecorder):
         self._generator = generator
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One layer, its roundings moved."""
+        """Run one layer and move its roundings."""
         given = super().call_module(target, args, kwargs)
         layer = self.fetch_attr(target)
         terms = _count_terms(layer, args)
@@ -104,7 +103,7 @@ class Shaker(BlobRecorder):
             return self._shake(given, 2**-24 * (magnitude + math.sqrt(terms / 3) * given.abs()))
         try:
             exact = copy.deepcopy(layer).double()(*(argument.double() for argument in args))
-        except (RuntimeError, TypeError):  # a layer that knows float32 alone
+        except (RuntimeError, TypeError):  # a layer that supports only float32
             return given
         if isinstance(given, torch.Tensor):
             return self._shake(given, _measure_rounding(given, exact))
@@ -117,7 +116,7 @@ class Shaker(BlobRecorder):
 
 
 def _count_terms(layer: nn.Module, args: tuple[Any, ...]) -> int:
-    """How many terms a number of the layer is the sum of; 0 where it is none."""
+    """The number of terms that each output of the layer sums; 0 if it is not a sum."""
     if isinstance(layer, nn.AdaptiveAvgPool2d):
         return int(args[0].shape[2] * args[0].shape[3])
     if isinstance(layer, nn.AvgPool2d | AveragePool2d):
@@ -131,7 +130,7 @@ def _count_terms(layer: nn.Module, args: tuple[Any, ...]) -> int:
 
 
 def _without_signs(layer: nn.Module) -> nn.Module:
-    """The layer with the absolute values of its weights."""
+    """A copy of the layer with the absolute values of its weights."""
     positive = copy.deepcopy(layer)
     for parameter in positive.parameters():
         parameter.abs_()
@@ -139,7 +138,7 @@ def _without_signs(layer: nn.Module) -> nn.Module:
 
 
 def _measure_rounding(given: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    """0 where `given` is exact; else its distance to the next float32, or to `exact` where that is more."""
+    """0 where `given` is exact; else the larger of its distances to the next float32 and to `exact`."""
     if given.shape != exact.shape or given.dtype != torch.float32:
         return torch.zeros(())
     last_bit = (torch.nextafter(given, torch.full_like(given, torch.inf)) - given).double()

@@ -1,7 +1,7 @@
-"""Every recording of real Caffe against the converter: torch and ONNX Runtime, blob by blob.
+"""Compare the converter with every recording of real Caffe, blob by blob, in torch and in ONNX Runtime.
 
 `python -m tools.conformance SHARED [--kind tiny] [--only PATTERN]` prints a row for each recording and a
-table by kind; nothing is left out by name. Exit 1 where a blob differs or a refusal is missing.
+table by kind; there is no list of exceptions. Exits with 1 if a blob differs or a refusal is missing.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Outcome:
-    """What became of one recording.
+    """The result of one recording.
 
     Attributes:
         name: `<kind>/<folder>`.
-        torch: passed, failed, refused, or conditioned: every blob out of tolerance is one that other roundings move as
-            far (`conditioning`), so that no float32 program comes closer for sure.
+        torch: passed, failed, refused, or conditioned: other roundings move every blob out of tolerance as far
+            (`conditioning`), so float32 does not determine it.
         onnx: passed, failed, conditioned, refused (no ONNX form) or skipped.
         worst: largest error of torch, and of ONNX Runtime.
-        detail: the first difference, or the refusal's words.
+        detail: the first difference, or the message of the refusal.
         families: the layer types of the net.
     """
 
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float = TOLERANCE) -> Outcome:
-    """Convert what was recorded and compare every blob, in torch and in ONNX Runtime."""
+    """Convert a recorded net and compare every blob, in torch and in ONNX Runtime."""
     try:
         net = recording.read_net()
         module = to_torch(net)
@@ -61,7 +61,7 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
     if recording.expected_error is not None:
         return Outcome(recording.name, "failed", detail="real Caffe refuses this file", families=families)
     inputs = {name: array for name, array in recording.inputs().items() if name in {b.name for b in net.inputs}}
-    fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
+    fed = {f"{name}:{name}": array for name, array in inputs.items()}  # the key of an Input layer in the recording
     judge = Judge(recording, net, module, inputs, tolerance)
     outcome = Outcome(recording.name, "passed", families=families)
     compared = compare_blobs(recording, fed | run_blobs(module, inputs))
@@ -91,7 +91,7 @@ class Judge:
         self._tolerance = tolerance
 
     def decide(self, comparisons: list[Comparison]) -> tuple[str, str]:
-        """`passed`, `conditioned` or `failed`, and the blob that says so."""
+        """`passed`, `conditioned` or `failed`, and the blob that decides it."""
         first = next((c for c in comparisons if not c.error <= self._tolerance), None)
         if first is None:
             return "passed", ""
@@ -108,7 +108,7 @@ def largest_error(comparisons: list[Comparison]) -> float:
 
 
 def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Every top of the net as ONNX Runtime computes it on the CPU, by recording key."""
+    """Every top of the net from ONNX Runtime on the CPU, by recording key."""
     import onnxruntime
 
     from atrous.converter.export.onnx_export import value_names
@@ -127,18 +127,20 @@ def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the sweep; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path, help="the folder that holds goldens/ and weights/")
-    parser.add_argument("--kind", action="append", choices=["tiny", "nets", "real"])
-    parser.add_argument("--only", default="*", help="pattern of recording names")
-    parser.add_argument("--no-onnx", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the outcomes here")
+    parser.add_argument("shared", type=Path, help="folder that holds goldens/ and weights/")
+    parser.add_argument(
+        "--kind", action="append", choices=["tiny", "nets", "real"], help="kind of recordings to compare (repeatable)"
+    )
+    parser.add_argument("--only", default="*", help="glob pattern of recording names")
+    parser.add_argument("--no-onnx", action="store_true", help="skip ONNX Runtime")
+    parser.add_argument("--json", type=Path, help="file to write the outcomes to")
     options = parser.parse_args(arguments)
     outcomes: list[Outcome] = []
     for kind in options.kind or ["tiny", "nets", "real"]:
         for recording in find_recordings(options.shared, kind, options.only):
             try:
                 outcome = check_recording(recording, onnx=not options.no_onnx)
-            except Exception as error:  # a crash is a failure to report, not the end of the sweep
+            except Exception as error:  # report a crash and continue the sweep
                 outcome = Outcome(recording.name, "failed", detail=f"crash: {type(error).__name__}: {str(error)[:200]}")
             outcomes.append(outcome)
             gc.collect()
@@ -154,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def print_table(outcomes: list[Outcome]) -> None:
-    """Counts by kind and stage."""
+    """Print the counts by kind and stage."""
     for kind in sorted({outcome.name.split("/")[0] for outcome in outcomes}):
         chosen = [outcome for outcome in outcomes if outcome.name.startswith(f"{kind}/")]
         torch_counts, onnx_counts = Counter(o.torch for o in chosen), Counter(o.onnx for o in chosen)

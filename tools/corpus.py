@@ -1,7 +1,7 @@
-"""Published nets through the converter: `python -m tools.corpus SHARED [--export]`.
+"""Convert published nets: `python -m tools.corpus SHARED [--export]`.
 
-Every prototxt of a folder of real nets is read and laid out without weights (fillers stand in), built in torch and,
-with `--export`, written as ONNX. What is refused is listed with its reason; the last line counts.
+Reads every prototxt of a folder of published nets, builds it in torch with weights from the fillers and, with
+`--export`, exports it to ONNX. Prints each result with the reason of a refusal, and the counts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.graph.definition import define_net
 from atrous.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
 
-#: numbers of classes tried for placeholders, in this order: VOC's, and LIP's
+#: numbers of classes to try for placeholders, in this order: VOC's, LIP's
 CLASSES = ("21", "20")
-#: sizes tried, in this order, where a data layer does not say its own
+#: channels, height, width to try, in this order, if a data layer has no sizes
 SIZES = (
     (3, 321, 321), (3, 360, 480), (3, 227, 227), (3, 224, 224), (1, 28, 28), (2, 28, 28), (3, 32, 32), (1, 33, 33),
     (1, 50, 50), (3, 300, 300), (3, 512, 512),
@@ -32,7 +32,7 @@ SIZES = (
 
 @dataclass(frozen=True)
 class CorpusResult:
-    """One net: `converted`, `torch only` (a layer has no ONNX form) or `refused`, and why."""
+    """The result of one net: `converted`, `torch only` (a layer has no ONNX form), `refused` or `crashed`."""
 
     name: str
     verdict: str
@@ -42,7 +42,7 @@ class CorpusResult:
 
 
 def find_prototxts(root: Path) -> Iterator[Path]:
-    """One net file a folder, as published."""
+    """The published net file of each folder."""
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         source = folder / "source.json"
         if source.exists():
@@ -50,10 +50,10 @@ def find_prototxts(root: Path) -> Iterator[Path]:
 
 
 def check_net(path: Path, *, export: bool) -> CorpusResult:
-    """Convert one net with its fillers' weights."""
+    """Convert one net with weights from its fillers."""
     started = time.perf_counter()
     try:
-        net = _lay_out(path)
+        net = _build_net(path)
         module = to_torch(net)
     except ConverterError as error:
         return CorpusResult(path.parent.name, "refused", _first_reason(error), time.perf_counter() - started)
@@ -67,8 +67,8 @@ def check_net(path: Path, *, export: bool) -> CorpusResult:
     return CorpusResult(path.parent.name, verdict, reason, time.perf_counter() - started, types)
 
 
-def _lay_out(path: Path) -> Net:
-    """The net as the file has it, else as it fits: other classes, the data layers' own batch, usual sizes."""
+def _build_net(path: Path) -> Net:
+    """The net of the file, with the first numbers of classes, batch size and input sizes that fit."""
     text = path.read_text(encoding="utf-8", errors="replace")
     batch = max(map(int, re.findall(r"batch_size\s*:\s*(\d+)", text)), default=1)
     choices = CLASSES if "${NUM_LABELS}" in text else CLASSES[:1]
@@ -77,14 +77,14 @@ def _lay_out(path: Path) -> Net:
     for classes, own in trials:
         variables = {"BATCH_SIZE": "1"} | dict.fromkeys(("NUM_LABELS", "NUM_CLASSES", "NUM_OUTPUT"), classes)
         try:
-            return _lay_out_at_some_size(path, variables, own)
+            return _build_at_some_size(path, variables, own)
         except NetError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _lay_out_at_some_size(path: Path, variables: dict[str, str], batch: int) -> Net:
-    """At the file's own sizes, else at the first usual size that its layers accept."""
+def _build_at_some_size(path: Path, variables: dict[str, str], batch: int) -> Net:
+    """The net at the sizes of the file, else at the first usual size that its layers accept."""
     shapes: dict[str, tuple[int, ...]] = {}
     if batch > 1:
         definition = define_net(read_prototxt(path, variables=variables))
@@ -100,7 +100,7 @@ def _lay_out_at_some_size(path: Path, variables: dict[str, str], batch: int) -> 
                     raise
                 shapes = following
             else:
-                shapes[missing[1]] = (batch, 1) if batch > 1 else (1, *SIZES[0])  # in a batch, a number each
+                shapes[missing[1]] = (batch, 1) if batch > 1 else (1, *SIZES[0])  # one number per image of a batch
     raise NetError("no usual input size fits")
 
 
@@ -124,15 +124,15 @@ def _first_reason(error: ConverterError) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the sweep; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path, help="the folder that holds corpus/")
-    parser.add_argument("--export", action="store_true", help="write ONNX as well")
-    parser.add_argument("--json", type=Path, help="write the results here")
+    parser.add_argument("shared", type=Path, help="folder that holds corpus/")
+    parser.add_argument("--export", action="store_true", help="also export each net to ONNX")
+    parser.add_argument("--json", type=Path, help="file to write the results to")
     options = parser.parse_args(arguments)
     results = []
     for path in find_prototxts(options.shared / "corpus"):
         try:
             result = check_net(path, export=options.export)
-        except Exception as error:  # a crash is a finding, not the end of the sweep
+        except Exception as error:  # report a crash and continue the sweep
             result = CorpusResult(path.parent.name, "crashed", f"{type(error).__name__}: {str(error)[:160]}", 0.0)
         results.append(result)
         print(f"{result.verdict:11}{result.seconds:6.1f} s  {result.name}  {result.reason}", flush=True)

@@ -1,11 +1,11 @@
-"""Fuzzing of the file readers: `python -m tools.fuzz_readers tests/hostile`.
+"""Fuzz the file readers: `python -m tools.fuzz_readers tests/hostile`.
 
-Feeds mutated files to the readers of prototxts (laid out as a net, too), caffemodels, HDF5 weights and mean images.
-Anything but success or a ConverterError is a find, and so are more than `MAX_SECONDS` or `MAX_GROWTH` bytes of memory
-for one small file: the bytes are saved under `files/found-<digest>.<suffix>` and the run ends with status 1. The
-readers run in a process of their own, so that even a crash is saved. With atheris installed (`pip install atheris`)
-and `--coverage` the mutations follow coverage; without it they are random. `--keep` writes the files that reached new
-code as one archive, the saved corpus that the tests and the next run read again.
+Feeds mutated files to the readers of prototxts (with building the net), caffemodels, HDF5 weights and mean images.
+Success and ConverterError are valid results. Any other exception is a finding, and so is a small file that takes more
+than `MAX_SECONDS` or `MAX_GROWTH` bytes of memory: its bytes are saved as `files/found-<digest>.<suffix>`, and the run
+exits with 1. The readers run in a child process, so a crash is saved too. With `--coverage` and atheris installed
+(`pip install atheris`), mutations follow coverage; otherwise they are random. `--keep` writes the files that reached
+new code to an archive, the corpus of the tests and of the next run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ SUFFIXES = (".caffemodel", ".prototxt", ".binaryproto", ".h5")
 MAX_FILE_BYTES = 1 << 16
 MAX_SECONDS = 1.0
 MAX_GROWTH = 64 << 20
-"""Memory that reading one small file may add to the most the process ever held, caches of the schema included."""
-KEPT_TIME = (2020, 1, 1, 0, 0, 0)
-"""Time of all entries of an archive, so that the same corpus is the same file."""
+"""Bytes that reading one small file may add to the peak memory of the process, including caches of the schema."""
+ENTRY_TIME = (2020, 1, 1, 0, 0, 0)
+"""Time stamp of all archive entries, so that equal corpora give equal files."""
 
 
-class Find(Exception):  # noqa: N818 - not an error of the program: what it looks for
-    """Bytes that a reader neither read nor refused."""
+class Finding(Exception):  # noqa: N818 - a result of the program, not an error in it
+    """A file that a reader neither read nor rejected within the limits."""
 
 
 def load_readers() -> dict[str, Callable[[Path], Any]]:
-    """File suffix -> what reads such a file, to the last number."""
+    """File suffix -> a function that reads such a file completely."""
     from atrous.converter import read_net
     from atrous.converter.files.caffemodel import read_caffemodel, read_mean
     from atrous.errors import CaffemodelError
@@ -55,17 +55,17 @@ def load_readers() -> dict[str, Callable[[Path], Any]]:
             try:
                 structure = file.read_structure(file.dialect.name)
             except CaffemodelError:
-                return  # the weights are readable all the same
+                return  # the weights are readable nevertheless
             assert structure.net is not None
 
     return {".caffemodel": read_weights, ".prototxt": read_net, ".binaryproto": read_mean, ".h5": read_weights}
 
 
 def try_file(path: Path, read: Callable[[Path], Any]) -> None:
-    """Reads one file.
+    """Read one file.
 
     Raises:
-        Find: it raised what it should not, took too long, or took too much memory.
+        Finding: the reader raised an unexpected exception, or exceeded the limit of time or memory.
     """
     from atrous.errors import ConverterError
 
@@ -75,21 +75,21 @@ def try_file(path: Path, read: Callable[[Path], Any]) -> None:
     except ConverterError:
         pass
     except Exception as error:
-        raise Find(f"{type(error).__name__}: {error}") from error
+        raise Finding(f"{type(error).__name__}: {error}") from error
     seconds, grown = time.process_time() - start, peak_memory() - held
     if seconds > MAX_SECONDS:
-        raise Find(f"{seconds:.1f} s for {path.stat().st_size} bytes")
+        raise Finding(f"{seconds:.1f} s for {path.stat().st_size} bytes")
     if grown > MAX_GROWTH:
-        raise Find(f"{grown >> 20} MiB for {path.stat().st_size} bytes")
+        raise Finding(f"{grown >> 20} MiB for {path.stat().st_size} bytes")
 
 
 def peak_memory() -> int:
-    """The most bytes this process ever held."""
+    """Peak resident memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << (0 if sys.platform == "darwin" else 10)
 
 
 def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """A few random edits, among them pieces of other files."""
+    """Apply one to six random edits; some insert pieces of other files."""
     edited = bytearray(data)
     for _ in range(rng.randint(1, 6)):
         at = rng.randrange(len(edited) + 1)
@@ -112,7 +112,7 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def read_seeds(folders: tuple[Path, ...], suffix: str) -> list[bytes]:
-    """All small files of this suffix in these folders and in the archives there, each once."""
+    """All small files of this suffix in these folders and their archives, without duplicates."""
     seeds: dict[bytes, None] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
@@ -124,20 +124,20 @@ def read_seeds(folders: tuple[Path, ...], suffix: str) -> list[bytes]:
 
 
 def read_archive(path: Path) -> list[tuple[str, bytes]]:
-    """Names and bytes of a saved corpus."""
+    """Names and bytes of the files of a saved corpus."""
     with zipfile.ZipFile(path) as archive:
         return [(name, archive.read(name)) for name in archive.namelist()]
 
 
 def write_archive(path: Path, files: list[bytes], suffix: str) -> None:
-    """Saves a corpus: one archive of files named by their content."""
+    """Save a corpus as an archive of files named by their hash."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted((f"{hashlib.sha256(data).hexdigest()[:12]}{suffix}", data) for data in files):
-            archive.writestr(zipfile.ZipInfo(name, KEPT_TIME), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, ENTRY_TIME), data, zipfile.ZIP_DEFLATED)
 
 
 class Attempt:
-    """What runs in a process of its own: it tries files, and leaves behind what it was trying last, and the count."""
+    """The child's side: tries files, and records the last file and the number of files for the parent."""
 
     def __init__(self, work: Path, suffix: str) -> None:
         self.path, self.report = work / f"tried{suffix}", work / "report.json"
@@ -145,33 +145,33 @@ class Attempt:
         self.tried = 0
 
     def check(self, data: bytes) -> None:
-        """Try these bytes; a find ends the process."""
+        """Try these bytes; a finding ends the process."""
         self.tried += 1
         self.path.write_bytes(data)
         try:
             try_file(self.path, self.read)
-        except Find as find:
-            self.say(str(find))
+        except Finding as finding:
+            self.write_report(str(finding))
             raise
         if not self.tried % 100:
-            self.say("")
+            self.write_report("")
 
-    def say(self, find: str) -> None:
-        """Leave the count, and what was found."""
-        self.report.write_text(json.dumps({"tried": self.tried, "find": find}))
+    def write_report(self, finding: str) -> None:
+        """Write the number of files tried, and the finding."""
+        self.report.write_text(json.dumps({"tried": self.tried, "finding": finding}))
 
     def warm_up(self, seeds: list[bytes]) -> None:
-        """The schema's caches are not a file's cost."""
+        """Fill the caches of the schema, which are not a cost of a file."""
         for data in seeds[:50]:
             self.path.write_bytes(data)
             try:
                 self.read(self.path)
-            except Exception:  # tried again, and judged, right after
+            except Exception:  # the fuzzer tries the seeds again and reports this
                 continue
 
 
 def fuzz_randomly(work: Path, suffix: str, seeds: list[bytes], seconds: float, seed: int) -> None:
-    """Random mutations until the time is over."""
+    """Try random mutations until the time is up."""
     attempt = Attempt(work, suffix)
     attempt.warm_up(seeds)
     rng, end = random.Random(seed), time.monotonic() + seconds
@@ -179,11 +179,11 @@ def fuzz_randomly(work: Path, suffix: str, seeds: list[bytes], seconds: float, s
         data = mutate(rng.choice(seeds), seeds, rng)
         if len(data) <= MAX_FILE_BYTES:
             attempt.check(data)
-    attempt.say("")
+    attempt.write_report("")
 
 
 def find_functions(*prefixes: str) -> list[Any]:
-    """Functions and methods of the imported modules whose names begin so."""
+    """Functions and methods of the imported modules with these name prefixes."""
     found: dict[int, Any] = {}
     for name, module in sorted(sys.modules.items()):
         if not name.startswith(prefixes):
@@ -198,7 +198,7 @@ def find_functions(*prefixes: str) -> list[Any]:
 
 
 def fuzz_by_coverage(work: Path, suffix: str, seeds: list[bytes], options: list[str]) -> None:
-    """Mutations chosen by atheris; ends the process, as libFuzzer does."""
+    """Try mutations chosen by atheris; like libFuzzer, this ends the process."""
     atheris = importlib.import_module("atheris")
     attempt = Attempt(work, suffix)
     attempt.warm_up(seeds)
@@ -209,7 +209,7 @@ def fuzz_by_coverage(work: Path, suffix: str, seeds: list[bytes], options: list[
 
 
 def select_reaching(work: Path, suffix: str, files: list[bytes]) -> list[bytes]:
-    """Of the files, in their order, those that take a step from line to line that none before them took."""
+    """The files, in order, that execute a transition between lines that no file before them executed."""
     attempt = Attempt(work, suffix)
     taken: set[tuple[str, int, int]] = set()
     here: set[tuple[str, int, int]] = set()
@@ -243,8 +243,8 @@ def select_reaching(work: Path, suffix: str, files: list[bytes]) -> list[bytes]:
     return kept
 
 
-def run_apart(target: Callable[..., None], *arguments: Any) -> int:
-    """The exit code of a process that runs this; negative where a signal ended it."""
+def run_in_process(target: Callable[..., None], *arguments: Any) -> int:
+    """Run a function in a child process and return its exit code; negative if a signal ended it."""
     process = multiprocessing.get_context("spawn").Process(target=target, args=arguments)
     process.start()
     process.join()
@@ -254,18 +254,18 @@ def run_apart(target: Callable[..., None], *arguments: Any) -> int:
 @click.command()
 @click.argument("corpus", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("more", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--suffix", type=click.Choice(SUFFIXES), default=".caffemodel", show_default=True)
-@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the mutations.")
-@click.option("--coverage", is_flag=True, help="Let atheris choose the mutations.")
-@click.option("--keep", is_flag=True, help="With --coverage: save the files that reach new code.")
+@click.option("--suffix", type=click.Choice(SUFFIXES), default=".caffemodel", show_default=True, help="Reader to fuzz.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="Duration of the run in seconds.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed of the mutations.")
+@click.option("--coverage", is_flag=True, help="Choose the mutations by coverage, with atheris.")
+@click.option("--keep", is_flag=True, help="With --coverage, save the files that reach new code.")
 def main(
     corpus: Path, more: tuple[Path, ...], suffix: str, seconds: float, seed: int, coverage: bool, keep: bool
 ) -> None:
-    """Fuzz a reader, from the files of CORPUS (tests/hostile) and of MORE folders; finds go to CORPUS/files."""
+    """Fuzz a reader with the files of CORPUS (tests/hostile) and MORE folders; findings are saved in CORPUS/files."""
     seeds = read_seeds((corpus, *more), suffix)
     if not seeds:
-        raise click.UsageError(f"{corpus} holds no {suffix} of less than {MAX_FILE_BYTES >> 10} KiB")
+        raise click.UsageError(f"{corpus}: no {suffix} file below {MAX_FILE_BYTES >> 10} KiB; add a folder with seeds")
     with tempfile.TemporaryDirectory() as folder:
         work, reached = Path(folder), Path(folder, "reached")
         start = time.monotonic()
@@ -274,9 +274,9 @@ def main(
             for number, data in enumerate(seeds):
                 (reached / str(number)).write_bytes(data)
             options = [str(reached), f"-max_total_time={int(seconds)}", f"-seed={seed + 1}", "-print_final_stats=1"]
-            code = run_apart(fuzz_by_coverage, work, suffix, seeds, options)
+            code = run_in_process(fuzz_by_coverage, work, suffix, seeds, options)
         else:
-            code = run_apart(fuzz_randomly, work, suffix, seeds, seconds, seed)
+            code = run_in_process(fuzz_randomly, work, suffix, seeds, seconds, seed)
         elapsed = time.monotonic() - start
         report = json.loads((work / "report.json").read_text()) if (work / "report.json").exists() else {}
         if code != 0:
@@ -284,15 +284,15 @@ def main(
             data = tried.read_bytes() if tried.exists() else b""
             saved = corpus / "files" / f"found-{hashlib.sha256(data).hexdigest()[:12]}{suffix}"
             saved.write_bytes(data)
-            raise click.ClickException(f"{report.get('find') or f'ended by {code}'}: saved as {saved}")
-        click.echo(f"{report.get('tried', 0)} files tried in {elapsed:.0f} s, none of them broke the reader")
+            raise click.ClickException(f"{report.get('finding') or f'exit code {code}'}: saved as {saved}")
+        click.echo(f"{report.get('tried', 0)} files tried in {elapsed:.0f} s, no findings")
         if coverage and keep:
             files = sorted({path.read_bytes() for path in reached.iterdir()}, key=lambda data: (len(data), data))
-            least = select_reaching(work, suffix, files)
+            kept = select_reaching(work, suffix, files)
             archive = corpus / "corpus" / f"{suffix[1:]}.zip"
             archive.parent.mkdir(exist_ok=True)
-            write_archive(archive, least, suffix)
-            click.echo(f"{len(least)} of {len(files)} files kept: {archive}")
+            write_archive(archive, kept, suffix)
+            click.echo(f"kept {len(kept)} of {len(files)} files in {archive}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What OpenCV 4's Caffe importer is known to get wrong or to refuse, so that each difference has its reason.
+"""Known errors and limits of OpenCV 4's Caffe importer, which explain its differences from Caffe.
 
-Every entry was seen on a recording of real Caffe: :data:`ERRORS` are silent (OpenCV computes something else),
-:data:`REFUSALS` are loud. An entry names the least that triggers it, by layer type and parameters.
+Each entry was found on a recording of real Caffe. :data:`ERRORS` are silent: OpenCV computes something else.
+:data:`REFUSALS` raise. An entry names the minimal trigger, by layer type and parameters.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class KnownError:
     """A silent error.
 
     Attributes:
-        type: the layer type it happens in.
-        applies: whether it happens in a layer of this type.
-        text: what OpenCV does.
+        type: the affected layer type.
+        applies: whether a layer of this type is affected.
+        text: the behavior of OpenCV.
     """
 
     type: str
@@ -31,7 +31,7 @@ class KnownError:
 
 
 def _has(message: str, *fields: str) -> Callable[[Layer], bool]:
-    """A layer whose parameter message gives one of these fields."""
+    """A test for layers whose parameter message sets one of these fields."""
 
     def applies(layer: Layer) -> bool:
         param = getattr(layer.message, message)
@@ -78,35 +78,35 @@ def _has_four_axes(layer: Layer) -> bool:
 ERRORS = (
     KnownError("Crop", lambda layer: not layer.message.HasField("crop_param"), "a Crop without parameters cuts at 0"),
     KnownError("Deconvolution", _has("convolution_param", "dilation"), "the dilation of a Deconvolution is ignored"),
-    KnownError("DetectionOutput", _keeps_the_best, "of equal scores DetectionOutput keeps others than Caffe"),
-    KnownError("Eltwise", _writes_over_a_bottom, "an Eltwise in place adds to what Caffe has cleared"),
-    KnownError("InnerProduct", _has_four_axes, "the four axes of an InnerProduct of 2014 become two"),
+    KnownError("DetectionOutput", _keeps_the_best, "DetectionOutput keeps other boxes of equal score than Caffe"),
+    KnownError("Eltwise", _writes_over_a_bottom, "an Eltwise in place adds to a bottom that Caffe cleared"),
+    KnownError("InnerProduct", _has_four_axes, "the four axes of a 2014 InnerProduct become two"),
     KnownError("InnerProduct", _has("inner_product_param", "transpose"), "transpose of InnerProduct is ignored"),
     KnownError("Interp", _has("interp_param", "pad_beg", "pad_end"), "pad_beg and pad_end of Interp are ignored"),
     KnownError("Interp", _has("interp_param", "shrink_factor"), "shrink_factor of Interp is ignored"),
-    KnownError("LRN", _has_no_alpha, "LRN's alpha is 0.0001 where none is given, in place of 1"),
+    KnownError("LRN", _has_no_alpha, "the default of LRN's alpha is 0.0001 instead of 1"),
     KnownError("LRN", _has("lrn_param", "k"), "k of LRN is ignored"),
     KnownError("Log", _has("log_param", "base", "scale", "shift"), "base, scale and shift of Log are ignored"),
-    KnownError("Pooling", _window_outside, "a MAX window wholly outside the input gives 0 in place of -FLT_MAX"),
+    KnownError("Pooling", _window_outside, "a MAX window wholly outside the input gives 0 instead of -FLT_MAX"),
     KnownError("Pooling", _has("pooling_param", "round_mode", "ceil_mode"), "round_mode of Pooling is ignored"),
     KnownError("Pooling", _clips_both_axes, "padding on one axis does not clip the last window of the other"),
-    KnownError("PriorBox", _fractional_boxes, "box sizes keep their fractions, which Caffe cuts off"),
+    KnownError("PriorBox", _fractional_boxes, "box sizes keep their fractions, which Caffe truncates"),
     KnownError("Reshape", lambda layer: len(layer.tops[0].shape) < 2, "a blob of one axis gets a second"),
     KnownError("Swish", _has("swish_param", "beta"), "beta of Swish is ignored"),
 )
 
-#: the difference goes away when every blob has a name of its own
-PUBLISHED_ONLY = "in-place layers: who sees what they overwrite is not as in Caffe"
+#: the difference disappears if every blob has its own name
+PUBLISHED_ONLY = "in-place layers: different layers read the overwritten blob than in Caffe"
 
 
 @dataclass(frozen=True)
 class KnownRefusal:
-    """A loud refusal.
+    """A refusal.
 
     Attributes:
-        pattern: found in OpenCV's reason; its group, where it has one, is the type of the layer at fault.
-        text: what it means; may use the group.
-        at_fault: tells the layers that bring it about; None where the pattern's group does.
+        pattern: regular expression for OpenCV's reason; its group, if any, is the type of the layer at fault.
+        text: the meaning; may use the group.
+        at_fault: selects the layers at fault; None if the group of the pattern does.
     """
 
     pattern: str
@@ -136,36 +136,36 @@ _pools_by_fork = _is("Pooling", _has("pooling_param", "round_mode", "ceil_mode")
 _convolution_axis = _has("convolution_param", "axis")
 _bn = _is("BN")
 
-#: the first that fits counts
+#: the first match counts
 REFUSALS = (
     KnownRefusal(r'Can\'t create layer ".*" of type "(\w+)"', r"has no layer type \1"),
-    KnownRefusal(r"UnknownField", "its text parser cannot hold a fork's message of a single field", _bn),
+    KnownRefusal(r"UnknownField", "its text parser rejects a fork's message of a single field", _bn),
     KnownRefusal(r"ConcatLayer", "concat_dim is ignored", _is("Concat", _has("concat_param", "concat_dim"))),
-    KnownRefusal(r"splits", "a Slice without slice_point and axis is not cut", _cuts_equally),
-    KnownRefusal(r"out_port", "an equal Slice must have all its tops read", _cuts_equally),
+    KnownRefusal(r"splits", "a Slice without slice_point and axis is not split", _cuts_equally),
+    KnownRefusal(r"out_port", "all tops of an equal Slice must be read", _cuts_equally),
     KnownRefusal(r"input channels", "axis of Convolution is ignored", _is("Convolution", _convolution_axis)),
     KnownRefusal(r"total\(os", "Interp cannot shrink", _is("Interp", _has("interp_param", "shrink_factor"))),
     KnownRefusal(r"total\(os", "a pooling window must fit into its input", _is("Pooling", _exceeds_its_input)),
     KnownRefusal(r"outputBlobs\.empty", "a net must have an input", _is("DummyData")),
-    KnownRefusal(r"paddings", "Padding is another layer there", _is("Padding")),
-    KnownRefusal(r"Wh\.rows", "LSTM is not Caffe's", _is("LSTM")),
+    KnownRefusal(r"paddings", "Padding is a different layer in OpenCV", _is("Padding")),
+    KnownRefusal(r"Wh\.rows", "LSTM differs from Caffe's", _is("LSTM")),
     KnownRefusal(r"repeats", "tiles of Tile is not read", _is("Tile")),
     KnownRefusal(r"share_location", "share_location has no default", _is("DetectionOutput")),
     KnownRefusal(r"_minSize", "a PriorBox must have min_size", _is("PriorBox")),
-    KnownRefusal(r"(?:kernel|strides)\[i\]", "a fork's field in pooling_param loses the whole message", _pools_by_fork),
+    KnownRefusal(r"(?:kernel|strides)\[i\]", "a fork's field in pooling_param drops the whole message", _pools_by_fork),
     KnownRefusal(r"axisSize|r\.start", "a Reshape cannot insert an axis", _inserts_axis),
 )  # fmt: skip
 
 
 def explain_difference(layer: Layer) -> str:
-    """The known error of OpenCV in a layer, or ""."""
+    """The known OpenCV error that affects a layer, or ""."""
     return next((known.text for known in ERRORS if layer.type == known.type and known.applies(layer)), "")
 
 
 def explain_refusal(reason: str, layers: Sequence[Layer]) -> tuple[str, list[Layer]]:
-    """What a reason of OpenCV's means for a net of these layers, and the layers at fault; "" and none if unknown.
+    """The meaning of OpenCV's reason for a net of these layers, and the layers at fault; "" and no layers if unknown.
 
-    A reason that is not known may come from a known error further up, most of which change a size.
+    An unknown reason may follow from a known error in an earlier layer: most of them change a size.
     """
     for known in REFUSALS:
         found = re.search(known.pattern, reason)

@@ -1,4 +1,4 @@
-"""A laid-out net run by OpenCV: as published, or in plain text without the layers that OpenCV has not."""
+"""Run a net in OpenCV: as published, or as plain text without the layers that OpenCV lacks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Tops = dict[str, "Blob"]
 
 @dataclass
 class Run:
-    """What OpenCV computed.
+    """The results of OpenCV.
 
     Attributes:
-        tops: the blobs compared, by recording key, in execution order.
-        values: OpenCV's array of each.
-        layers: how many layers ran.
-        missing: why layers were left out, each reason once.
+        tops: the blobs to compare, by recording key, in execution order.
+        values: OpenCV's array of each blob.
+        layers: number of layers that ran.
+        missing: the reasons for omitted layers, without duplicates.
     """
 
     tops: Tops
@@ -39,7 +39,7 @@ class Run:
 
 
 def compared_tops(net: Net, outputs: Iterable[Blob]) -> Tops:
-    """These blobs by recording key, and of what a Softmax makes also what it reads: saturation hides differences."""
+    """These blobs by recording key; for a Softmax also its bottom, because saturation hides differences."""
     chosen: set[int] = set()
     for output in outputs:
         chosen.add(id(output))
@@ -50,10 +50,10 @@ def compared_tops(net: Net, outputs: Iterable[Blob]) -> Tops:
 
 
 def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net, inputs: Values) -> Run:
-    """Run files as they are; `net` is what atrous read from them.
+    """Run unmodified files; `net` is the net that atrous read from them.
 
     Raises:
-        OpenCvError: OpenCV does not run them.
+        OpenCvError: OpenCV cannot run them.
     """
     repeats: Counter[str] = Counter()
     names = {}
@@ -66,17 +66,17 @@ def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net
 
 
 def run_plain(opencv: OpenCv, net: Net, ours: Values, folder: Path, *, all_tops: bool = False) -> Run:
-    """Run a net in plain text; layers that OpenCV is known to refuse are bridged with our own values of their tops.
+    """Run a net as plain text, with our values in place of layers that OpenCV is known to reject.
 
     Args:
-        opencv: what runs it.
-        net: the net, with its parameters.
+        opencv: the process that runs it.
+        net: the net with its parameters.
         ours: the inputs by blob name, and every top by recording key.
-        folder: where the files are put.
-        all_tops: compare every top, not only those nothing reads.
+        folder: receives the files.
+        all_tops: compare every top, not only the outputs.
 
     Raises:
-        OpenCvError: OpenCV runs no part of it; `why` has the known reasons.
+        OpenCvError: OpenCV can run no part of the net; `why` has the known reasons.
     """
     cut: set[int] = set()
     missing: dict[str, None] = {}
@@ -115,7 +115,7 @@ def _run_layers(
 
 
 def _is_kept(top: Blob, read: set[int]) -> bool:
-    """OpenCV lets what reads a further top write over it, and gives no further top of these types unless it is read."""
+    """Whether OpenCV keeps a top: readers overwrite second tops, and unread second tops of these types do not exist."""
     return top.top_index == 0 or (id(top) not in read and _type(top) not in ("Split", "Pooling"))
 
 
@@ -124,7 +124,7 @@ def _type(top: Blob) -> str:
 
 
 def _place(top: Blob, layer_name: str, top_name: str) -> tuple[str, int]:
-    """OpenCV's layer and which of its tops; each top of a Convolution is a layer there, named after the top."""
+    """OpenCV's layer and top index; in OpenCV each top of a Convolution is a layer named after the top."""
     is_convolution = _type(top) == "Convolution" or "Depthwise" in _type(top)
     return (top_name, 0) if is_convolution else (layer_name, top.top_index)
 
@@ -136,13 +136,13 @@ def _run(
     found = {}
     for key, (layer, index) in places.items():
         if index >= len(tops[layer]):
-            raise OpenCvError(f'gives {len(tops[layer])} top(s) of layer "{layer}"')
+            raise OpenCvError(f'returns only {len(tops[layer])} top(s) of layer "{layer}"')
         found[key] = tops[layer][index]
     return found
 
 
 def difference(top: Blob, theirs: Array, ours: Array) -> tuple[float, str]:
-    """Largest absolute difference relative to max(1, our largest absolute value), and what it is."""
+    """Largest absolute difference relative to max(1, our largest absolute value), and its description."""
     if _type(top) == "DetectionOutput":
         theirs, ours = _sort_detections(theirs), _sort_detections(ours)
     if theirs.shape != ours.shape:
@@ -156,7 +156,7 @@ def difference(top: Blob, theirs: Array, ours: Array) -> tuple[float, str]:
 
 
 def _sort_detections(rows: Array) -> Any:
-    """Detections by image, label, score: OpenCV sorts otherwise and fills up with zeros, Caffe says -1 for none."""
+    """Detections sorted by image, label, score: OpenCV's order differs, and it pads with zeros where Caffe uses -1."""
     rows = rows.reshape(-1, 7)
     rows = rows[(rows[:, 1] >= 0) & rows[:, 1:].any(axis=1)]
     return rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]

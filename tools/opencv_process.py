@@ -1,8 +1,8 @@
-"""OpenCV 4's Caffe importer in a process of its own, as an independent source of numbers.
+"""OpenCV 4's Caffe importer in a child process, as an independent source of numbers.
 
-OpenCV aborts on some nets and could loop on others; here either is an :class:`OpenCvError` with its reason. The child
-runs this very file, which imports nothing of the project: tasks and replies are lines of JSON, arrays travel as .npz.
-OpenCV 5 has no Caffe importer, so `opencv-python-headless<5` must be installed.
+OpenCV aborts on some nets and may hang on others; both become an :class:`OpenCvError` with a reason. The child runs
+this file, which imports nothing from the project: tasks and replies are lines of JSON, arrays are passed as .npz.
+OpenCV 5 has no Caffe importer, so this needs `opencv-python-headless<5`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _REASON_LENGTH = 200
 
 
 class OpenCvError(Exception):
-    """OpenCV does not run a net; the message is its reason in one line.
+    """OpenCV cannot run a net; the message is OpenCV's reason in one line.
 
     Attributes:
-        why: what that reason is known to mean, or "".
+        why: the known meaning of that reason, or "".
     """
 
     def __init__(self, reason: str, why: str = "") -> None:
@@ -40,10 +40,10 @@ class OpenCvError(Exception):
 
 
 class OpenCv:
-    """A child process that runs nets one after the other; use it as a context manager.
+    """A child process that runs nets one at a time; a context manager.
 
     Args:
-        timeout_s: a net that takes longer is given up.
+        timeout_s: time limit per net; the child is killed after it.
     """
 
     def __init__(self, timeout_s: float = 120.0) -> None:
@@ -66,16 +66,16 @@ class OpenCv:
         """Run a net.
 
         Args:
-            prototxt: a file as OpenCV takes it.
+            prototxt: a prototxt that OpenCV can parse.
             weights: a caffemodel, or None for a net without parameters.
             inputs: input blob -> float32 array, Caffe's axis order.
-            layers: the layers whose tops are wanted, by OpenCV's names, each once.
+            layers: the layers whose tops to return, by OpenCV's names, without duplicates.
 
         Returns:
-            Layer -> its tops, float32; OpenCV may give more of them than the file names.
+            Layer -> its tops, float32; OpenCV may return more tops than the file names.
 
         Raises:
-            OpenCvError: OpenCV refuses the net, crashes, or takes too long.
+            OpenCvError: OpenCV rejects the net, crashes, or exceeds the time limit.
         """
         arrays = Path(self._folder.name, "arrays.npz")
         np.savez(arrays, **{str(index): array for index, array in enumerate(inputs.values())})  # type: ignore[arg-type]
@@ -100,8 +100,8 @@ class OpenCv:
             command = [sys.executable, str(Path(__file__).resolve())]
             self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         child = self._child
-        assert child.stdin is not None, "asked for above"
-        assert child.stdout is not None, "asked for above"
+        assert child.stdin is not None, "a pipe"
+        assert child.stdout is not None, "a pipe"
         try:
             print(task, file=child.stdin, flush=True)
         except BrokenPipeError:
@@ -127,7 +127,7 @@ class OpenCv:
 
 
 def shorten(message: str) -> str:
-    """OpenCV's words in one line, without its file names and its own punctuation."""
+    """OpenCV's message in one line, without file names and its own punctuation."""
     text = " ".join(re.sub(r"^> ?:?", "", message, flags=re.MULTILINE).split())
     text = re.sub(r"^OpenCV\([^)]*\) \S+ error: \([^)]*\) ", "", text)
     text = re.sub(r" ?in function '[^']*'", "", text)
@@ -135,21 +135,21 @@ def shorten(message: str) -> str:
 
 
 def serve() -> None:
-    """The child: a task a line on standard input, a reply a line on what was standard output."""
+    """Serve as the child: one task per line of standard input, one reply per line of the original standard output."""
     replies = os.fdopen(os.dup(1), "w")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)  # its text parser prints there what the exception says as well
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)  # OpenCV's text parser repeats its exceptions there
     for line in sys.stdin:
         try:
             reply: dict[str, Any] = {"tops": _run(**json.loads(line))}
-        except Exception as error:  # cv2.error and whatever else the binding raises: the parent judges
+        except Exception as error:  # cv2.error or another type; the parent reports it
             reply = {"reason": str(error) or type(error).__name__}
         print(json.dumps(reply), file=replies, flush=True)
 
 
 def _run(prototxt: str, weights: str | None, arrays: str, inputs: list[str], layers: list[str]) -> list[int]:
-    """Run one net; its tops take the place of the inputs in the file `arrays`. Returns the number of tops a layer."""
+    """Run one net, replace the inputs in the file `arrays` by its tops, and return the number of tops per layer."""
     import cv2
 
     cv2.setNumThreads(1)

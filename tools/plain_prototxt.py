@@ -1,9 +1,9 @@
-"""A laid-out net in plain V2 text, for readers that know no phase rules, no 2014 syntax and no `hole`.
+"""A net as plain V2 text, for readers without phase rules, V0 and V1 syntax or `hole`.
 
-One `Input` layer for each blob that comes from outside, then the layers that run. Every blob version has a name of its
-own, so nothing is written in place; a layer is named after its first top and holds its own copy of shared weights.
-`hole` becomes `dilation`, a depthwise type becomes Convolution with groups, and a fork's field that says BVLC's default
-is left out; other layers of forks keep their types and fields.
+The text has one `Input` layer per external blob, then the layers that run. Every version of a blob has its own name, so
+no layer runs in place; a layer is named after its first top and has its own copy of shared weights. `hole` becomes
+`dilation`, a depthwise type becomes Convolution with groups, and fork fields with BVLC's default are dropped; other
+fork layers keep their types and fields.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _DEPTHWISE = ("ConvolutionDepthwise", "DepthwiseConvolution")
 
 
 def plain_name(blob: Blob) -> str:
-    """The name of a blob version in the plain text: an input's own, else `<attribute>#<top>`."""
+    """The name of a blob version in the plain text: the input's name, or `<attribute>#<top>`."""
     return blob.name if blob.producer is None else f"{blob.producer.attribute}#{blob.top_index}"
 
 
 def outer_blobs(layers: Sequence[Layer]) -> list[Blob]:
-    """The blobs that these layers read and none of them writes."""
+    """The external blobs: read by these layers, but written by none of them."""
     made = {id(top) for layer in layers for top in layer.tops}
     read = {id(blob): blob for layer in layers for blob in layer.bottoms}
     return [blob for key, blob in read.items() if key not in made]
 
 
 def plain_text(net: Net, layers: Sequence[Layer]) -> str:
-    """These layers of a net as V2 text at its laid-out sizes; what they read from outside are inputs."""
+    """These layers of a net as V2 text at the net's sizes; external blobs become inputs."""
     message = schema.message("NetParameter")(name=net.name)
     for blob in outer_blobs(layers):
         source = message.layer.add(name=plain_name(blob), type="Input", top=[plain_name(blob)])
@@ -58,7 +58,7 @@ def plain_text(net: Net, layers: Sequence[Layer]) -> str:
 
 
 def write_plain_weights(net: Net, layers: Sequence[Layer], path: Path) -> bool:
-    """Write the parameters that belong to :func:`plain_text`; False, and no file, where there are none."""
+    """Write the parameters for :func:`plain_text`; return False and write no file if there are none."""
     rows = [
         (
             plain_name(layer.tops[0]),

@@ -1,4 +1,4 @@
-"""Plug-ins for recorded nets that have layers of their own, as a user would write them (docs/plugins.md)."""
+"""Plug-ins for recorded nets with custom layers, written as a user would write them (docs/plugins.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atrous.converter.layers import ModuleSpec
 
 @register_layer("Python:spatial_dropout.SpatialDropoutLayer")
 class SpatialDropout(Operator):
-    """ENet's own Python layer, which does nothing outside training."""
+    """ENet's Python layer, an identity outside training."""
 
     def module_spec(self) -> ModuleSpec:
         """Identity."""

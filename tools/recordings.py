@@ -1,8 +1,8 @@
-"""The recordings of real Caffe: what ran, on which input, and every blob it computed.
+"""Recordings of real Caffe: a net, its inputs, and every blob that Caffe computed.
 
-A recording is a folder with `net.prototxt`, `case.json` and `blobs.npz`. Three kinds exist: `tiny` stores its weights
-and all values; `nets` regenerates weights and inputs from names and shapes (`seeded_weights.py` beside the folders);
-`real` names a trained caffemodel. Tops are stored in full, or as statistics and samples.
+A recording is a folder with `net.prototxt`, `case.json` and `blobs.npz`. Recordings have three kinds: `tiny` stores its
+weights and all values; `nets` generates weights and inputs from names and shapes (`seeded_weights.py` beside the
+folders); `real` names a trained caffemodel. Tops are stored in full, or as statistics and samples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Recording:
     """One recorded run.
 
     Attributes:
-        folder: where it is.
+        folder: the folder of the recording.
         kind: `tiny`, `nets` or `real`.
         case: the content of case.json.
     """
@@ -46,7 +46,7 @@ class Recording:
 
     @property
     def expected_error(self) -> str | None:
-        """What that Caffe said where it refused the file."""
+        """Caffe's error message if it refused the file, else None."""
         return self.case.get("expected_error")
 
     @cached_property
@@ -60,7 +60,7 @@ class Recording:
 
     @property
     def prototxt(self) -> Path:
-        """The file to convert: the published one where what ran was an adaptation."""
+        """The file to convert: the published one if an adaptation of it ran."""
         if self.kind == "real":
             return self.folder.parents[2] / "weights" / str(self.case["prototxt"])
         original = self.folder / "original.prototxt"
@@ -73,7 +73,7 @@ class Recording:
         return {name: tuple(spec["shape"] if isinstance(spec, dict) else spec) for name, spec in raw.items()}
 
     def weights(self) -> Any:
-        """What `read_net` takes as weights, or None for a net without parameters."""
+        """The `weights` argument of `read_net`; None for a net without parameters."""
         if self.kind == "real":
             return self.folder.parents[2] / "weights" / str(self.case["weights"])
         if self.kind == "tiny":
@@ -82,7 +82,7 @@ class Recording:
         return self._seeded_weights() or None
 
     def read_net(self) -> Net:
-        """The recorded net with its weights, laid out at the recorded sizes; raises what `converter.read_net` does."""
+        """The recorded net with its weights, built at the recorded sizes; raises the errors of `converter.read_net`."""
         from atrous.converter import read_net
 
         from . import recorded_layers as recorded_layers  # registers them
@@ -112,7 +112,7 @@ class Recording:
         return arrays
 
     def compared_keys(self) -> list[str]:
-        """Recording keys that can be compared, in execution order; those behind a random layer are left out."""
+        """Keys of the comparable blobs, in execution order: all before the first random layer."""
         keys = _counted(self.case.get("order", ()))
         stop = self.case.get("stochastic_from")
         if stop in keys:
@@ -178,8 +178,8 @@ class Comparison:
 
     Attributes:
         key: `<layer>:<top>`.
-        error: largest absolute difference, as a multiple of max(1, largest absolute recorded value).
-        detail: what is wrong where no number can say it (shape, missing blob).
+        error: largest absolute difference, relative to max(1, largest absolute recorded value).
+        detail: a difference without a number (shape, missing blob).
     """
 
     key: str
@@ -208,8 +208,8 @@ def _compare(recording: Recording, key: str, computed: NDArray[Any] | None) -> C
     return Comparison(key, error, "" if np.isfinite(error) else "infinities or NaNs differ")
 
 
-def measure_apart(recording: Recording, key: str, first: NDArray[Any], second: NDArray[Any]) -> float:
-    """How far apart two computed blobs are, where and as their errors are measured; infinite if the shapes differ."""
+def measure_distance(recording: Recording, key: str, first: NDArray[Any], second: NDArray[Any]) -> float:
+    """The distance of two computed blobs, measured like an error; infinite if the shapes differ."""
     if first.shape != second.shape:
         return np.inf
     if key not in recording.blobs and f"{key}:samples" not in recording.blobs:
@@ -218,7 +218,7 @@ def measure_apart(recording: Recording, key: str, first: NDArray[Any], second: N
 
 
 def _observe(recording: Recording, key: str, blob: NDArray[Any]) -> NDArray[np.float64]:
-    """What the recording knows of a blob: all of it, or samples, minimum and maximum."""
+    """The recorded part of a blob: all values, or samples, minimum and maximum."""
     flat = np.asarray(blob, np.float64).ravel()
     if key in recording.blobs:
         return flat
@@ -236,7 +236,7 @@ def _magnitude(recording: Recording, key: str) -> float:
 
 
 def _measure(expected: NDArray[np.float64], found: NDArray[np.float64], magnitude: float) -> float:
-    """Largest difference; infinite where infinities or NaNs do not meet their like."""
+    """Relative largest difference; infinite unless infinities and NaNs match."""
     same = (expected == found) | (np.isnan(expected) & np.isnan(found))
     both = np.isfinite(expected) & np.isfinite(found)
     if not (same | both).all():

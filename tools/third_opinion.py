@@ -1,12 +1,11 @@
 """OpenCV 4 as a third opinion beside atrous and real Caffe: `python -m tools.third_opinion SHARED`.
 
-Every recorded net is run by OpenCV's own Caffe importer, as published, on the recorded input, and its outputs are
-compared with ours. Where OpenCV cannot read the file as published, the net in plain V2 text is tried; layers that it
-has not are bridged with our values, so that all others are compared. Where the two differ, the recording of real Caffe
-says who is right, and the first layer that differs is looked up among OpenCV's known errors (`opencv_limits`). Nothing
-is left out by name.
+OpenCV's Caffe importer runs every recorded net, as published, on the recorded input, and its outputs are compared with
+ours. If OpenCV cannot read the published file, it gets the net as plain V2 text, with our values in place of layers
+that it lacks. If the two differ, the recording of real Caffe decides which is right, and the first differing layer is
+looked up among OpenCV's known errors (`opencv_limits`). There is no list of exceptions.
 
-Exit 1 where Caffe does not agree with atrous.
+Exits with 1 if Caffe agrees with OpenCV, or with neither, on any recording.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ if TYPE_CHECKING:
 #: largest absolute difference, relative to max(1, largest absolute value), as everywhere in the project
 TOLERANCE = 1e-4
 VERDICTS = ("agree", "differ", "OpenCV refuses", "Caffe refuses", "atrous refuses")
-#: who Caffe agrees with, where it cannot say
-ROUNDING, NOT_RECORDED = "both as far as rounding lets it", "nobody: not recorded"
+#: values of `Opinion.caffe` if the recording cannot decide
+ROUNDING, NOT_RECORDED = "both within rounding", "neither: not recorded"
 TEXTS = ("published", "plain", "part")
 
 
 @dataclass
 class Opinion:
-    """What the third opinion on one recording was.
+    """The third opinion on one recording.
 
     Attributes:
         name: `<kind>/<folder>`.
         verdict: one of VERDICTS.
-        text: what OpenCV was given: the file as `published`; where it refuses that, the net in `plain` text, or the
-            `part` of it whose layers it has.
+        text: the input of OpenCV: the file as `published`; if that is rejected, the net as `plain` text, or the `part`
+            of it whose layers OpenCV has.
         error: largest difference between OpenCV and atrous.
-        caffe: who real Caffe agrees with, where the two differ.
-        detail: what differs, what part ran, or the reason of a refusal.
-        why: the known error or limit of OpenCV that this is, where there is one.
+        caffe: the side that real Caffe agrees with, if the two differ.
+        detail: the difference, the part that ran, or the reason of a refusal.
+        why: the known error or limit of OpenCV behind it, if any.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Opinion:
 
 
 def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
-    """Run one recording in atrous and in OpenCV; `folder` takes the files that OpenCV reads."""
+    """Run one recording in atrous and in OpenCV; `folder` receives the files for OpenCV."""
     from atrous.converter import run_blobs, to_torch
     from atrous.errors import ConverterError
 
@@ -94,21 +93,21 @@ def ask_opencv(recording: Recording, opencv: OpenCv, folder: Path) -> Opinion:
         if run.missing and opinion.verdict == "agree":
             opinion.detail, opinion.why = f"{run.layers} of {len(net.layers)} layers", "; ".join(run.missing)
     if opinion.caffe == "neither":
-        fed = {f"{name}:{name}": array for name, array in inputs.items()}  # an Input layer's key in what ran
+        fed = {f"{name}:{name}": array for name, array in inputs.items()}  # the key of an Input layer in the recording
         spread = Spread(recording, module, inputs)
         if spread.find_unexcused(compare_blobs(recording, fed | ours), TOLERANCE) is None:
             opinion.caffe = ROUNDING
     if opinion.caffe == ROUNDING:
         opinion.why = "float32 does not determine it: other roundings move it as far"
     elif opinion.caffe == NOT_RECORDED:
-        opinion.why = "it is random, so nothing is recorded"
+        opinion.why = "its values are random, so they are not recorded"
     elif opinion.verdict == "differ":
         opinion.why = _find_reason(recording, net, opencv, folder, inputs | ours)
     return opinion
 
 
 def _published_files(recording: Recording, net: Net, folder: Path) -> tuple[Path, Path | None]:
-    """What real Caffe was given; weights made from a seed or kept in HDF5, which OpenCV cannot read, are written."""
+    """The files that real Caffe read; seeded and HDF5 weights, which OpenCV cannot read, are written as caffemodel."""
     from atrous.converter.files.writer import write_caffemodel
 
     prototxt = recording.prototxt if recording.kind == "real" else recording.folder / "net.prototxt"
@@ -117,7 +116,7 @@ def _published_files(recording: Recording, net: Net, folder: Path) -> tuple[Path
         return prototxt, weights
     if not net.parameters:
         return prototxt, None
-    layers = {layer.name: layer for layer in reversed(net.layers) if layer.parameters}  # the first of a name counts
+    layers = {layer.name: layer for layer in reversed(net.layers) if layer.parameters}  # the first of each name
     rows = [(name, layer.type, [net.parameters[k] for k in layer.parameters]) for name, layer in layers.items()]
     written = folder / "written.caffemodel"
     write_caffemodel(written, "written", rows)
@@ -125,7 +124,7 @@ def _published_files(recording: Recording, net: Net, folder: Path) -> tuple[Path
 
 
 def _judge(recording: Recording, run: Run, ours: Mapping[str, Array]) -> Opinion:
-    """Compare top by top; the first that differs is described."""
+    """Compare top by top and describe the first difference."""
     from .opencv_nets import difference
 
     worst = 0.0
@@ -139,7 +138,7 @@ def _judge(recording: Recording, run: Run, ours: Mapping[str, Array]) -> Opinion
 
 
 def _ask_caffe(recording: Recording, key: str, ours: Array, theirs: Array) -> str:
-    """Who the recording of real Caffe agrees with."""
+    """The side that the recording of real Caffe agrees with."""
     right = []
     for name, blob in (("atrous", ours), ("OpenCV", theirs)):
         found = [comparison.error for comparison in compare_blobs(recording, {key: blob}) if comparison.key == key]
@@ -151,9 +150,9 @@ def _ask_caffe(recording: Recording, key: str, ours: Array, theirs: Array) -> st
 
 
 def _find_reason(recording: Recording, net: Net, opencv: OpenCv, folder: Path, ours: Mapping[str, Array]) -> str:
-    """Run the net in plain text and compare every top: the first layer that differs is what OpenCV gets wrong.
+    """Run the net as plain text and explain the first layer that differs.
 
-    A top that Caffe agrees with both about, each within the tolerance, is not such a layer.
+    A top does not differ if both sides are within the tolerance of Caffe.
     """
     from .opencv_nets import difference, run_plain
 
@@ -173,10 +172,12 @@ def _find_reason(recording: Recording, net: Net, opencv: OpenCv, folder: Path, o
 def main(arguments: list[str] | None = None) -> int:
     """Run the sweep; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path, help="the folder that holds goldens/ and weights/")
-    parser.add_argument("--kind", action="append", choices=["tiny", "nets", "real"])
-    parser.add_argument("--only", default="*", help="pattern of recording names")
-    parser.add_argument("--json", type=Path, help="write the opinions here")
+    parser.add_argument("shared", type=Path, help="folder that holds goldens/ and weights/")
+    parser.add_argument(
+        "--kind", action="append", choices=["tiny", "nets", "real"], help="kind of recordings to run (repeatable)"
+    )
+    parser.add_argument("--only", default="*", help="glob pattern of recording names")
+    parser.add_argument("--json", type=Path, help="file to write the opinions to")
     options = parser.parse_args(arguments)
     opinions: list[Opinion] = []
     with OpenCv() as opencv, tempfile.TemporaryDirectory() as folder:
@@ -192,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def describe(opinion: Opinion) -> str:
-    """One line."""
+    """The opinion in one line."""
     caffe = f"; Caffe agrees with {opinion.caffe}" if opinion.caffe else ""
     why = f"  [{opinion.why}]" if opinion.why else ""
     line = f"{opinion.verdict:15}{opinion.text:10}{opinion.error:9.2e}  {opinion.name}  {opinion.detail}{caffe}{why}"
@@ -200,12 +201,12 @@ def describe(opinion: Opinion) -> str:
 
 
 def print_tables(opinions: Iterable[Opinion]) -> None:
-    """Counts by kind, who Caffe agrees with, and the known errors and limits met."""
+    """Print the counts by kind, by the side that Caffe agrees with, and by known error and limit."""
     rows = list(opinions)
     for kind in dict.fromkeys(row.name.split("/")[0] for row in rows):
         chosen = [row for row in rows if row.name.startswith(f"{kind}/")]
         print(f"{kind:5} {len(chosen):4} recordings: " + ", ".join(_count_verdicts(chosen)))
-    _print_counts(rows, "differ", "where they differ, Caffe agrees with", lambda row: row.caffe)
+    _print_counts(rows, "differ", "if they differ, Caffe agrees with", lambda row: row.caffe)
     _print_counts(rows, "differ", "why they differ", lambda row: row.why or "not explained")
     _print_counts(rows, "OpenCV refuses", "why OpenCV refuses", lambda row: row.why or "not explained")
 
@@ -214,9 +215,9 @@ def _count_verdicts(rows: list[Opinion]) -> list[str]:
     parts = []
     for verdict in VERDICTS:
         texts = Counter(row.text for row in rows if row.verdict == verdict)
-        how = ", ".join(f"{texts[text]} {text}" for text in TEXTS if texts[text])
+        counts = ", ".join(f"{texts[text]} {text}" for text in TEXTS if texts[text])
         if texts:
-            parts.append(f"{texts.total()} {verdict}" + (f" ({how})" if how else ""))
+            parts.append(f"{texts.total()} {verdict}" + (f" ({counts})" if counts else ""))
     return parts
 
 

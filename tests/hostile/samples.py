@@ -1,6 +1,7 @@
-"""Hostile samples, as a table: file name -> bytes. Run this file to write them to `files/`.
+"""Table of hostile samples: file name -> bytes. Run this file to write them to `files/`.
 
-Names end in what the file pretends to be. `accepted-` marks those that are odd but sound; all others must be refused.
+The suffix is the format that a file claims to have. `accepted-` marks unusual but valid files; readers must reject all
+others.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ SAMPLES: dict[str, bytes] = {
     **{f"{name}.binaryproto": data for name, data in MEANS.items()},
 }
 MAX_SAVED_BYTES = 4096
-"""Larger samples are made by the tests when needed; they differ from small ones by repetition only."""
+"""The tests generate larger samples, which differ from small ones by repetition only."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Hostile files: one error type, no hang, no allocation beyond what the file itself justifies."""
+"""Hostile files: one error type, no hang, and memory in proportion to the size of the file."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ samples = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(samples)
 
 FIXED_COST = 3 << 20
-"""What any reading may take: the schema's caches, messages, regular expressions."""
+"""Bytes that any read may allocate: the schema's caches, messages, regular expressions."""
 FACTOR = 60
-"""Bytes allocated per byte of file, at the very most: a Python object for a two-byte field."""
+"""Maximum bytes allocated per byte of the file: a Python object for a two-byte field."""
 
 
 def read_or_refuse(path: Path) -> str:
-    """The refusal, or nothing where the file is accepted; any other exception passes."""
+    """The error message, or "" if the reader accepts the file; other exceptions propagate."""
     try:
         READERS[path.suffix](path)
     except ConverterError as error:
@@ -65,7 +65,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.fixture(autouse=True, scope="module")
 def warm_caches(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The schema's own caches are not the file's cost."""
+    """Fill the caches of the schema, which are not a cost of the file."""
     path = tmp_path_factory.mktemp("warm") / "w.caffemodel"
     net = schema.message("NetParameter")(name="n")
     net.layer.add(name="l", type="Convolution").convolution_param.num_output = 1
@@ -83,7 +83,7 @@ def test_sample(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(samples.FOLDER.glob("*.h5")), ids=lambda path: path.name)
 def test_sample_in_hdf5(path: Path) -> None:
-    """Made by h5py, and kept as files only."""
+    """Written by h5py and kept only as files."""
     check_sample(path)
 
 
@@ -118,7 +118,7 @@ def test_files_that_fuzzing_found(path: Path) -> None:
 
 @pytest.mark.parametrize("archive", sorted((HERE / "corpus").glob("*.zip")), ids=lambda archive: archive.name)
 def test_files_that_reached_new_code(archive: Path, tmp_path: Path) -> None:
-    """The saved corpus of coverage-guided fuzzing: each is read or refused, soon and without much memory."""
+    """Each file of the coverage-guided corpus is read or rejected, within the limits of time and memory."""
     read = load_readers()[f".{archive.stem}"]
     files = read_archive(archive)
     assert len(files) > 20
@@ -142,11 +142,11 @@ def test_any_bytes(tmp_path: Path, data: bytes, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mutated_real_files(shared_dir: Path, tmp_path: Path, seed: int) -> None:
-    """Real files with bytes changed, cut, doubled or moved are read or refused, never anything else."""
+def test_mutated_real_files(goldens: Path, tmp_path: Path, seed: int) -> None:
+    """Real files with bytes changed, removed, repeated or moved are read or raise a ConverterError."""
     rng = random.Random(seed)
-    weights = [path for path in shared_dir.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
-    texts = sorted(shared_dir.glob("goldens/tiny/*/net.prototxt"))
+    weights = [path for path in goldens.glob("goldens/tiny/*/weights.caffemodel") if path.stat().st_size < 3000]
+    texts = sorted(goldens.glob("goldens/tiny/*/net.prototxt"))
     for source, rounds in ((sorted(weights), 250), (texts, 150)):
         originals = [original.read_bytes() for original in source]
         path = tmp_path / source[0].name

@@ -1,4 +1,4 @@
-"""The merged schema against the forks' own, as listed field by field in the comparison of 12 caffe.proto files."""
+"""The merged schema against the forks' own schemas, which a comparison of 12 caffe.proto files lists by field."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
 from atrous.converter.dialects.renumber import enum_values, wire_fields
@@ -29,13 +32,13 @@ SECTIONS = {
 V1_ERA = ("deeplab_v1", "deconvnet")
 LEFT_OUT = ("SolverParameter", "SolverState")
 OTHERWISE = {
-    # Two forks disagree on the type; the text reads the same either way.
+    # Two forks disagree on the type; their texts read the same.
     ("deeplab_v1", "UniqueLabelParameter", "ignore_label"),
 }
 
 
 def read_tables(shared_dir: Path) -> Iterator[tuple[str, list[str]]]:
-    """(dialect, cells) of each row of the fork tables that adds or renumbers a field."""
+    """(dialect, cells) of each table row that adds or renumbers a field."""
     dialect = None
     for line in (shared_dir / "docs" / "caffe-dialects.md").read_text().splitlines():
         if line.startswith("## "):
@@ -46,17 +49,19 @@ def read_tables(shared_dir: Path) -> Iterator[tuple[str, list[str]]]:
                 yield dialect, cells
 
 
+@cache
+def read_fields() -> dict[tuple[str, str], Any]:
+    """(message, field) -> the field, from caffe.pb itself: works in every version and backend of protobuf."""
+    (file,) = descriptor_pb2.FileDescriptorSet.FromString(schema.DESCRIPTOR_SET_PATH.read_bytes()).file
+    return {(message.name, field.name): field for message in file.message_type for field in message.field}
+
+
 def describe(message: str, name: str) -> str:
-    """A field's label and type as the tables write them."""
-    field = schema.descriptor(message).fields_by_name[name]
-    label = "required" if field.is_required else "repeated" if field.is_repeated else "optional"
-    scalars = {
-        getattr(FieldDescriptor, f"TYPE_{kind.upper()}"): kind
-        for kind in ("double", "float", "int64", "uint64", "int32", "uint32", "bool", "string", "bytes")
-    }
-    holder = field.message_type or field.enum_type
-    kind = scalars[field.type] if holder is None else schema.short_name(holder.full_name)
-    return f"{label} {kind}"
+    """A field's label and type, in the notation of the tables."""
+    field = read_fields()[message, name]
+    label = descriptor_pb2.FieldDescriptorProto.Label.Name(field.label).removeprefix("LABEL_")
+    kind = descriptor_pb2.FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_")
+    return f"{label.lower()} {schema.short_name(field.type_name.removeprefix('.')) or kind.lower()}"
 
 
 def test_every_field_a_fork_added_is_found_at_its_number(shared_dir: Path) -> None:
@@ -111,7 +116,7 @@ def test_v1_type_numbers_of_deeplab_and_deconvnet(shared_dir: Path) -> None:
 
 
 def test_no_private_number_is_a_real_one() -> None:
-    """A field that only forks have must not sit where BVLC Caffe has something else."""
+    """A fork's field must not take a number that BVLC Caffe uses."""
     for name in ("LayerParameter", "V1LayerParameter", "ConvolutionParameter", "PoolingParameter", "BNParameter"):
         for field in schema.descriptor(name).fields:
             if schema.field_wire(name, field.name) is not None:
@@ -128,7 +133,7 @@ def test_a_fork_field_is_set_and_read_like_any_other() -> None:
 
 
 def test_no_message_contains_itself() -> None:
-    """So the readers' recursion is bounded by the schema, whatever a file says."""
+    """The schema bounds the recursion of the readers."""
 
     def depth(name: str, above: tuple[str, ...] = ()) -> int:
         assert name not in above
@@ -147,7 +152,7 @@ def test_the_default_pool_is_left_alone() -> None:
 
 
 def test_an_installed_caffe_does_not_collide() -> None:
-    """Caffe's own generated module registers `caffe.NetParameter` in the default pool; both must work."""
+    """Caffe's generated module registers `caffe.NetParameter` in the default pool; a program may register ours too."""
     code = """
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from atrous.proto import schema
@@ -155,9 +160,13 @@ file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", s
 file.message_type.add(name="NetParameter").field.add(name="name", number=1, type=9, label=1)
 pool = descriptor_pool.Default()
 pool.AddSerializedFile(file.SerializeToString())
+for again in descriptor_pb2.FileDescriptorSet.FromString(schema.DESCRIPTOR_SET_PATH.read_bytes()).file:
+    again.name = "again.proto"
+    pool.AddSerializedFile(again.SerializeToString())
 theirs = message_factory.GetMessageClass(pool.FindMessageTypeByName("caffe.NetParameter"))
 ours = schema.message("NetParameter")
 assert ours.FromString(theirs(name="n").SerializeToString()).name == "n"
+assert schema.field_wire("ConvolutionParameter", "hole") == {"deeplab_v1": 17}
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
@@ -180,27 +189,30 @@ assert net.layer[0].blobs[0].shape.dim[0] == 3
     )
 
 
-def test_protoc_reads_the_schema_as_we_do(tmp_path: Path) -> None:
-    """`caffe.proto` is a proto2 file like any other, so protoc must see what our small parser sees."""
+def test_caffe_pb_is_compiled_from_caffe_proto(tmp_path: Path) -> None:
+    """If this fails after an edit of caffe.proto, run `make schema`."""
     tools = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
-    from google.protobuf import descriptor_pb2
-
+    source, compiled = schema.DESCRIPTOR_SET_PATH.with_suffix(".proto"), tmp_path / "caffe.pb"
     include = Path(tools.__file__).parent / "_proto"
-    out = tmp_path / "caffe.pb"
-    status = tools.main(
-        ["", f"-I{include}", f"-I{schema.SCHEMA_PATH.parent}", f"--descriptor_set_out={out}", str(schema.SCHEMA_PATH)]
+    arguments = ["", f"-I{include}", f"-I{source.parent}", f"--descriptor_set_out={compiled}", str(source)]
+    assert tools.main(arguments) == 0
+    fresh, stored = (
+        descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes())
+        for path in (compiled, schema.DESCRIPTOR_SET_PATH)
     )
-    assert status == 0
-    theirs = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
-    ours = descriptor_pb2.FileDescriptorProto()
-    schema.load_schema().pool.FindFileByName("atrous/caffe.proto").CopyToProto(ours)
-    for left, right in zip(theirs.message_type, ours.message_type, strict=True):
-        assert left.name == right.name
-        for mine, yours in zip(left.field, right.field, strict=True):
-            assert (mine.name, mine.number, mine.label, mine.type, mine.type_name) == (
-                yours.name,
-                yours.number,
-                yours.label,
-                yours.type,
-                yours.type_name,
-            )
+    assert fresh == stored
+    assert not stored.file[0].HasField("source_code_info")
+
+
+def test_every_option_is_read() -> None:
+    """Each `(wire)` and `(wire_value)` of the text is in the tables, with its numbers."""
+    text = schema.DESCRIPTOR_SET_PATH.with_suffix(".proto").read_text()
+    loaded = schema.load_schema()
+    for option, wires in (("wire", loaded.field_wires), ("wire_value", loaded.value_wires)):
+        written = re.findall(rf'(\w+) = \d+\s*\[[^\]]*\({option}\) = "([^"]*)"', text)
+        read = [
+            (name, " ".join(f"{dialect}:{number}" if number else dialect for dialect, number in wire.items()))
+            for (_, name), wire in wires.items()
+        ]
+        assert len(written) == text.count(f"({option}) =")
+        assert sorted(read) == sorted(written)

@@ -1,4 +1,4 @@
-"""What other roundings do to a net, and that they excuse nothing else: nets whose exact results are known by hand."""
+"""Other roundings excuse ties and nothing else, on nets whose exact results are known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tools.recordings import Comparison, Recording, compare_blobs, find_recordin
 from ..converter.nets import conv, data, layer, read_seeded, relu
 
 TOLERANCE = 1e-4
-#: two channels with the same weights, then the place of the larger: a tie that no float32 program decides for sure
+#: two channels with nearly the same weights, then the index of the larger: a tie that float32 does not decide
 TIE = (
     data(1, 8, 6, 6)
     + conv("twins", "data", "twins", 2, 3)
@@ -33,12 +33,12 @@ def weights_of_tie() -> dict[str, list[np.ndarray]]:
 
 
 def make_recording(folder: Path, blobs: dict[str, np.ndarray]) -> Recording:
-    """As if Caffe had computed these blobs."""
+    """A recording with these blobs as Caffe's."""
     np.savez(folder / "blobs.npz", **blobs)
     return Recording(folder, "tiny", {"order": list(blobs)})
 
 
-def test_a_tie_is_excused_and_its_neighbours_are_not(tmp_path: Path) -> None:
+def test_a_tie_is_excused_and_its_neighbors_are_not(tmp_path: Path) -> None:
     module = to_torch(read_net(TIE, weights_of_tie()))
     inputs = {"data": np.random.default_rng(1).standard_normal((1, 8, 6, 6)).astype(np.float32)}
     blobs = run_blobs(module, inputs)
@@ -51,7 +51,7 @@ def test_a_tie_is_excused_and_its_neighbours_are_not(tmp_path: Path) -> None:
     assert spread.find_unexcused(comparisons, TOLERANCE) is None
     assert 0 < spread.values["twins:twins"] < 1e-6
     assert spread.values["best:best"] == 1
-    wrong = [*comparisons, Comparison("mean:mean", 0.01)]  # a layer that no rounding puts so far off
+    wrong = [*comparisons, Comparison("mean:mean", 0.01)]  # an error that no rounding explains
     found = spread.find_unexcused(wrong, TOLERANCE)
     assert found is not None
     assert found.key == "mean:mean"
@@ -66,7 +66,7 @@ def test_another_shape_is_never_excused(tmp_path: Path) -> None:
 
 
 def test_numbers_that_no_program_rounds_stay() -> None:
-    """Copies, maxima and masks are exact; a sum moves by about its rounding; the module is left as it was."""
+    """Copies, maxima and masks are exact; a sum moves by about its rounding; the module is not modified."""
     text = (
         data(1, 3, 5, 5)
         + relu("positive", "data", "positive")
@@ -104,11 +104,8 @@ def test_a_wrong_weight_in_front_of_a_tie_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["conv-dilation", "bn-eps"])
-def test_a_damaged_recording_is_not_excused(shared_dir: Path, case: str) -> None:
-    found = list(find_recordings(shared_dir, "tiny", case))
-    if not found:
-        pytest.skip(f"no recording {case}")
-    (recording,) = found
+def test_a_damaged_recording_is_not_excused(goldens: Path, case: str) -> None:
+    (recording,) = find_recordings(goldens, "tiny", case)
     key = recording.compared_keys()[-1]
     recording.blobs[key] = recording.blobs[key] * np.float32(1.001)
     outcome = check_recording(recording, tolerance=1e-5)

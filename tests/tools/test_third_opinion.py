@@ -36,16 +36,16 @@ CASES = {
     "bn-scale-inplace": ("agree", "published", ""),
     "v1-classifier": ("agree", "published", ""),
     "ssd-detection": ("agree", "published", ""),
-    # it does not know the syntax, but the layers
+    # OpenCV rejects the syntax but has the layers
     "dl1-hole2": ("agree", "plain", ""),
     "dl1-interp-zoom": ("agree", "plain", ""),
     "state-train-test-duplicates": ("agree", "plain", ""),
     "dl1-largefov-mini": ("agree", "part", "has no layer type ArgMax"),
-    # it computes something else than Caffe
+    # OpenCV computes something else than Caffe
     "deconv-dilation": ("differ", "published", "the dilation of a Deconvolution is ignored"),
     "dl1-interp-pad": ("differ", "plain", "pad_beg and pad_end of Interp are ignored"),
     "graph-two-consumers-inplace-each": ("differ", "published", "in-place layers"),
-    # it says that it cannot
+    # OpenCV rejects the net
     "pool-floor": ("OpenCV refuses", "", "pooling_param"),
     "tile-axis0": ("OpenCV refuses", "", "tiles of Tile is not read"),
     "bad-concat-shape": ("Caffe refuses", "", ""),
@@ -53,8 +53,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_difference_is_decided_by_real_caffe(name: str, shared_dir: Path, opencv: OpenCv, tmp_path: Path) -> None:
-    (recording,) = find_recordings(shared_dir, "tiny", name)
+def test_each_difference_is_decided_by_real_caffe(name: str, goldens: Path, opencv: OpenCv, tmp_path: Path) -> None:
+    (recording,) = find_recordings(goldens, "tiny", name)
     opinion = ask_opencv(recording, opencv, tmp_path)
     verdict, text, why = CASES[name]
     assert (opinion.verdict, opinion.text) == (verdict, text), describe(opinion)
@@ -65,9 +65,9 @@ def test_each_difference_is_decided_by_real_caffe(name: str, shared_dir: Path, o
 
 
 def test_sweep_prints_its_tables_and_fails_only_where_caffe_is_against_us(
-    shared_dir: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    goldens: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert main([str(shared_dir), "--kind", "tiny", "--only", "lrn-*", "--json", str(tmp_path / "o.json")]) == 0
+    assert main([str(goldens), "--kind", "tiny", "--only", "lrn-*", "--json", str(tmp_path / "o.json")]) == 0
     shown = capsys.readouterr().out
     assert "tiny     4 recordings: 2 agree (2 published), 2 differ (2 published)" in shown
     assert "2  atrous" in shown
@@ -80,7 +80,7 @@ def test_tables_count_what_is_not_explained(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_plain_text_is_the_same_net(tmp_path: Path) -> None:
-    """Phase rules, shared weights, in-place layers and `hole` are gone, the numbers are not."""
+    """Phase rules, shared weights, in-place layers and `hole` disappear; the numbers stay equal."""
     net = read_seeded(DEEPLAB)
     text = plain_text(net, net.layers)
     assert "hole" not in text
@@ -105,7 +105,7 @@ def test_deeplab_of_2015_agrees_with_opencv(opencv: OpenCv, tmp_path: Path) -> N
         assert difference(top, run.values[key], ours[key])[0] < 1e-5, key
 
 
-def test_layers_that_opencv_has_not_are_bridged(opencv: OpenCv, tmp_path: Path) -> None:
+def test_layers_that_opencv_lacks_get_our_values(opencv: OpenCv, tmp_path: Path) -> None:
     net = read_net(
         data(1, 3, 5, 6) + relu("r", "data", "a") + layer("ArgMax", "am", "a", "m") + layer("Power", "p", "m", "q")
     )
@@ -132,7 +132,7 @@ def test_process_survives_a_net_that_takes_too_long(tmp_path: Path) -> None:
                 run_plain(process, net, random_input(net), tmp_path)
 
 
-def test_opencvs_words_in_one_line() -> None:
+def test_opencvs_message_in_one_line() -> None:
     place = "OpenCV(4.14.0) /io/net_impl.cpp:1193: error: (-2:Unspecified error)"
     raw = f"{place} in function 'void f(int)'\n> a > b:\n>     'c' is 1\n"
     assert shorten(raw) == "a > b: 'c' is 1"

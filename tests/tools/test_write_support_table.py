@@ -1,4 +1,4 @@
-"""docs/layers.md says what is registered, and what was measured."""
+"""docs/layers.md lists the registered types and the measured results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_page_lists_exactly_the_registered_types() -> None:
 def test_every_known_type_has_one_place() -> None:
     registered = set(own_types())
     listed = [registered, set(DATA_SOURCES), set(TRAINING_ONLY), set(UNSUPPORTED)]
-    assert sum(map(len, listed)) == len(set().union(*listed)), "a type stands in two places"
+    assert sum(map(len, listed)) == len(set().union(*listed)), "a type is listed twice"
     assert known_types() - set().union(*listed) <= {"", PYTHON_LAYER}
     assert set(UNSUPPORTED) <= known_types()
 
@@ -50,7 +50,7 @@ def test_every_known_type_has_one_place() -> None:
 def test_rows_count_what_is_equal_by_the_caffe_that_ran() -> None:
     rows = {row.type: row for row in make_rows(OUTCOMES, FORKS)}
     assert (rows["ReLU"].torch, rows["ReLU"].onnx) == ({"bvlc": 1, "deeplab_v1": 1}, 1)
-    assert rows["ReLU"].worst == (1e-7, 2e-7), "the one-behaviour recordings tell a layer's own error"
+    assert rows["ReLU"].worst == (1e-7, 2e-7), "a layer's own error comes from the tiny recordings"
     assert rows["DenseCRF"].worst == (3e-4, 1.0)
     assert not rows["DenseCRF"].has_onnx
     assert (rows["Pooling"].torch, rows["Pooling"].worst) == ({}, None)
@@ -70,15 +70,15 @@ def test_plugins_are_not_in_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @register_layer("MyOwn")
     class MyOwn(Operator):
-        """Somebody else's."""
+        """A plug-in."""
 
     assert "MyOwn" in registered_types()
     assert "MyOwn" not in own_types()
 
 
-def test_command_writes_the_page(shared_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_the_page(goldens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "outcomes.json").write_text(json.dumps(OUTCOMES[:1]))
-    arguments = [str(tmp_path / "outcomes.json"), str(shared_dir), "-o", str(tmp_path / "layers.md")]
+    arguments = [str(tmp_path / "outcomes.json"), str(goldens), "-o", str(tmp_path / "layers.md")]
     assert main(arguments) == 0
     assert "(1 `tiny`)" in (tmp_path / "layers.md").read_text(encoding="utf-8")
     assert "1 recordings" in capsys.readouterr().out

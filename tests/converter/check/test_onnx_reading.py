@@ -51,7 +51,7 @@ def stranger(tmp_path: Path) -> Callable[[str], Path]:
 
     def write(name: str) -> Path:
         folder = tmp_path / "b"
-        manifest = write_bundle(read_seeded(DEEPLAB), folder)
+        manifest = json.loads(write_bundle(read_seeded(DEEPLAB), folder).to_json())
         source = folder / ("model.onnx" if name == "model.onnx" else "deploy.onnx")
         model = onnx.load(source)
         put_initializer(model)

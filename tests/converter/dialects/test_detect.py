@@ -40,10 +40,10 @@ def param(number: int, *numbers: int) -> bytes:
 # Real files ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_recorded_file_is_taken_for_another_caffes(shared_dir: Path) -> None:
+def test_no_recorded_file_is_taken_for_another_caffes(goldens: Path) -> None:
     """The Caffe that wrote it is the one found, or one that wrote the same bytes for this file."""
     told: Counter[str] = Counter()
-    for case_file in sorted((shared_dir / "goldens" / "tiny").glob("*/case.json")):
+    for case_file in sorted((goldens / "goldens" / "tiny").glob("*/case.json")):
         weights = case_file.with_name("weights.caffemodel")
         case = json.loads(case_file.read_text())
         if not weights.exists():

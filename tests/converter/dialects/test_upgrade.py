@@ -88,8 +88,8 @@ def test_rule_2_padding_is_folded_into_its_reader() -> None:
     assert net.original_types == ("conv", "pool")
 
 
-def test_the_recorded_v0_net(shared_dir: Path) -> None:
-    net = read_prototxt(shared_dir / "goldens" / "tiny" / "v0-padding-conv" / "net.prototxt")
+def test_the_recorded_v0_net(goldens: Path) -> None:
+    net = read_prototxt(goldens / "goldens" / "tiny" / "v0-padding-conv" / "net.prototxt")
     assert net.format == "V0"
     assert [layer.name for layer in net.net.layer] == ["conv1", "relu1", "pool1", "norm1", "ip", "prob"]
     assert list(net.net.layer[0].convolution_param.pad) == [2]
@@ -175,7 +175,7 @@ def test_rule_5_every_parameter_message_keeps_its_name() -> None:
             assert twin.message_type is field.message_type or twin.message_type.name == field.message_type.name
 
 
-def test_a_v2_net_is_left_as_it_is(shared_dir: Path) -> None:
-    net: Prototxt = read_prototxt(shared_dir / "goldens" / "tiny" / "bn-scale-inplace" / "net.prototxt")
+def test_a_v2_net_is_left_as_it_is(goldens: Path) -> None:
+    net: Prototxt = read_prototxt(goldens / "goldens" / "tiny" / "bn-scale-inplace" / "net.prototxt")
     assert net.format == "V2"
     assert net.original_types == tuple(layer.type for layer in net.net.layer)

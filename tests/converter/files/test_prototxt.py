@@ -192,9 +192,12 @@ TEXTUAL_REFUSALS = {
 }
 
 
-def test_every_recorded_net_is_read_unless_its_text_is_wrong(shared_dir: Path) -> None:
+@pytest.mark.parametrize(("folder", "kind", "least"), [("goldens", "tiny", 250), ("shared_dir", "nets", 150)])
+def test_every_recorded_net_is_read_unless_its_text_is_wrong(
+    request: pytest.FixtureRequest, folder: str, kind: str, least: int
+) -> None:
     read = 0
-    for case in sorted((shared_dir / "goldens").glob("*/*/case.json")):
+    for case in sorted((request.getfixturevalue(folder) / "goldens" / kind).glob("*/case.json")):
         path = case.with_name("net.prototxt")
         if not path.exists():
             continue
@@ -204,7 +207,7 @@ def test_every_recorded_net_is_read_unless_its_text_is_wrong(shared_dir: Path) -
             assert path.parent.name not in TEXTUAL_REFUSALS
         except (PrototxtError, NetError):
             assert path.parent.name in TEXTUAL_REFUSALS, path
-    assert read > 400
+    assert read > least
 
 
 def test_every_net_beside_real_weights_is_read(shared_dir: Path) -> None:

@@ -42,11 +42,14 @@ def small_net(hole: str = "") -> Any:
 
 
 @pytest.mark.parametrize("kind", ["tiny", "weights"])
-def test_real_files_are_written_again_byte_for_byte(shared_dir: Path, tmp_path: Path, kind: str) -> None:
+def test_real_files_are_written_again_byte_for_byte(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     """Structure and blobs of a file of real Caffe, read and written, give that file: V1 and V2, seven Caffes."""
-    pattern = "goldens/tiny/*/weights.caffemodel" if kind == "tiny" else "weights/*/*.caffemodel"
+    if kind == "tiny":
+        paths = request.getfixturevalue("goldens").glob("goldens/tiny/*/weights.caffemodel")
+    else:
+        paths = request.getfixturevalue("shared_dir").glob("weights/*/*.caffemodel")
     equal, mixed = 0, []
-    for path in sorted(shared_dir.glob(pattern)):
+    for path in sorted(paths):
         with read_caffemodel(path) as file:
             structure = file.read_structure()
             arrays = {layer.name: [blob.array for blob in layer.blobs] for layer in file if layer.blobs}

@@ -84,10 +84,10 @@ def test_refusals() -> None:
         keep("", phase="DEPLOY")
 
 
-def test_as_caffe_recorded_it(shared_dir: Path) -> None:
-    """The layers that real Caffe ran are those kept, in every recording of a tiny net."""
+def test_as_caffe_recorded_it(goldens: Path) -> None:
+    """The layers kept are the layers that real Caffe ran, in every recording of a tiny net."""
     checked = 0
-    for case_file in sorted((shared_dir / "goldens" / "tiny").glob("*/case.json")):
+    for case_file in sorted((goldens / "goldens" / "tiny").glob("*/case.json")):
         case = json.loads(case_file.read_text())
         if "expected_error" in case or "ran_as" in case:
             continue

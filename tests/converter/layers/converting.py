@@ -22,20 +22,20 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 TOLERANCE = 1e-5
 
 
-def check_case(shared_dir: Path, name: str, tolerance: float = TOLERANCE) -> Outcome:
+def check_case(goldens: Path, name: str, tolerance: float = TOLERANCE) -> Outcome:
     """Convert a recorded tiny net and compare every blob, in torch and in ONNX Runtime."""
-    (recording,) = find_recordings(shared_dir, "tiny", name)
+    (recording,) = find_recordings(goldens, "tiny", name)
     return check_recording(recording, tolerance=tolerance)
 
 
-def assert_matches(shared_dir: Path, name: str, tolerance: float = TOLERANCE) -> None:
-    outcome = check_case(shared_dir, name, tolerance)
+def assert_matches(goldens: Path, name: str, tolerance: float = TOLERANCE) -> None:
+    outcome = check_case(goldens, name, tolerance)
     assert (outcome.torch, outcome.onnx) == ("passed", "passed"), outcome.detail
 
 
-def assert_refused(shared_dir: Path, name: str) -> str:
+def assert_refused(goldens: Path, name: str) -> str:
     """What the converter says of a file that real Caffe refuses."""
-    outcome = check_case(shared_dir, name)
+    outcome = check_case(goldens, name)
     assert outcome.torch == "refused", outcome.detail
     return outcome.detail
 

@@ -47,12 +47,12 @@ def run(layer: str, x: np.ndarray = X) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
-def test_absval_does_not_run_in_place(shared_dir: Path) -> None:
-    assert "in place" in assert_refused(shared_dir, "bad-absval-inplace")
+def test_absval_does_not_run_in_place(goldens: Path) -> None:
+    assert "in place" in assert_refused(goldens, "bad-absval-inplace")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from .converting import Twin, assert_exports, assert_matches, net_text
 
 
 @pytest.mark.parametrize("case", ["ssd-priorbox", "ssd-priorbox-step"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 def prior_text(

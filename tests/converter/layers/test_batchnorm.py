@@ -29,8 +29,8 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 def positive(*shape: int) -> np.ndarray[Any, Any]:

@@ -16,15 +16,15 @@ RECORDED = ["crf-autocrop", "crf-autocrop-skip", "crop-axis1", "crop-noparam", "
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 @pytest.mark.parametrize(
     ("case", "words"), [("bad-crop-too-large", "has only 4"), ("bad-crf-crop-unrelated", "no blob leads to both")]
 )
-def test_refused_as_by_caffe(shared_dir: Path, case: str, words: str) -> None:
-    assert words in assert_refused(shared_dir, case)
+def test_refused_as_by_caffe(goldens: Path, case: str, words: str) -> None:
+    assert words in assert_refused(goldens, case)
 
 
 @pytest.mark.parametrize(

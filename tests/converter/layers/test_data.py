@@ -14,8 +14,8 @@ from .converting import Twin, assert_matches, random_array
 
 
 @pytest.mark.parametrize("case", ["dummydata-constant", "parameter"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case, tolerance=0)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case, tolerance=0)
 
 
 def dummy(param: str, tops: str = 'top: "a"') -> str:

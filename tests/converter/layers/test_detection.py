@@ -17,8 +17,8 @@ from .converting import check_case, net_text, random_array
 
 
 @pytest.mark.parametrize("case", ["ssd-detection", "ssd-detection-corner", "ssd-detection-none"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    outcome = check_case(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    outcome = check_case(goldens, case)
     assert outcome.torch == "passed", outcome.detail
     assert outcome.onnx == "refused"
 

@@ -31,8 +31,8 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_recorded(shared_dir: Path, case: str) -> None:
         ("bad-softmax-axis", "out of range"),
     ],
 )
-def test_refused_as_by_caffe(shared_dir: Path, case: str, words: str) -> None:
-    assert words in assert_refused(shared_dir, case)
+def test_refused_as_by_caffe(goldens: Path, case: str, words: str) -> None:
+    assert words in assert_refused(goldens, case)
 
 
 def eltwise(fields: str, top: str = "y") -> str:

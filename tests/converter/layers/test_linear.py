@@ -15,8 +15,8 @@ from .converting import Twin, assert_exports, assert_matches, net_text, random_a
 
 
 @pytest.mark.parametrize("case", ["ip-2d-nobias", "ip-4d", "ip-axis2", "ip-transpose", "dl1-ip-4d", "embed"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 def inner_product(fields: str) -> str:

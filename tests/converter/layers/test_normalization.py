@@ -29,12 +29,12 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
-def test_refused_as_by_caffe(shared_dir: Path) -> None:
-    assert "odd" in assert_refused(shared_dir, "bad-lrn-even")
+def test_refused_as_by_caffe(goldens: Path) -> None:
+    assert "odd" in assert_refused(goldens, "bad-lrn-even")
 
 
 def run(layer: str, x: np.ndarray[Any, Any], weights: Any = None, opset: int = 17) -> np.ndarray[Any, Any]:

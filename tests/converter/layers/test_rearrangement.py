@@ -18,12 +18,12 @@ from .converting import Twin, assert_exports, assert_matches, assert_refused, ne
 
 
 @pytest.mark.parametrize("case", ["im2col", "dl1-im2col-hole", "spp", "spp-1", "dl1-padding"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
-def test_padding_of_two_signs_is_refused(shared_dir: Path) -> None:
-    assert "both pad" in assert_refused(shared_dir, "bad-dl1-padding-mixed")
+def test_padding_of_two_signs_is_refused(goldens: Path) -> None:
+    assert "both pad" in assert_refused(goldens, "bad-dl1-padding-mixed")
 
 
 def twin(layer: str, shape: tuple[int, ...], **options) -> Twin:

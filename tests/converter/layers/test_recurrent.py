@@ -15,8 +15,8 @@ from .converting import Twin, assert_matches, net_text, random_array
 
 
 @pytest.mark.parametrize("case", ["lstm", "lstm-static", "rnn"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
 def sigmoid(v: Any) -> Any:

@@ -33,19 +33,19 @@ EXACT = [
 
 
 @pytest.mark.parametrize("case", EXACT)
-def test_recorded_choice(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case, tolerance=0)
+def test_recorded_choice(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case, tolerance=0)
 
 
 @pytest.mark.parametrize(
     "case", ["reduction-asum-axis1", "reduction-mean-axis", "reduction-sum", "reduction-sumsq-coeff"]
 )
-def test_recorded_reduction(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded_reduction(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
-def test_top_k_beyond_the_axis_is_refused(shared_dir: Path) -> None:
-    assert "top_k 4" in assert_refused(shared_dir, "bad-argmax-topk")
+def test_top_k_beyond_the_axis_is_refused(goldens: Path) -> None:
+    assert "top_k 4" in assert_refused(goldens, "bad-argmax-topk")
 
 
 def twin(layer: str, shape: tuple[int, ...], **options) -> Twin:

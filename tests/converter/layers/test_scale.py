@@ -31,12 +31,12 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case)
 
 
-def test_refused_as_by_caffe(shared_dir: Path) -> None:
-    assert "does not agree" in assert_refused(shared_dir, "bad-scale-shape")
+def test_refused_as_by_caffe(goldens: Path) -> None:
+    assert "does not agree" in assert_refused(goldens, "bad-scale-shape")
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)

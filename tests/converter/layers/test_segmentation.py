@@ -19,9 +19,9 @@ from .converting import check_case, net_text, random_array
 
 
 @pytest.mark.parametrize("case", ["crf-meanfield", "dl1-crf", "dl2-crf", "dl2-crf-log", "dl2-domaintransform"])
-def test_recorded(shared_dir: Path, case: str) -> None:
+def test_recorded(goldens: Path, case: str) -> None:
     """The same lattice, float32 by float32: a hundred times closer than the tolerance advised for these layers."""
-    outcome = check_case(shared_dir, case, tolerance=1e-5)
+    outcome = check_case(goldens, case, tolerance=1e-5)
     assert outcome.torch == "passed", outcome.detail
     assert outcome.onnx == "refused"
 

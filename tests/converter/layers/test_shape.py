@@ -38,8 +38,8 @@ RECORDED = [
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case, tolerance=0 if "inplace" not in case else 1e-5)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case, tolerance=0 if "inplace" not in case else 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_recorded(shared_dir: Path, case: str) -> None:
         ("bad-ssd-permute-repeat", "twice"),
     ],
 )
-def test_refused_as_by_caffe(shared_dir: Path, case: str, words: str) -> None:
-    assert words in assert_refused(shared_dir, case)
+def test_refused_as_by_caffe(goldens: Path, case: str, words: str) -> None:
+    assert words in assert_refused(goldens, case)
 
 
 def one(layer: str, x: np.ndarray, shape: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:

@@ -17,12 +17,12 @@ from .converting import Twin, assert_exports, assert_matches, assert_refused, ne
 
 
 @pytest.mark.parametrize("case", ["seg-upsample", "seg-upsample-overlap", "seg-upsample-size"])
-def test_recorded(shared_dir: Path, case: str) -> None:
-    assert_matches(shared_dir, case, tolerance=0)
+def test_recorded(goldens: Path, case: str) -> None:
+    assert_matches(goldens, case, tolerance=0)
 
 
-def test_refused_as_by_caffe(shared_dir: Path) -> None:
-    assert "must be equal" in assert_refused(shared_dir, "bad-seg-upsample-shape")
+def test_refused_as_by_caffe(goldens: Path) -> None:
+    assert "must be equal" in assert_refused(goldens, "bad-seg-upsample-shape")
 
 
 def unpool(x: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], height: int, width: int) -> np.ndarray[Any, Any]:
