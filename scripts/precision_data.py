@@ -1,47 +1,57 @@
-"""The images that `atrous precision` observes and checks a variant on.
+"""Images for `atrous precision` and `atrous verify`; `choose_evidence` separates those observed from those checked.
 
 | given | observed (calibration) | checked |
 |---|---|---|
-| `--images` | the first of the folder | others of it where there are enough, else the same |
-| `--dataset` | `--images`, else the labelled images that are not checked, else the same | the first labelled images |
-| nothing, the built-in miniature | scenes drawn from seeds of their own | its shipped held-out scenes |
-| nothing, any other bundle | drawn scenes, for fp16 and bf16 only | the same |
+| `--images` | images of the folder that are not checked, if it has enough | others of the folder |
+| `--dataset` | `--images`, else labeled images that are not checked, if there are enough | labeled images |
+| neither, the built-in miniature | scenes drawn from seeds of their own | its shipped held-out scenes |
+| neither, any other bundle | drawn scenes, for fp16 and bf16 only | the same |
 
-Half precision needs images to see overflow and to count labels; a drawn landscape does for that. The ranges of int8
-and fp8 are taken from the images, so those must be of the user's own kind.
+Half precision needs images only to detect overflow and to compare labels; drawn landscapes suffice. The ranges of int8
+and fp8 are taken from the images, which must be of the kind the net will see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-if TYPE_CHECKING:
-    from ..converter.precision import Evidence, Picture, Reader
-    from ..runtime.bundle import Bundle
+from ..converter.precision import Evidence, HeadReader, Picture, choose_evidence
+from ..runtime.bundle import Bundle
+from ..runtime.evaluation.confusion import count_confusion, mean_iou
+from ..runtime.evaluation.datasets import open_folders
+from ..runtime.images import read_image
+from ..runtime.upsampling import upsample_scores
+from .image_list import list_images
+from .miniature.settings import MiniatureFiles, read_settings
+from .scenes import draw_scene
 
 Array = NDArray[Any]
-#: seeds of drawn calibration scenes; training ended at 1 007 999
+Loaders = list[Callable[[], Picture]]
+#: first seed of drawn calibration scenes; training ended at 1 007 999
 CALIBRATION_SEED = 2_000_000
 DRAWN_CALIBRATION, DRAWN_CHECKS = 16, 4
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What the user said about images.
+    """Options of the command line about images.
 
     Attributes:
-        images: a folder (or files) without labels, or none.
+        images: folders or files without labels.
         dataset: folders of images and of labels, or None.
-        size: (height, width) every image is resized to, or None.
-        calibrate_on: at most so many images are observed.
-        check_on: at most so many images are checked.
+        size: (height, width) to resize every image to, or None.
+        calibrate_on: number of images observed at most.
+        check_on: number of images checked at most.
     """
 
     images: tuple[str, ...] = ()
@@ -53,50 +63,41 @@ class DataOptions:
 
 def is_miniature(bundle: Bundle) -> bool:
     """Whether a bundle was made from the caffemodel that ships with atrous."""
-    import hashlib
-
-    from .miniature.settings import MiniatureFiles
-
     digest = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
     return any(source.sha256 == digest for source in bundle.manifest.sources)
 
 
 def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evidence:
-    """The images for a variant; see the module docstring.
+    """Gather the images for a variant; see the module docstring.
 
     Raises:
         click.UsageError: int8 or fp8 without images, or a folder without any.
         InferenceError: an image or a data set cannot be read.
     """
-    from ..converter.precision import Evidence
-
     size = options.size or bundle.preprocessing.size_rule.fixed
+    limits = {"calibrate_on": options.calibrate_on, "check_on": options.check_on}
+    images = _list_images(options.images)
     if options.dataset is not None:
-        return _from_dataset(bundle, options, size)
+        labeled, title = _list_labeled(bundle, *options.dataset)
+        return choose_evidence(images, labeled, f"labeled images of {title}", **limits, size=size)
     if options.images:
-        return _from_folder(options, size)
+        return choose_evidence(images, [], "the user's images", **limits, size=size)
     if is_miniature(bundle):
-        pictures = _read_shipped_scenes(options.check_on, size)
-        drawn = _draw_scenes(min(options.calibrate_on, DRAWN_CALIBRATION), size)
-        return Evidence(drawn, pictures, "the miniature's held-out scenes")
+        drawn = _list_scenes(DRAWN_CALIBRATION, size)
+        return choose_evidence(drawn, _list_shipped(), "the miniature's held-out scenes", **limits, size=size)
     if precision in ("int8", "fp8"):
         raise click.UsageError(
             f"{precision} takes its ranges from images of the kind the net will see: give --images FOLDER"
         )
-    drawn = _draw_scenes(min(options.check_on, DRAWN_CHECKS), size)
-    return Evidence(drawn, _unlabelled(drawn), "drawn scenes")
+    return choose_evidence([], _list_scenes(DRAWN_CHECKS, size), "drawn scenes", **limits, size=size)
 
 
-def make_reader(bundle: Bundle) -> Reader:
-    """How this bundle's head becomes labels and mean IoU."""
-    from ..converter.precision import Reader
-    from ..runtime.evaluation.confusion import count_confusion, mean_iou
-    from ..runtime.upsampling import upsample_scores
-
+def make_reader(bundle: Bundle) -> HeadReader:
+    """Make the reader of a bundle's head, which gives labels and mean IoU."""
     classes = len(bundle.manifest.classes)
     upsampling = bundle.deploy.upsampling
 
-    def complete(scores: Array, size: tuple[int, int]) -> Array:
+    def upsample(scores: Array, size: tuple[int, int]) -> Array:
         assert upsampling is not None
         padded = upsampling.padded.padded_size(*size)
         return upsample_scores(scores, padded, size, align_corners=upsampling.align_corners)
@@ -104,84 +105,38 @@ def make_reader(bundle: Bundle) -> Reader:
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
         return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
 
-    return Reader(bundle.deploy.head, complete if upsampling is not None else None, score)
+    return HeadReader(bundle.deploy.head, upsample if upsampling is not None else None, score)
 
 
-def _from_dataset(bundle: Bundle, options: DataOptions, size: tuple[int, int] | None) -> Evidence:
-    from ..converter.precision import Evidence, Picture
-    from ..runtime.evaluation.datasets import open_folders
-
-    assert options.dataset is not None
-    images, labels = options.dataset
-    manifest = bundle.manifest
-    dataset = open_folders(images, labels, manifest.classes, manifest.palette)
-    pairs = dataset.pairs
-    checked, others = pairs[: options.check_on], pairs[options.check_on :]
-    examples = [dataset.load(pair) for pair in checked]
-    pictures = [Picture(_resize(each.image, size), _resize(each.truth, size, nearest=True)) for each in examples]
-    if options.images:
-        observed = _read_images(options.images, options.calibrate_on, size)
-    elif others:
-        observed = [_resize(dataset.load(pair).image, size) for pair in others[: options.calibrate_on]]
-    else:
-        observed = [picture.image for picture in pictures]
-    note = "" if options.images or others else ", observed and checked on the same images"
-    return Evidence(observed, pictures, f"labelled images of {dataset.title}{note}")
+def _list_images(arguments: Sequence[str]) -> Loaders:
+    return [partial(_read_picture, found.image) for found in list_images(arguments)]
 
 
-def _from_folder(options: DataOptions, size: tuple[int, int] | None) -> Evidence:
-    from ..converter.precision import Evidence
-
-    images = _read_images(options.images, options.calibrate_on + options.check_on, size)
-    count = min(options.check_on, len(images) // 2)
-    if count == 0:
-        return Evidence(images, _unlabelled(images), "the user's images, observed and checked on the same")
-    return Evidence(images[count:], _unlabelled(images[:count]), "the user's images")
+def _read_picture(image: Path, truth: Path | None = None) -> Picture:
+    if truth is None:
+        return Picture(read_image(image))
+    with Image.open(truth) as opened:
+        return Picture(read_image(image), np.array(opened, np.uint8))
 
 
-def _read_images(arguments: Sequence[str], limit: int, size: tuple[int, int] | None) -> list[Array]:
-    from ..runtime.images import read_image
-    from .image_list import list_images
+def _list_labeled(bundle: Bundle, images: Path, labels: Path) -> tuple[Loaders, str]:
+    """List the pairs of a data set, and its title."""
+    dataset = open_folders(images, labels, bundle.manifest.classes, bundle.manifest.palette)
 
-    return [_resize(read_image(found.image), size) for found in list_images(arguments)[:limit]]
+    def read(pair: Any) -> Picture:
+        example = dataset.load(pair)
+        return Picture(example.image, example.truth)
+
+    return [partial(read, pair) for pair in dataset.pairs], dataset.title
 
 
-def _read_shipped_scenes(limit: int, size: tuple[int, int] | None) -> list[Picture]:
-    from PIL import Image
-
-    from ..converter.precision import Picture
-    from ..runtime.images import read_image
-    from .miniature.settings import MiniatureFiles, read_settings
-
+def _list_shipped() -> Loaders:
     files = MiniatureFiles()
-    pictures = []
-    for seed in read_settings(files.settings).scenes[:limit]:
-        image, truth = files.scene(seed)
-        with Image.open(truth) as opened:
-            labels = np.array(opened, np.uint8)
-        pictures.append(Picture(_resize(read_image(image), size), _resize(labels, size, nearest=True)))
-    return pictures
+    return [partial(_read_picture, *files.scene(seed)) for seed in read_settings(files.settings).scenes]
 
 
-def _draw_scenes(count: int, size: tuple[int, int] | None) -> list[Array]:
-    from .scenes import draw_scene
+def _list_scenes(count: int, size: tuple[int, int] | None) -> Loaders:
+    def draw(seed: int) -> Picture:
+        return Picture(draw_scene(seed, *(size or (None, None))).image)
 
-    height, width = size or (None, None)
-    return [draw_scene(CALIBRATION_SEED + index, height, width).image for index in range(count)]
-
-
-def _unlabelled(images: Sequence[Array]) -> list[Picture]:
-    from ..converter.precision import Picture
-
-    return [Picture(image) for image in images]
-
-
-def _resize(array: Array, size: tuple[int, int] | None, *, nearest: bool = False) -> Array:
-    """An image or a label map at (height, width); labels take the nearest pixel's."""
-    from PIL import Image
-
-    if size is None or array.shape[:2] == size:
-        return array
-    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    resized: Array = np.array(Image.fromarray(array).resize((size[1], size[0]), method), np.uint8)
-    return resized
+    return [partial(draw, CALIBRATION_SEED + index) for index in range(count)]

@@ -1,12 +1,12 @@
-"""Adding a variant to a bundle so that a reader never sees half of it.
+"""Adding a variant to a bundle in one step.
 
-1. The graph is written under a name that no manifest lists: `deploy.fp16.onnx`, or with the beginning of its digest in
-   the name where that one is taken. Unlisted files are never read.
-2. The manifest that lists it replaces the old one in a single rename. Before this the old bundle holds, after it the
-   new one; a process killed in between leaves an unlisted file and nothing else.
-3. A replaced variant's file is removed last.
+1. The graph is written under a name that no manifest lists: `deploy.fp16.onnx`, or with the first digits of its sha256
+   if that name is taken. Unlisted files are never read.
+2. The manifest that lists it replaces the old one in a single rename. Before, the old bundle is valid, after it the new
+   one; a process killed in between leaves an unlisted file and nothing else.
+3. The file of a replaced variant is removed last.
 
-Writers take turns by a lock on the folder, and refuse if the float32 graph is not the one the variant was made of.
+A lock on the folder serializes writers; they refuse if the float32 graph is not the one the variant was made from.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,46 @@ from ..files import write_atomically
 MANIFEST = "manifest.json"
 
 
-def read_deploy(bundle: Path) -> tuple[dict[str, Any], bytes]:
-    """The manifest and the float32 deployment graph of a bundle, its digest checked.
+def require_writable(folder: Path) -> None:
+    """Raise an error if no file can be created in a folder; call this before long work.
 
     Raises:
-        PrecisionError: it is no bundle, has no deployment graph, or that was altered.
+        BundleWriteError: no file can be created.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".atrous-"):
+            pass
+    except OSError as error:
+        raise BundleWriteError(f"{folder}: cannot be written to ({error.strerror}); change its permissions") from error
+
+
+def read_deploy(bundle: Path) -> tuple[dict[str, Any], bytes]:
+    """Read the manifest and the float32 deployment graph of a bundle, and check its digest.
+
+    Raises:
+        PrecisionError: the folder is not a bundle, or its deployment graph is missing or was altered.
     """
     manifest = _read_manifest(bundle)
     deploy = manifest.get("deploy")
     if deploy is None:
-        raise PrecisionError(f"{bundle}: has no deploy.onnx, so there is nothing to make a variant of")
-    path = bundle / deploy["file"]
+        raise PrecisionError(f"{bundle}: has no deploy.onnx to make a variant from; convert a segmentation net")
+    return manifest, read_listed(bundle, manifest, deploy["file"], "convert the net again")
+
+
+def read_listed(bundle: Path, manifest: dict[str, Any], name: str, remedy: str) -> bytes:
+    """Read a file of a bundle and check it against its sha256 in the manifest.
+
+    Raises:
+        PrecisionError: the file cannot be read or was altered; the message ends with the remedy.
+    """
+    path = bundle / name
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PrecisionError(f"{path}: cannot be read ({error.strerror}); convert the net again") from error
-    if hashlib.sha256(content).hexdigest() != manifest["files"][deploy["file"]]["sha256"]:
-        raise PrecisionError(f"{path}: is not the file the manifest lists; convert the net again")
-    return manifest, content
+        raise PrecisionError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    if hashlib.sha256(content).hexdigest() != manifest["files"].get(name, {}).get("sha256"):
+        raise PrecisionError(f"{path}: is not the file the manifest lists; {remedy}")
+    return content
 
 
 def _read_manifest(bundle: Path) -> dict[str, Any]:
@@ -60,24 +83,24 @@ def commit_variant(bundle: Path, entry: dict[str, Any], model: bytes, source_sha
 
     Args:
         bundle: the folder.
-        entry: the variant in the manifest's form, without its file.
+        entry: the manifest's entry of the variant, without its file.
         model: the ONNX file.
-        source_sha256: digest of the float32 graph it was made of.
+        source_sha256: digest of the float32 graph it was made from.
 
     Raises:
-        PrecisionError: the bundle is no longer the one the variant was made of.
+        PrecisionError: the bundle is no longer the one the variant was made from.
         BundleWriteError: the folder cannot be written.
     """
     with _lock(bundle):
         manifest = _read_manifest(bundle)
         deploy = manifest["deploy"]["file"]
         if manifest["files"][deploy]["sha256"] != source_sha256:
-            raise PrecisionError(f"{bundle}: was converted anew while the variant was made; make the variant again")
+            raise PrecisionError(f"{bundle}: was converted again while the variant was made; make the variant again")
         precision = entry["precision"]
         digest = hashlib.sha256(model).hexdigest()
         variants = manifest.setdefault("variants", {})
         old = variants.get(precision, {}).get("file")
-        name = _free_name(Path(deploy).stem, precision, digest, manifest["files"])
+        name = _choose_name(Path(deploy).stem, precision, digest, manifest["files"])
         write_atomically(bundle / name, lambda stream: stream.write(model))
         listed = {"file": name, **entry}
         variants[precision] = listed
@@ -92,8 +115,8 @@ def commit_variant(bundle: Path, entry: dict[str, Any], model: bytes, source_sha
     return listed
 
 
-def _free_name(stem: str, precision: str, digest: str, files: dict[str, Any]) -> str:
-    """A name that is not listed, or is listed for this very content."""
+def _choose_name(stem: str, precision: str, digest: str, files: dict[str, Any]) -> str:
+    """Choose a name that is not listed, or is listed for this very content."""
     plain = f"{stem}.{precision}.onnx"
     if plain not in files or files[plain]["sha256"] == digest:
         return plain
@@ -102,7 +125,7 @@ def _free_name(stem: str, precision: str, digest: str, files: dict[str, Any]) ->
 
 @contextlib.contextmanager
 def _lock(bundle: Path) -> Iterator[None]:
-    """Exclusive use of the folder among those who add variants; the system frees it when a process dies."""
+    """Lock the folder against other writers of variants; the system releases the lock when a process dies."""
     try:
         handle = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:

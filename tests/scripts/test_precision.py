@@ -13,7 +13,7 @@ from PIL import Image
 
 from atrous import runtime
 from atrous.converter import BundleOptions, write_bundle
-from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
+from atrous.converter.precision import VariantOptions, make_variant, write_variant
 from atrous.scripts.demo import convert_miniature
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
 from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
@@ -104,6 +104,53 @@ def test_a_refusal_leaves_everything(bundle: Path) -> None:
     assert snapshot(bundle) == before
 
 
+@pytest.mark.parametrize("place", ["bundle", "plot"])
+def test_a_folder_that_cannot_be_written_fails_before_any_work(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from click.testing import CliRunner
+
+    from atrous.converter.errors import BundleWriteError
+    from atrous.converter.precision import committing, variant
+    from atrous.scripts.precision import command
+
+    (tmp_path / "closed").mkdir()
+    closed = bundle if place == "bundle" else tmp_path / "closed"
+    whole = committing.tempfile.NamedTemporaryFile
+
+    def refuse(dir: Path, **options: Any) -> Any:
+        if dir == closed:
+            raise PermissionError(13, "Permission denied")
+        return whole(dir=dir, **options)
+
+    monkeypatch.setattr(committing.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(variant, "observe", None)  # the work must not begin
+    plot = tmp_path / "closed" / "new" / "plot.png"
+    outcome = CliRunner().invoke(command, [str(bundle), "--to", "fp16", "--plot", str(plot)])
+    assert isinstance(outcome.exception, BundleWriteError)
+    assert str(closed) in str(outcome.exception)
+    assert not plot.parent.exists()
+
+
+def test_tables_are_printed_before_the_plot_fails(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from atrous.runtime.errors import OutputError
+    from atrous.scripts import precision_picture
+    from atrous.scripts.precision import command
+
+    def fail(*_: Any) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(precision_picture, "draw_layers", fail)
+    arguments = [str(bundle), "--to", "fp16", "--calibrate-on", "1", "--check-on", "1", "--threads", "1"]
+    outcome = CliRunner().invoke(command, [*arguments, "--plot", str(tmp_path / "plot.png")])
+    assert isinstance(outcome.exception, OutputError)
+    assert "labels as in float32" in outcome.output
+
+
 def test_keep_anyway(bundle: Path) -> None:
     arguments = ("--to", "fp8", "--target-agreement", 1, "--sensitivity", "never", "--keep-anyway", "--json")
     outcome = run_precision(bundle, *arguments)
@@ -138,7 +185,7 @@ def test_a_folder_of_images(bundle: Path, scenes: tuple[Path, Path]) -> None:
         (("--to", "fp16", "--max-miou-loss", "1", "--images", "IMAGES"), "give --dataset"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_give_one_line(
     bundle: Path, scenes: tuple[Path, Path], arguments: tuple[str, ...], words: str
 ) -> None:
     given: list[Any] = [scenes[0] if argument == "IMAGES" else argument for argument in arguments]
@@ -159,7 +206,7 @@ def test_int8_of_a_foreign_net_needs_images(bundle: Path) -> None:
     assert outcome.code == 2
     assert "--images FOLDER" in outcome.stderr
     evidence = gather_evidence(runtime.read_bundle(bundle), "fp16", DataOptions())
-    assert evidence.source == "drawn scenes"
+    assert evidence.source == "drawn scenes, observed and checked on the same images"
 
 
 def test_calibration_scenes_are_not_those_checked(miniature: Path) -> None:
@@ -191,8 +238,8 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
     write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(head=head, verify=False))
     opened = runtime.read_bundle(folder)
     evidence = gather_evidence(opened, "fp16", DataOptions(size=(57, 73)))
-    assert evidence.source == "drawn scenes"
-    options = VariantOptions("fp16", choose_targets("fp16", labelled=False, agreement=0.99), threads=1)
+    assert evidence.source == "drawn scenes, observed and checked on the same images"
+    options = VariantOptions("fp16", target_agreement=0.99, threads=1)
     result = make_variant(folder, options, evidence, make_reader(opened))
     assert result.passed
     assert result.assessment.agreement.pixels == len(evidence.pictures) * 57 * 73
