@@ -97,7 +97,7 @@ def command(
     from ..converter.precision import VariantOptions, make_variant, write_variant
     from ..converter.precision.committing import require_writable
     from ..runtime.bundle import read_bundle
-    from .precision_data import DataOptions, gather_evidence, make_reader
+    from .precision_data import gather_evidence, make_reader
     from .verify import parse_size
 
     options = VariantOptions(**variant)
@@ -105,8 +105,15 @@ def command(
     require_writable(bundle)
     if plot is not None:
         require_writable(next(folder for folder in plot.absolute().parents if folder.exists()))
-    data = DataOptions(images, dataset, parse_size(size) if size else None, calibrate_on, check_on)
-    evidence = gather_evidence(opened, options.precision, data)
+    evidence = gather_evidence(
+        opened,
+        options.precision,
+        images=images,
+        dataset=dataset,
+        size=parse_size(size) if size else None,
+        calibrate_on=calibrate_on,
+        check_on=check_on,
+    )
     result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)
     if not as_json:
         _print(result)

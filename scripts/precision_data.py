@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,54 +41,52 @@ CALIBRATION_SEED = 2_000_000
 DRAWN_CALIBRATION, DRAWN_CHECKS = 16, 4
 
 
-@dataclass(frozen=True)
-class DataOptions:
-    """Options of the command line about images.
-
-    Attributes:
-        images: folders or files without labels.
-        dataset: folders of images and of labels, or None.
-        size: (height, width) to resize every image to, or None.
-        calibrate_on: number of images observed at most.
-        check_on: number of images checked at most.
-    """
-
-    images: tuple[str, ...] = ()
-    dataset: tuple[Path, Path] | None = None
-    size: tuple[int, int] | None = None
-    calibrate_on: int = 32
-    check_on: int = 8
-
-
 def is_miniature(bundle: Bundle) -> bool:
     """Whether a bundle was made from the caffemodel that ships with atrous."""
     digest = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
     return any(source.sha256 == digest for source in bundle.manifest.sources)
 
 
-def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evidence:
+def gather_evidence(
+    bundle: Bundle,
+    precision: str,
+    *,
+    images: Sequence[str] = (),
+    dataset: tuple[Path, Path] | None = None,
+    size: tuple[int, int] | None = None,
+    calibrate_on: int = 32,
+    check_on: int = 8,
+) -> Evidence:
     """Gather the images for a variant; see the module docstring.
+
+    Args:
+        bundle: the bundle.
+        precision: of the variant.
+        images: folders or files without labels.
+        dataset: folders of images and of labels.
+        size: (height, width) to resize every image to; by default that of the bundle, if it is fixed.
+        calibrate_on: number of images observed at most.
+        check_on: number of images checked at most.
 
     Raises:
         click.UsageError: int8 or fp8 without images, or a folder without any.
         InferenceError: an image or a data set cannot be read.
     """
-    size = options.size or bundle.preprocessing.size_rule.fixed
-    limits = {"calibrate_on": options.calibrate_on, "check_on": options.check_on}
-    images = _list_images(options.images)
-    if options.dataset is not None:
-        labeled, title = _list_labeled(bundle, *options.dataset)
-        return choose_evidence(images, labeled, f"labeled images of {title}", **limits, size=size)
-    if options.images:
-        return choose_evidence(images, [], "the user's images", **limits, size=size)
+    size = size or bundle.preprocessing.size_rule.fixed
+    choose = partial(choose_evidence, calibrate_on=calibrate_on, check_on=check_on, size=size)
+    loaders = [partial(_read_picture, found.image) for found in list_images(images)]
+    if dataset is not None:
+        labeled, title = _list_labeled(bundle, *dataset)
+        return choose(loaders, labeled, f"labeled images of {title}")
+    if images:
+        return choose(loaders, [], "the user's images")
     if is_miniature(bundle):
-        drawn = _list_scenes(DRAWN_CALIBRATION, size)
-        return choose_evidence(drawn, _list_shipped(), "the miniature's held-out scenes", **limits, size=size)
+        return choose(_list_scenes(DRAWN_CALIBRATION, size), _list_shipped(), "the miniature's held-out scenes")
     if precision in ("int8", "fp8"):
         raise click.UsageError(
             f"{precision} takes its ranges from images of the kind the net will see: give --images FOLDER"
         )
-    return choose_evidence([], _list_scenes(DRAWN_CHECKS, size), "drawn scenes", **limits, size=size)
+    return choose([], _list_scenes(DRAWN_CHECKS, size), "drawn scenes")
 
 
 def make_reader(bundle: Bundle) -> HeadReader:
@@ -106,10 +103,6 @@ def make_reader(bundle: Bundle) -> HeadReader:
         return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
 
     return HeadReader(bundle.deploy.head, upsample if upsampling is not None else None, score)
-
-
-def _list_images(arguments: Sequence[str]) -> Loaders:
-    return [partial(_read_picture, found.image) for found in list_images(arguments)]
 
 
 def _read_picture(image: Path, truth: Path | None = None) -> Picture:

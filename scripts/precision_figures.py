@@ -49,7 +49,7 @@ def command(
     """Make every precision of a net with seeded weights, whether or not it meets its targets, and print the figures."""
     from ..converter.precision import VariantOptions, make_variant, write_variant
     from ..runtime.bundle import read_bundle
-    from .precision_data import DataOptions, gather_evidence, make_reader
+    from .precision_data import gather_evidence, make_reader
     from .verify import parse_size
 
     bundle = out / "bundle"
@@ -58,7 +58,9 @@ def command(
     rows: list[dict[str, Any]] = []
     for precision in only or PRECISIONS:
         opened = read_bundle(bundle)
-        evidence = gather_evidence(opened, precision, DataOptions(images, None, parse_size(size), observe, check))
+        evidence = gather_evidence(
+            opened, precision, images=images, size=parse_size(size), calibrate_on=observe, check_on=check
+        )
         options = VariantOptions(precision, sensitivity="never", threads=threads)  # type: ignore[arg-type]
         start_s = time.perf_counter()
         result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)

@@ -16,7 +16,7 @@ from atrous.converter import BundleOptions, write_bundle
 from atrous.converter.precision import VariantOptions, make_variant, write_variant
 from atrous.scripts.demo import convert_miniature
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
-from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
+from atrous.scripts.precision_data import gather_evidence, make_reader
 
 from ..converter.nets import DEEPLAB, read_seeded
 from .running import Outcome, run_atrous
@@ -61,7 +61,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_miniature_by_default(bundle: Path, precision: str, tmp_path: Path) -> None:
-    """Its own held-out scenes are labelled, so mean IoU is measured without being asked for."""
+    """Its own held-out scenes are labeled, so mean IoU is measured without being asked for."""
     plot = tmp_path / "plot.png"
     outcome = run_precision(bundle, "--to", precision, "--plot", plot, "--json", few=False)
     assert outcome.code == 0, outcome.stderr
@@ -205,12 +205,12 @@ def test_int8_of_a_foreign_net_needs_images(bundle: Path) -> None:
     outcome = run_precision(bundle, "--to", "int8")
     assert outcome.code == 2
     assert "--images FOLDER" in outcome.stderr
-    evidence = gather_evidence(runtime.read_bundle(bundle), "fp16", DataOptions())
+    evidence = gather_evidence(runtime.read_bundle(bundle), "fp16")
     assert evidence.source == "drawn scenes, observed and checked on the same images"
 
 
 def test_calibration_scenes_are_not_those_checked(miniature: Path) -> None:
-    evidence = gather_evidence(runtime.read_bundle(miniature), "int8", DataOptions())
+    evidence = gather_evidence(runtime.read_bundle(miniature), "int8")
     checked = {picture.image.tobytes() for picture in evidence.pictures}
     assert len(checked) == 5
     assert not checked & {image.tobytes() for image in evidence.calibration}
@@ -237,7 +237,7 @@ def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
     folder = tmp_path / "bundle"
     write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(head=head, verify=False))
     opened = runtime.read_bundle(folder)
-    evidence = gather_evidence(opened, "fp16", DataOptions(size=(57, 73)))
+    evidence = gather_evidence(opened, "fp16", size=(57, 73))
     assert evidence.source == "drawn scenes, observed and checked on the same images"
     options = VariantOptions("fp16", target_agreement=0.99, threads=1)
     result = make_variant(folder, options, evidence, make_reader(opened))

@@ -96,8 +96,8 @@ def test_entropy_clips_an_outlier_and_keeps_a_plain_range() -> None:
     assert choose_range(make_histogram(with_outlier), "entropy") < 10
 
 
-def test_methods_against_onnx_runtimes_calibrators() -> None:
-    """Its percentile is the same number but for a bin; its entropy search is coarser, so only near."""
+def test_percentile_against_onnx_runtimes_calibrator() -> None:
+    """Its percentile differs by up to a bin."""
     from onnxruntime.quantization.calibrate import HistogramCollector
 
     values = draw_values(3)
@@ -137,7 +137,7 @@ def test_a_value_that_is_not_finite_is_an_error(bad: float) -> None:
 
 
 def test_observed_values_are_those_of_the_graph_on_the_images() -> None:
-    """Through the real preprocessing: what goes in is the image, what is seen is the blob."""
+    """Through the real preprocessing: images go in, blobs are observed."""
     model, images = make_deploy(), [make_image(41, 49, 1), make_image(30, 70, 2)]
     seen = observe(model, images, threads=1)
     for name in ("conv1:conv1", "pool1", "fc6"):

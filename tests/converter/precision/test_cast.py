@@ -1,4 +1,4 @@
-"""Typed graphs: what is narrow, what stays float32, and that they compute what the rounding says."""
+"""Typed graphs: the choice of narrow nodes, and values against rounding written in torch."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_sizes_of_resize_are_never_cast() -> None:
 
 
 def test_pooling_masks_stay_float32_and_exact() -> None:
-    """64 x 64 pixels: indices up to 4095, of which float16 knows every second one, bfloat16 every sixteenth."""
+    """64 x 64 pixels: indices up to 4095, of which float16 represents every second one, bfloat16 every sixteenth."""
     model, image = make_deploy(SEGNET), make_image(64, 64)
     for kind in (FLOAT16, BFLOAT16):
         typed = cast_graph(model, kind)

@@ -46,7 +46,7 @@ def test_the_layer_that_adds_the_noise_is_named() -> None:
     assert comparison.rows["conv3:conv3"].feeds == ("pool2",)
 
 
-def test_what_is_not_finite_is_infinitely_wrong() -> None:
+def test_values_that_are_not_finite_have_infinite_error() -> None:
     model, image = make_deploy(), make_image()
     spoiled = change_weight(model, "conv3.weight", np.full_like(weights_of(model)["conv3.weight"], 3e38))
     comparison = Comparison(model, spoiled, threads=1)
@@ -57,7 +57,7 @@ def test_what_is_not_finite_is_infinitely_wrong() -> None:
 
 
 def test_folding_keeps_what_is_computed() -> None:
-    """BatchNorm and Scale behind a convolution vanish; what a sum reads, and what two layers read, too."""
+    """BatchNorm and Scale behind a convolution disappear, also those that a sum or two layers read."""
     model, image = make_deploy(NORMED), make_image(32, 32)
     folded = fold_norms(model)
     kinds = [node.op_type for node in folded.graph.node]

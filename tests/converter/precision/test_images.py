@@ -1,4 +1,4 @@
-"""Which images are observed and which are checked: every row of the table, and its edges."""
+"""The choice of the images to observe and to check: every row of the table, and its edges."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_the_form_tensorrt_reads(codes: Any, kind: int) -> None:
 
 
 def test_arithmetic_of_int8_against_numpy() -> None:
-    """What a first convolution computes from codes, written out."""
+    """The codes and the result of a convolution, written out."""
     model, image = make_deploy(), make_image()
     coded = quantize(model)
     before = run(model, image, ["conv2:conv2", "pool1"])
@@ -171,7 +171,7 @@ def test_a_value_read_twice_is_coded_once() -> None:
 
 @pytest.mark.parametrize("codes", ["int8", "fp8"])
 def test_the_rest_in_half(codes: Any) -> None:
-    """Scales, weights and what is not quantized become float16; codes and masks of types stay."""
+    """Scales, weights and layers that are not quantized become float16; codes stay."""
     model, image = make_deploy(), make_image()
     coded = quantize(model, codes, FLOAT16)
     typed = cast_graph(coded, FLOAT16).model

@@ -1,4 +1,4 @@
-"""The sweep finds a layer that was made bad on purpose, and the search leaves alone no more than it must."""
+"""The sweep finds a layer that was made sensitive on purpose, and the search leaves alone as few layers as possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .graphs import change_weight, make_deploy, make_image, weights_of
 
 @pytest.mark.parametrize("head", ["scores", "labels"])
 def test_a_planted_bad_layer_is_found(head: str) -> None:
-    """One weight a channel far beyond the others leaves int8 no steps for the rest; float32 minds nothing."""
+    """One weight per channel far beyond the others leaves int8 no steps for the rest; float32 is not affected."""
     model = make_deploy(head=head)  # type: ignore[arg-type]
     weight = weights_of(model)["conv3.weight"].copy()
     weight[:, 0, 0, 0] = 60.0
