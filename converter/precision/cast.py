@@ -102,5 +102,5 @@ def _retype(graph: ir.Graph, decisions: Decisions, kind: FloatType) -> WeightLos
             name = str(value.name)
             value.name = f"{name}/{kind.name}"
             graph.outputs[place] = cast(value, _FLOAT, name)
-    remove_unread(graph, list(graph.initializers.values()))
+    remove_unread(graph)
     return measure_loss(stored, kind)

@@ -118,11 +118,11 @@ def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
-def remove_unread(graph: ir.Graph, values: Iterable[ir.Value | None]) -> None:
-    """Remove those of some values that are constants without readers."""
-    for value in values:
-        if value is not None and value.is_initializer() and not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(str(value.name), None)
+def remove_unread(graph: ir.Graph) -> None:
+    """Remove the constants without readers."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
 
 
 def fold_norms(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -139,44 +139,40 @@ def fold_norms(model: onnx.ModelProto) -> onnx.ModelProto:
     folded = load_typed(model)
     count = 0
     for node in list(folded.graph):
-        while node.op_type == "Conv" and _fold_next(folded.graph, node):
+        conv = node if node.op_type == "Conv" else None
+        while conv is not None and (conv := _fold_next(folded.graph, conv)) is not None:
             count += 1
     if not count:
         return model
+    remove_unread(folded.graph)
     result = ir.to_proto(folded)
     onnx.checker.check_model(result, full_check=True)
     return result
 
 
-def _fold_next(graph: ir.Graph, conv: ir.Node) -> bool:
-    """Fold the only reader of a convolution into it; returns False if that is not per-channel arithmetic."""
+def _fold_next(graph: ir.Graph, conv: ir.Node) -> ir.Node | None:
+    """Replace a convolution and its only reader, if that is per-channel arithmetic, by one convolution."""
     value = conv.outputs[0]
     readers = value.consumers()
     if len(readers) != 1 or value.is_graph_output() or readers[0].graph is not graph:
-        return False
+        return None
     (reader,) = readers
-    weights, bias = conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
+    source, weights, bias = conv.inputs[0], conv.inputs[1], conv.inputs[2] if len(conv.inputs) > 2 else None
     kernel, start = _read_constant(weights), 0.0 if bias is None else _read_constant(bias)
-    if kernel is None or start is None:
-        return False
-    affine = _read_affine(reader, value, len(kernel))
-    if affine is None:
-        return False
+    affine = None if kernel is None or start is None else _read_affine(reader, value, len(kernel))
+    if kernel is None or affine is None:
+        return None
     factor, addend = affine
     result = reader.outputs[0]
-    new_kernel = kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
-    new_bias = factor * start + addend
-    conv.resize_inputs(3)
-    conv.replace_input_with(1, add_constant(graph, f"{result.name}/folded_weight", new_kernel.astype(np.float32)))
-    conv.replace_input_with(2, add_constant(graph, f"{result.name}/folded_bias", new_bias.astype(np.float32)))
-    if result.is_graph_output():  # first: replace_all_uses_with rejects outputs
-        graph.outputs[list(graph.outputs).index(result)] = value
-    ir.convenience.replace_all_uses_with(result, value)
-    parameters = list(reader.inputs)
-    graph.remove(reader, safe=True)
-    value.name = result.name
-    remove_unread(graph, (weights, bias, *parameters))
-    return True
+    new_kernel = (kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))).astype(np.float32)
+    new_bias = (factor * start + addend).astype(np.float32)
+    constants = [
+        add_constant(graph, f"{result.name}/folded_weight", new_kernel),
+        add_constant(graph, f"{result.name}/folded_bias", new_bias),
+    ]
+    folded = ir.Node("", "Conv", [source, *constants], conv.attributes.values(), name=conv.name)
+    ir.convenience.replace_nodes_and_values(graph, conv, [conv, reader], [folded], [result], folded.outputs)
+    return folded
 
 
 def _read_constant(value: ir.Value | None) -> Array | None:
