@@ -1,7 +1,8 @@
-"""`atrous precision`: a bundle's network in FP16, BF16, INT8 or FP8, checked on the CPU before it counts."""
+"""`atrous precision`: add a variant of a bundle in FP16, BF16, INT8 or FP8, compared with float32 on the CPU first."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,23 @@ from . import console
 if TYPE_CHECKING:
     from ..converter.precision import VariantResult
 
+PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 _ROWS_SHOWN = 12
+
+
+def _choice(name: str, values: Sequence[str], description: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return an option with these values, the first by default."""
+    return click.option(name, type=click.Choice(values), default=values[0], show_default=True, help=description)
+
+
+def _count(name: str, default: int, description: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(name, type=click.IntRange(1), default=default, show_default=True, help=description)
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", "precision", type=click.Choice(["fp16", "bf16", "int8", "fp8"]), required=True, help="Precision.")
-@click.option("--images", multiple=True, metavar="FOLDER", help="Images to observe and check on; may be repeated.")
+@click.option("--to", "precision", type=click.Choice(PRECISIONS), required=True, help="Precision of the variant.")
+@click.option("--images", multiple=True, metavar="FOLDER", help="Images to calibrate and check on; may be repeated.")
 @click.option(
     "--dataset",
     nargs=2,
@@ -26,121 +37,117 @@ _ROWS_SHOWN = 12
     metavar="IMAGES LABELS",
     help="Folders of images and label images of equal names, to check mean IoU on.",
 )
-@click.option("--size", metavar="HxW", help="Resize every image to this.")
-@click.option("--calibrate-on", type=click.IntRange(1), default=32, show_default=True, help="Images observed at most.")
-@click.option("--check-on", type=click.IntRange(1), default=8, show_default=True, help="Images checked at most.")
+@click.option("--size", metavar="HxW", help="Resize every image to this height and width in pixels.")
+@_count("--calibrate-on", 32, "Largest number of images observed.")
+@_count("--check-on", 8, "Largest number of images checked.")
+@_choice("--method", ("minmax", "percentile", "entropy"), "Calibration method of int8 and fp8.")
 @click.option(
-    "--method",
-    type=click.Choice(["minmax", "percentile", "entropy"]),
-    default="minmax",
+    "--percentile",
+    type=float,
+    default=99.99,
     show_default=True,
-    help="How ranges of int8 and fp8 are found.",
+    help="Percentage of the values that the method percentile covers.",
 )
-@click.option("--percentile", type=float, default=99.99, show_default=True, help="Of the method percentile.")
 @click.option("--keep", multiple=True, metavar="NAME", help="Layer to leave alone; may be repeated.")
-@click.option(
+@_choice(
     "--rest",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="What layers of int8 and fp8 that are not quantised compute in; fp16 is for TensorRT 10 and newer.",
+    ("fp32", "fp16"),
+    "Type of the layers of int8 and fp8 that are not quantized; fp16 is for TensorRT 10 and newer.",
 )
-@click.option(
+@_choice(
     "--activations",
-    type=click.Choice(["int8", "uint8"]),
-    default="int8",
-    show_default=True,
-    help="Codes of int8 activations: int8 for TensorRT; uint8 for CPUs, where int8 is no faster than float32.",
+    ("int8", "uint8"),
+    "Codes of int8 activations: int8 for TensorRT; uint8 for CPUs, where int8 is no faster than float32.",
 )
 @click.option("--target-agreement", type=click.FloatRange(0, 1), help="Least share of labels equal to float32's.")
 @click.option("--max-miou-loss", type=float, help="Largest loss of mean IoU, in points.")
-@click.option(
+@_choice(
     "--sensitivity",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Measure layers one by one and leave the worst alone: where targets are missed, always, or never.",
+    ("auto", "always", "never"),
+    "When to measure layers one by one and leave the worst alone; auto: if targets are missed.",
 )
-@click.option("--keep-anyway", is_flag=True, help="Write the variant even where it misses its targets, marked so.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture of every layer's error (PNG).")
-@click.option("--threads", type=click.IntRange(min=1), help="Of ONNX Runtime.  [default: all cores]")
+@click.option("--keep-anyway", is_flag=True, help="Write the variant even if it misses its targets, marked as such.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of every layer's error (PNG)."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.  [default: all cores]")
 @console.json_option
 def command(
     bundle: Path,
-    precision: Any,
     images: tuple[str, ...],
     dataset: tuple[Path, Path] | None,
     size: str | None,
     calibrate_on: int,
     check_on: int,
-    method: Any,
-    percentile: float,
-    keep: tuple[str, ...],
-    rest: Any,
-    activations: Any,
-    target_agreement: float | None,
-    max_miou_loss: float | None,
-    sensitivity: Any,
     keep_anyway: bool,
     plot: Path | None,
-    threads: int | None,
     as_json: bool,
+    **variant: Any,
 ) -> int:
-    """Add a variant of BUNDLE's network in another precision, if it is as good as float32.
+    """Add a variant of BUNDLE's network in another precision if it is as good as float32.
 
-    Targets, where none is given: fp16 and bf16, 99.9 % of the labels as in float32; int8 and fp8, at most 1 point of
-    mean IoU lost where there are labelled images, else 99 % of the labels. A variant that misses them is not written,
-    and the exit code is 1.
+    Default targets: for fp16 and bf16, 99.9 % of the labels agree with float32; for int8 and fp8, at most 1 point of
+    mean IoU is lost on labeled images, or 99 % of the labels agree on others. A variant that misses its targets is not
+    written, and the exit code is 1.
     """
     from ..dependencies import import_optional
 
     for library in ("onnx", "onnx_ir", "onnxruntime"):
         import_optional(library)
+    from ..bundle.files import prepare_folder
     from ..bundle.folder import read_bundle
-    from ..converter.precision import VariantOptions, choose_targets, make_variant, write_variant
-    from .precision_data import DataOptions, gather_evidence, make_reader
+    from ..converter.precision import VariantOptions, make_variant, write_variant
+    from .precision_data import gather_evidence, make_reader
     from .verify import parse_size
 
+    options = VariantOptions(**variant)
     opened = read_bundle(bundle)
-    data = DataOptions(images, dataset, parse_size(size) if size else None, calibrate_on, check_on)
-    evidence = gather_evidence(opened, precision, data)
-    labelled = any(picture.truth is not None for picture in evidence.pictures)
-    options = VariantOptions(
-        precision=precision,
-        targets=choose_targets(precision, labelled, agreement=target_agreement, max_miou_loss=max_miou_loss),
-        keep=keep,
-        method=method,
-        percentile=percentile,
-        rest=rest,
-        activations=activations,
-        sensitivity=sensitivity,
-        threads=threads,
+    prepare_folder(bundle)
+    if plot is not None:
+        prepare_folder(next(folder for folder in plot.absolute().parents if folder.exists()))
+    evidence = gather_evidence(
+        opened,
+        options.precision,
+        images=images,
+        dataset=dataset,
+        size=parse_size(size) if size else None,
+        calibrate_on=calibrate_on,
+        check_on=check_on,
     )
     result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)
+    if not as_json:
+        _print(result)
     if plot is not None:
         from .precision_picture import draw_layers
 
-        draw_layers(result.assessment.rows, f"{opened.manifest.name} in {precision}", plot)
-    if not as_json:
-        _print(result)
+        draw_layers(result.assessment.rows, f"{opened.manifest.name} in {options.precision}", plot)
     entry = write_variant(bundle, result, keep_anyway=keep_anyway)
     if as_json:
-        console.print_json("precision", {"bundle": str(bundle), "passed": result.passed, "variant": entry})
+        console.print_json(
+            "precision", {"bundle": str(bundle), "passed": result.passed, "variant": entry.model_dump(mode="json")}
+        )
     else:
-        click.secho(f"\nwritten: {bundle / entry['file']}", fg="green" if result.passed else "yellow")
+        click.secho(f"\nwritten: {bundle / entry.file}", fg="green" if result.passed else "yellow")
     return 0
 
 
 def _print(result: VariantResult) -> None:
-    entry, assessment = result.entry, result.assessment
-    rows = sorted(assessment.rows, key=lambda row: -row.step)[:_ROWS_SHOWN]
+    rows = sorted(result.assessment.rows, key=lambda row: -row.step)[:_ROWS_SHOWN]
+    largest = max((row.step for row in rows), default=0.0)
     console.print_table(
-        ("layer", "blob", "error", "noise", "of its own", ""),
+        ("layer", "blob", "error", "noise", "added", ""),
         [
-            (row.layer, row.name, f"{row.error:.2e}", f"{row.noise:.2e}", f"{row.step:.2e}", _draw_bar(row.step, rows))
+            (
+                row.layer,
+                row.name,
+                f"{row.error:.2e}",
+                f"{row.noise:.2e}",
+                f"{row.step:.2e}",
+                "#" * round(24 * row.step / largest) if 0 < largest < float("inf") else "",
+            )
             for row in rows
         ],
-        title=f"layers that add the most noise in {entry['precision']}",
+        title=f"layers that add the most noise in {result.entry['precision']}",
     )
     if result.sensitivities:
         console.print_table(
@@ -149,7 +156,7 @@ def _print(result: VariantResult) -> None:
                 (row.layer, "" if row.noise is None else f"{row.noise:.2e}", f"{row.disagreement:.3%}")
                 for row in result.sensitivities[:_ROWS_SHOWN]
             ],
-            title="\nsensitivity, the worst first",
+            title="\nsensitivity, most sensitive first",
         )
     for name, text in _summarize(result):
         click.echo(f"{name:<22}{text}")
@@ -158,38 +165,34 @@ def _print(result: VariantResult) -> None:
 def _summarize(result: VariantResult) -> list[tuple[str, str]]:
     verification, agreement = result.entry["verification"], result.assessment.agreement
     worst, diverges = result.assessment.worst, result.assessment.diverges_at
-    lines = [("", ""), ("labels as in float32", f"{agreement.share:.3%} of {agreement.images} images")]
+    lines = [("", ""), ("labels as in float32", f"{agreement.share:.3%} on {agreement.images} images")]
     if agreement.clear_share is not None:
         clear = agreement.clear / max(agreement.pixels, 1)
-        lines.append(("  of clear pixels", f"{agreement.clear_share:.3%} (clear are {clear:.1%})"))
+        lines.append(("  of clear pixels", f"{agreement.clear_share:.3%} ({clear:.1%} of the pixels are clear)"))
     if result.assessment.miou is not None:
         before, after = result.assessment.miou
-        loss = round((before - after) * 100, 2) + 0.0  # no minus zero
-        lines.append(("mean IoU", f"{before:.2%} in float32, {after:.2%} now: {loss:.2f} points less"))
+        points = round((before - after) * 100, 2) + 0.0  # no minus zero
+        lines.append(
+            ("mean IoU", f"{before:.2%} in float32, {after:.2%} in the variant: a loss of {points:.2f} points")
+        )
     if worst is not None and diverges is not None:
         lines.append(("worst blob", f"{worst.name}, error {worst.error:.2e}"))
         lines.append(("diverges at", f"{diverges.layer}, which adds {diverges.step:.2e} of noise"))
-    if verification["weights"] is not None:
-        loss = verification["weights"]
+    loss = verification["weights"]
+    if loss is not None:
         lines.append(("weights", f"{loss['flushed_share']:.3%} become 0, {loss['subnormal_share']:.3%} lose digits"))
     if verification["left_alone"]:
         lines.append(("left alone", ", ".join(verification["left_alone"])))
     shipped = verification["onnxruntime_cpu"]
     if not shipped["runs"]:
-        runs = f"does not run it ({shipped['reason']})"
+        runs = f"cannot run the file ({shipped['reason']})"
     else:
         runs = f"{shipped['label_agreement']:.3%} of the labels"
         if shipped["graph_level"] != "all":
             runs += f", unoptimized; its optimizations break the graph: {shipped['optimized_agreement']:.3%}"
     lines.append(("ONNX Runtime's CPU", runs))
-    lines.append(("seconds", f"{sum(result.seconds.values()):.1f}"))
-    lines += [("MISSED", miss) for miss in result.misses]
-    return lines
-
-
-def _draw_bar(step: float, rows: Any) -> str:
-    largest = max((row.step for row in rows), default=0.0)
-    return "#" * round(24 * step / largest) if 0 < largest < float("inf") and step < float("inf") else ""
+    lines.append(("seconds", f"{sum(verification['seconds'].values()):.1f}"))
+    return lines + [("MISSED", miss) for miss in result.misses]
 
 
 __all__ = ["command"]

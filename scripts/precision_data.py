@@ -1,99 +1,98 @@
-"""The images that `atrous precision` observes and checks a variant on.
+"""Images for `atrous precision` and `atrous verify`; `choose_evidence` separates those observed from those checked.
 
 | given | observed (calibration) | checked |
 |---|---|---|
-| `--images` | the first of the folder | others of it where there are enough, else the same |
-| `--dataset` | `--images`, else the labelled images that are not checked, else the same | the first labelled images |
-| nothing, the built-in miniature | its shipped scenes, mirrored | its shipped held-out scenes |
-| nothing, any other bundle | the miniature's scenes, mirrored, for fp16 and bf16 only | the same |
+| `--images` | images of the folder that are not checked, if it has enough | others of the folder |
+| `--dataset` | `--images`, else labeled images that are not checked, if there are enough | labeled images |
+| neither, the built-in miniature | its shipped scenes, mirrored | its shipped held-out scenes |
+| neither, any other bundle | the miniature's scenes, for fp16 and bf16 only | the same |
 
-Half precision needs images to see overflow and to count labels; any landscape does for that. The ranges of int8
-and fp8 are taken from the images, so those must be of the user's own kind.
+Half precision needs images only to detect overflow and to compare labels; any landscapes suffice. The ranges of int8
+and fp8 are taken from the images, which must be of the kind the net will see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-if TYPE_CHECKING:
-    from ..bundle.folder import Bundle
-    from ..converter.precision import Evidence, Picture, Reader
+from ..bundle.folder import Bundle
+from ..converter.precision import Evidence, HeadReader, Picture, choose_evidence
+from ..runtime.evaluation.confusion import count_confusion, mean_iou
+from ..runtime.evaluation.datasets import open_folders
+from ..runtime.images import read_image
+from ..runtime.upsampling import upsample_scores
+from .image_list import list_images
+from .miniature.settings import MiniatureFiles, read_settings
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """What the user said about images.
-
-    Attributes:
-        images: a folder (or files) without labels, or none.
-        dataset: folders of images and of labels, or None.
-        size: (height, width) every image is resized to, or None.
-        calibrate_on: at most so many images are observed.
-        check_on: at most so many images are checked.
-    """
-
-    images: tuple[str, ...] = ()
-    dataset: tuple[Path, Path] | None = None
-    size: tuple[int, int] | None = None
-    calibrate_on: int = 32
-    check_on: int = 8
+Loaders = list[Callable[[], Picture]]
 
 
 def is_miniature(bundle: Bundle) -> bool:
     """Whether a bundle was made from the caffemodel that ships with atrous."""
-    import hashlib
-
-    from .miniature.settings import MiniatureFiles
-
     digest = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
     return any(source.sha256 == digest for source in bundle.manifest.sources)
 
 
-def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evidence:
-    """The images for a variant; see the module docstring.
+def gather_evidence(
+    bundle: Bundle,
+    precision: str,
+    *,
+    images: Sequence[str] = (),
+    dataset: tuple[Path, Path] | None = None,
+    size: tuple[int, int] | None = None,
+    calibrate_on: int = 32,
+    check_on: int = 8,
+) -> Evidence:
+    """Gather the images for a variant; see the module docstring.
+
+    Args:
+        bundle: the bundle.
+        precision: of the variant.
+        images: folders or files without labels.
+        dataset: folders of images and of labels.
+        size: (height, width) to resize every image to; by default that of the bundle, if it is fixed.
+        calibrate_on: number of images observed at most.
+        check_on: number of images checked at most.
 
     Raises:
         click.UsageError: int8 or fp8 without images, or a folder without any.
         AtrousError: an image or a data set cannot be read.
     """
-    from ..converter.precision import Evidence
-
-    size = options.size or bundle.preprocessing.size_rule.fixed
-    if options.dataset is not None:
-        return _from_dataset(bundle, options, size)
-    if options.images:
-        return _from_folder(options, size)
+    size = size or bundle.preprocessing.size_rule.fixed
+    choose = partial(choose_evidence, calibrate_on=calibrate_on, check_on=check_on, size=size)
+    loaders = [partial(_read_picture, found.image) for found in list_images(images)]
+    if dataset is not None:
+        labeled, title = _list_labeled(bundle, *dataset)
+        return choose(loaders, labeled, f"labeled images of {title}")
+    if images:
+        return choose(loaders, [], "the user's images")
     if is_miniature(bundle):
-        pictures = _read_shipped_scenes(options.check_on, size)
-        mirrored = _mirror_scenes(options.calibrate_on, size)
-        return Evidence(mirrored, pictures, "the miniature's held-out scenes")
+        return choose(
+            [partial(_mirror, load) for load in _list_shipped()], _list_shipped(), "the miniature's held-out scenes"
+        )
     if precision in ("int8", "fp8"):
         raise click.UsageError(
             f"{precision} takes its ranges from images of the kind the net will see: give --images FOLDER"
         )
-    mirrored = _mirror_scenes(options.check_on, size)
-    return Evidence(mirrored, _unlabelled(mirrored), "the miniature's scenes, mirrored")
+    return choose([], [partial(_drop_truth, load) for load in _list_shipped()], "the miniature's scenes")
 
 
-def make_reader(bundle: Bundle) -> Reader:
-    """How this bundle's head becomes labels and mean IoU."""
-    from ..converter.precision import Reader
-    from ..runtime.evaluation.confusion import count_confusion, mean_iou
-    from ..runtime.upsampling import upsample_scores
-
+def make_reader(bundle: Bundle) -> HeadReader:
+    """Make the reader of a bundle's head, which gives labels and mean IoU."""
     classes = len(bundle.manifest.classes)
     upsampling = bundle.deploy.upsampling
 
-    def complete(scores: Array, size: tuple[int, int]) -> Array:
+    def upsample(scores: Array, size: tuple[int, int]) -> Array:
         assert upsampling is not None
         padded = upsampling.padded.padded_size(*size)
         return upsample_scores(scores, padded, size, align_corners=upsampling.align_corners)
@@ -101,82 +100,36 @@ def make_reader(bundle: Bundle) -> Reader:
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
         return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
 
-    return Reader(bundle.deploy.head, complete if upsampling is not None else None, score)
+    return HeadReader(bundle.deploy.head, upsample if upsampling is not None else None, score)
 
 
-def _from_dataset(bundle: Bundle, options: DataOptions, size: tuple[int, int] | None) -> Evidence:
-    from ..converter.precision import Evidence, Picture
-    from ..runtime.evaluation.datasets import open_folders
-
-    assert options.dataset is not None
-    images, labels = options.dataset
-    manifest = bundle.manifest
-    dataset = open_folders(images, labels, manifest.classes, manifest.palette)
-    pairs = dataset.pairs
-    checked, others = pairs[: options.check_on], pairs[options.check_on :]
-    examples = [dataset.load(pair) for pair in checked]
-    pictures = [Picture(_resize(each.image, size), _resize(each.truth, size, nearest=True)) for each in examples]
-    if options.images:
-        observed = _read_images(options.images, options.calibrate_on, size)
-    elif others:
-        observed = [_resize(dataset.load(pair).image, size) for pair in others[: options.calibrate_on]]
-    else:
-        observed = [picture.image for picture in pictures]
-    note = "" if options.images or others else ", observed and checked on the same images"
-    return Evidence(observed, pictures, f"labelled images of {dataset.title}{note}")
+def _read_picture(image: Path, truth: Path | None = None) -> Picture:
+    if truth is None:
+        return Picture(read_image(image))
+    with Image.open(truth) as opened:
+        return Picture(read_image(image), np.array(opened, np.uint8))
 
 
-def _from_folder(options: DataOptions, size: tuple[int, int] | None) -> Evidence:
-    from ..converter.precision import Evidence
+def _list_labeled(bundle: Bundle, images: Path, labels: Path) -> tuple[Loaders, str]:
+    """List the pairs of a data set, and its title."""
+    dataset = open_folders(images, labels, bundle.manifest.classes, bundle.manifest.palette)
 
-    images = _read_images(options.images, options.calibrate_on + options.check_on, size)
-    count = min(options.check_on, len(images) // 2)
-    if count == 0:
-        return Evidence(images, _unlabelled(images), "the user's images, observed and checked on the same")
-    return Evidence(images[count:], _unlabelled(images[:count]), "the user's images")
+    def read(pair: Any) -> Picture:
+        example = dataset.load(pair)
+        return Picture(example.image, example.truth)
 
-
-def _read_images(arguments: Sequence[str], limit: int, size: tuple[int, int] | None) -> list[Array]:
-    from ..runtime.images import read_image
-    from .image_list import list_images
-
-    return [_resize(read_image(found.image), size) for found in list_images(arguments)[:limit]]
+    return [partial(read, pair) for pair in dataset.pairs], dataset.title
 
 
-def _read_shipped_scenes(limit: int, size: tuple[int, int] | None) -> list[Picture]:
-    from PIL import Image
-
-    from ..converter.precision import Picture
-    from ..runtime.images import read_image
-    from .miniature.settings import MiniatureFiles, read_settings
-
+def _list_shipped() -> Loaders:
     files = MiniatureFiles()
-    pictures = []
-    for seed in read_settings(files.settings).scenes[:limit]:
-        image, truth = files.scene(seed)
-        with Image.open(truth) as opened:
-            labels = np.array(opened, np.uint8)
-        pictures.append(Picture(_resize(read_image(image), size), _resize(labels, size, nearest=True)))
-    return pictures
+    return [partial(_read_picture, *files.scene(seed)) for seed in read_settings(files.settings).scenes]
 
 
-def _mirror_scenes(count: int, size: tuple[int, int] | None) -> list[Array]:
-    """Shipped scenes flipped left to right, so that no image is calibrated on and checked."""
-    return [np.ascontiguousarray(picture.image[:, ::-1]) for picture in _read_shipped_scenes(count, size)]
+def _mirror(load: Callable[[], Picture]) -> Picture:
+    """A picture flipped left to right, without its truth."""
+    return Picture(np.ascontiguousarray(load().image[:, ::-1]))
 
 
-def _unlabelled(images: Sequence[Array]) -> list[Picture]:
-    from ..converter.precision import Picture
-
-    return [Picture(image) for image in images]
-
-
-def _resize(array: Array, size: tuple[int, int] | None, *, nearest: bool = False) -> Array:
-    """An image or a label map at (height, width); labels take the nearest pixel's."""
-    from PIL import Image
-
-    if size is None or array.shape[:2] == size:
-        return array
-    method = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-    resized: Array = np.array(Image.fromarray(array).resize((size[1], size[0]), method), np.uint8)
-    return resized
+def _drop_truth(load: Callable[[], Picture]) -> Picture:
+    return Picture(load().image)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from ..converter.precision.comparison import BlobError
+    from ..converter.precision.compare import BlobError
 
 WIDTH, ROW, LEFT, TOP, MARGIN = 960, 18, 220, 64, 28
 _LOWEST, _HIGHEST = -6.0, 0.5

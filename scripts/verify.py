@@ -92,9 +92,9 @@ def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
         return []
     from ..converter.precision import Picture, verify_variants
     from ..runtime.images import read_image
-    from .precision_data import DataOptions, gather_evidence, make_reader
+    from .precision_data import gather_evidence, make_reader
 
-    pictures = [Picture(read_image(image))] if image else gather_evidence(opened, "fp16", DataOptions()).pictures
+    pictures = [Picture(read_image(image))] if image else gather_evidence(opened, "fp16").pictures
     return verify_variants(bundle, pictures, make_reader(opened), show=console.show_progress)
 
 

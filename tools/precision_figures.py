@@ -1,11 +1,11 @@
-"""The figures of docs/precision.md: every precision of one net, made and checked, as rows of a table.
+"""The figures of docs/precision.md: every precision of one net, as rows of a table.
 
     python -m tools.precision_figures PROTOTXT IMAGES... -o FOLDER [--size 513x513]
 
-PROTOTXT is a net without weights, such as the published DeepLab-LargeFOV; it gets seeded ones: normal, of standard
-deviation sqrt(2 / fan-in), which keeps the scale of activations from layer to layer; biases are 0. Such a net decides
-nothing well, and many of its pixels by a hair; what can be learned from it is the time, the noise of blobs, and how
-labels turn where scores are nearly equal.
+PROTOTXT is a net without weights, such as the published DeepLab-LargeFOV. It gets seeded weights: normal, with standard
+deviation sqrt(2 / fan-in), which keeps the scale of activations from layer to layer; biases are 0. The labels of such a
+net have no meaning, and many of its pixels are decided by a hair. It shows the time, the noise of the blobs, and the
+agreement of labels whose scores are nearly equal.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 @click.argument("prototxt", type=click.Path(path_type=Path, exists=True))
 @click.argument("images", nargs=-1, required=True)
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle and figures.")
-@click.option("--size", default="513x513", show_default=True, help="Every image is resized to this.")
-@click.option("--observe", default=4, show_default=True, help="Images observed.")
-@click.option("--check", default=2, show_default=True, help="Images checked.")
-@click.option("--threads", default=1, show_default=True)
+@click.option("--size", default="513x513", show_default=True, help="Height and width of every image in pixels.")
+@click.option("--observe", default=4, show_default=True, help="Number of images observed.")
+@click.option("--check", default=2, show_default=True, help="Number of images checked.")
+@click.option("--threads", default=1, show_default=True, help="Threads of ONNX Runtime.")
 @click.option(
     "--only", multiple=True, type=click.Choice(PRECISIONS), help="Precision; may be repeated.  [default: all]"
 )
@@ -46,55 +46,50 @@ def command(
     only: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make every precision of a net with seeded weights and tell how it went; nothing is refused."""
+    """Make every precision of a net with seeded weights, whether or not it meets its targets, and print the figures."""
     from atrous.bundle.folder import read_bundle
-    from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
-    from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
+    from atrous.converter.precision import VariantOptions, make_variant, write_variant
+    from atrous.scripts.precision_data import gather_evidence, make_reader
     from atrous.scripts.verify import parse_size
 
     bundle = out / "bundle"
     if not bundle.exists():
         write_seeded_bundle(prototxt, bundle)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for precision in only or PRECISIONS:
         opened = read_bundle(bundle)
-        evidence = gather_evidence(opened, precision, DataOptions(images, None, parse_size(size), observe, check))
-        options = VariantOptions(
-            precision,  # type: ignore[arg-type]
-            choose_targets(precision, labelled=False),  # type: ignore[arg-type]
-            sensitivity="never",
-            threads=threads,
+        evidence = gather_evidence(
+            opened, precision, images=images, size=parse_size(size), calibrate_on=observe, check_on=check
         )
+        options = VariantOptions(precision, sensitivity="never", threads=threads)  # type: ignore[arg-type]
         start_s = time.perf_counter()
         result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)
         seconds = time.perf_counter() - start_s
         entry = write_variant(bundle, result, keep_anyway=True)
-        rows.append({"precision": precision, "seconds": seconds, **entry["verification"]})
+        rows.append({"precision": precision, "seconds": seconds, **entry.verification})
         (out / f"{precision}.json").write_text(json.dumps(rows[-1], indent=1) + "\n", encoding="utf-8")
     if as_json:
         console.print_json("precision_figures", {"rows": rows})
         return
     console.print_table(
         ("precision", "labels %", "clear %", "worst blob", "noise at the end", "seconds", "passed"),
-        [_tell(row) for row in rows],
-    )
-
-
-def _tell(row: dict[str, Any]) -> tuple[object, ...]:
-    worst = row["worst_blob"]
-    return (
-        row["precision"],
-        round(row["label_agreement"] * 100, 3),
-        round(row["clear_agreement"] * 100, 3),
-        f"{worst['name']} {worst['error']:.2e}",
-        f"{row['blobs'][-1]['noise']:.2e}",
-        round(row["seconds"], 1),
-        row["passed"],
+        [
+            (
+                row["precision"],
+                round(row["label_agreement"] * 100, 3),
+                round(row["clear_agreement"] * 100, 3),
+                f"{row['worst_blob']['name']} {row['worst_blob']['error']:.2e}",
+                f"{row['blobs'][-1]['noise']:.2e}",
+                round(row["seconds"], 1),
+                row["passed"],
+            )
+            for row in rows
+        ],
     )
 
 
 def write_seeded_bundle(prototxt: Path, bundle: Path, seed: int = 0) -> None:
-    """Convert a prototxt with seeded weights; the bundle says so in its name."""
+    """Convert a prototxt with seeded weights; the bundle's name says so."""
     from atrous import converter
 
     bare = converter.read_net(prototxt)
@@ -111,7 +106,7 @@ def write_seeded_bundle(prototxt: Path, bundle: Path, seed: int = 0) -> None:
 
 
 def _draw(random: np.random.Generator, shape: tuple[int, ...], index: int) -> Any:
-    """A kernel (out, in, h, w) by He's rule, or a bias of zeros."""
+    """Draw a kernel (out, in, h, w) with He's standard deviation, or a bias of zeros."""
     if index > 0 or len(shape) < 2:
         return np.zeros(shape, np.float32)
     fan_in = int(np.prod(shape[1:]))

@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeInt,
+    PositiveInt,
     ValidationError,
     model_validator,
 )
@@ -178,11 +179,51 @@ class Variant(Section):
     verification: dict[str, JsonValue]
 
 
+class GraphBlob(Section):
+    """An input or output of an ONNX graph; -1 is a free size."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+class GraphFacts(Section):
+    """What a runtime must know about an ONNX file before it builds an engine, so that it need not parse the file.
+
+    A node is listed by its name, or by its first output if it has none.
+
+    Attributes:
+        opset: version of ONNX's operators.
+        inputs: input name -> type and shape.
+        outputs: output name -> type and shape.
+        types: all element types in the graph, sorted.
+        external_data: whether a tensor is stored outside the file.
+        subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
+        quantized: whether the graph has QuantizeLinear or DequantizeLinear.
+        zero_points: whether a zero point is not a constant 0.
+        node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
+        wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
+        patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
+    """
+
+    opset: PositiveInt
+    inputs: dict[str, GraphBlob]
+    outputs: dict[str, GraphBlob]
+    types: tuple[str, ...]
+    external_data: bool
+    subgraphs: tuple[str, ...]
+    quantized: bool
+    zero_points: bool
+    node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
+    wide_nodes: dict[str, str]
+    patterns: dict[str, tuple[str, ...]]
+
+
 class Manifest(Section):
     """Everything a reader of a bundle needs to know.
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
-    Classes beyond the palette get colours of the reader's choice. `variants` are by precision; `deploy` is float32.
+    Classes beyond the palette get colors of the reader's choice. `variants` are by precision; `deploy` is float32.
+    `graphs` describes the deployed ONNX files.
     """
 
     schema_version: Literal[1] = 1
@@ -199,6 +240,7 @@ class Manifest(Section):
     crf: CrfParameters | None
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
+    graphs: dict[FileName, GraphFacts] = Field(default_factory=dict)
     verification: tuple[Comparison, ...]
     warnings: tuple[str, ...] = ()
     versions: dict[str, str]

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..errors import BundleError, OutputError
 from .files import temporary_name, write_file
 from .folder import read_bundle
-from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, Variant
+from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant
 
 #: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
 #: temporary files of killed writers
@@ -178,7 +178,7 @@ def _lock(folder: Path, *, wait: bool = True) -> int:
     return handle
 
 
-def add_variant(folder: str | Path, variant: Variant, model: bytes, source_sha256: str) -> Variant:
+def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: GraphFacts, source_sha256: str) -> Variant:
     """Write a variant's graph into a bundle and list it in the manifest.
 
     The graph is written under a name that no manifest lists; the manifest that lists it then replaces the old one in
@@ -188,6 +188,7 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, source_sha25
         folder: the bundle.
         variant: the entry; its `file` is chosen here.
         model: the ONNX file.
+        graph: facts about it.
         source_sha256: digest of the float32 graph that the variant was made of.
 
     Returns:
@@ -214,7 +215,11 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, source_sha25
         listed = variant.model_copy(update={"file": name})
         old = manifest.variants.get(variant.precision)
         files = {key: value for key, value in manifest.files.items() if old is None or key != old.file}
-        changes = {"variants": {**manifest.variants, variant.precision: listed}, "files": {**files, name: entry}}
+        changes = {
+            "variants": {**manifest.variants, variant.precision: listed},
+            "files": {**files, name: entry},
+            "graphs": {**{key: facts for key, facts in manifest.graphs.items() if key in files}, name: graph},
+        }
         write_file(place / name, model, durable=True)
         write_file(place / MANIFEST_NAME, manifest.model_copy(update=changes).to_json(), durable=True)
         if old is not None and old.file != name:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 
 from ... import __version__
 from ...bundle.crf_parameters import CrfParameters
@@ -25,6 +27,7 @@ from ...bundle.manifest import (
     MANIFEST_NAME,
     BlobSpec,
     Deploy,
+    GraphFacts,
     Head,
     Manifest,
     Preprocessing,
@@ -148,9 +151,10 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         raise OutputError(f"cannot be written ({error})", path=place / "model.safetensors") from error
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
+    deployed = None
     if plan is not None:
         progress("writing deploy.onnx")
-        export_deploy(
+        deployed = export_deploy(
             plan,
             module,
             place / "deploy.onnx",
@@ -182,6 +186,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         palette=palette,
         crf=crf if plan is not None else None,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
+        graphs={} if deployed is None else {"deploy.onnx": _describe_graph(deployed)},
         verification=tuple(report.summarize() for report in reports),
         warnings=tuple(warnings),
         versions=_read_versions(),
@@ -281,6 +286,12 @@ def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
     )
 
 
+def _describe_graph(model: onnx.ModelProto) -> GraphFacts:
+    from ..precision.facts import describe_graph
+
+    return GraphFacts.model_validate_json(json.dumps(describe_graph(model)))
+
+
 def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
     try:
         entry = describe_file(path)
@@ -292,7 +303,6 @@ def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
 
 
 def _read_versions() -> dict[str, str]:
-    import onnx
     import torch
 
     return {"torch": str(torch.__version__), "onnx": str(onnx.__version__), "numpy": str(np.__version__)}

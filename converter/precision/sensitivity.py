@@ -1,9 +1,9 @@
-"""Which layers a narrow precision hurts most, and how few of them must be left alone.
+"""Sensitivity of the layers to a narrow precision, and the fewest to leave alone.
 
-The sweep makes one layer narrow at a time, all others float32, and measures what that does to the scores. The search
-then leaves the most sensitive layers alone, first none, then as many as needed: the number is found by bisection, each
-candidate checked in full against the targets. Interactions between layers are thereby checked, not assumed away; what
-is assumed is that leaving more layers alone does not make it worse.
+The sweep makes one layer narrow at a time, with all others in float32, and measures the effect on the scores. The
+search then leaves the most sensitive layers alone. Bisection finds their number; each candidate is checked in full
+against the targets, which covers interactions between layers. It assumes that leaving more layers alone never makes the
+variant worse.
 """
 
 from __future__ import annotations
@@ -15,31 +15,23 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from .assessment import Picture, Reader
-from .emulation import emulate
-from .graph_values import open_session
-from .naming import layer_of
-from .progress import SILENT, ShowProgress
+from .assess import Agreement, Reference
+from .compare import emulate, measure_noise, to_json
+from .graph import layer_of
+from .images import Array, HeadReader
 
-Array = NDArray[Any]
-#: names of the nodes that are left alone -> the variant
-Build = Callable[[Collection[str]], onnx.ModelProto]
-#: side of the crop that a sweep looks at, in pixels
+#: largest side of the crops that a sweep looks at, in pixels, and their number
 SWEEP_SIDE = 257
 SWEEP_IMAGES = 4
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What one layer alone does in the narrow precision.
+    """Effect of one layer in the narrow precision.
 
-    Attributes:
-        node: its name.
-        layer: the layer it belongs to.
-        noise: root of the energy of the scores' difference over that of the scores; None for a head of labels.
-        disagreement: share of labels that change.
+    `noise` is the root of the energy of the scores' difference over that of the scores, None for a head of labels;
+    `disagreement` is the share of labels that change.
     """
 
     node: str
@@ -47,84 +39,54 @@ class Sensitivity:
     noise: float | None
     disagreement: float
 
-    @property
-    def damage(self) -> tuple[float, float]:
-        """For sorting: the noise where it is known, then the disagreement."""
-        return (self.noise if self.noise is not None else 0.0, self.disagreement)
-
     def to_json(self) -> dict[str, Any]:
-        """The manifest's form."""
-        noise = self.noise if self.noise is None or math.isfinite(self.noise) else str(self.noise)
+        """Return the measurement as the manifest records it."""
+        noise = None if self.noise is None else to_json(self.noise)
         return {"layer": self.layer, "node": self.node, "noise": noise, "disagreement": self.disagreement}
 
 
 def sweep_layers(
-    reference: onnx.ModelProto,
-    build: Build,
-    nodes: Sequence[str],
-    pictures: Sequence[Picture],
-    reader: Reader,
-    *,
-    threads: int | None = None,
-    show: ShowProgress = SILENT,
+    reference: Reference, build: Callable[[Collection[str]], onnx.ModelProto], nodes: Sequence[str]
 ) -> list[Sensitivity]:
-    """Measure each layer alone, on the centres of a few images; the most sensitive first.
+    """Measure nodes one by one on the centers of the first images; the most sensitive comes first.
 
-    Args:
-        reference: the float32 graph.
-        build: makes a variant in which some nodes are left alone.
-        nodes: the nodes to measure.
-        pictures: at most `SWEEP_IMAGES` of them are used, cropped to `SWEEP_SIDE`.
-        reader: of the head.
-        threads: of one run.
-        show: draws the progress.
+    `build` builds the variant that leaves some nodes alone.
     """
-    images = [crop_center(picture.image, SWEEP_SIDE) for picture in pictures[:SWEEP_IMAGES]]
-    expected = _run(reference, images, threads)
+    images = [crop_center(picture.image, SWEEP_SIDE) for picture in reference.pictures[:SWEEP_IMAGES]]
+    expected = list(map(reference.open(reference.model), images))
     found = []
-    with show("measuring layers one by one", len(nodes)) as advance:
+    with reference.show("measuring layers one by one", len(nodes)) as advance:
         for node in nodes:
-            outputs = _run(emulate(build([other for other in nodes if other != node])), images, threads)
-            found.append(_measure(node, images, expected, outputs, reader))
+            run = reference.open(emulate(build([other for other in nodes if other != node])))
+            found.append(_measure(node, images, expected, list(map(run, images)), reference.reader))
             advance(1)
-    return sorted(found, key=lambda row: row.damage, reverse=True)
-
-
-def _run(model: onnx.ModelProto, images: Sequence[Array], threads: int | None) -> list[Array]:
-    session = open_session(model, threads=threads)
-    return [session.run(None, {model.graph.input[0].name: image[None]})[0] for image in images]
+    return sorted(found, key=lambda row: (row.noise or 0.0, row.disagreement), reverse=True)
 
 
 def _measure(
-    node: str, images: Sequence[Array], expected: Sequence[Array], outputs: Sequence[Array], reader: Reader
+    node: str, images: Sequence[Array], expected: Sequence[Array], outputs: Sequence[Array], reader: HeadReader
 ) -> Sensitivity:
     difference = energy = 0.0
-    changed = pixels = 0
+    agreement = Agreement()
     for image, ours, theirs in zip(images, expected, outputs, strict=True):
-        labels, other = reader.read(ours, image)[0], reader.read(theirs, image)[0]
-        changed += int(np.count_nonzero(labels != other))
-        pixels += labels.size
+        agreement.add(reader.read(ours, image)[0], reader.read(theirs, image)[0], None)
         if reader.head != "labels":
             difference += float(np.square(theirs - ours, dtype=np.float64).sum())
             energy += float(np.square(ours, dtype=np.float64).sum())
-    noise = None if reader.head == "labels" else math.sqrt(difference / energy) if energy else 0.0
-    if noise is not None and not math.isfinite(noise):
-        noise = math.inf
-    return Sensitivity(node, layer_of(node), noise, changed / max(pixels, 1))
+    noise = measure_noise(difference, energy) if math.isfinite(difference) else math.inf
+    return Sensitivity(node, layer_of(node), None if reader.head == "labels" else noise, agreement.disagreement)
 
 
 def crop_center(image: Array, side: int) -> Array:
-    """The middle of an H x W x 3 image, at most `side` high and wide."""
+    """Crop the center of an H x W x 3 image, at most `side` high and wide."""
     top, left = (max(0, (size - side) // 2) for size in image.shape[:2])
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 
 
 def find_fewest(ranked: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> list[str] | None:
-    """The shortest beginning of a ranking that passes, by bisection; None where leaving all but one alone does not.
+    """Find the shortest prefix of a ranking that passes; None if leaving all but one alone fails.
 
-    Args:
-        ranked: nodes, the most sensitive first.
-        passes: whether a variant with these left alone reaches its targets; known to fail for none.
+    `passes` reports whether the variant that leaves these nodes alone meets its targets; it is known to fail for none.
     """
     most = len(ranked) - 1
     if most < 1 or not passes(ranked[:most]):

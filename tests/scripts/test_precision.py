@@ -13,10 +13,10 @@ from PIL import Image
 
 from atrous import runtime
 from atrous.converter import BundleOptions, write_bundle
-from atrous.converter.precision import VariantOptions, choose_targets, make_variant, write_variant
+from atrous.converter.precision import VariantOptions, make_variant, write_variant
 from atrous.scripts.demo import convert_miniature
 from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
-from atrous.scripts.precision_data import DataOptions, gather_evidence, make_reader
+from atrous.scripts.precision_data import gather_evidence, make_reader
 
 from ..converter.nets import DEEPLAB, read_seeded
 from .running import Outcome, run_atrous
@@ -61,7 +61,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_miniature_by_default(bundle: Path, precision: str, tmp_path: Path) -> None:
-    """Its own held-out scenes are labelled, so mean IoU is measured without being asked for."""
+    """Its own held-out scenes are labeled, so mean IoU is measured without being asked for."""
     plot = tmp_path / "plot.png"
     outcome = run_precision(bundle, "--to", precision, "--plot", plot, "--json", few=False)
     assert outcome.code == 0, outcome.stderr
@@ -104,6 +104,53 @@ def test_a_refusal_leaves_everything(bundle: Path) -> None:
     assert snapshot(bundle) == before
 
 
+@pytest.mark.parametrize("place", ["bundle", "plot"])
+def test_a_folder_that_cannot_be_written_fails_before_any_work(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    from click.testing import CliRunner
+
+    from atrous.converter.precision import variant
+    from atrous.errors import OutputError
+    from atrous.scripts.precision import command
+
+    (tmp_path / "closed").mkdir()
+    closed = bundle if place == "bundle" else tmp_path / "closed"
+    touch = Path.touch
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.parent == closed:
+            raise PermissionError(13, "Permission denied")
+        touch(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(variant, "observe", None)  # the work must not begin
+    plot = tmp_path / "closed" / "new" / "plot.png"
+    outcome = CliRunner().invoke(command, [str(bundle), "--to", "fp16", "--plot", str(plot)])
+    assert isinstance(outcome.exception, OutputError)
+    assert str(closed) in str(outcome.exception)
+    assert not plot.parent.exists()
+
+
+def test_tables_are_printed_before_the_plot_fails(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from atrous.errors import OutputError
+    from atrous.scripts import precision_picture
+    from atrous.scripts.precision import command
+
+    def fail(*_: Any) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(precision_picture, "draw_layers", fail)
+    arguments = [str(bundle), "--to", "fp16", "--calibrate-on", "1", "--check-on", "1", "--threads", "1"]
+    outcome = CliRunner().invoke(command, [*arguments, "--plot", str(tmp_path / "plot.png")])
+    assert isinstance(outcome.exception, OutputError)
+    assert "labels as in float32" in outcome.output
+
+
 def test_keep_anyway(bundle: Path) -> None:
     arguments = ("--to", "fp8", "--target-agreement", 1, "--sensitivity", "never", "--keep-anyway", "--json")
     outcome = run_precision(bundle, *arguments)
@@ -138,7 +185,7 @@ def test_a_folder_of_images(bundle: Path, scenes: tuple[Path, Path]) -> None:
         (("--to", "fp16", "--max-miou-loss", "1", "--images", "IMAGES"), "give --dataset"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_give_one_line(
     bundle: Path, scenes: tuple[Path, Path], arguments: tuple[str, ...], words: str
 ) -> None:
     given: list[Any] = [scenes[0] if argument == "IMAGES" else argument for argument in arguments]
@@ -158,12 +205,12 @@ def test_int8_of_a_foreign_net_needs_images(bundle: Path) -> None:
     outcome = run_precision(bundle, "--to", "int8")
     assert outcome.code == 2
     assert "--images FOLDER" in outcome.stderr
-    evidence = gather_evidence(runtime.read_bundle(bundle), "fp16", DataOptions())
-    assert evidence.source == "the miniature's scenes, mirrored"
+    evidence = gather_evidence(runtime.read_bundle(bundle), "fp16")
+    assert evidence.source == "the miniature's scenes, observed and checked on the same images"
 
 
 def test_calibration_scenes_are_not_those_checked(miniature: Path) -> None:
-    evidence = gather_evidence(runtime.read_bundle(miniature), "int8", DataOptions())
+    evidence = gather_evidence(runtime.read_bundle(miniature), "int8")
     checked = {picture.image.tobytes() for picture in evidence.pictures}
     assert len(checked) == 5
     assert not checked & {image.tobytes() for image in evidence.calibration}
@@ -185,14 +232,14 @@ def test_help_is_quick_and_complete() -> None:
 
 
 @pytest.mark.parametrize("head", ["labels", "lowres"])
-def test_other_heads_and_drawn_scenes(tmp_path: Path, head: Any) -> None:
+def test_other_heads(tmp_path: Path, head: Any) -> None:
     """Labels come out of the graph, or out of scores that the runtime upsamples; any net may be checked in half."""
     folder = tmp_path / "bundle"
     write_bundle(read_seeded(DEEPLAB), folder, BundleOptions(head=head, verify=False))
     opened = runtime.read_bundle(folder)
-    evidence = gather_evidence(opened, "fp16", DataOptions(size=(57, 73)))
-    assert evidence.source == "the miniature's scenes, mirrored"
-    options = VariantOptions("fp16", choose_targets("fp16", labelled=False, agreement=0.99), threads=1)
+    evidence = gather_evidence(opened, "fp16", size=(57, 73))
+    assert evidence.source == "the miniature's scenes, observed and checked on the same images"
+    options = VariantOptions("fp16", target_agreement=0.99, threads=1)
     result = make_variant(folder, options, evidence, make_reader(opened))
     assert result.passed
     assert result.assessment.agreement.pixels == len(evidence.pictures) * 57 * 73

@@ -52,14 +52,7 @@ def read_nets(names: Sequence[str]) -> dict[str, Net]:
 def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
     """Write a net's bundle with the head `lowres` and these variants, calibrated on drawn images."""
     from atrous.converter import BundleOptions, write_bundle
-    from atrous.converter.precision import (
-        Evidence,
-        Picture,
-        VariantOptions,
-        choose_targets,
-        make_variant,
-        write_variant,
-    )
+    from atrous.converter.precision import Evidence, Picture, VariantOptions, make_variant, write_variant
     from atrous.runtime import read_bundle
     from atrous.scripts.precision_data import make_reader
 
@@ -67,8 +60,7 @@ def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
     drawn = draw_images(*CALIBRATION_SIZE, CALIBRATION_IMAGES, seed=1)
     evidence = Evidence(list(drawn), [Picture(image) for image in drawn[:2]], "drawn")
     for precision in variants:
-        targets = choose_targets(precision, False)  # type: ignore[arg-type]
-        options = VariantOptions(precision, targets, sensitivity="never")  # type: ignore[arg-type]
+        options = VariantOptions(precision, sensitivity="never")  # type: ignore[arg-type]
         result = make_variant(folder, options, evidence, make_reader(read_bundle(folder)))
         # Drawn weights give near ties everywhere, so the share of equal labels says little; the workers compare scores.
         write_variant(folder, result, keep_anyway=True)

@@ -59,6 +59,17 @@ def make_image(height: int = 41, width: int = 49, seed: int = 3) -> Array:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+class CalibrationImages:
+    """A `CalibrationDataReader` of ONNX Runtime."""
+
+    def __init__(self, *images: Array) -> None:
+        self.images = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self.images, None)
+        return None if image is None else {"image": image[None]}
+
+
 def run(
     model: onnx.ModelProto, image: Array, names: Sequence[str] | None = None, optimize: bool = False
 ) -> list[Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atrous.converter.precision.float_types import BFLOAT16, FLOAT8, FLOAT16, FloatType, measure_loss
+from atrous.converter.precision.float_types import BFLOAT16, FLOAT8, FLOAT16, FloatType, WeightLoss, measure_loss
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_rounding_is_to_nearest_even(kind: FloatType, value: float, rounded: flo
 
 def test_losses_are_counted() -> None:
     weights = np.array([0.0, 1.0, -7e4, 1e-8, -1e-5, 6.2e-5], np.float32)
-    loss = measure_loss(weights, FLOAT16)
-    assert (loss.count, loss.overflowing, loss.flushed, loss.subnormal) == (5, 1, 1, 1)
-    assert loss.largest == 7e4
-    both = loss + measure_loss(np.array([1e5], np.float32), FLOAT16)
-    assert (both.count, both.overflowing, both.largest) == (6, 2, 1e5)
-    assert both.to_json()["flushed_share"] == pytest.approx(1 / 6)
+    loss = measure_loss([weights], FLOAT16)
+    assert (loss.nonzero_weights, loss.overflowing, loss.largest) == (5, 1, 7e4)
+    assert (loss.flushed_share, loss.subnormal_share) == pytest.approx((1 / 5, 1 / 5))
+    both = measure_loss([weights, np.array([[1e5]], np.float32)], FLOAT16)
+    assert (both.nonzero_weights, both.overflowing, both.largest) == (6, 2, 1e5)
+    assert (both.flushed_share, both.subnormal_share) == pytest.approx((1 / 6, 1 / 6))
 
 
 def test_zeros_lose_nothing() -> None:
-    assert measure_loss(np.zeros((2, 2), np.float32), FLOAT16).count == 0
+    assert measure_loss([np.zeros((2, 2), np.float32)], FLOAT16) == WeightLoss(0, 0.0, 0, 0.0, 0.0)

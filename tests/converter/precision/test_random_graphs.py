@@ -10,7 +10,10 @@ import onnxruntime
 from hypothesis import HealthCheck, given, settings
 
 from atrous.converter import export_onnx, read_net, to_torch
-from atrous.converter.precision import BFLOAT16, FLOAT16, cast_graph, emulate, fold_norms, raise_opset, read_opset
+from atrous.converter.precision.cast import cast_graph
+from atrous.converter.precision.compare import emulate
+from atrous.converter.precision.float_types import BFLOAT16, FLOAT16
+from atrous.converter.precision.graph import fold_norms, raise_opset, read_opset
 from atrous.converter.precision.rules import WEIGHTED
 
 from ..random_graphs import RandomNet, random_nets

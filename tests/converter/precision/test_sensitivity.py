@@ -1,4 +1,4 @@
-"""The sweep finds a layer that was made bad on purpose, and the search leaves alone no more than it must."""
+"""The sweep finds a layer that was made sensitive on purpose, and the search leaves alone as few layers as possible."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ import numpy as np
 import onnx
 import pytest
 
-from atrous.converter.precision import (
-    Picture,
-    Reader,
-    find_fewest,
-    find_quantizable,
-    observe,
-    quantize_graph,
-    sweep_layers,
-)
-from atrous.converter.precision.sensitivity import crop_center
+from atrous.converter.precision import HeadReader, Picture
+from atrous.converter.precision.assess import Reference
+from atrous.converter.precision.calibrate import observe
+from atrous.converter.precision.quantize import find_quantizable, quantize_graph
+from atrous.converter.precision.sensitivity import crop_center, find_fewest, sweep_layers
 
 from .graphs import change_weight, make_deploy, make_image, weights_of
 
 
 @pytest.mark.parametrize("head", ["scores", "labels"])
 def test_a_planted_bad_layer_is_found(head: str) -> None:
-    """One weight a channel far beyond the others leaves int8 no steps for the rest; float32 minds nothing."""
+    """One weight per channel far beyond the others leaves int8 no steps for the rest; float32 is not affected."""
     model = make_deploy(head=head)  # type: ignore[arg-type]
     weight = weights_of(model)["conv3.weight"].copy()
     weight[:, 0, 0, 0] = 60.0
@@ -44,9 +39,8 @@ def test_a_planted_bad_layer_is_found(head: str) -> None:
     def build(alone: Collection[str]) -> onnx.ModelProto:
         return quantize_graph(model, [layer for layer in layers if layer.node not in alone], reaches, seen, "int8")
 
-    ranked = sweep_layers(
-        model, build, [layer.node for layer in layers], pictures, Reader(head), threads=1  # type: ignore[arg-type]
-    )  # fmt: skip
+    reference = Reference(model, pictures, HeadReader(head), threads=1)  # type: ignore[arg-type]
+    ranked = sweep_layers(reference, build, [layer.node for layer in layers])
     assert ranked[0].layer == "conv3"
     assert ranked[0].disagreement > 2 * ranked[1].disagreement
     assert {row.layer for row in ranked} == {"conv1", "conv2", "conv3", "fc6", "fc8"}
@@ -68,7 +62,7 @@ def test_the_fewest_are_left_alone(needed: int) -> None:
     assert needed in asked  # what is returned was itself checked
 
 
-def test_hopeless_is_told() -> None:
+def test_no_prefix_passes() -> None:
     assert find_fewest(["a", "b", "c"], lambda alone: False) is None
     assert find_fewest(["a"], lambda alone: True) is None
 

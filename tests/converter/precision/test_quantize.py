@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -10,19 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from atrous.converter.precision import (
-    FLOAT16,
-    Observed,
-    cast_graph,
-    emulate,
-    find_quantizable,
-    observe,
-    quantize_graph,
-    read_opset,
-)
-from atrous.converter.precision.quantizing import scale_values, scale_weights
+from atrous.converter.precision.calibrate import Observed, observe
+from atrous.converter.precision.cast import cast_graph
+from atrous.converter.precision.compare import Comparison, emulate
+from atrous.converter.precision.float_types import FLOAT16
+from atrous.converter.precision.graph import list_blobs, read_opset
+from atrous.converter.precision.quantize import find_quantizable, quantize_graph, scale_values, scale_weights
 
-from .graphs import make_deploy, make_image, node_named, run, types_of, weights_of
+from .graphs import CalibrationImages, make_deploy, make_image, node_named, run, types_of, weights_of
 
 
 def quantize(model: onnx.ModelProto, codes: Any = "int8", rest: Any = None) -> onnx.ModelProto:
@@ -37,11 +34,11 @@ def test_weight_scales_by_hand() -> None:
     weights = np.zeros((3, 2, 1, 1), np.float32)
     weights[0, :, 0, 0] = (1.27, -0.5)
     weights[1, :, 0, 0] = (0.1, -2.54)
-    scale = scale_weights(weights, 0, "int8")
+    scale = scale_weights(weights, 0)
     np.testing.assert_allclose(scale.values, [0.01, 0.02, 1.0], rtol=1e-7)  # a channel of zeros gets 1
     assert scale.zero_point == 0
-    assert scale_weights(weights, 0, "fp8").values == pytest.approx(2.54 / 448)
-    np.testing.assert_allclose(scale_weights(weights[:, :, 0, 0].T, 1, "int8").values, [0.01, 0.02, 1.0], rtol=1e-7)
+    assert scale_weights(weights, None).values == pytest.approx(2.54 / 448)
+    np.testing.assert_allclose(scale_weights(weights[:, :, 0, 0].T, 1).values, [0.01, 0.02, 1.0], rtol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -63,17 +60,39 @@ def test_scales_in_half_are_rounded_up() -> None:
         assert largest / 127 <= scale <= largest / 127 * (1 + 2.0**-9)
 
 
-def test_scales_are_onnx_runtimes_own() -> None:
-    """onnxruntime.quantization, asked for the same symmetric scheme, comes to the same scales of the weights."""
-    from onnxruntime.quantization.quant_utils import QuantType, compute_scale_zp, get_qmin_qmax_for_qType
+def test_int8_graphs_equal_onnx_runtimes(tmp_path: Path) -> None:
+    """onnxruntime.quantization, set to the same symmetric scheme, gives the same pairs, scales and zero points."""
+    import onnxruntime.quantization as ort
 
-    weights = weights_of(make_deploy())["conv2.weight"]
-    scale = scale_weights(weights, 0, "int8")
-    low, high = get_qmin_qmax_for_qType(QuantType.QInt8.tensor_type, reduce_range=False, symmetric=True)
-    for channel, ours in zip(weights, scale.values, strict=True):
-        zero, theirs = compute_scale_zp(channel.min(), channel.max(), low, high, symmetric=True)
-        assert int(np.ravel(zero)[0]) == 0
-        assert float(np.ravel(theirs)[0]) == pytest.approx(float(ours), rel=1e-6)
+    model = make_deploy()
+    onnx.save(model, tmp_path / "model.onnx")
+    ort.quantize_static(
+        tmp_path / "model.onnx",
+        tmp_path / "int8.onnx",
+        CalibrationImages(make_image()),
+        quant_format=ort.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+        activation_type=ort.QuantType.QInt8,
+        weight_type=ort.QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "AddQDQPairToWeight": True,
+            "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv"],
+        },
+    )
+    theirs, ours = onnx.load(tmp_path / "int8.onnx"), quantize(model)
+    assert Counter(node.op_type for node in ours.graph.node) == Counter(node.op_type for node in theirs.graph.node)
+    expected, found = weights_of(theirs), weights_of(ours)
+    layers = find_quantizable(model)
+    assert len(layers) == 5
+    for name in {name for layer in layers for name in (layer.source, layer.weights)}:
+        for part in ("scale", "zero_point"):
+            np.testing.assert_array_equal(found[f"{name}/{part}"], expected[f"{name}_{part}"])
+            assert found[f"{name}/{part}"].dtype == expected[f"{name}_{part}"].dtype
+    np.testing.assert_array_equal(run(ours, make_image())[0], run(theirs, make_image())[0])
 
 
 @pytest.mark.parametrize(("codes", "kind"), [("int8", TensorProto.INT8), ("fp8", TensorProto.FLOAT8E4M3FN)])
@@ -105,7 +124,7 @@ def test_the_form_tensorrt_reads(codes: Any, kind: int) -> None:
 
 
 def test_arithmetic_of_int8_against_numpy() -> None:
-    """What a first convolution computes from codes, written out."""
+    """The codes and the result of a convolution, written out."""
     model, image = make_deploy(), make_image()
     coded = quantize(model)
     before = run(model, image, ["conv2:conv2", "pool1"])
@@ -152,7 +171,7 @@ def test_a_value_read_twice_is_coded_once() -> None:
 
 @pytest.mark.parametrize("codes", ["int8", "fp8"])
 def test_the_rest_in_half(codes: Any) -> None:
-    """Scales, weights and what is not quantised become float16; codes and masks of types stay."""
+    """Scales, weights and layers that are not quantized become float16; codes stay."""
     model, image = make_deploy(), make_image()
     coded = quantize(model, codes, FLOAT16)
     typed = cast_graph(coded, FLOAT16).model
@@ -162,6 +181,7 @@ def test_the_rest_in_half(codes: Any) -> None:
             assert types[node.input[1]] == TensorProto.FLOAT16
         if node.op_type == "Conv":
             assert {types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+    assert Comparison(model, emulate(typed), threads=1).rows.keys() == list_blobs(model).keys()
     exact, wide, found = (run(graph, image)[0] for graph in (model, coded, emulate(typed)))
     assert np.abs(found - exact).mean() < 1.2 * np.abs(wide - exact).mean()
     assert not np.array_equal(found, wide)

@@ -1,4 +1,4 @@
-"""Typed graphs: what is narrow, what stays float32, and that they compute what the rounding says."""
+"""Typed graphs: the choice of narrow nodes, and values against rounding written in torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from atrous.converter.precision import BFLOAT16, FLOAT16, FloatType, cast_graph, emulate, observe, read_opset
+from atrous.converter.precision.calibrate import observe
+from atrous.converter.precision.cast import cast_graph
+from atrous.converter.precision.compare import emulate
+from atrous.converter.precision.float_types import BFLOAT16, FLOAT16, FloatType
+from atrous.converter.precision.graph import read_opset
 from atrous.errors import PrecisionError
 
 from .graphs import (
@@ -93,7 +97,7 @@ def test_both_ends_keep_names_and_types(kind: FloatType, head: Any) -> None:
 
 def test_preprocessing_and_the_tail_stay_with_reasons() -> None:
     typed = cast_graph(make_deploy(), FLOAT16)
-    assert "grey levels" in typed.kept["graph/Sub/node"]
+    assert "pixel values" in typed.kept["graph/Sub/node"]
     assert "ties" in typed.kept["fc8_interp/Resize/node"]
     types = types_of(typed.model)
     assert types[node_named(typed.model, "graph/Sub/node").output[0]] == TensorProto.FLOAT
@@ -117,7 +121,7 @@ def test_sizes_of_resize_are_never_cast() -> None:
 
 
 def test_pooling_masks_stay_float32_and_exact() -> None:
-    """64 x 64 pixels: indices up to 4095, of which float16 knows every second one, bfloat16 every sixteenth."""
+    """64 x 64 pixels: indices up to 4095, of which float16 represents every second one, bfloat16 every sixteenth."""
     model, image = make_deploy(SEGNET), make_image(64, 64)
     for kind in (FLOAT16, BFLOAT16):
         typed = cast_graph(model, kind)
@@ -171,9 +175,8 @@ def test_activations_beyond_the_range_keep_their_layers_wide() -> None:
 
 def test_headroom_counts() -> None:
     model = make_deploy()
-    near = {"conv2:conv2": 40000.0}
-    assert "conv2/Conv/node" in cast_graph(model, FLOAT16, magnitudes=near).kept
-    assert "conv2/Conv/node" not in cast_graph(model, FLOAT16, magnitudes=near, headroom=1.0).kept
+    assert "conv2/Conv/node" in cast_graph(model, FLOAT16, magnitudes={"conv2:conv2": 40000.0}).kept
+    assert "conv2/Conv/node" not in cast_graph(model, FLOAT16, magnitudes={"conv2:conv2": 32000.0}).kept
 
 
 def test_named_nodes_stay() -> None:

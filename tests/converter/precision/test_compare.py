@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from atrous.converter.check.compare import measure_difference
-from atrous.converter.precision import BFLOAT16, FLOAT16, FloatType, cast_graph, emulate, fold_norms
-from atrous.converter.precision.comparison import Comparison
-from atrous.converter.precision.graph_values import list_blobs
+from atrous.converter.precision.cast import cast_graph
+from atrous.converter.precision.compare import Comparison, emulate
+from atrous.converter.precision.float_types import BFLOAT16, FLOAT16, FloatType
+from atrous.converter.precision.graph import fold_norms, list_blobs
 
 from .graphs import NORMED, change_weight, make_deploy, make_image, run, weights_of
 
@@ -44,7 +46,7 @@ def test_the_layer_that_adds_the_noise_is_named() -> None:
     assert comparison.rows["conv3:conv3"].feeds == ("pool2",)
 
 
-def test_what_is_not_finite_is_infinitely_wrong() -> None:
+def test_values_that_are_not_finite_have_infinite_error() -> None:
     model, image = make_deploy(), make_image()
     spoiled = change_weight(model, "conv3.weight", np.full_like(weights_of(model)["conv3.weight"], 3e38))
     comparison = Comparison(model, spoiled, threads=1)
@@ -55,7 +57,7 @@ def test_what_is_not_finite_is_infinitely_wrong() -> None:
 
 
 def test_folding_keeps_what_is_computed() -> None:
-    """BatchNorm and Scale behind a convolution vanish; what a sum reads, and what two layers read, too."""
+    """BatchNorm and Scale behind a convolution disappear, also those that a sum or two layers read."""
     model, image = make_deploy(NORMED), make_image(32, 32)
     folded = fold_norms(model)
     kinds = [node.op_type for node in folded.graph.node]
@@ -65,6 +67,32 @@ def test_folding_keeps_what_is_computed() -> None:
     for ours, theirs in zip(run(model, image, names), run(folded, image, names), strict=True):
         np.testing.assert_allclose(theirs, ours, atol=2e-5 * np.abs(ours).max())
     assert fold_norms(make_deploy()) == make_deploy()  # nothing to fold
+
+
+def test_folding_into_an_output_keeps_its_name() -> None:
+    """conv -> BatchNormalization -> Mul -> output, in a graph of one image input."""
+    random = np.random.default_rng(0)
+    parameters = {name: random.uniform(0.5, 2, 4).astype(np.float32) for name in ("scale", "shift", "mean", "variance")}
+    parameters["factor"] = random.standard_normal((4, 1, 1)).astype(np.float32)
+    parameters["weight"] = random.standard_normal((4, 3, 1, 1)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "weight"], ["a"], name="conv/Conv/node"),
+            helper.make_node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], ["b"], name="bn"),
+            helper.make_node("Mul", ["b", "factor"], ["scores"], name="mul"),
+        ],
+        "folded",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 5, 7])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4, 5, 7])],
+        [numpy_helper.from_array(array, name) for name, array in parameters.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    folded = fold_norms(model)
+    assert [node.op_type for node in folded.graph.node] == ["Conv"]
+    assert len(folded.graph.initializer) == 2
+    assert folded.graph.output == model.graph.output
+    image = random.standard_normal((3, 5, 7)).astype(np.float32)
+    np.testing.assert_allclose(run(folded, image)[0], run(model, image)[0], atol=1e-5)
 
 
 def test_a_convolution_that_others_read_is_not_folded() -> None:
