@@ -82,9 +82,13 @@ class Download:
         return self.part.stat().st_size if self._validator() and self.part.is_file() else 0
 
     async def _attempt(self) -> str:
+        try:
+            unopened = httpx.AsyncClient(timeout=None)  # the deadlines here cover more than httpx's
+        except (ImportError, OSError, ValueError) as error:
+            raise AddressError(f"invalid proxy or certificate in the environment ({clean(str(error))})") from None
         late = f"no response within {self.timeout_s:g} s"
         try:
-            async with httpx.AsyncClient(timeout=None) as client:  # the deadlines here cover more than httpx's
+            async with unopened as client:
                 with fail_after(self.timeout_s):
                     response = await self._open(client)
                 late = f"less than {decimal(WINDOW_BYTES)} within {WINDOW_S:g} s"

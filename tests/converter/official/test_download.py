@@ -201,6 +201,17 @@ def test_hosts_that_are_missing(part: Path) -> None:
         assert failure(url, part)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("HTTP_PROXY", "ftp://x"), ("SSL_CERT_FILE", "/missing")]
+)
+def test_invalid_settings_in_the_environment(
+    part: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    assert "invalid proxy or certificate in the environment" in failure("http://127.0.0.1:9/", part)
+
+
 def test_https_to_a_plain_server(site: Site, part: Path) -> None:
     assert "SSL" in failure(site.serve("w", serving.whole(CONTENT)).replace("http:", "https:"), part)
 
