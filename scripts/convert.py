@@ -132,7 +132,6 @@ def command(
     known = _read_info(info or files.info)
     prototxt = require_file(files.prototxt, "prototxt") if files.prototxt is not None else None
     weight_file = read_caffemodel(require_file(files.weights, "caffemodel"))
-    options["variables"] = {**files.variables, **options["variables"]}
     laid_out = read_net(prototxt, weight_file, **options)
     classes, palette = choose_classes(class_set, known, _channels(laid_out))
     mean_file = mean if isinstance(mean, Path) else None

@@ -1,34 +1,51 @@
-"""`atrous fetch`: list the official models, fetch one, or take one from a file."""
+"""`atrous fetch`: list the official models, fetch one, or import one from a file."""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from . import console
 
 if TYPE_CHECKING:
-    from ..converter.official import Catalogue, FetchResult, ModelRecord, OfficialModel
+    from rich.progress import TaskID
+
+    from ..converter.official.catalogue import Catalogue, OfficialModel
+    from ..converter.official.record import ModelRecord
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder of the model.  [default: ./NAME]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to put the model into.  [default: ./NAME]")
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Take this caffemodel or zip file."
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Import this caffemodel or zip file instead of downloading.",
 )
-@click.option("--again", is_flag=True, help="Fetch it anew though it is there.")
-@click.option("--accept-changed", is_flag=True, help="Take a file that is not the one recorded before.")
-@click.option("--offline", is_flag=True, help="Check what is there without asking its server.")
-@click.option("--show", is_flag=True, help="Tell all that is known of NAME, and fetch nothing.")
+@click.option("--again", is_flag=True, help="Download the model although the folder has it.")
+@click.option("--accept-changed", is_flag=True, help="Accept a file that differs from the one recorded before.")
+@click.option("--show", is_flag=True, help="Show the details of NAME, such as its addresses, and download nothing.")
 @click.option(
-    "--catalogue", type=click.Path(path_type=Path), metavar="FILE", help="Another list of models, such as of a mirror."
+    "--catalogue",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read the list of models from this JSON file, such as that of a mirror.",
 )
 @click.option(
-    "--timeout", type=click.FloatRange(1, 600), default=20, show_default=True, help="Seconds to wait for a server."
+    "--timeout",
+    type=click.FloatRange(1, 600),
+    default=30,
+    show_default=True,
+    help="Seconds to wait for a server's response, redirects included.",
 )
 @console.json_option
 def command(
@@ -37,7 +54,6 @@ def command(
     source: Path | None,
     again: bool,
     accept_changed: bool,
-    offline: bool,
     show: bool,
     catalogue: Path | None,
     timeout: float,
@@ -45,76 +61,59 @@ def command(
 ) -> int:
     """Fetch the official model NAME, ready for `atrous convert NAME`; without NAME, list the models.
 
-    Addresses are tried in order, interrupted downloads are continued, and the weights are checked against the net
-    before they count. No checksums were ever published: the first download is recorded in model.json, and later ones
-    must equal it. If no address answers, get the file by hand and give it with --from.
+    Addresses are tried in order, interrupted downloads are resumed, and the weights are checked against the net. No
+    checksums were ever published: the first download is recorded in model.json, and later ones must equal it. If no
+    address responds, find the file elsewhere and import it with --from.
 
-    Exit codes: 0 done, 1 no address gave the file or a file is not the recorded one, 2 wrong usage or file.
+    Exit codes: 0 success, 1 no address gave the file or a file is not the recorded one, 2 invalid usage or file.
     """
-    from ..converter.official import FetchOptions, Limits, fetch_model, read_catalogue
+    from ..converter.official.catalogue import read_catalogue
 
     known = read_catalogue(catalogue) if catalogue is not None else read_catalogue()
     if name is None:
         if out or source or again or accept_changed or show:
-            raise click.UsageError("give the NAME of a model; atrous fetch alone lists them")
+            raise click.UsageError("give the NAME of a model; without options, atrous fetch lists the models")
         return _list(known, as_json)
     model = known.find(name)
     if show:
         return _show(known, model, as_json)
-    from .fetch_progress import show_bytes
+    from ..converter.official.fetch import Fetch
 
-    started = time.perf_counter()
-    with show_bytes() as progress:
-        result = fetch_model(
-            known,
-            model,
-            out or Path(model.name),
-            FetchOptions(
-                again=again,
-                accept_changed=accept_changed,
-                source=source,
-                offline=offline,
-                limits=Limits(timeout_s=timeout),
-                progress=progress,
-            ),
-        )
+    folder, started = out or Path(model.name), time.perf_counter()
+    with _show_bytes() as progress:
+        state, record = Fetch(known, model, folder, source, again, accept_changed, timeout, progress).run()
+    seconds = time.perf_counter() - started
     if as_json:
-        console.print_json("fetch", _describe_result(result, time.perf_counter() - started))
+        content = {"name": record.name, "state": state, "folder": folder, "seconds": round(seconds, 3)}
+        console.print_json("fetch", {**content, "model": record.model_dump(mode="json")})
     else:
-        _print_result(result, time.perf_counter() - started)
+        _print_result(state, folder, record, seconds)
     return 0
 
 
 def _list(catalogue: Catalogue, as_json: bool) -> int:
-    here = {model.name: find_state(model, Path(model.name)) for model in catalogue.models}
+    listed = [(model, find_state(model, Path(model.name))) for model in catalogue.models]
     if as_json:
-        models = [{**model.model_dump(mode="json"), "fetched": here[model.name]} for model in catalogue.models]
+        models = [{**model.model_dump(mode="json"), "fetched": state} for model, state in listed]
         console.print_json("fetch", {"page": catalogue.page, "about": catalogue.about, "models": models})
         return 0
-    rows = [
-        (
-            model.name,
-            describe_file(model),
-            str(model.labels or "-"),
-            describe_crf(model.crf),
-            count_addresses(model),
-            here[model.name],
-            model.about,
-        )
-        for model in catalogue.models
-    ]
-    console.print_table(("name", "size", "classes", "CRF", "addresses", "fetched", "what it is"), rows)
+    rows = []
+    for model, state in listed:
+        addresses = model.weights.addresses
+        seen = f"{sum(address.basis == 'seen' for address in addresses)} of {len(addresses)}"
+        crf = _describe_crf(model.crf)
+        rows.append((model.name, _describe_size(model), str(model.labels or "-"), crf, seen, state, model.about))
+    console.print_table(("name", "size", "classes", "CRF", "addresses", "fetched", "description"), rows)
     click.echo(
-        "\nCRF: bilateral sxy,srgb,weight + gaussian sxy,weight. Addresses: how many of them were seen in public "
-        "scripts;\nthe others are guessed, none has been tried, and no checksums were ever published. "
-        "atrous fetch NAME --show tells more."
+        "\nCRF: bilateral sxy,srgb,weight + gaussian sxy,weight. Addresses: the number seen in public scripts; the\n"
+        "others are derived, and none has been tried. No checksums were ever published. Details: fetch NAME --show"
     )
     return 0
 
 
 def find_state(model: OfficialModel, folder: Path) -> str:
-    """Whether a model lies in a folder: `yes`, `begun` (an interrupted download) or `no`."""
-    from ..converter.official import read_record
+    """Whether a folder holds a model: `yes`, `begun` (an interrupted download) or `no`."""
+    from ..converter.official.record import read_record
     from ..errors import FetchError
 
     try:
@@ -123,108 +122,87 @@ def find_state(model: OfficialModel, folder: Path) -> str:
         return "no"
     if record is not None:
         return "yes" if record.name == model.name else "no"
-    return "begun" if folder.is_dir() and any(folder.glob(".*.part")) else "no"
+    return "begun" if any(folder.glob(".*.part")) else "no"
 
 
-def describe_file(model: OfficialModel) -> str:
-    """Size of what is downloaded."""
-    from ..converter.official import describe_size
+def _describe_size(model: OfficialModel) -> str:
+    from rich.filesize import decimal
 
-    size = describe_size(model.weights.size_bytes) if model.weights.size_bytes is not None else "unknown"
+    size = decimal(model.weights.size_bytes) if model.weights.size_bytes is not None else "unknown"
     return f"~{size} (zip)" if model.weights.member is not None else size
 
 
-def describe_crf(crf: dict[str, Any] | None) -> str:
+def _describe_crf(crf: dict[str, Any] | None) -> str:
     """CRF parameters in the order of convert's options."""
     if crf is None:
         return "-"
     parts = [f"{term['sxy']:g},{term['srgb']:g},{term['weight']:g}" for term in crf["bilateral"]]
-    parts += [f"{term['sxy']:g},{term['weight']:g}" for term in crf["gaussian"]]
-    return " + ".join(parts)
-
-
-def count_addresses(model: OfficialModel) -> str:
-    """`2 of 3`: seen, of all."""
-    addresses = model.weights.addresses
-    return f"{sum(address.basis == 'seen' for address in addresses)} of {len(addresses)}"
+    return " + ".join(parts + [f"{term['sxy']:g},{term['weight']:g}" for term in crf["gaussian"]])
 
 
 def _show(catalogue: Catalogue, model: OfficialModel, as_json: bool) -> int:
-    state = find_state(model, Path(model.name))
+    state, remote = find_state(model, Path(model.name)), model.weights
+    page = model.page or catalogue.page
     if as_json:
-        content = {**model.model_dump(mode="json"), "fetched": state}
-        console.print_json("fetch", {"page": catalogue.page, "model": content})
+        console.print_json("fetch", {"page": page, "model": {**model.model_dump(mode="json"), "fetched": state}})
         return 0
-    remote = model.weights
-    click.echo(f"{model.name}: {model.title}\n  {model.about}")
-    click.echo(f"  {remote.file}, {describe_file(model)}: {remote.size_basis or 'size not known'}")
-    if remote.member is not None:
-        click.echo(f"  taken out of it: {remote.member}")
-    for title, file in (("weights", remote), ("prototxt", model.prototxt)):
-        for address in file.addresses if file is not None else ():
-            click.echo(f"  {title}: {address.url} ({address.basis})")
-    if model.prototxt is None and remote.prototxt_member is None:
-        click.echo("  prototxt: written by atrous")
-    kind = f"{model.labels} classes ({model.classes or 'numbered'})" if model.labels else "no classifier"
-    mean = ", ".join(f"{value:g}" for value in model.mean)
-    click.echo(f"  {kind}, mean B,G,R {mean}, images of at least {model.input_size} x {model.input_size}")
-    if model.crf is not None:
-        click.echo(f"  CRF {describe_crf(model.crf)} ({model.crf['mode']}): {model.crf_source}")
-    click.echo(f"  checksum: {remote.sha256 or 'none published; the first download is recorded'}")
-    click.echo(f"  addresses tried by anyone: {'yes' if model.verified else 'no'}; fetched here: {state}")
-    for note in model.notes:
-        click.echo(f"  note: {note}")
+    classes = f"{model.labels} classes ({model.classes or 'numbered'})" if model.labels else "no classifier"
+    lines = [
+        f"{model.title} ({model.name})",
+        model.about,
+        f"file: {remote.file}, {_describe_size(model)}: {remote.size_basis or 'size unknown'}",
+        *([f"member of the zip file: {remote.member}"] if remote.member is not None else []),
+        *(f"address: {address.url} ({address.basis})" for address in remote.addresses),
+        f"page: {page}",
+        f"{classes}, mean B,G,R {', '.join(f'{value:g}' for value in model.mean)}, "
+        f"images of at least {model.input_size} x {model.input_size}",
+        *([f"CRF {_describe_crf(model.crf)} ({model.crf['mode']}): {model.crf_source}"] if model.crf else []),
+        f"checksum: {remote.sha256 or 'none published; the first download is recorded'}",
+        f"addresses verified: {'yes' if model.verified else 'no'}; fetched: {state}",
+        *(f"note: {note}" for note in model.notes),
+    ]
+    click.echo("\n  ".join(lines))
     return 0
 
 
-def _describe_result(result: FetchResult, seconds: float) -> dict[str, Any]:
-    return {
-        "name": result.record.name,
-        "state": result.state,
-        "folder": result.folder,
-        "seconds": round(seconds, 3),
-        "server": result.server.to_json() if result.server is not None else None,
-        "model": result.record.model_dump(mode="json"),
-    }
+def _print_result(state: str, folder: Path, record: ModelRecord, seconds: float) -> None:
+    from rich.filesize import decimal
 
-
-def _print_result(result: FetchResult, seconds: float) -> None:
-    record = result.record
-    if result.state == "present":
-        _print_present(result)
+    if state == "present":
+        click.echo(f"{record.title} is present, and its files equal their record")
     else:
         for note in record.notes:
             console.print_warning(f"note: {note}")
-        weights = record.files.weights
-        source = weights.server.final_url if weights.server is not None else weights.imported_from
-        click.echo(f"{record.title} from {source} in {seconds:.1f} s")
-    _print_files(result.folder, record)
-    if record.role == "segmentation":
-        click.echo(f"next: atrous convert {result.folder} -o BUNDLE")
-
-
-def _print_present(result: FetchResult) -> None:
-    click.echo(f"{result.record.title} is here, and its files are those recorded")
-    server = result.server
-    if server is None:
-        return
-    if server.state == "changed":
-        console.print_warning(
-            f"the server's file has changed since: {server.detail}. The one here is kept; to compare and perhaps take "
-            f"the new one: atrous fetch {result.record.name} --again"
-        )
-    elif server.state == "unchanged":
-        click.echo(f"the server's file is unchanged ({server.detail})")
-    else:
-        click.echo(f"whether the server's file has changed is not known ({server.detail})")
-
-
-def _print_files(folder: Path, record: ModelRecord) -> None:
-    from ..converter.official import describe_size
-
-    for file in (record.files.weights, record.files.prototxt):
-        click.echo(
-            f"  {folder / file.file}  {describe_size(file.size_bytes)}, {file.origin}, sha256 {file.sha256[:16]}..."
-        )
+        click.echo(f"{record.title} from {record.weights.final_url or record.weights.imported_from} in {seconds:.1f} s")
+    for file in (record.weights, record.prototxt):
+        click.echo(f"  {folder / file.file}  {decimal(file.size_bytes)}, {file.origin}, sha256 {file.sha256[:16]}...")
     kind = f"{len(record.classes)} named classes" if record.classes else "no class names"
-    click.echo(f"  {folder / 'model.json'}  {kind}, CRF {describe_crf(record.crf)}, checksums, addresses")
+    click.echo(f"  {folder / 'model.json'}  {kind}, CRF {_describe_crf(record.crf)}, checksums, addresses")
+    if record.role == "segmentation":
+        click.echo(f"next: atrous convert {folder} -o BUNDLE")
+
+
+@contextmanager
+def _show_bytes() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Draw a progress bar on stderr for each address or step, if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda step, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=16), DownloadColumn())
+    terminal = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=terminal, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int | None) -> None:
+            if step not in tasks:
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                address = urlsplit(step)
+                shown = f"{address.hostname} {address.path.rpartition('/')[2]}" if address.hostname else step
+                tasks[step] = bar.add_task(shown, total=total)
+            bar.update(tasks[step], completed=done, total=total)
+
+        yield show

@@ -49,7 +49,6 @@ def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tupl
 
     if weights is None and is_fetched(prototxt):
         files = resolve_net(prototxt, None)
-        options["variables"] = {**files.variables, **options["variables"]}
         prototxt, weights = files.prototxt or files.weights, files.weights
     require_file(prototxt, "prototxt")
     if weights is not None:

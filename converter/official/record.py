@@ -1,187 +1,87 @@
-"""`model.json`: what lies in a folder of a fetched model, where it came from, and what a conversion needs to know.
+"""`model.json`: the files of a fetched model, where they came from, and the settings for its conversion.
 
-The first part is the form that `atrous convert --info` takes (name, classes, palette, mean, scale, minimum_size, crf);
-the rest is provenance. No checksum of the official files was ever published, so the first download is trusted and its
-SHA-256 is what every later look at the files, and every later download, is held against.
+The settings have the form of `atrous convert --info` (name, classes, palette, mean, scale, minimum_size, crf). No
+checksum of the official files was ever published, so the first download is trusted: its SHA-256 is recorded here, and
+the files and later downloads are compared with it.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from ...bundle.files import write_file
 from ...errors import FetchError
-from .catalogue import Catalogue, Colour, OfficialModel, Sha256
-from .quantities import describe_size, hash_file
+from .catalogue import ClassSet, Settings, Sha256, Strict, describe_invalid
 
 RECORD_FILE = "model.json"
 _MAX_RECORD_BYTES = 1 << 20
 
-LocalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]{0,120}$")]
-Count = Annotated[int, Field(ge=0)]
 
+class LocalFile(Strict):
+    """A file of the folder, and where it came from."""
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerFile(_Strict):
-    """A file as a server gave it.
-
-    Attributes:
-        url: the address that was asked.
-        final_url: where redirects led.
-        etag: as the server gave it, or empty.
-        last_modified: as the server gave it, or empty.
-        size_bytes: of the file on the server.
-        sha256: of the file on the server.
-        member: what was taken out of it, for a zip file.
-    """
-
-    url: str
-    final_url: str
-    etag: str
-    last_modified: str
-    size_bytes: Count
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]{0,120}$")]
     sha256: Sha256
-    member: str | None = None
-
-
-class LocalFile(_Strict):
-    """A file of the folder.
-
-    Attributes:
-        file: its name.
-        sha256: of its content.
-        size_bytes: its size.
-        origin: how it came here; `written` is by atrous itself.
-        date: when, in UTC.
-        server: for a downloaded file, what the server gave.
-        imported_from: for an imported file, the path it was copied from.
-    """
-
-    file: LocalName
-    sha256: Sha256
-    size_bytes: Count
-    origin: Literal["downloaded", "imported", "written"]
-    date: str
-    server: ServerFile | None = None
+    size_bytes: Annotated[int, Field(ge=0)]
+    date: str  # UTC
+    origin: Literal["downloaded", "imported", "written"]  # written by atrous itself
+    url: str | None = None
+    final_url: str | None = None  # where redirects led
+    download_sha256: Sha256 | None = None  # of the downloaded file, which may be a zip file
+    member: str | None = None  # name in the zip file
     imported_from: str | None = None
 
 
-class ModelFiles(_Strict):
-    """The two files that a conversion takes."""
-
-    prototxt: LocalFile
-    weights: LocalFile
-
-
-class ModelRecord(_Strict):
-    """The content of `model.json`.
-
-    Attributes:
-        schema_version: of this form.
-        name: of the model, and of a bundle made of it.
-        title: what its authors call it.
-        role: as in the catalogue.
-        classes: names in channel order; empty where they are only numbered.
-        palette: an RGB colour for each class.
-        mean: in grey levels, blue, green, red.
-        scale: factor after the mean.
-        minimum_size: images are padded to this height and width at least.
-        crf: dense CRF parameters in the manifest's form, or None.
-        crf_source: where they are from.
-        variables: values of the prototxt's `${NAME}` placeholders.
-        files: what lies beside.
-        notes: what happened on the way here and is known of the model.
-        atrous: version that wrote this.
-    """
+class ModelRecord(Settings, ClassSet):
+    """The content of `model.json`; images are padded to the height and width `minimum_size` at least."""
 
     schema_version: Literal[1] = 1
-    name: str
-    title: str
-    role: Literal["segmentation", "initialization"]
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    mean: tuple[float, float, float]
-    scale: float
+    scale: float = 1.0
     minimum_size: tuple[int, int]
-    crf: dict[str, Any] | None
-    crf_source: str
-    variables: dict[str, str]
-    files: ModelFiles
+    prototxt: LocalFile
+    weights: LocalFile
     notes: tuple[str, ...]
     atrous: str
 
 
-def describe_model(catalogue: Catalogue, model: OfficialModel) -> dict[str, Any]:
-    """The part of a record that follows from the catalogue alone."""
-    classes, palette = catalogue.find_classes(model)
-    return {
-        "name": model.name,
-        "title": model.title,
-        "role": model.role,
-        "classes": classes,
-        "palette": palette,
-        "mean": model.mean,
-        "scale": 1.0,
-        "minimum_size": (model.input_size, model.input_size),
-        "crf": model.crf,
-        "crf_source": model.crf_source,
-    }
-
-
 def read_record(folder: Path) -> ModelRecord | None:
-    """The record of a folder; None where there is none.
-
-    Raises:
-        FetchError: there is one, and it is not of the form.
-    """
+    """The record of a folder, None if it has none; raises FetchError if it is invalid or cannot be read."""
     path = folder / RECORD_FILE
     try:
+        if not path.is_file():
+            return None
         if path.stat().st_size > _MAX_RECORD_BYTES:
-            raise FetchError(f"{path}: is too large to be a record of a fetched model")
+            raise FetchError(f"{path}: is too large for the record of a fetched model")
         return ModelRecord.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
         raise FetchError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise FetchError(
-            f"{path}: is no record of a fetched model ({place + ': ' if place else ''}{first['msg']}); "
-            "remove it and fetch the model again"
-        ) from None
+        advice = "remove it and fetch the model again"
+        raise FetchError(f"{path}: invalid record of a fetched model ({describe_invalid(error)}); {advice}") from None
 
 
-def write_record(folder: Path, record: ModelRecord) -> None:
-    """Write the record of a folder.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(folder / RECORD_FILE, text.encode())
-
-
-def find_damage(folder: Path, record: ModelRecord) -> tuple[str, ...]:
-    """What is no longer as recorded, each a sentence; the files are read whole."""
+def find_damage(folder: Path, record: ModelRecord) -> list[str]:
+    """Differences between the files and their record, each as a sentence; the files are read completely."""
     found = []
-    for file in (record.files.weights, record.files.prototxt):
+    for file in (record.weights, record.prototxt):
         path = folder / file.file
         try:
-            size = os.stat(path).st_size
+            digest = hash_file(path)
         except OSError as error:
             found.append(f"{path}: cannot be read ({error.strerror})")
-            continue
-        if size != file.size_bytes:
-            found.append(f"{path}: has {describe_size(size)}, and had {describe_size(file.size_bytes)} when recorded")
-        elif (digest := hash_file(path)) != file.sha256:
-            found.append(f"{path}: its sha256 is {digest[:16]}..., and was {file.sha256[:16]}... when recorded")
-    return tuple(found)
+        else:
+            if digest != file.sha256:
+                found.append(f"{path}: its sha256 is {digest[:16]}..., but {file.sha256[:16]}... when recorded")
+    return found
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -335,7 +335,7 @@ def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
         (("--classes", "net.caffemodel"), "cannot be read as text"),
         (("--crf-mode", "deeplab"), "--crf-mode alone makes no CRF"),
         (("--crf-iterations", "5"), "--crf-iterations alone makes no CRF"),
-        (("--crf-gaussian", "-3,3"), "CRF parameters are not usable: gaussian.0.sxy"),
+        (("--crf-gaussian", "-3,3"), "CRF parameters: gaussian.0.sxy"),
         (("--crf-bilateral", "3,3"), "needs 3 numbers"),
         (("--dialect", "deeplab"), "is not known; give one of: bvlc"),
         (("--set", "X"), '"X" is not NAME=VALUE'),
@@ -362,7 +362,7 @@ def test_bad_options(run: Any, arguments: tuple[str, ...], words: str) -> None:
         ({"palette": [[0, 0, 256]]}, '"palette"'),
         ({"classes": ["a"] * 5, "palette": [[0, 0, 0]] * 4}, "4 colours for 5 classes"),
         ({"minimum_size": [0, 1]}, '"minimum_size"'),
-        ({"crf": {"mode": "potts"}}, "CRF parameters are not usable"),
+        ({"crf": {"mode": "potts"}}, "CRF parameters: mode"),
         ({"crf": [1]}, '"crf"'),
     ],
 )

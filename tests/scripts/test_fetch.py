@@ -1,8 +1,9 @@
-"""`atrous fetch` as a user meets it, and the models it fetched where a net is asked for."""
+"""The command `atrous fetch`, and fetched models as arguments of other commands."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.converter.official import acquisition, read_catalogue
-from atrous.converter.official.download import Limits
-from atrous.scripts.fetch_progress import shorten_address
+from atrous.converter.official import fetch as fetch_module
+from atrous.converter.official.catalogue import read_catalogue
 from atrous.scripts.main import main
 
 from ..converter.official import serving
 from ..converter.official.serving import Site, running_site
-from ..converter.official.tiny import PUBLISHED, make_catalogue, make_zip, register, write_weights
+from ..converter.official.tiny import make_catalogue, make_zip, register, write_weights
 
 
 @pytest.fixture
@@ -55,9 +55,7 @@ def write_catalogue(*urls: str, **changes: Any) -> str:
 
 def test_the_three_commands_of_the_readme(run: Any, site: Site, weights: bytes) -> None:
     """Fetch, convert, segment: classes, mean, padding and CRF travel with the model."""
-    catalogue = write_catalogue(
-        site.serve("w", serving.whole(weights)), prototxt=[site.serve("p", serving.whole(PUBLISHED.encode()))]
-    )
+    catalogue = write_catalogue(site.serve("w", serving.whole(weights)))
     code, out, err = run("fetch", "tiny", "--catalogue", catalogue)
     assert code == 0, err
     assert out.startswith(f"Tiny from {site.url('w')} in ")
@@ -83,17 +81,16 @@ def test_the_three_commands_of_the_readme(run: Any, site: Site, weights: bytes) 
 def test_the_list(run: Any) -> None:
     code, out, err = run("fetch")
     assert (code, err) == (0, "")
-    catalogue = read_catalogue()
-    lines = out.splitlines()
-    assert [line.split()[0] for line in lines[1 : 1 + len(catalogue.models)]] == list(catalogue.names)
+    names, lines = [model.name for model in read_catalogue().models], out.splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(names)]] == names
     (line,) = [line for line in lines if line.startswith("deeplab-largefov ")]
-    for part in ("82.0 MB", "21", "121,5,4 + 3,3", "2 of 3", "no"):
+    for part in ("82.0 MB", "21", "121,5,4 + 3,3", "2 of 4", "no"):
         assert f" {part} " in line
     assert "none has been tried" in out
-    assert "no checksums" in out
+    assert "No checksums" in out
 
 
-def test_the_list_for_machines_and_what_is_here(run: Any, site: Site, weights: bytes) -> None:
+def test_the_list_as_json(run: Any, site: Site, weights: bytes) -> None:
     catalogue = write_catalogue(site.serve("w", serving.whole(weights)))
     code, out, _ = run("fetch", "--json", "--catalogue", catalogue)
     assert code == 0
@@ -111,16 +108,16 @@ def test_the_list_for_machines_and_what_is_here(run: Any, site: Site, weights: b
     assert json.loads(run("fetch", "--json", "--catalogue", catalogue)[1])["models"][0]["fetched"] == "no"
 
 
-def test_all_that_is_known_of_a_model(run: Any) -> None:
+def test_show(run: Any) -> None:
     code, out, _ = run("fetch", "deeplab-v2-resnet101", "--show")
     assert code == 0
     for part in (
         "http://liangchiehchen.com/projects/released/deeplab_aspp_resnet101/prototxt_and_model.zip (seen)",
-        "taken out of it: train2_iter_20000.caffemodel",
+        "member of the zip file: train2_iter_20000.caffemodel",
         "21 classes (voc), mean B,G,R 104.008, 116.669, 122.675, images of at least 513 x 513",
         "CRF 67,3,4 + 1,3 (deeplab): the values in community use",
         "checksum: none published",
-        "addresses tried by anyone: no; fetched here: no",
+        "addresses verified: no; fetched: no",
     ):
         assert part in out
     content = json.loads(run("fetch", "vgg16-128", "--show", "--json")[1])
@@ -128,48 +125,39 @@ def test_all_that_is_known_of_a_model(run: Any) -> None:
     assert "no classifier" in run("fetch", "vgg16-128", "--show")[1]
 
 
-def test_what_a_machine_is_told_of_a_fetch(run: Any, site: Site, weights: bytes) -> None:
+def test_a_fetch_as_json(run: Any, site: Site, weights: bytes) -> None:
     catalogue = write_catalogue(site.serve("w", serving.whole(weights)))
     code, out, _ = run("fetch", "tiny", "--catalogue", catalogue, "--json", "-o", "here/deep")
     assert code == 0
     content = json.loads(out)
-    assert (content["state"], content["folder"], content["server"]) == ("fetched", "here/deep", None)
+    assert (content["state"], content["folder"]) == ("fetched", "here/deep")
     assert content["model"] == json.loads(Path("here/deep/model.json").read_text())
-    content = json.loads(run("fetch", "tiny", "--catalogue", catalogue, "--json", "-o", "here/deep")[1])
-    assert (content["state"], content["server"]["state"]) == ("present", "unchanged")
+    assert (
+        json.loads(run("fetch", "tiny", "--catalogue", catalogue, "--json", "-o", "here/deep")[1])["state"] == "present"
+    )
 
 
-def test_a_model_that_is_here(run: Any, site: Site, weights: bytes) -> None:
+def test_a_present_model(run: Any, site: Site, weights: bytes) -> None:
     catalogue = write_catalogue(site.serve("w", serving.whole(weights)))
     run("fetch", "tiny", "--catalogue", catalogue)
     code, out, err = run("fetch", "tiny", "--catalogue", catalogue)
     assert (code, err) == (0, "")
-    assert "its files are those recorded" in out
-    assert "the server's file is unchanged (the same ETag)" in out
-    site.serve("w", serving.whole(weights + b"\0"))
-    code, _, err = run("fetch", "tiny", "--catalogue", catalogue)
-    assert code == 0
-    assert "the server's file has changed since" in err
-    assert "atrous fetch tiny --again" in err
-    site.serve("w", serving.status(404))
-    code, out, err = run("fetch", "tiny", "--catalogue", catalogue)
-    assert (code, err) == (0, "")
-    assert "is not known" in out
-    assert "is not known" not in run("fetch", "tiny", "--catalogue", catalogue, "--offline")[1]
+    assert "Tiny is present, and its files equal their record" in out
+    assert len(site.seen) == 1
     Path("tiny/tiny.prototxt").write_text("changed")
     code, _, err = run("fetch", "tiny", "--catalogue", catalogue)
     assert code == 1
-    assert "Fetch the model anew: atrous fetch tiny --again" in err
+    assert "Repair it: atrous fetch tiny --again" in err
 
 
-def test_dead_addresses_are_told_with_what_to_do(run: Any, site: Site) -> None:
+def test_dead_addresses_are_listed_with_the_remedy(run: Any, site: Site) -> None:
     catalogue = write_catalogue(site.url("gone"), site.serve("page", serving.page(size=1000)))
     code, out, err = run("fetch", "tiny", "--catalogue", catalogue)
     assert (code, out) == (1, "")
     assert err.splitlines() == [
         "atrous: tiny: no address gave w.caffemodel (1.2 kB)",
-        f"  {site.url('gone')}: 404 Not Found",
-        f"  {site.url('page')}: what it sends is an HTML or XML page, not weights: the download failed; fetch it again",
+        f"  {site.url('gone')}: HTTP status 404 Not Found",
+        f"  {site.url('page')}: is an HTML or XML page, not weights: the download failed; fetch it again",
         "If you find the file by hand (begin at http://models.invalid/): atrous fetch tiny --from FILE",
     ]
     code, out, _ = run("fetch", "tiny", "--catalogue", catalogue, "--json")
@@ -198,7 +186,7 @@ def test_a_file_by_hand(run: Any, weights: bytes) -> None:
         (["--show"], "give the NAME"),
         (["deeplab", "--timeout", "0"], "--timeout"),
         (["deeplab", "--catalogue", "none.json"], "none.json: cannot be read"),
-        (["deeplab", "--from", "none"], "none: cannot be read"),
+        (["deeplab", "--from", "none"], "none: is not a readable file"),
     ],
 )
 def test_wrong_usage(run: Any, arguments: list[str], part: str) -> None:
@@ -209,21 +197,19 @@ def test_wrong_usage(run: Any, arguments: list[str], part: str) -> None:
     assert not Path("deeplab").exists()
 
 
-def test_an_interrupted_fetch_leaves_what_can_be_continued(
-    run: Any, site: Site, weights: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_fetch(run: Any, site: Site, weights: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     catalogue = write_catalogue(site.serve("w", serving.whole(weights)))
-    monkeypatch.setattr(acquisition, "fit_net", interrupt)
+    monkeypatch.setattr(fetch_module, "fit_net", interrupt)
     code, _, err = run("fetch", "tiny", "--catalogue", catalogue)
     assert (code, err.strip()) == (130, "atrous: interrupted")
     assert not Path("tiny/model.json").exists()
     monkeypatch.undo()
 
 
-# models that were fetched, where a net is asked for
+# fetched models as NET
 
 
 @pytest.fixture
@@ -251,7 +237,7 @@ def test_inspect_takes_a_fetched_model(run: Any, fetched: Path, net: str) -> Non
     assert found["parameters"] > 0
 
 
-def test_options_come_before_what_was_fetched(run: Any, fetched: Path) -> None:
+def test_options_override_the_record(run: Any, fetched: Path) -> None:
     options = ("--name", "mine", "--mean", "1,2,3", "--crf-gaussian", "5,6", "--minimum-size", "1,1")
     assert run("convert", "tiny", "-o", "b", "--no-verify", *options)[0] == 0
     manifest = json.loads(Path("b/manifest.json").read_text())
@@ -260,7 +246,7 @@ def test_options_come_before_what_was_fetched(run: Any, fetched: Path) -> None:
     assert manifest["crf"]["bilateral"] == [{"sxy": 121, "srgb": 5, "weight": 4}]
 
 
-def test_two_files_are_taken_as_they_are(run: Any, fetched: Path) -> None:
+def test_two_files_are_used_as_they_are(run: Any, fetched: Path) -> None:
     code, _, err = run("convert", "tiny/tiny.prototxt", "tiny/tiny.caffemodel", "-o", "b", "--no-verify")
     assert code == 0, err
     assert json.loads(Path("b/manifest.json").read_text())["crf"] is None
@@ -281,13 +267,13 @@ def test_a_fetched_file_that_changed_is_not_converted(run: Any, fetched: Path) -
     assert "or give NET and WEIGHTS by name" in err
 
 
-def test_an_initialization_is_not_segmented_with(run: Any, tmp_path: Path) -> None:
+def test_an_initialization_is_not_converted_by_its_folder(run: Any, tmp_path: Path) -> None:
     catalogue = write_catalogue("http://127.0.0.1:9/", role="initialization", labels=0, classes=None, crf=None)
     write_weights(tmp_path / "init.caffemodel", labels=0)
     assert run("fetch", "tiny", "--catalogue", catalogue, "--from", "init.caffemodel")[0] == 0
     code, _, err = run("convert", "tiny", "-o", "b")
     assert code == 2
-    assert "has no classifier. To convert it as it is, give tiny/tiny.prototxt tiny/tiny.caffemodel" in err
+    assert "it has no classifier. To convert it as it is, give tiny/tiny.prototxt tiny/tiny.caffemodel" in err
 
 
 @pytest.mark.parametrize(
@@ -299,10 +285,10 @@ def test_an_initialization_is_not_segmented_with(run: Any, tmp_path: Path) -> No
         ("zzz", "zzz does not exist"),
         ("sub/deeplab", "sub/deeplab does not exist"),
         ("empty", "is a folder without a fetched model"),
-        ("net.prototxt", "net.prototxt came without weights"),
+        ("net.prototxt", "net.prototxt was given without weights"),
     ],
 )
-def test_a_net_that_came_alone_and_is_no_fetched_model(run: Any, net: str, part: str) -> None:
+def test_a_single_net_that_is_not_a_fetched_model(run: Any, net: str, part: str) -> None:
     Path("empty").mkdir()
     Path("net.prototxt").write_text("name: 'x'")
     code, _, err = run("convert", net, "-o", "b")
@@ -310,12 +296,20 @@ def test_a_net_that_came_alone_and_is_no_fetched_model(run: Any, net: str, part:
     assert part in err
 
 
-def test_the_bar_names_host_and_file() -> None:
-    assert shorten_address("https://a.org/b/c.zip") == "a.org c.zip"
-    assert shorten_address("unpacking c") == "unpacking c"
+def test_the_progress_bar(run: Any, site: Site, weights: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    catalogue = write_catalogue(site.serve("a/w.zip", serving.whole(make_zip({"x.caffemodel": weights}))))
+    code, _, err = run("fetch", "tiny", "--catalogue", catalogue)
+    assert code == 0
+    assert "127.0.0.1 w.zip" in err
+    assert "unpacking" in err
 
 
-def test_waiting_is_bounded() -> None:
-    limits = Limits()
-    assert limits.attempts <= 5
-    assert limits.most_bytes == 4 << 30
+def test_a_missing_library_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    for name in ("fetch", "download"):
+        monkeypatch.delitem(sys.modules, f"atrous.converter.official.{name}")
+    code, _, err = run("fetch", "deeplab")
+    assert (code, err) == (3, 'atrous: httpx is not installed. Install it: pip install "atrous[convert]"\n')

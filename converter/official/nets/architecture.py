@@ -1,4 +1,4 @@
-"""Which nets there are, by the names the catalogue uses."""
+"""The architectures by the names that the catalogue uses."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ class Architecture:
 
     Attributes:
         name: as in the catalogue.
-        head_layer: matches the name of the layer whose weights show the classifier; its group `experiment` is what
-            the classifier is named after.
-        head_example: such a name, for messages.
+        head_layer: matches the name of the classifier's layer; its group `experiment` is the variable part.
+        head_example: an example of that name, for messages.
         write: (net name, head or None) -> prototxt text; without a head the net ends at its last features.
-        basis: where the layers are known from.
+        basis: source of the layers.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Architecture:
 
 _FC8 = re.compile(r"fc8_(?P<experiment>.+)")
 _FC8_1 = re.compile(r"fc8_(?P<experiment>.+)_1")
-_FC1_C0 = re.compile(r"fc1_(?P<experiment>.+?)(_res05|_res075)?_c0")  # each of the three sizes has one
+_FC1_C0 = re.compile(r"fc1_(?P<experiment>.+?)(_res05|_res075)?_c0")  # one for each of the three sizes
 _TEST_NET = "the published test.prototxt"
 
 ARCHITECTURES = {
@@ -57,11 +56,7 @@ ARCHITECTURES = {
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture of this name.
-
-    Raises:
-        FetchError: there is none.
-    """
+    """The architecture of this name; raises FetchError if there is none."""
     if name not in ARCHITECTURES:
-        raise FetchError(f'no architecture "{name}"; there are {", ".join(ARCHITECTURES)}')
+        raise FetchError(f'no architecture "{name}"; the known ones are {", ".join(ARCHITECTURES)}')
     return ARCHITECTURES[name]

@@ -1,14 +1,14 @@
-"""DeepLab's VGG-16 nets: v1 with its 4x4 or 3x3 `fc6`, with or without multi-scale paths, and v2's pyramid.
+"""DeepLab's VGG-16 nets: v1 with a 4x4 or 3x3 `fc6`, with or without multi-scale paths, and v2 with its pyramid.
 
-All have VGG-16's thirteen convolutions, with pool4 and pool5 of stride 1 and holes of 2 in conv5, so that scores come
-at 1/8 of the image's size. They differ in what follows:
+All have VGG-16's thirteen convolutions, with stride 1 in pool4 and pool5 and dilation 2 in conv5, so the scores have
+1/8 of the image's size. They differ in the rest:
 
-    4x4        fc6 of 4x4 with holes of 4, 4096 outputs; pools of 2x2, whose surplus border is cut off at the end
-    largefov   fc6 of 3x3 with holes of 12, 1024 outputs, behind a 3x3 average; pools of 3x3, aligned at 8 k + 1
+    4x4        4x4 fc6 with dilation 4, 4096 outputs; 2x2 pools, whose surplus border is cropped at the end
+    largefov   3x3 fc6 with dilation 12, 1024 outputs, after a 3x3 average pool; 3x3 pools, aligned for sizes 8 k + 1
     msc        also classifies the image and the first four pools (128 outputs each), and sums the scores
-    aspp       v2: four parallel fc6 with holes of 6, 12, 18 and 24, whose scores are summed
+    aspp       v2: four parallel fc6 with dilations 6, 12, 18 and 24, whose scores are summed
 
-Without a head each ends at its last `fc7`, as the nets do that training starts from.
+Without a head each ends at its last `fc7`, like the nets that training starts from.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from .text import Head, NetText
 
-#: number and outputs of the convolutions before each pool
+#: number of convolutions before each pool, and their outputs
 _BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 _STRIDES = (2, 2, 2, 1, 1)
-_ASPP_HOLES = (6, 12, 18, 24)
+_ASPP_DILATIONS = (6, 12, 18, 24)
 _PATH_OUTPUTS = 128
 _OUTPUT_STRIDE = 8
 
@@ -32,26 +32,26 @@ class _Classifier:
     outputs: int
     kernel: int
     pad: int
-    hole: int
+    dilation: int
 
 
-_FC_4X4 = _Classifier(outputs=4096, kernel=4, pad=6, hole=4)
-_FC_LARGEFOV = _Classifier(outputs=1024, kernel=3, pad=12, hole=12)
+_FC_4X4 = _Classifier(outputs=4096, kernel=4, pad=6, dilation=4)
+_FC_LARGEFOV = _Classifier(outputs=1024, kernel=3, pad=12, dilation=12)
 
 
 def write_deeplab(name: str, head: Head | None) -> str:
-    """DeepLab: 514 x 514 in and out; any 16 k + 2 comes back at its own size."""
+    """DeepLab at 514 x 514; outputs have the input's size for sizes 16 k + 2."""
     net = NetText(name, "V1", 514)
     fc7 = _add_classifier(net, _add_trunk(net, kernel=2)[-1], _FC_4X4)
     if head is not None:
         scores = _add_scores(net, fc7, head)
-        enlarged = net.add("Interp", "fc8_interp", scores, interp_param={"zoom_factor": _OUTPUT_STRIDE})
-        net.add("Padding", "fc8_crop", enlarged, padding_param={"pad_beg": -7, "pad_end": -8})
+        upsampled = net.add("Interp", "fc8_interp", scores, interp_param={"zoom_factor": _OUTPUT_STRIDE})
+        net.add("Padding", "fc8_crop", upsampled, padding_param={"pad_beg": -7, "pad_end": -8})
     return str(net)
 
 
 def write_largefov(name: str, head: Head | None) -> str:
-    """DeepLab-LargeFOV: 513 x 513 in and out; any 8 k + 1 comes back at its own size."""
+    """DeepLab-LargeFOV at 513 x 513; outputs have the input's size for sizes 8 k + 1."""
     net = NetText(name, "V1", 513)
     fc7 = _add_largefov(net, _add_trunk(net)[-1])
     if head is not None:
@@ -61,7 +61,7 @@ def write_largefov(name: str, head: Head | None) -> str:
 
 
 def write_msc(name: str, head: Head | None) -> str:
-    """DeepLab-MSc: the paths run at the full size of what they read; all scores are enlarged, then summed."""
+    """DeepLab-MSc: the paths have stride 1; all scores are upsampled, then summed."""
     net = NetText(name, "V1", 513)
     pools = _add_trunk(net)
     paths = [_add_path(net, blob, 1, head) for blob in ("data", *pools[:4])]
@@ -77,7 +77,7 @@ def write_msc(name: str, head: Head | None) -> str:
 
 
 def write_msc_largefov(name: str, head: Head | None) -> str:
-    """DeepLab-MSc-LargeFOV: the paths' strides bring them to 1/8; the summed scores are enlarged once."""
+    """DeepLab-MSc-LargeFOV: the paths' strides lead to 1/8; the summed scores are upsampled once."""
     net = NetText(name, "V1", 513)
     pools = _add_trunk(net)
     strides = (8, 4, 2, 1, 1)
@@ -91,12 +91,12 @@ def write_msc_largefov(name: str, head: Head | None) -> str:
 
 
 def write_aspp(name: str, head: Head | None) -> str:
-    """DeepLab v2 on VGG-16: four fields of view in parallel."""
+    """DeepLab v2 on VGG-16: four parallel fields of view."""
     net = NetText(name, "V2", 513)
     pool5 = _add_trunk(net)[-1]
     scores = []
-    for branch, hole in enumerate(_ASPP_HOLES, start=1):
-        fc7 = _add_classifier(net, pool5, _Classifier(1024, 3, hole, hole), suffix=f"_{branch}")
+    for branch, dilation in enumerate(_ASPP_DILATIONS, start=1):
+        fc7 = _add_classifier(net, pool5, _Classifier(1024, 3, dilation, dilation), suffix=f"_{branch}")
         if head is not None:
             scores.append(_add_scores(net, fc7, head, suffix=f"_{branch}"))
     if head is not None:
@@ -106,12 +106,12 @@ def write_aspp(name: str, head: Head | None) -> str:
 
 
 def _add_trunk(net: NetText, *, kernel: int = 3) -> list[str]:
-    """conv1_1 to pool5; returns the pools. `kernel` is that of pool1 to pool4."""
+    """conv1_1 to pool5, with the given kernel in pool1 to pool4; returns the pools."""
     blob, pools = "data", []
     for block, ((count, outputs), stride) in enumerate(zip(_BLOCKS, _STRIDES, strict=True), start=1):
-        hole = 2 if block == 5 else 1
+        dilation = 2 if block == 5 else 1
         for index in range(1, count + 1):
-            blob = net.add_convolution(f"conv{block}_{index}", blob, outputs, 3, pad=hole, hole=hole)
+            blob = net.add_convolution(f"conv{block}_{index}", blob, outputs, 3, pad=dilation, dilation=dilation)
             net.add_relu(f"relu{block}_{index}", blob)
         blob = net.add_pooling(f"pool{block}", blob, 3 if block == 5 else kernel, stride)
         pools.append(blob)
@@ -125,7 +125,7 @@ def _add_largefov(net: NetText, pool5: str) -> str:
 def _add_classifier(net: NetText, bottom: str, size: _Classifier, suffix: str = "") -> str:
     """fc6 and fc7, each with its ReLU and dropout; returns fc7."""
     fc6 = net.add_convolution(
-        f"fc6{suffix}", bottom, size.outputs, size.kernel, pad=size.pad, hole=size.hole, strict_dim=False
+        f"fc6{suffix}", bottom, size.outputs, size.kernel, pad=size.pad, dilation=size.dilation, strict_dim=False
     )
     net.add_relu(f"relu6{suffix}", fc6)
     net.add_dropout(f"drop6{suffix}", fc6)
@@ -140,7 +140,7 @@ def _add_scores(net: NetText, fc7: str, head: Head, suffix: str = "") -> str:
 
 
 def _add_path(net: NetText, blob: str, stride: int, head: Head | None) -> str:
-    """A multi-scale path from a blob to class scores."""
+    """A multi-scale path from a blob to its class scores."""
     features = net.add_convolution(f"{blob}_conv", blob, _PATH_OUTPUTS, 3, pad=1, stride=stride)
     net.add_relu(f"relu_{blob}_conv", features)
     net.add_dropout(f"drop_{blob}_conv", features)

@@ -1,4 +1,4 @@
-"""A local server, short patience, and a model small enough to be served a hundred times."""
+"""A local server, without a proxy and without pauses."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
+from atrous.converter.official import download
+
 from .serving import Site, running_site
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1,localhost")
+    monkeypatch.setattr(download, "PAUSE_S", 0.0)
+    monkeypatch.setattr(download, "WINDOW_S", 0.4)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 that behaves, or misbehaves in ways that servers really do."""
+"""A web server on 127.0.0.1 whose routes behave or misbehave."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from typing import Any
 DATE = "Wed, 04 Mar 2015 10:00:00 GMT"
 LATER = "Thu, 05 Mar 2015 10:00:00 GMT"
 
+_LONG_S = 3.0  # longer than every deadline of the tests
+
 Route = Callable[["Handler"], None]
 
 
 @dataclass
 class Site:
-    """What is served, and what was asked for."""
+    """Routes, and the requests so far."""
 
     port: int = 0
     routes: dict[str, Route] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that hangs up is part of the tests
+        pass  # tests disconnect
 
 
 @contextmanager
@@ -93,7 +95,7 @@ def running_site() -> Iterator[Site]:
 def whole(
     content: bytes, *, etag: str = '"v1"', date: str = DATE, ranges: bool = True, send: int | None = None
 ) -> Route:
-    """An honest server; with `send`, one whose connections break after so many bytes of body."""
+    """A correct server; with `send`, one whose connections break after that many bytes of the body."""
 
     def route(handler: Handler) -> None:
         headers = {"Content-Length": str(len(content)), "Accept-Ranges": "bytes"}
@@ -118,7 +120,7 @@ def whole(
 
 
 def in_turn(*routes: Route) -> Route:
-    """Another behaviour for each request; the last one stays."""
+    """One route for each request; the last one stays."""
     waiting = list(routes)
 
     def route(handler: Handler) -> None:
@@ -142,13 +144,13 @@ def page(text: str = "<!DOCTYPE html><title>Sign in</title>", size: int = 4000) 
 
 
 def partial(content: bytes, start: int, stop: int, total: str, *, etag: str = '"v1"', date: str = DATE) -> Route:
-    """A 206 with this body and these claims, whatever was asked."""
+    """A 206 with this body and these headers for any request."""
     headers = {"Content-Range": f"bytes {start}-{stop}/{total}", "Content-Length": str(len(content)), "ETag": etag}
     return lambda handler: handler.answer(206, {**headers, "Last-Modified": date}, content)
 
 
 def chunked(content: bytes, *, complete: bool = True) -> Route:
-    """No Content-Length but chunks; incomplete ones lack their end."""
+    """Chunks without Content-Length; with `complete=False` the last one is truncated."""
 
     def route(handler: Handler) -> None:
         body = b"".join(
@@ -163,44 +165,44 @@ def chunked(content: bytes, *, complete: bool = True) -> Route:
 
 
 def until_close(content: bytes) -> Route:
-    """Neither length nor chunks: the end of the connection is the end of the file."""
+    """Neither length nor chunks: the file ends with the connection."""
     return lambda handler: handler.answer(200, {}, content)
 
 
-def silence(seconds: float) -> Route:
-    """An answer that takes too long."""
-    return lambda handler: time.sleep(seconds)
-
-
-def stall(content: bytes, after: int, seconds: float) -> Route:
-    """A body that stops for too long."""
+def stall(content: bytes, after: int) -> Route:
+    """A body that stops after some bytes, without closing the connection."""
 
     def route(handler: Handler) -> None:
         handler.answer(200, {"Content-Length": str(len(content)), "ETag": '"v1"'}, content[:after])
-        time.sleep(seconds)
+        time.sleep(_LONG_S)
 
     return route
 
 
-def trickle(content: bytes, pause_s: float) -> Route:
-    """A body that comes byte by byte."""
+def drip(start: bytes, drop: bytes) -> Route:
+    """Raw bytes, then one drop after another for a long time."""
 
     def route(handler: Handler) -> None:
-        handler.answer(200, {"Content-Length": str(len(content))}, b"")
-        for index in range(len(content)):
-            handler.wfile.write(content[index : index + 1])
+        end = time.monotonic() + _LONG_S
+        handler.wfile.write(start)
+        while time.monotonic() < end:
+            handler.wfile.write(drop)
             handler.wfile.flush()
-            time.sleep(pause_s)
+            time.sleep(0.02)
 
     return route
 
 
-def nonsense(handler: Handler) -> None:
-    """Something that is not HTTP."""
-    handler.wfile.write(b"220 ftp.example ready\r\n")
-    handler.hang_up()
+def silence(handler: Handler) -> None:
+    """No response."""
+    time.sleep(_LONG_S)
 
 
-def hang_up(handler: Handler) -> None:
-    """Not a word."""
-    handler.hang_up()
+def raw(data: bytes) -> Route:
+    """Any bytes, then the end of the connection."""
+
+    def route(handler: Handler) -> None:
+        handler.wfile.write(data)
+        handler.hang_up()
+
+    return route

@@ -1,4 +1,4 @@
-"""The catalogue: what it claims, and what it refuses."""
+"""The catalogue: its content, and invalid catalogues."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ def catalogue() -> Catalogue:
     return read_catalogue()
 
 
-def test_the_models_that_are_known(catalogue: Catalogue) -> None:
-    assert set(catalogue.names) >= REQUIRED
-    assert not any(model.verified for model in catalogue.models), "nobody has fetched from these addresses yet"
+def test_models(catalogue: Catalogue) -> None:
+    assert {model.name for model in catalogue.models} >= REQUIRED
+    assert not any(model.verified for model in catalogue.models), "no address has been tried"
     assert not any(model.weights.sha256 for model in catalogue.models), "no checksum was ever published"
 
 
-def test_addresses_seen_in_public_scripts_are_told_from_guesses(catalogue: Catalogue) -> None:
-    seen = {
-        a.url for m in catalogue.models for f in (m.weights, m.prototxt) if f for a in f.addresses if a.basis == "seen"
-    }
+def test_addresses_seen_in_public_scripts_are_marked(catalogue: Catalogue) -> None:
+    seen = {a.url for model in catalogue.models for a in model.weights.addresses if a.basis == "seen"}
     assert "http://www.cs.jhu.edu/~alanlab/ccvl/DeepLab-LargeFOV/train2_iter_8000.caffemodel" in seen
     assert "http://liangchiehchen.com/projects/released/deeplab_aspp_resnet101/prototxt_and_model.zip" in seen
     assert not any(url.startswith("https:") for url in seen)
+
+
+def test_the_last_address_is_the_archive_of_another_one(catalogue: Catalogue) -> None:
+    for model in catalogue.models:
+        *others, last = (address.url for address in model.weights.addresses)
+        assert last.removeprefix("https://web.archive.org/web/2017id_/") in others
 
 
 @pytest.mark.parametrize("name", CRF)
@@ -58,7 +62,7 @@ def test_crf_parameters_are_the_authors(catalogue: Catalogue, name: str) -> None
     assert (crf["mode"], crf["iterations"]) == ("deeplab", 10)
 
 
-def test_every_crf_is_one_that_a_bundle_takes_and_says_where_it_is_from(catalogue: Catalogue) -> None:
+def test_every_crf_is_valid_in_a_bundle_and_has_a_source(catalogue: Catalogue) -> None:
     for model in catalogue.models:
         if model.crf is not None:
             CrfParameters.from_dict(model.crf)
@@ -66,9 +70,9 @@ def test_every_crf_is_one_that_a_bundle_takes_and_says_where_it_is_from(catalogu
 
 
 def test_classes_and_colours_are_vocs(catalogue: Catalogue) -> None:
-    classes, palette = catalogue.find_classes(catalogue.find("deeplab-largefov"))
-    assert classes == tuple(VOC_CLASSES)
-    assert palette == tuple(tuple(colour) for colour in VOC_COLORS)
+    voc = catalogue.find_classes(catalogue.find("deeplab-largefov"))
+    assert voc.classes == tuple(VOC_CLASSES)
+    assert voc.palette == tuple(tuple(color) for color in VOC_COLORS)
 
 
 def test_initializations_have_no_classes_and_no_crf(catalogue: Catalogue) -> None:
@@ -79,7 +83,7 @@ def test_initializations_have_no_classes_and_no_crf(catalogue: Catalogue) -> Non
 
 
 @pytest.mark.parametrize(("name", "near"), [("deeplab-largefow", "deeplab-largefov"), ("DEEPLABV2", "deeplab")])
-def test_a_wrong_name_is_answered_with_near_ones(catalogue: Catalogue, name: str, near: str) -> None:
+def test_similar_names_are_listed_for_a_wrong_one(catalogue: Catalogue, name: str, near: str) -> None:
     with pytest.raises(FetchError, match=f"did you mean .*{near}"):
         catalogue.find(name)
 
@@ -107,6 +111,8 @@ def _spoil(content: dict[str, Any], how: str) -> None:
             model["weights"]["addresses"][0]["url"] = "file:///etc/passwd"
         case "address with a line break":
             model["weights"]["addresses"][0]["url"] += "\nx"
+        case "address with an invisible character":
+            model["weights"]["addresses"][0]["url"] += "\u202e"
         case "no address":
             model["weights"]["addresses"] = []
         case "path as file":
@@ -120,29 +126,39 @@ def _spoil(content: dict[str, Any], how: str) -> None:
         case "checksum":
             model["weights"]["sha256"] = "abc"
         case "unknown field":
-            model["colour"] = "red"
+            model["color\x1b[31m"] = "red"
 
 
 @pytest.mark.parametrize(
     "how",
     [
         *("version", "twice", "architecture", "labels", "class set", "file address", "address with a line break"),
-        *("no address", "path as file", "path as member", "path as name", "hidden name", "checksum", "unknown field"),
+        *(
+            "address with an invisible character",
+            "no address",
+            "path as file",
+            "path as member",
+            "path as name",
+            "hidden name",
+            "checksum",
+            "unknown field",
+        ),
     ],
 )
-def test_a_catalogue_of_ones_own_is_read_strictly(tmp_path: Path, how: str) -> None:
+def test_an_invalid_catalogue(tmp_path: Path, how: str) -> None:
     content = json.loads(CATALOGUE_FILE.read_text())
     path = tmp_path / "models.json"
     path.write_text(json.dumps(content))
     read_catalogue(path)
     _spoil(content, how)
     path.write_text(json.dumps(content))
-    with pytest.raises(FetchError, match=r"models\.json: .*; models\.json in atrous shows the form"):
+    with pytest.raises(FetchError, match=r"models\.json: .*; models\.json in atrous shows the form") as caught:
         read_catalogue(path)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("text", ["", "[", "\x00", "1", "[]"])
-def test_what_is_no_catalogue(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_catalogue(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mirrors.json"
     with pytest.raises(FetchError, match="cannot be read"):
         read_catalogue(path)

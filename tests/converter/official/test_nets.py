@@ -1,4 +1,4 @@
-"""The nets written for the official weights, held against the published prototxts."""
+"""The nets written for the official weights, compared with the published prototxts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 from atrous.converter import Net, read_net
 from atrous.converter.graph.structure_diff import compare_structure
-from atrous.converter.official import read_catalogue
+from atrous.converter.official.catalogue import read_catalogue
 from atrous.converter.official.nets import ARCHITECTURES, Head, find_architecture
 from atrous.errors import FetchError
 
-#: architecture -> the published file in the corpus, and what its classifier is named after there
+#: architecture -> the published file in the corpus, and its experiment (see Head)
 PUBLISHED = {
     "vgg16-4x4": ("deeplabv1-deeplab-4x4/test.prototxt", "pascal"),
     "vgg16-largefov": ("deeplabv1-largefov/test_1.prototxt", "voc12"),
@@ -24,7 +24,7 @@ PUBLISHED = {
 
 
 def describe(net: Net) -> dict[str, object]:
-    """All that weights and results depend on, by layer name."""
+    """Everything that weights and results depend on, by layer name."""
     return {
         layer.name: (
             layer.type,
@@ -53,14 +53,14 @@ def test_the_net_is_the_published_one(name: str, shared_dir: Path) -> None:
     assert compare_structure(ours, Saved) == ()
 
 
-def test_every_architecture_is_held_against_a_published_file_or_says_why_not() -> None:
-    unheld = set(ARCHITECTURES) - set(PUBLISHED)
-    assert unheld == {"vgg16-msc-largefov"}
+def test_every_architecture_is_compared_with_a_published_file_or_has_another_basis() -> None:
+    uncompared = set(ARCHITECTURES) - set(PUBLISHED)
+    assert uncompared == {"vgg16-msc-largefov"}
     assert "re-implementations" in ARCHITECTURES["vgg16-msc-largefov"].basis
 
 
-def test_msc_largefov_joins_largefov_and_paths_whose_strides_end_at_an_eighth() -> None:
-    """As the published train.prototxt does, which only re-implementations show: strides 8, 4, 2, 1, 1."""
+def test_msc_largefov_is_largefov_with_paths_of_stride_8() -> None:
+    """As in re-implementations of the published train.prototxt: strides 8, 4, 2, 1, 1."""
     net = read_net(ARCHITECTURES["vgg16-msc-largefov"].write("net", Head("voc12", 21)))
     layers = {layer.name: layer for layer in net.layers}
     strides = [layers[f"{blob}_conv"].operator.stride for blob in ("data", "pool1", "pool2", "pool3", "pool4")]  # type: ignore[attr-defined]

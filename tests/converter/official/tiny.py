@@ -1,4 +1,4 @@
-"""A model of a few hundred parameters that goes the way of the large ones."""
+"""A model with a few hundred parameters, and its catalogue."""
 
 from __future__ import annotations
 
@@ -20,28 +20,10 @@ from atrous.converter.official.nets.text import NetText
 
 LABELS = 5
 
-#: the form of a published test.prototxt: a template behind a data layer
-PUBLISHED = """
-name: "${NET_ID}"
-layers { name: "data" type: IMAGE_SEG_DATA top: "data" top: "label"
-  image_data_param { source: "${DATA_ROOT}/${EXP}/list.txt" batch_size: 1 }
-  transform_param { mean_value: 104.008 mean_value: 116.669 mean_value: 122.675 crop_size: 33 }
-  include { phase: TEST } }
-layers { name: "conv1" type: CONVOLUTION bottom: "data" top: "conv1"
-  convolution_param { num_output: 4 kernel_size: 3 pad: 2 hole: 2 } }
-layers { name: "relu1" type: RELU bottom: "conv1" top: "conv1" }
-layers { name: "pool1" type: POOLING bottom: "conv1" top: "pool1"
-  pooling_param { pool: MAX kernel_size: 3 stride: 2 pad: 1 } }
-layers { name: "fc8_${EXP}" type: CONVOLUTION bottom: "pool1" top: "fc8_${EXP}"
-  convolution_param { num_output: ${NUM_LABELS} kernel_size: 1 } }
-layers { name: "fc8_interp" type: INTERP bottom: "fc8_${EXP}" top: "fc8_interp" interp_param { zoom_factor: 2 } }
-layers { name: "silence" type: SILENCE bottom: "label" }
-"""
-
 
 def write_tiny(name: str, head: Head | None) -> str:
     net = NetText(name, "V1", 33)
-    blob = net.add_convolution("conv1", "data", 4, 3, pad=2, hole=2)
+    blob = net.add_convolution("conv1", "data", 4, 3, pad=2, dilation=2)
     net.add_relu("relu1", blob)
     blob = net.add_pooling("pool1", blob, 3, 2)
     if head is not None:
@@ -51,7 +33,7 @@ def write_tiny(name: str, head: Head | None) -> str:
 
 
 def register(patch: pytest.MonkeyPatch) -> None:
-    """Make the architecture `tiny` known."""
+    """Add the architecture `tiny`."""
     architecture = Architecture("tiny", re.compile(r"fc8_(?P<experiment>.+)"), "fc8_voc12", write_tiny, "this test")
     patch.setitem(ARCHITECTURES, "tiny", architecture)
 
@@ -93,12 +75,10 @@ def make_zip(members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLAT
     return buffer.getvalue()
 
 
-def make_catalogue(
-    *urls: str, prototxt: Sequence[str] = (), size_bytes: int | None = 1200, **changes: Any
-) -> tuple[Catalogue, OfficialModel]:
-    """A catalogue of one model, whose weights are said to be at these addresses."""
+def make_catalogue(*urls: str, size_bytes: int | None = 1200, **changes: Any) -> tuple[Catalogue, OfficialModel]:
+    """A catalogue of one model with these addresses of its weights."""
     weights = {"file": "w.caffemodel", "size_bytes": size_bytes, "addresses": _addresses(urls)}
-    weights |= {key: changes.pop(key) for key in ("file", "member", "prototxt_member", "sha256") if key in changes}
+    weights |= {key: changes.pop(key) for key in ("file", "member", "sha256") if key in changes}
     model: dict[str, Any] = {
         "name": "tiny",
         "title": "Tiny",
@@ -118,7 +98,6 @@ def make_catalogue(
         "crf_source": "this test",
         "verified": False,
         "weights": weights,
-        "prototxt": {"file": "test.prototxt", "addresses": _addresses(prototxt)} if prototxt else None,
         **changes,
     }
     content = {
