@@ -22,7 +22,7 @@ from .checks import (
     check_layout,
     check_probability_sums,
 )
-from .pairwise import PairwiseModel
+from .pairwise import PairwiseModel, exclusive
 from .pruning import labels_to_keep, lossless_margin
 from .report import InferenceReport
 from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
@@ -34,7 +34,7 @@ class DenseCRF(PairwiseModel):
     Every array over pixels is labels first, then the grid: (L, H, W) for an image, (L, D, H, W) for a volume, (L, N)
     for free points. Results are bit-identical for any number of threads and any processor.
 
-    Not for use by several threads at once; make one for each.
+    One thread at a time: a call while another one runs raises `CrfInputError`. Separate objects run in parallel.
 
     Attributes:
         report: what the last inference did.
@@ -46,12 +46,14 @@ class DenseCRF(PairwiseModel):
 
     # ---- unary -------------------------------------------------------------------------------------------------------
 
+    @exclusive
     def set_unary(self, energies: Any) -> None:
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
         array = self._checked(energies, "energies")
         self._restore_labels()
         self._gaps = feed_energies(self._field, array.reshape(self.labels, -1), self.threads)
 
+    @exclusive
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
         array = self._checked(probabilities, "probabilities")
@@ -64,6 +66,7 @@ class DenseCRF(PairwiseModel):
         check_probability_sums(array)
         self._gaps = gaps
 
+    @exclusive
     def set_scores(self, scores: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(softmax(scores), clip, 1)).
 
@@ -88,6 +91,7 @@ class DenseCRF(PairwiseModel):
         else:
             self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip, self.threads)
 
+    @exclusive
     def unary_energies(self) -> FloatArray:
         """The unary as the core holds it: (L, *shape) float32 energies."""
         if self._gaps is None:
@@ -98,6 +102,7 @@ class DenseCRF(PairwiseModel):
 
     # ---- fewer labels ------------------------------------------------------------------------------------------------
 
+    @exclusive
     def prune_labels(self, *, below: float | None = None) -> list[int]:
         """Drop labels that cannot win (or hardly can), until the next unary; returns those that stay.
 
@@ -121,9 +126,7 @@ class DenseCRF(PairwiseModel):
             self._field.keep_labels(kept, self.threads)
             self._kept = kept
             self._started = False
-            self._field.clear_terms()
-            for term in self._terms:
-                self._hand_over(*term)
+            self._hand_over_terms()
         return kept
 
     def _restore_labels(self) -> None:
@@ -132,12 +135,12 @@ class DenseCRF(PairwiseModel):
             return
         self._kept = None
         self._started = False
-        self._field = _lattice.MeanField(self._order, self.labels, self._half, self._kernels)
-        for term in self._terms:
-            self._hand_over(*term)
+        self._field.restart(self.labels)
+        self._hand_over_terms()
 
     # ---- inference ---------------------------------------------------------------------------------------------------
 
+    @exclusive
     def inference(
         self,
         iterations: int,
@@ -172,16 +175,19 @@ class DenseCRF(PairwiseModel):
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
         return self._run(int(iterations), tolerance=tolerance, settle=settle, warm=warm, keep=keep, token=token)
 
+    @exclusive
     def start(self) -> FloatArray:
         """The softmax of the unary, from where `step` goes on."""
         return self._run(0)
 
+    @exclusive
     def step(self) -> FloatArray:
         """One more update; `start` and n times `step` are `inference(n)`."""
         if not self._started:
             raise CrfInputError("step needs start() or inference() before it")
         return self._run(1, warm=True)
 
+    @exclusive
     def set_marginals(self, marginals: Any) -> None:
         """Replace the marginals from which `step`, `kl_divergence` and a warm start go on."""
         array = self._checked(marginals, "marginals")
@@ -190,6 +196,7 @@ class DenseCRF(PairwiseModel):
         self._field.load_marginals(array.reshape(len(array), -1), self.threads)
         self._started = True
 
+    @exclusive
     def kl_divergence(self) -> float:
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
         if not self._started:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,26 @@ from .parameters import Normalization
 from .terms import build_feature_lattice, build_grid_lattice
 
 Storage = Literal["float32", "float16"]
-
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _SMALLEST_SHARE = 4096  # points a thread
+
+
+def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Refuse calls of `method` while another call on the same model runs: the core works without the GIL."""
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> R:
+        try:
+            with self._field:
+                return method(self, *args, **options)
+        except _lattice.InUseError:
+            raise CrfInputError(
+                "this DenseCRF is in use by another thread: make one for each thread, or take turns with a lock"
+            ) from None
+
+    return call
 
 
 class PairwiseModel:
@@ -70,6 +88,7 @@ class PairwiseModel:
 
     # ---- pairwise terms ----------------------------------------------------------------------------------------------
 
+    @exclusive
     def add_gaussian(self, sxy: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
         """Add a term of position alone.
 
@@ -84,6 +103,7 @@ class PairwiseModel:
         """
         self._add_grid_term(sxy, None, (), compatibility, normalization)
 
+    @exclusive
     def add_bilateral(
         self, sxy: Any, srgb: Any, image: Any, compatibility: Any, *, normalization: Normalization = "symmetric"
     ) -> None:
@@ -103,6 +123,7 @@ class PairwiseModel:
             raise CrfInputError("points without a grid have no image: use add_features")
         self._add_grid_term(sxy, check_image(image, shape=self.shape), srgb, compatibility, normalization)
 
+    @exclusive
     def add_features(self, features: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
         """Add a term with the kernel exp(-|f_i - f_j|^2 / 2) over free features.
 
@@ -118,6 +139,7 @@ class PairwiseModel:
         lattice = build_feature_lattice(self._order, features, normalization, self._mask, self._kernels, self.threads)
         self._append(lattice, kind, values)
 
+    @exclusive
     def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
         """Give the terms other compatibilities, in the order they were added, and keep their lattices.
 
@@ -133,10 +155,10 @@ class PairwiseModel:
             raise CrfInputError(f"{len(compatibilities)} compatibilities do not fit {len(self._terms)} terms")
         lattices = [lattice for lattice, _, _ in self._terms]
         checked = [check_compatibility(compatibility, self.labels) for compatibility in compatibilities]
-        self.clear_terms()
-        for lattice, (kind, values) in zip(lattices, checked, strict=True):
-            self._append(lattice, kind, values)
+        self._terms = [(lattice, *values) for lattice, values in zip(lattices, checked, strict=True)]
+        self._hand_over_terms()
 
+    @exclusive
     def clear_terms(self) -> None:
         """Forget all pairwise terms and their lattices; the unary stays."""
         self._field.clear_terms()
@@ -157,6 +179,11 @@ class PairwiseModel:
         self._terms.append((lattice, kind, values))
         self._hand_over(lattice, kind, values)
 
+    def _hand_over_terms(self) -> None:
+        self._field.clear_terms()
+        for term in self._terms:
+            self._hand_over(*term)
+
     def _hand_over(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
         if self._kept is not None and kind:
             values = values[np.ix_(self._kept, self._kept)] if kind == 2 else values[self._kept]
@@ -170,6 +197,7 @@ class PairwiseModel:
         return str(self._field.kernels)
 
     @property
+    @exclusive
     def size_bytes(self) -> int:
         """Memory held for marginals, unary, lattices and their rows."""
         return int(self._field.size_bytes) + sum(int(lattice.size_bytes) for lattice, _, _ in self._terms)

@@ -170,11 +170,20 @@ void MeanField::read_unary(float* output) const {
   }
 }
 
+void MeanField::restart(int labels) {
+  labels_ = labels;
+  lanes_ = padded_lanes(labels);
+  unary_.clear();
+  q_.clear();
+  rows_.clear();
+  scratch_.clear();
+  clear_terms();
+}
+
 void MeanField::keep_labels(const std::vector<int>& kept, int threads) {
   const std::size_t before = static_cast<std::size_t>(labels_), after = kept.size();
   Buffer<float> all = std::move(unary_);
-  labels_ = static_cast<int>(kept.size());
-  lanes_ = padded_lanes(labels_);
+  restart(static_cast<int>(after));
   allocate_unary();
   run_team(threads, [&](Team& team, int rank) {
     team.share(rank, points(), kSliceChunk * kRun, [&](std::size_t begin, std::size_t end) {
@@ -185,9 +194,6 @@ void MeanField::keep_labels(const std::vector<int>& kept, int threads) {
       }
     });
   });
-  q_.clear();
-  rows_.clear();
-  scratch_.clear();
 }
 
 SliceJob MeanField::slice_job(bool with_terms) {

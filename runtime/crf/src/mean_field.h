@@ -64,7 +64,9 @@ class MeanField {
                                std::size_t height, std::size_t width, float cap, int threads, std::vector<float>& gaps);
   // Writes the energies held, labels x points in the caller's order.
   void read_unary(float* output) const;
-  // Forgets all labels but `kept` (ascending); before terms are added.
+  // Starts over with `labels` labels: without a unary, terms and marginals.
+  void restart(int labels);
+  // Forgets all labels but `kept` (ascending), and all terms.
   void keep_labels(const std::vector<int>& kept, int threads);
   void allocate_unary();
   bool has_unary() const { return unary_.size() > 0; }

@@ -23,6 +23,10 @@ using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>
 using StridedRows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using OutputRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
+struct InUse : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 struct CancelToken {
   std::atomic<bool> cancelled{false};
 };
@@ -81,52 +85,60 @@ std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::Pixe
                                            mask ? mask->data() : nullptr, chosen, threads);
 }
 
+// A MeanField for one thread at a time: the GIL is released while it works, so a second thread could change what the
+// first one reads. Callers enter it (`with field:`) around every call; threads they start may share their entry.
 class BoundMeanField {
  public:
   BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels)
       : field_(std::move(order), labels, half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
                kernels_named(kernels)) {}
 
+  void enter() {
+    if (in_use_.exchange(true)) throw InUse("in use by another thread");
+  }
+  void exit() { in_use_.store(false); }
+
   void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
-    const std::size_t labels = static_cast<std::size_t>(field_.labels());
+    const std::size_t labels = static_cast<std::size_t>(field().labels());
     const std::size_t expected[] = {1, labels, labels * labels};
-    if (kind < 0 || kind > 2 || values.size() != expected[kind] || lattice->order().points() != field_.points()) {
+    if (kind < 0 || kind > 2 || values.size() != expected[kind] || lattice->order().points() != field().points()) {
       throw std::invalid_argument("term does not fit the labels or points");
     }
-    field_.add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
+    field().add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
                      std::vector<float>(values.data(), values.data() + values.size())});
   }
-  void clear_terms() { field_.clear_terms(); }
+  void clear_terms() { field().clear_terms(); }
+  void restart(int labels) { field().restart(labels); }
 
   // Needed before bands are set by several threads.
-  void allocate_unary() { field_.allocate_unary(); }
+  void allocate_unary() { field().allocate_unary(); }
 
   // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
   nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap, int threads) {
-    if (values.shape(0) != static_cast<std::size_t>(field_.labels()) || first > field_.points() ||
-        values.shape(1) > field_.points() - first || values.shape(1) == 0 || kind < 0 || kind > 2) {
+    if (values.shape(0) != static_cast<std::size_t>(field().labels()) || first > field().points() ||
+        values.shape(1) > field().points() - first || values.shape(1) == 0 || kind < 0 || kind > 2) {
       throw std::invalid_argument("unary must be (labels, points of the band)");
     }
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
       nb::gil_scoped_release release;
-      range = field_.set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
+      range = field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
                                static_cast<atrous::UnaryKind>(kind), cap, threads, gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
 
   nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap, int threads) {
-    if (scores.ndim() != 3 || scores.shape(2) != static_cast<std::size_t>(field_.labels()) || scores.size() == 0 ||
-        height * width != field_.points()) {
+    if (scores.ndim() != 3 || scores.shape(2) != static_cast<std::size_t>(field().labels()) || scores.size() == 0 ||
+        height * width != field().points()) {
       throw std::invalid_argument("scores must be (height, width, labels)");
     }
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
       nb::gil_scoped_release release;
-      range = field_.set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, threads,
+      range = field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, threads,
                                        gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
@@ -136,20 +148,20 @@ class BoundMeanField {
     require_unary();
     require_shape(output.shape(0), output.shape(1));
     nb::gil_scoped_release release;
-    field_.read_unary(output.data());
+    field().read_unary(output.data());
   }
-  int labels() const { return field_.labels(); }
+  int labels() { return field().labels(); }
 
   void keep_labels(const std::vector<int>& kept, int threads) {
     require_unary();
     int previous = -1;
     for (const int label : kept) {
-      if (label <= previous || label >= field_.labels()) throw std::invalid_argument("labels must ascend");
+      if (label <= previous || label >= field().labels()) throw std::invalid_argument("labels must ascend");
       previous = label;
     }
     if (kept.empty()) throw std::invalid_argument("no label is left");
     nb::gil_scoped_release release;
-    field_.keep_labels(kept, threads);
+    field().keep_labels(kept, threads);
   }
 
   // Marginals go to `output`; with keep they also stay for steps and warm starts.
@@ -163,9 +175,9 @@ class BoundMeanField {
   // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
   nb::tuple run_in_place(int iterations, int threads, bool warm) {
     nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, 0.0, nullptr);
-    auto* const memory = new atrous::Buffer<unsigned char>(field_.take_output());
+    auto* const memory = new atrous::Buffer<unsigned char>(field().take_output());
     nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
-    const std::size_t shape[] = {static_cast<std::size_t>(field_.labels()), field_.points()};
+    const std::size_t shape[] = {static_cast<std::size_t>(field().labels()), field().points()};
     return nb::make_tuple(nb::ndarray<nb::numpy, float, nb::ndim<2>>(memory->data(), 2, shape, owner), report);
   }
 
@@ -173,17 +185,17 @@ class BoundMeanField {
     require_shape(values.shape(0), values.shape(1));
     if (values.stride(0) < 0 || values.stride(1) < 0) throw std::invalid_argument("strides must not be negative");
     nb::gil_scoped_release release;
-    field_.load_marginals(values.data(), static_cast<std::size_t>(values.stride(0)),
+    field().load_marginals(values.data(), static_cast<std::size_t>(values.stride(0)),
                           static_cast<std::size_t>(values.stride(1)), threads);
   }
 
   double kl_divergence(int threads) {
     require_unary();
     nb::gil_scoped_release release;
-    return field_.kl_divergence(threads);
+    return field().kl_divergence(threads);
   }
 
-  std::size_t bytes() const { return field_.bytes(); }
+  std::size_t bytes() { return field().bytes(); }
   std::string kernels() const { return field_.kernels().name; }
 
  private:
@@ -201,7 +213,7 @@ class BoundMeanField {
     atrous::InferenceReport report;
     {
       nb::gil_scoped_release release;
-      report = field_.run(options, output, keep);
+      report = field().run(options, output, keep);
     }
     nb::dict result;
     result["iterations"] = report.iterations;
@@ -215,22 +227,30 @@ class BoundMeanField {
     return result;
   }
 
-  void require_shape(std::size_t labels, std::size_t points) const {
-    if (labels != static_cast<std::size_t>(field_.labels()) || points != field_.points()) {
+  void require_shape(std::size_t labels, std::size_t points) {
+    if (labels != static_cast<std::size_t>(field().labels()) || points != field().points()) {
       throw std::invalid_argument("array must be (labels, points)");
     }
   }
-  void require_unary() const {
-    if (!field_.has_unary()) throw std::invalid_argument("no unary has been set");
+  void require_unary() {
+    if (!field().has_unary()) throw std::invalid_argument("no unary has been set");
+  }
+
+  atrous::MeanField& field() {
+    if (!in_use_.load()) throw std::logic_error("enter the field before using it");
+    return field_;
   }
 
   atrous::MeanField field_;
+  std::atomic<bool> in_use_{false};
 };
 
 }  // namespace
 
 NB_MODULE(_lattice, m) {
   m.doc() = "The permutohedral lattice and mean-field core of the dense CRF.";
+
+  nb::exception<InUse>(m, "InUseError");
 
   nb::class_<CancelToken>(m, "CancelToken", "Stops a running inference after its current iteration.")
       .def(nb::init<>())
@@ -280,8 +300,11 @@ NB_MODULE(_lattice, m) {
   nb::class_<BoundMeanField>(m, "MeanField")
       .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&>(), "order"_a, "labels"_a,
            "half"_a, "kernels"_a)
+      .def("__enter__", &BoundMeanField::enter)
+      .def("__exit__", [](BoundMeanField& self, nb::args) { self.exit(); })
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
       .def("clear_terms", &BoundMeanField::clear_terms)
+      .def("restart", &BoundMeanField::restart, "labels"_a)
       .def("allocate_unary", &BoundMeanField::allocate_unary)
       .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a,
            "threads"_a)
