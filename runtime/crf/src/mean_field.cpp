@@ -285,7 +285,7 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
     const double start = now();
     if (!options.warm || iterations == 0) slice(team, rank, job_for(false, iterations == 0));
     if (rank == 0) report.start_s = now() - start;
-    for (int i = 0; i < iterations && !done; ++i) {
+    for (int i = 0; i < iterations && !done && !team.failed(); ++i) {
       filter(team, rank, report, active.get());
       const double filtered = now();
       const bool settling = settles && i + 1 == kSettleAfter;
