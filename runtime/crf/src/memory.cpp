@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 namespace atrous {
@@ -32,6 +33,9 @@ struct Block {
 };
 
 std::mutex mutex;
+// A child must not inherit the mutex from a thread it does not have.
+[[maybe_unused]] const int fork_handlers =
+    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
 std::vector<Block>& kept() {
   static auto* const blocks = new std::vector<Block>;  // outlives every buffer
   return *blocks;
