@@ -51,7 +51,7 @@ class DenseCRF(PairwiseModel):
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
         array = self._checked(energies, "energies")
         self._restore_labels()
-        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1), self.threads)
+        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1))
 
     @exclusive
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
@@ -87,9 +87,9 @@ class DenseCRF(PairwiseModel):
         self._restore_labels()
         if coarse:
             shape = (self.shape[0], self.shape[1])
-            self._gaps = feed_coarse_scores(self._field, array, shape, clip, self.threads)
+            self._gaps = feed_coarse_scores(self._field, array, shape, clip)
         else:
-            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip, self.threads)
+            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip)
 
     @exclusive
     def unary_energies(self) -> FloatArray:
@@ -123,7 +123,7 @@ class DenseCRF(PairwiseModel):
         margin = -math.log(below) if below is not None else lossless_margin(self._terms, self.threads)
         kept = labels_to_keep(self._gaps, margin)
         if len(kept) < self.labels:
-            self._field.keep_labels(kept, self.threads)
+            self._field.keep_labels(kept)
             self._kept = kept
             self._started = False
             self._hand_over_terms()
@@ -193,7 +193,7 @@ class DenseCRF(PairwiseModel):
         array = self._checked(marginals, "marginals")
         if self._kept is not None:
             array = array[self._kept]
-        self._field.load_marginals(array.reshape(len(array), -1), self.threads)
+        self._field.load_marginals(array.reshape(len(array), -1))
         self._started = True
 
     @exclusive
@@ -201,7 +201,7 @@ class DenseCRF(PairwiseModel):
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
         if not self._started:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
-        return float(self._field.kl_divergence(self.threads))
+        return float(self._field.kl_divergence())
 
     def _run(
         self,
@@ -219,9 +219,9 @@ class DenseCRF(PairwiseModel):
         output: FloatArray
         if keep or tolerance > 0.0 or settle > 0.0 or token is not None or self._half:
             output = np.empty((self._field.labels, self.points), np.float32)
-            done = self._field.run(iterations, self.threads, output, keep, warm, tolerance, settle, token)
+            done = self._field.run(iterations, output, keep, warm, tolerance, settle, token)
         else:
-            output, done = self._field.run_in_place(iterations, self.threads, warm)
+            output, done = self._field.run_in_place(iterations, warm)
         changed = done.pop("changed")
         self.report = InferenceReport(changed=None if changed < 0 else changed, **done)
         self._started = keep

@@ -82,7 +82,7 @@ class PairwiseModel:
         else:
             self._order = _lattice.PixelOrder.linear(self.points)
         self._half, self._kernels = storage == "float16", kernels
-        self._field = _lattice.MeanField(self._order, self.labels, self._half, kernels)
+        self._field = _lattice.MeanField(self._order, self.labels, self._half, kernels, self.threads)
         self._kept: list[int] | None = None
         self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
 

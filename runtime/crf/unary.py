@@ -26,28 +26,28 @@ _ENERGIES, _SCORES, _LOGARITHMS = 0, 1, 2
 _BAND_VALUES = 1 << 18  # floats of one band: what stays in a second-level cache
 
 
-def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any], threads: int) -> Gaps:
+def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any]) -> Gaps:
     """Set energies (L, N) float32, any strides."""
-    unusable, lowest, highest, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf, threads)
+    unusable, lowest, highest, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf)
     if unusable:
         raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
     warn_of_probabilities(energies, lowest, highest)
     return np.array(gaps, np.float32)
 
 
-def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float, threads: int) -> Gaps:
+def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float) -> Gaps:
     """Set scores (L, N) float32 before the softmax, any strides."""
-    unusable, _, _, gaps = field.set_unary(scores, 0, _SCORES, -math.log(clip), threads)
+    unusable, _, _, gaps = field.set_unary(scores, 0, _SCORES, -math.log(clip))
     _refuse_unusable(unusable)
     return np.array(gaps, np.float32)
 
 
 def feed_coarse_scores(
-    field: _lattice.MeanField, scores: npt.NDArray[Any], shape: tuple[int, int], clip: float, threads: int
+    field: _lattice.MeanField, scores: npt.NDArray[Any], shape: tuple[int, int], clip: float
 ) -> Gaps:
     """Set scores (L, h, w) float16 or float32 of a coarser grid, upsampled with aligned corners to `shape`."""
     rows = np.ascontiguousarray(scores.transpose(1, 2, 0), dtype=np.float32)  # (h, w, L)
-    unusable, _, _, gaps = field.set_coarse_scores(rows, shape[0], shape[1], -math.log(clip), threads)
+    unusable, _, _, gaps = field.set_coarse_scores(rows, shape[0], shape[1], -math.log(clip))
     _refuse_unusable(unusable)
     return np.array(gaps, np.float32)
 
@@ -77,7 +77,7 @@ def feed_probabilities(
         values = probabilities[:, first : first + step]
         logarithms = np.maximum(values, lowest)
         np.log(logarithms, out=logarithms)
-        unusable, _, highest, gaps = field.set_unary(logarithms, first, _LOGARITHMS, math.inf, 1)
+        unusable, _, highest, gaps = field.set_unary(logarithms, first, _LOGARITHMS, math.inf)
         return float(values.min()), math.nan if unusable else math.exp(highest), gaps
 
     field.allocate_unary()

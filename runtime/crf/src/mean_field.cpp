@@ -36,12 +36,14 @@ int padded_lanes(int labels) {
   return (labels + multiple - 1) / multiple * multiple;
 }
 
-MeanField::MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels)
+MeanField::MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels,
+                     int threads)
     : order_(std::move(order)),
       labels_(labels),
       lanes_(padded_lanes(labels)),
       storage_(storage),
-      kernels_(kernels) {}
+      kernels_(kernels),
+      threads_(threads) {}
 
 std::size_t MeanField::bytes() const {
   std::size_t total = q_.bytes() + unary_.bytes();
@@ -83,8 +85,8 @@ void MeanField::prepare() {
   }
 }
 
-void MeanField::make_scratch(int threads) {
-  scratch_.resize(static_cast<std::size_t>(threads));
+void MeanField::make_scratch() {
+  scratch_.resize(static_cast<std::size_t>(threads_));
   for (auto& scratch : scratch_) scratch.resize(static_cast<std::size_t>(lanes_) * (kRun + 1));
 }
 
@@ -96,7 +98,7 @@ void MeanField::allocate_unary() {
 }
 
 UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride,
-                                std::size_t first, std::size_t count, UnaryKind kind, float cap, int threads,
+                                std::size_t first, std::size_t count, UnaryKind kind, float cap,
                                 std::vector<float>& gaps) {
   UnaryJob job{};
   job.data = data;
@@ -105,11 +107,11 @@ UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, 
   job.first_source = first;
   job.kind = kind;
   job.cap = cap;
-  return fill_unary(job, order_->run_at(first), order_->run_at(first + count), threads, gaps);
+  return fill_unary(job, order_->run_at(first), order_->run_at(first + count), count < points() ? 1 : threads_, gaps);
 }
 
 UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
-                                        std::size_t height, std::size_t width, float cap, int threads,
+                                        std::size_t height, std::size_t width, float cap,
                                         std::vector<float>& gaps) {
   const std::size_t lanes = static_cast<std::size_t>(lanes_), labels = static_cast<std::size_t>(labels_);
   Buffer<float> padded(coarse_height * coarse_width * lanes);
@@ -124,7 +126,7 @@ UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_
   job.coarse_width = coarse_width;
   job.height = height;
   job.width = width;
-  return fill_unary(job, 0, order_->runs(), threads, gaps);
+  return fill_unary(job, 0, order_->runs(), threads_, gaps);
 }
 
 UnaryRange MeanField::fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads,
@@ -180,12 +182,12 @@ void MeanField::restart(int labels) {
   clear_terms();
 }
 
-void MeanField::keep_labels(const std::vector<int>& kept, int threads) {
+void MeanField::keep_labels(const std::vector<int>& kept) {
   const std::size_t before = static_cast<std::size_t>(labels_), after = kept.size();
   Buffer<float> all = std::move(unary_);
   restart(static_cast<int>(after));
   allocate_unary();
-  run_team(threads, [&](Team& team, int rank) {
+  run_team(threads_, [&](Team& team, int rank) {
     team.share(rank, points(), kSliceChunk * kRun, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         const float* const from = all.data() + i * before;
@@ -258,7 +260,7 @@ std::vector<const Lattice*> MeanField::lattices() const {
 InferenceReport MeanField::run(const InferenceOptions& options, float* output, bool keep) {
   prepare();
   InferenceReport report;
-  make_scratch(options.threads);
+  make_scratch();
   const bool counts = options.tolerance > 0.0;
   std::vector<std::uint16_t> best(counts ? points() : 0);
   std::vector<std::uint32_t> changed(counts ? order_->runs() : 0);
@@ -281,7 +283,7 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
   const bool settles = options.settle > 0.0 && iterations > kSettleAfter;
   std::vector<std::uint8_t> settled(settles ? points() : 0);
   std::unique_ptr<ActivePixels> active;
-  run_team(options.threads, [&](Team& team, int rank) {
+  run_team(threads_, [&](Team& team, int rank) {
     const double start = now();
     if (!options.warm || iterations == 0) slice(team, rank, job_for(false, iterations == 0));
     if (rank == 0) report.start_s = now() - start;
@@ -322,19 +324,17 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
   return report;
 }
 
-void MeanField::load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads) {
+void MeanField::load_marginals(const float* values, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride) {
   prepare();
   const std::size_t lanes = static_cast<std::size_t>(lanes_);
-  run_team(threads, [&](Team& team, int rank) {
+  run_team(threads_, [&](Team& team, int rank) {
     std::vector<float> row(lanes, 0.0F);
     team.share(rank, order_->runs(), kSliceChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t r = begin; r < end; ++r) {
         const Run run = order_->run(r);
         for (int i = 0; i < order_->length(r); ++i) {
-          const std::size_t source = run.source + static_cast<std::size_t>(i);
-          for (int l = 0; l < labels_; ++l) {
-            row[static_cast<std::size_t>(l)] = values[static_cast<std::size_t>(l) * label_stride + source * point_stride];
-          }
+          const float* const from = values + (static_cast<std::ptrdiff_t>(run.source) + i) * point_stride;
+          for (int l = 0; l < labels_; ++l) row[static_cast<std::size_t>(l)] = from[l * label_stride];
           kernels_.store_row(row.data(), q_.data(), run.first + static_cast<std::size_t>(i), lanes_, storage_);
         }
       }
@@ -342,12 +342,12 @@ void MeanField::load_marginals(const float* values, std::size_t label_stride, st
   });
 }
 
-double MeanField::kl_divergence(int threads) {
+double MeanField::kl_divergence() {
   prepare();
-  make_scratch(threads);
+  make_scratch();
   std::vector<double> energy(order_->runs());
   InferenceReport report;
-  run_team(threads, [&](Team& team, int rank) {
+  run_team(threads_, [&](Team& team, int rank) {
     filter(team, rank, report);
     SliceJob job = slice_job(true);
     job.q = q_.data();

@@ -24,7 +24,6 @@ struct Term {
 
 struct InferenceOptions {
   int iterations = 0;
-  int threads = 1;
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
   double settle = 0.0;     // after one update, pixels with a marginal above it stay as they are; 0 for none
   bool warm = false;       // go on from the marginals held, instead of the unary's softmax
@@ -42,10 +41,11 @@ struct InferenceReport {
 
 class MeanField {
  public:
-  MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels);
+  MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels, int threads);
 
   std::size_t points() const { return order_->points(); }
   int labels() const { return labels_; }
+  Storage storage() const { return storage_; }
   const Kernels& kernels() const { return kernels_; }
   std::size_t bytes() const;
 
@@ -55,19 +55,19 @@ class MeanField {
     compatibilities_.clear();
   }
   // Reads energies or scores of the `count` source points from `first` on (whole bands: see PixelOrder::run_at) once;
-  // what they were comes back for the caller to judge. `gaps` (labels values) is lowered to each label's least distance
+  // what they were comes back for the caller to judge. Less than all points are read by the calling thread alone. `gaps` (labels values) is lowered to each label's least distance
   // above a pixel's best energy.
   UnaryRange set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride, std::size_t first,
-                       std::size_t count, UnaryKind kind, float cap, int threads, std::vector<float>& gaps);
+                       std::size_t count, UnaryKind kind, float cap, std::vector<float>& gaps);
   // The same from scores on a coarser grid, coarse_height x coarse_width x labels, for a height x width image.
   UnaryRange set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
-                               std::size_t height, std::size_t width, float cap, int threads, std::vector<float>& gaps);
+                               std::size_t height, std::size_t width, float cap, std::vector<float>& gaps);
   // Writes the energies held, labels x points in the caller's order.
   void read_unary(float* output) const;
   // Starts over with `labels` labels: without a unary, terms and marginals.
   void restart(int labels);
   // Forgets all labels but `kept` (ascending), and all terms.
-  void keep_labels(const std::vector<int>& kept, int threads);
+  void keep_labels(const std::vector<int>& kept);
   void allocate_unary();
   bool has_unary() const { return unary_.size() > 0; }
 
@@ -77,14 +77,14 @@ class MeanField {
   // After a run in place: its output, labels x points floats in the caller's order.
   Buffer<unsigned char> take_output() { return std::move(q_); }
   // Replaces the marginals held by `values` (labels x points).
-  void load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads);
+  void load_marginals(const float* values, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride);
   // The relative monitor of the reference: sum Q log Q + U Q + Q C(F(Q)), no factor 1/2, no log Z.
-  double kl_divergence(int threads);
+  double kl_divergence();
 
  private:
   UnaryRange fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
   void prepare();
-  void make_scratch(int threads);
+  void make_scratch();
   std::vector<const Lattice*> lattices() const;
   void filter(Team& team, int rank, InferenceReport& report, const ActivePixels* active = nullptr);
   void slice(Team& team, int rank, const SliceJob& job);
@@ -95,6 +95,7 @@ class MeanField {
   int lanes_;
   Storage storage_;
   const Kernels& kernels_;
+  int threads_;
   std::vector<Term> terms_;
   Buffer<float> unary_;  // energies in storage order, points x labels, and room to read a row of lanes at the last
   std::vector<std::int32_t> padding_;  // see SliceJob

@@ -31,11 +31,33 @@ struct CancelToken {
   std::atomic<bool> cancelled{false};
 };
 
+void require(bool held, const char* message) {
+  if (!held) throw std::invalid_argument(message);
+}
+
+int checked_threads(int threads) {
+  require(threads >= 1 && threads <= 256, "threads must be 1 to 256");
+  return threads;
+}
+
 const atrous::Kernels& kernels_named(const std::string& name) {
   if (name.empty()) return atrous::best_kernels();
   const atrous::Kernels* found = atrous::find_kernels(name.c_str());
   if (found == nullptr) throw std::invalid_argument("this processor has no kernels named '" + name + "'");
   return *found;
+}
+
+std::shared_ptr<atrous::Lattice> build_lattice(std::shared_ptr<atrous::PixelOrder> order,
+                                               const atrous::Features& features, int normalization,
+                                               const std::optional<ByteArray>& mask, int threads,
+                                               const std::string& kernels) {
+  require(!mask || mask->size() == order->points(), "the mask must have one byte for each pixel");
+  require(normalization >= 0 && normalization <= 3, "normalization must be 0 to 3");
+  checked_threads(threads);
+  const atrous::Kernels& chosen = kernels_named(kernels);
+  nb::gil_scoped_release release;
+  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
+                                           mask ? mask->data() : nullptr, chosen, threads);
 }
 
 std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::PixelOrder> order,
@@ -44,54 +66,50 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
                                                     std::vector<float> channel_sigmas, int normalization,
                                                     std::optional<ByteArray> mask, int threads,
                                                     const std::string& kernels) {
+  std::size_t cells = 1;
+  for (const std::uint32_t extent : grid) {
+    require(extent > 0 && cells <= order->points() / extent, "the grid has more cells than the image has pixels");
+    cells *= extent;
+  }
+  require(cells == order->points() && position_sigmas.size() == grid.size(), "grid, sigmas and image do not fit");
+  require(grid.size() <= atrous::kMostDimensions && channel_sigmas.size() <= atrous::kMostDimensions - grid.size(),
+          "a kernel has at most 64 dimensions");
+  const std::size_t values = cells * channel_sigmas.size();
+  require(bytes ? bytes->size() == values : floats ? floats->size() == values : values == 0,
+          "the image must have one value for each pixel and channel sigma");
   atrous::Features features;
   features.points = order->points();
   features.channels = static_cast<int>(channel_sigmas.size());
   features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
-  const std::size_t values = static_cast<std::size_t>(features.points) * channel_sigmas.size();
-  std::size_t cells = 1;
-  for (const std::uint32_t extent : grid) cells *= extent;
-  if (cells != features.points || position_sigmas.size() != grid.size() ||
-      features.dimensions > atrous::kMostDimensions || (bytes && bytes->size() != values) ||
-      (floats && floats->size() != values) || (values > 0 && !bytes && !floats) ||
-      (mask && mask->size() != features.points)) {
-    throw std::invalid_argument("grid, sigmas, image and mask do not fit together");
-  }
   features.grid = std::move(grid);
   features.position_sigmas = std::move(position_sigmas);
   features.channel_sigmas = std::move(channel_sigmas);
   features.bytes = bytes ? bytes->data() : nullptr;
   features.floats = floats ? floats->data() : nullptr;
-  const atrous::Kernels& chosen = kernels_named(kernels);
-  nb::gil_scoped_release release;
-  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, chosen, threads);
+  return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
 std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::PixelOrder> order, FloatArray values,
-                                                    int normalization, std::optional<ByteArray> mask,
-                                                    int threads, const std::string& kernels) {
-  if (values.ndim() != 2 || values.shape(1) != order->points() || values.shape(0) < 1 ||
-      values.shape(0) > atrous::kMostDimensions || (mask && mask->size() != order->points())) {
-    throw std::invalid_argument("features must be (dimensions, points), with 1 to 64 dimensions");
-  }
+                                                    int normalization, std::optional<ByteArray> mask, int threads,
+                                                    const std::string& kernels) {
+  require(values.ndim() == 2 && values.shape(1) == order->points() && values.shape(0) >= 1 &&
+              values.shape(0) <= atrous::kMostDimensions,
+          "features must be (dimensions, points), with 1 to 64 dimensions");
   atrous::Features features;
   features.points = order->points();
   features.dimensions = static_cast<int>(values.shape(0));
   features.free = values.data();
-  const atrous::Kernels& chosen = kernels_named(kernels);
-  nb::gil_scoped_release release;
-  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, chosen, threads);
+  return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
 // A MeanField for one thread at a time: the GIL is released while it works, so a second thread could change what the
 // first one reads. Callers enter it (`with field:`) around every call; threads they start may share their entry.
 class BoundMeanField {
  public:
-  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels)
-      : field_(std::move(order), labels, half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
-               kernels_named(kernels)) {}
+  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels,
+                 int threads)
+      : field_(std::move(order), checked_labels(labels), half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
+               kernels_named(kernels), checked_threads(threads)) {}
 
   void enter() {
     if (in_use_.exchange(true)) throw InUse("in use by another thread");
@@ -99,112 +117,106 @@ class BoundMeanField {
   void exit() { in_use_.store(false); }
 
   void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
-    const std::size_t labels = static_cast<std::size_t>(field().labels());
-    const std::size_t expected[] = {1, labels, labels * labels};
-    if (kind < 0 || kind > 2 || values.size() != expected[kind] || lattice->order().points() != field().points()) {
-      throw std::invalid_argument("term does not fit the labels or points");
-    }
+    require(kind >= 0 && kind <= 2 && lattice->order().points() == field().points(), "the term does not fit the points");
+    const std::size_t expected[] = {1, labels(), labels() * labels()};
+    require(values.size() == expected[kind], "the compatibility does not fit the labels");
     field().add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
-                     std::vector<float>(values.data(), values.data() + values.size())});
+                      std::vector<float>(values.data(), values.data() + values.size())});
   }
   void clear_terms() { field().clear_terms(); }
-  void restart(int labels) { field().restart(labels); }
+  void restart(int labels) { field().restart(checked_labels(labels)); }
 
   // Needed before bands are set by several threads.
   void allocate_unary() { field().allocate_unary(); }
 
   // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
-  nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap, int threads) {
-    if (values.shape(0) != static_cast<std::size_t>(field().labels()) || first > field().points() ||
-        values.shape(1) > field().points() - first || values.shape(1) == 0 || kind < 0 || kind > 2) {
-      throw std::invalid_argument("unary must be (labels, points of the band)");
-    }
+  nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap) {
+    require(values.shape(0) == labels() && values.shape(1) > 0 && first <= field().points() &&
+                values.shape(1) <= field().points() - first && kind >= 0 && kind <= 2,
+            "unary must be (labels, points of the band)");
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
       nb::gil_scoped_release release;
       range = field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                               static_cast<atrous::UnaryKind>(kind), cap, threads, gaps);
+                                static_cast<atrous::UnaryKind>(kind), cap, gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
 
-  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap, int threads) {
-    if (scores.ndim() != 3 || scores.shape(2) != static_cast<std::size_t>(field().labels()) || scores.size() == 0 ||
-        height * width != field().points()) {
-      throw std::invalid_argument("scores must be (height, width, labels)");
-    }
+  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap) {
+    require(scores.ndim() == 3 && scores.shape(2) == labels() && scores.size() > 0,
+            "scores must be (height, width, labels)");
+    require(height > 0 && field().points() % height == 0 && width == field().points() / height,
+            "height and width do not fit the points");
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
       nb::gil_scoped_release release;
-      range = field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, threads,
-                                       gaps);
+      range = field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
 
   void read_unary(OutputRows output) {
     require_unary();
-    require_shape(output.shape(0), output.shape(1));
+    require_shape(output);
     nb::gil_scoped_release release;
     field().read_unary(output.data());
   }
-  int labels() { return field().labels(); }
+  std::size_t labels() { return static_cast<std::size_t>(field().labels()); }
 
-  void keep_labels(const std::vector<int>& kept, int threads) {
+  void keep_labels(const std::vector<int>& kept) {
     require_unary();
+    require(!kept.empty(), "no label is left");
     int previous = -1;
     for (const int label : kept) {
-      if (label <= previous || label >= field().labels()) throw std::invalid_argument("labels must ascend");
+      require(label > previous && label < field().labels(), "labels must ascend");
       previous = label;
     }
-    if (kept.empty()) throw std::invalid_argument("no label is left");
     nb::gil_scoped_release release;
-    field().keep_labels(kept, threads);
+    field().keep_labels(kept);
   }
 
   // Marginals go to `output`; with keep they also stay for steps and warm starts.
-  nb::dict run(int iterations, int threads, OutputRows output, bool keep, bool warm, double tolerance, double settle,
+  nb::dict run(int iterations, OutputRows output, bool keep, bool warm, double tolerance, double settle,
                CancelToken* token) {
-    require_shape(output.shape(0), output.shape(1));
-    return run_with(iterations, threads, output.data(), keep, warm, false, tolerance, settle, token);
+    require_shape(output);
+    return run_with(iterations, output.data(), keep, warm, false, tolerance, settle, token);
   }
 
   // Marginals come back in memory of the core, which takes it back when the array is dropped: neither a second array
   // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
-  nb::tuple run_in_place(int iterations, int threads, bool warm) {
-    nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, 0.0, nullptr);
+  nb::tuple run_in_place(int iterations, bool warm) {
+    require(field().storage() == atrous::Storage::kFloat, "half storage cannot be returned in place");
+    nb::dict report = run_with(iterations, nullptr, false, warm, true, 0.0, 0.0, nullptr);
     auto* const memory = new atrous::Buffer<unsigned char>(field().take_output());
     nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
-    const std::size_t shape[] = {static_cast<std::size_t>(field().labels()), field().points()};
+    const std::size_t shape[] = {labels(), field().points()};
     return nb::make_tuple(nb::ndarray<nb::numpy, float, nb::ndim<2>>(memory->data(), 2, shape, owner), report);
   }
 
-  void load_marginals(StridedRows values, int threads) {
-    require_shape(values.shape(0), values.shape(1));
-    if (values.stride(0) < 0 || values.stride(1) < 0) throw std::invalid_argument("strides must not be negative");
+  void load_marginals(StridedRows values) {
+    require_shape(values);
     nb::gil_scoped_release release;
-    field().load_marginals(values.data(), static_cast<std::size_t>(values.stride(0)),
-                          static_cast<std::size_t>(values.stride(1)), threads);
+    field().load_marginals(values.data(), values.stride(0), values.stride(1));
   }
 
-  double kl_divergence(int threads) {
+  double kl_divergence() {
     require_unary();
     nb::gil_scoped_release release;
-    return field().kl_divergence(threads);
+    return field().kl_divergence();
   }
 
   std::size_t bytes() { return field().bytes(); }
   std::string kernels() const { return field_.kernels().name; }
 
  private:
-  nb::dict run_with(int iterations, int threads, float* output, bool keep, bool warm, bool in_place, double tolerance,
+  nb::dict run_with(int iterations, float* output, bool keep, bool warm, bool in_place, double tolerance,
                     double settle, CancelToken* token) {
     require_unary();
     atrous::InferenceOptions options;
     options.iterations = iterations;
-    options.threads = threads;
     options.tolerance = tolerance;
     options.settle = settle;
     options.warm = warm;
@@ -227,14 +239,15 @@ class BoundMeanField {
     return result;
   }
 
-  void require_shape(std::size_t labels, std::size_t points) {
-    if (labels != static_cast<std::size_t>(field().labels()) || points != field().points()) {
-      throw std::invalid_argument("array must be (labels, points)");
-    }
+  static int checked_labels(int labels) {
+    require(labels >= 1 && labels <= 65535, "labels must be 1 to 65535");
+    return labels;
   }
-  void require_unary() {
-    if (!field().has_unary()) throw std::invalid_argument("no unary has been set");
+  template <class Array>
+  void require_shape(const Array& array) {
+    require(array.shape(0) == labels() && array.shape(1) == field().points(), "array must be (labels, points)");
   }
+  void require_unary() { require(field().has_unary(), "no unary has been set"); }
 
   atrous::MeanField& field() {
     if (!in_use_.load()) throw std::logic_error("enter the field before using it");
@@ -275,6 +288,7 @@ NB_MODULE(_lattice, m) {
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", [](const atrous::Lattice& self, int threads) {
+        checked_threads(threads);
         nb::gil_scoped_release release;
         return self.peak(threads);
       }, "threads"_a)
@@ -298,26 +312,25 @@ NB_MODULE(_lattice, m) {
       });
 
   nb::class_<BoundMeanField>(m, "MeanField")
-      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&>(), "order"_a, "labels"_a,
-           "half"_a, "kernels"_a)
+      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&, int>(), "order"_a, "labels"_a,
+           "half"_a, "kernels"_a, "threads"_a)
       .def("__enter__", &BoundMeanField::enter)
       .def("__exit__", [](BoundMeanField& self, nb::args) { self.exit(); })
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
       .def("clear_terms", &BoundMeanField::clear_terms)
       .def("restart", &BoundMeanField::restart, "labels"_a)
       .def("allocate_unary", &BoundMeanField::allocate_unary)
-      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a,
-           "threads"_a)
+      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a)
       .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
-           "cap"_a, "threads"_a)
+           "cap"_a)
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
-      .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
-      .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
+      .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a)
+      .def("run", &BoundMeanField::run, "iterations"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
            "tolerance"_a, "settle"_a, "token"_a.none())
-      .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "threads"_a, "warm"_a)
-      .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)
-      .def("kl_divergence", &BoundMeanField::kl_divergence, "threads"_a)
+      .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "warm"_a)
+      .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert())
+      .def("kl_divergence", &BoundMeanField::kl_divergence)
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)
       .def_prop_ro("kernels", &BoundMeanField::kernels);
 

@@ -6,6 +6,13 @@
 #include <stdexcept>
 
 namespace atrous {
+namespace {
+
+void require_size(std::uint64_t points) {
+  if (points == 0 || points > 0x7fffffffU) throw std::invalid_argument("an image has 1 to 2^31 - 1 pixels");
+}
+
+}  // namespace
 
 void PixelOrder::append(std::uint32_t source, std::uint32_t length) {
   while (length > 0) {
@@ -57,6 +64,7 @@ PixelOrder PixelOrder::without(const std::vector<std::uint8_t>& left_out) const 
 }
 
 PixelOrder PixelOrder::linear(std::uint32_t points) {
+  require_size(points);
   PixelOrder order;
   order.runs_.reserve(points / kRun + 2);
   order.append(0, points);
@@ -64,8 +72,10 @@ PixelOrder PixelOrder::linear(std::uint32_t points) {
 }
 
 PixelOrder PixelOrder::tiled(std::uint32_t height, std::uint32_t width) {
+  const std::uint64_t points = std::uint64_t{height} * width;
+  require_size(points);
   PixelOrder order;
-  order.band_ = kTile * width;
+  order.band_ = static_cast<std::uint32_t>(std::min(std::uint64_t{kTile} * width, points));
   for (std::uint32_t top = 0; top < height; top += kTile) {
     order.band_begin_ = order.points_;
     for (std::uint32_t left = 0; left < width; left += kTile) {

@@ -1,4 +1,4 @@
-"""Parts of the native core that Python cannot reach, by small C++ programs against its sources."""
+"""The native core itself: its own argument checks, and by small C++ programs what Python cannot reach."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from atrous.runtime.crf import _lattice
 
 SOURCES = Path(__file__).resolve().parents[3] / "runtime" / "crf" / "src"
 PROGRAMS = Path(__file__).resolve().parent / "native"
@@ -24,3 +28,50 @@ def test_native_program(program: str, source: str, tmp_path: Path) -> None:
     subprocess.run([*command, *map(str, files), "-o", str(binary)], check=True, timeout=120)
     ended = subprocess.run([str(binary)], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+ORDER = _lattice.PixelOrder.tiled(4, 4)
+
+
+def enter_field(order: Any = ORDER, labels: int = 2, threads: int = 1) -> Any:
+    field = _lattice.MeanField(order, labels, False, "", threads)
+    field.__enter__()
+    return field
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: _lattice.PixelOrder.tiled(65536, 65536),  # 2^32 pixels
+        lambda: _lattice.PixelOrder.tiled(0, 4),
+        lambda: _lattice.PixelOrder.linear(0),
+        lambda: enter_field(labels=0),
+        lambda: enter_field(labels=70000),
+        lambda: enter_field(threads=0),
+        lambda: enter_field().set_coarse_scores(np.zeros((1, 1, 2), np.float32), 2**63 + 8, 2, 9.0),  # 2^64 + 16
+        lambda: enter_field().set_unary(np.zeros((2, 8), np.float32), 2**64 - 4, 0, 9.0),
+        lambda: enter_field().run(1, np.zeros((2, 16), np.float32), False, False, 0.0, 0.0, None),  # no unary
+        lambda: _lattice.Lattice.from_grid(ORDER, [2**31, 2**31, 4], [1.0] * 3, None, None, [], 0, None, 1),
+        lambda: _lattice.Lattice.from_grid(ORDER, [4, 4], [1.0] * 2, None, None, [], 7, None, 1),
+        lambda: _lattice.Lattice.from_grid(ORDER, [4, 4], [1.0] * 2, None, None, [1.0], 0, None, 1),
+        lambda: _lattice.Lattice.from_grid(ORDER, [4, 4], [1.0] * 2, None, None, [], 0, None, 0),
+        lambda: _lattice.Lattice.from_features(ORDER, np.zeros((65, 16), np.float32), 0, None, 1),
+    ],
+)
+def test_native_sizes_are_checked(call: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        call()
+
+
+def test_a_band_may_be_longer_than_32_bits_times_32_rows() -> None:
+    assert _lattice.PixelOrder.tiled(1, 2**27).band == 2**27
+
+
+def test_a_field_works_only_while_entered() -> None:
+    field = _lattice.MeanField(ORDER, 2, False, "", 1)
+    with pytest.raises(RuntimeError, match="enter"):
+        field.clear_terms()
+    with field, pytest.raises(_lattice.InUseError), field:
+        pass
+    with field:  # free again
+        field.clear_terms()
