@@ -21,6 +21,8 @@ FloatArray = npt.NDArray[np.float32]
 MAX_ENTRIES = 2**31 - 1
 MAX_LABELS = 65535
 MAX_DIMENSIONS = 64
+_MAX_WEIGHT = 1e15  # times the 2^31 entries of a lattice: far below the energy of the core's padding, 1e30
+_MAX_ENERGY = 1e29
 _SUM_SAMPLE = 4096
 
 
@@ -38,11 +40,27 @@ def available_threads() -> int:
 
 def check_threads(threads: int | None) -> int:
     """The number of threads to use; None is all that are available."""
-    if threads is None:
-        return available_threads()
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 256:
-        raise CrfInputError(f"threads must be an integer from 1 to 256, or None for all, got {threads!r}")
-    return int(threads)
+    return available_threads() if threads is None else check_integer(threads, "threads", 1, 256)
+
+
+def check_integer(value: Any, name: str, lowest: int, highest: int) -> int:
+    """An integer in a range."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not lowest <= value <= highest:
+        raise CrfInputError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
+    return int(value)
+
+
+def check_iterations(iterations: Any) -> int:
+    """The number of updates."""
+    return check_integer(iterations, "iterations", 0, 2**31 - 1)
+
+
+def check_fraction(value: Any, name: str, *, or_zero: bool = False) -> float:
+    """A number between 0 and 1, as float32 holds it; 0 only with `or_zero`."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not (np.float32(value) > (-1 if or_zero else 0) and 0 <= value < 1):
+        raise CrfInputError(f"{name} must lie between 0 and 1{' or be 0' if or_zero else ''}, got {value!r}")
+    return float(value)
 
 
 def as_array(value: Any, what: str) -> npt.NDArray[Any]:
@@ -103,11 +121,10 @@ def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDAr
 
 def check_grid(shape: Sequence[int], labels: int) -> tuple[int, ...]:
     """The grid and the label count."""
-    grid = tuple(int(extent) for extent in shape)
-    if not 1 <= len(grid) <= 8 or any(extent < 1 for extent in grid):
-        raise CrfInputError(f"a CRF needs 1 to 8 axes of at least one pixel each, got shape {tuple(shape)}")
-    if not 1 <= labels <= MAX_LABELS:
-        raise CrfInputError(f"a CRF has 1 to {MAX_LABELS} labels, got {labels}")
+    grid = tuple(check_integer(extent, "every axis", 1, MAX_ENTRIES) for extent in shape)
+    if not 1 <= len(grid) <= 8:
+        raise CrfInputError(f"a CRF has 1 to 8 axes, got shape {grid}")
+    check_integer(labels, "labels", 1, MAX_LABELS)
     if math.prod(grid) > MAX_ENTRIES:
         raise CrfInputError(
             f"{math.prod(grid)} pixels exceed what 32-bit indices hold: cut the image into overlapping tiles"
@@ -146,21 +163,20 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
     Signs differ by kind, as in the reference: a number smooths when positive, a vector when negative, a matrix as a
     penalty for unequal labels, when its off-diagonal is positive.
     """
-    if np.ndim(value) == 0:
-        try:
-            weight = float(value)
-        except (TypeError, ValueError):
-            raise CrfInputError(f"compatibility must be a number or an array, got {value!r}") from None
-        if not math.isfinite(weight):
-            raise CrfInputError(f"compatibility must be finite, got {weight}")
-        return 0, np.array([weight], np.float32)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        raise CrfInputError(f"compatibility must be a number or an array, got {value!r}") from None
     if array.dtype.kind not in "fiu":
-        raise CrfInputError(f"compatibility must be numbers, got {array.dtype}")
-    if array.shape not in ((labels,), (labels, labels)):
+        raise CrfInputError(f"compatibility must be numbers, got {value!r}")
+    if array.shape not in ((), (labels,), (labels, labels)):
         raise CrfInputError(f"compatibility must be a number, ({labels},) or ({labels}, {labels}), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise CrfInputError("compatibility holds NaN or infinite values")
+    if not (np.abs(array) <= _MAX_WEIGHT).all():  # also where it is NaN
+        raise CrfInputError(
+            f"compatibility must be finite and at most {_MAX_WEIGHT:g} in size, got {np.abs(array).max():g}"
+        )
+    if array.ndim == 0:
+        return 0, array.astype(np.float32).reshape(1)
     matrix = array.astype(np.float32)
     if matrix.ndim == 2:
         return 2, np.ascontiguousarray((matrix + matrix.T) * np.float32(0.5))
@@ -203,6 +219,15 @@ def check_coarse_scores(array: npt.NDArray[Any], labels: int, grid: tuple[int, .
         )
     if array.dtype not in (np.float32, np.float16):
         raise CrfInputError(f"scores must be float32 or float16, got {array.dtype}: convert them")
+
+
+def check_energy_range(lowest: float, highest: float) -> None:
+    """Refuse energies so large that the core's arithmetic would overflow."""
+    if max(-lowest, highest) > _MAX_ENERGY:
+        raise CrfInputError(
+            f"energies lie in [{lowest:.4g}, {highest:.4g}]: beyond {_MAX_ENERGY:g} they overflow; cap them, e.g. "
+            "energies.clip(-1e6, 1e6)"
+        )
 
 
 def check_probability_range(lowest: float, highest: float) -> None:

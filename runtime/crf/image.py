@@ -11,12 +11,12 @@ import numpy as np
 
 from ..errors import CrfInputError
 from . import _lattice
-from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
+from .checks import FloatArray, as_array, check_grid, check_image, check_integer, check_layout, check_threads
 from .model import DenseCRF
 from .pairwise import Storage
 from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
-from .reduced import average_blocks, carry_over, check_factor, shrink_parameters
+from .reduced import average_blocks, carry_over, shrink_parameters
 
 
 def dense_crf(
@@ -83,6 +83,8 @@ def dense_crf(
             () if gaussian is None else (GaussianTerm(*gaussian),),
             () if bilateral is None else (BilateralTerm(*bilateral),),
         )
+    if not isinstance(parameters, CrfParameters):
+        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
     pixels = check_image(image)
     what = "probabilities" if scores is None else "scores"
     unary = as_array(probabilities if scores is None else scores, what)
@@ -95,7 +97,7 @@ def dense_crf(
         raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
     grid = check_grid(pixels.shape[:-1], labels)
     options: dict[str, Any] = {"threads": threads, "mask": mask, "storage": storage}
-    factor = check_factor(reduce)
+    factor = check_integer(reduce, "reduce", 1, 16)
     crf = DenseCRF(grid, labels, **options if factor == 1 else {"threads": threads})
     if scores is None:
         crf.set_probabilities(unary, clip=clip)

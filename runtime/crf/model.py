@@ -19,6 +19,8 @@ from .checks import (
     as_array,
     check_coarse_scores,
     check_float32,
+    check_fraction,
+    check_iterations,
     check_layout,
     check_probability_sums,
 )
@@ -57,11 +59,9 @@ class DenseCRF(PairwiseModel):
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
         array = self._checked(probabilities, "probabilities")
-        if not 0.0 < clip < 1.0:
-            raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
+        clip = check_fraction(clip, "clip")
         self._restore_labels()
         flat = array.reshape(self.labels, -1)
-        self._gaps = None
         gaps = feed_probabilities(self._field, flat, self._order.band, clip, self.threads)
         check_probability_sums(array)
         self._gaps = gaps
@@ -76,8 +76,7 @@ class DenseCRF(PairwiseModel):
             clip: lowest probability.
         """
         array = as_array(scores, "scores")
-        if not 0.0 < clip < 1.0:
-            raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
+        clip = check_fraction(clip, "clip")
         coarse = array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape
         if coarse:
             check_coarse_scores(array, self.labels, self.shape)
@@ -116,8 +115,8 @@ class DenseCRF(PairwiseModel):
         """
         if self._gaps is None:
             raise CrfInputError("prune_labels needs a unary: set it first")
-        if below is not None and not 0.0 < below < 1.0:
-            raise CrfInputError(f"below must lie between 0 and 1, got {below}")
+        if below is not None:
+            below = check_fraction(below, "below")
         if self._kept is not None:
             return list(self._kept)
         margin = -math.log(below) if below is not None else lossless_margin(self._terms, self.threads)
@@ -130,7 +129,8 @@ class DenseCRF(PairwiseModel):
         return kept
 
     def _restore_labels(self) -> None:
-        """Before a new unary: all labels again, the lattices kept."""
+        """Before a new unary: none for now, all labels again, the lattices kept."""
+        self._gaps = None
         if self._kept is None:
             return
         self._kept = None
@@ -165,15 +165,12 @@ class DenseCRF(PairwiseModel):
         Returns:
             (L, *shape) float32, summing to 1 over the labels. `report` tells what was done.
         """
-        if isinstance(iterations, bool) or not isinstance(iterations, (int, np.integer)) or iterations < 0:
-            raise CrfInputError(f"iterations must be an integer from 0 up, got {iterations!r}")
-        if not 0.0 <= tolerance < 1.0:
-            raise CrfInputError(f"tolerance is a fraction of the pixels from 0 to 1, got {tolerance}")
-        if not 0.0 <= settle < 1.0:
-            raise CrfInputError(f"settle is a marginal from 0 to 1, got {settle}")
+        iterations = check_iterations(iterations)
+        tolerance = check_fraction(tolerance, "tolerance", or_zero=True)
+        settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
-        return self._run(int(iterations), tolerance=tolerance, settle=settle, warm=warm, keep=keep, token=token)
+        return self._run(iterations, tolerance=tolerance, settle=settle, warm=warm, keep=keep, token=token)
 
     @exclusive
     def start(self) -> FloatArray:
@@ -191,6 +188,8 @@ class DenseCRF(PairwiseModel):
     def set_marginals(self, marginals: Any) -> None:
         """Replace the marginals from which `step`, `kl_divergence` and a warm start go on."""
         array = self._checked(marginals, "marginals")
+        if not np.isfinite(array).all():
+            raise CrfInputError("marginals hold NaN or infinite values")
         if self._kept is not None:
             array = array[self._kept]
         self._field.load_marginals(array.reshape(len(array), -1))
@@ -199,6 +198,8 @@ class DenseCRF(PairwiseModel):
     @exclusive
     def kl_divergence(self) -> float:
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
+        if self._gaps is None:
+            raise CrfInputError("kl_divergence needs a unary: set it first")
         if not self._started:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
         return float(self._field.kl_divergence())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..errors import CrfInputError
+from .checks import check_iterations
 
 Mode = Literal["deeplab", "pydensecrf"]
 Normalization = Literal["none", "before", "after", "symmetric"]
@@ -63,10 +64,9 @@ class CrfParameters:
     bilateral: tuple[BilateralTerm, ...] = field(default=(BilateralTerm(),))
 
     def __post_init__(self) -> None:
-        if self.mode not in NORMALIZATION_OF_MODE:
+        if not isinstance(self.mode, str) or self.mode not in NORMALIZATION_OF_MODE:
             raise CrfInputError(f'CRF mode "{self.mode}" is unknown: use "deeplab" or "pydensecrf"')
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
-            raise CrfInputError(f"CRF iterations must be an integer from 0 up, got {self.iterations!r}")
+        check_iterations(self.iterations)
 
     @property
     def normalization(self) -> Normalization:
@@ -93,34 +93,30 @@ class CrfParameters:
         Raises:
             CrfInputError: a key is missing or unknown, or a value has the wrong type.
         """
-        _require_keys(data, {"mode", "iterations", "gaussian", "bilateral"}, "CRF parameters")
-        gaussian = []
-        for entry in data["gaussian"]:
-            _require_keys(entry, {"sxy", "weight"}, "a gaussian term")
-            gaussian.append(GaussianTerm(sxy=_sigma(entry["sxy"]), weight=float(entry["weight"])))  # type: ignore[arg-type]
-        bilateral = []
-        for entry in data["bilateral"]:
-            _require_keys(entry, {"sxy", "srgb", "weight"}, "a bilateral term")
-            bilateral.append(
-                BilateralTerm(
-                    sxy=_sigma(entry["sxy"]),  # type: ignore[arg-type]
-                    srgb=_sigma(entry["srgb"]),
-                    weight=float(entry["weight"]),
-                )
-            )
-        return cls(data["mode"], data["iterations"], tuple(gaussian), tuple(bilateral))
+        _require_keys(data, cls, "CRF parameters")
+        gaussian = _read_terms(data["gaussian"], GaussianTerm, "a gaussian term")
+        bilateral = _read_terms(data["bilateral"], BilateralTerm, "a bilateral term")
+        return cls(data["mode"], data["iterations"], gaussian, bilateral)
 
 
-def _require_keys(data: Mapping[str, Any], expected: set[str], what: str) -> None:
-    if not isinstance(data, Mapping) or set(data) != expected:
-        got = sorted(data) if isinstance(data, Mapping) else type(data).__name__
-        raise CrfInputError(f"{what} need exactly the keys {sorted(expected)}, got {got}")
+def _require_keys(data: Any, kind: type[Any], what: str) -> None:
+    expected = sorted(entry.name for entry in fields(kind))
+    got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+    if got != expected:
+        raise CrfInputError(f"{what} must have exactly the keys {expected}, got {got}")
 
 
-def _sigma(value: object) -> float | tuple[float, ...]:
-    try:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return tuple(float(v) for v in value)
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise CrfInputError(f"a sigma must be a number or a list of numbers, got {value!r}") from None
+def _read_terms(entries: Any, kind: Any, what: str) -> tuple[Any, ...]:
+    if not isinstance(entries, Sequence):
+        raise CrfInputError(f"CRF terms must be a list, got {type(entries).__name__}")
+    terms = []
+    for entry in entries:
+        _require_keys(entry, kind, what)
+        try:
+            values = {
+                key: tuple(map(float, v)) if isinstance(v, (list, tuple)) else float(v) for key, v in entry.items()
+            }
+        except (TypeError, ValueError):
+            raise CrfInputError(f"{what} must hold numbers, or lists of numbers for sigmas, got {entry}") from None
+        terms.append(kind(**values))
+    return tuple(terms)

@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CrfInputError
 from .checks import FloatArray
 from .parameters import CrfParameters
 
 _FLOOR = 1e-10  # marginals below it count as it
-
-
-def check_factor(factor: Any) -> int:
-    """The side of a block."""
-    if isinstance(factor, bool) or not isinstance(factor, (int, np.integer)) or not 1 <= factor <= 16:
-        raise CrfInputError(f"reduce must be an integer from 1 to 16, got {factor!r}")
-    return int(factor)
 
 
 def average_blocks(values: npt.NDArray[Any], factor: int) -> FloatArray:
@@ -39,8 +31,8 @@ def average_blocks(values: npt.NDArray[Any], factor: int) -> FloatArray:
 def shrink_parameters(parameters: CrfParameters, factor: int) -> CrfParameters:
     """The same kernels measured in blocks."""
 
-    def shrink(sigma: float | tuple[float, float]) -> float | tuple[float, float]:
-        return (sigma[0] / factor, sigma[1] / factor) if isinstance(sigma, tuple) else sigma / factor
+    def shrink(sigma: Any) -> Any:
+        return sigma / factor if np.ndim(sigma) == 0 else tuple(s / factor for s in sigma)
 
     return replace(
         parameters,

@@ -105,6 +105,6 @@ def build_feature_lattice(
 
 
 def _normalization_code(name: str) -> int:
-    if name not in _NORMALIZATION_CODES:
+    if not isinstance(name, str) or name not in _NORMALIZATION_CODES:
         raise CrfInputError(f"normalization must be one of {sorted(_NORMALIZATION_CODES)}, got {name!r}")
     return _NORMALIZATION_CODES[name]

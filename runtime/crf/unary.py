@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..errors import CrfInputError
 from . import _lattice
-from .checks import check_probability_range, warn_of_probabilities
+from .checks import check_energy_range, check_probability_range, warn_of_probabilities
 
 #: (L,) for each label, by how much its energy stays above the best of a pixel at least, over all pixels.
 Gaps = npt.NDArray[np.float32]
@@ -31,6 +31,7 @@ def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any]) -> Gaps
     unusable, lowest, highest, gaps = field.set_unary(energies, 0, _ENERGIES, math.inf)
     if unusable:
         raise CrfInputError("energies hold NaN or infinite values: clip the probabilities before the logarithm")
+    check_energy_range(lowest, highest)
     warn_of_probabilities(energies, lowest, highest)
     return np.array(gaps, np.float32)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CrfInputError
-from ..checks import CrfWarning, FloatArray
+from ..checks import MAX_LABELS, CrfWarning, FloatArray, check_integer, check_sigmas
 
 
 def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
@@ -32,6 +32,7 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
     """
     if not 0.0 < gt_prob < 1.0:
         raise CrfInputError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
+    check_integer(n_labels, "n_labels", 1, MAX_LABELS)
     given = np.asarray(labels)
     if given.dtype.kind not in "iub":
         raise CrfInputError(f"labels must be integers, got {given.dtype}")
@@ -82,9 +83,9 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> FloatArray:
     """Features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
-    _check_lengths(sdims, shape)
+    sigmas = check_sigmas(sdims, len(shape), "sdims")
     places = np.indices(tuple(shape), dtype=np.float32).reshape(len(shape), -1)
-    return np.ascontiguousarray(places / np.asarray(sdims, np.float32)[:, None])
+    return np.ascontiguousarray(places / np.array(sigmas, np.float32)[:, None])
 
 
 def create_pairwise_bilateral(
@@ -99,10 +100,10 @@ def create_pairwise_bilateral(
         chdim: which axis holds the channels; -1 when there is none and every value is one channel.
     """
     channels = img[None] if chdim == -1 else np.moveaxis(img, chdim, 0)
-    _check_lengths(sdims, channels.shape[1:])
-    sigmas = np.broadcast_to(np.asarray(schan, np.float32), (channels.shape[0],))
-    colours = channels.reshape(channels.shape[0], -1).astype(np.float32) / sigmas[:, None]
-    return np.ascontiguousarray(np.concatenate([create_pairwise_gaussian(sdims, channels.shape[1:]), colours]))
+    positions = create_pairwise_gaussian(sdims, channels.shape[1:])
+    sigmas = np.array(check_sigmas(schan, len(channels), "schan"), np.float32)
+    colors = channels.reshape(len(channels), -1).astype(np.float32) / sigmas[:, None]
+    return np.ascontiguousarray(np.concatenate([positions, colors]))
 
 
 def compute_unary(labels: Any, M: int, GT_PROB: float = 0.5) -> FloatArray:  # noqa: N803
@@ -115,8 +116,3 @@ def softmax_to_unary(sm: Any, GT_PROB: float = 1.0) -> FloatArray:  # noqa: N803
     """Old name of `unary_from_softmax`."""
     warnings.warn("softmax_to_unary is an old name: use unary_from_softmax", DeprecationWarning, stacklevel=2)
     return unary_from_softmax(sm, None if GT_PROB == 1.0 else GT_PROB, clip=None)
-
-
-def _check_lengths(sdims: Sequence[float], shape: Sequence[int]) -> None:
-    if len(sdims) != len(shape):
-        raise CrfInputError(f"sdims has {len(sdims)} sigmas for {len(shape)} axes {tuple(shape)}: is chdim right?")

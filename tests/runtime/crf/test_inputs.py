@@ -66,6 +66,10 @@ def test_wrong_arrays(image: Any, probabilities: Any, message: str) -> None:
         ({"mode": "caffe"}, "unknown"),
         ({"threads": 0}, "threads"),
         ({"clip": 0.0}, "clip"),
+        ({"clip": 1e-300}, "clip"),
+        ({"iterations": 2**40}, "iterations"),
+        ({"settle": "much"}, "settle"),
+        ({"parameters": {"mode": "deeplab"}}, "from_dict"),
         ({"tolerance": 2.0}, "tolerance"),
         ({"prune": 1.5}, "below"),
         ({"storage": "int8"}, "storage"),
@@ -86,7 +90,17 @@ def test_swapped_image_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "labels"), [((0, 4), 2), ((4, 4), 0), ((4, 4), 70000), ((60000, 60000), 2), ((), 2), ((-1, 4), 2)]
+    ("shape", "labels"),
+    [
+        ((0, 4), 2),
+        ((4, 4), 0),
+        ((4, 4), 70000),
+        ((60000, 60000), 2),
+        ((), 2),
+        ((-1, 4), 2),
+        ((4.5, 4), 2),
+        ((4, 4), 2.5),
+    ],
 )
 def test_impossible_sizes(shape: tuple[int, ...], labels: int) -> None:
     with pytest.raises(CrfInputError):
@@ -116,11 +130,47 @@ def test_wrong_features(features: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "compatibility", [np.zeros(4, np.float32), np.zeros((5, 4), np.float32), "x", [[np.nan] * 5] * 5]
+    "compatibility",
+    [
+        np.zeros(4, np.float32),
+        np.zeros((5, 4), np.float32),
+        "x",
+        [[np.nan] * 5] * 5,
+        [[1.0], [1.0, 2.0]],
+        1e39,  # beyond float32
+        3e38,  # its messages are beyond float32
+        np.full(5, -1e39),
+        np.full((5, 5), 3e38, np.float32),
+    ],
 )
 def test_wrong_compatibilities(compatibility: Any) -> None:
     with pytest.raises(CrfInputError):
         DenseCRF((4, 4), 5).add_gaussian(3, compatibility)
+
+
+@pytest.mark.parametrize("energy", [2e30, 3e38, -3e38])
+def test_energies_that_would_overflow(energy: float) -> None:
+    with pytest.raises(CrfInputError, match="cap them"):
+        DenseCRF((4, 4), 2).set_unary(np.full((2, 4, 4), energy, np.float32))
+
+
+@pytest.mark.parametrize("setter", ["set_unary", "set_scores", "set_probabilities"])
+def test_a_refused_unary_leaves_none(setter: str) -> None:
+    crf = DenseCRF((HEIGHT, WIDTH), LABELS)
+    crf.set_probabilities(PROBABILITIES)
+    with pytest.raises(CrfInputError, match="NaN"):
+        getattr(crf, setter)(with_value(PROBABILITIES, np.nan))
+    with pytest.raises(CrfInputError, match="needs a unary"):
+        crf.inference(1)
+
+
+def test_marginals_need_a_unary_and_finite_values() -> None:
+    crf = DenseCRF((HEIGHT, WIDTH), LABELS)
+    crf.set_marginals(PROBABILITIES)
+    with pytest.raises(CrfInputError, match="needs a unary"):
+        crf.kl_divergence()
+    with pytest.raises(CrfInputError, match="NaN"):
+        crf.set_marginals(with_value(PROBABILITIES, np.nan))
 
 
 def test_order_of_calls() -> None:
@@ -139,7 +189,11 @@ def test_order_of_calls() -> None:
         {"mode": "deeplab", "iterations": 10, "gaussian": [], "bilateral": [], "extra": 1},
         {"mode": "deeplab", "iterations": 10, "gaussian": [{"sxy": 3.0}], "bilateral": []},
         {"mode": "deeplab", "iterations": 10, "gaussian": [{"sxy": "wide", "weight": 3}], "bilateral": []},
+        {"mode": "deeplab", "iterations": 10, "gaussian": [{"sxy": 3.0, "weight": "heavy"}], "bilateral": []},
+        {"mode": "deeplab", "iterations": 10, "gaussian": [5], "bilateral": []},
+        {"mode": "deeplab", "iterations": 10, "gaussian": 5, "bilateral": []},
         {"mode": "sharp", "iterations": 10, "gaussian": [], "bilateral": []},
+        {"mode": [], "iterations": 10, "gaussian": [], "bilateral": []},
     ],
 )
 def test_wrong_parameters(data: dict[str, Any]) -> None:

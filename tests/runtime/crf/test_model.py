@@ -52,6 +52,8 @@ def test_set_marginals_goes_on_from_there(problem: Problem) -> None:
     crf.start()
     crf.set_marginals(third)
     np.testing.assert_array_equal(crf.step(), fourth)
+    crf.set_marginals(np.flip(np.flip(third, (1, 2)).copy(), (1, 2)))  # negative strides
+    np.testing.assert_array_equal(crf.step(), fourth)
 
 
 def test_warm_start_goes_on_with_a_changed_unary(problem: Problem) -> None:
