@@ -25,10 +25,10 @@ def dense_crf(
     *,
     scores: Any = None,
     parameters: CrfParameters | None = None,
-    mode: Mode = "deeplab",
-    iterations: int = 10,
-    gaussian: tuple[Any, float] | None = (3.0, 3.0),
-    bilateral: tuple[Any, Any, float] | None = (121.0, 5.0, 4.0),
+    mode: Mode | None = None,
+    iterations: int | None = None,
+    gaussian: tuple[Any, float] | Literal["default"] | None = "default",
+    bilateral: tuple[Any, Any, float] | Literal["default"] | None = "default",
     threads: int | None = None,
     clip: float = 1e-5,
     mask: Any = None,
@@ -50,11 +50,13 @@ def dense_crf(
         probabilities: (L, H, W) float32, after the softmax; the unary is -log(clip(p, clip, 1)).
         scores: instead of probabilities, (L, H, W) float32 before the softmax, or (L, h, w) float32 or float16 of a
             coarser grid, upsampled inside with aligned corners.
-        parameters: mode, iterations and terms in one object, as a bundle carries it; those arguments are then ignored.
-        mode: "deeplab" (normalise after filtering) or "pydensecrf" (symmetric).
-        iterations: mean-field updates.
-        gaussian: (sxy, weight) of the position term, or None for no such term; sxy in pixels, one number or (x, y).
-        bilateral: (sxy, srgb, weight) of the colour term, or None; srgb in grey levels, one number or one per channel.
+        parameters: mode, iterations and terms in one object, as a bundle carries it; replaces the next four arguments.
+        mode: "deeplab" (the default; normalizes after filtering) or "pydensecrf" (symmetric).
+        iterations: number of mean-field updates; 10 by default.
+        gaussian: (sxy, weight) of the position term, by default (3, 3), or None for no such term; sxy in pixels, one
+            number or (x, y).
+        bilateral: (sxy, srgb, weight) of the color term, by default (121, 5, 4), or None for no such term; srgb in gray
+            levels, one number or one per channel.
         threads: how many threads, None for all; the result does not depend on it.
         clip: lowest probability.
         mask: bool (H, W); pixels with False neither send nor receive messages.
@@ -71,20 +73,13 @@ def dense_crf(
         Marginals (L, H, W) float32; labels are their argmax over axis 0.
 
     Raises:
-        CrfInputError: an input of the wrong layout, type or range, or sigmas too small for 16-bit lattice keys.
+        CrfInputError: an input of the wrong layout, type or range, `parameters` together with an argument that it
+            replaces, or sigmas too small for 16-bit lattice keys.
         MissingDependencyError: the backend is not installed.
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
-    if parameters is None:
-        parameters = CrfParameters(
-            mode,
-            iterations,
-            () if gaussian is None else (GaussianTerm(*gaussian),),
-            () if bilateral is None else (BilateralTerm(*bilateral),),
-        )
-    if not isinstance(parameters, CrfParameters):
-        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
+    parameters = _choose_parameters(parameters, mode, iterations, gaussian, bilateral)
     pixels = check_image(image)
     what = "probabilities" if scores is None else "scores"
     unary = as_array(probabilities if scores is None else scores, what)
@@ -120,6 +115,27 @@ def dense_crf(
         crf.prune_labels(below=None if prune == "lossless" else prune)
     result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, settle=settle, token=token)
     return result if factor == 1 else carry_over(full, small, result, factor)
+
+
+def _choose_parameters(parameters: CrfParameters | None, mode: Any, iterations: Any, *terms: Any) -> CrfParameters:
+    given = {name: value for name, value in (("mode", mode), ("iterations", iterations)) if value is not None}
+    for name, kind, term in zip(("gaussian", "bilateral"), (GaussianTerm, BilateralTerm), terms, strict=True):
+        if term is None:
+            given[name] = ()
+        elif not (isinstance(term, str) and term == "default"):
+            try:
+                given[name] = (kind(*term),)
+            except TypeError:
+                raise CrfInputError(f"{name} must be a tuple of sigmas and a weight, or None, got {term!r}") from None
+    if parameters is None:
+        return CrfParameters(**given)
+    if given:
+        raise CrfInputError(
+            f"parameters and {', '.join(given)} are both given: change parameters (dataclasses.replace)"
+        )
+    if not isinstance(parameters, CrfParameters):
+        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
+    return parameters
 
 
 def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters) -> None:

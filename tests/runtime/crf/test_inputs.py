@@ -61,6 +61,7 @@ def test_wrong_arrays(image: Any, probabilities: Any, message: str) -> None:
         ({"gaussian": ((3, 3, 3), 3)}, "3 values for 2"),
         ({"gaussian": (3, float("inf"))}, "finite"),
         ({"gaussian": (3, "heavy")}, "number"),
+        ({"gaussian": 3}, "tuple"),
         ({"iterations": -1}, "iterations"),
         ({"iterations": 2.5}, "iterations"),
         ({"mode": "caffe"}, "unknown"),
@@ -81,6 +82,22 @@ def test_wrong_arrays(image: Any, probabilities: Any, message: str) -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CrfInputError, match=message):
         dense_crf(IMAGE, PROBABILITIES, **options)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"mode": "deeplab"}, {"iterations": 50}, {"gaussian": None}, {"gaussian": (3, 3)}, {"bilateral": (121, 5, 4)}],
+)
+def test_parameters_replace_their_arguments(argument: dict[str, Any]) -> None:
+    with pytest.raises(CrfInputError, match=f"parameters and {next(iter(argument))} are both given"):
+        dense_crf(IMAGE, PROBABILITIES, parameters=CrfParameters(), **argument)
+
+
+def test_defaults_are_those_of_parameters() -> None:
+    expected = dense_crf(IMAGE, PROBABILITIES, parameters=CrfParameters())
+    np.testing.assert_array_equal(dense_crf(IMAGE, PROBABILITIES), expected)
+    explicit: dict[str, Any] = {"mode": "deeplab", "iterations": 10, "gaussian": (3, 3), "bilateral": (121, 5, 4)}
+    np.testing.assert_array_equal(dense_crf(IMAGE, PROBABILITIES, **explicit), expected)
 
 
 def test_swapped_image_is_named() -> None:
