@@ -8,8 +8,12 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <stdexcept>
+#include <thread>
+
+#include <pthread.h>
 
 #include "mean_field.h"
 
@@ -22,6 +26,39 @@ using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
 using StridedRows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using OutputRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// Threads that have finished their work and wait for the GIL.
+std::atomic<int> returning{0};
+std::atomic<bool> interpreter_ends{false};
+std::thread::id ending_thread;
+
+// Releases the GIL while it lives. Once the interpreter ends, other threads sleep for good instead of taking it back, as
+// in Python 3.14: earlier versions unwind them through destructors that must not throw, which aborts the process.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ReleasedGil(const ReleasedGil&) = delete;
+  ~ReleasedGil() {
+    ++returning;
+    if (interpreter_ends && std::this_thread::get_id() != ending_thread) {
+      --returning;
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(24));
+    }
+    PyEval_RestoreThread(state_);
+    --returning;
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+// Runs at exit, while threads may still take the GIL.
+void end_threads() {
+  ending_thread = std::this_thread::get_id();
+  interpreter_ends = true;
+  const ReleasedGil release;
+  while (returning > 0) std::this_thread::yield();
+}
 
 struct InUse : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -55,7 +92,7 @@ std::shared_ptr<atrous::Lattice> build_lattice(std::shared_ptr<atrous::PixelOrde
   require(normalization >= 0 && normalization <= 3, "normalization must be 0 to 3");
   checked_threads(threads);
   const atrous::Kernels& chosen = kernels_named(kernels);
-  nb::gil_scoped_release release;
+  const ReleasedGil release;
   return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
                                            mask ? mask->data() : nullptr, chosen, threads);
 }
@@ -137,7 +174,7 @@ class BoundMeanField {
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
-      nb::gil_scoped_release release;
+      const ReleasedGil release;
       range = field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
                                 static_cast<atrous::UnaryKind>(kind), cap, gaps);
     }
@@ -152,7 +189,7 @@ class BoundMeanField {
     atrous::UnaryRange range;
     std::vector<float> gaps;
     {
-      nb::gil_scoped_release release;
+      const ReleasedGil release;
       range = field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
     }
     return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
@@ -161,7 +198,7 @@ class BoundMeanField {
   void read_unary(OutputRows output) {
     require_unary();
     require_shape(output);
-    nb::gil_scoped_release release;
+    const ReleasedGil release;
     field().read_unary(output.data());
   }
   std::size_t labels() { return static_cast<std::size_t>(field().labels()); }
@@ -174,7 +211,7 @@ class BoundMeanField {
       require(label > previous && label < field().labels(), "labels must ascend");
       previous = label;
     }
-    nb::gil_scoped_release release;
+    const ReleasedGil release;
     field().keep_labels(kept);
   }
 
@@ -198,13 +235,13 @@ class BoundMeanField {
 
   void load_marginals(StridedRows values) {
     require_shape(values);
-    nb::gil_scoped_release release;
+    const ReleasedGil release;
     field().load_marginals(values.data(), values.stride(0), values.stride(1));
   }
 
   double kl_divergence() {
     require_unary();
-    nb::gil_scoped_release release;
+    const ReleasedGil release;
     return field().kl_divergence();
   }
 
@@ -224,7 +261,7 @@ class BoundMeanField {
     options.cancelled = token != nullptr ? &token->cancelled : nullptr;
     atrous::InferenceReport report;
     {
-      nb::gil_scoped_release release;
+      const ReleasedGil release;
       report = field().run(options, output, keep);
     }
     nb::dict result;
@@ -261,6 +298,10 @@ class BoundMeanField {
 }  // namespace
 
 NB_MODULE(_lattice, m) {
+  nb::set_leak_warnings(false);  // a daemon thread keeps what it uses until the process ends
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_threads));
+  pthread_atfork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
+
   m.doc() = "The permutohedral lattice and mean-field core of the dense CRF.";
 
   nb::exception<InUse>(m, "InUseError");
@@ -289,7 +330,7 @@ NB_MODULE(_lattice, m) {
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", [](const atrous::Lattice& self, int threads) {
         checked_threads(threads);
-        nb::gil_scoped_release release;
+        const ReleasedGil release;
         return self.peak(threads);
       }, "threads"_a)
       .def_prop_ro("vertices", &atrous::Lattice::vertices)

@@ -61,7 +61,7 @@ assert np.allclose(crf.inference(3).sum(axis=0), 1, atol=1e-5)
 
 
 def run_script(script: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120)
 
 
 def test_one_object_in_many_threads_does_not_crash() -> None:
@@ -108,3 +108,33 @@ def test_calls_while_another_thread_computes_are_refused(call: Any) -> None:
         token.cancel()
         worker.join()
     np.testing.assert_array_equal(crf.inference(3), expected)
+
+
+# Daemon threads compute in the core while the interpreter ends; also in the child of a fork.
+EXIT = """
+import atexit, os, sys, threading, time
+import numpy as np
+random = np.random.default_rng(0)
+image = random.integers(0, 256, (60, 80, 3), np.uint8)
+probabilities = random.random((4, 60, 80), np.float32)
+probabilities /= probabilities.sum(axis=0)
+atexit.register(lambda: crf.dense_crf(image, probabilities, iterations=1))  # runs after the hook of the core
+from atrous.runtime import crf
+
+def loop():
+    while True:
+        crf.dense_crf(image, probabilities, iterations=1, threads=2)
+
+for _ in range(4): threading.Thread(target=loop, daemon=True).start()
+time.sleep(0.5)
+child = os.fork() if {fork} else None
+if child == 0: sys.exit(0)
+if child: assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_exit_while_daemon_threads_compute(fork: bool) -> None:
+    for _ in range(3):
+        ended = run_script(EXIT.replace("{fork}", str(fork)))
+        assert (ended.returncode, ended.stderr) == (0, "")
