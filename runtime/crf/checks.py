@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,10 +25,19 @@ MAX_DIMENSIONS = 64
 _MAX_WEIGHT = 1e15  # times the 2^31 entries of a lattice: far below the energy of the core's padding, 1e30
 _MAX_ENERGY = 1e29
 _SUM_SAMPLE = 4096
+_SCALED = 16.0  # photos from 0 to 255 hold larger values
 
 
 class CrfWarning(UserWarning):
     """Something legal that rarely is what was meant."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside of this package that made the call."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and str(frame.f_globals["__name__"]).startswith(str(__package__)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, CrfWarning, stacklevel=level)
 
 
 def available_threads() -> int:
@@ -119,6 +129,18 @@ def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDAr
     return array
 
 
+def warn_of_scaled_image(image: npt.NDArray[Any], sigmas: Sequence[float]) -> None:
+    """Warn when a float image looks scaled (to 0 to 1, or by its deviation) and srgb does not."""
+    flat = image.reshape(-1, image.shape[-1])
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    widest = ((high - low) / np.array(sigmas, np.float32)).max()
+    if 0.0 < widest < 1.0 and max(-low.min(), high.max()) <= _SCALED:
+        warn(
+            f"the image's values lie in [{low.min():.4g}, {high.max():.4g}] and differ by less than srgb "
+            f"{max(sigmas):g}, so color hardly counts: pass uint8 from 0 to 255, or srgb in the units of the image"
+        )
+
+
 def check_grid(shape: Sequence[int], labels: int) -> tuple[int, ...]:
     """The grid and the label count."""
     grid = tuple(check_integer(extent, "every axis", 1, MAX_ENTRIES) for extent in shape)
@@ -181,11 +203,9 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
     if matrix.ndim == 2:
         return 2, np.ascontiguousarray((matrix + matrix.T) * np.float32(0.5))
     if (matrix > 0).any():
-        warnings.warn(
+        warn(
             "a vector compatibility is added as a penalty on equal labels, so its positive values sharpen instead of "
-            "smoothing: negate it (a number smooths when positive, a vector when negative)",
-            CrfWarning,
-            stacklevel=4,
+            "smoothing: negate it (a number smooths when positive, a vector when negative)"
         )
     return 1, matrix
 
@@ -259,11 +279,9 @@ def warn_of_probabilities(energies: npt.NDArray[Any], lowest: float, highest: fl
         return
     sums = energies[:, :: max(1, energies.shape[1] // _SUM_SAMPLE)].sum(axis=0)
     if np.abs(sums - 1.0).max() < 1e-3:
-        warnings.warn(
+        warn(
             "the energies of every pixel sum to 1 like probabilities: an energy is -log(p), so that likely labels have "
-            "small ones; pass -numpy.log(p), or use set_probabilities or utils.unary_from_softmax",
-            CrfWarning,
-            stacklevel=4,
+            "small ones; pass -numpy.log(p), or use set_probabilities or utils.unary_from_softmax"
         )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import CrfInputError
 from . import _lattice
-from .checks import as_array, check_entries, check_float32, check_sigmas
+from .checks import as_array, check_entries, check_float32, check_sigmas, warn_of_scaled_image
 from .parameters import Normalization
 
 _NORMALIZATION_CODES: dict[str, int] = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
@@ -53,6 +53,8 @@ def build_grid_lattice(
     check_entries(order.points, len(shape) + channels)
     position_sigmas = check_sigmas(sxy, len(shape), "sxy")
     channel_sigmas = check_sigmas(srgb, channels, "srgb") if image is not None else []
+    if image is not None and image.dtype == np.float32:
+        warn_of_scaled_image(image, channel_sigmas)
     code = _normalization_code(normalization)
     as_bytes = image if image is not None and image.dtype == np.uint8 else None
     as_floats = image if image is not None and image.dtype == np.float32 else None

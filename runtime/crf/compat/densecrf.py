@@ -166,9 +166,9 @@ class DenseCRF2D(DenseCRF):
         """Add a term of position and colour; rgbim is h x w x 3 uint8, C-contiguous."""
         check_kernel(kernel)
         image = as_array(rgbim, "rgbim")
-        if image.ndim != 3 or image.shape[-1] != 3:
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
             raise CrfInputError(
-                f"addPairwiseBilateral takes h x w x 3 images, got {image.shape}: for others use "
+                f"addPairwiseBilateral takes h x w x 3 uint8 images, got {image.shape} {image.dtype}: for others use "
                 "utils.create_pairwise_bilateral and addPairwiseEnergy"
             )
         self._model.add_bilateral(sxy, srgb, image, compat, normalization=normalization_name(normalization))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import CrfInputError
-from ..checks import MAX_LABELS, CrfWarning, FloatArray, check_integer, check_sigmas
+from ..checks import MAX_LABELS, FloatArray, check_integer, check_sigmas, warn
 
 
 def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
@@ -44,11 +44,9 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
             f"{zero_unsure}: is n_labels right, and does 0 mean unknown?"
         )
     if zero_unsure and flat.size and flat.min() == 0 and flat.max() < n_labels:
-        warnings.warn(
+        warn(
             f"label 0 is taken as unknown and label {n_labels} does not occur: if the labels are 0 to {n_labels - 1}, "
-            "pass zero_unsure=False",
-            CrfWarning,
-            stacklevel=2,
+            "pass zero_unsure=False"
         )
     others = (1.0 - gt_prob) / (n_labels - 1) if n_labels > 1 else 1.0
     energies = np.full((n_labels, flat.size), -np.log(others), np.float32)

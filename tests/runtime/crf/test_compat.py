@@ -129,6 +129,7 @@ def test_pairwise_features() -> None:
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((30, 20, 3), np.uint8), 10),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30), np.uint8), 10),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30, 3), np.float64), 10),
+        lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30, 3), np.float32), 10),  # 0 to 1, often
         lambda crf: crf.addPairwiseBilateral(80, 0.001, np.zeros((20, 30, 3), np.uint8), 10),
         lambda crf: create_pairwise_gaussian((3, 3, 3), (20, 30)),
         lambda crf: create_pairwise_gaussian((0, 3), (20, 30)),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.runtime.crf import CrfInputError, CrfParameters, DenseCRF, dense_crf
+from atrous.runtime.crf import CrfInputError, CrfParameters, CrfWarning, DenseCRF, dense_crf
 
 from .conftest import make_problem
 
@@ -98,6 +98,18 @@ def test_defaults_are_those_of_parameters() -> None:
     np.testing.assert_array_equal(dense_crf(IMAGE, PROBABILITIES), expected)
     explicit: dict[str, Any] = {"mode": "deeplab", "iterations": 10, "gaussian": (3, 3), "bilateral": (121, 5, 4)}
     np.testing.assert_array_equal(dense_crf(IMAGE, PROBABILITIES, **explicit), expected)
+
+
+@pytest.mark.parametrize("scale", [lambda image: image / 255, lambda image: image / 127.5 - 1])
+def test_a_scaled_image_with_srgb_of_a_photo_warns(scale: Any) -> None:
+    scaled = scale(IMAGE).astype(np.float32)
+    with pytest.warns(CrfWarning, match="color hardly counts") as caught:
+        dense_crf(scaled, PROBABILITIES)
+    assert caught[0].filename == __file__
+    dense_crf(scaled, PROBABILITIES, bilateral=(121, 0.02, 4))  # in the units of the image
+    dense_crf(IMAGE.astype(np.float32), PROBABILITIES)
+    dense_crf(np.zeros_like(scaled), PROBABILITIES)  # nothing to scale
+    dense_crf(IMAGE // 64 + 100, PROBABILITIES, reduce=2)  # a photo of low contrast, averaged to floats
 
 
 def test_swapped_image_is_named() -> None:
