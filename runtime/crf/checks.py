@@ -49,8 +49,11 @@ def available_threads() -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """The number of threads to use; None is all that are available."""
-    return available_threads() if threads is None else check_integer(threads, "threads", 1, 256)
+    """The number of threads to use; None is one in a worker process, where others share the processors, else all."""
+    if threads is not None:
+        return check_integer(threads, "threads", 1, 256)
+    module = sys.modules.get("multiprocessing.process")  # imported in every worker of multiprocessing and joblib
+    return available_threads() if module is None or module.parent_process() is None else 1
 
 
 def check_integer(value: Any, name: str, lowest: int, highest: int) -> int:

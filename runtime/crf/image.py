@@ -57,7 +57,8 @@ def dense_crf(
             number or (x, y).
         bilateral: (sxy, srgb, weight) of the color term, by default (121, 5, 4), or None for no such term; srgb in gray
             levels, one number or one per channel.
-        threads: how many threads, None for all; the result does not depend on it.
+        threads: how many threads; None for all, or one in a worker process of multiprocessing or joblib. The result
+            does not depend on it.
         clip: lowest probability.
         mask: bool (H, W); pixels with False neither send nor receive messages.
         storage: "float16" halves the size of marginals and lattice rows.
@@ -160,7 +161,7 @@ def dense_crf_batch(
         images: as `dense_crf` takes them; sizes may differ.
         probabilities: one array for each image, or None.
         scores: one array for each image, or None.
-        threads: how many images at a time; None for all processors.
+        threads: how many images at a time; None as for `dense_crf`.
         options: anything else `dense_crf` takes.
 
     Yields:

@@ -56,7 +56,7 @@ class PairwiseModel:
         Args:
             shape: the grid, (H, W) or any number of axes, slowest first; an int N for points without a grid.
             labels: how many labels.
-            threads: how many threads; None is all, fewer for few points.
+            threads: how many threads; None is all, fewer for few points, one in a worker process of multiprocessing.
             storage: "float32", or "float16" for marginals and lattice rows of half the size (arithmetic stays
                 float32; see docs/crf.md for the effect).
             mask: bool over the grid; a pixel with False neither sends nor receives messages.

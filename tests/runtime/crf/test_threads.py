@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from atrous.runtime.crf import CancelToken, CrfInputError, DenseCRF
+from atrous.runtime.crf import CancelToken, CrfInputError, DenseCRF, available_threads
+from atrous.runtime.crf.checks import check_threads
 
 from .conftest import make_problem
 from .test_model import make_crf
@@ -67,6 +70,14 @@ def run_script(script: str) -> subprocess.CompletedProcess[str]:
 def test_one_object_in_many_threads_does_not_crash() -> None:
     ended = run_script(SHARED_OBJECT)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12: the process has threads
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_worker_process_takes_one_thread(method: str) -> None:
+    assert check_threads(None) == available_threads()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert list(pool.map(check_threads, [None, 3])) == [1, 3]
 
 
 def wait_until_busy(crf: DenseCRF) -> None:
