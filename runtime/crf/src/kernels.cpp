@@ -13,13 +13,13 @@
 namespace atrous {
 namespace {
 
-#include "vectors.h"
+#include "vectors.inl"
 
-#include "unary.h"
+#include "unary.inl"
 
-#include "splat_blur.h"
+#include "splat_blur.inl"
 
-#include "slice.h"
+#include "slice.inl"
 
 // Rows of up to 32 lanes stay in registers; longer ones are taken 32 lanes at a time.
 template <template <int, class> class Kernel, class S, class... Arguments>

@@ -15,7 +15,7 @@
 namespace atrous {
 namespace {
 
-#include "vectors.h"
+#include "vectors.inl"
 
 using Floats = Wide;
 using Integers = VectorOf<kWidth>::bits;  // comparisons give -1 and 0
