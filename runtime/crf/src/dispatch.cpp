@@ -1,4 +1,4 @@
-// Which of the compiled kernels this processor runs.
+// Selects the compiled kernels that this processor runs.
 #include <cstring>
 
 #include "kernels.h"

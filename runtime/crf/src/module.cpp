@@ -1,5 +1,5 @@
-// The Python face of the core: arrays are taken as they are (numpy, torch, any DLPack) and never copied; the GIL is
-// released while lattices are built and iterations run. Checks with friendly messages live on the Python side.
+// The Python bindings of the core: arrays (numpy, torch, any DLPack) are used in place and never copied; the GIL is
+// released while lattices are built and iterations run. These checks keep memory safe; the Python side explains more.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -32,8 +32,8 @@ std::atomic<int> returning{0};
 std::atomic<bool> interpreter_ends{false};
 std::thread::id ending_thread;
 
-// Releases the GIL while it lives. Once the interpreter ends, other threads sleep for good instead of taking it back, as
-// in Python 3.14: earlier versions unwind them through destructors that must not throw, which aborts the process.
+// Releases the GIL while it lives. Once the interpreter ends, other threads sleep for good instead of taking it back,
+// as in Python 3.14: earlier versions unwind them through destructors that must not throw, which aborts the process.
 class ReleasedGil {
  public:
   ReleasedGil() : state_(PyEval_SaveThread()) {}
@@ -79,8 +79,8 @@ int checked_threads(int threads) {
 
 const atrous::Kernels& kernels_named(const std::string& name) {
   if (name.empty()) return atrous::best_kernels();
-  const atrous::Kernels* found = atrous::find_kernels(name.c_str());
-  if (found == nullptr) throw std::invalid_argument("this processor has no kernels named '" + name + "'");
+  const atrous::Kernels* const found = atrous::find_kernels(name.c_str());
+  require(found != nullptr, "this processor has no kernels of that name");
   return *found;
 }
 
@@ -112,11 +112,12 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
   require(grid.size() <= atrous::kMostDimensions && channel_sigmas.size() <= atrous::kMostDimensions - grid.size(),
           "a kernel has at most 64 dimensions");
   const std::size_t values = cells * channel_sigmas.size();
-  require(bytes ? bytes->size() == values : floats ? floats->size() == values : values == 0,
+  require(bytes    ? bytes->size() == values
+          : floats ? floats->size() == values
+                   : values == 0,
           "the image must have one value for each pixel and channel sigma");
   atrous::Features features;
   features.points = order->points();
-  features.channels = static_cast<int>(channel_sigmas.size());
   features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
   features.grid = std::move(grid);
   features.position_sigmas = std::move(position_sigmas);
@@ -139,11 +140,38 @@ std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::Pixe
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
-// A MeanField for one thread at a time: the GIL is released while it works, so a second thread could change what the
-// first one reads. Callers enter it (`with field:`) around every call; threads they start may share their entry.
+std::shared_ptr<atrous::PixelOrder> make_linear_order(std::uint32_t points) {
+  return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::linear(points));
+}
+
+std::shared_ptr<atrous::PixelOrder> make_tiled_order(std::uint32_t height, std::uint32_t width) {
+  return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::tiled(height, width));
+}
+
+float find_peak(const atrous::Lattice& lattice, int threads) {
+  checked_threads(threads);
+  const ReleasedGil release;
+  return lattice.peak(threads);
+}
+
+std::size_t count_chained(const atrous::Lattice& lattice) {
+  std::size_t total = 0;
+  for (const auto& axis : lattice.axes()) total += axis.chain.size();
+  return total;
+}
+
+nb::dict list_seconds(const atrous::Lattice& lattice) {
+  nb::dict result;
+  const char* const phases[] = {"embed_s", "merge_s", "sort_s", "link_s", "norm_s"};
+  for (std::size_t i = 0; i < std::size(phases); ++i) result[phases[i]] = lattice.seconds()[i];
+  return result;
+}
+
+// A MeanField for one thread at a time: it works without the GIL, so a second thread could change data that the first
+// one reads. Callers enter it (`with field:`) around all calls; threads that they start share the entry.
 class BoundMeanField {
  public:
-  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels,
+  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, std::size_t labels, bool half, const std::string& kernels,
                  int threads)
       : field_(std::move(order), checked_labels(labels), half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
                kernels_named(kernels), checked_threads(threads)) {}
@@ -154,19 +182,20 @@ class BoundMeanField {
   void exit() { in_use_.store(false); }
 
   void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
-    require(kind >= 0 && kind <= 2 && lattice->order().points() == field().points(), "the term does not fit the points");
+    require(kind >= 0 && kind <= 2 && lattice->order().points() == field().points(),
+            "the term does not fit the points");
     const std::size_t expected[] = {1, labels(), labels() * labels()};
     require(values.size() == expected[kind], "the compatibility does not fit the labels");
     field().add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
                       std::vector<float>(values.data(), values.data() + values.size())});
   }
   void clear_terms() { field().clear_terms(); }
-  void restart(int labels) { field().restart(checked_labels(labels)); }
+  void restart(std::size_t labels) { field().restart(checked_labels(labels)); }
 
   // Needed before bands are set by several threads.
   void allocate_unary() { field().allocate_unary(); }
 
-  // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
+  // Returns (number of NaN or infinite values, lowest, highest, per label the least distance above the best).
   nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap) {
     require(values.shape(0) == labels() && values.shape(1) > 0 && first <= field().points() &&
                 values.shape(1) <= field().points() - first && kind >= 0 && kind <= 2,
@@ -201,29 +230,25 @@ class BoundMeanField {
     const ReleasedGil release;
     field().read_unary(output.data());
   }
-  std::size_t labels() { return static_cast<std::size_t>(field().labels()); }
+  std::size_t labels() { return field().labels(); }
 
-  void keep_labels(const std::vector<int>& kept) {
+  void keep_labels(const std::vector<std::size_t>& kept) {
     require_unary();
-    require(!kept.empty(), "no label is left");
-    int previous = -1;
-    for (const int label : kept) {
-      require(label > previous && label < field().labels(), "labels must ascend");
-      previous = label;
-    }
+    require(!kept.empty() && kept.back() < labels(), "the labels to keep must exist");
+    for (std::size_t i = 1; i < kept.size(); ++i) require(kept[i - 1] < kept[i], "the labels to keep must ascend");
     const ReleasedGil release;
     field().keep_labels(kept);
   }
 
-  // Marginals go to `output`; with keep they also stay for steps and warm starts.
+  // Writes the marginals to `output`; with `keep` they also stay for steps and warm starts.
   nb::dict run(int iterations, OutputRows output, bool keep, bool warm, double tolerance, double settle,
                CancelToken* token) {
     require_shape(output);
     return run_with(iterations, output.data(), keep, warm, false, tolerance, settle, token);
   }
 
-  // Marginals come back in memory of the core, which takes it back when the array is dropped: neither a second array
-  // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
+  // Returns the marginals in memory of the core, which reuses it when the array is freed: this needs neither a second
+  // array of that size nor fresh pages. For float storage and runs that do not stop early.
   nb::tuple run_in_place(int iterations, bool warm) {
     require(field().storage() == atrous::Storage::kFloat, "half storage cannot be returned in place");
     nb::dict report = run_with(iterations, nullptr, false, warm, true, 0.0, 0.0, nullptr);
@@ -249,8 +274,8 @@ class BoundMeanField {
   std::string kernels() const { return field_.kernels().name; }
 
  private:
-  nb::dict run_with(int iterations, float* output, bool keep, bool warm, bool in_place, double tolerance,
-                    double settle, CancelToken* token) {
+  nb::dict run_with(int iterations, float* output, bool keep, bool warm, bool in_place, double tolerance, double settle,
+                    CancelToken* token) {
     require_unary();
     atrous::InferenceOptions options;
     options.iterations = iterations;
@@ -276,7 +301,7 @@ class BoundMeanField {
     return result;
   }
 
-  static int checked_labels(int labels) {
+  static std::size_t checked_labels(std::size_t labels) {
     require(labels >= 1 && labels <= 65535, "labels must be 1 to 65535");
     return labels;
   }
@@ -313,12 +338,8 @@ NB_MODULE(_lattice, m) {
       .def_prop_ro("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
 
   nb::class_<atrous::PixelOrder>(m, "PixelOrder")
-      .def_static("linear", [](std::uint32_t points) {
-        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::linear(points));
-      })
-      .def_static("tiled", [](std::uint32_t height, std::uint32_t width) {
-        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::tiled(height, width));
-      })
+      .def_static("linear", &make_linear_order, "points"_a)
+      .def_static("tiled", &make_tiled_order, "height"_a, "width"_a)
       .def_prop_ro("band", &atrous::PixelOrder::band)
       .def_prop_ro("points", &atrous::PixelOrder::points);
 
@@ -328,33 +349,16 @@ NB_MODULE(_lattice, m) {
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
-      .def("peak", [](const atrous::Lattice& self, int threads) {
-        checked_threads(threads);
-        const ReleasedGil release;
-        return self.peak(threads);
-      }, "threads"_a)
+      .def("peak", &find_peak, "threads"_a)
       .def_prop_ro("vertices", &atrous::Lattice::vertices)
       .def_prop_ro("corners", &atrous::Lattice::corners)
       .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
-      .def_prop_ro("chained", [](const atrous::Lattice& self) {
-        std::size_t total = 0;
-        for (const auto& axis : self.axes()) total += axis.chain.size();
-        return total;
-      })
-      .def_prop_ro("seconds", [](const atrous::Lattice& self) {
-        const auto& s = self.seconds();
-        nb::dict result;
-        result["embed_s"] = s[0];
-        result["merge_s"] = s[1];
-        result["sort_s"] = s[2];
-        result["link_s"] = s[3];
-        result["norm_s"] = s[4];
-        return result;
-      });
+      .def_prop_ro("chained", &count_chained)
+      .def_prop_ro("seconds", &list_seconds);
 
   nb::class_<BoundMeanField>(m, "MeanField")
-      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&, int>(), "order"_a, "labels"_a,
-           "half"_a, "kernels"_a, "threads"_a)
+      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, std::size_t, bool, const std::string&, int>(), "order"_a,
+           "labels"_a, "half"_a, "kernels"_a, "threads"_a)
       .def("__enter__", &BoundMeanField::enter)
       .def("__exit__", [](BoundMeanField& self, nb::args) { self.exit(); })
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
@@ -367,8 +371,8 @@ NB_MODULE(_lattice, m) {
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a)
-      .def("run", &BoundMeanField::run, "iterations"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
-           "tolerance"_a, "settle"_a, "token"_a.none())
+      .def("run", &BoundMeanField::run, "iterations"_a, "output"_a.noconvert(), "keep"_a, "warm"_a, "tolerance"_a,
+           "settle"_a, "token"_a.none())
       .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "warm"_a)
       .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert())
       .def("kl_divergence", &BoundMeanField::kl_divergence)

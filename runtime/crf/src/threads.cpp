@@ -2,7 +2,6 @@
 #include "threads.h"
 
 #include <algorithm>
-#include <chrono>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -237,7 +236,7 @@ void Team::rethrow() {
 void run_team(int threads, const std::function<void(Team&, int)>& body) {
   Job job(std::max(threads, 1), body);
   std::vector<Worker*> helpers;
-  if (threads > 1) helpers = shared_pool().reserve(static_cast<std::size_t>(threads - 1));
+  if (threads > 1) helpers = shared_pool().reserve(threads - 1);
   // From here on nothing throws: helpers use this function's stack.
   job.team.assemble(static_cast<int>(helpers.size()) + 1);
   job.running = helpers.size();

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -24,7 +25,7 @@ namespace atrous {
 class Team {
  public:
   // Has room for `most` ranks; one until assembled.
-  explicit Team(int most) : cursors_(static_cast<std::size_t>(most)) {}
+  explicit Team(int most) : cursors_(most) {}
   void assemble(int size) noexcept { size_ = size; }
   int size() const { return size_; }
 
@@ -37,8 +38,7 @@ class Team {
   void share(int rank, std::size_t count, std::size_t chunk, Work&& work) {
     run_phase([&] {
       for (int turn = 0; turn < size_; ++turn) {
-        const std::size_t parts = static_cast<std::size_t>(size_);
-        const std::size_t owner = static_cast<std::size_t>(rank + turn) % parts;
+        const std::size_t parts = size_, owner = (rank + turn) % size_;
         const std::size_t first = count / parts * owner + count % parts * owner / parts;
         const std::size_t last = count / parts * (owner + 1) + count % parts * (owner + 1) / parts;
         for (;;) {
@@ -94,6 +94,11 @@ class Team {
   std::mutex mutex_;
   std::condition_variable wake_;
 };
+
+// Monotonic seconds, for reports.
+inline double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Runs body(team, rank) on at most `threads` threads, the caller being rank 0; returns when all have finished.
 void run_team(int threads, const std::function<void(Team&, int)>& body);
