@@ -27,8 +27,7 @@ class Lattice:
         order: PixelOrder,
         grid: list[int],
         position_sigmas: list[float],
-        bytes: Any,
-        floats: Any,
+        image: Any,
         channel_sigmas: list[float],
         normalization: int,
         mask: Any,
@@ -48,8 +47,6 @@ class Lattice:
     def chained(self) -> int: ...
     @property
     def size_bytes(self) -> int: ...
-    @property
-    def seconds(self) -> dict[str, float]: ...
 
 class MeanField:
     def __init__(self, order: PixelOrder, labels: int, half: bool, kernels: str, threads: int) -> None: ...

@@ -2,8 +2,6 @@
 #include "lattice.h"
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -69,22 +67,14 @@ class Lattice::Builder {
         counts_(parts_) {}
 
   void run(Team& team, int rank) {
-    const double start = now();
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { touch(part); });
-    const double touched = now();
     team.alone(rank, [&] { merge(); });
-    const double merged = now();
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { count(part); });
     team.alone(rank, [&] { offset(); });
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { sort(part); });
-    const double sorted = now();
     team.share(rank, lattice_.corners_, 1, [&](std::size_t axis, std::size_t) { link(axis); });
     team.alone(rank, [&] { tables_.clear(); });
-    const double linked = now();
     normalize(team, rank);
-    if (rank == 0) {
-      lattice_.seconds_ = {touched - start, merged - touched, sorted - merged, linked - sorted, now() - linked};
-    }
   }
 
  private:

@@ -6,7 +6,6 @@
 //   chains   per axis, the lines of neighboring vertices, for the in-place blur
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -53,8 +52,6 @@ class Lattice {
   const float* factors() const { return normalizes(Normalization::kAfter) ? norms_.data() : nullptr; }
   // The largest value of F(1): no message of a label can exceed it times the term's weight.
   float peak(int threads) const;
-  // Seconds spent: embedding and hashing, merging, sorting into splats, chains, norm.
-  const std::array<double, 5>& seconds() const { return seconds_; }
 
  private:
   class Builder;
@@ -73,7 +70,6 @@ class Lattice {
   Buffer<std::uint32_t> offsets_;
   std::vector<BlurAxis> axes_;
   Buffer<float> norms_;  // 1 / n or its root, per pixel; empty without normalization
-  std::array<double, 5> seconds_{};
 };
 
 }  // namespace atrous

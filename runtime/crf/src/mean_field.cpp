@@ -2,6 +2,7 @@
 #include "mean_field.h"
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 
 namespace atrous {
@@ -11,6 +12,8 @@ constexpr std::size_t kSplatChunk = 256;
 constexpr std::size_t kSliceChunk = 32;
 constexpr std::size_t kCachedShare = 16;  // entries per vertex at which its row stays in the first-level cache
 constexpr int kSettleAfter = 1;           // updates: the first decides most pixels
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::size_t padded_lanes(std::size_t labels) {
   const std::size_t multiple = labels <= 32 ? 4 : 32;

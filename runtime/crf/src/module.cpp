@@ -24,6 +24,7 @@ namespace {
 
 using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
+using ImageArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using StridedRows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using OutputRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
@@ -99,9 +100,8 @@ std::shared_ptr<atrous::Lattice> build_lattice(std::shared_ptr<atrous::PixelOrde
 
 std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::PixelOrder> order,
                                                     std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
-                                                    std::optional<ByteArray> bytes, std::optional<FloatArray> floats,
-                                                    std::vector<float> channel_sigmas, int normalization,
-                                                    std::optional<ByteArray> mask, int threads,
+                                                    std::optional<ImageArray> image, std::vector<float> channel_sigmas,
+                                                    int normalization, std::optional<ByteArray> mask, int threads,
                                                     const std::string& kernels) {
   std::size_t cells = 1;
   for (const std::uint32_t extent : grid) {
@@ -112,18 +112,18 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
   require(grid.size() <= atrous::kMostDimensions && channel_sigmas.size() <= atrous::kMostDimensions - grid.size(),
           "a kernel has at most 64 dimensions");
   const std::size_t values = cells * channel_sigmas.size();
-  require(bytes    ? bytes->size() == values
-          : floats ? floats->size() == values
-                   : values == 0,
+  require(image ? image->size() == values : values == 0,
           "the image must have one value for each pixel and channel sigma");
+  const bool is_bytes = image && image->dtype() == nb::dtype<std::uint8_t>();
+  require(!image || is_bytes || image->dtype() == nb::dtype<float>(), "the image must be uint8 or float32");
   atrous::Features features;
   features.points = order->points();
   features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
   features.grid = std::move(grid);
   features.position_sigmas = std::move(position_sigmas);
   features.channel_sigmas = std::move(channel_sigmas);
-  features.bytes = bytes ? bytes->data() : nullptr;
-  features.floats = floats ? floats->data() : nullptr;
+  if (image && is_bytes) features.bytes = static_cast<const std::uint8_t*>(image->data());
+  if (image && !is_bytes) features.floats = static_cast<const float*>(image->data());
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
@@ -158,13 +158,6 @@ std::size_t count_chained(const atrous::Lattice& lattice) {
   std::size_t total = 0;
   for (const auto& axis : lattice.axes()) total += axis.chain.size();
   return total;
-}
-
-nb::dict list_seconds(const atrous::Lattice& lattice) {
-  nb::dict result;
-  const char* const phases[] = {"embed_s", "merge_s", "sort_s", "link_s", "norm_s"};
-  for (std::size_t i = 0; i < std::size(phases); ++i) result[phases[i]] = lattice.seconds()[i];
-  return result;
 }
 
 // A MeanField for one thread at a time: it works without the GIL, so a second thread could change data that the first
@@ -345,16 +338,15 @@ NB_MODULE(_lattice, m) {
 
   nb::class_<atrous::Lattice>(m, "Lattice")
       .def_static("from_grid", &build_grid_lattice, "order"_a, "grid"_a, "position_sigmas"_a,
-                  "bytes"_a.noconvert().none(), "floats"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a,
-                  "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
+                  "image"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a, "mask"_a.noconvert().none(),
+                  "threads"_a, "kernels"_a = "")
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", &find_peak, "threads"_a)
       .def_prop_ro("vertices", &atrous::Lattice::vertices)
       .def_prop_ro("corners", &atrous::Lattice::corners)
       .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
-      .def_prop_ro("chained", &count_chained)
-      .def_prop_ro("seconds", &list_seconds);
+      .def_prop_ro("chained", &count_chained);
 
   nb::class_<BoundMeanField>(m, "MeanField")
       .def(nb::init<std::shared_ptr<atrous::PixelOrder>, std::size_t, bool, const std::string&, int>(), "order"_a,

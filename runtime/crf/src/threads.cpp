@@ -1,7 +1,9 @@
-// The pool behind run_team: threads are created on demand, sleep between jobs, and are forgotten in a forked child.
+// The pool behind run_team: it creates threads on demand, they sleep between jobs, and a forked child starts a new
+// pool.
 #include "threads.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -19,7 +21,7 @@ namespace atrous {
 namespace {
 
 constexpr int kSpins = 3000;
-constexpr auto kPatience = std::chrono::milliseconds(2);
+constexpr auto kYieldTime = std::chrono::milliseconds(2);
 constexpr std::size_t kMostWorkers = 255;
 
 void pause_briefly() {
@@ -30,7 +32,7 @@ void pause_briefly() {
 #endif
 }
 
-// Subnormal numbers cost a hundred cycles each and carry nothing a softmax keeps: they count as zero meanwhile.
+// Treats subnormal numbers as zero: they cost a hundred cycles each, and a softmax loses them anyway.
 class FlushSubnormals {
  public:
 #if defined(__x86_64__) || defined(__i386__)
@@ -51,8 +53,8 @@ class FlushSubnormals {
 #endif
 };
 
-// Linux may wake a thread on the very processor of its waker, though another is idle, and leave both there for
-// milliseconds: as long as a whole phase takes. So a worker is kept off that processor until it runs.
+// Linux may schedule a woken thread on the waker's CPU even if another is idle, and leave both there for milliseconds,
+// as long as a whole phase. So the affinity of a worker excludes that CPU until the worker runs.
 #ifdef __linux__
 class Placement {
  public:
@@ -66,7 +68,7 @@ class Placement {
   void keep_away(pthread_t thread) const {
     if (known_) pthread_setaffinity_np(thread, sizeof elsewhere_, &elsewhere_);
   }
-  void free_self() const {
+  void restore_self() const {
     if (known_) pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
   }
 
@@ -78,7 +80,7 @@ class Placement {
 class Placement {
  public:
   void keep_away(pthread_t) const {}
-  void free_self() const {}
+  void restore_self() const {}
 };
 #endif
 
@@ -133,7 +135,7 @@ class Pool {
         team.push_back(worker.release());
         ++created_;
       } catch (const std::exception&) {
-        break;  // no memory or no more threads: run with those there are
+        break;  // no memory or no more threads: run with fewer
       }
     }
     return team;
@@ -157,7 +159,7 @@ class Pool {
         worker->wake.wait(lock, [&] { return worker->job != nullptr; });
         job = std::exchange(worker->job, nullptr);
       }
-      job->placement->free_self();
+      job->placement->restore_self();
       job->run(worker->rank);
       {
         std::lock_guard<std::mutex> lock(job->mutex);
@@ -208,9 +210,9 @@ void Team::barrier() {
     if (open()) return;
     pause_briefly();
   }
-  // Sleeping costs a late waking, see Placement: give way first, for as long as the short serial phases take.
-  const auto tired = std::chrono::steady_clock::now() + kPatience;
-  while (std::chrono::steady_clock::now() < tired) {
+  // Waking up takes long (see Placement): yield first, for as long as the short serial phases take.
+  const auto deadline = std::chrono::steady_clock::now() + kYieldTime;
+  while (std::chrono::steady_clock::now() < deadline) {
     if (open()) return;
     std::this_thread::yield();
   }
@@ -225,7 +227,7 @@ void Team::fail() noexcept {
 
 void Team::leave() noexcept {
   fail();
-  absent_.fetch_add(1, std::memory_order_relaxed);  // arrived at every later barrier
+  absent_.fetch_add(1, std::memory_order_relaxed);  // counts as arrived at every later barrier
   arrive();
 }
 
@@ -237,7 +239,7 @@ void run_team(int threads, const std::function<void(Team&, int)>& body) {
   Job job(std::max(threads, 1), body);
   std::vector<Worker*> helpers;
   if (threads > 1) helpers = shared_pool().reserve(threads - 1);
-  // From here on nothing throws: helpers use this function's stack.
+  // From here on nothing may throw: helpers use this stack frame.
   job.team.assemble(static_cast<int>(helpers.size()) + 1);
   job.running = helpers.size();
   if (!helpers.empty()) job.placement.emplace();

@@ -1,17 +1,16 @@
 // A small thread pool: a team runs one body on every rank, with barriers between its phases.
 //
-// Work is handed out in chunks whose results do not depend on who computes them, so any number of threads gives the
-// same bits. A team never waits for helpers that are busy elsewhere: it runs with those it gets.
+// Work is split into chunks whose results do not depend on the rank, so any number of threads gives the same bits. A
+// team does not wait for threads that are busy elsewhere: it runs with the idle ones.
 //
-// The rules of a body:
-//   1. Every rank makes the same calls of share, alone and barrier. A variable that decides about one is written
-//      inside share or alone, and failed() is the same on every rank between two of these calls.
-//   2. It may throw anywhere. The first exception is kept; the phases after the next barrier are skipped on all ranks;
-//      run_team rethrows it when every rank has returned. Barriers no longer wait for a rank that left this way.
+// Rules for a body:
+//   1. Every rank makes the same calls of share, alone and barrier. Variables that decide about these calls are written
+//      inside share or alone; failed() is the same on every rank between two calls.
+//   2. It may throw anywhere. The first exception is kept; all ranks skip the phases after the next barrier; run_team
+//      rethrows when every rank has returned. Later barriers do not wait for a rank that threw outside of a phase.
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstddef>
 #include <exception>
@@ -94,11 +93,6 @@ class Team {
   std::mutex mutex_;
   std::condition_variable wake_;
 };
-
-// Monotonic seconds, for reports.
-inline double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Runs body(team, rank) on at most `threads` threads, the caller being rank 0; returns when all have finished.
 void run_team(int threads, const std::function<void(Team&, int)>& body);
