@@ -1,5 +1,8 @@
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 class InUseError(Exception): ...
 
 class CancelToken:
@@ -65,16 +68,8 @@ class MeanField:
     def labels(self) -> int: ...
     def keep_labels(self, kept: list[int]) -> None: ...
     def run(
-        self,
-        iterations: int,
-        output: Any,
-        keep: bool,
-        warm: bool,
-        tolerance: float,
-        settle: float,
-        token: CancelToken | None,
-    ) -> dict[str, Any]: ...
-    def run_in_place(self, iterations: int, warm: bool) -> tuple[Any, dict[str, Any]]: ...
+        self, iterations: int, keep: bool, warm: bool, tolerance: float, settle: float, token: CancelToken | None
+    ) -> tuple[npt.NDArray[np.float32], tuple[int, bool, float | None, float, float, float, float, float]]: ...
     def load_marginals(self, values: Any) -> None: ...
     def kl_divergence(self) -> float: ...
     @property

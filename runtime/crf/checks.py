@@ -20,6 +20,7 @@ from ..errors import CrfInputError
 FloatArray = npt.NDArray[np.float32]
 
 MAX_ENTRIES = 2**31 - 1
+MAX_ITERATIONS = 2**31 - 1
 MAX_LABELS = 65535
 MAX_DIMENSIONS = 64
 _MAX_WEIGHT = 1e15  # times the 2^31 entries of a lattice, this stays below the energy of the core's padding, 1e30
@@ -61,11 +62,6 @@ def check_integer(value: Any, name: str, lowest: int, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not lowest <= value <= highest:
         raise CrfInputError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
     return int(value)
-
-
-def check_iterations(iterations: Any) -> int:
-    """Return the number of updates."""
-    return check_integer(iterations, "iterations", 0, 2**31 - 1)
 
 
 def check_fraction(value: Any, name: str, *, or_zero: bool = False) -> float:

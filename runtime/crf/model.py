@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import CrfInputError
 from . import _lattice
 from .checks import (
+    MAX_ITERATIONS,
     FloatArray,
     as_array,
     check_coarse_scores,
@@ -25,7 +26,7 @@ from .checks import (
     check_fraction,
     check_grid,
     check_image,
-    check_iterations,
+    check_integer,
     check_layout,
     check_mask,
     check_probability_sums,
@@ -138,8 +139,7 @@ class DenseCRF:
             order = _lattice.PixelOrder.linear(self.points)
         checked_mask = None if mask is None else check_mask(mask, self.shape)
         self._grid = Grid(order, self.shape if axes is shape else None, checked_mask, kernels, self.threads)
-        self._half = storage == "float16"
-        self._field = _lattice.MeanField(order, self.labels, self._half, kernels, self.threads)
+        self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
         self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
         self._kept: list[int] | None = None  # the labels left by prune_labels
         self._gaps: Gaps | None = None  # None without a unary
@@ -354,7 +354,7 @@ class DenseCRF:
         Raises:
             CrfInputError: an invalid argument; no unary; a warm start without marginals.
         """
-        iterations = check_iterations(iterations)
+        iterations = check_integer(iterations, "iterations", 0, MAX_ITERATIONS)
         tolerance = check_fraction(tolerance, "tolerance", or_zero=True)
         settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
@@ -402,14 +402,8 @@ class DenseCRF:
         token: _lattice.CancelToken | None = None,
     ) -> FloatArray:
         self._require_unary("inference")
-        output: FloatArray
-        if keep or tolerance > 0.0 or settle > 0.0 or token is not None or self._half:
-            output = np.empty((self._field.labels, self.points), np.float32)
-            done = self._field.run(iterations, output, keep, warm, tolerance, settle, token)
-        else:
-            output, done = self._field.run_in_place(iterations, warm)
-        changed = done.pop("changed")
-        self.report = InferenceReport(changed=None if changed < 0 else changed, **done)
+        output, done = self._field.run(iterations, keep, warm, tolerance, settle, token)
+        self.report = InferenceReport(*done)
         self._started = keep
         if self._kept is not None:
             pruned, output = output, np.zeros((self.labels, self.points), np.float32)

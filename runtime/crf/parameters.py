@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
 from ..errors import CrfInputError
-from .checks import check_iterations
+from .checks import MAX_ITERATIONS, check_integer
 
 Mode = Literal["deeplab", "pydensecrf"]
 Normalization = Literal["none", "before", "after", "symmetric"]
@@ -75,7 +76,7 @@ class CrfParameters:
     def __post_init__(self) -> None:
         if not isinstance(self.mode, str) or self.mode not in NORMALIZATION_OF_MODE:
             raise CrfInputError(f'CRF mode {self.mode!r} is unknown: use "deeplab" or "pydensecrf"')
-        check_iterations(self.iterations)
+        check_integer(self.iterations, "iterations", 0, MAX_ITERATIONS)
 
     @property
     def normalization(self) -> Normalization:
@@ -84,16 +85,8 @@ class CrfParameters:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data: {"mode", "iterations", "gaussian": [{"sxy", "weight"}], "bilateral": [...]}."""
-
-        def plain(value: float | tuple[float, ...]) -> float | list[float]:
-            return list(value) if isinstance(value, tuple) else value
-
-        return {
-            "mode": self.mode,
-            "iterations": self.iterations,
-            "gaussian": [{"sxy": plain(t.sxy), "weight": t.weight} for t in self.gaussian],
-            "bilateral": [{"sxy": plain(t.sxy), "srgb": plain(t.srgb), "weight": t.weight} for t in self.bilateral],
-        }
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # tuples become lists
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CrfParameters:

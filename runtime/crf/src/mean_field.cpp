@@ -242,24 +242,23 @@ std::vector<const Lattice*> MeanField::lattices() const {
   return all;
 }
 
-InferenceReport MeanField::run(const InferenceOptions& options, float* output, bool keep) {
+Buffer<unsigned char> MeanField::run(const InferenceOptions& options, InferenceReport& report) {
   prepare();
-  InferenceReport report;
   make_scratch();
   const bool counts = options.tolerance > 0.0;
   std::vector<std::uint16_t> best(counts ? points() : 0);
   std::vector<std::uint32_t> changed(counts ? order_->runs() : 0);
   const int iterations = options.iterations;
-  if (options.in_place) {
-    output = reinterpret_cast<float*>(q_.data());
-    keep = false;
-  }
-  // The last pass writes the output directly: nothing reads Q after the splat before it.
-  auto job_for = [&](bool with_terms, bool last) {
+  const bool may_stop = counts || options.cancelled != nullptr;
+  // The last pass writes the output directly, over Q if possible: nothing reads Q after the splat before it. That saves
+  // a second array and fresh pages.
+  const bool in_place = !options.keep && !may_stop && options.settle == 0.0 && storage_ == Storage::kFloat;
+  Buffer<unsigned char> own(in_place ? 0 : points() * labels_ * sizeof(float));
+  float* const output = reinterpret_cast<float*>(in_place ? q_.data() : own.data());
+  const auto job_for = [&](bool with_terms, bool last) {
     SliceJob job = slice_job(with_terms);
-    const bool may_be_last = last || counts || options.cancelled != nullptr;
-    job.output = may_be_last ? output : nullptr;
-    job.q = last && !keep ? nullptr : q_.data();
+    job.output = last || may_stop ? output : nullptr;
+    job.q = last && !options.keep ? nullptr : q_.data();
     job.best = counts ? best.data() : nullptr;
     job.changed = counts ? changed.data() : nullptr;
     return job;
@@ -290,7 +289,7 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
         if (counts) {
           const double total = std::accumulate(changed.begin(), changed.end(), 0.0);
           report.changed = total / static_cast<double>(points());
-          if (i > 0 && report.changed <= options.tolerance) done = true;
+          if (i > 0 && *report.changed <= options.tolerance) done = true;
         }
         if (options.cancelled != nullptr && options.cancelled->load(std::memory_order_relaxed)) {
           report.cancelled = true;
@@ -306,7 +305,7 @@ InferenceReport MeanField::run(const InferenceOptions& options, float* output, b
       if (settling && !team.failed()) active->gather(team, rank, kernels_, q_.data());
     }
   });
-  return report;
+  return in_place ? std::move(q_) : std::move(own);
 }
 
 void MeanField::load_marginals(const float* values, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels.h"
@@ -27,15 +28,15 @@ struct InferenceOptions {
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
   double settle = 0.0;     // after one update, freeze pixels with a marginal above it; 0 freezes none
   bool warm = false;       // start from the current marginals instead of the unary's softmax
-  bool in_place = false;   // the last pass writes its output over Q, for take_output(); needs float storage
+  bool keep = true;        // keep the marginals for a warm start and kl_divergence()
   const std::atomic<bool>* cancelled = nullptr;
 };
 
 struct InferenceReport {
   int iterations = 0;
   bool cancelled = false;
-  double settled = 0.0;   // fraction of frozen pixels
-  double changed = -1.0;  // fraction of labels changed by the last iteration, -1 if not counted
+  double settled = 0.0;           // fraction of frozen pixels
+  std::optional<double> changed;  // fraction of labels changed by the last iteration, if counted
   double splat_s = 0.0, blur_s = 0.0, slice_s = 0.0, start_s = 0.0;
 };
 
@@ -72,11 +73,8 @@ class MeanField {
   void allocate_unary();
   bool has_unary() const { return unary_.size() > 0; }
 
-  // Runs and writes labels x points marginals in the caller's order, if `output` is not null; with `keep` the
-  // marginals also stay here for step() or a warm start.
-  InferenceReport run(const InferenceOptions& options, float* output, bool keep);
-  // After a run in place: its output, labels x points floats in the caller's order.
-  Buffer<unsigned char> take_output() { return std::move(q_); }
+  // Returns labels x points float marginals in the caller's order, perhaps with unused memory behind them.
+  Buffer<unsigned char> run(const InferenceOptions& options, InferenceReport& report);
   // Replaces the current marginals by `values` (labels x points).
   void load_marginals(const float* values, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride);
   // The relative monitor of the reference: sum Q log Q + U Q + Q C(F(Q)), no factor 1/2, no log Z.

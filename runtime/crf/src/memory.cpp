@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include <pthread.h>
@@ -60,6 +61,14 @@ void* map_pages(std::size_t length, std::size_t bytes) {
   return aligned;
 }
 
+// Removes a kept block; the caller holds the mutex.
+Block take_block(Block& block) noexcept {
+  const Block taken = std::exchange(block, kept().back());
+  kept().pop_back();
+  kept_bytes -= taken.length;
+  return taken;
+}
+
 // Keeps the block for later, unless there is no room.
 bool keep(Block block) noexcept {
   std::lock_guard<std::mutex> lock(mutex);
@@ -81,12 +90,7 @@ void* allocate_pages(std::size_t bytes) {
   {
     std::lock_guard<std::mutex> lock(mutex);
     for (Block& block : kept()) {
-      if (block.length != length) continue;
-      void* const address = block.address;
-      kept_bytes -= length;
-      block = kept().back();
-      kept().pop_back();
-      return address;
+      if (block.length == length) return take_block(block).address;
     }
   }
   return map_pages(length, bytes);
@@ -107,11 +111,9 @@ Scratch::Scratch() noexcept {
   const auto largest = std::max_element(blocks.begin(), blocks.end(),
                                         [](const Block& a, const Block& b) { return a.length < b.length; });
   if (largest == blocks.end()) return;
-  block_ = largest->address;
-  length_ = largest->length;
-  kept_bytes -= length_;
-  *largest = blocks.back();
-  blocks.pop_back();
+  const Block block = take_block(*largest);
+  block_ = block.address;
+  length_ = block.length;
 }
 
 Scratch::~Scratch() {

@@ -193,14 +193,10 @@ class BoundMeanField {
     require(values.shape(0) == labels() && values.shape(1) > 0 && first <= field().points() &&
                 values.shape(1) <= field().points() - first && kind >= 0 && kind <= 2,
             "unary must be (labels, points of the band)");
-    atrous::UnaryRange range;
-    std::vector<float> gaps;
-    {
-      const ReleasedGil release;
-      range = field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                                static_cast<atrous::UnaryKind>(kind), cap, gaps);
-    }
-    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+    return read([&](std::vector<float>& gaps) {
+      return field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
+                               static_cast<atrous::UnaryKind>(kind), cap, gaps);
+    });
   }
 
   nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap) {
@@ -208,13 +204,9 @@ class BoundMeanField {
             "scores must be (height, width, labels)");
     require(height > 0 && field().points() % height == 0 && width == field().points() / height,
             "height and width do not fit the points");
-    atrous::UnaryRange range;
-    std::vector<float> gaps;
-    {
-      const ReleasedGil release;
-      range = field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
-    }
-    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+    return read([&](std::vector<float>& gaps) {
+      return field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
+    });
   }
 
   void read_unary(OutputRows output) {
@@ -233,22 +225,28 @@ class BoundMeanField {
     field().keep_labels(kept);
   }
 
-  // Writes the marginals to `output`; with `keep` they also stay for steps and warm starts.
-  nb::dict run(int iterations, OutputRows output, bool keep, bool warm, double tolerance, double settle,
-               CancelToken* token) {
-    require_shape(output);
-    return run_with(iterations, output.data(), keep, warm, false, tolerance, settle, token);
-  }
-
-  // Returns the marginals in memory of the core, which reuses it when the array is freed: this needs neither a second
-  // array of that size nor fresh pages. For float storage and runs that do not stop early.
-  nb::tuple run_in_place(int iterations, bool warm) {
-    require(field().storage() == atrous::Storage::kFloat, "half storage cannot be returned in place");
-    nb::dict report = run_with(iterations, nullptr, false, warm, true, 0.0, 0.0, nullptr);
-    auto* const memory = new atrous::Buffer<unsigned char>(field().take_output());
-    nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
-    const std::size_t shape[] = {labels(), field().points()};
-    return nb::make_tuple(nb::ndarray<nb::numpy, float, nb::ndim<2>>(memory->data(), 2, shape, owner), report);
+  // Returns the marginals, in memory that the core reuses when the array is freed, and the values of the report.
+  nb::tuple run(int iterations, bool keep, bool warm, double tolerance, double settle, const CancelToken* token) {
+    require_unary();
+    atrous::InferenceOptions options;
+    options.iterations = iterations;
+    options.tolerance = tolerance;
+    options.settle = settle;
+    options.warm = warm;
+    options.keep = keep;
+    options.cancelled = token != nullptr ? &token->cancelled : nullptr;
+    atrous::InferenceReport done;
+    auto memory = std::make_unique<atrous::Buffer<unsigned char>>();
+    {
+      const ReleasedGil release;
+      *memory = field().run(options, done);
+    }
+    void* const data = memory->data();
+    nb::capsule owner(memory.release(),
+                      [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
+    const nb::ndarray<nb::numpy, float> array(data, {labels(), field().points()}, owner);
+    return nb::make_tuple(array, nb::make_tuple(done.iterations, done.cancelled, done.changed, done.settled,
+                                                done.start_s, done.splat_s, done.blur_s, done.slice_s));
   }
 
   void load_marginals(StridedRows values) {
@@ -267,33 +265,16 @@ class BoundMeanField {
   std::string kernels() const { return field_.kernels().name; }
 
  private:
-  nb::dict run_with(int iterations, float* output, bool keep, bool warm, bool in_place, double tolerance, double settle,
-                    CancelToken* token) {
-    require_unary();
-    atrous::InferenceOptions options;
-    options.iterations = iterations;
-    options.tolerance = tolerance;
-    options.settle = settle;
-    options.warm = warm;
-    options.in_place = in_place;
-    options.cancelled = token != nullptr ? &token->cancelled : nullptr;
-    atrous::InferenceReport report;
+  template <class Set>
+  static nb::tuple read(const Set& set) {
+    std::vector<float> gaps;
+    atrous::UnaryRange range;
     {
       const ReleasedGil release;
-      report = field().run(options, output, keep);
+      range = set(gaps);
     }
-    nb::dict result;
-    result["iterations"] = report.iterations;
-    result["cancelled"] = report.cancelled;
-    result["settled"] = report.settled;
-    result["changed"] = report.changed;
-    result["start_s"] = report.start_s;
-    result["splat_s"] = report.splat_s;
-    result["blur_s"] = report.blur_s;
-    result["slice_s"] = report.slice_s;
-    return result;
+    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
   }
-
   static std::size_t checked_labels(std::size_t labels) {
     require(labels >= 1 && labels <= 65535, "labels must be 1 to 65535");
     return labels;
@@ -363,9 +344,7 @@ NB_MODULE(_lattice, m) {
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a)
-      .def("run", &BoundMeanField::run, "iterations"_a, "output"_a.noconvert(), "keep"_a, "warm"_a, "tolerance"_a,
-           "settle"_a, "token"_a.none())
-      .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "warm"_a)
+      .def("run", &BoundMeanField::run, "iterations"_a, "keep"_a, "warm"_a, "tolerance"_a, "settle"_a, "token"_a.none())
       .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert())
       .def("kl_divergence", &BoundMeanField::kl_divergence)
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)

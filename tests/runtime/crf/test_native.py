@@ -63,7 +63,7 @@ def enter_field(order: Any = ORDER, labels: int = 2, threads: int = 1) -> Any:
         lambda: enter_field(threads=0),
         lambda: enter_field().set_coarse_scores(np.zeros((1, 1, 2), np.float32), 2**63 + 8, 2, 9.0),  # 2^64 + 16
         lambda: enter_field().set_unary(np.zeros((2, 8), np.float32), 2**64 - 4, 0, 9.0),
-        lambda: enter_field().run(1, np.zeros((2, 16), np.float32), False, False, 0.0, 0.0, None),  # no unary
+        lambda: enter_field().run(1, False, False, 0.0, 0.0, None),  # no unary
         lambda: _lattice.Lattice.from_grid(ORDER, [2**31, 2**31, 4], [1.0] * 3, None, [], 0, None, 1),
         lambda: _lattice.Lattice.from_grid(ORDER, [4, 4], [1.0] * 2, None, [], 7, None, 1),
         lambda: _lattice.Lattice.from_grid(ORDER, [4, 4], [1.0] * 2, None, [1.0], 0, None, 1),
