@@ -17,7 +17,7 @@ from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, shrink_parameters
 
-_PLAIN = (None, "float32", "none", 0.0, 0.0, 1, None)  # the defaults of what only this core has
+_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # the defaults of what only this core has
 
 
 def dense_crf(
@@ -83,7 +83,7 @@ def dense_crf(
         raise CrfInputError("pass either probabilities or scores=...")
     if backend not in ("atrous", "pydensecrf"):
         raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
-    if backend == "pydensecrf" and (mask, storage, prune, tolerance, settle, reduce, token) != _PLAIN:
+    if backend == "pydensecrf" and (mask is None, storage, prune, tolerance, settle, reduce, token) != _PLAIN:
         raise CrfInputError('backend="pydensecrf" has neither mask, shortcuts nor token: leave backend="atrous"')
     if isinstance(prune, str) and prune not in ("none", "lossless"):
         raise CrfInputError(f'prune must be "none", "lossless" or a number, got {prune!r}')

@@ -1,4 +1,4 @@
-"""pydensecrf's helpers: unaries from labels and probabilities, features of positions and colours."""
+"""pydensecrf's helpers: unaries from labels and probabilities, features of positions and colors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..checks import MAX_LABELS, FloatArray, check_integer, check_sigmas, warn
 
 
 def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
-    """Unary energies of a hand-made labelling.
+    """Return the unary energies of a hand-made labeling.
 
     Args:
         labels: integers of any shape. With `zero_unsure`, 0 means unknown and 1 to n_labels are the labels; without,
             the labels are 0 to n_labels - 1.
-        n_labels: how many labels, unknown not counted.
-        gt_prob: how sure a label is, between 0 and 1.
+        n_labels: number of labels, without "unknown".
+        gt_prob: probability that a given label is right, between 0 and 1.
         zero_unsure: whether 0 means unknown.
 
     Returns:
-        (n_labels, N) float32: -log(gt_prob) for the label given, -log((1 - gt_prob) / (n_labels - 1)) for the others,
-        -log(1 / n_labels) for all where it is unknown.
+        (n_labels, N) float32: -log(gt_prob) for the given label, -log((1 - gt_prob) / (n_labels - 1)) for the others,
+        -log(1 / n_labels) for all labels of an unknown pixel.
 
     Raises:
-        CrfInputError: a label outside the range, or a probability outside (0, 1).
+        CrfInputError: a label outside of the range, or a probability outside of (0, 1).
     """
     if not 0.0 < gt_prob < 1.0:
         raise CrfInputError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
@@ -58,17 +58,22 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
 
 
 def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None = 1e-5) -> FloatArray:
-    """Unary energies -log(p) of probabilities.
+    """Return the unary energies -log(p) of probabilities.
 
     Args:
         sm: (L, ...) probabilities, labels first.
-        scale: mixes with the uniform distribution, scale p + (1 - scale) / L, to say how far to trust them.
-        clip: lowest probability, against infinite energies; None for none.
+        scale: confidence in them: mixes with the uniform distribution, scale p + (1 - scale) / L.
+        clip: lowest probability, against infinite energies; None does not clip.
 
     Returns:
         (L, N) float32, C-contiguous.
+
+    Raises:
+        CrfInputError: no axis of labels, or a scale outside of (0, 1].
     """
     probabilities = np.asarray(sm)
+    if probabilities.ndim == 0:
+        raise CrfInputError("probabilities must be (labels, ...), got a single number")
     count = probabilities.shape[0]
     if scale is not None:
         if not 0.0 < scale <= 1.0:
@@ -80,7 +85,7 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
 
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> FloatArray:
-    """Features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
+    """Return the features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
     sigmas = check_sigmas(sdims, len(shape), "sdims")
     places = np.indices(tuple(shape), dtype=np.float32).reshape(len(shape), -1)
     return np.ascontiguousarray(places / np.array(sigmas, np.float32)[:, None])
@@ -89,13 +94,13 @@ def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> Fl
 def create_pairwise_bilateral(
     sdims: Sequence[float], schan: float | Sequence[float], img: npt.NDArray[Any], chdim: int = -1
 ) -> FloatArray:
-    """Features of a position and colour term: (axes + channels, N) float32.
+    """Return the features of a position and color term: (axes + channels, N) float32.
 
     Args:
         sdims: a sigma for each spatial axis of `img`, in the order of its axes (y before x).
         schan: a sigma for each channel, or one for all.
         img: the data, of any type and any number of spatial axes.
-        chdim: which axis holds the channels; -1 when there is none and every value is one channel.
+        chdim: the axis of the channels; -1 if there is none and every value is one channel.
     """
     channels = img[None] if chdim == -1 else np.moveaxis(img, chdim, 0)
     positions = create_pairwise_gaussian(sdims, channels.shape[1:])

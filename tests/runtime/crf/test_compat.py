@@ -151,6 +151,15 @@ def test_missing_original(monkeypatch: pytest.MonkeyPatch) -> None:
         dense_crf(image, probabilities, backend="pydensecrf")
 
 
+@pytest.mark.parametrize(
+    "extra", [{"settle": 0.9}, {"storage": "float16"}, {"mask": np.ones((8, 9), bool)}, {"reduce": 2}]
+)
+def test_original_backend_refuses_what_it_lacks(extra: dict[str, Any]) -> None:
+    image, probabilities = make_problem(8, 9, 3)
+    with pytest.raises(CrfInputError, match="neither mask, shortcuts nor token"):
+        dense_crf(image, probabilities, backend="pydensecrf", **extra)
+
+
 def test_original_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drop-in stands in for the original here: it has the same interface."""
     monkeypatch.setitem(sys.modules, "pydensecrf", dcrf)

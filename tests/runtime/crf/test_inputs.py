@@ -73,6 +73,7 @@ def test_wrong_arrays(image: Any, probabilities: Any, message: str) -> None:
         ({"parameters": {"mode": "deeplab"}}, "from_dict"),
         ({"tolerance": 2.0}, "tolerance"),
         ({"prune": 1.5}, "below"),
+        ({"prune": "all"}, "prune"),
         ({"storage": "int8"}, "storage"),
         ({"backend": "cuda"}, "backend"),
         ({"mask": np.ones((3, 3), bool)}, "mask"),
