@@ -196,32 +196,30 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
         raise CrfInputError(
             f"compatibility must be finite and at most {_MAX_WEIGHT:g} in size, got {np.abs(array).max():g}"
         )
-    if array.ndim == 0:
-        return 0, array.astype(np.float32).reshape(1)
-    matrix = array.astype(np.float32)
-    if matrix.ndim == 2:
-        return 2, np.ascontiguousarray((matrix + matrix.T) * np.float32(0.5))
-    if (matrix > 0).any():
+    values = array.astype(np.float32)
+    if values.ndim == 2:
+        return 2, np.ascontiguousarray((values + values.T) * np.float32(0.5))
+    if values.ndim == 1 and (values > 0).any():
         warn(
             "a vector compatibility is added as a penalty on equal labels, so its positive values sharpen instead of "
             "smoothing: negate it (a number smooths when positive, a vector when negative)"
         )
-    return 1, matrix
+    return values.ndim, values.reshape(-1)
 
 
 def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
     """Refuse any shape but labels x grid, and name the layout it seems to have."""
-    got = array.shape
-    if array.ndim == len(grid) + 1 and got[1:] == grid and (labels is None or got[0] == labels):
+    got, complete = array.shape, array.ndim == len(grid) + 1
+    if complete and got[1:] == grid and labels in (None, got[0]):
         return
     expected = f"({'L' if labels is None else labels}, {', '.join(map(str, grid))})"
     hint = f"{what} must be labels first: {expected}"
-    if array.ndim == len(grid) + 1 and got[:-1] == grid:
-        hint = f"labels are last: pass {what}.transpose({array.ndim - 1}, {', '.join(map(str, range(len(grid))))})"
-    elif array.ndim == len(grid) + 1 and got[1:] == grid[::-1]:
-        hint = "height and width are swapped: the order is labels, height, width"
-    elif array.ndim == len(grid) + 1 and got[1:] == grid:
+    if complete and got[1:] == grid:
         hint = f"the CRF was made for {labels} labels"
+    elif complete and got[:-1] == grid:
+        hint = f"labels are last: pass {what}.transpose({array.ndim - 1}, {', '.join(map(str, range(len(grid))))})"
+    elif complete and got[1:] == grid[::-1]:
+        hint = "height and width are swapped: the order is labels, height, width"
     elif array.ndim == 2 and got[1] == math.prod(grid):
         hint = f"it is flat: pass {what}.reshape(-1, {', '.join(map(str, grid))})"
     raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")

@@ -20,6 +20,7 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+namespace atrous {
 namespace {
 
 using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
@@ -78,45 +79,42 @@ int checked_threads(int threads) {
   return threads;
 }
 
-const atrous::Kernels& kernels_named(const std::string& name) {
-  if (name.empty()) return atrous::best_kernels();
-  const atrous::Kernels* const found = atrous::find_kernels(name.c_str());
+const Kernels& kernels_named(const std::string& name) {
+  if (name.empty()) return best_kernels();
+  const Kernels* const found = find_kernels(name.c_str());
   require(found != nullptr, "this processor has no kernels of that name");
   return *found;
 }
 
-std::shared_ptr<atrous::Lattice> build_lattice(std::shared_ptr<atrous::PixelOrder> order,
-                                               const atrous::Features& features, int normalization,
-                                               const std::optional<ByteArray>& mask, int threads,
-                                               const std::string& kernels) {
+std::shared_ptr<Lattice> build_lattice(std::shared_ptr<PixelOrder> order, const Features& features, int normalization,
+                                       const std::optional<ByteArray>& mask, int threads, const std::string& kernels) {
   require(!mask || mask->size() == order->points(), "the mask must have one byte for each pixel");
   require(normalization >= 0 && normalization <= 3, "normalization must be 0 to 3");
   checked_threads(threads);
-  const atrous::Kernels& chosen = kernels_named(kernels);
+  const Kernels& chosen = kernels_named(kernels);
   const ReleasedGil release;
-  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, chosen, threads);
+  return std::make_shared<Lattice>(order, features, static_cast<Normalization>(normalization),
+                                   mask ? mask->data() : nullptr, chosen, threads);
 }
 
-std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::PixelOrder> order,
-                                                    std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
-                                                    std::optional<ImageArray> image, std::vector<float> channel_sigmas,
-                                                    int normalization, std::optional<ByteArray> mask, int threads,
-                                                    const std::string& kernels) {
+std::shared_ptr<Lattice> build_grid_lattice(std::shared_ptr<PixelOrder> order, std::vector<std::uint32_t> grid,
+                                            std::vector<float> position_sigmas, std::optional<ImageArray> image,
+                                            std::vector<float> channel_sigmas, int normalization,
+                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
   std::size_t cells = 1;
   for (const std::uint32_t extent : grid) {
     require(extent > 0 && cells <= order->points() / extent, "the grid has more cells than the image has pixels");
     cells *= extent;
   }
   require(cells == order->points() && position_sigmas.size() == grid.size(), "grid, sigmas and image do not fit");
-  require(grid.size() <= atrous::kMostDimensions && channel_sigmas.size() <= atrous::kMostDimensions - grid.size(),
+  require(grid.size() <= kMostDimensions && channel_sigmas.size() <= kMostDimensions - grid.size(),
           "a kernel has at most 64 dimensions");
   const std::size_t values = cells * channel_sigmas.size();
   require(image ? image->size() == values : values == 0,
           "the image must have one value for each pixel and channel sigma");
   const bool is_bytes = image && image->dtype() == nb::dtype<std::uint8_t>();
   require(!image || is_bytes || image->dtype() == nb::dtype<float>(), "the image must be uint8 or float32");
-  atrous::Features features;
+  Features features;
   features.points = order->points();
   features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
   features.grid = std::move(grid);
@@ -127,34 +125,33 @@ std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::Pixe
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
-std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::PixelOrder> order, FloatArray values,
-                                                    int normalization, std::optional<ByteArray> mask, int threads,
-                                                    const std::string& kernels) {
+std::shared_ptr<Lattice> build_free_lattice(std::shared_ptr<PixelOrder> order, FloatArray values, int normalization,
+                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
   require(values.ndim() == 2 && values.shape(1) == order->points() && values.shape(0) >= 1 &&
-              values.shape(0) <= atrous::kMostDimensions,
+              values.shape(0) <= kMostDimensions,
           "features must be (dimensions, points), with 1 to 64 dimensions");
-  atrous::Features features;
+  Features features;
   features.points = order->points();
   features.dimensions = static_cast<int>(values.shape(0));
   features.free = values.data();
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
-std::shared_ptr<atrous::PixelOrder> make_linear_order(std::uint32_t points) {
-  return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::linear(points));
+std::shared_ptr<PixelOrder> make_linear_order(std::uint32_t points) {
+  return std::make_shared<PixelOrder>(PixelOrder::linear(points));
 }
 
-std::shared_ptr<atrous::PixelOrder> make_tiled_order(std::uint32_t height, std::uint32_t width) {
-  return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::tiled(height, width));
+std::shared_ptr<PixelOrder> make_tiled_order(std::uint32_t height, std::uint32_t width) {
+  return std::make_shared<PixelOrder>(PixelOrder::tiled(height, width));
 }
 
-float find_peak(const atrous::Lattice& lattice, int threads) {
+float find_peak(const Lattice& lattice, int threads) {
   checked_threads(threads);
   const ReleasedGil release;
   return lattice.peak(threads);
 }
 
-std::size_t count_chained(const atrous::Lattice& lattice) {
+std::size_t count_chained(const Lattice& lattice) {
   std::size_t total = 0;
   for (const auto& axis : lattice.axes()) total += axis.chain.size();
   return total;
@@ -164,9 +161,9 @@ std::size_t count_chained(const atrous::Lattice& lattice) {
 // one reads. Callers enter it (`with field:`) around all calls; threads that they start share the entry.
 class BoundMeanField {
  public:
-  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, std::size_t labels, bool half, const std::string& kernels,
+  BoundMeanField(std::shared_ptr<PixelOrder> order, std::size_t labels, bool half, const std::string& kernels,
                  int threads)
-      : field_(std::move(order), checked_labels(labels), half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
+      : field_(std::move(order), checked_labels(labels), half ? Storage::kHalf : Storage::kFloat,
                kernels_named(kernels), checked_threads(threads)) {}
 
   void enter() {
@@ -174,12 +171,12 @@ class BoundMeanField {
   }
   void exit() { in_use_.store(false); }
 
-  void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
+  void add_term(std::shared_ptr<Lattice> lattice, int kind, FloatArray values) {
     require(kind >= 0 && kind <= 2 && lattice->order().points() == field().points(),
             "the term does not fit the points");
     const std::size_t expected[] = {1, labels(), labels() * labels()};
     require(values.size() == expected[kind], "the compatibility does not fit the labels");
-    field().add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
+    field().add_term({std::move(lattice), static_cast<Compatibility>(kind),
                       std::vector<float>(values.data(), values.data() + values.size())});
   }
   void clear_terms() { field().clear_terms(); }
@@ -195,7 +192,7 @@ class BoundMeanField {
             "unary must be (labels, points of the band)");
     return read([&](std::vector<float>& gaps) {
       return field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                               static_cast<atrous::UnaryKind>(kind), cap, gaps);
+                               static_cast<UnaryKind>(kind), cap, gaps);
     });
   }
 
@@ -228,22 +225,21 @@ class BoundMeanField {
   // Returns the marginals, in memory that the core reuses when the array is freed, and the values of the report.
   nb::tuple run(int iterations, bool keep, bool warm, double tolerance, double settle, const CancelToken* token) {
     require_unary();
-    atrous::InferenceOptions options;
+    InferenceOptions options;
     options.iterations = iterations;
     options.tolerance = tolerance;
     options.settle = settle;
     options.warm = warm;
     options.keep = keep;
     options.cancelled = token != nullptr ? &token->cancelled : nullptr;
-    atrous::InferenceReport done;
-    auto memory = std::make_unique<atrous::Buffer<unsigned char>>();
+    InferenceReport done;
+    auto memory = std::make_unique<Buffer<unsigned char>>();
     {
       const ReleasedGil release;
       *memory = field().run(options, done);
     }
     void* const data = memory->data();
-    nb::capsule owner(memory.release(),
-                      [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
+    nb::capsule owner(memory.release(), [](void* p) noexcept { delete static_cast<Buffer<unsigned char>*>(p); });
     const nb::ndarray<nb::numpy, float> array(data, {labels(), field().points()}, owner);
     return nb::make_tuple(array, nb::make_tuple(done.iterations, done.cancelled, done.changed, done.settled,
                                                 done.start_s, done.splat_s, done.blur_s, done.slice_s));
@@ -268,7 +264,7 @@ class BoundMeanField {
   template <class Set>
   static nb::tuple read(const Set& set) {
     std::vector<float> gaps;
-    atrous::UnaryRange range;
+    UnaryRange range;
     {
       const ReleasedGil release;
       range = set(gaps);
@@ -285,18 +281,20 @@ class BoundMeanField {
   }
   void require_unary() { require(field().has_unary(), "no unary has been set"); }
 
-  atrous::MeanField& field() {
+  MeanField& field() {
     if (!in_use_.load()) throw std::logic_error("enter the field before using it");
     return field_;
   }
 
-  atrous::MeanField field_;
+  MeanField field_;
   std::atomic<bool> in_use_{false};
 };
 
 }  // namespace
+}  // namespace atrous
 
 NB_MODULE(_lattice, m) {
+  using namespace atrous;
   nb::set_leak_warnings(false);  // a daemon thread keeps what it uses until the process ends
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_threads));
   pthread_atfork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
@@ -311,27 +309,27 @@ NB_MODULE(_lattice, m) {
       .def("reset", [](CancelToken& self) { self.cancelled.store(false); })
       .def_prop_ro("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
 
-  nb::class_<atrous::PixelOrder>(m, "PixelOrder")
+  nb::class_<PixelOrder>(m, "PixelOrder")
       .def_static("linear", &make_linear_order, "points"_a)
       .def_static("tiled", &make_tiled_order, "height"_a, "width"_a)
-      .def_prop_ro("band", &atrous::PixelOrder::band)
-      .def_prop_ro("points", &atrous::PixelOrder::points);
+      .def_prop_ro("band", &PixelOrder::band)
+      .def_prop_ro("points", &PixelOrder::points);
 
-  nb::class_<atrous::Lattice>(m, "Lattice")
+  nb::class_<Lattice>(m, "Lattice")
       .def_static("from_grid", &build_grid_lattice, "order"_a, "grid"_a, "position_sigmas"_a,
                   "image"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a, "mask"_a.noconvert().none(),
                   "threads"_a, "kernels"_a = "")
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", &find_peak, "threads"_a)
-      .def_prop_ro("vertices", &atrous::Lattice::vertices)
-      .def_prop_ro("corners", &atrous::Lattice::corners)
-      .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
+      .def_prop_ro("vertices", &Lattice::vertices)
+      .def_prop_ro("corners", &Lattice::corners)
+      .def_prop_ro("size_bytes", &Lattice::bytes)
       .def_prop_ro("chained", &count_chained);
 
   nb::class_<BoundMeanField>(m, "MeanField")
-      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, std::size_t, bool, const std::string&, int>(), "order"_a,
-           "labels"_a, "half"_a, "kernels"_a, "threads"_a)
+      .def(nb::init<std::shared_ptr<PixelOrder>, std::size_t, bool, const std::string&, int>(), "order"_a, "labels"_a,
+           "half"_a, "kernels"_a, "threads"_a)
       .def("__enter__", &BoundMeanField::enter)
       .def("__exit__", [](BoundMeanField& self, nb::args) { self.exit(); })
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
@@ -350,11 +348,11 @@ NB_MODULE(_lattice, m) {
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)
       .def_prop_ro("kernels", &BoundMeanField::kernels);
 
-  m.def("release_memory", &atrous::release_kept_pages, "Give memory kept for the next inference back to the system.");
+  m.def("release_memory", &release_kept_pages, "Give memory kept for the next inference back to the system.");
   m.def("kernel_names", [] {
     nb::list names;
     for (const char* name : {"portable", "avx2", "avx512", "neon"}) {
-      if (atrous::find_kernels(name) != nullptr) names.append(name);
+      if (find_kernels(name) != nullptr) names.append(name);
     }
     return names;
   });

@@ -194,6 +194,11 @@ def test_a_refused_unary_leaves_none(setter: str) -> None:
         crf.inference(1)
 
 
+def test_wrong_label_count_is_named_on_a_square_grid() -> None:
+    with pytest.raises(CrfInputError, match="made for 3 labels"):
+        DenseCRF((4, 4), 3).set_unary(np.zeros((2, 4, 4), np.float32))
+
+
 def test_marginals_need_a_unary_and_finite_values() -> None:
     crf = DenseCRF((HEIGHT, WIDTH), LABELS)
     crf.set_marginals(PROBABILITIES)
