@@ -359,19 +359,19 @@ class DenseCRF:
         settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
-        return self._run(iterations, tolerance, settle, warm, keep, token)
+        return self._run(iterations, keep, warm, tolerance, settle, token)
 
     @exclusive
     def start(self) -> FloatArray:
         """Return the softmax of the unary, from which `step` continues."""
-        return self._run(0)
+        return self._run(0, True, False, 0.0, 0.0, None)
 
     @exclusive
     def step(self) -> FloatArray:
         """Run one more update; `start` and n times `step` are `inference(n)`."""
         if not self._started:
             raise CrfInputError("step needs start() or inference() before it")
-        return self._run(1, warm=True)
+        return self._run(1, True, True, 0.0, 0.0, None)
 
     @exclusive
     def set_marginals(self, marginals: Any) -> None:
@@ -392,17 +392,9 @@ class DenseCRF:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
         return self._field.kl_divergence()
 
-    def _run(
-        self,
-        iterations: int,
-        tolerance: float = 0.0,
-        settle: float = 0.0,
-        warm: bool = False,
-        keep: bool = True,
-        token: _lattice.CancelToken | None = None,
-    ) -> FloatArray:
+    def _run(self, iterations: int, keep: bool, *options: Any) -> FloatArray:
         self._require_unary("inference")
-        output, done = self._field.run(iterations, keep, warm, tolerance, settle, token)
+        output, done = self._field.run(iterations, keep, *options)
         self.report = InferenceReport(*done)
         self._started = keep
         if self._kept is not None:

@@ -37,7 +37,6 @@ struct Features {
 // The packing of a vertex key (its first d coordinates) into words: coordinate minus lowest, in just enough bits.
 class KeyLayout {
  public:
-  KeyLayout() = default;
   // Throws std::range_error when a coordinate leaves 16 bits: the sigma is too small for the feature's range.
   KeyLayout(const Features& features, const std::vector<float>& scale);
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "embedding.h"
 #include "order.h"
@@ -117,9 +118,7 @@ struct Kernels {
                 std::uint64_t (*keys)[kRun]);
 };
 
-// The best set this processor runs.
-const Kernels& best_kernels();
-// One set by name ("portable", "avx2", "avx512", "neon"), or null if this processor or build does not have it.
-const Kernels* find_kernels(const char* name);
+// The kernels ("portable", "avx2", "avx512" or "neon") that this processor runs, slowest first.
+std::vector<const Kernels*> runnable_kernels();
 
 }  // namespace atrous

@@ -95,7 +95,9 @@ class Lattice::Builder {
     const std::size_t first_of_part = first_entry(part), end_of_part = first_entry(part + 1);
     const std::size_t last = first_run(part + 1);
     // An estimate: there are 0.07 to 1 vertices per pixel, and a table that is too large costs more than growing it.
-    VertexTable table(scratch_, layout_.words(), (end_of_part - first_of_part) / corners / 8);
+    const std::size_t expected = (end_of_part - first_of_part) / corners / 8;
+    tables_[part] = std::make_unique<VertexTable>(scratch_, layout_.words(), expected);
+    VertexTable& table = *tables_[part];
     Simplices simplices(layout_);
     std::vector<std::uint64_t> hashes(corners * kRun);
     for (std::size_t r = first_run(part); r < last; ++r) {
@@ -124,7 +126,6 @@ class Lattice::Builder {
         }
       }
     }
-    tables_[part] = std::move(table);
   }
 
   // The number of vertices at entry `last` if there were `seen` from `first` to `now` and the rate stays.
@@ -136,16 +137,16 @@ class Lattice::Builder {
 
   // Gives the vertices of later parts their global ids; part 0 keeps its own.
   void merge() {
-    VertexTable& all = tables_[0];
+    VertexTable& all = *tables_[0];
     for (std::size_t part = 1; part < parts_; ++part) {
-      const VertexTable& own = tables_[part];
+      const VertexTable& own = *tables_[part];
       Buffer<std::uint32_t>& names = renamed_[part];
       names = scratch_.array<std::uint32_t>(own.size());
       for (std::size_t v = 0; v < own.size(); ++v) {
         if (v + kLookAhead < own.size()) all.prefetch(all.hash(own.key(v + kLookAhead)));
         names[v] = all.find_or_insert(own.key(v), all.hash(own.key(v)));
       }
-      tables_[part] = VertexTable();
+      tables_[part].reset();
     }
     // If every pixel is masked, the padding is the one simplex that entries can refer to.
     if (order_.points() % 4 != 0 || all.size() == 0) touch_padding(all);
@@ -217,7 +218,7 @@ class Lattice::Builder {
 
   // Links the vertices of one axis into chains, each as long as possible, in order of their first vertices.
   void link(std::size_t axis) {
-    const VertexTable& table = tables_[0];
+    const VertexTable& table = *tables_[0];
     const std::size_t vertices = lattice_.vertices_, words = layout_.words();
     Buffer<std::uint32_t> next = scratch_.array<std::uint32_t>(vertices);
     Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // the last is for absent neighbors
@@ -302,7 +303,7 @@ class Lattice::Builder {
   KeyLayout layout_;
   std::size_t parts_;
   Scratch scratch_;
-  std::vector<VertexTable> tables_;
+  std::vector<std::unique_ptr<VertexTable>> tables_;
   std::vector<Buffer<std::uint32_t>> renamed_;
   std::vector<Buffer<std::uint32_t>> counts_;
   Buffer<float> mass_;

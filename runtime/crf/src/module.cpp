@@ -79,9 +79,12 @@ int checked_threads(int threads) {
   return threads;
 }
 
-const Kernels& kernels_named(const std::string& name) {
-  if (name.empty()) return best_kernels();
-  const Kernels* const found = find_kernels(name.c_str());
+// The best kernels if `name` is empty.
+const Kernels& find_kernels(const std::string& name) {
+  const Kernels* found = nullptr;
+  for (const Kernels* const kernels : runnable_kernels()) {
+    if (name.empty() || name == kernels->name) found = kernels;
+  }
   require(found != nullptr, "this processor has no kernels of that name");
   return *found;
 }
@@ -91,7 +94,7 @@ std::shared_ptr<Lattice> build_lattice(std::shared_ptr<PixelOrder> order, const 
   require(!mask || mask->size() == order->points(), "the mask must have one byte for each pixel");
   require(normalization >= 0 && normalization <= 3, "normalization must be 0 to 3");
   checked_threads(threads);
-  const Kernels& chosen = kernels_named(kernels);
+  const Kernels& chosen = find_kernels(kernels);
   const ReleasedGil release;
   return std::make_shared<Lattice>(order, features, static_cast<Normalization>(normalization),
                                    mask ? mask->data() : nullptr, chosen, threads);
@@ -163,8 +166,8 @@ class BoundMeanField {
  public:
   BoundMeanField(std::shared_ptr<PixelOrder> order, std::size_t labels, bool half, const std::string& kernels,
                  int threads)
-      : field_(std::move(order), checked_labels(labels), half ? Storage::kHalf : Storage::kFloat,
-               kernels_named(kernels), checked_threads(threads)) {}
+      : field_(std::move(order), checked_labels(labels), half ? Storage::kHalf : Storage::kFloat, find_kernels(kernels),
+               checked_threads(threads)) {}
 
   void enter() {
     if (in_use_.exchange(true)) throw InUse("in use by another thread");
@@ -351,9 +354,7 @@ NB_MODULE(_lattice, m) {
   m.def("release_memory", &release_kept_pages, "Give memory kept for the next inference back to the system.");
   m.def("kernel_names", [] {
     nb::list names;
-    for (const char* name : {"portable", "avx2", "avx512", "neon"}) {
-      if (find_kernels(name) != nullptr) names.append(name);
-    }
+    for (const Kernels* const kernels : runnable_kernels()) names.append(kernels->name);
     return names;
   });
 }

@@ -13,27 +13,19 @@ constexpr std::uint32_t kAbsent = 0xffffffffU;
 
 class VertexTable {
  public:
-  VertexTable() = default;
-  VertexTable(Scratch& scratch, std::size_t words, std::size_t expected) : scratch_(&scratch), words_(words) {
+  VertexTable(Scratch& scratch, std::size_t words, std::size_t expected) : scratch_(scratch), words_(words) {
     std::size_t capacity = 1024;
     while (capacity < expected * 2) capacity *= 2;
     make_slots(capacity);
     keys_ = scratch.array<std::uint64_t>(capacity / 2 * words);
   }
 
-  VertexTable(VertexTable&&) = default;
-  VertexTable& operator=(VertexTable&& other) noexcept {
-    clear();
-    slots_ = std::move(other.slots_);
-    keys_ = std::move(other.keys_);
-    scratch_ = other.scratch_;
-    size_ = other.size_;
-    mask_ = other.mask_;
-    shift_ = other.shift_;
-    words_ = other.words_;
-    return *this;
+  VertexTable(const VertexTable&) = delete;
+  // The table is as large as a lattice and no longer needed: keeping its pages would only raise the peak.
+  ~VertexTable() {
+    slots_.clear(true);
+    keys_.clear(true);
   }
-  ~VertexTable() { clear(); }
 
   std::size_t size() const { return size_; }
   // Whether `more` vertices might make it grow by doubling. Where the final size can be estimated, reserve() grows it
@@ -84,12 +76,6 @@ class VertexTable {
   }
 
  private:
-  // The table is as large as a lattice and no longer needed: keeping its pages would only raise the peak.
-  void clear() noexcept {
-    slots_.clear(true);
-    keys_.clear(true);
-  }
-
   struct Slot {
     std::uint64_t tag;      // the key itself when it is one word, else its hash
     std::uint32_t next_id;  // id + 1; 0 is an empty slot
@@ -99,7 +85,7 @@ class VertexTable {
     return words_ == 1 || std::memcmp(this->key(id), key, words_ * 8) == 0;
   }
   void make_slots(std::size_t capacity) {
-    slots_ = scratch_->array<Slot>(capacity);
+    slots_ = scratch_.array<Slot>(capacity);
     std::memset(static_cast<void*>(slots_.data()), 0, slots_.bytes());
     mask_ = capacity - 1;
     shift_ = 64;
@@ -108,7 +94,7 @@ class VertexTable {
   void grow(std::size_t capacity) {
     Buffer<Slot> old = std::move(slots_);
     make_slots(capacity);
-    Buffer<std::uint64_t> more = scratch_->array<std::uint64_t>(capacity / 2 * words_);
+    Buffer<std::uint64_t> more = scratch_.array<std::uint64_t>(capacity / 2 * words_);
     std::copy_n(keys_.data(), size_ * words_, more.data());
     keys_.clear(true);
     keys_ = std::move(more);
@@ -121,13 +107,13 @@ class VertexTable {
     old.clear(true);
   }
 
-  Scratch* scratch_ = nullptr;
+  Scratch& scratch_;
   Buffer<Slot> slots_;
   Buffer<std::uint64_t> keys_;  // by id, with room for all until the next growth
   std::size_t size_ = 0;
   std::size_t mask_ = 0;
   int shift_ = 64;
-  std::size_t words_ = 1;
+  std::size_t words_;
 };
 
 }  // namespace atrous
