@@ -20,7 +20,7 @@ REQUIRED = (
     "atrous/converter/py.typed",
     "atrous/runtime/py.typed",
 )
-FORBIDDEN_SUFFIXES = (".cpp", ".h", ".pyc", ".o")
+FORBIDDEN_SUFFIXES = (".cpp", ".h", ".inl", ".pyc", ".o")
 MAX_BYTES = 12 << 20
 
 

@@ -1,7 +1,7 @@
-// Rows of labels as explicit vectors, the width given by ATROUS_WIDTH (4, 8 or 16 floats), and what is done to them.
+// Rows of labels as explicit vectors of ATROUS_WIDTH (4, 8 or 16) floats, and their operations.
 //
-// Included by kernels.cpp and simplex.cpp, once per instruction set, inside their own namespaces: nothing may be shared
-// between objects compiled for different processors.
+// Included by kernels.cpp and simplex.cpp, once per instruction set, inside their own namespaces: objects
+// compiled for different processors must not share anything.
 
 template <int N>
 struct VectorOf;
@@ -102,7 +102,7 @@ ATROUS_INLINE void store(Half* to, const V& value) {
   }
 }
 #else
-// Without hardware conversion: values are finite, not negative in practice, and subnormal halves round to zero.
+// Without hardware conversion: values are finite, rarely negative, and subnormal halves round to zero.
 ATROUS_INLINE float widen(Half half) {
   const std::uint32_t magnitude = half.bits & 0x7fffU;
   const std::uint32_t bits = magnitude < 0x400U ? 0 : (magnitude << 13) + (112U << 23);
@@ -136,7 +136,7 @@ ATROUS_INLINE void store(Half* to, const V& value) {
 }
 #endif
 
-// ---- arithmetic ------------------------------------------------------------------------------------------------------
+// ---- arithmetic -----------------------------------------------------------------------------------------------------
 
 template <class V>
 ATROUS_INLINE V larger(const V& a, const V& b) {
@@ -153,9 +153,7 @@ ATROUS_INLINE float largest_of(const V4& v) {
   const V4 pairs = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
   return pairs[0] > pairs[1] ? pairs[0] : pairs[1];
 }
-ATROUS_INLINE float largest_of(const V8& v) {
-  return largest_of(larger(low_half(v), high_half(v)));
-}
+ATROUS_INLINE float largest_of(const V8& v) { return largest_of(larger(low_half(v), high_half(v))); }
 ATROUS_INLINE float largest_of(const V16& v) { return largest_of(larger(low_half(v), high_half(v))); }
 
 // exp(x) for x <= 0, relative error below 1e-7; exactly 0 where the result would be subnormal.
@@ -182,7 +180,7 @@ ATROUS_INLINE V exp_nonpositive(const V& x) {
   return x > kLowest ? mantissa * power : V{};
 }
 
-// ---- rows -------------------------------------------------------------------------------------------------------------
+// ---- rows -----------------------------------------------------------------------------------------------------------
 
 // 4 * Quads floats: as many wide vectors as fit, then one of 8 and one of 4 as needed.
 template <int Quads>
@@ -231,7 +229,7 @@ struct Row {
   ATROUS_INLINE void add_scaled(float weight, const S* from) {
     each([&](auto& v, int at) ATROUS_INLINE_LAMBDA { v += weight * load<std::decay_t<decltype(v)>>(from + at); });
   }
-  // Quads are added in the same order at every width (even ones, odd ones, then both), so the bits agree too.
+  // Adds quads in the same order at every width (even ones, odd ones, then both), so the bits agree.
   ATROUS_INLINE float sum() {
     V4 even{}, odd{};
     if constexpr (kWidth == 4) {
@@ -269,7 +267,7 @@ struct Row {
   }
 };
 
-// Asks for the cache lines of a row that will soon be read, or written (Write = 1).
+// Prefetches the cache lines of a row for reading, or writing (Write = 1).
 template <int Lanes, class S, int Write = 0>
 ATROUS_INLINE void prefetch_row(const S* row) {
   constexpr int kBytes = Lanes * static_cast<int>(sizeof(S));

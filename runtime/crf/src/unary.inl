@@ -1,7 +1,6 @@
-// The unary, turned once from the caller's layout into rows in storage order, without padding, checked
-// on the way.
+// Reads the unary once: from the caller's layout into rows in storage order, without padding, checked on the way.
 //
-// Stored are energies U, float32 as given: the reference subtracts its messages from the same numbers.
+// The rows hold energies U, float32 as given: the reference subtracts its messages from the same numbers.
 
 typedef double D4 __attribute__((vector_size(32)));
 typedef std::int64_t L4 __attribute__((vector_size(32)));
@@ -42,14 +41,15 @@ ATROUS_INLINE void transpose_4x4(V4& a, V4& b, V4& c, V4& d) {
 }
 
 // tile[i][l] = value(l, source + i); the padding lanes repeat the last label.
-inline void load_tile(const UnaryJob& job, std::size_t source, int length, float* tile) {
-  const int labels = job.labels, lanes = job.lanes;
+inline void load_tile(const UnaryJob& job, std::size_t source, std::ptrdiff_t length, float* tile) {
+  // strides may be negative, so everything is signed here
+  const auto labels = static_cast<std::ptrdiff_t>(job.labels), lanes = static_cast<std::ptrdiff_t>(job.lanes);
   const float* const data = job.data + static_cast<std::ptrdiff_t>(source) * job.point_stride;
-  int label = 0;
+  std::ptrdiff_t label = 0;
   if (job.point_stride == 1) {
     for (; label + 4 <= labels; label += 4) {
       const float* const from = data + label * job.label_stride;
-      int i = 0;
+      std::ptrdiff_t i = 0;
       for (; i + 4 <= length; i += 4) {
         V4 a = load<V4>(from + i), b = load<V4>(from + job.label_stride + i);
         V4 c = load<V4>(from + 2 * job.label_stride + i), d = load<V4>(from + 3 * job.label_stride + i);
@@ -61,21 +61,22 @@ inline void load_tile(const UnaryJob& job, std::size_t source, int length, float
         store(to + 3 * lanes, d);
       }
       for (; i < length; ++i) {
-        for (int l = 0; l < 4; ++l) tile[i * lanes + label + l] = from[l * job.label_stride + i];
+        for (std::ptrdiff_t l = 0; l < 4; ++l) tile[i * lanes + label + l] = from[l * job.label_stride + i];
       }
     }
   }
-  for (int i = 0; i < length; ++i) {
+  for (std::ptrdiff_t i = 0; i < length; ++i) {
     const float* const from = data + i * job.point_stride;
-    for (int l = label; l < labels; ++l) tile[i * lanes + l] = from[l * job.label_stride];
-    for (int l = labels; l < lanes; ++l) tile[i * lanes + l] = from[(labels - 1) * job.label_stride];
+    for (std::ptrdiff_t l = label; l < labels; ++l) tile[i * lanes + l] = from[l * job.label_stride];
+    for (std::ptrdiff_t l = labels; l < lanes; ++l) tile[i * lanes + l] = from[(labels - 1) * job.label_stride];
   }
 }
 
-// Notes the range of one run; NaN and infinities are told by their exponent bits.
-inline void note_range(const float* tile, int count, UnaryRange& range) {
+// The range of one run; exponent bits identify NaN and infinities.
+inline UnaryRange measure_range(const float* tile, std::size_t count) {
+  UnaryRange range{3.0e38F, -3.0e38F, 0};
   V4 low = V4{} + range.lowest, high = V4{} + range.highest, spoiled{};
-  for (int at = 0; at < count; at += 4) {
+  for (std::size_t at = 0; at < count; at += 4) {
     const V4 value = load<V4>(tile + at);
     low = value < low ? value : low;
     high = larger(value, high);
@@ -87,24 +88,25 @@ inline void note_range(const float* tile, int count, UnaryRange& range) {
     range.highest = std::max(range.highest, high[lane]);
     range.unusable += static_cast<std::uint32_t>(spoiled[lane]);
   }
+  return range;
 }
 
-// Row of scores -> energies, as if U = -log(softmax) had been given, at most `cap`.
-inline void convert_scores(float* row, int labels, int lanes, float cap) {
+// Turns a row of scores into the energies -log(softmax), at most `cap`.
+inline void convert_scores(float* row, std::size_t labels, std::size_t lanes, float cap) {
   float most = row[0];
-  for (int l = 1; l < labels; ++l) most = std::max(most, row[l]);
+  for (std::size_t l = 1; l < labels; ++l) most = std::max(most, row[l]);
   double sum = 0.0;
-  for (int l = 0; l < lanes; l += 4) {
+  for (std::size_t l = 0; l < lanes; l += 4) {
     V4 distance = most - load<V4>(row + l);
     distance = distance > kFarthest ? V4{} + kFarthest : distance;
     const D4 share = exp_double(-__builtin_convertvector(distance, D4));
-    for (int lane = 0; lane < 4 && l + lane < labels; ++lane) sum += share[lane];
+    for (std::size_t lane = 0; lane < 4 && l + lane < labels; ++lane) sum += share[lane];
   }
-  const double total = static_cast<double>(most) + std::log(sum);
-  for (int l = 0; l < labels; ++l) row[l] = std::min(static_cast<float>(total - static_cast<double>(row[l])), cap);
+  const double total = most + std::log(sum);
+  for (std::size_t l = 0; l < labels; ++l) row[l] = std::min(static_cast<float>(total - row[l]), cap);
 }
 
-// Where a fine coordinate falls between two coarse ones, corners on corners: Caffe's Interp.
+// The place of a fine coordinate between two coarse ones, with aligned corners as in Caffe's Interp.
 struct Between {
   Between(std::size_t at, std::size_t fine, std::size_t coarse) {
     const float ratio = fine > 1 ? static_cast<float>(coarse - 1) / static_cast<float>(fine - 1) : 0.0F;
@@ -118,70 +120,66 @@ struct Between {
   float share_low, share_high;
 };
 
-// tile[i][l] = the coarse scores at source + i, linearly between their four neighbours.
-inline void upsample_tile(const UnaryJob& job, std::size_t source, int length, float* tile) {
-  const std::size_t lanes = static_cast<std::size_t>(job.lanes);
-  for (int i = 0; i < length; ++i) {
-    const std::size_t at = source + static_cast<std::size_t>(i);
+// tile[i][l] = the coarse scores at source + i, linear between their four neighbors.
+inline void upsample_tile(const UnaryJob& job, std::size_t source, std::size_t length, float* tile) {
+  const std::size_t lanes = job.lanes;
+  for (std::size_t i = 0; i < length; ++i) {
+    const std::size_t at = source + i;
     const Between y(at / job.width, job.height, job.coarse_height);
     const Between x(at % job.width, job.width, job.coarse_width);
     const float* const top = job.coarse + y.low * job.coarse_width * lanes;
     const float* const bottom = job.coarse + y.high * job.coarse_width * lanes;
     for (std::size_t l = 0; l < lanes; l += 4) {
-      const V4 above = x.share_low * load<V4>(top + x.low * lanes + l) + x.share_high * load<V4>(top + x.high * lanes + l);
-      const V4 below =
-          x.share_low * load<V4>(bottom + x.low * lanes + l) + x.share_high * load<V4>(bottom + x.high * lanes + l);
-      store(tile + static_cast<std::size_t>(i) * lanes + l, y.share_low * above + y.share_high * below);
+      const auto blend = [&](const float* row) ATROUS_INLINE_LAMBDA {
+        return x.share_low * load<V4>(row + x.low * lanes + l) + x.share_high * load<V4>(row + x.high * lanes + l);
+      };
+      store(tile + i * lanes + l, y.share_low * blend(top) + y.share_high * blend(bottom));
     }
   }
 }
 
 // gaps[l] = least over the pixels of U(l) - min U.
-inline void note_gaps(const float* row, int lanes, float* gaps) {
+inline void lower_gaps(const float* row, std::size_t lanes, float* gaps) {
   V4 least = load<V4>(row);
-  for (int l = 4; l < lanes; l += 4) {
+  for (std::size_t l = 4; l < lanes; l += 4) {
     const V4 other = load<V4>(row + l);
     least = other < least ? other : least;
   }
   const float best = -largest_of(-least);
-  for (int l = 0; l < lanes; l += 4) {
+  for (std::size_t l = 0; l < lanes; l += 4) {
     const V4 gap = load<V4>(row + l) - best, before = load<V4>(gaps + l);
     store(gaps + l, gap < before ? gap : before);
   }
 }
 
-// Moves rows of lanes together to rows of labels, in place. A store may reach beyond its row, into what comes next.
-inline void drop_padding(float* tile, int length, int labels, int lanes) {
+// Packs rows of lanes into rows of labels, in place. A store may reach beyond its row, into the next one.
+inline void drop_padding(float* tile, std::size_t length, std::size_t labels, std::size_t lanes) {
   if (labels == lanes) return;
-  for (int i = 1; i < length; ++i) {
-    for (int l = 0; l < lanes; l += 4) store(tile + i * labels + l, load<V4>(tile + i * lanes + l));
+  for (std::size_t i = 1; i < length; ++i) {
+    for (std::size_t l = 0; l < lanes; l += 4) store(tile + i * labels + l, load<V4>(tile + i * lanes + l));
   }
 }
 
 inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile, float* gaps) {
-  const std::size_t lanes = static_cast<std::size_t>(job.lanes);
+  const std::size_t lanes = job.lanes, labels = job.labels;
   for (std::size_t r = first_run; r < last_run; ++r) {
     const Run run = job.order->run(r);
-    const int length = job.order->length(r);
-    const int count = length * job.lanes;
     if (job.coarse != nullptr) {
-      upsample_tile(job, run.source, length, tile);
+      upsample_tile(job, run.source, run.length, tile);
     } else {
-      load_tile(job, run.source - job.first_source, length, tile);
+      load_tile(job, run.source - job.first_source, run.length, tile);
     }
-    job.ranges[r] = {3.0e38F, -3.0e38F, 0};
-    note_range(tile, count, job.ranges[r]);
-    for (int i = 0; i < length; ++i) {
-      float* const row = tile + static_cast<std::size_t>(i) * lanes;
-      if (job.kind == UnaryKind::kScores) convert_scores(row, job.labels, job.lanes, job.cap);
+    job.ranges[r] = measure_range(tile, run.length * lanes);
+    for (std::size_t i = 0; i < run.length; ++i) {
+      float* const row = tile + i * lanes;
+      if (job.kind == UnaryKind::kScores) convert_scores(row, labels, lanes, job.cap);
       if (job.kind == UnaryKind::kLogarithm) {
-        for (int l = 0; l < job.lanes; l += 4) store(row + l, larger(-load<V4>(row + l), V4{}));
+        for (std::size_t l = 0; l < lanes; l += 4) store(row + l, larger(-load<V4>(row + l), V4{}));
       }
-      for (int l = job.labels; l < job.lanes; ++l) row[l] = kPaddingEnergy;
-      note_gaps(row, job.lanes, gaps);
+      std::fill(row + labels, row + lanes, kPaddingEnergy);
+      lower_gaps(row, lanes, gaps);
     }
-    drop_padding(tile, length, job.labels, job.lanes);
-    const std::size_t labels = static_cast<std::size_t>(job.labels);
-    std::memcpy(job.rows + run.first * labels, tile, static_cast<std::size_t>(length) * labels * sizeof(float));
+    drop_padding(tile, run.length, labels, lanes);
+    std::memcpy(job.rows + run.first * labels, tile, run.length * labels * sizeof(float));
   }
 }

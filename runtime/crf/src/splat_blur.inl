@@ -1,7 +1,7 @@
-// Splat gathers the pixels of each vertex; blur walks each chain of neighbours once, in place.
+// Splat gathers the pixels of each vertex; blur walks each chain of neighbors once, in place.
 //
 // Blur needs no second array: a chain is a line of vertices along one axis, so the old value of the previous vertex
-// is kept in registers while the new one is written. A vertex without neighbours on the axis is not even touched.
+// stays in registers while the new one is written. A vertex without neighbors on the axis is not touched at all.
 
 constexpr std::size_t kPrefetchEntries = 40;
 constexpr std::size_t kPrefetchChain = 24;
@@ -22,9 +22,8 @@ struct Splat {
     const S* const q = static_cast<const S*>(job.q);
     S* const rows = static_cast<S*>(job.rows);
     const S* const base = static_cast<const S*>(job.base);
-    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
-    const std::size_t last_entry = job.offsets[end];
-    for (int block = 0; block < job.lanes; block += kBlock) {
+    const std::size_t lanes = job.lanes, last_entry = job.offsets[end];
+    for (std::size_t block = 0; block < lanes; block += kBlock) {
       for (std::size_t vertex = begin; vertex < end; ++vertex) {
         Row<Quads> total;
         if (base != nullptr) {
@@ -40,8 +39,7 @@ struct Splat {
           const S* const row = q + pixel * lanes + block;
           total.each([&](auto& v, int at) ATROUS_INLINE_LAMBDA {
             const auto value = load<std::decay_t<decltype(v)>>(row + at);
-            // two roundings, as the reference has them
-            v += weight * (Gained ? gain * value : value);
+            v += weight * (Gained ? gain * value : value);  // two roundings, as in the reference
           });
         }
         total.store_to(rows + vertex * lanes + block);
@@ -56,9 +54,9 @@ struct Blur {
   static void run(const BlurJob& job, std::size_t begin, std::size_t end) {
     constexpr int kBlock = 4 * Quads;
     S* const rows = static_cast<S*>(job.rows);
-    const std::size_t lanes = static_cast<std::size_t>(job.lanes);
-    for (int block = 0; block < job.lanes; block += kBlock) {
-      auto row_at = [&](std::size_t i) { return rows + (job.chain[i] >> 1) * lanes + block; };
+    const std::size_t lanes = job.lanes;
+    for (std::size_t block = 0; block < lanes; block += kBlock) {
+      const auto row_at = [&](std::size_t i) { return rows + (job.chain[i] >> 1) * lanes + block; };
       std::size_t i = begin;
       while (i < end) {
         Row<Quads> previous, current, next;
