@@ -79,20 +79,20 @@ def command(
     from ..runtime.evaluation.evaluator import evaluate
     from ..runtime.evaluation.report import describe_evaluation, write_evaluation
     from ..runtime.files import prepare_folder
-    from ..runtime.pipeline.segmentation import share_cores
+    from ..runtime.pipeline.engine import count_cores
 
     choice = DatasetChoice(**dataset)
     opened = choice.open(runtime.read_bundle(bundle))
     if out is not None:
         prepare_folder(out)
-    shares = share_cores(threads, images=len(opened), device=device or "cpu")
+    cores = threads or count_cores()
     with (
         runtime.load(
             bundle,
             backend,
             device=device,
             precision=precision,
-            threads=shares.network,
+            threads=cores,
             crf="auto" if crf is None else crf,
         ) as segmenter,
         console.show_progress("evaluating", len(opened)) as advance,
@@ -105,7 +105,7 @@ def command(
             widths=bands,
             reference=band_reference,
             gallery=worst,
-            cores=threads,
+            cores=cores,
             advance=advance,
         )
         told = {"backend": segmenter.backend.name, "device": segmenter.backend.device, "precision": precision}

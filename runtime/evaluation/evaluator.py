@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..errors import BackendError, BundleError, DatasetError, InferenceError, InputError
 from ..pipeline import Pipeline, Stage
-from ..pipeline.segmentation import share_cores
+from ..pipeline.engine import count_cores
 from .bootstrap import bootstrap_parts, bootstrap_parts_gain, take_parts
 from .boundaries import WIDTHS, Reference, count_bands, measure_distance
 from .confusion import ConfusionMatrix, Counts, LabelMap, mean_iou, pixel_accuracy
@@ -263,7 +263,7 @@ def _make_stages(
     reference: Reference,
     cores: int | None,
 ) -> list[Stage]:
-    threads = share_cores(cores, images=len(dataset), device=segmenter.backend.device)
+    total = cores or count_cores()
     classes = len(segmenter.bundle.manifest.classes)
 
     def decode(pair: Pair) -> _Work:
@@ -273,7 +273,7 @@ def _make_stages(
         work.raw = segmenter.run_network(segmenter.prepare(work.example.image))
         return work
 
-    def label(work: _Work) -> _Work:
+    def label(work: _Work, threads: int = 1) -> _Work:
         image = work.example.image
         if NETWORK in tallies and segmenter.head == "labels":
             work.labels[NETWORK] = work.raw
@@ -281,7 +281,7 @@ def _make_stages(
             size = (image.shape[0], image.shape[1])
             work.labels[NETWORK] = segmenter.complete_scores(work.raw, size).argmax(0).astype(np.uint8)
         if CRF in tallies:
-            work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads.crf).labels
+            work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads).labels
         work.raw = None
         return work
 
@@ -292,18 +292,18 @@ def _make_stages(
             work.counts[name] = count_bands(truth, labels, classes, widths, distance)
         return work
 
-    is_local = segmenter.backend.device == "cpu"
+    is_local, has_crf = segmenter.backend.device == "cpu", CRF in tallies
     return [
-        Stage("decode", decode, hint="images stored nearer"),
+        Stage("decode", decode, waits=False, hint="faster storage for the images"),
         Stage(
             "network",
             run_network,
-            max_workers=threads.network_workers,
-            cores=threads.network if is_local else 0,
+            max_workers=1,
+            cores=total if is_local else 0,
             hint="a bundle in another precision, a GPU",
         ),
-        Stage("crf" if CRF in tallies else "labels", label, max_workers=threads.crf_workers, cores=threads.crf),
-        Stage("judge", judge),
+        Stage("crf" if has_crf else "labels", label, waits=has_crf, max_cores=total if has_crf else None),
+        Stage("judge", judge, waits=False),
     ]
 
 

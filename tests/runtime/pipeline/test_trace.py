@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from atrous.runtime.errors import OutputError
-from atrous.runtime.pipeline import Stage, TraceWriter, run_pipeline
+from atrous.runtime.pipeline import Stage, TraceWriter
+
+from .reports import run_pipeline
 
 
 def fail_at_two(value: int) -> int:
