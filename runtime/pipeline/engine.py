@@ -68,6 +68,7 @@ class Pipeline:
         self.cores = CorePool(total)
         self.clock, self.trace, self.fatal = clock, trace, fatal
         self.is_stopped = False
+        self.live_threads = 0
         self._stages: list[StageWorkers] = []
         for stage in stages:
             most = (workers or {}).get(stage.name) or stage.max_workers or min(total, MAX_WORKERS)
@@ -82,7 +83,7 @@ class Pipeline:
         self.max_alive = max_alive if max_alive is not None else places
         if self.max_alive < 1:
             raise InputError(f"max_alive must be at least 1, got {self.max_alive}")
-        self._wake = threading.Condition(self.lock)  # of the thread that feeds and collects
+        self._wake = threading.Condition(self.lock)  # of the threads that feed, collect or stop
         self._done: dict[int, ItemResult] = {}
         self._fatal_error: BaseException | None = None
         self._admitted = self._yielded = self._failed = 0
@@ -121,6 +122,9 @@ class Pipeline:
                 self._end_s = self.clock()
                 self._state = "over"
             self._stop()
+            # Not by Thread.join() alone: once Ctrl-C has interrupted it, Python treats the thread as finished.
+            while self.live_threads:
+                self._wake.wait()
         for stage in self._stages:
             for thread in stage.threads:
                 thread.join()
@@ -228,7 +232,7 @@ class Pipeline:
             self._active_stages.add(change, now_s)
 
     def wake_caller(self) -> None:
-        """Wake the caller's thread: the first queue has room."""
+        """Wake the threads that feed, collect or stop: the first queue has room, or a thread ends."""
         self._wake.notify_all()
 
     def _stop(self) -> None:

@@ -63,6 +63,7 @@ class StageWorkers:
         name = f"{self.stage.name} {len(self.threads) + 1}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         thread.start()
+        self._run.live_threads += 1
         self.threads.append(thread)
         self.meter.workers.add(1, self._run.clock())
 
@@ -89,6 +90,10 @@ class StageWorkers:
         except BaseException as error:  # an error of the pipeline or its trace must not leave the run hanging
             with self._run.lock:
                 self._run.abort(error)
+        finally:
+            with self._run.lock:
+                self._run.live_threads -= 1
+                self._run.wake_caller()
 
     def _take(self) -> list[ItemResult]:
         """Wait for input: one item, or a batch; an empty list when there is no more."""

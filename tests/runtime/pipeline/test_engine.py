@@ -1,4 +1,4 @@
-"""The core on small functions: order, bounds, failures, stopping, adapting, and what it measures."""
+"""The core on small functions: order, bounds, failures, stopping, and measurements."""
 
 from __future__ import annotations
 
