@@ -22,6 +22,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from . import console
+
 if TYPE_CHECKING:
     from ..converter.precision import Evidence, Picture, Reader
     from ..runtime.bundle import Bundle
@@ -90,10 +92,12 @@ def gather_evidence(bundle: Bundle, precision: str, options: DataOptions) -> Evi
 def make_reader(bundle: Bundle) -> Reader:
     """How this bundle's head becomes labels and mean IoU."""
     from ..converter.precision import Reader
+    from ..runtime.evaluation.class_order import find_class_order
     from ..runtime.evaluation.confusion import count_confusion, mean_iou
     from ..runtime.upsampling import upsample_scores
 
     classes = len(bundle.manifest.classes)
+    warned: list[str] = []
     upsampling = bundle.deploy.upsampling
 
     def complete(scores: Array, size: tuple[int, int]) -> Array:
@@ -102,14 +106,19 @@ def make_reader(bundle: Bundle) -> Reader:
         return upsample_scores(scores, padded, size, align_corners=upsampling.align_corners)
 
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
-        return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
+        counts = np.sum([count_confusion(truth, labels, classes) for truth, labels in pairs], axis=0)
+        if not warned:  # once, not for every variant
+            warned.extend(find_class_order(counts, bundle.manifest.classes))
+            for line in warned:
+                console.print_warning(f"atrous precision: {line}")
+        return mean_iou(counts)
 
     return Reader(bundle.deploy.head, complete if upsampling is not None else None, score)
 
 
 def _from_dataset(bundle: Bundle, options: DataOptions, size: tuple[int, int] | None) -> Evidence:
     from ..converter.precision import Evidence, Picture
-    from ..runtime.evaluation.datasets import open_folders
+    from ..runtime.evaluation.datasets.folders import open_folders
 
     assert options.dataset is not None
     images, labels = options.dataset

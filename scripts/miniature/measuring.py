@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ... import converter
 from ...runtime.crf import CrfParameters, dense_crf
-from ...runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou
+from ...runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou, take_parts
 from ..scenes import CLASSES, Scene, draw_scene
 from .network import STRIDE, prepare_data
 from .settings import Figures, Score
@@ -82,7 +82,7 @@ def measure_figures(
         before.append(count_before(sample))
         after.append(count_after(sample, parameters, threads))
         advance(1)
-    low, high = bootstrap_gain(before, after)
+    low, high = bootstrap_gain([take_parts(counts) for counts in before], [take_parts(counts) for counts in after])
     return Figures(
         seeds=(seeds[0], seeds[-1]),
         network=_score(before),

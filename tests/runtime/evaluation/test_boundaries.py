@@ -71,5 +71,5 @@ def test_what_cannot_be_is_refused() -> None:
         measure_distance(truth, "edges", 2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 to 200 wide"):
         measure_distance(truth, "void", 0)
-    with pytest.raises(InputError, match="must rise"):
+    with pytest.raises(InputError, match="must ascend"):
         count_bands(truth, truth, 2, (5, 2), measure_distance(truth, "void", 5))

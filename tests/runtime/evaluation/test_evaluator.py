@@ -14,8 +14,10 @@ from atrous.runtime.backends import Array, TensorSpec
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.errors import DatasetError
 from atrous.runtime.evaluation import VOID, mean_iou
-from atrous.runtime.evaluation.datasets import Dataset, open_camvid, open_folders, open_voc2012
-from atrous.runtime.evaluation.evaluator import check_classes, evaluate, find_label_shift
+from atrous.runtime.evaluation.datasets import open_dataset
+from atrous.runtime.evaluation.datasets.dataset import Dataset
+from atrous.runtime.evaluation.datasets.folders import open_folders
+from atrous.runtime.evaluation.evaluator import check_classes, evaluate
 from atrous.runtime.evaluation.report import describe_evaluation, write_evaluation
 from atrous.runtime.palettes import CAMVID_CLASSES, VOC_CLASSES
 from atrous.runtime.segmenter import Segmenter
@@ -128,7 +130,7 @@ def test_images_that_fail_are_named_and_the_rest_is_judged(tmp_path: Path, datas
         assert len(evaluation.images) == 2
         for pair in dataset.pairs:
             pair.image.write_bytes(b"rubbish")
-        with pytest.raises(InputError, match="not one of the 3 images"):
+        with pytest.raises(InputError, match="all 3 images failed; the first: "):
             evaluate(segmenter, dataset, variants=("network",))
 
 
@@ -150,21 +152,45 @@ def test_a_network_that_cannot_run_ends_the_run(tmp_path: Path, dataset: Dataset
         evaluate(segmenter, dataset, variants=("network",), cores=1)
 
 
-def test_a_shift_by_one_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
+def test_labels_shifted_by_one_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
     with load(write_bundle(tmp_path / "b"), Oracle(dataset, lambda truth: (truth + 1) % 4), threads=1) as segmenter:
         evaluation = evaluate(segmenter, dataset, variants=("network",))
     assert len(evaluation.warnings) == 1
     assert "one too low: shifted by +1, the mean IoU would be 100.0%" in evaluation.warnings[0]
-    assert find_label_shift(np.diag([5, 5, 5])) == []
+
+
+def test_classes_in_another_order_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
+    order = np.array([2, 0, 1, 3])
+    with load(write_bundle(tmp_path / "b"), Oracle(dataset, lambda truth: order[truth]), threads=1) as segmenter:
+        evaluation = evaluate(segmenter, dataset, variants=("network",))
+    assert len(evaluation.warnings) == 1
+    assert "the mean IoU would be 100.0% instead of " in evaluation.warnings[0]
+    assert '0 -> 2 "green", 1 -> 0 "background", 2 -> 1 "blue")' in evaluation.warnings[0]
+
+
+def test_an_error_of_the_backend_is_raised_as_it_is(tmp_path: Path, dataset: Dataset) -> None:
+    error = BackendError("the device is gone")
+
+    class Broken(Oracle):
+        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+            raise error from OSError("cause")
+
+    with (
+        load(write_bundle(tmp_path / "b"), Broken(dataset), threads=1) as segmenter,
+        pytest.raises(BackendError) as caught,
+    ):
+        evaluate(segmenter, dataset, variants=("network",))
+    assert caught.value is error
+    assert isinstance(error.__cause__, OSError)
 
 
 def test_classes_have_to_fit(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="the bundle has 3 classes, data/i has 4"):
         check_classes(CLASSES[:3], dataset)
-    with pytest.raises(InputError, match='another order: its 1 is "green", that of data/i is "blue"'):
+    with pytest.raises(InputError, match='another order: its class 1 is "green", that of data/i is "blue"'):
         check_classes((CLASSES[0], "green", "blue", CLASSES[3]), dataset)
     assert check_classes(("Background", "blue", "green", "red"), dataset) == []
-    assert '1 of the 4 classes go by other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
+    assert '1 of the 4 classes have other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
 
 
 def test_variants_that_cannot_be_had(tmp_path: Path, dataset: Dataset) -> None:
@@ -210,11 +236,11 @@ class TestRealPairs:
 
     @pytest.fixture
     def voc(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        return open_voc2012(layouts.copy_real_voc(shared_dir, tmp_path))
+        return open_dataset("voc2012", layouts.copy_real_voc(shared_dir, tmp_path))
 
     @pytest.fixture
     def camvid(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        return open_camvid(layouts.copy_real_camvid(shared_dir, tmp_path))
+        return open_dataset("camvid", layouts.copy_real_camvid(shared_dir, tmp_path))
 
     @pytest.mark.parametrize("name", ["voc", "camvid"])
     def test_truth_and_moved_labels(self, request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from atrous.runtime.errors import DatasetError
-from atrous.runtime.evaluation.datasets import ColourCoding, make_index_coding, read_label_image
+from atrous.runtime.evaluation.datasets.label_files import ColorCoding, make_index_coding, read_label_image
 from atrous.runtime.palettes import VOC_COLOURS
 from atrous.runtime.pictures import colour_labels, encode_label_png
 
@@ -40,20 +40,20 @@ def test_one_bit_is_two_labels(tmp_path: Path) -> None:
 
 def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
     looked_up = write(tmp_path / "a.png", colour_labels(LABELS, VOC_COLOURS))
-    with pytest.raises(DatasetError, match=r"palette's colours instead of labels.*original palette PNGs"):
+    with pytest.raises(DatasetError, match=r"palette's colors instead of labels.*original palette PNGs"):
         decode(looked_up)
     swapped = write(tmp_path / "c.png", colour_labels(LABELS, VOC_COLOURS)[..., ::-1])
     with pytest.raises(DatasetError, match="red and blue swapped"):
         decode(swapped)
     photo = write(tmp_path / "b.png", np.arange(18, dtype=np.uint8).reshape(2, 3, 3))
-    with pytest.raises(DatasetError, match="colour picture of 6 colours"):
+    with pytest.raises(DatasetError, match="color picture of 6 colors"):
         decode(photo)
 
 
 def test_palette_turned_to_grey_is_recognised(tmp_path: Path) -> None:
     grey = Image.fromarray(colour_labels(LABELS, VOC_COLOURS)).convert("L")
     grey.save(tmp_path / "a.png")
-    with pytest.raises(DatasetError, match="grey levels of the palette"):
+    with pytest.raises(DatasetError, match="gray levels of the palette"):
         decode(tmp_path / "a.png")
 
 
@@ -68,8 +68,8 @@ def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
 def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
     coding = make_index_coding(21, palette=VOC_COLOURS, is_open=True)
     for name, stored, option in (
-        ("a", np.arange(1, 22, dtype=np.uint8)[None], "give --label-offset 1"),
-        ("b", colour_labels(LABELS, VOC_COLOURS), "or --label-colours"),
+        ("a", np.arange(1, 22, dtype=np.uint8)[None], "use --label-offset 1"),
+        ("b", colour_labels(LABELS, VOC_COLOURS), "or --label-colors"),
     ):
         path = write(tmp_path / f"{name}.png", stored)
         with pytest.raises(DatasetError, match=option):
@@ -81,7 +81,7 @@ def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
 
 def test_labels_of_another_data_set(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.array([[3, 77, 150]], np.uint8))
-    with pytest.raises(DatasetError, match=r"holds 77, 150, .*another data set"):
+    with pytest.raises(DatasetError, match=r"holds 77, 150, .*another dataset"):
         decode(path)
 
 
@@ -90,7 +90,7 @@ def test_files_that_are_no_labels(tmp_path: Path) -> None:
         read_label_image(write(tmp_path / "a.jpg", LABELS))
     with pytest.raises(DatasetError, match="16-bit numbers up to 26001"):
         read_label_image(write(tmp_path / "b.png", np.array([[26001]], np.uint16)))
-    with pytest.raises(DatasetError, match="there is no such"):
+    with pytest.raises(DatasetError, match="no such label image"):
         read_label_image(tmp_path / "none.png")
     (tmp_path / "c.png").write_bytes(b"not an image")
     with pytest.raises(DatasetError, match="is not an image"):
@@ -106,8 +106,8 @@ def test_files_that_are_no_labels(tmp_path: Path) -> None:
 
 
 def test_colours_decode_and_numbers_do_not(tmp_path: Path) -> None:
-    coding = ColourCoding({(0, 0, 0): 255, (1, 2, 3): 0})
+    coding = ColorCoding({(0, 0, 0): 255, (1, 2, 3): 0})
     path = write(tmp_path / "a.png", np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8))
     assert coding.decode(read_label_image(path), path).tolist() == [[255, 0]]
-    with pytest.raises(DatasetError, match="holds numbers, not colours"):
+    with pytest.raises(DatasetError, match="holds numbers, not colors"):
         coding.decode(LABELS, path)
