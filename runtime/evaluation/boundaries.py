@@ -1,4 +1,4 @@
-"""Confusion counts in bands around borders: they show what a CRF changes and a mean over all pixels hides.
+"""Confusion counts in bands around borders: they show the effect of a CRF, which a mean over all pixels hides.
 
 After Kohli et al. (2009), Kraehenbuehl and Koltun (2011) and DeepLab (Chen et al. 2015, figure 5): only pixels in a
 narrow band, the "trimap", are evaluated, with the figures of `confusion`. The band of width w holds the pixels, void

@@ -35,7 +35,7 @@ def draw_confusion(counts: Counts, classes: Sequence[str], *, title: str) -> byt
     axes.imshow(np.ma.masked_invalid(shares), cmap=make_blues(), vmin=0, vmax=100)
     axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(range(len(classes)), classes, fontsize=8)
-    axes.set_xlabel("labelled as, % of the true class", color=GRAY, fontsize=9)
+    axes.set_xlabel("labeled as, % of the true class", color=GRAY, fontsize=9)
     axes.set_ylabel("truth", color=GRAY, fontsize=9)
     if len(classes) <= _MAX_NUMBERED:
         for (true, found), share in np.ndenumerate(shares):

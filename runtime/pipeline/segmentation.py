@@ -90,8 +90,8 @@ def make_stages(
         raw, work.raw = work.raw, None
         return work, segmenter.finish(work.image, raw, probabilities=probabilities, threads=threads, clock=work.clock)
 
-    def encode(labelled: tuple[_Work, Segmentation]) -> Any:
-        work, result = labelled
+    def encode(labeled: tuple[_Work, Segmentation]) -> Any:
+        work, result = labeled
         return finish(work.item, work.image, result)
 
     smaller = "smaller images, a bundle in fp16 or int8 (--precision)"

@@ -41,11 +41,11 @@ def test_report_for_people_and_for_machines(tmp_path: Path, folder: Path, capsys
         assert words in shown
     assert (tmp_path / "out" / "worst.png").stat().st_size > 1000
     assert main(["evaluate", str(bundle), *data_options(folder), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["command"], told["backend"], told["evaluated"]) == ("evaluate", "onnxruntime", 3)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["command"], report["backend"], report["evaluated"]) == ("evaluate", "onnxruntime", 3)
     saved = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert saved["variants"] == told["variants"]
-    assert told["variants"]["network"]["mean_iou"] == 1
+    assert saved["variants"] == report["variants"]
+    assert report["variants"]["network"]["mean_iou"] == 1
 
 
 @pytest.mark.parametrize(
@@ -88,22 +88,22 @@ def test_real_pairs_end_to_end_by_the_fake_network(
 ) -> None:
     source = shared_dir / "images" / "voc2012"
     if not (source / "2007_000033_image.png").is_file():
-        pytest.skip("no real pairs of PASCAL VOC 2012 at hand")
+        pytest.skip("no real pairs of PASCAL VOC 2012")
     bundle = write_bundle(tmp_path / "b", classes=list(VOC_CLASSES), palette=[])
     line = ["evaluate", str(bundle), "--dataset", "folder", "--images", str(source), "--labels", str(source)]
     line += ["--image-ending", "_image", "--label-ending", "_labels", "--backend", "fake", "--threads", "1", "--json"]
     assert main(line) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["evaluated"] == 7
-    assert 0 < told["variants"]["network"]["mean_iou"] < 0.2  # a formula on grey levels knows nothing of VOC
+    report = json.loads(capsys.readouterr().out)
+    assert report["evaluated"] == 7
+    assert 0 < report["variants"]["network"]["mean_iou"] < 0.2  # a formula on gray levels, not trained on VOC
 
 
 def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "i" / "1.png").write_bytes(b"rubbish")
     assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "--json"]) == 1
     caught = capsys.readouterr()
-    told = json.loads(caught.out)
-    assert [failure["image"] for failure in told["failures"]] == ["1"]
+    report = json.loads(caught.out)
+    assert [failure["image"] for failure in report["failures"]] == ["1"]
     assert "atrous evaluate: 1: " in caught.err
 
 

@@ -20,7 +20,7 @@ GRID = ["--weights", "2,6", "--sxy", "5:10:15", "--srgb", "20,40", "--halvings",
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two fields of colours the network of `bundles` knows, in noise that it mistakes now and then."""
+    """Two fields of colors that the network of `bundles` knows, in noise that it sometimes mislabels."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         border = int(rng.integers(10, 22))
@@ -45,20 +45,20 @@ def test_writes_the_winner_and_says_how_it_was_found(
     bundle = write_bundle(tmp_path / "b", palette=PALETTE)
     out = tmp_path / "out"
     assert main(line(bundle, folder, "--halvings", "1", "-o", str(out), "--json")) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["written"]
-    assert told["held_out"]["images"] == 2
-    assert told["chosen_on"]["chosen"] == max(point["mean_iou"] for point in told["points"])
-    assert told["chosen_on"]["chosen"] > told["chosen_on"]["network"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["written"]
+    assert report["held_out"]["images"] == 2
+    assert report["chosen_on"]["chosen"] == max(point["mean_iou"] for point in report["points"])
+    assert report["chosen_on"]["chosen"] > report["chosen_on"]["network"]
     manifest = read_bundle(bundle).manifest
     assert manifest.crf is not None
-    assert json.loads(manifest.crf.model_dump_json()) == told["crf"]
+    assert json.loads(manifest.crf.model_dump_json()) == report["crf"]
     record = manifest.verification[-1]
-    assert (record["stage"], record["points"]) == ("tune-crf", len(told["points"]))
+    assert (record["stage"], record["points"]) == ("tune-crf", len(report["points"]))
     for name in ("heat_map", "heat_map_fine"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 100
-    assert json.loads((out / "tuning.json").read_text())["crf"] == told["crf"]
+    assert json.loads((out / "tuning.json").read_text())["crf"] == report["crf"]
 
 
 def test_points_discarded_by_a_race_are_reported_and_drawn(

@@ -9,7 +9,7 @@ from atrous.runtime.evaluation.bootstrap import mean_iou_of_parts
 
 
 def draw_counts(share: float, pictures: int = 12, seed: int = 0) -> list[np.ndarray]:
-    """Confusions of `pictures` random pictures of two classes of which `share` of the pixels are labelled wrongly."""
+    """Confusions of `pictures` random pictures of two classes of which `share` of the pixels are labeled wrongly."""
     rng = np.random.default_rng(seed)
     counts = []
     for _ in range(pictures):

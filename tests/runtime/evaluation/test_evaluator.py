@@ -30,7 +30,7 @@ VOC_BUNDLE = {"classes": list(VOC_CLASSES), "palette": []}
 
 
 class Oracle:
-    """A network that knows the truth of each image, and tells what `change` makes of it."""
+    """A network that knows the truth of each image, and returns it after `change`."""
 
     name, device = "oracle", "cpu"
 
@@ -63,7 +63,7 @@ def make_folder(root: Path, count: int = 3, classes: int = 4) -> Dataset:
         truth[rng.random(truth.shape) < 0.1] = VOID
         layouts.save(root / "i" / f"{seed}.png", image)
         layouts.save(root / "l" / f"{seed}.png", truth)
-    return open_folders(root / "i", root / "l", CLASSES[:classes], [tuple(colour) for colour in PALETTE])
+    return open_folders(root / "i", root / "l", CLASSES[:classes], [tuple(color) for color in PALETTE])
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_worst_images_come_first(tmp_path: Path) -> None:
     assert evaluation.worst[0].score.mean_iou["network"] == min(s for s in scores if s is not None)
 
 
-def test_images_that_fail_are_named_and_the_rest_is_judged(tmp_path: Path, dataset: Dataset) -> None:
+def test_images_that_fail_are_named_and_the_others_evaluated(tmp_path: Path, dataset: Dataset) -> None:
     dataset.pairs[1].image.write_bytes(b"rubbish")
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter:
         evaluation = evaluate(segmenter, dataset, variants=("network",))
@@ -134,7 +134,7 @@ def test_images_that_fail_are_named_and_the_rest_is_judged(tmp_path: Path, datas
             evaluate(segmenter, dataset, variants=("network",))
 
 
-def test_labels_that_are_none_end_the_run(tmp_path: Path, dataset: Dataset) -> None:
+def test_invalid_labels_end_the_run(tmp_path: Path, dataset: Dataset) -> None:
     layouts.save(dataset.pairs[2].labels, np.full((25, 30), 77, np.uint8))
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter, pytest.raises(DatasetError, match="holds 77"):
         evaluate(segmenter, dataset, variants=("network",))
@@ -193,7 +193,7 @@ def test_classes_have_to_fit(dataset: Dataset) -> None:
     assert '1 of the 4 classes have other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
 
 
-def test_variants_that_cannot_be_had(tmp_path: Path, dataset: Dataset) -> None:
+def test_unavailable_variants(tmp_path: Path, dataset: Dataset) -> None:
     with load(write_bundle(tmp_path / "b"), threads=1, crf=False) as segmenter:
         with pytest.raises(InputError, match="loaded without a CRF"):
             evaluate(segmenter, dataset)
@@ -217,17 +217,17 @@ def test_report_and_pictures(tmp_path: Path, dataset: Dataset) -> None:
             with Image.open(path) as image:
                 assert min(image.size) > 100
                 assert len(np.unique(np.asarray(image.convert("L")))) > 8  # something is drawn
-    told = json.loads(written["report"].read_text())
-    assert told["schema_version"] == 1
-    assert told["variants"]["crf"]["mean_iou"] == evaluation.variants["crf"].matrix.mean_iou
-    assert np.array(told["variants"]["crf"]["confusion"]).sum() == told["judged_pixels"]
-    assert {key: told[key] for key in ("evaluated", "failures", "published")} == {
+    report = json.loads(written["report"].read_text())
+    assert report["schema_version"] == 1
+    assert report["variants"]["crf"]["mean_iou"] == evaluation.variants["crf"].matrix.mean_iou
+    assert np.array(report["variants"]["crf"]["confusion"]).sum() == report["judged_pixels"]
+    assert {key: report[key] for key in ("evaluated", "failures", "published")} == {
         "evaluated": 3,
         "failures": [],
         "published": [],
     }
     assert json.loads(json.dumps(describe_evaluation(evaluation), allow_nan=False)) == {
-        key: value for key, value in told.items() if key != "schema_version"
+        key: value for key, value in report.items() if key != "schema_version"
     }
 
 
@@ -263,7 +263,7 @@ class TestRealPairs:
         source = shared_dir / "images" / "voc2012"
         unary = source / "2007_000332_3unary.npz"
         if not unary.is_file():
-            pytest.skip("no probabilities of a real photograph at hand")
+            pytest.skip("no probabilities of a real photograph")
         for kind in ("image", "labels"):
             (tmp_path / kind).mkdir()
             shutil.copy(source / f"2007_000332_{kind}.png", tmp_path / kind / "2007_000332.png")

@@ -84,7 +84,7 @@ class Item:
 
 @pytest.mark.parametrize("max_alive", [1, 2, 7, None])
 def test_no_more_items_are_alive_than_promised(max_alive: int | None) -> None:
-    """Counted in the items themselves: however slow the caller, the list is not read ahead of it."""
+    """Counted in the items themselves: the list is not read further ahead, however slow the caller."""
     Item.alive = Item.most = 0
     stages = [
         Stage("fast", lambda item: item),
@@ -250,7 +250,7 @@ def test_leaving_early_finishes_what_is_under_way() -> None:
 
 
 def test_stop_from_another_thread() -> None:
-    """Who waits for the next outcome is set free."""
+    """The caller, who waits for the next result, is woken."""
     pipeline = Pipeline([Stage("a", sleeping(0.02))], cores=1)
     timer = threading.Timer(0.1, pipeline.stop)
     timer.start()
@@ -334,7 +334,7 @@ def test_workers_can_be_limited() -> None:
 
 
 def test_what_is_measured_is_right() -> None:
-    """Sleeps of known length: times, shares and queue depths follow by arithmetic, within a busy machine's slack."""
+    """Sleeps of known length: times, shares and queue depths follow by arithmetic, with tolerance for a busy machine."""
     stages = [Stage("a", sleeping(0.01), cores=0), Stage("b", sleeping(0.04), max_workers=1, cores=0)]
     _, report = run_pipeline(stages, range(30), cores=1, workers={"a": 1, "b": 1})
     first, second = report.stages
@@ -353,7 +353,7 @@ def test_what_is_measured_is_right() -> None:
     assert 0.7 < report.efficiency <= 1.001
     assert report.core_share == 0  # no stage holds a core
     shares = first.busy_share + first.starved_share + first.core_wait_share + first.blocked_share
-    assert 0.7 < shares <= 1.001  # what is missing went to bookkeeping, and to whom the machine served meanwhile
+    assert 0.7 < shares <= 1.001  # the rest is bookkeeping and other processes
 
 
 def test_a_report_while_it_runs() -> None:

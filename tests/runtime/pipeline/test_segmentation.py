@@ -1,4 +1,4 @@
-"""The stages of a segmenter give what the segmenter gives, and share the cores as documented."""
+"""The stages of a segmenter give its own results and use the cores as documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trace as Perfetto reads it: one track a worker, slices that do not overlap, counters for queues."""
+"""The trace as Perfetto reads it: one track per worker, slices that do not overlap, counters for queues."""
 
 from __future__ import annotations
 

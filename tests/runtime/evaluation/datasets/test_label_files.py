@@ -24,12 +24,12 @@ def decode(path: Path) -> np.ndarray:
     return VOC.decode(read_label_image(path), path)
 
 
-def test_palette_and_grey_files_hold_the_same_labels(tmp_path: Path) -> None:
+def test_palette_and_gray_files_hold_the_same_labels(tmp_path: Path) -> None:
     palette = tmp_path / "palette.png"
     palette.write_bytes(encode_label_png(LABELS, VOC_COLOURS))
     with Image.open(palette) as image:
         assert image.mode == "P"
-    for path in (palette, write(tmp_path / "grey.png", LABELS), write(tmp_path / "wide.png", LABELS.astype(np.uint16))):
+    for path in (palette, write(tmp_path / "gray.png", LABELS), write(tmp_path / "wide.png", LABELS.astype(np.uint16))):
         assert (decode(path) == LABELS).all()
 
 
@@ -50,14 +50,14 @@ def test_palette_looked_up_is_told_from_any_picture(tmp_path: Path) -> None:
         decode(photo)
 
 
-def test_palette_turned_to_grey_is_recognised(tmp_path: Path) -> None:
-    grey = Image.fromarray(colour_labels(LABELS, VOC_COLOURS)).convert("L")
-    grey.save(tmp_path / "a.png")
+def test_palette_turned_to_gray_is_recognized(tmp_path: Path) -> None:
+    gray = Image.fromarray(colour_labels(LABELS, VOC_COLOURS)).convert("L")
+    gray.save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match="gray levels of the palette"):
         decode(tmp_path / "a.png")
 
 
-def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
+def test_labels_from_one_are_recognized(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", np.arange(1, 22, dtype=np.uint8)[None])
     with pytest.raises(DatasetError, match=r"holds 21, .*classes 0 to 20, void 255.*from 1 instead of 0"):
         decode(path)
@@ -65,7 +65,7 @@ def test_labels_from_one_are_recognised(tmp_path: Path) -> None:
     assert shifted.decode(read_label_image(path), path).tolist() == [list(range(21))]
 
 
-def test_options_are_named_where_there_are_some(tmp_path: Path) -> None:
+def test_options_are_named_if_they_apply(tmp_path: Path) -> None:
     coding = make_index_coding(21, palette=VOC_COLOURS, is_open=True)
     for name, stored, option in (
         ("a", np.arange(1, 22, dtype=np.uint8)[None], "use --label-offset 1"),
@@ -105,7 +105,7 @@ def test_files_that_are_no_labels(tmp_path: Path) -> None:
         read_label_image(write(tmp_path / "e.png", np.zeros((2, 2, 4), np.uint8)))
 
 
-def test_colours_decode_and_numbers_do_not(tmp_path: Path) -> None:
+def test_colors_decode_and_numbers_do_not(tmp_path: Path) -> None:
     coding = ColorCoding({(0, 0, 0): 255, (1, 2, 3): 0})
     path = write(tmp_path / "a.png", np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8))
     assert coding.decode(read_label_image(path), path).tolist() == [[255, 0]]

@@ -113,9 +113,9 @@ class TestCamvid:
         assert (truth == np.where(stored == 11, 255, stored)).all()
 
     def test_original_layout(self, tmp_path: Path) -> None:
-        colours = list(COLOR_MEANINGS)
-        assert len(colours) == 32
-        root = layouts.make_original_camvid(tmp_path, colours)
+        colors = list(COLOR_MEANINGS)
+        assert len(colors) == 32
+        root = layouts.make_original_camvid(tmp_path, colors)
         everything, test = open_dataset("camvid", root, "all"), open_dataset("camvid", root, "test")
         assert (len(everything), len(test)) == (2, 1)
         truth = test.load(test.pairs[0]).truth
@@ -125,7 +125,7 @@ class TestCamvid:
         with pytest.raises(DatasetError, match=r"no splits, so put SegNet's list there, or use the split .all"):
             open_dataset("camvid", root, "val")
 
-    def test_a_colour_that_is_none(self, tmp_path: Path) -> None:
+    def test_an_unknown_color(self, tmp_path: Path) -> None:
         root = layouts.make_original_camvid(tmp_path, [(0, 0, 0), (128, 64, 129)])
         dataset = open_dataset("camvid", root)
         with pytest.raises(DatasetError, match=r"\(128, 64, 129\) .*none of the 32"):
@@ -182,7 +182,7 @@ class TestFolders:
         stored = layouts.draw_truth(0, [1, 2, 0])
         assert (dataset.load(dataset.pairs[0]).truth == np.array([255, 0, 1], np.uint8)[stored]).all()
 
-    def test_colours_of_the_palette(self, tmp_path: Path) -> None:
+    def test_colors_of_the_palette(self, tmp_path: Path) -> None:
         layouts.save(tmp_path / "i" / "a.png", layouts.draw_image(0))
         palette = ((0, 0, 0), (9, 8, 7))
         layouts.save(tmp_path / "l" / "a.png", np.array(palette, np.uint8)[layouts.draw_truth(0, [0, 1])])

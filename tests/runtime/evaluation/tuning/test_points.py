@@ -18,7 +18,7 @@ from atrous.runtime.evaluation.tuning.points import (
 
 
 class Hill:
-    """A score with one summit; notes what it was asked."""
+    """A score with one summit; records the points it scored."""
 
     def __init__(self, aim: Point) -> None:
         self.aim, self.seen = aim, list[Point]()

@@ -21,7 +21,7 @@ GRID = Grid((2, 6), (5, 15), (10, 30), halvings=1)
 
 
 def draw(seed: int) -> ScoredImage:
-    """Two coloured fields, whose border the network knows only roughly, in noise."""
+    """Two colored fields in noise, whose border the network finds only roughly."""
     rng = np.random.default_rng(seed)
     border = int(rng.integers(10, 22))
     truth = (np.arange(SIZE[1]) >= border).astype(np.uint8)[None].repeat(SIZE[0], 0)
@@ -103,11 +103,11 @@ def test_search_gains_and_reports_both_parts() -> None:
     assert search.parameters == search.best.to_parameters()
     assert search.held_out is not None
     assert (search.chosen_on.names, search.held_out.names) == (tuple("013467"), tuple("258"))
-    told = search.chosen_on.describe()
-    assert told["chosen"] == max(search.scores.values()) > told["network"] + 0.02
-    assert told["present"] is None
+    report = search.chosen_on.describe()
+    assert report["chosen"] == max(search.scores.values()) > report["network"] + 0.02
+    assert report["present"] is None
     assert search.is_better
-    assert told["gain_over_network_95"][0] > 0
+    assert report["gain_over_network_95"][0] > 0
 
 
 def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
@@ -116,13 +116,13 @@ def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
     only = Grid((1e4,), (300,), (300,), halvings=0)
     search = search_crf(IMAGES, grid=only, present=present)
     assert search.held_out is not None
-    told = search.held_out.describe()
-    assert told["present"] > told["chosen"]
+    report = search.held_out.describe()
+    assert report["present"] > report["chosen"]
     assert not search.is_better
-    assert told["gain_over_present_95"][1] < 0
+    assert report["gain_over_present_95"][1] < 0
 
 
-def test_present_parameters_take_part_where_the_method_could_have_met_them() -> None:
+def test_present_parameters_take_part_if_the_method_could_reach_them() -> None:
     tiny = Grid((0.01,), (1,), (0.5,), halvings=0)
     present = Point(6, 15, 30)
     assert search_crf(IMAGES, grid=tiny, present=present.to_parameters()).best == present
@@ -130,8 +130,8 @@ def test_present_parameters_take_part_where_the_method_could_have_met_them() -> 
     assert search_crf(IMAGES, grid=tiny, present=other.to_parameters()).best != other
     found = search_crf(IMAGES[:3], grid=tiny, method="factors", present=other.to_parameters())
     assert other in found.scores
-    told = found.chosen_on.describe()
-    assert told["chosen"] >= told["present"]
+    report = found.chosen_on.describe()
+    assert report["chosen"] >= report["present"]
 
 
 def test_parts_of_the_images() -> None:
