@@ -22,6 +22,21 @@ from .workers import StageWorkers
 
 _EXIT_CODE_INTERRUPTED = 130
 
+_running: set[Pipeline] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Join all threads before the interpreter ends: killing a daemon thread in native code aborts the process.
+
+    Ctrl-C during this wait ends the process at once.
+    """
+    try:
+        for pipeline in list(_running):
+            pipeline.stop()
+    except KeyboardInterrupt:
+        os._exit(_EXIT_CODE_INTERRUPTED)
+
 
 class Pipeline:
     """A chain of stages for one run; use it in a `with` block, which leaves no thread behind.
@@ -128,7 +143,7 @@ class Pipeline:
         for stage in self._stages:
             for thread in stage.threads:
                 thread.join()
-        atexit.unregister(self._stop_at_exit)
+        _running.discard(self)
 
     def __enter__(self) -> Pipeline:
         """Return itself."""
@@ -163,17 +178,7 @@ class Pipeline:
             self._active_stages.start(self._start_s)
             for stage in self._stages:
                 stage.meter.start(self._start_s)
-        atexit.register(self._stop_at_exit)
-
-    def _stop_at_exit(self) -> None:
-        """Join the threads before the interpreter ends: killing a daemon thread in native code aborts the process.
-
-        Ctrl-C during this wait ends the process at once.
-        """
-        try:
-            self.stop()
-        except KeyboardInterrupt:
-            os._exit(_EXIT_CODE_INTERRUPTED)
+        _running.add(self)
 
     def _feed_and_collect(self, items: Iterator[Any]) -> Iterator[ItemResult]:
         first, is_exhausted = self.first, False
