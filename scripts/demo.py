@@ -178,7 +178,7 @@ def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -
 def segment_scenes(segmenter: Segmenter, files: MiniatureFiles, settings: Settings) -> dict[str, DemoRow]:
     """Segment each shipped scene, one run of the network for both label maps; the first is run twice, to warm up."""
     from ..runtime import read_image
-    from ..runtime.evaluation.datasets import read_label_image
+    from ..runtime.evaluation.datasets.label_files import read_label_image
 
     rows: dict[str, DemoRow] = {}
     scenes = [files.scene(seed) for seed in settings.scenes]

@@ -129,7 +129,7 @@ def command(
     from ..bundle.files import prepare_folder
     from ..dependencies import import_crf
     from ..runtime.pipeline import TraceWriter
-    from ..runtime.pipeline.segmentation import share_cores
+    from ..runtime.pipeline.engine import count_cores
     from .image_list import list_images, plan_outputs, read_list
     from .segment_run import RunOptions
 
@@ -144,13 +144,13 @@ def command(
     else:
         jobs = plan_outputs(list_images(images, recursive=recursive, exclude=out), out, endings)
         count = len(jobs)
-    shares = share_cores(threads, images=count, device=device or "cpu", workers=workers)
+    cores = threads or count_cores()
     with runtime.load(
         bundle,
         backend,
         device=device,
         precision=precision,
-        threads=shares.network,
+        threads=cores,
         crf="auto" if crf is None else crf,
         crf_shortcuts=import_crf().FAST if fast_crf else None,
     ) as segmenter:
@@ -158,12 +158,10 @@ def command(
             raise click.UsageError("--fast-crf, but there is no CRF here: leave it out")
         if "probabilities" in kinds and segmenter.head == "labels":
             raise click.UsageError("this bundle's head gives labels only: it has no probabilities to save")
-        if segmenter.backend.device != "cpu":
-            shares = share_cores(threads, images=count, device=segmenter.backend.device, workers=workers)
         prepare_folder(out)
         with contextlib.ExitStack() as stack:
             trace = stack.enter_context(TraceWriter(profile)) if profile is not None else None
-            options = RunOptions(out, kinds, shares, precision, workers, batch, not resume, trace)
+            options = RunOptions(out, kinds, cores, precision, workers, batch, not resume, trace)
             return _label(segmenter, jobs, count, options, as_json=as_json)
 
 

@@ -17,9 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..runtime import Manifest, Segmentation, Segmenter
-    from ..runtime.pipeline import Outcome, PipelineReport, TraceWriter
+    from ..runtime.pipeline import ItemResult, PipelineReport, TraceWriter
     from ..runtime.pipeline.journal import FailureLog, Journal
-    from ..runtime.pipeline.segmentation import Threads
     from .image_list import ImageJob
 
 _KEPT_ROWS = 20
@@ -32,7 +31,7 @@ class RunOptions:
     Attributes:
         out: the folder of the results.
         kinds: what is written for each image.
-        threads: how the cores are shared out.
+        cores: of all stages together.
         workers: fixed worker counts by stage.
         batch: how many images of one size the network may take in one run.
         again: whether to do again what is done.
@@ -42,7 +41,7 @@ class RunOptions:
 
     out: Path
     kinds: tuple[str, ...]
-    threads: Threads
+    cores: int
     precision: str = "fp32"
     workers: Mapping[str, int] = field(default_factory=dict)
     batch: int = 1
@@ -128,14 +127,15 @@ def run_segmenter(
             segmenter,
             read=_read_job,
             finish=_Finisher(segmenter.bundle.manifest, journal),
-            threads=options.threads,
+            cores=options.cores,
+            workers=options.workers,
             probabilities="probabilities" in options.kinds,
             batch=options.batch,
         )
         settings = describe_settings(segmenter, options)
         todo = _leave_out_done(jobs, journal, settings, options.out, summary, advance)
         pipeline = Pipeline(
-            stages, cores=options.threads.cores, workers=options.workers, fatal=(OutputError,), trace=options.trace
+            stages, cores=options.cores, workers=options.workers, fatal=(OutputError,), trace=options.trace
         )
         try:
             with pipeline:
@@ -294,7 +294,7 @@ def _count(summary: Summary, record: dict[str, Any]) -> None:
         summary.rows.append(record)
 
 
-def _note_failure(outcome: Outcome, log: FailureLog) -> dict[str, Any]:
+def _note_failure(outcome: ItemResult, log: FailureLog) -> dict[str, Any]:
     """Write a failure down; an error that is no user's mistake comes with its traceback."""
     from ..errors import AtrousError
 

@@ -60,23 +60,24 @@ def throughput(
     from statistics import median
 
     from atrous import runtime
-    from atrous.runtime.pipeline.segmentation import make_stages, share_cores
+    from atrous.runtime.pipeline.engine import count_cores
+    from atrous.runtime.pipeline.segmentation import make_stages
     from atrous.scripts.image_list import list_images, plan_outputs
 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     jobs = plan_outputs(list_images([str(images)]), work, {"labels": ".png"})
     backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
-    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    cores = count_cores()
     found: list[dict[str, float]] = []
-    with runtime.load(bundle, backend, threads=threads.network) as segmenter:
-        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
+    with runtime.load(bundle, backend, threads=cores) as segmenter:
+        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), cores=cores)
         for job in jobs[:2]:  # the first runs of a session are slower
             segmenter(runtime.read_image(job.image))
         for number in range(rounds):
             part = jobs[number::rounds]
-            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
-            summary, rate = _run_all(segmenter, part, threads, work)
+            alone = _time_stages(stages, [job.image for job in part[:sample]], cores)
+            summary, rate = _run_all(segmenter, part, cores, work)
             assert summary.done == len(part)
             report = summary.report
             assert report is not None
@@ -105,12 +106,10 @@ def throughput(
         draw_busy_shares(report, picture)
     middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
     workers = {stage.name: stage.most_workers for stage in report.stages}
-    click.echo(
-        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
-    )
+    click.echo(json.dumps({"images": len(jobs), "rounds": rounds, "cores": cores, "workers": workers, **middle}))
 
 
-def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> tuple[Any, float]:
+def _run_all(segmenter: Any, jobs: Sequence[Any], cores: int, work: Path) -> tuple[Any, float]:
     """What `atrous segment` does, and its images a second."""
     from atrous.scripts.segment_run import RunOptions, Summary, run_segmenter
 
@@ -119,7 +118,7 @@ def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> t
 
     summary = Summary()
     start_s = time.perf_counter()
-    options = RunOptions(work, ("labels",), threads)
+    options = RunOptions(work, ("labels",), cores)
     run_segmenter(segmenter, jobs, options, summary, on_done=ignore, on_failure=ignore, advance=ignore)
     return summary, summary.done / (time.perf_counter() - start_s)
 

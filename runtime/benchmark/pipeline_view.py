@@ -15,8 +15,8 @@ import numpy as np
 
 from ...errors import BackendError
 from ..pictures import encode_label_png
-from ..pipeline import Outcome, Pipeline, PipelineReport, Stage, StageReport, merge_reports
-from ..pipeline.segmentation import Threads, make_stages
+from ..pipeline import ItemResult, Pipeline, PipelineReport, Stage, StageReport
+from ..pipeline.segmentation import make_stages
 from ..segmenter import Labels, Segmentation, Segmenter
 from .canary import Canary
 from .clocks import Clock
@@ -73,12 +73,8 @@ class Runner(Protocol):
     """Something that takes a number of images through a pipeline."""
 
     @property
-    def hints(self) -> Mapping[str, str]:
-        """What would help, by stage."""
-
-    @property
-    def threads(self) -> Threads:
-        """How the cores are shared out."""
+    def cores(self) -> int:
+        """Cores of the pipeline."""
 
     def run(self, images: int) -> Round:
         """Take so many images through."""
@@ -93,16 +89,15 @@ class PipelineRunner:
         samples: Sequence[Sample],
         expected: Sequence[Labels],
         *,
-        threads: Threads,
+        cores: int,
         clock: Clock,
     ):
-        """Join a segmenter loaded with `threads.network` threads, its images, and the labels they should get."""
-        self.threads = threads
+        """Join a segmenter loaded with `cores` threads, its images, and the labels they should get."""
+        self.cores = cores
         self._samples = samples
         self._expected = expected
         self._clock = clock
-        self._stages = make_file_stages(segmenter, samples, threads)
-        self.hints: Mapping[str, str] = {stage.name: stage.hint for stage in self._stages}
+        self._stages = make_file_stages(segmenter, samples, cores)
 
     def run(self, images: int) -> Round:
         """Take so many images through, the samples over and over.
@@ -111,7 +106,7 @@ class PipelineRunner:
             BackendError: if a stage fails.
         """
         same = seen = 0
-        pipeline = Pipeline(self._stages, cores=self.threads.cores, clock=lambda: self._clock.now_ns() / 1e9)
+        pipeline = Pipeline(self._stages, cores=self.cores, clock=lambda: self._clock.now_ns() / 1e9)
         with pipeline:
             for outcome in pipeline.run(number % len(self._samples) for number in range(images)):
                 labels, expected = take_value(outcome), self._expected[outcome.item]
@@ -120,7 +115,7 @@ class PipelineRunner:
         return Round(pipeline.report(), same / seen)
 
 
-def make_file_stages(segmenter: Segmenter, samples: Sequence[Sample], threads: Threads) -> list[Stage]:
+def make_file_stages(segmenter: Segmenter, samples: Sequence[Sample], cores: int) -> list[Stage]:
     """From an image's number, over its file's bytes and a label file's, to its labels."""
     palette = segmenter.bundle.manifest.palette
 
@@ -128,25 +123,25 @@ def make_file_stages(segmenter: Segmenter, samples: Sequence[Sample], threads: T
         encode_label_png(result.labels, palette)
         return result.labels
 
-    return make_stages(segmenter, read=lambda item: decode(samples[item].encoded), finish=finish, threads=threads)
+    return make_stages(segmenter, read=lambda item: decode(samples[item].encoded), finish=finish, cores=cores)
 
 
-def serve_through_pipeline(segmenter: Segmenter, samples: Sequence[Sample], threads: Threads) -> Serve:
+def serve_through_pipeline(segmenter: Segmenter, samples: Sequence[Sample], cores: int) -> Serve:
     """Answer LoadGen's queries about images in memory by a pipeline, from prepare to labels."""
 
     def serve(queries: Iterator[Query], answer: Answer) -> None:
         def finish(query: Query, image: Any, result: Segmentation) -> None:
             answer(query, result.labels, sum(result.timings_ms.values()))
 
-        stages = make_stages(segmenter, read=lambda query: samples[query.index].image, finish=finish, threads=threads)
-        with Pipeline(stages, cores=threads.cores) as pipeline:
+        stages = make_stages(segmenter, read=lambda query: samples[query.index].image, finish=finish, cores=cores)
+        with Pipeline(stages, cores=cores) as pipeline:
             for outcome in pipeline.run(queries):
                 take_value(outcome)
 
     return serve
 
 
-def take_value(outcome: Outcome) -> Any:
+def take_value(outcome: ItemResult) -> Any:
     """What became of an item; raises its error where it failed, as a `BackendError` where it is no error of ours."""
     if outcome.error is None:
         return outcome.value
@@ -185,7 +180,7 @@ def measure_pipelines(
         on_round: is called with 1 after each round, outside of what is timed.
     """
     found = [Rounds([], [], [], []) for _ in runners]
-    images = [count_images(plan, runner.threads.cores) for runner in runners]
+    images = [count_images(plan, runner.cores) for runner in runners]
     for runner, count in zip(runners, images, strict=True):
         runner.run(max(1, count // 3))
     for number in range(plan.rounds):
@@ -209,16 +204,16 @@ def describe_pipeline(
     rounds: Rounds, runner: Runner, view: StageView | None, canary: Series | None, trace: MachineTrace | None
 ) -> PipelineView:
     """The rounds of a subject in the result file's form, beside its stage view."""
-    merged = merge_reports(rounds.reports, runner.hints)
+    merged = sorted(rounds.reports, key=lambda report: report.wall_s)[len(rounds.reports) // 2]  # the median round
     series = describe_series(rounds.at_s, rounds.times_ms)
     middle = series.quantiles[0]
     rate = 1000 / series.typical_ms
-    stages = [_describe_stage(stage, view, runner.threads) for stage in merged.stages]
+    stages = [_describe_stage(stage, view, runner.cores) for stage in merged.stages]
     return PipelineView(
         images_per_round=rounds.reports[0].items,
         cores=merged.cores,
-        network_threads=runner.threads.network,
-        crf_threads=runner.threads.crf,
+        network_threads=runner.cores,
+        crf_threads=runner.cores,
         time_per_image=series,
         throughput_per_s=round(rate, 6),
         low_per_s=round(1000 / middle.high_ms, 6) if middle.high_ms else None,
@@ -252,11 +247,11 @@ def bound_alone(stages: Sequence[PipelineStage]) -> float | None:
     return round(min(bounds), 6)
 
 
-def _describe_stage(stage: StageReport, view: StageView | None, threads: Threads) -> PipelineStage:
+def _describe_stage(stage: StageReport, view: StageView | None, cores: int) -> PipelineStage:
     parts = [view.find_stage(name) for name in _PARTS[stage.name]] if view is not None else []
     found = [part.series for part in parts if part is not None]
     alone_ms = sum(series.typical_ms for series in found) if found else None
-    at_once = 1 if stage.name in _THREADED else threads.cores
+    at_once = 1 if stage.name in _THREADED else cores
     return PipelineStage(
         name=stage.name,
         workers=stage.workers,

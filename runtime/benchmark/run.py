@@ -14,7 +14,7 @@ import numpy as np
 from ...bundle.folder import Bundle
 from ...dependencies import import_crf, read_version
 from ...errors import InputError, MissingDependencyError
-from ..pipeline.segmentation import Threads, share_cores
+from ..pipeline.engine import count_cores
 from ..segmenter import Labels, Segmenter
 from .accuracy import (
     BUNDLE,
@@ -119,7 +119,7 @@ class _Measured:
     view: StageView | None = None
     labels: Sequence[Labels] = ()
     many: Segmenter | None = None
-    threads: Threads | None = None
+    cores: int | None = None
     runner: PipelineRunner | None = None
     rounds: Rounds | None = None
     accuracy: tuple[Accuracy, ...] = ()
@@ -169,7 +169,7 @@ def run_bench(
         if plan.pipeline is not None:
             on_step("the pipeline, in turns")
             for one in measured:
-                _open_for_many(plan, one, stack, clock)
+                _prepare_pipeline(plan, one, clock)
             runners_of_many = [one.runner for one in measured if one.runner is not None]
             found = measure_pipelines(runners_of_many, plan.pipeline, clock=clock, begin_ns=begin_ns, canary=canary)
             for one, rounds in zip(measured, found, strict=True):
@@ -215,14 +215,11 @@ def _open(plan: BenchPlan, spec: SubjectSpec, threads: int | None) -> Segmenter:
     return open_subject(spec, plan.bundle, threads=threads, crf=plan.crf, crf_shortcuts=shortcuts)
 
 
-def _open_for_many(plan: BenchPlan, one: _Measured, stack: ExitStack, clock: Clock) -> None:
-    """The same subject with the threads of a call that images side by side leave it; as it is where it has them."""
-    device = one.segmenter.backend.device
-    one.threads = share_cores(plan.threads, device=device)
+def _prepare_pipeline(plan: BenchPlan, one: _Measured, clock: Clock) -> None:
+    """Make the pipeline runner of a subject; the network has the same threads as in the stage view."""
+    one.cores = plan.threads or count_cores()
     one.many = one.segmenter
-    if device == "cpu" and one.threads.network != one.threads.cores:
-        one.many = stack.enter_context(_open(plan, one.spec, one.threads.network))
-    one.runner = PipelineRunner(one.many, plan.samples, one.labels, threads=one.threads, clock=clock)
+    one.runner = PipelineRunner(one.many, plan.samples, one.labels, cores=one.cores, clock=clock)
 
 
 def _require_one_size(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -299,7 +296,7 @@ def _make_context(plan: BenchPlan, one: _Measured, labels: References, clock: Cl
         judge=judge,
         clock=clock,
         begin_ns=begin_ns,
-        serve_offline=serve_through_pipeline(one.many, samples, one.threads) if one.many and one.threads else None,
+        serve_offline=serve_through_pipeline(one.many, samples, one.cores) if one.many and one.cores else None,
         # LoadGen decides by it how many images there are; a tenth more than the files took, which it does not read
         offline_per_s=1.1 * 1000 / float(np.median(one.rounds.times_ms)) if one.rounds else None,
     )

@@ -162,7 +162,7 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "replace", refuse)
     code, out, err = run("photos", "-o", "out")
     assert (code, out) == (2, "")
-    assert err == "atrous: out/one.png: cannot be written: No space left on device\n"
+    assert err in {f"atrous: out/{name}.png: cannot be written: No space left on device\n" for name in ("one", "two")}
     assert listing() == []
 
 
@@ -281,7 +281,7 @@ def test_as_a_user_runs_it(workplace: Path) -> None:
 
 def test_what_is_done_is_left_out(run: Any) -> None:
     assert run("photos", "-o", "out")[0] == 0
-    assert [line["image"] for line in read_lines("done.jsonl")] == ["photos/one.png", "photos/two.png"]
+    assert sorted(line["image"] for line in read_lines("done.jsonl")) == ["photos/one.png", "photos/two.png"]
     before = Path("out/one.png").stat().st_mtime_ns
     code, out, _ = run("photos", "-o", "out")
     assert (code, out) == (0, "2 were done before (--again does them again) -> out\n")

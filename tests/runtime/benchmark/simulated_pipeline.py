@@ -9,19 +9,15 @@ from atrous.runtime.benchmark.clocks import SimulatedClock
 from atrous.runtime.benchmark.pipeline_view import PipelinePlan, Round, describe_pipeline, measure_pipelines
 from atrous.runtime.benchmark.results import BenchResult, PipelineView, StageView
 from atrous.runtime.pipeline import PipelineReport
-from atrous.runtime.pipeline.segmentation import Threads
 
 from ..pipeline.reports import make_report, make_stage
 from .simulation import make_result, make_subject
-
-THREADS = Threads(cores=2, network_workers=2, network=1, crf_workers=2, crf=1)
 
 
 class SimulatedPipeline:
     """A runner whose rounds take what a list says, on a simulated clock."""
 
-    hints = {"network": "a GPU"}  # noqa: RUF012
-    threads = THREADS
+    cores = 2
 
     def __init__(self, clock: SimulatedClock, image_ms: list[float], log: list[str], name: str):
         self._clock, self._image_ms, self._log, self._name = clock, iter(image_ms), log, name
