@@ -103,11 +103,11 @@ def test_a_constant_series_has_a_point_for_an_interval() -> None:
     assert (middle.low_ms, middle.value_ms, middle.high_ms) == (3, 3, 3)
 
 
-def test_a_ratio_of_pairs_cancels_what_hit_both() -> None:
+def test_a_ratio_of_pairs_cancels_common_slowdowns() -> None:
     rng = np.random.default_rng(2)
-    mood = np.cumsum(rng.standard_normal(200)) * 0.02 + 10  # the machine drifts
-    baseline = mood * np.exp(0.01 * rng.standard_normal(200))
-    candidate = 1.10 * mood * np.exp(0.01 * rng.standard_normal(200))
+    drift = np.cumsum(rng.standard_normal(200)) * 0.02 + 10  # the machine drifts
+    baseline = drift * np.exp(0.01 * rng.standard_normal(200))
+    candidate = 1.10 * drift * np.exp(0.01 * rng.standard_normal(200))
     paired = estimate_ratio(baseline, candidate, paired=True)
     apart = estimate_ratio(baseline, candidate, paired=False)
     assert paired.low < 1.10 < paired.high
