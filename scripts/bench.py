@@ -256,12 +256,12 @@ def _make_plan(path: Path | None, **options: Any) -> BenchPlan:
         bundle = read_bundle(path)
     elif preset is not None:
         with console.show_steps() as show:
-            show(f"making the bundle of the preset {preset.name}")
+            show(f"making the bundle of the preset {preset.preset}")
             bundle = open_preset_bundle(preset)
     else:
         raise click.UsageError("give a BUNDLE, or a --preset")
     if preset is not None and images is None and size is None:
-        size = preset.height, preset.width
+        size = preset.image_height, preset.image_width
     dataset, samples = load_samples(bundle.manifest, images=images, labels=labels, size=size, count=count)
     defaults: dict[str, Any] = {"crf": "auto"}
     if preset is not None:

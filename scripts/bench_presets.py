@@ -35,7 +35,7 @@ def open_preset_bundle(preset: Preset) -> Bundle:
     from ..runtime import BundleError, read_bundle
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atrous" / "bench"
-    path = cache / f"largefov-{preset.class_count}-seed{SEED}-v{_VERSION}"
+    path = cache / f"largefov-{preset.classes}-seed{SEED}-v{_VERSION}"
     try:
         bundle = read_bundle(path)
         bundle.verify_files()
@@ -59,8 +59,8 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
             f"converting the preset's net needs {error.name}: pip install 'atrous[convert]'"
         ) from error
     prepare_folder(path.parent)
-    name = f"DeepLab-LargeFOV, {preset.class_count} classes, seeded weights"
-    classes, palette = choose_classes(preset.classes, {}, preset.class_count)
+    name = f"DeepLab-LargeFOV, {preset.classes} classes, seeded weights"
+    classes, palette = choose_classes(preset.class_names, {}, preset.classes)
     options = converter.BundleOptions(name=name, classes=classes, palette=palette, crf=CRF, verify=False)
-    net = read_large_fov(SEED, labels=preset.class_count, score_gain=SCORE_GAIN)
+    net = read_large_fov(SEED, labels=preset.classes, score_gain=SCORE_GAIN)
     converter.write_bundle(net, path, options, replace=True)

@@ -16,13 +16,13 @@ programs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..errors import InputError
 from .plan import REGRESSION_BOUND, ComparedName, Preset
-from .results import BenchResult, Comparison, Published, StageView, Subject, Verdict
+from .results import BenchResult, Comparison, Published, StageView, Subject, Verdict, copy_fields
 from .statistics import FloatArray, Ratio, estimate_ratio
 
 Pair = tuple[Subject, Subject]
@@ -36,17 +36,7 @@ def compare_within(
     Raises:
         InputError: if a subject lacks a stage, or the subjects were not measured in turns.
     """
-    found = []
-    pairs = [(subjects[0], other) for other in subjects[1:]]
-    for stage in stages or _choose_stages(pairs):
-        for baseline, candidate in pairs:
-            first, second = _read_values(baseline, stage), _read_values(candidate, stage)
-            if first.size != second.size:
-                names = f"{baseline.name} and {candidate.name}"
-                raise InputError(f"{names} were not measured in turns: measure them with --vs")
-            ratio = estimate_ratio(first, second, paired=True)
-            found.append(_conclude((baseline, candidate), stage, ratio, bound, paired=True))
-    return found
+    return _compare([(subjects[0], other) for other in subjects[1:]], stages, bound, paired=True)
 
 
 def compare_between(
@@ -61,15 +51,8 @@ def compare_between(
     Raises:
         InputError: if no subject is common, or the runs did different work (image size, CRF, stage).
     """
-    found = []
     pairs = _pair_subjects(baseline, candidate)
-    doubts = _compare_machines(baseline, candidate, bound)
-    for stage in stages or _choose_stages(pairs):
-        for pair in pairs:
-            _require_same_work(*pair)
-            ratio = estimate_ratio(*(_read_values(subject, stage) for subject in pair), paired=False)
-            found.append(_conclude(pair, stage, ratio, bound, paired=False, doubts=doubts + _find_noise(pair, stage)))
-    return found
+    return _compare(pairs, stages, bound, paired=False, doubts=_compare_machines(baseline, candidate, bound))
 
 
 def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
@@ -88,16 +71,7 @@ def compare_published(preset: Preset, view: StageView, device: str, *, seeded: b
     network_ms = sum(stage.series.typical_ms for stage in parts)
     crf = view.find_stage("crf")
     return Published(
-        preset=preset.name,
-        title=preset.title,
-        image_height=preset.height,
-        image_width=preset.width,
-        classes=preset.class_count,
-        published_ms=preset.milliseconds,
-        published_per_s=preset.per_second,
-        published_hardware=preset.hardware,
-        published_note=preset.note,
-        source=preset.source,
+        **copy_fields(preset, Published),
         ours_ms=network_ms or None,
         ours_per_s=1000 / network_ms if network_ms else None,
         ours_with_crf_ms=network_ms + crf.series.typical_ms if network_ms and crf is not None else None,
@@ -105,8 +79,27 @@ def compare_published(preset: Preset, view: StageView, device: str, *, seeded: b
     )
 
 
+def _compare(
+    pairs: Sequence[Pair], stages: Sequence[ComparedName], bound: float, *, paired: bool, doubts: Sequence[str] = ()
+) -> list[Comparison]:
+    found = []
+    has_pipelines = all(subject.pipeline is not None for pair in pairs for subject in pair)
+    for stage in stages or (("end_to_end", "pipeline") if has_pipelines else ("end_to_end",)):
+        for pair in pairs:
+            first, second = (_read_values(subject, stage) for subject in pair)
+            if not paired:
+                _require_same_work(*pair)
+            elif first.size != second.size:
+                names = " and ".join(subject.name for subject in pair)
+                raise InputError(f"{names} were not measured in turns: measure them with --vs")
+            ratio = estimate_ratio(first, second, paired=paired)
+            noise = [] if paired else _find_noise(pair, stage)
+            found.append(_conclude(pair, stage, ratio, bound, paired=paired, doubts=[*doubts, *noise]))
+    return found
+
+
 def _conclude(
-    pair: Pair, stage: ComparedName, ratio: Ratio, bound: float, *, paired: bool, doubts: Sequence[str] = ()
+    pair: Pair, stage: ComparedName, ratio: Ratio, bound: float, *, paired: bool, doubts: Sequence[str]
 ) -> Comparison:
     baseline, candidate = (subject.name for subject in pair)
     value, low, high = ratio.value, ratio.low, ratio.high
@@ -133,11 +126,6 @@ def _conclude(
         verdict=verdict,
         reason=f"{change}: {reasons[verdict]}",
     )
-
-
-def _choose_stages(pairs: Iterable[Pair]) -> Sequence[ComparedName]:
-    has_pipelines = all(subject.pipeline is not None for pair in pairs for subject in pair)
-    return ("end_to_end", "pipeline") if has_pipelines else ("end_to_end",)
 
 
 def _pair_subjects(baseline: BenchResult, candidate: BenchResult) -> list[Pair]:

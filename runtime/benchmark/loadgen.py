@@ -207,23 +207,14 @@ def run_loadgen(settings: LoadSettings, serve: Serve, images: int, *, clock: Clo
 
 def parse_summary(text: str) -> Summary:
     """Parse mlperf_log_summary.txt."""
-    fields: dict[str, str] = {}
-    notes: list[str] = []
-    notes_follow = False
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped.startswith("* ") or (notes_follow and line.startswith(" ") and ":" not in line):
-            notes.append(stripped.removeprefix("* "))
-            notes_follow = True
-            continue
-        notes_follow = False
-        key, colon, value = stripped.partition(":")
-        if colon and value.strip():
-            fields.setdefault(key.strip(), value.strip())
+    pairs = re.findall(r"^[ \t]*([^:\n]+?)[ \t]*:[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE)
+    fields = dict(reversed(pairs))  # of equal keys, the first
     verdict = fields.get("Result is")
-    failed = [f"{key}: no" for key, value in fields.items() if "satisfied" in key and value.upper() == "NO"]
-    reasons = (*failed, " ".join(notes)) if notes and verdict == "INVALID" else tuple(failed)
-    return Summary(fields, None if verdict is None else verdict == "VALID", reasons)
+    reasons = [f"{key}: no" for key, value in fields.items() if "satisfied" in key and value.upper() == "NO"]
+    if verdict == "INVALID":  # notes begin with a star, and may continue on lines with a leading space
+        notes = re.findall(r"^[ \t]*\* (.*(?:\n (?![ \t]*\*)[^:\n]+$)*)", text, re.MULTILINE)
+        reasons += [" ".join(" ".join(notes).split())] if notes else []
+    return Summary(fields, None if verdict is None else verdict == "VALID", tuple(reasons))
 
 
 def read_summary(folder: Path) -> Summary:

@@ -129,34 +129,24 @@ class BenchPlan:
         return load(self.bundle.path, backend, threads=threads, crf=self.crf, crf_shortcuts=shortcuts)
 
 
-@dataclass(frozen=True)
-class Preset:
-    """An image size at which DeepLab-LargeFOV's speed was published, and the published figures.
+class Preset(NamedTuple):
+    """An image size at which DeepLab-LargeFOV's speed was published, and the published figures."""
 
-    Attributes:
-        name: value of `--preset`.
-        height, width: image size in pixels.
-        class_count: number of classes, with the background where the data set has one.
-        classes: name of a set of `atrous convert --classes`; None for numbered classes.
-        milliseconds, per_second: as published; None where the source prints none.
-        hardware, note, source: of the published figures.
-    """
-
-    name: str
-    height: int
-    width: int
-    class_count: int
-    classes: str | None
-    milliseconds: float | None
-    per_second: float | None
-    hardware: str
-    note: str
+    preset: str  # value of --preset
+    image_height: int
+    image_width: int
+    classes: int  # with the background where the data set has one
+    class_names: str | None  # a set of `atrous convert --classes`; None: numbered classes
+    published_ms: float | None  # None: the source prints none
+    published_per_s: float | None
+    published_hardware: str
+    published_note: str
     source: str
 
     @property
     def title(self) -> str:
         """One-line description."""
-        size = f"{self.height}x{self.width}, {self.class_count} classes"
+        size = f"{self.image_height}x{self.image_width}, {self.classes} classes"
         return f"DeepLab-LargeFOV: VGG-16, stride 8, fc6 of 3x3x1024 with hole 12; {size}"
 
 
@@ -173,7 +163,7 @@ _VOC_NOTE = "the network alone; the CRF takes another half second on a CPU"
 _CITYSCAPES, _CAMVID = _ICNET.format("Cityscapes"), _ICNET.format("CamVid")
 
 PRESETS = {
-    preset.name: preset
+    preset.preset: preset
     for preset in (
         Preset("voc", 513, 513, 21, "voc", None, 8.0, "a GPU of 2014", _VOC_NOTE, _DEEPLAB),
         Preset("cityscapes", 1024, 2048, 19, "cityscapes", 4000.0, 0.25, "a GPU", "the network", _CITYSCAPES),

@@ -14,6 +14,7 @@ Rules of the file:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    NonNegativeInt,
     ValidationError,
 )
 
@@ -39,6 +39,7 @@ _READ_VERSIONS = (1, SCHEMA_VERSION)
 
 Number = Annotated[float, AfterValidator(lambda value: round(value, 6))]
 NonNegative = Annotated[Number, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, BeforeValidator(lambda share: _clip(share)), Field(ge=0, le=1)]
 Column = tuple[float | None, ...]
 Verdict = Literal["regression", "improvement", "same", "inconclusive"]
@@ -59,10 +60,10 @@ class Quantile(Record):
     high_ms: Number | None = Field(description="upper end of the interval; null with too few samples")
     reason: str | None = Field(default=None, description="why a value is null")
 
-    @property
-    def name(self) -> str:
-        """The usual notation, such as "p99.9"."""
-        return f"p{self.q * 100:g}"
+
+def find_quantile(quantiles: Sequence[Quantile], q: float) -> float | None:
+    """The value of quantile `q` in milliseconds, or None."""
+    return next((one.value_ms for one in quantiles if one.q == q), None)
 
 
 class Series(Record):
@@ -81,10 +82,6 @@ class Series(Record):
         """The median, or the mean where there are too few samples for a median."""
         median_ms = self.quantiles[0].value_ms
         return self.mean_ms if median_ms is None else median_ms
-
-    def find_quantile(self, q: float) -> Quantile | None:
-        """The quantile `q`, or None."""
-        return next((quantile for quantile in self.quantiles if abs(quantile.q - q) < 1e-9), None)
 
 
 class NoiseCheck(Record):
@@ -113,7 +110,7 @@ class Warmup(Record):
     """Runs before the first sample: windows of runs until the medians of the last three lie within `bound`."""
 
     stable: bool = Field(description="whether the medians settled before the time limit")
-    runs: NonNegativeInt
+    runs: Count
     duration_s: NonNegative
     window_medians_ms: tuple[Number, ...]
     bound: float = Field(description="allowed (largest - smallest) / smallest of three successive medians")
@@ -122,9 +119,7 @@ class Warmup(Record):
 class Stage(Record):
     """One stage of the path from an image file to a label file."""
 
-    name: StageName = Field(
-        description="trtexec's terms: enqueue (host call that submits the work), h2d (copy to the device), compute, d2h"
-    )
+    name: StageName = Field(description="in trtexec's terms: enqueue submits the work, h2d and d2h copy it")
     clock: Literal["monotonic", "cuda-events"] = Field(description="host clock, or events of the device")
     series: Series = Field(description="one sample per image")
 
@@ -135,7 +130,7 @@ class StageView(Record):
     warmup: Warmup
     stages: tuple[Stage, ...] = Field(description="in the order they run; end_to_end, last, has its own timer")
     absent: dict[StageName, str] = Field(description="stages that do not exist here, with the reason")
-    images: NonNegativeInt = Field(description="number of samples")
+    images: Count = Field(description="number of samples")
     throughput_per_s: Number = Field(description="images per second of this closed loop")
 
     def find_stage(self, name: str) -> Stage | None:
@@ -148,16 +143,16 @@ class PipelineStage(Record):
 
     name: str = Field(description='"decode", "prepare", "network", "crf" (without a CRF, "labels"), "encode"')
     workers: NonNegative = Field(description="mean number of workers over time")
-    most_workers: NonNegativeInt = Field(description="largest number of workers there were")
-    max_workers: NonNegativeInt = Field(description="largest number of workers allowed")
-    cores: NonNegativeInt = Field(description="cores held by a call; 0 where a device does the work")
+    most_workers: Count = Field(description="largest number of workers there were")
+    max_workers: Count = Field(description="largest number of workers allowed")
+    cores: Count = Field(description="cores held by a call; 0 where a device does the work")
     item_ms: NonNegative = Field(description="mean time per image in a worker that has its cores")
     p90_ms: NonNegative = Field(description="p90 of the same (median of the rounds)")
     busy_share: Share = Field(description="share of its workers' time in calls")
     starved_share: Share = Field(description="share of its workers' time waiting for the stage before")
     core_wait_share: Share = Field(description="share of its workers' time waiting for a core")
     blocked_share: Share = Field(description="share of its workers' time waiting for room in the next queue")
-    queue_capacity: NonNegativeInt = Field(description="capacity of the queue before it")
+    queue_capacity: Count = Field(description="capacity of the queue before it")
     queue_mean_depth: NonNegative
     alone_ms: Number | None = Field(description="median of the same work in the stage view; null where it is unknown")
 
@@ -168,10 +163,10 @@ class PipelineView(Record):
     Each round is a pipeline of its own; filling and draining it count.
     """
 
-    images_per_round: NonNegativeInt
-    cores: NonNegativeInt = Field(description="cores shared by the stages")
-    network_threads: NonNegativeInt = Field(description="threads per call of the network")
-    crf_threads: NonNegativeInt = Field(description="threads per call of the CRF")
+    images_per_round: Count
+    cores: Count = Field(description="cores shared by the stages")
+    network_threads: Count = Field(description="threads per call of the network")
+    crf_threads: Count = Field(description="threads per call of the CRF")
     time_per_image: Series = Field(description="wall time of a round / its images; one sample per round")
     throughput_per_s: Number = Field(description="images per second of the median round")
     low_per_s: Number | None = Field(description="lower end of the interval of throughput_per_s")
@@ -196,24 +191,17 @@ class LoadRun(Record):
     mode: Literal["performance", "accuracy", "find-peak"] = Field(description="accuracy: in files of version 1 only")
     settings: dict[str, JsonValue] = Field(description="requested durations, counts, rates, bounds and seeds")
     includes: tuple[StageName, ...] = Field(description="stages that a query passes, in order")
-    path: Literal["call", "pipeline"] = Field(
-        default="call", description="one image at a time per worker, or the pipeline"
-    )
+    path: Literal["call", "pipeline"] = Field(default="call", description="one image per worker, or the pipeline")
     valid: bool = Field(description="LoadGen's verdict")
     reasons: tuple[str, ...] = Field(default=(), description="LoadGen's reasons where the run is not valid")
     metric: str = Field(description='figure of merit: "latency_p90", "latency_p99", "completed_qps", ...')
     metric_unit: str
     metric_value: Number | None = Field(description="null where LoadGen reports none")
     latency: Series | None = Field(description="per query, from its *scheduled* moment to its completion")
-    issue_delay_ms: tuple[Number, ...] = Field(
-        default=(), description="per query, from its scheduled moment to its issue"
-    )
-    service_ms: tuple[Number, ...] = Field(
-        default=(),
-        description="per query, work alone: what a closed-loop timer reports; in the pipeline, summed over stages",
-    )
-    sample_index: tuple[NonNegativeInt, ...] = Field(default=(), description="per query, its first image")
-    queries: NonNegativeInt = Field(description="completed queries")
+    issue_delay_ms: tuple[Number, ...] = Field(default=(), description="per query, scheduled moment to issue")
+    service_ms: tuple[Number, ...] = Field(default=(), description="per query, time at work, as a closed loop has it")
+    sample_index: tuple[Count, ...] = Field(default=(), description="per query, its first image")
+    queries: Count = Field(description="completed queries")
     duration_s: NonNegative
     throughput_per_s: Number | None = Field(description="images per second")
     summary: dict[str, str] = Field(description="LoadGen's summary")
@@ -228,14 +216,14 @@ class CurvePoint(Record):
     completed_per_s: Number
     kept_up: bool = Field(description="whether completions kept up with arrivals within 5 %")
     quantiles: tuple[Quantile, ...] = Field(description="of the latency from the scheduled moment")
-    queries: NonNegativeInt
+    queries: Count
 
 
 class Accuracy(Record):
     """Accuracy and speed at one CRF setting."""
 
     crf: str = Field(description='"off", "bundle", or a shorter one: "2 iterations", "float16", "fast", "reduce=2"')
-    images: NonNegativeInt = Field(description="number of images compared")
+    images: Count = Field(description="number of images compared")
     reference: str = Field(description="what made the reference labels: float32 on ONNX Runtime, CRF off or on")
     label_agreement: Share = Field(description="share of pixels labeled as by the reference")
     miou: Share | None = Field(description="mean IoU against true labels, where they exist")
@@ -261,7 +249,7 @@ class Roofline(Record):
     """The machine's limits, and how close the network comes."""
 
     device: str
-    threads: NonNegativeInt = Field(description="threads used to measure the limits")
+    threads: Count = Field(description="threads used to measure the limits")
     peak_gflops: Number = Field(description="fastest float32 matrix product, 1e9 FLOP/s")
     bandwidth_gb_s: Number = Field(description="copy of arrays far larger than the caches, read and write, 1e9 byte/s")
     method: str
@@ -279,15 +267,15 @@ class Subject(Record):
     backend: str
     device: str
     precision: str
-    threads: NonNegativeInt | None
+    threads: Count | None
     bundle: str
     bundle_sha256: str = Field(description="of the manifest, which lists the digests of all files")
     weights: Literal["given", "seeded"] = Field(description="seeded: random, so the accuracy is meaningless")
     head: str
-    classes: NonNegativeInt
-    image_height: NonNegativeInt
-    image_width: NonNegativeInt
-    batch: NonNegativeInt = 1
+    classes: Count
+    image_height: Count
+    image_width: Count
+    batch: Count = 1
     crf: dict[str, JsonValue] | None = Field(description="CRF parameters as in the manifest; null where the CRF is off")
     crf_shortcuts: dict[str, JsonValue] = Field(default_factory=dict, description="shortcuts the CRF may take")
     stages: StageView | None
@@ -334,8 +322,8 @@ class CpuInfo(Record):
 
     name: str
     features: tuple[str, ...]
-    cores: NonNegativeInt
-    usable_cores: NonNegativeInt
+    cores: Count
+    usable_cores: Count
     governor: str | None
     max_mhz: float | None
     cgroup_cpus: float | None
@@ -391,9 +379,9 @@ class Published(Record):
 
     preset: str
     title: str
-    image_height: NonNegativeInt
-    image_width: NonNegativeInt
-    classes: NonNegativeInt
+    image_height: Count
+    image_width: Count
+    classes: Count
     published_ms: float | None
     published_per_s: float | None
     published_hardware: str

@@ -35,15 +35,7 @@ _ABOVE = (
 def measure_cpu_rooflines(
     clock: Clock, *, threads: int, model: ModelCost | None, compute_ms: Sequence[float | None], side: int = SIDE
 ) -> list[Roofline]:
-    """Measure both limits, and place each subject on the CPU relative to them.
-
-    Args:
-        clock: times the tries.
-        threads: number of threads.
-        model: cost of one image, if known.
-        compute_ms: by subject, median time of the network for one image; None if unknown.
-        side: of the matrices.
-    """
+    """Measure both limits, and place each subject on the CPU by its median time per image (None: unknown)."""
     achieved = [model.flops / (ms * 1e6) if model is not None and ms else None for ms in compute_ms]
     peak_gflops = bandwidth_gb_s = 0.0
     attainable = None

@@ -20,12 +20,11 @@ from .noise import collect_warnings, judge_noise
 from .plan import REFERENCE, BenchPlan, ComparedName, Sample, parse_subject
 from .results import BenchResult, MachineTrace, Series, StageView, Subject
 from .roofline import measure_cpu_rooflines
-from .rounds import describe_pipeline, measure_pipelines, measure_stages
+from .rounds import PipelineRounds, describe_pipeline, measure_pipelines, measure_stages
 from .system import System
 from .timing import Canary, Clock
 
 OnStep = Callable[[str], None]
-Views = dict[str, Any]  # fields of a Subject
 
 
 def run_bench(plan: BenchPlan, *, on_step: OnStep = lambda step: None) -> BenchResult:
@@ -52,33 +51,31 @@ def run_bench(plan: BenchPlan, *, on_step: OnStep = lambda step: None) -> BenchR
             systems.append(stack.enter_context(System(plan, spec, clock)))
         watch = stack.enter_context(MachineWatch(clock))
         on_step("warming up, then timing the stages in turns")
-        stage_views = measure_stages(plan, systems, clock=clock, canary=canary)
-        views: list[Views] = [{"stages": view} for view in stage_views]
-        _measure_accuracies(plan, systems, views, clock, on_step)
+        for system, view in zip(systems, measure_stages(plan, systems, clock=clock, canary=canary), strict=True):
+            system.views["stages"] = view
+        _measure_accuracies(plan, systems, clock, on_step)
         rounds = []
         if plan.pipeline_rounds:
             on_step("running the pipelines in turns")
             for system in systems:
                 system.open_pipeline()
             rounds = measure_pipelines(plan, systems, clock=clock, canary=canary)
-        rates: list[float | None] = [None] * len(systems)
-        if rounds:
-            rates = [1000 / one.samples.describe().typical_ms for one in rounds]
-        for system, view, found, rate in zip(systems, stage_views, views, rates, strict=True):
-            if plan.scenarios:
-                found["load"], found["curve"] = measure_load(plan, _make_context(system, view, clock, rate), on_step)
+        for index, system in enumerate(systems if plan.scenarios else ()):
+            context = _make_context(system, clock, rounds[index] if rounds else None)
+            system.views["load"], system.views["curve"] = measure_load(plan, context, on_step)
         if plan.roofline:
             on_step("measuring the roofline")
-            warnings += _measure_rooflines(plan, systems, views, clock, environment.cpu.usable_cores)
+            warnings += _measure_rooflines(plan, systems, clock, environment.cpu.usable_cores)
     trace = watch.trace()
     series = canary.samples.describe() if canary.samples.at_s else None
-    for system, view, found, one in zip(systems, stage_views, views, rounds, strict=False):
-        found["pipeline"] = describe_pipeline(one, system, view, series, trace)
-    subjects = [_describe(plan, *parts, series, trace) for parts in zip(systems, views, strict=True)]
+    for system, one in zip(systems, rounds, strict=False):
+        system.views["pipeline"] = describe_pipeline(one, system, system.views["stages"], series, trace)
+    subjects = [_describe(plan, system, series, trace) for system in systems]
     published = []
     if plan.preset is not None:
         device = environment.cpu.name if subjects[0].device == "cpu" else subjects[0].device
-        published = [compare_published(plan.preset, stage_views[0], device, seeded=plan.weights == "seeded")]
+        is_seeded = plan.weights == "seeded"
+        published = [compare_published(plan.preset, systems[0].views["stages"], device, seeded=is_seeded)]
     compared: tuple[ComparedName, ...] = ("compute", "end_to_end", "pipeline") if rounds else ("compute", "end_to_end")
     return BenchResult(
         atrous_version=read_version("atrous") or "source tree",
@@ -106,17 +103,15 @@ def _require_one_size(samples: Sequence[Sample]) -> None:
         raise InputError(f"the images differ in size ({found}): give images of one size, or --size")
 
 
-def _measure_accuracies(
-    plan: BenchPlan, systems: Sequence[System], views: Sequence[Views], clock: Clock, on_step: OnStep
-) -> None:
-    """Add the subjects' accuracy to their views, and set their expected labels."""
+def _measure_accuracies(plan: BenchPlan, systems: Sequence[System], clock: Clock, on_step: OnStep) -> None:
+    """Measure the subjects' accuracy, and set their expected labels."""
     spec = parse_subject(REFERENCE)
     references: Mapping[str, Any] | None = None
     if systems[0].spec != spec:
         on_step(f"labels of the reference, {REFERENCE}")
         with plan.open(spec, plan.threads, fast_crf=False) as segmenter:
             references = label_references(segmenter, plan.samples)
-    for system, found in zip(systems, views, strict=True):
+    for system in systems:
         on_step(f"accuracy of {system.spec.name}")
         crf, shortcuts = system.segmenter.crf, system.segmenter.crf_shortcuts
         settings = list_crf_settings(crf, sweep=plan.crf_sweep)
@@ -124,26 +119,24 @@ def _measure_accuracies(
         if crf is not None and shortcuts:
             own = FAST_CRF
             settings[own] = CrfSetting(crf, shortcuts)
-        found["accuracy"], labels = measure_accuracy(
+        system.views["accuracy"], labels = measure_accuracy(
             plan, system.segmenter, references, reference_name=REFERENCE, settings=settings, clock=clock
         )
         references = references or labels
         system.expected = labels[own]
 
 
-def _make_context(system: System, view: StageView, clock: Clock, rate: float | None) -> LoadContext:
-    inner = [stage for stage in view.stages if stage.name not in ("decode", "encode", "end_to_end")]
+def _make_context(system: System, clock: Clock, rounds: PipelineRounds | None) -> LoadContext:
+    inner = [stage for stage in system.views["stages"].stages if stage.name not in ("decode", "encode", "end_to_end")]
     closed_loop_ms = max(sum(stage.series.mean_ms for stage in inner), 1e-3)
     # sets LoadGen's number of images; 10 % above the measured rate, which includes files
-    offline_per_s = 1.1 * rate if rate is not None else None
+    offline_per_s = 1.1 * 1000 / rounds.samples.describe().typical_ms if rounds is not None else None
     return LoadContext(system, clock, tuple(stage.name for stage in inner), closed_loop_ms, offline_per_s)
 
 
-def _measure_rooflines(
-    plan: BenchPlan, systems: Sequence[System], views: Sequence[Views], clock: Clock, cores: int
-) -> list[str]:
-    """Add the rooflines of the subjects on the CPU, which share its limits, to their views; returns warnings."""
-    on_cpu = [found for system, found in zip(systems, views, strict=True) if system.segmenter.backend.device == "cpu"]
+def _measure_rooflines(plan: BenchPlan, systems: Sequence[System], clock: Clock, cores: int) -> list[str]:
+    """Measure the rooflines of the subjects on the CPU, which share its limits; returns warnings."""
+    on_cpu = [system for system in systems if system.segmenter.backend.device == "cpu"]
     if not on_cpu:
         return ["the roofline is measured on a CPU only"]
     cost, warnings = None, []
@@ -151,16 +144,16 @@ def _measure_rooflines(
         cost = count_model_cost(plan.bundle, *plan.samples[0].image.shape[:2])
     except MissingDependencyError as error:
         warnings.append(f"the roofline has limits but no network: {error}")
-    stages = [found["stages"].find_stage("compute") for found in on_cpu]
+    stages = [system.views["stages"].find_stage("compute") for system in on_cpu]
     times_ms = [stage.series.typical_ms if stage is not None else None for stage in stages]
     rooflines = measure_cpu_rooflines(clock, threads=plan.threads or cores, model=cost, compute_ms=times_ms)
-    for found, roofline in zip(on_cpu, rooflines, strict=True):
-        found["roofline"] = roofline
+    for system, roofline in zip(on_cpu, rooflines, strict=True):
+        system.views["roofline"] = roofline
     return warnings
 
 
-def _describe(plan: BenchPlan, system: System, views: Views, canary: Series | None, trace: MachineTrace) -> Subject:
-    view: StageView = views["stages"]
+def _describe(plan: BenchPlan, system: System, canary: Series | None, trace: MachineTrace) -> Subject:
+    view: StageView = system.views["stages"]
     whole = view.find_stage("end_to_end")
     assert whole is not None
     segmenter, manifest = system.segmenter, plan.bundle.manifest
@@ -181,5 +174,5 @@ def _describe(plan: BenchPlan, system: System, views: Views, canary: Series | No
         crf=segmenter.crf.to_dict() if segmenter.crf is not None else None,
         crf_shortcuts=segmenter.crf_shortcuts,
         noise=judge_noise(whole.series, view.warmup, canary, trace),
-        **views,
+        **system.views,
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,12 +48,11 @@ class Samples:
         self.values_ms.append(value_ms)
 
     def describe(self) -> Series:
-        """The series with its quantiles; raises ValueError if it is empty."""
+        """The series with its quantiles."""
         return describe_series(self.at_s, self.values_ms)
 
 
-@dataclass(frozen=True)
-class Ratio:
+class Ratio(NamedTuple):
     """The ratio of two medians with its interval."""
 
     value: float

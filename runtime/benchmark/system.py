@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -26,37 +26,29 @@ _NO_EVENTS = "this backend does not time its copies; they are part of compute"
 
 
 class System(ExitStack):
-    """A subject of the plan.
+    """A subject of the plan, loaded with all threads; `open_pipeline` loads it for many images side by side.
 
     A backend that times its device has `last_timings_ms`: of this thread's last run, "enqueue" on the host's clock,
     "h2d", "compute" and "d2h" by events of the device.
-
-    Attributes:
-        segmenter: loaded with all threads.
-        images: number of images.
-        absent: stages that do not exist here, with the reason.
-        has_device_events: whether the backend times its device.
-        threads: how the pipeline shares the cores.
-        expected: own labels of the images, one after the other; set before the pipeline runs.
-        hints: what would speed up a stage of the pipeline, by stage.
     """
 
     def __init__(self, plan: BenchPlan, spec: SubjectSpec, clock: Clock):
         """Load the subject; raises what `runtime.load` raises."""
         super().__init__()
         self.spec = spec
-        self.expected: Sequence[Labels] = ()
-        self.hints: Mapping[str, str] = {}
+        self.views: dict[str, Any] = {}  # what was measured, as fields of `results.Subject`
+        self.images = len(plan.samples)
+        self.expected: Sequence[Labels] = ()  # own labels of the images, one after the other
+        self.hints: Mapping[str, str] = {}  # what would speed up a stage of the pipeline
         self._plan = plan
         self._samples = plan.samples
-        self.images = len(plan.samples)
         self._clock = clock
         self._many: Segmenter | None = None
         self.segmenter = self.enter_context(plan.open(spec, plan.threads, fast_crf=plan.fast_crf))
         backend = self.segmenter.backend
         self.threads = share_cores(plan.threads, device=backend.device)
         self.has_device_events = hasattr(backend, "last_timings_ms")
-        self.absent: dict[StageName, str] = {}
+        self.absent: dict[StageName, str] = {}  # stages that do not exist here, with the reason
         if not self.has_device_events:
             self.absent["enqueue"] = _NO_QUEUE
             self.absent["h2d"] = self.absent["d2h"] = _ON_CPU if backend.device == "cpu" else _NO_EVENTS
@@ -97,26 +89,17 @@ class System(ExitStack):
     def run_pipeline(self, images: int) -> tuple[PipelineReport, float]:
         """Run this many images through the pipeline of `atrous segment`, from file bytes to file bytes.
 
-        Returns:
-            The pipeline's report, and the share of pixels labeled as expected.
-
-        Raises:
-            BackendError: if a stage fails.
+        Returns the pipeline's report and the share of pixels labeled as expected; raises BackendError if a stage fails.
         """
-        assert self._many is not None
-        palette = self._many.bundle.manifest.palette
+        palette = self.segmenter.bundle.manifest.palette
 
         def finish(index: int, image: Any, result: Segmentation) -> Labels:
             encode_label_png(result.labels, palette)
             return result.labels
 
-        stages = make_stages(
-            self._many, read=lambda index: decode(self._samples[index].encoded), finish=finish, threads=self.threads
-        )
-        self.hints = {stage.name: stage.hint for stage in stages}
         same = seen = 0
-        with Pipeline(stages, cores=self.threads.cores, clock=self._clock.now_s) as pipeline:
-            for outcome in pipeline.run(number % len(self._samples) for number in range(images)):
+        with self._make_pipeline(lambda index: decode(self._samples[index].encoded), finish) as pipeline:
+            for outcome in pipeline.run(number % self.images for number in range(images)):
                 labels = _unwrap(outcome)
                 same += int((labels == self.expected[outcome.item]).sum())
                 seen += labels.size
@@ -124,17 +107,19 @@ class System(ExitStack):
 
     def serve(self, queries: Iterator[Query], answer: Answer) -> None:
         """Answer LoadGen's queries about images in memory through the pipeline, from prepare to labels."""
-        assert self._many is not None
 
         def finish(query: Query, image: Any, result: Segmentation) -> None:
             answer(query, sum(result.timings_ms.values()))
 
-        stages = make_stages(
-            self._many, read=lambda query: self._samples[query.image].image, finish=finish, threads=self.threads
-        )
-        with Pipeline(stages, cores=self.threads.cores) as pipeline:
+        with self._make_pipeline(lambda query: self._samples[query.image].image, finish) as pipeline:
             for outcome in pipeline.run(queries):
                 _unwrap(outcome)
+
+    def _make_pipeline(self, read: Callable[[Any], Any], finish: Callable[..., Any]) -> Pipeline:
+        assert self._many is not None, "open_pipeline() comes first"
+        stages = make_stages(self._many, read=read, finish=finish, threads=self.threads)
+        self.hints = {stage.name: stage.hint for stage in stages}
+        return Pipeline(stages, cores=self.threads.cores, clock=self._clock.now_s)
 
 
 def decode(encoded: bytes) -> npt.NDArray[np.uint8]:

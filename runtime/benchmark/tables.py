@@ -99,7 +99,7 @@ def make_sections(result: BenchResult) -> list[Section]:
         ),
         Section(
             "Comparison",
-            ["Ratios of medians; below 1 is faster than the baseline.", *(one.reason for one in result.comparisons)],
+            ["Ratios of medians; below 1 is faster than the baseline."],
             [make_table(_COMPARISONS, result.comparisons)],
         ),
         Section(
@@ -165,11 +165,6 @@ def format_number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def format_count(count: float, noun: str) -> str:
-    """A count with its noun: "1 core", "1.9 workers"."""
-    return f"{format_number(count)} {noun}{'' if count == 1 else 's'}"
-
-
 def format_interval(quantile: Quantile) -> str:
     """The interval of a quantile in milliseconds; empty without one."""
     known = quantile.low_ms is not None and quantile.high_ms is not None
@@ -180,10 +175,12 @@ def describe_pipeline(view: PipelineView) -> str:
     """The pipeline's throughput, its limit and advice in sentences."""
     interval = f" [{view.low_per_s:.3g}, {view.high_per_s:.3g}]" if view.low_per_s and view.high_per_s else ""
     ratio = f", {view.throughput_per_s / view.one_by_one_per_s:.2f} x one by one" if view.one_by_one_per_s else ""
-    cores = f"{format_count(view.cores, 'core')} at work {view.core_share:.0%} of the time"
+    cores = f"{'the core' if view.cores == 1 else f'{view.cores} cores'} at work {view.core_share:.0%} of the time"
+    bounds = (f"{name_stage(name)} {format_number(rate)}/s" for name, rate in view.bounds_per_s.items())
+    rounds = f"{len(view.time_per_image.values_ms)} rounds of {view.images_per_round} images"
     sentences = [
-        f"{format_number(view.throughput_per_s)}{interval} images/s{ratio}, {view.efficiency:.0%} of the bound by the "
-        f"call times",
+        f"{format_number(view.throughput_per_s)}{interval} images/s in the median of {rounds}{ratio}",
+        f"bounds by the call times: {', '.join(bounds)}; reached are {view.efficiency:.0%}",
         f"{cores}, two or more stages at once {view.overlap:.0%}",
         *view.advice,
     ]
@@ -229,31 +226,25 @@ def _describe_stages(subject: Subject) -> Iterable[str]:
 def _describe_limits(subjects: Sequence[Subject]) -> list[str]:
     for limits in filter(None, (subject.roofline for subject in subjects)):
         peak, bandwidth = format_number(limits.peak_gflops), format_number(limits.bandwidth_gb_s)
-        threads = format_count(limits.threads, "thread")
-        return [f"Limits with {threads}: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
+        return [f"Limits with {limits.threads} threads: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
     return []
 
 
 def _describe_environment(result: BenchResult) -> Section:
-    environment, cpu = result.environment, result.environment.cpu
-    rows = {
-        "processor": f"{cpu.name}, {cpu.usable_cores} of {cpu.cores} cores usable",
-        "vector extensions": ", ".join(cpu.features),
-        "governor": cpu.governor,
-        "maximum clock": cpu.max_mhz and f"{cpu.max_mhz:.0f} MHz",
-        "virtualization": cpu.virtualization,
-        "memory": environment.memory_mb and f"{environment.memory_mb / 1024:.1f} GiB",
-        "GPU": "; ".join(f"{gpu.name}, {gpu.capability}, driver {gpu.driver}" for gpu in environment.gpus),
-        "system": environment.system,
-        "Python": environment.python,
-        "load before": environment.load_1min_before,
-        "commit": environment.git,
-        "variables": " ".join(f"{name}={value}" for name, value in environment.variables.items()),
-    }
-    known = [[name, str(value)] for name, value in rows.items() if value not in (None, "")]
-    libraries = Table(("library", "version"), [list(item) for item in environment.libraries.items()], "Libraries")
+    fields = result.environment.model_dump(exclude={"libraries"})
+    fields |= {f"cpu {name}": value for name, value in fields.pop("cpu").items()}
+    fields["gpus"] = [gpu.name for gpu in result.environment.gpus]
+    known = [
+        [name.replace("_", " "), _join(value)] for name, value in fields.items() if value not in (None, [], {}, ())
+    ]
+    libraries = Table(("library", "version"), [list(item) for item in result.environment.libraries.items()])
     notes = [f"No {name}: {reason}." for name, reason in result.machine_trace.unavailable.items()]
     return Section("Environment", notes, [Table(("", ""), known), libraries], is_detail=True)
+
+
+def _join(value: Any) -> str:
+    parts = [f"{name}={text}" for name, text in value.items()] if isinstance(value, dict) else value
+    return ", ".join(parts) if isinstance(parts, list | tuple) else str(value)
 
 
 def _describe_metric(run: LoadRun) -> str:

@@ -212,7 +212,7 @@ def test_a_preset_is_largefov_of_its_classes_made_once(tmp_path: Path, monkeypat
     made: list[str] = []
 
     def make(preset, path: Path) -> None:
-        made.append(preset.name)
+        made.append(preset.preset)
         write_bundle(path)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...dependencies import import_optional
 from ..plan import name_stage
-from ..results import PipelineView, Roofline, StageView
+from ..results import CurvePoint, StageView, find_quantile
 from ..tables import format_number
 
 WIDTH = 720  # CSS pixels at full size
@@ -90,12 +90,18 @@ def draw_stages(view: StageView) -> str:
     total, start = sum(medians), 0.0
     chart = _Chart("Stages of one image", _ROW * len(stages), left=114, right=160)
     for row, (stage, median) in enumerate(zip(stages, medians, strict=True)):
-        p99 = stage.series.find_quantile(0.99)
-        reach = max(p99.value_ms - median, 0.0) if p99 is not None and p99.value_ms is not None else 0.0
-        text = f"{format_number(median)} ms ({median / total:.0%})"
-        chart.draw_bar(row, start, median, text, spread=(0.0, reach))
+        chart.axes.barh(row, median, left=start, height=0.6, color=_SERIES[0], alpha=0.75)
         start += median
-    chart.name_rows([name_stage(stage.name) for stage in stages], "milliseconds")
+        p99_ms = find_quantile(stage.series.quantiles, 0.99) or 0.0
+        if p99_ms > median:
+            chart.axes.errorbar(start, row, xerr=[[0], [p99_ms - median]], color=_SOFT, capsize=4)
+        text = f"{format_number(median)} ms ({median / total:.0%})"
+        chart.axes.annotate(text, (1, row), xycoords=("figure fraction", "data"), ha="right", va="center")
+    chart.axes.set_yticks(range(len(stages)), [name_stage(stage.name) for stage in stages], color=_INK)
+    chart.axes.set_ylim(len(stages) - 0.5, -0.5)  # the first on top
+    chart.axes.set_xlim(left=0)
+    chart.axes.set_xlabel("milliseconds")
+    chart.axes.grid(axis="x")
     return chart.finish(f"together {format_number(total)} ms")
 
 
@@ -135,36 +141,24 @@ def draw_time_series(
 
 
 @_styled
-def draw_rates(view: PipelineView) -> str:
-    """The pipeline's throughput with its interval, and its upper bounds as hollow bars."""
-    rates = {"pipeline": view.throughput_per_s, "one after the other": view.one_by_one_per_s or 0.0}
-    # a bound far above, such as that of decoding, would only shrink the rest
-    bounds = sorted((rate, f"bound: {name_stage(name)}") for name, rate in view.bounds_per_s.items())
-    rates |= {name: rate for rate, name in bounds if rate < 3 * bounds[0][0]}
-    chart = _Chart("Throughput and its bounds", _ROW * len(rates), left=214, right=90)
-    low, high = view.low_per_s or view.throughput_per_s, view.high_per_s or view.throughput_per_s
-    for row, (name, rate) in enumerate(rates.items()):
-        spread = (rate - low, high - rate) if row == 0 else (0.0, 0.0)
-        chart.draw_bar(row, 0.0, rate, f"{format_number(rate)}/s", spread=spread, hollow=name.startswith("bound"))
-    chart.name_rows(list(rates), "images per second")
-    return chart.finish("; ".join(f"{name} {format_number(rate)}/s" for name, rate in rates.items()))
-
-
-@_styled
-def draw_curves(series: Mapping[str, Sequence[Mark]], y_name: str, *, bound_ms: float | None = None) -> str:
-    """Latency against throughput by name: x in images per second, y in milliseconds; `bound_ms` as a line."""
-    chart = _Chart("Throughput against latency", 260, right=150)
-    for marks, color in zip(series.values(), cycle(_SERIES), strict=False):
-        chart.axes.plot([mark.x for mark in marks], [mark.y for mark in marks], color=color, marker="o", linewidth=1.8)
-    everything = [mark for marks in series.values() for mark in marks]
+def draw_curves(series: Mapping[str, Sequence[CurvePoint]], q: float, *, bound_ms: float | None = None) -> str:
+    """Latency quantile `q` against completed images per second, by name; hollow where the system does not keep up."""
+    chart = _Chart("Throughput against latency", 260)
+    latencies = []
+    for points, color in zip(series.values(), cycle(_SERIES), strict=False):
+        known = [(point, value) for point in points if (value := find_quantile(point.quantiles, q)) is not None]
+        latencies += [value for _, value in known]
+        chart.axes.plot([point.completed_per_s for point, _ in known], [value for _, value in known], color=color)
+        for point, value in known:
+            face = color if point.kept_up else _PAPER
+            chart.axes.plot(point.completed_per_s, value, "o", markerfacecolor=face, markeredgecolor=color)
     if bound_ms is not None:
         chart.axes.axhline(bound_ms, color=_BAD, linestyle="--")
         chart.axes.annotate(f"bound {format_number(bound_ms)} ms", (0, bound_ms), (4, 4), textcoords="offset points")
-    chart.axes.set_xlim(0, 1.05 * max(mark.x for mark in everything))
-    is_log = _is_log(np.array([mark.y for mark in everything]))
-    chart.name_axes("images per second", f"{y_name}, ms", log="y" if is_log else "")
-    chart.name_marks([mark for mark in everything if mark.name], colors=(_SOFT,))
-    return chart.finish("; ".join(f"{format_number(mark.x)}/s at {format_number(mark.y)} ms" for mark in everything))
+    chart.axes.set_xlim(left=0)
+    is_log = _is_log(np.array(latencies))
+    chart.name_axes("images per second", f"latency p{q * 100:g}, ms", log="y" if is_log else "")
+    return chart.finish(f"{len(latencies)} rates")
 
 
 @_styled
@@ -177,22 +171,6 @@ def draw_accuracy_speed(marks: Sequence[Mark], y_name: str) -> str:
     chart.name_axes("images per second", f"{y_name}, %")
     chart.name_marks(marks)
     return chart.finish("; ".join(f"{mark.name} {format_number(mark.x)}/s, {mark.y:.2f} %" for mark in marks))
-
-
-@_styled
-def draw_roofline(roofline: Roofline, marks: Sequence[Mark]) -> str:
-    """The machine's limits by arithmetic intensity; marks in FLOP per byte and GFLOP/s."""
-    peak, bandwidth = roofline.peak_gflops, roofline.bandwidth_gb_s
-    ridge = peak / bandwidth
-    chart = _Chart("Roofline", 260, right=220)
-    intensities = [ridge, *(mark.x for mark in marks)]
-    x = np.array([min(intensities) / 10, ridge, max(intensities) * 10])
-    chart.axes.plot(x, np.minimum(peak, bandwidth * x), color=_SOFT, linewidth=2)
-    for text, place in ((f"{format_number(bandwidth)} GB/s", x[0]), (f"{format_number(peak)} GFLOP/s", ridge)):
-        chart.axes.annotate(text, (place, bandwidth * place), (16, -2), textcoords="offset points", va="top")
-    chart.name_axes("FLOP per byte of memory traffic", "GFLOP/s", log="xy")
-    chart.name_marks(marks)
-    return chart.finish("; ".join(f"{mark.name} {format_number(mark.y)} GFLOP/s" for mark in marks))
 
 
 def find_front(marks: Sequence[Mark]) -> list[Mark]:
@@ -247,46 +225,23 @@ class _Chart:
         self.strips: Any = axes[1:]
         self._lowest: Any = axes[-1]
 
-    def draw_bar(
-        self, row: int, start: float, length: float, text: str, *, spread: tuple[float, float], hollow: bool = False
-    ) -> None:
-        """A horizontal bar with whiskers by `spread` below and above its end, and text at the drawing's right edge."""
-        look = {"color": _SERIES[0], "alpha": 0.75}
-        if hollow:
-            look = {"facecolor": "none", "edgecolor": _SERIES[5], "linestyle": "--"}
-        self.axes.barh(row, length, left=start, height=0.6, **look)
-        if any(spread):
-            self.axes.errorbar(start + length, row, xerr=[[end] for end in spread], color=_SOFT, capsize=4)
-        self.axes.annotate(text, (1, row), xycoords=("figure fraction", "data"), ha="right", va="center")
-
-    def name_rows(self, names: Sequence[str], x: str) -> None:
-        """Name the rows of horizontal bars, the first on top."""
-        self.axes.set_yticks(range(len(names)), names)
-        self.axes.tick_params(axis="y", labelcolor=_INK)
-        self.axes.set_ylim(len(names) - 0.5, -0.5)
-        self.axes.set_xlim(left=0)
-        self.axes.set_xlabel(x)
-        self.axes.grid(axis="x")
-
     def name_axes(self, x: str, y: str, *, log: str = "") -> None:
-        """Name the axes, and make those in `log` logarithmic."""
+        """Name the axes, and make the one named `log` logarithmic."""
         from matplotlib.ticker import LogLocator, NullLocator
 
         self._lowest.set_xlabel(x)
         self.axes.set_title(y, color=_SOFT)
         self.axes.grid(axis="y")
-        for name in log:
-            getattr(self.axes, f"set_{name}scale")("log")
-            axis = getattr(self.axes, f"{name}axis")
-            low, high = axis.get_view_interval()
-            is_short = high < 30 * low  # ticks at 1, 2, 5 and 10 instead of powers of 10
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+        if log:
+            getattr(self.axes, f"set_{log}scale")("log")
+            axis = getattr(self.axes, f"{log}axis")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(lambda value, _: format_number(value))
 
-    def name_marks(self, marks: Sequence[Mark], *, colors: Sequence[str] = _SERIES) -> None:
+    def name_marks(self, marks: Sequence[Mark]) -> None:
         """Draw marks and write their names at the right, each joined to its mark by a thin line."""
-        for mark, color in zip(marks, cycle(colors), strict=False):
+        for mark, color in zip(marks, cycle(_SERIES), strict=False):
             self.axes.plot(mark.x, mark.y, marker="o", markersize=9, color=color)
         box, _ = self.axes.bbox, self.axes.viewLim  # computes the limits of the axes
         places = [self.axes.transData.transform((mark.x, mark.y))[1] - box.y0 for mark in marks]

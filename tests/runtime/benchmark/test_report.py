@@ -77,15 +77,15 @@ def test_everything_has_its_section(page: str) -> None:
         "Warnings",
         "To reproduce",
     ]
-    assert page.count("<svg ") >= 10
+    assert page.count("<svg ") == 9
     text = "".join(read(page).text)
     for words in (
         "too noisy to conclude",
         "203",
         "86.40%",
         "CPU clock",
-        "96% of the bound by the call times",
-        "9 rounds of 24 images; the median round, with its 95 % interval.",
+        "Bounds by the call times: network 47.6/s, CRF 30.3/s, cores 18.1/s; reached are 96%.",
+        "17.4 [17, 17.7] images/s in the median of 9 rounds of 24 images",
         "atrous bench bundle --vs onnxruntime:int8",
     ):
         assert words in text

@@ -11,22 +11,9 @@ import pytest
 
 from atrous.runtime.benchmark.report import charts
 from atrous.runtime.benchmark.report.charts import Mark, find_front, spread_labels, thin_series
-from atrous.runtime.benchmark.results import Roofline
 from atrous.runtime.benchmark.tables import format_number
 
 from .drawn_results import make_subject
-
-ROOF = Roofline(
-    device="cpu",
-    threads=1,
-    peak_gflops=100.0,
-    bandwidth_gb_s=20.0,
-    method="",
-    model=None,
-    achieved_gflops=None,
-    attainable_gflops=None,
-    share=None,
-)
 
 
 def parse(drawing: str) -> ElementTree.Element:
@@ -79,12 +66,6 @@ def test_stages_follow_each_other() -> None:
     assert "(60%)" in drawing
 
 
-def test_roofline_bends_where_memory_meets_peak() -> None:
-    (roof,) = find_paths(charts.draw_roofline(ROOF, [Mark("network", 50, 60)]), r"stroke-width: 2;|stroke-width: 2$")
-    assert roof[1, 1] == pytest.approx(roof[2, 1])
-    assert roof[0, 1] > roof[1, 1]  # y grows downward
-
-
 def test_front_has_what_no_other_beats() -> None:
     marks = [Mark("a", 10, 90), Mark("b", 20, 85), Mark("c", 15, 80), Mark("d", 5, 89)]
     assert [mark.name for mark in find_front(marks)] == ["a", "b"]
@@ -112,19 +93,10 @@ def test_colors_and_font_are_the_pages() -> None:
     assert "<style" not in drawing
 
 
-def test_bounds_are_hollow_and_far_ones_left_out() -> None:
-    view = make_subject("onnxruntime:fp32", 1.0, 1).pipeline
-    rates = view.model_copy(update={"bounds_per_s": {"crf": 30.3, "cores": 20.0, "decode": 400.0}})
-    drawing = charts.draw_rates(rates)
-    bars = find_paths(drawing, r"fill: var\(--series-1\)")
-    hollow = find_paths(drawing, r"fill: none.* stroke: var\(--series-6\)")
-    assert (len(bars), len(hollow)) == (2, 2)
-    assert np.ptp(hollow[0][:, 0]) / np.ptp(bars[0][:, 0]) == pytest.approx(20 / view.throughput_per_s, rel=0.01)
-    assert "bound: CRF" in drawing
-    assert "decode" not in drawing
-
-
-def test_the_bound_of_latency_is_drawn_only_if_given() -> None:
-    series = {"a": [Mark("", 1, 10), Mark("does not keep up", 2, 90)]}
-    assert "bound" not in charts.draw_curves(series, "latency p90")
-    assert "bound 50 ms" in charts.draw_curves(series, "latency p90", bound_ms=50.0)
+def test_curves_show_the_bound_if_there_is_one_and_rates_that_are_too_high() -> None:
+    series = {"a": make_subject("onnxruntime:fp32", 1.0, 1).curve}
+    drawing = charts.draw_curves(series, 0.9)
+    assert "bound" not in drawing
+    hollow = re.findall(r"<use [^>]*fill: var\(--paper\); stroke: var\(--series-1\)", drawing)
+    assert len(hollow) == sum(not point.kept_up for point in series["a"]) == 1
+    assert "bound 50 ms" in charts.draw_curves(series, 0.9, bound_ms=50.0)

@@ -208,7 +208,10 @@ def test_published_figures_stand_beside_ours() -> None:
     assert (found.published_ms, found.published_per_s, found.ours_ms, found.ours_per_s) == (4000, 0.25, 250, 4)
     assert "random weights" in found.note
     assert found.ours_with_crf_ms is None
-    sizes = {name: (p.height, p.width, p.class_count, p.milliseconds, p.per_second) for name, p in PRESETS.items()}
+    sizes = {
+        name: (p.image_height, p.image_width, p.classes, p.published_ms, p.published_per_s)
+        for name, p in PRESETS.items()
+    }
     assert sizes == {
         "voc": (513, 513, 21, None, 8.0),
         "cityscapes": (1024, 2048, 19, 4000.0, 0.25),
