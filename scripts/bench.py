@@ -299,6 +299,7 @@ def _print_result(result: BenchResult) -> None:
                 ]
                 for row in (table.columns, *table.rows)
             ]
+            click.echo()
             console.print_table(rows[0], rows[1:], title=table.title or None)
     _print_comparisons(result.comparisons)
     for warning in result.warnings:
