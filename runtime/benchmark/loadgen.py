@@ -207,13 +207,21 @@ def run_loadgen(settings: LoadSettings, serve: Serve, images: int, *, clock: Clo
 
 def parse_summary(text: str) -> Summary:
     """Parse mlperf_log_summary.txt."""
-    pairs = re.findall(r"^[ \t]*([^:\n]+?)[ \t]*:[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE)
-    fields = dict(reversed(pairs))  # of equal keys, the first
+    lines = text.splitlines()
+    parts = [line.partition(":") for line in lines if not line.lstrip().startswith("*")]
+    fields = dict(
+        reversed([(key.strip(), value.strip()) for key, _, value in parts if value.strip()])
+    )  # the first wins
     verdict = fields.get("Result is")
     reasons = [f"{key}: no" for key, value in fields.items() if "satisfied" in key and value.upper() == "NO"]
-    if verdict == "INVALID":  # notes begin with a star, and may continue on lines with a leading space
-        notes = re.findall(r"^[ \t]*\* (.*(?:\n (?![ \t]*\*)[^:\n]+$)*)", text, re.MULTILINE)
-        reasons += [" ".join(" ".join(notes).split())] if notes else []
+    notes: list[str] = []  # lines that begin with a star, and lines that continue them with a leading space
+    for line in lines if verdict == "INVALID" else ():
+        if line.lstrip().startswith("* ") or (notes and notes[-1] and line.startswith(" ") and ":" not in line):
+            notes.append(line.strip().removeprefix("* "))
+        elif notes:
+            notes.append("")
+    if notes:
+        reasons.append(" ".join(filter(None, notes)))
     return Summary(fields, None if verdict is None else verdict == "VALID", tuple(reasons))
 
 
