@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atrous.runtime.benchmark.loadgen_logs import join_queries, parse_summary, read_answers, read_trace
+from atrous.runtime.benchmark.loadgen import join_queries, parse_summary, read_trace
 
 SUMMARY = """\
 ================================================
@@ -64,17 +64,10 @@ def test_no_verdict_is_none_and_valid_has_no_reasons() -> None:
 def test_the_trace_gives_every_sample_from_its_scheduled_moment(tmp_path: Path) -> None:
     (tmp_path / "mlperf_log_trace.json").write_text(TRACE)
     samples = read_trace(tmp_path)
-    assert [(one.sequence, one.query, one.index) for one in samples] == [(0, 0, 3), (1, 0, 4), (2, 1, 0)]
+    assert [(one.sequence, one.query, one.image) for one in samples] == [(0, 0, 3), (1, 0, 4), (2, 1, 0)]
     assert samples[0].at_s == pytest.approx(0.0020005)
     assert samples[2].at_s == pytest.approx(-0.00001225)
     assert [one.latency_ms for one in samples] == [2.146392, 9.0, 4.0]
     assert samples[2].issue_delay_ms == 1.5
     queries = join_queries(samples)
-    assert [(one.query, one.index, one.latency_ms) for one in queries] == [(0, 3, 9.0), (1, 0, 4.0)]
-
-
-def test_answers_are_read_by_image(tmp_path: Path) -> None:
-    (tmp_path / "mlperf_log_accuracy.json").write_text(
-        '[\n{ "seq_id" : 0, "qsl_idx" : 3, "data" : "00FF" },\n{ "seq_id" : 1, "qsl_idx" : 1, "data" : "" }\n]\n'
-    )
-    assert read_answers(tmp_path) == {3: b"\x00\xff", 1: b""}
+    assert [(one.query, one.image, one.latency_ms) for one in queries] == [(0, 3, 9.0), (1, 0, 4.0)]
