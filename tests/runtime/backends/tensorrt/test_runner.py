@@ -306,6 +306,24 @@ class TestErrors:
         backend.close()
         assert driver.list_leaks() == []
 
+    @pytest.mark.parametrize("method", ["allocate", "allocate_pinned"])
+    def test_a_run_after_an_allocation_failed(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        driver = FakeDriver()
+        backend = open_backend(driver)
+        allocate = getattr(driver, method)
+
+        def fail_once(size_bytes: int) -> Any:
+            monkeypatch.setattr(driver, method, allocate)
+            raise BackendError("the memory is full")
+
+        for image in (images(1)[0], images(1, 20, 20)[0]):  # the first block of all, then a larger one
+            monkeypatch.setattr(driver, method, fail_once)
+            with pytest.raises(BackendError, match="memory is full"):
+                backend.run({"image": image})
+            check(backend.run({"image": image}), image)
+        backend.close()
+        assert driver.list_leaks() == []
+
     def test_closed(self) -> None:
         backend = open_backend(FakeDriver())
         backend.close()
