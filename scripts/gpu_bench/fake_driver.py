@@ -233,11 +233,16 @@ class FakeDriver:
     def instantiate(self, graph: int) -> int:
         """See `Driver`."""
         self._count("instantiate")
-        operations = self._graphs.pop(graph)
+        operations = self._graphs[graph]
         if not operations:
             raise DriverMisuseError("a capture of nothing: its launches would compute nothing")
         self._executables[handle := self._new_handle()] = operations
         return handle
+
+    def destroy_graph(self, graph: int) -> None:
+        """See `Driver`."""
+        if self._graphs.pop(graph, None) is None:
+            raise DriverMisuseError("a graph destroyed twice")
 
     def launch(self, executable: int, stream: int) -> None:
         """See `Driver`."""

@@ -64,7 +64,7 @@ class FakeEngine:
         compute_ms: what an enqueue takes on the simulated clock.
         shares_profiles: whether several contexts may use one profile; TensorRT before 8.6 refuses where it is dynamic.
         fault: a fault to plant: "empty capture" enqueues beside the stream that is captured, "stale graph" captures
-            the values of inputs instead of their places, "refuse" fails every enqueue.
+            the values of inputs instead of their places, "refuse" fails every enqueue, "refuse capture" those captured.
     """
 
     driver: FakeDriver
@@ -179,6 +179,8 @@ class FakeContext:
         if driver.is_capturing(stream):
             if self._enqueued != self._shapes:
                 raise DriverMisuseError("a capture before an enqueue with these shapes captures TensorRT's set-up too")
+            if engine.fault == "refuse capture":
+                return False
             if engine.fault == "empty capture":
                 return True
             if engine.fault == "stale graph":

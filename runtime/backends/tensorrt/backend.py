@@ -6,20 +6,19 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError, InputError
-from ..protocol import Array, check_feeds
+from ..protocol import Array
 from . import compat
 from .driver import CudaDriver, Driver
 from .keys import fields_here, read_machine
-from .runner import ExecutionLane, Runner, Ticket
+from .runner import ExecutionLane, Ticket, describe_engine
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class TensorRtOptions:
 
 
 class TensorRtBackend:
-    """An engine on a CUDA device."""
+    """An engine on a CUDA device. `run` may be called by several threads at once."""
 
     name = "tensorrt"
     device = "cuda"
@@ -65,22 +64,21 @@ class TensorRtBackend:
         *,
         on_close: Callable[[], None] = lambda: None,
     ):
-        """Take an engine that is loaded already; `open_tensorrt` finds a bundle's.
+        """Run a loaded engine; `open_tensorrt` finds and loads a bundle's.
 
         Args:
             engine: a TensorRT ICudaEngine.
-            driver: where it runs.
-            options: how.
+            driver: the device it runs on.
+            options: how to run it.
             on_close: called once contexts and engine are released here, to release what the engine needs.
         """
-        options = options or TensorRtOptions()
-        self._runner: Runner | None = Runner(engine, driver, slots=options.slots, cuda_graphs=options.cuda_graphs)
-        self._on_close = on_close
-        self.inputs = self._runner.tensors.inputs
-        self.outputs = self._runner.tensors.outputs
-        self._most = options.contexts
+        self._engine, self._driver, self._on_close = engine, driver, on_close
+        self._options = options or TensorRtOptions()
+        self._tensors = describe_engine(engine)
+        self.inputs, self.outputs = self._tensors.inputs, self._tensors.outputs
+        self._is_closed = False
         self._idle: list[ExecutionLane] = []
-        self._opened = 0
+        self._holders: list[int] = []  # the threads that have taken a lane, once for each
         self._changed = threading.Condition()
         self._last = threading.local()
 
@@ -89,16 +87,8 @@ class TensorRtBackend:
         """The times of this thread's last `run`; see `Ticket.result`."""
         return dict(getattr(self._last, "timings_ms", {}))
 
-    @property
-    def captures(self) -> int:
-        """How many CUDA graphs were captured by lanes that are idle now."""
-        with self._changed:
-            return sum(lane.captures for lane in self._idle)
-
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
-        self._require_open()
-        check_feeds(self.inputs, feeds)
         with self.open_stream() as stream:
             ticket = stream.submit(feeds)
             outputs = ticket.result()
@@ -106,11 +96,11 @@ class TensorRtBackend:
         return outputs
 
     def run_many(self, many: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
-        """Compute the outputs of many feeds, in order, with as many in flight as there are slots; raises as `run`."""
+        """Compute the outputs of many feeds, in order, with one in flight for each slot; raises as `run`."""
         with self.open_stream() as stream:
             waiting: deque[Ticket] = deque()
             for feeds in many:
-                if len(waiting) == stream.slots:
+                if len(waiting) == self._options.slots:
                     yield waiting.popleft().result()
                 waiting.append(stream.submit(feeds))
             while waiting:
@@ -118,86 +108,102 @@ class TensorRtBackend:
 
     @contextmanager
     def open_stream(self) -> Iterator[Stream]:
-        """Keep a lane for the block: `submit` up to `slots` feeds, then take results in order.
+        """Borrow a lane for the block: `submit` up to `slots` feeds, then take results in order.
 
         Raises:
-            BackendError: if the backend was closed, or CUDA refuses.
+            BackendError: if the backend was closed, or CUDA fails.
         """
-        lane = self._take_lane()
-        stream = Stream(lane, self._require_open().slots)
+        holder = threading.get_ident()
+        lane = self._take_lane(holder)
+        stream = Stream(lane)
         try:
             yield stream
         except BaseException:
-            with suppress(BackendError):  # the first error is the one to tell
+            with suppress(Exception):  # report the first error
                 stream.drain()
             raise
         else:
             stream.drain()
         finally:
-            self._give_lane(lane)
+            self._return_lane(lane, holder)
 
     def close(self) -> None:
-        """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed."""
+        """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed.
+
+        Raises:
+            BackendError: if this thread has an open stream or an unfinished `run_many`, or CUDA fails.
+        """
         with self._changed:
-            runner, self._runner = self._runner, None
-            if runner is None:
+            if self._is_closed:
                 return
-            while len(self._idle) < self._opened:
-                self._changed.wait()
+            if threading.get_ident() in self._holders:
+                raise BackendError("close() would wait for itself: end this thread's open_stream or run_many first")
+            self._is_closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._holders)
+        with ExitStack() as cleanup:  # in reverse, whatever fails
+            cleanup.callback(self._on_close)
+            cleanup.callback(setattr, self, "_engine", None)
             while self._idle:
-                self._idle.pop().close()
-            self._opened = 0
-            runner.engine = None  # tickets still lead to the runner
-        self._on_close()
+                cleanup.callback(self._idle.pop().close)
 
-    def _require_open(self) -> Runner:
-        if self._runner is None:
-            raise BackendError("this backend was closed")
-        return self._runner
-
-    def _take_lane(self) -> ExecutionLane:
+    def _take_lane(self, holder: int) -> ExecutionLane:
         with self._changed:
-            while True:
-                runner = self._require_open()
-                if self._idle:
-                    return self._idle.pop()
-                if self._opened < self._most:
-                    self._opened += 1
-                    break
+            while not self._is_closed and not self._idle and len(self._holders) == self._options.contexts:
                 self._changed.wait()
+            if self._is_closed:
+                raise BackendError("this backend was closed")
+            self._holders.append(holder)
+            if self._idle:
+                return self._idle.pop()
         try:
-            return runner.open_lane()
+            slots, cuda_graphs = self._options.slots, self._options.cuda_graphs
+            return ExecutionLane(self._engine, self._tensors, self._driver, slots=slots, cuda_graphs=cuda_graphs)
         except BaseException:
-            with self._changed:
-                self._opened -= 1
-                self._changed.notify_all()
+            self._return_lane(None, holder)
             raise
 
-    def _give_lane(self, lane: ExecutionLane) -> None:
+    def _return_lane(self, lane: ExecutionLane | None, holder: int) -> None:
+        """Put a lane back for the next caller, or close one that is in an unknown state."""
+        is_sound = lane is not None and not lane.has_failed and not lane.in_flight
+        if lane is not None and not is_sound:
+            with suppress(BackendError):  # the caller has the first error
+                lane.close()
         with self._changed:
-            self._idle.append(lane)
+            self._holders.remove(holder)
+            if lane is not None and is_sound:
+                self._idle.append(lane)
             self._changed.notify_all()
 
 
 class Stream:
-    """A lane while someone keeps it."""
+    """A borrowed lane."""
 
-    def __init__(self, lane: ExecutionLane, slots: int):
-        """Stand for a lane of so many slots."""
+    def __init__(self, lane: ExecutionLane):
         self._lane = lane
-        self._open: deque[Ticket] = deque(maxlen=slots)  # a slot's last ticket pushes out the one before it
-        self.slots = slots
+        self._tickets: list[Ticket] = []
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
         """Queue one run; see `ExecutionLane.submit`."""
-        ticket = self._lane.submit(feeds, time.perf_counter)
-        self._open.append(ticket)
+        ticket = self._lane.submit(feeds)
+        self._tickets = [*(other for other in self._tickets if not other.is_collected), ticket]
         return ticket
 
     def drain(self) -> None:
-        """Take what nobody took."""
-        while self._lane.in_flight and self._open:
-            self._open.popleft().result()
+        """Collect the results that were not asked for.
+
+        Raises:
+            BackendError: the first error, once all are collected.
+        """
+        first: Exception | None = None
+        for ticket in self._tickets:
+            try:
+                if not ticket.is_collected:
+                    ticket.result()
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first
 
 
 def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options: TensorRtOptions) -> TensorRtBackend:

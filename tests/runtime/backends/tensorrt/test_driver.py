@@ -67,6 +67,7 @@ def test_calls() -> None:
     assert driver.end_capture(5) == 7
     assert driver.count_nodes(7) == 3
     assert driver.instantiate(7) == 8
+    driver.destroy_graph(7)
     kind, mode = runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode
     assert recorder.calls == [
         ("cudaSetDevice", 0),
