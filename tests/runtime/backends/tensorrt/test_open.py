@@ -93,7 +93,7 @@ def test_chooses_by_shape(trt: Any, bundle: Bundle) -> None:
     for side in (12, 9, 10):
         backend = open_backend("tensorrt", bundle, options={"shape": f"1x{side}x11x3"})
         assert backend.inputs[0].shape == (1, side, 11, 3)
-    with pytest.raises(EngineError, match="no profile of the engines here takes image 2x9x11x3") as caught:
+    with pytest.raises(EngineError, match="no profile of these engines allows image 2x9x11x3") as caught:
         open_backend("tensorrt", bundle, options={"shape": "2x9x11x3"})
     assert caught.value.field == "profiles"
     with pytest.raises(InputError, match='"large" is no shape'):

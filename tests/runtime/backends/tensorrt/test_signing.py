@@ -38,6 +38,24 @@ def test_a_key_open_to_others(tmp_path: Path, mode: int) -> None:
     assert caught.value.field == "signature.key"
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+def test_a_folder_open_to_others(tmp_path: Path, mode: int) -> None:
+    """Who can write to the folder can replace the key."""
+    path = tmp_path / "atrous" / "signing.key"
+    open_signer(path)
+    path.parent.chmod(mode)
+    with pytest.raises(EngineError, match="chmod go-w") as caught:
+        open_signer(path)
+    assert caught.value.field == "signature.key"
+
+
+def test_a_fifo(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(EngineError, match="not 32 bytes"):
+        open_signer(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
 def test_no_key(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "signing.key"
