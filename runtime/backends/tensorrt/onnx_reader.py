@@ -1,4 +1,4 @@
-"""Reads an ONNX file into a `OnnxFacts`, without protobuf and without its weights.
+"""Reads the facts about an ONNX graph from the file's bytes, without protobuf and without its weights.
 
 The field numbers are those of onnx.proto: ModelProto, GraphProto, NodeProto, AttributeProto, TensorProto, TypeProto.
 """
@@ -13,34 +13,35 @@ from ...errors import InputError
 from .onnx_facts import ELEMENT_TYPES, Attribute, Initializer, Node, OnnxFacts, infer_types
 
 _MAX_NODES = 100_000
-_SMALL_BYTES = 1 << 16  # of a constant that is looked at
+_SMALL_BYTES = 1 << 16  # of a constant whose values are checked
+_MIN_INPUTS = {"Cast": 1, "Resize": 1, "QuantizeLinear": 2, "DequantizeLinear": 2}
 
 
 def read_facts(model: bytes) -> OnnxFacts:
-    """Read an ONNX model.
+    """Read the facts about an ONNX model.
 
     Raises:
-        InputError: if the bytes are no ONNX model, or one with subgraphs or more than 100,000 nodes.
+        InputError: if the bytes are not an ONNX model, or it has subgraphs, malformed nodes or more than 100,000 nodes.
     """
-    opset, found = 0, None
+    opset, graph = 0, None
     for number, value in wire.read_fields(memoryview(model)):
         if number == 7:
-            found = wire.to_bytes(value)
+            graph = wire.to_bytes(value)
         elif number == 8:
             domain, version = _read_opset(wire.to_bytes(value))
             opset = version if domain in ("", "ai.onnx") else opset
-    if found is None:
-        raise InputError("is not an ONNX model: it holds no graph")
+    if graph is None:
+        raise InputError("is not an ONNX model: it has no graph")
     nodes: list[Node] = []
     initializers: dict[str, Initializer] = {}
     values: dict[str, tuple[str, tuple[int, ...]]] = {}
     inputs: list[str] = []
     outputs: list[str] = []
-    for number, value in wire.read_fields(found):
+    for number, value in wire.read_fields(graph):
         if number == 1:
             nodes.append(_read_node(wire.to_bytes(value)))
             if len(nodes) > _MAX_NODES:
-                raise InputError(f"has more than {_MAX_NODES} nodes; no Caffe net comes to that")
+                raise InputError(f"has more than {_MAX_NODES} nodes, which no converted Caffe net has")
         elif number == 5:
             name, initializer = _read_tensor(wire.to_bytes(value))
             initializers[name] = initializer
@@ -80,6 +81,8 @@ def _read_node(message: memoryview) -> Node:
         elif number == 5:
             attributes.update(_read_attribute(wire.to_bytes(value)))
     op, name, domain = ("".join(texts[number][-1:]) for number in (4, 3, 7))
+    if not texts[2] or len(texts[1]) < _MIN_INPUTS.get(op, 0):
+        raise InputError(f'the node "{name}" ({op}) has {len(texts[1])} inputs and {len(texts[2])} outputs, too few')
     return Node(op, name, tuple(texts[1]), tuple(texts[2]), attributes, domain)
 
 
@@ -97,10 +100,10 @@ def _read_attribute(message: memoryview) -> Iterator[tuple[str, Attribute]]:
             value_found = wire.to_int(value)
         elif number == 4:
             value_found = str(wire.to_bytes(value), "utf-8", "replace")
-        elif number == 5:  # a tensor: its element type is what matters
+        elif number == 5:  # a tensor: only its element type is needed
             value_found = _read_tensor(wire.to_bytes(value))[1].type
         elif number in (6, 11):
-            raise InputError(f'the attribute "{name}" holds a graph of its own (If, Loop or Scan); no such is built')
+            raise InputError(f'the attribute "{name}" is a graph, of If, Loop or Scan; these are not supported')
         elif number == 7:
             floats += wire.read_floats(value)
         elif number == 8:
@@ -109,7 +112,7 @@ def _read_attribute(message: memoryview) -> Iterator[tuple[str, Attribute]]:
 
 
 def _read_tensor(message: memoryview) -> tuple[str, Initializer]:
-    name, kind, external = "", 0, False
+    name, kind = "", 0
     shape: list[int] = []
     zeros_only: bool | None = None
     for number, value in wire.read_fields(message):
@@ -124,9 +127,7 @@ def _read_tensor(message: memoryview) -> tuple[str, Initializer]:
         elif number == 9:
             raw = wire.to_bytes(value)
             zeros_only = not any(raw) if len(raw) <= _SMALL_BYTES else None
-        elif number == 13 or (number == 14 and value != 0):
-            external = True
-    return name, Initializer(ELEMENT_TYPES.get(kind, f"type {kind}"), tuple(shape), zeros_only, external)
+    return name, Initializer(ELEMENT_TYPES.get(kind, f"type {kind}"), tuple(shape), zeros_only)
 
 
 def _read_value(message: memoryview) -> tuple[str, str, tuple[int, ...]]:

@@ -12,9 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from atrous.runtime.backends.tensorrt.capabilities import LINES
 from atrous.runtime.backends.tensorrt.onnx_facts import ELEMENT_TYPES
 from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
-from atrous.runtime.errors import InputError
+from atrous.runtime.backends.tensorrt.options import BuildOptions
+from atrous.runtime.backends.tensorrt.plan import plan_build
+from atrous.runtime.backends.tensorrt.preflight import check_graph
+from atrous.runtime.errors import BackendError, InputError
 
 from ...bundles import make_model
 from .onnx_models import finish_model, make_graph, make_node_graph
@@ -90,7 +94,7 @@ def test_float_attributes_and_packed_lists() -> None:
 def test_subgraphs_are_refused() -> None:
     inner = helper.make_graph([helper.make_node("Identity", ["data"], ["y"])], "inner", [], [])
     node = helper.make_node("If", ["c"], ["out"], then_branch=inner, else_branch=inner)
-    with pytest.raises(InputError, match="holds a graph of its own"):
+    with pytest.raises(InputError, match="is a graph, of If"):
         read_facts(make_node_graph([node]))
 
 
@@ -108,7 +112,25 @@ def test_damaged_models_raise_nothing_else(data: st.DataObject) -> None:
         model[data.draw(st.integers(0, len(model) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(model)))
     with contextlib.suppress(InputError):
-        read_facts(bytes(model[:cut]))
+        facts = read_facts(bytes(model[:cut]))
+        for known in LINES.values():
+            check_graph(facts, known)
+            with contextlib.suppress(BackendError):
+                plan_build(BuildOptions(profiles=({},)), known, facts)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        helper.make_node("Cast", ["data"], [], to=1),
+        helper.make_node("Cast", [], ["out"], to=1),
+        helper.make_node("Resize", [], ["out"]),
+        helper.make_node("DequantizeLinear", ["data"], ["out"]),
+    ],
+)
+def test_nodes_that_lack_inputs_or_outputs(node: onnx.NodeProto) -> None:
+    with pytest.raises(InputError, match="too few"):
+        read_facts(make_node_graph([node]))
 
 
 def test_too_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
