@@ -1,4 +1,4 @@
-"""The precision audit at the command line: of a build, or of what trtexec wrote about an engine."""
+"""The precision audit on the command line: of a build, or of an engine that trtexec described."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 def audit_recorded(
-    bundle: Bundle, precision: str, account: Path, times: Path | None, share: float, *, as_json: bool
+    bundle: Bundle, precision: str, layers: Path, times: Path | None, share: float, *, as_json: bool
 ) -> int:
-    """Compare what an engine of a bundle computes in with what the bundle's graph says, and print it.
+    """Compare the precision of an engine with that of a bundle's graph, and print it.
 
     Args:
-        bundle: whose graph the engine was built from.
+        bundle: the engine was built from its graph.
         precision: of that graph.
-        account: the inspector's JSON, as trtexec's --exportLayerInfo writes it.
-        times: layer times, as its --exportProfile writes them.
-        share: of the graph's narrow products, what must be narrow in the engine.
+        layers: the inspector's JSON, as trtexec's --exportLayerInfo writes it.
+        times: layer times, as trtexec's --exportProfile writes them.
+        share: required share of the graph's narrow products that are narrow in the engine.
         as_json: whether to print JSON.
 
     Raises:
-        click.UsageError: if a file is not what it should be.
+        click.UsageError: if a file does not have the expected form.
         PrecisionError: if less than `share` is narrow.
     """
     from ..runtime.backends.tensorrt.audit import audit_precision
     from ..runtime.backends.tensorrt.inspection import parse_inspection
     from ..runtime.backends.tensorrt.onnx_reader import read_facts
 
-    graph = read_facts(bundle.read_file(bundle.deploy_file(precision)))
+    facts = read_facts(bundle.read_file(bundle.deploy_file(precision)))
     profile = _read_json(times, list) if times is not None else None
-    audit = audit_precision(parse_inspection(_read_json(account, dict)), graph, profile)
+    audit = audit_precision(parse_inspection(_read_json(layers, dict)), facts, profile)
     if as_json:
         console.print_json("build", {"bundle": bundle.path, "audit": audit.to_json()})
     else:
@@ -50,11 +50,11 @@ def audit_recorded(
 
 
 def describe_audit(audit: Mapping[str, Any]) -> str:
-    """An audit as one line."""
+    """Return an audit as one line."""
     products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
     wide = audit["narrow_writing_fp32"]
     return (
-        f"products: {products}; {audit['reached']:.0%} as narrow as the graph says"
+        f"products: {products}; {audit['reached']:.0%} as narrow as in the graph"
         + (f"; {wide} narrow products write float32" if wide else "")
         + f"; {audit['reformats']} reformats"
     )

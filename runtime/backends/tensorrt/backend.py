@@ -1,6 +1,6 @@
-"""The TensorRT backend: an engine of the bundle's store, run without torch.
+"""The TensorRT backend: runs an engine of the bundle's store, without torch.
 
-`run` takes a lane of the runner for one image. `open_stream` keeps a lane for many, with copies beside kernels.
+`run` borrows an execution lane for one image; `open_stream` borrows one for many, whose copies overlap with kernels.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorRtOptions:
-    """How TensorRT runs an engine.
+    """Options of the TensorRT backend.
 
     Attributes:
         slots: images in flight at once in a stream, 1 to 8.
         contexts: threads that run at once, 1 to 16; further ones wait.
-        cuda_graphs: whether a shape that comes back is captured as a CUDA graph and replayed.
-        shape: which engine, where the store has several: a shape of the input that it must take, as "8x513x513x3".
-        tf32: whether a float32 engine may have been built with TF32.
+        cuda_graphs: whether a repeated shape is captured as a CUDA graph and replayed.
+        shape: if the store has several engines, an input shape that the engine must allow, such as "8x513x513x3".
+        tf32: whether to run the engine that was built with TF32.
         trust: whether to run an engine that this installation did not sign. A plan is code.
     """
 
@@ -213,17 +213,17 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
         bundle: an opened bundle.
         device: "cuda" or None.
         precision: "fp32", or one of the bundle's variants.
-        options: how to run it, and which engine.
+        options: which engine, and how to run it.
 
     Raises:
-        BackendError: if the device is another, or TensorRT or CUDA cannot start.
+        BackendError: if another device is requested, or TensorRT or CUDA cannot start.
         MissingDependencyError: if TensorRT or cuda-bindings is not installed.
         BundleError: if the bundle has no such variant.
-        EngineError: if no engine was built for it here, or the one there must not run; names the field.
-        InputError: if `options.shape` is no shape.
+        EngineError: if no engine was built for it here, or the stored one must not run; names the field.
+        InputError: if `options.shape` is not a shape.
     """
     if device not in (None, "cuda"):
-        raise BackendError(f'the tensorrt backend knows the device cuda, not "{device}"')
+        raise BackendError(f'the tensorrt backend runs on the device cuda, not "{device}"')
     file = bundle.deploy_file(precision)
     shapes = {bundle.deploy.input: _parse_shape(options.shape)} if options.shape is not None else None
     trt, capabilities = compat.load_tensorrt()
@@ -236,14 +236,18 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     here = partial(fields_here, machine=read_machine(), capabilities=capabilities)
     store = EngineStore(find_store(bundle.path))
     plan = store.read_plan(store.choose(wanted, shapes, here=here), trust=options.trust)
+    if capabilities.line == "8.5":
+        options = replace(options, contexts=1)  # allows one context for a dynamic profile; further threads wait
     loaded = compat.LoadedEngine(trt, plan)
-    if capabilities.version.startswith("8.5."):
-        options = replace(options, contexts=1)  # a dynamic profile serves one context there; further threads wait
-    return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
+    try:
+        return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("x"))
     except ValueError as error:
-        raise InputError(f'"{text}" is no shape; write it as 8x513x513x3') from error
+        raise InputError(f'"{text}" is not a shape such as 8x513x513x3') from error

@@ -1,9 +1,9 @@
-"""The engine inspector's account of an engine, in either schema, as one form.
+"""Reads the engine inspector's JSON in either schema.
 
-To TensorRT 10 a tensor has one text, "Format/Datatype": in 8.x a sentence ("Channel major FP16 format where channel %
-8 == 0"), from 9 a name ("Half"); the engine's ends are names under "Bindings". TensorRT 11 splits the text in
-"Format" and "Datatype" (or "DataType", as for the ends), and the ends are objects under "I/O Tensors". Layers are
-objects only if the engine was built with ProfilingVerbosity.DETAILED; else they are bare names.
+Up to TensorRT 10 a tensor has one text, "Format/Datatype": in 8.x a sentence ("Channel major FP16 format where channel
+% 8 == 0"), from 9 on a name ("Half"); inputs and outputs are names under "Bindings". TensorRT 11 splits the text into
+"Format" and "Datatype" (or "DataType"), and inputs and outputs are objects under "I/O Tensors". Layers are objects only
+if the engine was built with ProfilingVerbosity.DETAILED; otherwise they are names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from ...errors import BackendError
 
 _MAX_LAYERS = 100_000
-#: what a type is called -> its name here; looked for in this order, narrow ones first
+#: name of a type here, and TensorRT's names; the first match counts, narrow types first
 _TYPE_WORDS = (
     ("fp8", ("FP8", "FLOAT8", "E4M3")),
     ("int8", ("INT8",)),
@@ -30,7 +30,7 @@ _TYPE_WORDS = (
 )
 _WORD = re.compile(r"[A-Z][A-Z0-9]*")
 _ONNX_NAME = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-#: layers that multiply and add, by LayerType or ParameterType
+#: layers that multiply and add, in LayerType or ParameterType
 _PRODUCTS = re.compile(r"conv|correlation|gemm|matrixmultiply|matmul|fullyconnected|fully_connected", re.IGNORECASE)
 #: the name of a Myelin "runtime_fusion" with a product in it, such as __myl_CorrAdd_myl0_4
 _FUSED_PRODUCT = re.compile(r"__myl_\w*(?:Corr|Conv|Gemm|MatMul)")
@@ -42,12 +42,12 @@ class EngineLayer:
     """One layer of an engine.
 
     Attributes:
-        name: as TensorRT writes it: the nodes it was fused from, joined by " + ".
+        name: TensorRT's name: the nodes it was fused from, joined by " + ".
         kind: "product" (convolution or matrix product), "move" (copies and reformats), or "other".
-        types: of its inputs and outputs, such as "fp16".
-        weights: of its weights, where told.
-        tactic: the kernel's name, where told.
-        nodes: names of the ONNX nodes behind it, as far as it says.
+        inputs, outputs: their types, such as "fp16".
+        weights: type of its weights, "" if not given.
+        tactic: the kernel's name, "" if not given.
+        nodes: names of the ONNX nodes it computes, as far as given.
     """
 
     name: str
@@ -60,7 +60,7 @@ class EngineLayer:
 
     @property
     def precision(self) -> str:
-        """What it computes in: the type of its first input that is floating or 8-bit; TF32 by its kernel's name."""
+        """The type of its first input that is floating or 8-bit; TF32 by the kernel's name."""
         known = ("fp8", "int8", "fp16", "bf16", "fp32")
         candidates = (*self.inputs, self.weights, *self.outputs)
         found = next((kind for kind in candidates if kind in known), "unknown")
@@ -69,36 +69,36 @@ class EngineLayer:
 
 @dataclass(frozen=True)
 class Inspection:
-    """An engine as its inspector tells of it: its schema, its ends by name, its layers in order."""
+    """An engine according to its inspector: the schema, the names of inputs and outputs, the layers in order."""
 
     schema: Literal["bindings", "io_tensors"]
-    ends: tuple[str, ...]
+    tensors: tuple[str, ...]
     layers: tuple[EngineLayer, ...]
 
 
-def parse_inspection(account: Mapping[str, Any]) -> Inspection:
+def parse_inspection(content: Mapping[str, Any]) -> Inspection:
     """Read the inspector's JSON.
 
     Raises:
-        BackendError: if it is of neither schema, or tells names only.
+        BackendError: if it has neither schema, or names only.
     """
-    layers = account.get("Layers")
+    layers = content.get("Layers")
     if not isinstance(layers, list) or len(layers) > _MAX_LAYERS:
-        raise BackendError('the inspector tells of no "Layers": this TensorRT writes a form that is not known here')
+        raise BackendError('the inspector\'s JSON has no list "Layers": its schema is unknown')
     if any(isinstance(layer, str) for layer in layers):
-        raise BackendError("the inspector tells the layers' names only: build with ProfilingVerbosity.DETAILED")
-    if "I/O Tensors" in account:
-        ends = [str(end.get("Name", "")) for end in account["I/O Tensors"] if isinstance(end, dict)]
-        return Inspection("io_tensors", tuple(ends), tuple(_parse_layer(layer) for layer in layers))
-    if "Bindings" in account:
-        ends = [str(end) for end in account["Bindings"]]
-        return Inspection("bindings", tuple(ends), tuple(_parse_layer(layer) for layer in layers))
-    raise BackendError('the inspector tells neither "Bindings" nor "I/O Tensors": a form that is not known here')
+        raise BackendError("the inspector's JSON has layer names only: build with ProfilingVerbosity.DETAILED")
+    parsed = tuple(_parse_layer(layer) for layer in layers)
+    if isinstance(tensors := content.get("I/O Tensors"), list):
+        names = [str(tensor.get("Name", "")) for tensor in tensors if isinstance(tensor, dict)]
+        return Inspection("io_tensors", tuple(names), parsed)
+    if isinstance(tensors := content.get("Bindings"), list):
+        return Inspection("bindings", tuple(map(str, tensors)), parsed)
+    raise BackendError('the inspector\'s JSON has neither "Bindings" nor "I/O Tensors": its schema is unknown')
 
 
 def _parse_layer(layer: object) -> EngineLayer:
     if not isinstance(layer, dict):
-        raise BackendError("a layer of the inspector's is no object: a form that is not known here")
+        raise BackendError("a layer in the inspector's JSON is not an object: its schema is unknown")
     name = str(layer.get("Name", ""))
     words = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"
     lowered = words.lower()
@@ -122,24 +122,21 @@ def _parse_layer(layer: object) -> EngineLayer:
 def _read_types(tensors: object) -> list[str]:
     if not isinstance(tensors, list):
         return []
-    return [read_type(_write_type(tensor)) for tensor in tensors if isinstance(tensor, dict)]
-
-
-def _write_type(tensor: Mapping[str, Any]) -> str:
-    for name in ("Format/Datatype", "Datatype", "DataType"):
-        if tensor.get(name):
-            return str(tensor[name])
-    return str(tensor.get("Format", ""))
+    keys = ("Format/Datatype", "Datatype", "DataType", "Format")
+    texts = [
+        next((tensor[key] for key in keys if tensor.get(key)), "") for tensor in tensors if isinstance(tensor, dict)
+    ]
+    return [read_type(str(text)) for text in texts]
 
 
 def read_type(text: str) -> str:
-    """The element type in a text such as "Half" or "Channel major FP16 format where channel % 8 == 0"; "" if none."""
+    """Return the element type in a text such as "Half" or "Channel major FP16 format where ..."; "" without one."""
     words = set(_WORD.findall(text.upper()))
     return next((name for name, spellings in _TYPE_WORDS if words & set(spellings)), "")
 
 
 def _read_nodes(name: str, metadata: str) -> tuple[str, ...]:
-    """ONNX nodes by the metadata (8.6 and later), else by the parts of the layer's name."""
+    """The ONNX nodes in the metadata (8.6 and later), else the parts of the layer's name."""
     stated = _ONNX_NAME.findall(metadata)
     if stated:
         return tuple(dict.fromkeys(stated))

@@ -59,8 +59,8 @@ class Behaviour:
         fail_build: build_serialized_network gives None and logs this.
         refuse_narrow: names of layers that compute in FP32 although the graph has them narrower (weak typing only).
         parser_errors: errors that the parser reports beside its own.
-        refuse_plans: deserialize_cuda_engine gives None.
-        logged: severity names and messages.
+        refuse_plans: deserialize_cuda_engine returns None.
+        logged_at_load: an error that deserialize_cuda_engine logs.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class Behaviour:
         self.refuse_narrow: set[str] = set()
         self.parser_errors: list[dict[str, Any]] = []
         self.refuse_plans = False
+        self.logged_at_load = ""
         self.names_only = False
         self.touched: set[str] = set()
         self.builds = 0
@@ -497,6 +498,8 @@ class _Runtime(_Object):
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         self._check_lifetime()
+        if self._trt.behaviour.logged_at_load:
+            self._needed[0]().log(SimpleNamespace(name="ERROR"), self._trt.behaviour.logged_at_load)
         told = json.loads(bytes(plan))
         if self._trt.behaviour.refuse_plans or told["version"] != self._trt.__version__:
             return None

@@ -31,7 +31,7 @@ INT8 = read_facts(make_graph("int8"))
 )
 def test_both_schemas(account: dict[str, Any], schema: str) -> None:
     inspection = parse_inspection(account)
-    assert (inspection.schema, inspection.ends) == (schema, ("data", "scores"))
+    assert (inspection.schema, inspection.tensors) == (schema, ("data", "scores"))
     audit = audit_precision(inspection, HALF)
     assert (audit.asked, audit.products, audit.reached, audit.missed) == ("fp16", {"fp16": 2}, 1.0, ())
     audit.require(1.0)
@@ -157,10 +157,10 @@ def test_types(text: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
-        ({}, 'no "Layers"'),
-        ({"Layers": 5, "Bindings": []}, 'no "Layers"'),
+        ({}, 'no list "Layers"'),
+        ({"Layers": 5, "Bindings": []}, 'no list "Layers"'),
         ({"Layers": ["conv1 + relu1"], "Bindings": []}, "names only"),
-        ({"Layers": [5], "Bindings": []}, "is no object"),
+        ({"Layers": [5], "Bindings": []}, "is not an object"),
         ({"Layers": []}, "neither"),
     ],
 )

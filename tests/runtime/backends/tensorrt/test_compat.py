@@ -21,7 +21,7 @@ def test_types(version: str) -> None:
         if name in compat.NUMPY_NAMES:
             assert np.dtype(compat.numpy_name(member)).name == compat.NUMPY_NAMES[name]
         else:
-            with pytest.raises(BackendError, match=f"type {name} has no NumPy form"):
+            with pytest.raises(BackendError, match=f"has type {name}, which NumPy lacks"):
                 compat.numpy_name(member)
 
 
@@ -33,8 +33,6 @@ def test_listeners(line: str) -> None:
     for name in ("INFO", "WARNING", "ERROR", "INTERNAL_ERROR", "VERBOSE"):
         logger.log(SimpleNamespace(name=name), "text")
     assert lines == ["warning: text", "error: text", "internal_error: text"]
-    compat.make_logger(trt, lines, verbose=True).log(SimpleNamespace(name="VERBOSE"), "more")
-    assert lines[-1] == "verbose: more"
 
 
 def test_a_log_does_not_grow_forever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +52,9 @@ def test_the_inspector_must_give_an_object() -> None:
         inspector = SimpleNamespace(get_engine_information=lambda form: text)
         return SimpleNamespace(create_engine_inspector=lambda: inspector)
 
-    assert compat.inspect_engine(trt, engine("{}"), context="context") == {}
+    assert compat.inspect_engine(trt, engine("{}")) == {}
     for text in ("", "[]", "{"):
-        with pytest.raises(BackendError, match="inspector gives no JSON"):
+        with pytest.raises(BackendError, match="inspector returns no JSON"):
             compat.inspect_engine(trt, engine(text))
 
 

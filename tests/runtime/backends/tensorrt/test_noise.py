@@ -50,5 +50,5 @@ def test_bits_that_change_no_label() -> None:
 
 @pytest.mark.parametrize(("runs", "feeds"), [([make_run(0)], FEEDS), ([make_run(0)] * 2, [])])
 def test_nothing_to_compare(runs: Any, feeds: Any) -> None:
-    with pytest.raises(InputError, match="nothing to compare"):
+    with pytest.raises(InputError, match="cannot be compared"):
         measure_rebuild_noise(runs, feeds, "scores")

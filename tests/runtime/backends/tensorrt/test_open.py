@@ -96,7 +96,7 @@ def test_chooses_by_shape(trt: Any, bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="no profile of these engines allows image 2x9x11x3") as caught:
         open_backend("tensorrt", bundle, options={"shape": "2x9x11x3"})
     assert caught.value.field == "profiles"
-    with pytest.raises(InputError, match='"large" is no shape'):
+    with pytest.raises(InputError, match='"large" is not a shape'):
         open_backend("tensorrt", bundle, options={"shape": "large"})
 
 
@@ -122,7 +122,7 @@ def test_altered_plan_does_not_run(trt: Any, bundle: Bundle) -> None:
 
 
 def test_device_and_precision(trt: Any, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match='knows the device cuda, not "cpu"'):
+    with pytest.raises(BackendError, match='runs on the device cuda, not "cpu"'):
         open_backend("tensorrt", bundle, device="cpu")
     with pytest.raises(BundleError, match="has no fp16 network"):
         open_backend("tensorrt", bundle, precision="fp16")

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from atrous.runtime.backends.tensorrt import workflow
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
@@ -16,7 +18,7 @@ from atrous.runtime.backends.tensorrt.store import EngineStore
 from atrous.runtime.errors import BackendError, EngineError, InputError, PrecisionError
 
 from . import stubs
-from .onnx_models import make_graph
+from .onnx_models import finish_model, make_graph
 from .test_keys import MACHINE
 
 OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
@@ -67,8 +69,23 @@ def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineSto
     ("graph", "asked"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp32", "int8"), ("int8", "fp32"), ("fp16", "int8")]
 )
 def test_the_graph_must_be_in_the_precision_that_is_asked(graph: str, asked: str) -> None:
-    with pytest.raises(InputError, match=f"not in {asked}: precision is in the graph"):
+    with pytest.raises(InputError, match=f"not in {asked}: make a variant"):
         workflow.prepare_build(make_graph(graph), OPTIONS, LINES["10"], precision=asked)
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+def test_weights_outside_the_file(place: str) -> None:
+    """NVIDIA's parser would read the file that the model names."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../weights.bin")
+    nodes = [helper.make_node("Add", ["data", "w"], ["out"])]
+    if place == "constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    graph = helper.make_graph(nodes, "net", [], [], [tensor] if place == "initializer" else [])
+    with pytest.raises(BackendError, match="takes weights from other files"):
+        workflow.prepare_build(finish_model(graph), OPTIONS, LINES["10"])
 
 
 def test_replay(store: EngineStore, tmp_path: Path) -> None:
