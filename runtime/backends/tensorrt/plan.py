@@ -26,7 +26,6 @@ BUILDER_REVISION = 1
 #: operators that select or scale values and fuse with the product before them, which a pin would prevent
 _FUSED = frozenset({"Clip", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
 _NARROWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
-_NEEDED_TYPES = {"fp8": "FP8", "int8": "INT8", "fp16": "HALF", "bf16": "BF16"}
 _HARDWARE_LEVELS = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 
 
@@ -185,8 +184,7 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
         "REFIT": options.refit,
         "VERSION_COMPATIBLE": options.version_compatible,
         "EXCLUDE_LEAN_RUNTIME": options.version_compatible,
-        "ERROR_ON_TIMING_CACHE_MISS": options.replay and capabilities.timing_cache_miss_error,
-        "DISABLE_COMPILATION_CACHE": options.replay and capabilities.compilation_cache_switch,
+        **dict.fromkeys(capabilities.replay_flags, options.replay),
     }
     return BuildPlan(
         options=options,
@@ -202,15 +200,13 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
 def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: OnnxFacts) -> list[str]:
     level = options.hardware_compatible
     missing = [
-        f"{_NEEDED_TYPES[precision]} type, which the graph's {precision} products need"
-        for precision in sorted(facts.precisions & _NEEDED_TYPES.keys())
-        if _NEEDED_TYPES[precision] not in capabilities.data_types
+        f"strongly typed networks, which the graph's {precision} products need (9.1 or later)"
+        for precision in ("bf16", "fp8")
+        if precision in facts.precisions and capabilities.typing == "weak"
     ]
-    if capabilities.typing == "weak" and "fp8" in facts.precisions:
-        missing.append("strongly typed networks, which FP8 needs (9.1 or later)")
     if options.level is not None and not capabilities.optimization_level:
         missing.append("builder level (8.6 or later): leave --level out")
-    if level is not None and _HARDWARE_LEVELS[level] not in capabilities.hardware_compatibility:
+    if level is not None and _HARDWARE_LEVELS[level] not in capabilities.hardware_levels:
         missing.append(f"hardware compatibility {_HARDWARE_LEVELS[level]} (8.6, same capability 10.9, or later)")
     if options.version_compatible and not capabilities.version_compatible:
         missing.append("version-compatible plans (8.6 or later)")
@@ -243,7 +239,7 @@ def _write_notes(
         notes.append("weakly typed: flags only allow the graph's precisions; the audit after the build checks them")
     if pinned:
         notes.append(f"layer.precision and output types are set to FLOAT for the layers {', '.join(pinned)}")
-    if options.replay and not capabilities.timing_cache_miss_error:
+    if options.replay and not capabilities.replay_flags:
         notes.append("this line cannot require the timing cache: a tactic that is not in it is timed again")
     if options.version_compatible:
         notes.append("the plan has no lean runtime: later versions load it through their own")

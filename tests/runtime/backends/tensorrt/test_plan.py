@@ -69,11 +69,11 @@ def test_kept_nodes_are_pinned_by_name() -> None:
     assert "the layers conv2" in plan_for("8.5", "fp16", keep_last=True).to_text()
 
 
-def test_types_a_line_lacks() -> None:
+def test_precisions_a_line_lacks() -> None:
     node = helper.make_node("MatMul", ["data", "data"], ["out"])
     model = make_node_graph([node], data=TensorProto.BFLOAT16, out=TensorProto.BFLOAT16)
     for line in ("8.5", "8.6"):
-        with pytest.raises(BackendError, match="no BF16 type, which the graph's bf16 products need"):
+        with pytest.raises(BackendError, match="no strongly typed networks, which the graph's bf16 products need"):
             plan_build(BuildOptions(), LINES[line], read_facts(model))
     assert plan_build(BuildOptions(), LINES["9"], read_facts(model)).precision == "bf16"
 
