@@ -62,7 +62,7 @@ def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_r
             return "the bundle no longer holds its graph"
         return find_outdated(engine)
 
-    garbage = store.find_garbage(find_reason) if dry_run else store.collect_garbage(find_reason)
+    garbage = store.collect_garbage(find_reason, dry_run=dry_run)
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in garbage.items()]
         console.print_json("build", {"folder": store.folder, "removed": not dry_run, "garbage": rows})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import BackendError, InputError
 from ..protocol import Array
 from . import compat
-from .driver import CudaDriver, Driver
+from .driver import CudaDriver
 from .keys import fields_here, read_machine
 from .runner import ExecutionLane, Ticket, describe_engine
 from .store import EngineStore, find_store
@@ -59,7 +59,7 @@ class TensorRtBackend:
     def __init__(
         self,
         engine: Any,
-        driver: Driver,
+        driver: CudaDriver,
         options: TensorRtOptions | None = None,
         *,
         on_close: Callable[[], None] = lambda: None,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..protocol import Array
-from .driver import Driver
+from .driver import CudaDriver
 
 
 class TensorMemory:
@@ -21,7 +21,7 @@ class TensorMemory:
         address: device address of the block; 0 before the first `fit`.
     """
 
-    def __init__(self, driver: Driver, dtype: str):
+    def __init__(self, driver: CudaDriver, dtype: str):
         """Reserve nothing yet; `dtype` is the tensor's NumPy type name."""
         self.address = 0
         self._driver = driver

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...errors import BackendError
 from ..protocol import Array
-from .driver import Driver
+from .driver import CudaDriver
 
 Key = tuple[object, ...]  # profile, shapes and addresses
 _POISON = 0x5A
@@ -43,7 +43,7 @@ Bindings = Mapping[str, Binding]
 class ReplayedContext:
     """Queues the runs of one context: by an enqueue, or by a graph from the second run with the same key on."""
 
-    def __init__(self, driver: Driver, enqueue: Callable[[], None], stream: int):
+    def __init__(self, driver: CudaDriver, enqueue: Callable[[], None], stream: int):
         """Queue by `enqueue`, which uses the shapes and addresses that the context has at that moment."""
         self._driver = driver
         self._enqueue = enqueue

@@ -26,7 +26,7 @@ from ..protocol import Array, TensorSpec, check_feeds
 from .buffers import TensorMemory
 from .compat import numpy_name
 from .cuda_graphs import Binding, Bindings, Key, ReplayedContext
-from .driver import Driver
+from .driver import CudaDriver
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -141,7 +141,7 @@ class _Slot:
 class _Context:
     """An execution context bound to one profile, with the shapes and addresses it was last given."""
 
-    def __init__(self, engine: Any, tensors: EngineTensors, driver: Driver, profile: int, stream: int):
+    def __init__(self, engine: Any, tensors: EngineTensors, driver: CudaDriver, profile: int, stream: int):
         self._context: Any = engine.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT returns no execution context: is the device's memory full?")
@@ -207,7 +207,7 @@ class ExecutionLane:
     """
 
     def __init__(
-        self, engine: Any, tensors: EngineTensors, driver: Driver, *, slots: int = 2, cuda_graphs: bool = False
+        self, engine: Any, tensors: EngineTensors, driver: CudaDriver, *, slots: int = 2, cuda_graphs: bool = False
     ):
         """Create streams, slots and events; memory is allocated at the first image.
 

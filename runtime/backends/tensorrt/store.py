@@ -71,12 +71,7 @@ class EngineStore:
     """A folder of engines."""
 
     def __init__(self, folder: str | Path, signer: Signer | None = None):
-        """Open a store.
-
-        Args:
-            folder: the store's folder; need not exist.
-            signer: None for this installation's own, which is opened at the first use.
-        """
+        """Open a store, which need not exist yet; without a signer, this installation's is opened when needed."""
         self.folder = Path(folder)
         self._signer = signer
 
@@ -135,7 +130,7 @@ class EngineStore:
         Args:
             wanted: required values of some fields, such as "onnx.sha256" and "precision.name".
             shapes: required shape of each input.
-            here: returns further required fields for an engine's own fields, such as `keys.fields_here`.
+            here: returns further required fields, given an engine's own fields, such as `keys.fields_here`.
 
         Raises:
             EngineError: if there is none, naming the fields in which the nearest one differs.
@@ -158,16 +153,12 @@ class EngineStore:
         raise _no_such_engine(candidates, f"no engine fits in {self.folder}")
 
     def read(self, folder: Path) -> StoredEngine:
-        """Return the engine of a folder, with its record checked for consistency.
-
-        Raises:
-            EngineError: if the record is missing or bad.
-        """
+        """Return the engine of a folder; raises EngineError if its record is missing or inconsistent."""
         path = self._require_inside(folder / RECORD_NAME)
         return StoredEngine(folder, parse_record(_read_file(path, MAX_RECORD_BYTES, "record"), path=path))
 
     def list_engines(self) -> list[StoredEngine]:
-        """Return the engines with readable records, oldest first; `find_garbage` lists the others."""
+        """Return the engines with readable records, oldest first."""
         engines = []
         for folder in self._list_folders():
             with contextlib.suppress(EngineError):
@@ -175,11 +166,7 @@ class EngineStore:
         return sorted(engines, key=lambda engine: engine.record.created)
 
     def read_plan(self, engine: StoredEngine, *, trust: bool = False) -> bytes:
-        """Return the plan of an engine, or of its replacement, after all checks.
-
-        Args:
-            engine: from this store.
-            trust: whether to accept an engine that this installation did not sign. Size and digest are checked anyway.
+        """Return the plan of an engine, or of its replacement, after all checks; with `trust`, whoever signed it.
 
         Raises:
             EngineError: naming the invalid field.
@@ -187,11 +174,7 @@ class EngineStore:
         return self._read_current(engine, "plan", trust=trust)
 
     def read_timing_cache(self, engine: StoredEngine) -> bytes:
-        """Return the timing cache of an engine that this installation signed, or of its replacement.
-
-        Raises:
-            EngineError: naming the invalid field.
-        """
+        """Return the timing cache of an engine, or of its replacement; raises as `read_plan`."""
         return self._read_current(engine, "timing_cache")
 
     def trust(self, engine: StoredEngine) -> StoredEngine:
@@ -215,30 +198,31 @@ class EngineStore:
             return False
         return True
 
-    def find_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
-        """List what can be removed: folder or file -> why. Nothing is removed.
+    def collect_garbage(
+        self, find_reason: Callable[[StoredEngine], str] = lambda engine: "", *, dry_run: bool = False
+    ) -> dict[Path, str]:
+        """Remove engines that are broken or no longer needed, and files left by interrupted writes.
 
         Engines of other installations are left alone, and so is every file and folder that a store does not write.
 
         Args:
             find_reason: returns why an intact engine is no longer needed, or "" if it is.
+            dry_run: whether to remove nothing.
 
-        Raises:
-            EngineError: if the store is a link.
-        """
-        with self._lock():
-            return self._find_garbage(find_reason)
-
-    def collect_garbage(self, find_reason: Callable[[StoredEngine], str] = lambda engine: "") -> dict[Path, str]:
-        """Remove what `find_garbage` lists, and return it. A folder that holds other files keeps them.
+        Returns:
+            Folder or file -> why it was removed. A folder that holds other files keeps them.
 
         Raises:
             EngineError: if the store is a link.
             OutputError: if something cannot be removed.
         """
+        if self.folder.is_symlink():
+            raise EngineError("is a link: give the folder itself", field="path", path=self.folder)
         with self._lock():
-            garbage = self._find_garbage(find_reason)
-            for path in garbage:
+            garbage = {
+                path: reason for folder in self._list_folders() for path, reason in self._judge(folder, find_reason)
+            }
+            for path in [] if dry_run else garbage:
                 is_folder = path.is_dir() and not path.is_symlink()
                 try:
                     for file in _list_own_files(path) if is_folder else [path]:
@@ -250,30 +234,27 @@ class EngineStore:
                         path.rmdir()
         return garbage
 
-    def _find_garbage(self, find_reason: Callable[[StoredEngine], str]) -> dict[Path, str]:
-        if self.folder.is_symlink():
-            raise EngineError("is a link: give the folder itself", field="path", path=self.folder)
-        garbage: dict[Path, str] = {}
-        for folder in self._list_folders():
-            try:
-                engine = self.read(folder)
-                engine.record.check_signature(self.signer, path=folder / RECORD_NAME)
-                self._read_piece(engine, "plan")
-                reason = find_reason(engine)
-            except EngineError as error:
-                if error.field == "installation":
-                    continue
-                reason = "" if _is_being_written(folder) else str(error)
-            own = _list_own_files(folder)
-            if reason:
-                if own or not any(folder.iterdir()):
-                    garbage[folder] = reason
-                continue
-            named = {RECORD_NAME, *self._list_pieces(folder)}
-            for path in own:
-                if path.name not in named and _age_s(path) > _STALE_PART_S:
-                    garbage[path] = "left by an interrupted write"
-        return garbage
+    def _judge(self, folder: Path, find_reason: Callable[[StoredEngine], str]) -> Iterator[tuple[Path, str]]:
+        """What can be removed of an engine's folder, and why: the folder itself, or some of its files."""
+        try:
+            engine = self.read(folder)
+            engine.record.check_signature(self.signer, path=folder / RECORD_NAME)
+            self._read_piece(engine, "plan")
+            reason = find_reason(engine)
+        except EngineError as error:
+            if error.field == "installation":
+                return
+            is_being_written = not (folder / RECORD_NAME).exists() and _age_s(folder) < _STALE_PART_S
+            reason = "" if is_being_written else str(error)
+        own = _list_own_files(folder)
+        if reason:
+            if own or not any(folder.iterdir()):
+                yield folder, reason
+            return
+        named = {RECORD_NAME, *self._list_pieces(folder)}
+        for path in own:
+            if path.name not in named and _age_s(path) > _STALE_PART_S:
+                yield path, "left by an interrupted write"
 
     @contextlib.contextmanager
     def _lock(self, *, create: bool = False) -> Iterator[None]:
@@ -428,11 +409,6 @@ def _list_own_files(folder: Path) -> list[Path]:
     own = [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name) or _OWN_PART.fullmatch(path.name)]
     files = [path for path in own if path.is_symlink() or not path.is_dir()]
     return sorted(files, key=lambda path: (path.name != RECORD_NAME, path.name))
-
-
-def _is_being_written(folder: Path) -> bool:
-    """Whether a folder without a record is so new that a writer may be at work in it."""
-    return not (folder / RECORD_NAME).exists() and _age_s(folder) < _STALE_PART_S
 
 
 def _age_s(path: Path) -> float:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 from atrous.runtime.errors import BackendError
-from atrous.scripts.gpu_bench.fake_driver import FakeDriver
 
 runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-bindings is not installed")
 
@@ -128,9 +127,3 @@ def test_no_gpu() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(BackendError, match=r"cudaSetDevice failed: cudaError.*doctor"):
         CudaDriver()
-
-
-def test_both_drivers_are_the_protocol() -> None:
-    names = {name for name in vars(Driver) if not name.startswith("_")}
-    for kind in (CudaDriver, FakeDriver):
-        assert names <= set(vars(kind))

@@ -228,7 +228,7 @@ def test_a_fifo_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
     assert not thread.is_alive()
     assert errors[0].field == name
     assert "not a regular file" in str(errors[0])
-    assert engine.folder in store.find_garbage() or name == "timing_cache"
+    assert engine.folder in store.collect_garbage(dry_run=True) or name == "timing_cache"
 
 
 def test_a_record_that_claims_a_huge_plan(tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ def test_garbage(tmp_path: Path) -> None:
     def find_reason(engine: StoredEngine) -> str:
         return "" if engine.fields["onnx.sha256"] == "a" * 64 else "no such graph"
 
-    found = store.find_garbage(find_reason)
+    found = store.collect_garbage(find_reason, dry_run=True)
     assert set(found) == {stale.folder, broken.folder, part}
     assert found[stale.folder] == "no such graph"
     assert good.folder.exists()
@@ -473,9 +473,9 @@ def test_a_folder_that_is_being_written_is_no_garbage(tmp_path: Path) -> None:
     folder = store.folder / ("0" * 64)
     folder.mkdir(parents=True)
     (folder / f"{'0' * 32}.plan").write_bytes(b"half")
-    assert store.find_garbage() == {}
+    assert store.collect_garbage(dry_run=True) == {}
     os.utime(folder, (0, 0))
-    assert set(store.find_garbage()) == {folder}
+    assert set(store.collect_garbage(dry_run=True)) == {folder}
 
 
 def make_old(*paths: Path) -> None:
