@@ -64,14 +64,7 @@ class TensorRtBackend:
         *,
         on_close: Callable[[], None] = lambda: None,
     ):
-        """Run a loaded engine; `open_tensorrt` finds and loads a bundle's.
-
-        Args:
-            engine: a TensorRT ICudaEngine.
-            driver: the device it runs on.
-            options: how to run it.
-            on_close: called once contexts and engine are released here, to release what the engine needs.
-        """
+        """Run a loaded ICudaEngine; `on_close` is called after its release here, to release what it needs."""
         self._engine, self._driver, self._on_close = engine, driver, on_close
         self._options = options or TensorRtOptions()
         self._tensors = describe_engine(engine)
@@ -89,25 +82,25 @@ class TensorRtBackend:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
-        with self.open_stream() as stream:
-            ticket = stream.submit(feeds)
+        with self.open_stream() as lane:
+            ticket = lane.submit(feeds)
             outputs = ticket.result()
         self._last.timings_ms = ticket.timings_ms
         return outputs
 
     def run_many(self, many: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """Compute the outputs of many feeds, in order, with one in flight for each slot; raises as `run`."""
-        with self.open_stream() as stream:
+        with self.open_stream() as lane:
             waiting: deque[Ticket] = deque()
             for feeds in many:
                 if len(waiting) == self._options.slots:
                     yield waiting.popleft().result()
-                waiting.append(stream.submit(feeds))
+                waiting.append(lane.submit(feeds))
             while waiting:
                 yield waiting.popleft().result()
 
     @contextmanager
-    def open_stream(self) -> Iterator[Stream]:
+    def open_stream(self) -> Iterator[ExecutionLane]:
         """Borrow a lane for the block: `submit` up to `slots` feeds, then take results in order.
 
         Raises:
@@ -115,15 +108,14 @@ class TensorRtBackend:
         """
         holder = threading.get_ident()
         lane = self._take_lane(holder)
-        stream = Stream(lane)
         try:
-            yield stream
+            yield lane
         except BaseException:
             with suppress(Exception):  # report the first error
-                stream.drain()
+                lane.drain()
             raise
         else:
-            stream.drain()
+            lane.drain()
         finally:
             self._return_lane(lane, holder)
 
@@ -174,36 +166,6 @@ class TensorRtBackend:
             if lane is not None and is_sound:
                 self._idle.append(lane)
             self._changed.notify_all()
-
-
-class Stream:
-    """A borrowed lane."""
-
-    def __init__(self, lane: ExecutionLane):
-        self._lane = lane
-        self._tickets: list[Ticket] = []
-
-    def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run; see `ExecutionLane.submit`."""
-        ticket = self._lane.submit(feeds)
-        self._tickets = [*(other for other in self._tickets if not other.is_collected), ticket]
-        return ticket
-
-    def drain(self) -> None:
-        """Collect the results that were not asked for.
-
-        Raises:
-            BackendError: the first error, once all are collected.
-        """
-        first: Exception | None = None
-        for ticket in self._tickets:
-            try:
-                if not ticket.is_collected:
-                    ticket.result()
-            except Exception as error:
-                first = first or error
-        if first is not None:
-            raise first
 
 
 def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options: TensorRtOptions) -> TensorRtBackend:

@@ -57,11 +57,7 @@ def load_tensorrt() -> tuple[Any, Capabilities]:
 
 
 def numpy_name(data_type: Any) -> str:
-    """Return NumPy's name for a member of trt.DataType.
-
-    Raises:
-        BackendError: for a type that NumPy lacks, such as BF16 or FP8.
-    """
+    """Return NumPy's name for a member of trt.DataType; raises BackendError if NumPy lacks it, as BF16."""
     name = _name(data_type)
     if name not in NUMPY_NAMES:
         raise BackendError(
@@ -134,12 +130,9 @@ def suggest_remedies(lines: Sequence[str]) -> list[str]:
 
 @contextmanager
 def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
-    """Release TensorRT objects newest first at the end of the block, also if it raises.
+    """Release `made`, TensorRT objects in the order of creation, newest first after the block, also if it raises.
 
     An object that is freed after its owner crashes the process, and a traceback keeps the objects of its frames.
-
-    Args:
-        made: the objects by name in the order of creation; emptied.
     """
     try:
         yield
@@ -173,21 +166,22 @@ class LoadedEngine:
         """
         self.log: list[str] = []
         self.made: dict[str, Any] = {"logger": make_logger(trt, self.log)}
+        name = f"TensorRT {trt.__version__}"
         try:
             self.made["runtime"] = trt.Runtime(self.made["logger"])
             self.made["engine"] = self.made["runtime"].deserialize_cuda_engine(plan)
+            if self.engine is None:
+                reason = f" ({self.log[0]})" if self.log else ""
+                if _NO_DRIVER in suggest_remedies(self.log):
+                    raise BackendError(f"{name} cannot load the plan{reason}: see `atrous doctor`")
+                raise EngineError(f"{name} refuses the plan{reason}: build it again with `atrous build`", field="plan")
         except TypeError as error:  # pybind's error if a factory returns nothing
             self.close()
-            raise BackendError(self._describe(trt, "cannot start", "is there a GPU? (see `atrous doctor`)")) from error
+            reason = f" ({self.log[0]})" if self.log else ""
+            raise BackendError(f"{name} cannot start{reason}: is there a GPU? (see `atrous doctor`)") from error
         except BaseException:
             self.close()
             raise
-        if self.engine is None:
-            self.close()
-            if _NO_DRIVER in suggest_remedies(self.log):
-                raise BackendError(self._describe(trt, "cannot load the plan", "see `atrous doctor`"))
-            advice = "build it again with `atrous build`"
-            raise EngineError(self._describe(trt, "refuses the plan", advice), field="plan")
 
     @property
     def engine(self) -> Any:
@@ -199,22 +193,14 @@ class LoadedEngine:
         while self.made:
             self.made.popitem()
 
-    def _describe(self, trt: Any, problem: str, advice: str) -> str:
-        reason = f" ({'; '.join(self.log[:3])})" if self.log else ""
-        return f"TensorRT {trt.__version__} {problem}{reason}: {advice}"
-
 
 def inspect_engine(trt: Any, engine: Any) -> dict[str, Any]:
-    """Return the inspector's JSON about an engine, parsed.
-
-    Raises:
-        BackendError: if it is not a JSON object.
-    """
+    """Return the inspector's JSON about an engine, parsed; raises BackendError if it is not a JSON object."""
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     try:
         content = json.loads(text)
-    except ValueError as error:
-        raise BackendError(f"TensorRT's inspector returns no JSON: {error}") from error
+    except ValueError:
+        content = None
     if not isinstance(content, dict):
         raise BackendError("TensorRT's inspector returns no JSON object")
     return content

@@ -44,11 +44,7 @@ class Machine:
 
 
 def read_machine(index: int = 0) -> Machine:
-    """Return this machine with one of its GPUs.
-
-    Raises:
-        BackendError: if the GPU does not exist.
-    """
+    """Return this machine with one of its GPUs; raises BackendError if the GPU does not exist."""
     devices = list_cuda_devices()
     if index >= len(devices):
         found = f"there are only {len(devices)} GPUs" if devices else "there is no GPU"
@@ -98,16 +94,8 @@ class EngineKey:
 
 
 def make_key(facts: OnnxFacts, plan: BuildPlan, machine: Machine, *, precision: str) -> EngineKey:
-    """Return the key of the engine that a plan would build.
-
-    Args:
-        facts: about the graph; their sha256 covers every byte of the model: weights, attributes, names.
-        plan: the decided build, with its options.
-        machine: where it is built.
-        precision: the bundle's name for the graph's precision, such as "fp16".
-    """
-    options = plan.options
-    capabilities = plan.capabilities
+    """Return the key of the engine that a plan would build; `facts.sha256` covers every byte of the model."""
+    options, capabilities = plan.options, plan.capabilities
     return EngineKey(
         {
             "onnx.sha256": facts.sha256,
@@ -138,13 +126,7 @@ def machine_fields(machine: Machine, capabilities: Capabilities, options: BuildO
 
 
 def fields_here(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> dict[str, Value]:
-    """Return the machine fields that a stored engine must have to run here, given the compatibility of its build.
-
-    Args:
-        fields: of the stored engine.
-        machine: this machine.
-        capabilities: of the TensorRT here.
-    """
+    """Return the machine fields that a stored engine must have to run here, given the compatibility of its build."""
     level = fields.get("settings.hardware_compatible")
     capability = tuple(int(part) for part in machine.capability.split(".") if part.isdigit())
     too_old = level == "ampere-plus" and capability < (8, 0)

@@ -55,7 +55,6 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    domain: str = ""
 
     @property
     def title(self) -> str:

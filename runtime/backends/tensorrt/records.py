@@ -125,15 +125,9 @@ def parse_record(text: bytes, *, path: Path) -> EngineRecord:
             found=stated if stated != key.digest else path.parent.name,
             path=path,
         )
-    return EngineRecord(
-        key=key,
-        plan=_take_piece(content, "plan", path),
-        timing_cache=_take_piece(content, "timing_cache", path),
-        created=_take(content, "created", str, path),
-        build=_take(content, "build", dict, path),
-        installation=_take(content, "installation", str, path),
-        signature=_take(content, "signature", str, path),
-    )
+    plan, timing_cache = (_take_piece(content, name, path) for name in ("plan", "timing_cache"))
+    created, installation, signature = (_take(content, n, str, path) for n in ("created", "installation", "signature"))
+    return EngineRecord(key, plan, timing_cache, created, _take(content, "build", dict, path), installation, signature)
 
 
 def _refuse_constant(name: str) -> None:
@@ -141,9 +135,8 @@ def _refuse_constant(name: str) -> None:
 
 
 def _take(content: Mapping[str, Any], name: str, kind: type, path: Path, within: str = "") -> Any:
-    value = content.get(name)
+    value, place = content.get(name), f"{within}{name}"
     if not isinstance(value, kind) or isinstance(value, bool):
-        place = f"{within}{name}"
         problem = "is missing" if value is None else f"is not of type {kind.__name__}"
         raise EngineError(f"the record's {place} {problem}: {REBUILD}", field=place, found=value, path=path)
     return value

@@ -34,18 +34,9 @@ Range = tuple[Shape, Shape, Shape]  # minimum, optimum, maximum
 _STAGES = ("h2d", "compute", "d2h")
 
 
-class ProfileBusyError(BackendError):
-    """TensorRT before 8.6 allows one context for each profile of dynamic shapes."""
-
-
 @dataclass(frozen=True)
 class EngineTensors:
-    """Inputs, outputs and optimization profiles of an engine.
-
-    Attributes:
-        inputs, outputs: their specifications, with "?" for dynamic sizes.
-        profiles: for each profile, the shape range of each input; the engine's own shapes if it has no profile.
-    """
+    """Inputs and outputs of an engine, with "?" for dynamic sizes, and the range of each input in each profile."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -73,11 +64,7 @@ class EngineTensors:
 
 
 def describe_engine(engine: Any) -> EngineTensors:
-    """Read the tensors and profiles of a TensorRT ICudaEngine.
-
-    Raises:
-        BackendError: if a tensor has a type that NumPy lacks.
-    """
+    """Read the tensors and profiles of a TensorRT ICudaEngine; raises BackendError for a type that NumPy lacks."""
     sides: dict[str, list[TensorSpec]] = {"INPUT": [], "OUTPUT": []}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -104,11 +91,6 @@ class Ticket:
         self._outcome: dict[str, Array] | Exception | None = None
         self.timings_ms: dict[str, float] = {"enqueue": enqueue_ms}
 
-    @property
-    def is_collected(self) -> bool:
-        """Whether `result` has returned or raised."""
-        return self._outcome is not None
-
     def result(self) -> dict[str, Array]:
         """Wait for the run and return its outputs, which the caller owns; a second call returns or raises the same.
 
@@ -130,12 +112,12 @@ class Ticket:
 
 @dataclass
 class _Slot:
-    """Memory and events of one image in flight."""
+    """Memory and events of one image in flight, which `ticket` is for."""
 
-    memory: dict[str, TensorMemory]
-    events: dict[str, int]
+    memory: dict[str, TensorMemory] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
     contexts: dict[int, _Context] = field(default_factory=dict)  # by profile
-    is_busy: bool = False
+    ticket: Ticket | None = None
 
 
 class _Context:
@@ -146,7 +128,7 @@ class _Context:
         if self._context is None:
             raise BackendError("TensorRT returns no execution context: is the device's memory full?")
         if not self._context.set_optimization_profile_async(profile, stream):
-            raise ProfileBusyError(
+            raise BackendError(
                 f"TensorRT refuses a second context for profile {profile}, as before 8.6 for dynamic shapes: use one "
                 "thread and cuda_graphs off, or build an engine of fixed shapes"
             )
@@ -206,9 +188,7 @@ class ExecutionLane:
         has_failed: whether the device failed under a run, so that the lane must be closed and not used again.
     """
 
-    def __init__(
-        self, engine: Any, tensors: EngineTensors, driver: CudaDriver, *, slots: int = 2, cuda_graphs: bool = False
-    ):
+    def __init__(self, engine: Any, tensors: EngineTensors, driver: CudaDriver, *, slots: int, cuda_graphs: bool):
         """Create streams, slots and events; memory is allocated at the first image.
 
         Args:
@@ -218,9 +198,6 @@ class ExecutionLane:
             slots: images in flight at once.
             cuda_graphs: whether a repeated shape is captured and replayed. Each slot then has a context of its own,
                 with its own scratch memory on the device.
-
-        Raises:
-            BackendError: if CUDA fails.
         """
         self.has_failed = False
         self._engine, self._tensors, self._driver, self._cuda_graphs = engine, tensors, driver, cuda_graphs
@@ -243,13 +220,10 @@ class ExecutionLane:
     @property
     def in_flight(self) -> int:
         """Number of runs submitted and not collected."""
-        return sum(slot.is_busy for slot in self._slots)
+        return sum(slot.ticket is not None for slot in self._slots)
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run and return at once.
-
-        Args:
-            feeds: arrays by input name; copied before this returns.
+        """Queue one run and return at once; the feeds, arrays by input name, are copied before.
 
         Raises:
             InputError: if a feed does not match its input, or no profile allows its shape.
@@ -261,7 +235,7 @@ class ExecutionLane:
         if not self.in_flight:
             self._next = 0  # one image at a time needs the memory and the graph of one slot only
         slot = self._slots[self._next]
-        if slot.is_busy:
+        if slot.ticket is not None:
             raise BackendError(f"all {len(self._slots)} slots are busy: collect a result first")
         self._driver.activate()
         context = self._find_context(slot, profile)
@@ -276,16 +250,15 @@ class ExecutionLane:
         if self._cuda_graphs and context.replay.should_capture(key):
             context.replay.capture(inputs, outputs)
         started_s = time.perf_counter()
-        slot.is_busy = True
-        self._next = (self._next + 1) % len(self._slots)
         try:
             self._queue(slot, context, key, inputs, outputs)
         except BaseException:
             self._settle()
-            slot.is_busy = False
             raise
         enqueue_ms = (time.perf_counter() - started_s) * 1000
-        return Ticket(self, slot, {name: binding.host for name, binding in outputs.items()}, enqueue_ms)
+        slot.ticket = Ticket(self, slot, {name: binding.host for name, binding in outputs.items()}, enqueue_ms)
+        self._next = (self._next + 1) % len(self._slots)
+        return slot.ticket
 
     def collect(self, slot: _Slot, outputs: Mapping[str, Array], timings_ms: dict[str, float]) -> dict[str, Array]:
         """Wait for a slot's run, copy its outputs, record its times and free the slot; called by `Ticket.result`."""
@@ -300,15 +273,23 @@ class ExecutionLane:
             self.has_failed = True
             raise
         finally:
-            slot.is_busy = False
+            slot.ticket = None
         return {name: array.copy() for name, array in outputs.items()}
 
-    def close(self) -> None:
-        """Wait for queued work, then free everything that can be freed.
+    def drain(self) -> None:
+        """Collect the results that were not asked for; raises the first error once all are collected."""
+        errors = []
+        for slot in (*self._slots[self._next :], *self._slots[: self._next]):  # oldest first
+            try:
+                if slot.ticket is not None:
+                    slot.ticket.result()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-        Raises:
-            BackendError: if CUDA failed; the rest was freed all the same.
-        """
+    def close(self) -> None:
+        """Wait for queued work, then free everything that can be freed; raises an error of CUDA after that."""
         for stream in self._streams.values():
             self._cleanup.callback(self._driver.synchronize, stream)
         self._cleanup.callback(self._driver.activate)  # added last, called first
@@ -319,7 +300,7 @@ class ExecutionLane:
         self._cleanup.close()
 
     def _make_slot(self) -> _Slot:
-        slot = _Slot({}, {})
+        slot = _Slot()
         for spec in (*self._tensors.inputs, *self._tensors.outputs):
             slot.memory[spec.name] = TensorMemory(self._driver, spec.dtype)
             self._cleanup.callback(slot.memory[spec.name].free)

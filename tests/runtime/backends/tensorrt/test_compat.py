@@ -54,7 +54,7 @@ def test_the_inspector_must_give_an_object() -> None:
 
     assert compat.inspect_engine(trt, engine("{}")) == {}
     for text in ("", "[]", "{"):
-        with pytest.raises(BackendError, match="inspector returns no JSON"):
+        with pytest.raises(BackendError, match="inspector returns no JSON object"):
             compat.inspect_engine(trt, engine(text))
 
 
