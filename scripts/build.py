@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.tensorrt_choices import (
-    HARDWARE_LEVELS,
-    LINES,
-    MAX_LEVEL,
-    PLANNED_LINE,
-    REQUIRED_SHARE,
-    TACTIC_SOURCES,
-)
+from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, PLANNED_LINE, REQUIRED_SHARE, TACTIC_SOURCES
 from . import build_shapes, build_store, console
 from .build_audit import audit_recorded, describe_audit
 
@@ -29,81 +22,51 @@ if TYPE_CHECKING:
 
 _NOISE_IMAGES = 4
 _PATH = click.Path(path_type=Path)
+_option = functools.partial(click.option, show_default=True)
+_sizes = functools.partial(click.option, multiple=True, metavar="HxW")
+_flag = functools.partial(click.option, is_flag=True)
 
 
 @click.command()
 @click.argument("bundle", type=_PATH)
-@click.option("--precision", default="fp32", show_default=True, help="Precision to build: fp32, or a bundle's variant.")
-@click.option(
-    "--shape", "shapes", multiple=True, metavar="HxW", help="Size of a one-size profile, in pixels; repeatable."
-)
-@click.option(
-    "--min", "minima", multiple=True, metavar="HxW", help="Smallest size of a profile, in pixels; repeatable."
-)
-@click.option(
-    "--opt", "optima", multiple=True, metavar="HxW", help="Size to optimize the profile for, in pixels; repeatable."
-)
-@click.option(
-    "--max", "maxima", multiple=True, metavar="HxW", help="Largest size of the profile, in pixels; repeatable."
-)
-@click.option("--batch", default="1", show_default=True, metavar="N|MIN:OPT:MAX", help="Number of images per run.")
-@click.option("--workspace", metavar="BYTES", help="Limit of scratch memory, such as 4G.  [default: all device memory]")
-@click.option(
-    "--level",
-    type=click.IntRange(0, MAX_LEVEL),
-    help="Builder optimization level, from the fastest build to the longest search.  [default: TensorRT's]",
-)
-@click.option("--tf32/--no-tf32", default=False, show_default=True, help="Allow TF32 operands in float32 products.")
-@click.option(
+@_option("--precision", default="fp32", help="Precision to build: fp32, or one of the bundle's variants.")
+@_sizes("--shape", "shapes", help="Size of a profile for one size, in pixels; may be repeated.")
+@_sizes("--min", "minima", help="Smallest size of a profile, in pixels; may be repeated.")
+@_sizes("--opt", "optima", help="Size that the profile is optimized for, in pixels; may be repeated.")
+@_sizes("--max", "maxima", help="Largest size of the profile, in pixels; may be repeated.")
+@_option("--batch", default="1", metavar="N|MIN:OPT:MAX", help="Number of images per run.")
+@_option("--workspace", metavar="BYTES", help="Limit of scratch memory, such as 4G.  [default: all device memory]")
+@_option("--level", type=click.IntRange(0, MAX_LEVEL), help="Builder level: 0 builds fastest, 5 searches longest.")
+@_option("--tf32/--no-tf32", default=False, help="Allow TF32 operands, with 10 mantissa bits, in float32 products.")
+@_option(
     "--tactic-sources",
     type=click.Choice(TACTIC_SOURCES),
     default="builtin",
-    show_default=True,
-    help="Kernel libraries: builtin uses neither cuDNN nor cuBLAS; default is TensorRT's choice.",
+    help="Kernel libraries: builtin excludes cuDNN and cuBLAS, default is TensorRT's choice.",
 )
-@click.option("--refit", is_flag=True, help="Allow the engine's weights to be replaced later.")
-@click.option(
-    "--hardware-compatible",
-    type=click.Choice(HARDWARE_LEVELS),
-    help="Allow other GPUs to run the engine: Ampere and later, or those of the same compute capability.",
-)
-@click.option(
-    "--version-compatible", is_flag=True, help="Allow later TensorRT versions of the same major version to run it."
-)
-@click.option("--timing-cache", type=_PATH, help="File of kernel timings to start from; updated after the build.")
-@click.option("--replay", is_flag=True, help="Use stored kernel timings only: the file's, or the stored engine's.")
-@click.option(
-    "--repeats",
-    type=click.IntRange(1, 32),
-    default=1,
-    show_default=True,
-    help="Number of builds; from 2 on, report how many labels differ between them.",
-)
-@click.option("--image", "images", multiple=True, type=_PATH, help="Image to compare --repeats on; repeatable.")
-@click.option(
+@_flag("--refit", help="Allow the engine's weights to be replaced later.")
+@_option("--hardware-compatible", type=click.Choice(HARDWARE_LEVELS), help="Allow other GPUs to run the engine.")
+@_flag("--version-compatible", help="Allow later TensorRT versions of the same major version to run the engine.")
+@_option("--timing-cache", type=_PATH, help="File of kernel timings to start from; updated after the build.")
+@_flag("--replay", help="Use stored kernel timings only: those of --timing-cache, or of the stored engine.")
+@_option("--repeats", type=click.IntRange(1, 32), default=1, help="Number of builds; reports how much they differ.")
+@_option("--image", "images", multiple=True, type=_PATH, help="Image to compare --repeats on; may be repeated.")
+@_option(
     "--required-share",
     type=click.FloatRange(0, 1),
     default=REQUIRED_SHARE,
-    show_default=True,
     help="Share of the graph's narrow products that must be narrow in the engine, 0 to 1.",
 )
-@click.option("--force", is_flag=True, help="Build even if the engine is already stored.")
-@click.option("--dry-run", is_flag=True, help="Print the TensorRT calls without making them; needs no TensorRT.")
-@click.option(
-    "--tensorrt",
-    "line",
-    type=click.Choice(LINES),
-    help=f"TensorRT line to plan --dry-run for.  [default: the installed one, else {PLANNED_LINE}]",
-)
-@click.option("--engines", type=_PATH, help="Folder of the engine store.  [default: inside the bundle]")
-@click.option("--list", "show_list", is_flag=True, help="List the stored engines; builds nothing.")
-@click.option("--gc", "collect", is_flag=True, help="Remove stored engines that are broken or of no use to the bundle.")
-@click.option(
-    "--outdated", is_flag=True, help="With --gc, also remove this GPU's engines of other TensorRTs or drivers."
-)
-@click.option("--audit", type=_PATH, help="Audit an engine's layers instead, as trtexec --exportLayerInfo writes them.")
-@click.option("--layer-times", type=_PATH, help="Layer times for --audit, as trtexec --exportProfile writes them.")
-@click.option("--trust", metavar="KEY", help="Sign the stored engine of another installation. A plan is code.")
+@_flag("--force", help="Build even if the engine is already stored.")
+@_flag("--dry-run", help="Print the TensorRT calls, or with --gc the engines, without action; needs no TensorRT.")
+@_option("--tensorrt", "line", type=click.Choice(LINES), help="TensorRT line to plan --dry-run for.")
+@_option("--engines", type=_PATH, help="Folder of the engine store.  [default: inside the bundle]")
+@_flag("--list", "show_list", help="List the stored engines; builds nothing.")
+@_flag("--gc", "collect", help="Remove stored engines that are broken or built from a file no longer in the bundle.")
+@_flag("--outdated", help="With --gc, also remove this GPU's engines of another TensorRT or driver.")
+@_option("--audit", type=_PATH, help="Audit an engine from the layers that trtexec --exportLayerInfo writes.")
+@_option("--layer-times", type=_PATH, help="Layer times for --audit, as trtexec --exportProfile writes them.")
+@_option("--trust", metavar="KEY", help="Trust and sign a foreign engine, by the start of its key. A plan is code.")
 @console.json_option
 def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool, **given: Any) -> int:
     """Build a TensorRT engine of BUNDLE's network on this machine's GPU, to run on that GPU (experimental).

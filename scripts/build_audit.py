@@ -32,8 +32,7 @@ def audit_recorded(
         click.UsageError: if a file does not have the expected form.
         PrecisionError: if less than `share` is narrow.
     """
-    from ..runtime.backends.tensorrt.audit import audit_precision
-    from ..runtime.backends.tensorrt.inspection import parse_inspection
+    from ..runtime.backends.tensorrt.audit import audit_precision, parse_inspection
     from ..runtime.backends.tensorrt.onnx_reader import read_facts
 
     facts = read_facts(bundle.read_file(bundle.deploy_file(precision)))

@@ -154,7 +154,7 @@ def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) ->
     assert cache.read_bytes() == b"timed;"
     run_json(bundle, "--shape", "33", "--timing-cache", cache, "--replay")
     run_json(bundle, "--shape", "33", "--replay")
-    with pytest.raises(EngineError, match="no engine is built for this"):
+    with pytest.raises(EngineError, match=r"no engine in .* fits"):
         run(bundle, "--shape", "65", "--replay")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import BuildError
 from . import compat
-from .plan import BuildInputs, BuildPlan, CallFailedError
+from .plan import BuildPlan, CallFailedError
 
 #: called with phase, finished steps, steps
 Progress = Callable[[str, int, int], None]
@@ -38,14 +38,7 @@ class BuiltEngine:
 def build_engine(
     trt: Any, plan: BuildPlan, model: bytes, *, timing_cache: bytes = b"", progress: Progress | None = None
 ) -> BuiltEngine:
-    """Build an engine.
-
-    Args:
-        trt: the tensorrt module.
-        plan: from `plan_build`, for this module's capabilities.
-        model: the ONNX bytes the plan was made for.
-        timing_cache: of an earlier build; empty to time everything anew.
-        progress: called in the builder's phases, from TensorRT 9 on.
+    """Build an engine from the ONNX bytes that a plan was made for, starting from the timings of an earlier build.
 
     Raises:
         BuildError: with every error of the parser, or the builder's log; ends with what to do where known.
@@ -53,12 +46,13 @@ def build_engine(
     """
     lines: list[str] = []
     logger = compat.make_logger(trt, lines)  # receives all errors; a recorder would crash NVIDIA's parser when freed
-    monitor = compat.make_progress_monitor(trt, progress) if plan.capabilities.progress_monitor else None
+    made: dict[str, Any] = {"logger": logger, "model": model, "timings_before": timing_cache}
+    if plan.capabilities.progress_monitor:
+        made["progress_monitor"] = compat.make_progress_monitor(trt, progress)
     started_s = time.perf_counter()
-    made: dict[str, Any] = {}
     with compat.release_in_order(made):
         try:
-            plan.run(trt, made, BuildInputs(logger, model, timing_cache, monitor, lines))
+            lines += plan.run(trt, made)
         except CallFailedError as error:
             raise BuildError(_describe_failure(str(error), plan, made, lines)) from error
         serialized, timings = bytes(made["plan"]), bytes(made["timings"])

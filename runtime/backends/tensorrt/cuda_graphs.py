@@ -41,10 +41,9 @@ Bindings = Mapping[str, Binding]
 
 
 class ReplayedContext:
-    """Queues the runs of one context: by an enqueue, or by a graph from the second run with the same key on."""
+    """Queues the runs of one context by `enqueue`, or by a graph from the second run with the same key on."""
 
     def __init__(self, driver: CudaDriver, enqueue: Callable[[], None], stream: int):
-        """Queue by `enqueue`, which uses the shapes and addresses that the context has at that moment."""
         self._driver = driver
         self._enqueue = enqueue
         self._stream = stream
@@ -56,11 +55,7 @@ class ReplayedContext:
         return key == self._last_key and not self._executable
 
     def queue(self, key: Key) -> None:
-        """Queue the network by the key's graph if there is one, else by an enqueue.
-
-        Raises:
-            BackendError: if TensorRT or CUDA fails.
-        """
+        """Queue the network by the key's graph if there is one, else by an enqueue."""
         if key != self._last_key:
             self.discard()
             self._last_key = key

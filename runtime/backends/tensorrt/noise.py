@@ -29,9 +29,7 @@ class RebuildNoise:
         pixels: labels compared in each pair of builds.
         mean_disagreement: share of labels that differ, mean over all pairs.
         worst_disagreement: the same for the worst pair.
-        worst_image: the same for the worst pair on its worst image.
         identical_pairs: number of pairs of builds with bit-equal outputs.
-        largest_difference: of any two scores, absolute; 0 if the output is labels.
     """
 
     builds: int
@@ -39,9 +37,7 @@ class RebuildNoise:
     pixels: int
     mean_disagreement: float
     worst_disagreement: float
-    worst_image: float
     identical_pairs: int
-    largest_difference: float
 
 
 def measure_rebuild_noise(runs: Sequence[Run], feeds: Sequence[Mapping[str, Array]], output: str) -> RebuildNoise:
@@ -59,24 +55,16 @@ def measure_rebuild_noise(runs: Sequence[Run], feeds: Sequence[Mapping[str, Arra
         raise InputError(f"{len(runs)} builds on {len(feeds)} inputs cannot be compared: give --repeats 2 or more")
     answers = [[np.asarray(run(feed)[output]) for feed in feeds] for run in runs]
     labels = [[answer.argmax(axis=1) if answer.ndim == 4 else answer for answer in build] for build in answers]
-    sizes = [image.size for image in labels[0]]
+    pixels = sum(image.size for image in labels[0])
     pairs = list(itertools.combinations(range(len(runs)), 2))
-    wrong = [[int(np.count_nonzero(a != b)) for a, b in zip(labels[i], labels[j], strict=True)] for i, j in pairs]
-    both = [list(zip(answers[i], answers[j], strict=True)) for i, j in pairs]
-    differences = [
-        float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
-        for pair in both
-        for a, b in pair
-        if a.ndim == 4
+    shares = [
+        sum(int(np.count_nonzero(a != b)) for a, b in zip(labels[i], labels[j], strict=True)) / pixels for i, j in pairs
     ]
-    shares = [sum(counts) / sum(sizes) for counts in wrong]
     return RebuildNoise(
         builds=len(runs),
         images=len(feeds),
-        pixels=sum(sizes),
+        pixels=pixels,
         mean_disagreement=sum(shares) / len(shares),
         worst_disagreement=max(shares),
-        worst_image=max(count / size for counts in wrong for count, size in zip(counts, sizes, strict=True)),
-        identical_pairs=sum(all(np.array_equal(a, b) for a, b in pair) for pair in both),
-        largest_difference=max(differences, default=0.0),
+        identical_pairs=sum(all(map(np.array_equal, answers[i], answers[j])) for i, j in pairs),
     )

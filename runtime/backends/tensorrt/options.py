@@ -106,16 +106,8 @@ class BuildOptions:
                         raise InputError(f'the input "{name}" is {written}, the profile has {shapes.describe()}')
 
     def to_json(self) -> dict[str, object]:
-        """Return the settings by name, without profiles, as keys and records write them."""
-        return {
-            "workspace_bytes": self.workspace_bytes,
-            "level": self.level,
-            "tf32": self.tf32,
-            "tactic_sources": self.tactic_sources,
-            "refit": self.refit,
-            "hardware_compatible": self.hardware_compatible,
-            "version_compatible": self.version_compatible,
-        }
+        """Return the settings that change a plan, without profiles, as keys and records write them."""
+        return {name: value for name, value in vars(self).items() if name not in ("profiles", "replay")}
 
     def profiles_json(self) -> list[dict[str, dict[str, list[int]]]]:
         """Return the profiles as keys and records write them."""

@@ -12,7 +12,7 @@ Rules, in the order they apply:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BackendError
@@ -30,18 +30,7 @@ _HARDWARE_LEVELS = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPU
 
 
 class CallFailedError(Exception):
-    """A call that reports failure by its result, or raised; internal to a build."""
-
-
-@dataclass(frozen=True)
-class BuildInputs:
-    """What the calls of a build need besides the plan: objects of the same module, bytes, and a log for warnings."""
-
-    logger: Any
-    model: Any
-    timing_cache: Any
-    progress_monitor: Any
-    log: list[str] = field(default_factory=list)
+    """A call of a build that raised, or reported failure by its result."""
 
 
 @dataclass(frozen=True)
@@ -66,32 +55,33 @@ class BuildPlan:
     precision: str
     notes: tuple[str, ...]
 
-    def run(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
-        """Make the calls of the build.
+    def run(self, trt: Any, made: dict[str, Any]) -> list[str]:
+        """Make the calls of the build on the tensorrt module, or on a recorder; return warnings.
 
-        Args:
-            trt: the tensorrt module, or a recorder.
-            made: receives every object in the order of creation; the results are "plan" and "timings".
-            inputs: what the calls need.
+        `made` holds "logger", "model", "timings_before" and "progress_monitor", and receives every object in the order
+        of creation; the results are "plan" and "timings".
 
         Raises:
             CallFailedError: naming the call or the step that failed.
         """
         for step in (self._parse, self._configure, self._add_profiles, self._set_timing_cache, self._build):
             try:
-                step(trt, made, inputs)
+                step(trt, made)
             except CallFailedError:
                 raise
             except Exception as error:  # pybind raises RuntimeError, TypeError, ValueError
                 name = step.__name__.strip("_")
                 raise CallFailedError(f"the step {name} failed: {type(error).__name__}: {error}") from error
+        return [
+            f'warning: the graph keeps "{name}" in FP32, but the parser made no layer of that name'
+            for name in made["not_pinned"]
+        ]
 
     def record(self) -> Recording:
         """Return the calls of the build without making them."""
         recording = Recording()
         names = ("logger", "model", "timings_before", "progress_monitor")
-        logger, model, timings, monitor = (Recorder(name, recording) for name in names)
-        self.run(Recorder("trt", recording), {}, BuildInputs(logger, model, timings, monitor))
+        self.run(Recorder("trt", recording), {name: Recorder(name, recording) for name in names})
         return recording
 
     def to_text(self) -> str:
@@ -111,15 +101,15 @@ class BuildPlan:
             "calls": self.record().lines,
         }
 
-    def _parse(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
-        builder = made["builder"] = trt.Builder(inputs.logger)
+    def _parse(self, trt: Any, made: dict[str, Any]) -> None:
+        builder = made["builder"] = trt.Builder(made["logger"])
         flags = _join_bits(trt.NetworkDefinitionCreationFlag, self.network_flags) if self.network_flags else 0
         network = made["network"] = _require(builder.create_network(flags), "create_network")
-        parser = made["parser"] = trt.OnnxParser(network, inputs.logger)
-        _require(parser.parse(inputs.model), "parse")
-        inputs.log.extend(_pin_layers(trt, network, self.pinned))
+        made["parser"] = trt.OnnxParser(network, made["logger"])
+        _require(made["parser"].parse(made["model"]), "parse")
+        made["not_pinned"] = _pin_layers(trt, network, self.pinned)
 
-    def _configure(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
+    def _configure(self, trt: Any, made: dict[str, Any]) -> None:
         options = self.options
         config = made["config"] = _require(made["builder"].create_builder_config(), "create_builder_config")
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -137,9 +127,9 @@ class BuildPlan:
             level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible])
             config.hardware_compatibility_level = level
         if self.capabilities.progress_monitor:
-            config.progress_monitor = inputs.progress_monitor
+            config.progress_monitor = made["progress_monitor"]
 
-    def _add_profiles(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
+    def _add_profiles(self, trt: Any, made: dict[str, Any]) -> None:
         for index, shapes in enumerate(self.options.profiles):
             profile = _require(made["builder"].create_optimization_profile(), "create_optimization_profile")
             made[f"profile_{index}"] = profile
@@ -148,16 +138,15 @@ class BuildPlan:
             if made["config"].add_optimization_profile(profile) < 0:
                 raise CallFailedError("add_optimization_profile failed")
 
-    def _set_timing_cache(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
-        config = made["config"]
-        made["timing_cache"] = _require(config.create_timing_cache(inputs.timing_cache), "create_timing_cache")
-        _require(config.set_timing_cache(made["timing_cache"], False), "set_timing_cache")
+    def _set_timing_cache(self, trt: Any, made: dict[str, Any]) -> None:
+        cache = made["timing_cache"] = made["config"].create_timing_cache(made["timings_before"])
+        _require(cache, "create_timing_cache")
+        _require(made["config"].set_timing_cache(cache, False), "set_timing_cache")
 
-    def _build(self, trt: Any, made: dict[str, Any], inputs: BuildInputs) -> None:
-        config = made["config"]
-        plan = made["builder"].build_serialized_network(made["network"], config)
+    def _build(self, trt: Any, made: dict[str, Any]) -> None:
+        plan = made["builder"].build_serialized_network(made["network"], made["config"])
         made["plan"] = _require(plan, "build_serialized_network")
-        made["timings"] = config.get_timing_cache().serialize()
+        made["timings"] = made["config"].get_timing_cache().serialize()
 
 
 def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFacts) -> BuildPlan:
@@ -259,14 +248,13 @@ def _join_bits(enumeration: Any, names: Iterable[str]) -> int:
 
 
 def _pin_layers(trt: Any, network: Any, names: Sequence[str]) -> list[str]:
-    """Hold layers in FP32 by name; return a warning for each name without a layer, such as a folded one."""
+    """Hold layers in FP32 by name; return the names without a layer, such as a folded one."""
     missing = dict.fromkeys(names)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        if layer.name not in names:
-            continue
-        missing.pop(layer.name, None)
-        layer.precision = trt.DataType.FLOAT
-        for output in range(layer.num_outputs):
-            layer.set_output_type(output, trt.DataType.FLOAT)
-    return [f'warning: the graph keeps "{name}" in FP32, but the parser made no layer of that name' for name in missing]
+        if layer.name in names:
+            missing.pop(layer.name, None)
+            layer.precision = trt.DataType.FLOAT
+            for output in range(layer.num_outputs):
+                layer.set_output_type(output, trt.DataType.FLOAT)
+    return list(missing)

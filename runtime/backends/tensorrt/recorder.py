@@ -23,12 +23,7 @@ _FIRST_BIT = 1000  # of members in bit masks; no size in bytes reaches it
 
 @dataclass
 class Recording:
-    """What was done.
-
-    Attributes:
-        lines: calls and assignments, in order.
-        members: paths used inside the module, such as "trt.BuilderFlag.TF32".
-    """
+    """The calls and assignments in order, and the members of the module that they use, as "trt.BuilderFlag.TF32"."""
 
     lines: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)

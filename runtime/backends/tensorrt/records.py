@@ -21,6 +21,11 @@ FILE_NAME = re.compile(r"[0-9a-f]{32}\.(?:plan|timing)")
 REBUILD = "build it again with `atrous build`"
 
 
+def refuse(problem: str, field: str, path: Path, expected: object = None, found: object = None) -> EngineError:
+    """Return an error that advises to build again."""
+    return EngineError(f"{problem}: {REBUILD}", field=field, expected=expected, found=found, path=path)
+
+
 @dataclass(frozen=True)
 class Piece:
     """A file of an engine: its name in the engine's folder, its size in bytes, and its digest."""
@@ -76,7 +81,7 @@ class EngineRecord:
             EngineError: field "signature" if it is missing or wrong, "installation" if another one signed.
         """
         if not self.signature:
-            raise EngineError(f"the engine is not signed: {REBUILD}", field="signature", path=path)
+            raise refuse("the engine is not signed", "signature", path)
         if self.installation != signer.installation:
             raise EngineError(
                 f"the engine was signed by another installation ({self.installation[:16]}, this is "
@@ -87,7 +92,7 @@ class EngineRecord:
                 path=path,
             )
         if not signer.is_valid(write_canonical(self._content()), self.signature):
-            raise EngineError(f"the record was altered after it was signed: {REBUILD}", field="signature", path=path)
+            raise refuse("the record was altered after it was signed", "signature", path)
 
     def to_bytes(self) -> bytes:
         """Return the content of the record's file."""
@@ -103,28 +108,18 @@ def parse_record(text: bytes, *, path: Path) -> EngineRecord:
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise EngineError(f"the record is not JSON: {REBUILD}", field="record", path=path) from error
+        raise refuse("the record is not JSON", "record", path) from error
     if not isinstance(content, dict):
-        raise EngineError(f"the record is not a JSON object: {REBUILD}", field="record", path=path)
+        raise refuse("the record is not a JSON object", "record", path)
     schema = _take(content, "schema_version", int, path)
     if schema != SCHEMA_VERSION:
-        raise EngineError(
-            f"the record has schema_version {schema}, this atrous reads {SCHEMA_VERSION}: {REBUILD}",
-            field="schema_version",
-            expected=SCHEMA_VERSION,
-            found=schema,
-            path=path,
-        )
+        problem = f"the record has schema_version {schema}, this atrous reads {SCHEMA_VERSION}"
+        raise refuse(problem, "schema_version", path, SCHEMA_VERSION, schema)
     key = EngineKey(_take(content, "fields", dict, path))
     stated = _take(content, "key", str, path)
     if stated != key.digest or path.parent.name != key.digest:
-        raise EngineError(
-            f"the record's fields do not match its key: it was altered or moved: {REBUILD}",
-            field="key",
-            expected=key.digest,
-            found=stated if stated != key.digest else path.parent.name,
-            path=path,
-        )
+        found = stated if stated != key.digest else path.parent.name
+        raise refuse("the record's fields do not match its key: altered or moved", "key", path, key.digest, found)
     plan, timing_cache = (_take_piece(content, name, path) for name in ("plan", "timing_cache"))
     created, installation, signature = (_take(content, n, str, path) for n in ("created", "installation", "signature"))
     return EngineRecord(key, plan, timing_cache, created, _take(content, "build", dict, path), installation, signature)
@@ -138,7 +133,7 @@ def _take(content: Mapping[str, Any], name: str, kind: type, path: Path, within:
     value, place = content.get(name), f"{within}{name}"
     if not isinstance(value, kind) or isinstance(value, bool):
         problem = "is missing" if value is None else f"is not of type {kind.__name__}"
-        raise EngineError(f"the record's {place} {problem}: {REBUILD}", field=place, found=value, path=path)
+        raise refuse(f"the record's {place} {problem}", place, path, found=value)
     return value
 
 
@@ -146,6 +141,5 @@ def _take_piece(content: Mapping[str, Any], name: str, path: Path) -> Piece:
     part, within = _take(content, name, dict, path), f"{name}."
     file = _take(part, "file", str, path, within)
     if not FILE_NAME.fullmatch(file):
-        problem = "is not a file name that a store writes"
-        raise EngineError(f"the record's {name}.file {problem}: {REBUILD}", field=f"{name}.file", path=path)
+        raise refuse(f"the record's {name}.file is not a name that a store writes", f"{name}.file", path)
     return Piece(file, _take(part, "bytes", int, path, within), _take(part, "sha256", str, path, within))

@@ -23,10 +23,9 @@ import numpy as np
 
 from ...errors import BackendError, InputError
 from ..protocol import Array, TensorSpec, check_feeds
-from .buffers import TensorMemory
 from .compat import numpy_name
 from .cuda_graphs import Binding, Bindings, Key, ReplayedContext
-from .driver import CudaDriver
+from .driver import CudaDriver, TensorMemory
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

@@ -52,7 +52,7 @@ def find_key_file() -> Path:
 
 
 def open_signer(path: Path | None = None) -> Signer:
-    """Return this installation's signer; its key is created at the first use.
+    """Return this installation's signer, with a new key at the first use.
 
     Raises:
         EngineError: if others can read or replace the key file, or it does not hold a key.

@@ -25,7 +25,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -35,7 +35,7 @@ from ...errors import EngineError, OutputError
 from ...files import write_file
 from .keys import Difference, EngineKey, Value
 from .options import Shape
-from .records import FILE_NAME, MAX_RECORD_BYTES, REBUILD, RECORD_NAME, EngineRecord, Piece, parse_record
+from .records import FILE_NAME, MAX_RECORD_BYTES, REBUILD, RECORD_NAME, EngineRecord, Piece, parse_record, refuse
 from .signing import Signer, open_signer
 
 FOLDER_NAME = "engines"
@@ -83,12 +83,7 @@ class EngineStore:
         return self._signer
 
     def put(self, key: EngineKey, plan: bytes, timing_cache: bytes, build: Mapping[str, Any]) -> StoredEngine:
-        """Write and sign an engine; replaces an older one of the same key.
-
-        Raises:
-            EngineError: if its folder is a link out of the store.
-            OutputError: if it cannot be written.
-        """
+        """Write and sign an engine; replaces an older one of the same key. Raises OutputError if that fails."""
         folder = self.folder / key.digest
         self._require_inside(folder / RECORD_NAME)
         with self._lock(create=True):
@@ -107,16 +102,8 @@ class EngineStore:
         return StoredEngine(folder, record)
 
     def find(self, key: EngineKey) -> StoredEngine:
-        """Return the engine of a key.
-
-        Raises:
-            EngineError: if there is none, naming the fields in which the nearest one differs; or if its record is bad.
-        """
-        folder = self.folder / key.digest
-        if (folder / RECORD_NAME).exists():
-            return self.read(folder)
-        candidates = [(engine, key.fields) for engine in self.list_engines()]
-        raise _no_such_engine(candidates, f"no engine is built for this in {self.folder}")
+        """Return the engine of a key; raises as `choose`."""
+        return self.choose(key.fields)
 
     def choose(
         self,
@@ -135,8 +122,9 @@ class EngineStore:
         Raises:
             EngineError: if there is none, naming the fields in which the nearest one differs.
         """
-        candidates = [(engine, {**wanted, **here(engine.fields)}) for engine in self.list_engines()]
-        same = [engine for engine, fields in candidates if not _compare(fields, engine)]
+        engines = self.list_engines()
+        differences = [_compare({**wanted, **here(engine.fields)}, engine) for engine in engines]
+        same = [engine for engine, differing in zip(engines, differences, strict=True) if not differing]
         fitting = [engine for engine in same if shapes is None or engine.fits(shapes)]
         if fitting:
             own = self.signer.installation
@@ -150,7 +138,17 @@ class EngineStore:
                 found=same[0].fields.get("profiles"),
                 path=self.folder,
             )
-        raise _no_such_engine(candidates, f"no engine fits in {self.folder}")
+        if not engines:
+            raise EngineError(f"no engine is built in {self.folder}: build one with `atrous build`", field="key")
+        nearest = min(range(len(engines)), key=lambda index: len(differences[index]))
+        first, described = differences[nearest][0], "; ".join(found.describe() for found in differences[nearest])
+        name = engines[nearest].folder.name[:12]
+        raise EngineError(
+            f"no engine in {self.folder} fits; in the nearest one ({name}) {described}: {REBUILD}",
+            field=first.field,
+            expected=first.wanted,
+            found=first.found,
+        )
 
     def read(self, folder: Path) -> StoredEngine:
         """Return the engine of a folder; raises EngineError if its record is missing or inconsistent."""
@@ -166,7 +164,7 @@ class EngineStore:
         return sorted(engines, key=lambda engine: engine.record.created)
 
     def read_plan(self, engine: StoredEngine, *, trust: bool = False) -> bytes:
-        """Return the plan of an engine, or of its replacement, after all checks; with `trust`, whoever signed it.
+        """Return the plan of an engine, or of its replacement, after all checks; with `trust`, from any signer.
 
         Raises:
             EngineError: naming the invalid field.
@@ -178,12 +176,7 @@ class EngineStore:
         return self._read_current(engine, "timing_cache")
 
     def trust(self, engine: StoredEngine) -> StoredEngine:
-        """Sign a foreign engine because the user trusts it; its plan must be intact.
-
-        Raises:
-            EngineError: naming the invalid field.
-            OutputError: if the record cannot be written.
-        """
+        """Sign a foreign engine because the user trusts it; raises EngineError unless its plan is intact."""
         with self._lock():
             self._read_piece(engine, "plan")
             record = replace(engine.record, build={**engine.record.build, "trusted": True}).signed_by(self.signer)
@@ -303,25 +296,14 @@ class EngineStore:
         piece: Piece = getattr(engine.record, name)
         path = self._require_inside(engine.folder / piece.file)
         if not 0 <= piece.bytes <= MAX_PLAN_BYTES:
-            raise EngineError(f"{piece.bytes} bytes is not a valid size", field=f"{name}.bytes", path=path)
+            raise refuse(f"{piece.bytes} bytes is not a valid size", f"{name}.bytes", path)
         content = _read_file(path, piece.bytes, name)
-        if len(content) != piece.bytes:
-            raise EngineError(
-                f"is truncated: {len(content)} bytes, the record says {piece.bytes}: {REBUILD}",
-                field=f"{name}.bytes",
-                expected=piece.bytes,
-                found=len(content),
-                path=path,
-            )
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != piece.sha256:
-            raise EngineError(
-                f"was altered: its sha256 is {digest[:12]}..., the record says {piece.sha256[:12]}...: {REBUILD}",
-                field=f"{name}.sha256",
-                expected=piece.sha256,
-                found=digest,
-                path=path,
-            )
+        if (size := len(content)) != piece.bytes:
+            problem = f"is truncated: {size} bytes, the record says {piece.bytes}"
+            raise refuse(problem, f"{name}.bytes", path, piece.bytes, size)
+        if (digest := hashlib.sha256(content).hexdigest()) != piece.sha256:
+            problem = f"was altered: its sha256 is {digest[:12]}..., the record says {piece.sha256[:12]}..."
+            raise refuse(problem, f"{name}.sha256", path, piece.sha256, digest)
         return content
 
     def _require_inside(self, path: Path) -> Path:
@@ -360,33 +342,16 @@ def _compare(wanted: Mapping[str, Value], engine: StoredEngine) -> list[Differen
     return EngineKey(wanted).compare({name: engine.fields.get(name) for name in wanted})
 
 
-def _no_such_engine(candidates: Iterable[tuple[StoredEngine, Mapping[str, Value]]], problem: str) -> EngineError:
-    """Name the fields in which the nearest engine differs: the one with the fewest differences."""
-    compared = [(engine, _compare(wanted, engine)) for engine, wanted in candidates]
-    if not compared:
-        return EngineError(f"{problem}: build one with `atrous build`", field="key")
-    engine, differences = min(compared, key=lambda pair: len(pair[1]))
-    described = "; ".join(difference.describe() for difference in differences)
-    return EngineError(
-        f"{problem}; in the nearest one ({engine.folder.name[:12]}) {described}: {REBUILD}",
-        field=differences[0].field,
-        expected=differences[0].wanted,
-        found=differences[0].found,
-    )
-
-
-def _profile_allows(profile: object, shapes: Mapping[str, Shape]) -> bool:
+def _profile_allows(profile: Any, shapes: Mapping[str, Shape]) -> bool:
     """Whether a profile, as a record writes it, allows these shapes; one that is malformed allows none."""
-    for name, shape in shapes.items():
-        ranges = profile.get(name) if isinstance(profile, dict) else None
-        low, high = (ranges.get("min"), ranges.get("max")) if isinstance(ranges, dict) else (None, None)
-        if not (isinstance(low, list) and isinstance(high, list) and len(low) == len(high) == len(shape)):
-            return False
-        if any(type(side) is not int for side in (*low, *high)):
-            return False
-        if not all(a <= side <= b for a, side, b in zip(low, shape, high, strict=True)):
-            return False
-    return True
+    try:
+        return all(
+            all(low <= side <= high for low, side, high in zip(*ranges, strict=True))
+            for name, shape in shapes.items()
+            for ranges in [(profile[name]["min"], shape, profile[name]["max"])]
+        )
+    except (LookupError, TypeError, ValueError):
+        return False
 
 
 def _read_file(path: Path, limit: int, name: str) -> bytes:
@@ -395,13 +360,12 @@ def _read_file(path: Path, limit: int, name: str) -> bytes:
         with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
-                raise EngineError(f"the {name} is not a regular file: {REBUILD}", field=name, path=path)
+                raise refuse(f"the {name} is not a regular file", name, path)
             if state.st_size > limit:
-                problem = f"is {state.st_size} bytes, the limit is {limit}"
-                raise EngineError(f"the {name} {problem}: {REBUILD}", field=f"{name}.bytes", path=path)
+                raise refuse(f"the {name} is {state.st_size} bytes, the limit is {limit}", f"{name}.bytes", path)
             return file.read(state.st_size)
     except OSError as error:
-        raise EngineError(f"the {name} cannot be read: {error.strerror}: {REBUILD}", field=name, path=path) from error
+        raise refuse(f"the {name} cannot be read: {error.strerror}", name, path) from error
 
 
 def _list_own_files(folder: Path) -> list[Path]:

@@ -10,10 +10,9 @@ from typing import Any
 from ...errors import EngineError, InputError
 from ...tensorrt_choices import REQUIRED_SHARE
 from ..self_contained import require_self_contained
-from .audit import PrecisionAudit, audit_precision
+from .audit import PrecisionAudit, audit_precision, parse_inspection
 from .builder import BuiltEngine, Progress, build_engine
 from .capabilities import Capabilities
-from .inspection import parse_inspection
 from .keys import EngineKey, Machine, make_key
 from .onnx_facts import OnnxFacts
 from .onnx_reader import read_facts
@@ -27,15 +26,7 @@ _MAX_WARNINGS = 200
 
 @dataclass(frozen=True)
 class PreparedBuild:
-    """A decided build that has not begun.
-
-    Attributes:
-        model: the ONNX bytes.
-        facts: about the graph.
-        precision: the bundle's name for the graph's precision.
-        findings: warnings of the preflight.
-        plan: the calls, with the options.
-    """
+    """A decided build that has not begun: the model, its facts and precision, the preflight's warnings, the calls."""
 
     model: bytes
     facts: OnnxFacts
@@ -130,12 +121,7 @@ def find_engine(prepared: PreparedBuild, store: EngineStore, machine: Machine) -
 
 
 def read_replay_cache(prepared: PreparedBuild, store: EngineStore, machine: Machine, file: Path | None) -> bytes:
-    """Return the timing cache to replay a build from: a file's, or that of the stored engine of the same key.
-
-    Raises:
-        InputError: if the file does not exist or is empty.
-        EngineError: if no engine of the key is stored, or this installation did not sign it.
-    """
+    """Return the timing cache to replay a build from: a file's, or that of the stored engine of the same key."""
     if file is None:
         return store.read_timing_cache(store.find(prepared.make_key(machine)))
     content = read_cache_file(file)
@@ -145,11 +131,7 @@ def read_replay_cache(prepared: PreparedBuild, store: EngineStore, machine: Mach
 
 
 def read_cache_file(path: Path) -> bytes:
-    """Return the content of a timing cache file; empty if it does not exist yet.
-
-    Raises:
-        InputError: if it exists and cannot be read.
-    """
+    """Return the content of a timing cache file; empty if it does not exist yet."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

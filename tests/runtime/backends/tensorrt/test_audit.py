@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from atrous.runtime.backends.tensorrt.audit import audit_precision
-from atrous.runtime.backends.tensorrt.inspection import parse_inspection, read_type
+from atrous.runtime.backends.tensorrt.audit import audit_precision, parse_inspection, read_type
 from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.errors import BackendError, PrecisionError
 

@@ -91,7 +91,7 @@ def test_weights_outside_the_file(place: str) -> None:
 def test_replay(store: EngineStore, tmp_path: Path) -> None:
     trt = stubs.make_tensorrt("10")
     prepared = prepare(trt)
-    with pytest.raises(EngineError, match="no engine is built for this"):
+    with pytest.raises(EngineError, match="no engine is built in"):
         workflow.read_replay_cache(prepared, store, MACHINE, None)
     first = workflow.make_engine(trt, prepared, store, MACHINE)
     assert workflow.read_replay_cache(prepared, store, MACHINE, None) == first.built.timing_cache
