@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ import click
 
 from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, PLANNED_LINE, REQUIRED_SHARE, TACTIC_SOURCES
 from . import build_shapes, build_store, console
-from .build_audit import audit_recorded, describe_audit
 
 if TYPE_CHECKING:
     from ..runtime.backends.tensorrt.capabilities import Capabilities
@@ -89,9 +89,7 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     if given["trust"]:
         return build_store.trust_engine(store, given["trust"], as_json)
     if given["audit"]:
-        return audit_recorded(
-            opened, given["precision"], given["audit"], given["layer_times"], given["required_share"], as_json=as_json
-        )
+        return _audit_recorded(opened, given, as_json)
     if given["dry_run"]:
         return _show_plan(opened, given, line, as_json)
     return _build(opened, store, given, as_json)
@@ -168,7 +166,7 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
     if not (given["force"] or given["replay"] or repeats > 1):
         present = workflow.find_engine(prepared, store, machine)
         if present is not None:
-            row = workflow.describe_engine(present, lambda engine: True)
+            row = workflow.describe_engine(present, store)
             return _report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
     cache = workflow.read_cache_file(cache_file) if cache_file is not None else b""
     if given["replay"]:
@@ -186,7 +184,7 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
     if cache_file is not None and not given["replay"]:
         write_file(cache_file, last.built.timing_cache)
     result: dict[str, Any] = {
-        "engine": workflow.describe_engine(last.engine, lambda engine: True),
+        "engine": workflow.describe_engine(last.engine, store),
         "built": True,
         "folder": last.engine.folder,
         "seconds": [round(engine.built.seconds, 3) for engine in made],
@@ -250,7 +248,7 @@ def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
         return 0
     for warning in result["warnings"]:
         console.print_warning(warning)
-    click.echo(describe_audit(result["audit"]))
+    click.echo(_describe_audit(result["audit"]))
     noise = result.get("rebuild_noise")
     if noise is not None:
         click.echo(
@@ -260,3 +258,42 @@ def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
     seconds = " + ".join(f"{value:.1f}" for value in result["seconds"])
     click.echo(f"{result['folder']}: {engine['precision']}, {engine['plan_bytes'] / 1e6:.1f} MB, {seconds} s")
     return 0
+
+
+def _audit_recorded(bundle: Bundle, given: dict[str, Any], as_json: bool) -> int:
+    """Compare the layers that trtexec described with the bundle's graph."""
+    from ..runtime.backends.tensorrt.audit import audit_precision, parse_inspection
+    from ..runtime.backends.tensorrt.onnx_reader import read_facts
+
+    facts = read_facts(bundle.read_file(bundle.deploy_file(given["precision"])))
+    profile = _read_json(given["layer_times"], list) if given["layer_times"] is not None else None
+    audit = audit_precision(parse_inspection(_read_json(given["audit"], dict)), facts, profile)
+    if as_json:
+        console.print_json("build", {"bundle": bundle.path, "audit": audit.to_json()})
+    else:
+        click.echo(_describe_audit(audit.to_json()))
+        for name, milliseconds in (audit.time_ms or {}).items():
+            click.echo(f"{name}: {milliseconds:.3f} ms")
+    audit.require(given["required_share"])
+    return 0
+
+
+def _describe_audit(audit: Mapping[str, Any]) -> str:
+    """Return an audit as one line."""
+    products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
+    wide = audit["narrow_writing_fp32"]
+    return (
+        f"products: {products}; {audit['reached']:.0%} as narrow as in the graph"
+        + (f"; {wide} narrow products write float32" if wide else "")
+        + f"; {audit['reformats']} reformats"
+    )
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, kind):
+        raise click.UsageError(f"{path}: is not the JSON {'object' if kind is dict else 'list'} that trtexec writes")
+    return content

@@ -53,18 +53,10 @@ def make_profiles(
     sizes: Sequence[Size],
     ranges: tuple[Sequence[Size], Sequence[Size], Sequence[Size]],
 ) -> tuple[Profile, ...]:
-    """Make the profiles of a bundle's input, N x H x W x 3.
+    """Make a profile of each size and of each range (minimum, optimum, maximum) of a bundle's input, N x H x W x 3.
 
-    Args:
-        name: of the input.
-        shape: of the input in the graph, -1 for a dynamic size.
-        rule: the bundle's size rule.
-        batch: images per run.
-        sizes: makes one profile of each size.
-        ranges: minimum, optimum and maximum sizes, equally many; makes one profile of each range.
-
-    Raises:
-        click.UsageError: if the ranges are incomplete, the network has another batch, or no size is given.
+    `shape` is the input's shape in the graph, -1 for a dynamic size. click.UsageError is raised if the ranges are
+    incomplete, the network has another batch, or there is no size to build for.
     """
     from ..runtime.backends.tensorrt.options import ShapeRange
 

@@ -18,7 +18,7 @@ def list_engines(store: EngineStore, as_json: bool) -> int:
     """Print the engines of a store, oldest first."""
     from ..runtime.backends.tensorrt.workflow import describe_engine
 
-    rows = [describe_engine(engine, store.is_own) for engine in store.list_engines()]
+    rows = [describe_engine(engine, store) for engine in store.list_engines()]
     if as_json:
         console.print_json("build", {"folder": store.folder, "engines": rows})
     elif not rows:
@@ -42,17 +42,7 @@ def list_engines(store: EngineStore, as_json: bool) -> int:
 def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_run: bool, as_json: bool) -> int:
     """Remove, or with `dry_run` list, engines that are broken or built from a file no longer in the bundle.
 
-    Args:
-        store: of the engines.
-        bundle: engines of its files are kept.
-        outdated: whether to remove engines that another TensorRT or driver built for this GPU as well.
-        dry_run: whether to remove nothing.
-        as_json: whether to print JSON.
-
-    Raises:
-        EngineError: if the store is a link.
-        MissingDependencyError: with `outdated`, if TensorRT is not installed.
-        BackendError: with `outdated`, if there is no GPU.
+    With `outdated`, engines that another TensorRT or driver built for this GPU are removed as well.
     """
     present = {entry.sha256 for entry in bundle.manifest.files.values()}
     find_outdated = _make_outdated() if outdated else lambda engine: ""
@@ -74,11 +64,7 @@ def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_r
 
 
 def trust_engine(store: EngineStore, key: str, as_json: bool) -> int:
-    """Sign the engine whose key begins with `key`.
-
-    Raises:
-        click.BadParameter: if no key or several keys do.
-    """
+    """Sign the engine whose key begins with `key`; raises click.BadParameter unless exactly one does."""
     found = [engine for engine in store.list_engines() if engine.folder.name.startswith(key)]
     if len(found) != 1:
         raise click.BadParameter(f'{len(found)} keys begin with "{key}"; see --list', param_hint="--trust")

@@ -27,8 +27,6 @@ from .onnx_facts import OnnxFacts
 #: bits of a precision's operands; a product may come out as narrow as asked, or narrower
 _BITS = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
 _SHOWN = 8
-
-
 _MAX_LAYERS = 100_000
 #: name of a type here, and TensorRT's names; the first match counts, narrow types first
 _TYPE_WORDS = (
@@ -81,29 +79,16 @@ class EngineLayer:
         return "tf32" if found == "fp32" and "tf32" in self.tactic.lower() else found
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """An engine according to its inspector: the schema, the names of inputs and outputs, the layers in order."""
-
-    schema: Literal["bindings", "io_tensors"]
-    tensors: tuple[str, ...]
-    layers: tuple[EngineLayer, ...]
-
-
-def parse_inspection(content: Mapping[str, Any]) -> Inspection:
-    """Read the inspector's JSON; raises BackendError if it has neither schema, or names only."""
+def parse_inspection(content: Mapping[str, Any]) -> list[EngineLayer]:
+    """Read the layers in the inspector's JSON, in order; raises BackendError if its schema is unknown."""
     layers = content.get("Layers")
     if not isinstance(layers, list) or len(layers) > _MAX_LAYERS:
         raise BackendError('the inspector\'s JSON has no list "Layers": its schema is unknown')
     if any(isinstance(layer, str) for layer in layers):
         raise BackendError("the inspector's JSON has layer names only: build with ProfilingVerbosity.DETAILED")
-    parsed = tuple(_parse_layer(layer) for layer in layers)
-    if isinstance(tensors := content.get("I/O Tensors"), list):
-        names = [str(tensor.get("Name", "")) for tensor in tensors if isinstance(tensor, dict)]
-        return Inspection("io_tensors", tuple(names), parsed)
-    if isinstance(tensors := content.get("Bindings"), list):
-        return Inspection("bindings", tuple(map(str, tensors)), parsed)
-    raise BackendError('the inspector\'s JSON has neither "Bindings" nor "I/O Tensors": its schema is unknown')
+    if not {"I/O Tensors", "Bindings"} & content.keys():
+        raise BackendError('the inspector\'s JSON has neither "Bindings" nor "I/O Tensors": its schema is unknown')
+    return [_parse_layer(layer) for layer in layers]
 
 
 def _parse_layer(layer: object) -> EngineLayer:
@@ -193,11 +178,7 @@ class PrecisionAudit:
         return {**asdict(self), "missed": [asdict(missed) for missed in self.missed]}
 
     def require(self, share: float) -> None:
-        """Require that at least a share of the narrow products is as narrow as asked.
-
-        Raises:
-            PrecisionError: naming the nodes that are not.
-        """
+        """Raise PrecisionError, naming the nodes, if less than a share of the narrow products is as narrow as asked."""
         if self.reached >= share:
             return
         shown = ", ".join(f"{missed.node} ({missed.got})" for missed in self.missed[:_SHOWN])
@@ -210,20 +191,15 @@ class PrecisionAudit:
 
 
 def audit_precision(
-    inspection: Inspection, facts: OnnxFacts, profile: list[dict[str, Any]] | None = None
+    layers: list[EngineLayer], facts: OnnxFacts, profile: list[dict[str, Any]] | None = None
 ) -> PrecisionAudit:
-    """Compare an engine with its graph.
+    """Compare the layers of an engine with the graph it was built from.
 
-    Args:
-        inspection: from `parse_inspection`.
-        facts: about the graph the engine was built from.
-        profile: layer times as trtexec's --exportProfile writes them: objects with "name" and "averageMs" or "timeMs".
-
-    Raises:
-        BackendError: if the profile names no layer of the engine.
+    The profile holds layer times as trtexec's --exportProfile writes them: objects with "name" and "averageMs" or
+    "timeMs". BackendError is raised if it names no layer of the engine.
     """
     asked = facts.product_precisions
-    computing = [layer for layer in inspection.layers if layer.kind != "move"]
+    computing = [layer for layer in layers if layer.kind != "move"]
     own = _match_nodes(asked, computing)
     products = [layer for layer in computing if layer.kind == "product" or layer in own.values()]
     narrow = {name: kind for name, kind in asked.items() if _BITS.get(kind, 32) < 32}
@@ -236,8 +212,8 @@ def audit_precision(
         layers=_count_precisions(computing),
         products=_count_precisions(products),
         narrow_writing_fp32=sum(_bits(layer) <= 16 and "fp32" in layer.outputs for layer in products),
-        time_ms=_sum_times(inspection, profile) if profile is not None else None,
-        reformats=len(inspection.layers) - len(computing),
+        time_ms=_sum_times(layers, profile) if profile is not None else None,
+        reformats=len(layers) - len(computing),
         missed=tuple(missed),
         reached=1.0 - len(missed) / len(found) if found else _estimate_reached(narrow, products),
     )
@@ -269,12 +245,12 @@ def _count_precisions(layers: Iterable[EngineLayer]) -> dict[str, int]:
     return dict(Counter(layer.precision for layer in layers).most_common())
 
 
-def _sum_times(inspection: Inspection, profile: list[dict[str, Any]]) -> dict[str, float]:
+def _sum_times(layers: list[EngineLayer], profile: list[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds by precision."""
-    layers = {layer.name: layer for layer in inspection.layers}
+    by_name = {layer.name: layer for layer in layers}
     times: Counter[str] = Counter()
     for row in profile:
-        layer = layers.get(str(row.get("name", "")))
+        layer = by_name.get(str(row.get("name", "")))
         if layer is not None:  # the first row is a count of runs
             kind = "move" if layer.kind == "move" else layer.precision
             times[kind] += float(row.get("averageMs", row.get("timeMs", 0.0)))  # type: ignore[assignment]

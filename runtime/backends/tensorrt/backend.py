@@ -169,13 +169,7 @@ class TensorRtBackend:
 
 
 def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options: TensorRtOptions) -> TensorRtBackend:
-    """Load the engine that was built for a bundle's network on this machine.
-
-    Args:
-        bundle: an opened bundle.
-        device: "cuda" or None.
-        precision: "fp32", or one of the bundle's variants.
-        options: which engine, and how to run it.
+    """Load the engine that was built for a bundle's network on this machine; the device is "cuda" or None.
 
     Raises:
         BackendError: if another device is requested, or TensorRT or CUDA cannot start.

@@ -48,7 +48,7 @@ def build_engine(
     logger = compat.make_logger(trt, lines)  # receives all errors; a recorder would crash NVIDIA's parser when freed
     made: dict[str, Any] = {"logger": logger, "model": model, "timings_before": timing_cache}
     if plan.capabilities.progress_monitor:
-        made["progress_monitor"] = compat.make_progress_monitor(trt, progress)
+        made["progress_monitor"] = compat.make_progress_monitor(trt, progress or (lambda phase, step, steps: None))
     started_s = time.perf_counter()
     with compat.release_in_order(made):
         try:

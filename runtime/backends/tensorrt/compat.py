@@ -67,10 +67,7 @@ def numpy_name(data_type: Any) -> str:
 
 
 def make_logger(trt: Any, lines: list[str]) -> Any:
-    """Return a trt.ILogger that appends "<severity>: <message>" to `lines` for warnings and errors.
-
-    TensorRT may log while an object is freed, so the logger only appends to a list.
-    """
+    """Return a trt.ILogger that appends "<severity>: <message>" to `lines`, also while objects are freed."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -83,7 +80,7 @@ def make_logger(trt: Any, lines: list[str]) -> Any:
     return Logger()
 
 
-def make_progress_monitor(trt: Any, progress: Callable[[str, int, int], None] | None) -> Any:
+def make_progress_monitor(trt: Any, progress: Callable[[str, int, int], None]) -> Any:
     """Return a trt.IProgressMonitor that calls progress(phase, finished steps, steps) and never cancels."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -91,20 +88,16 @@ def make_progress_monitor(trt: Any, progress: Callable[[str, int, int], None] | 
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
 
-        def report(self, phase: str, finished: int) -> None:
-            if progress is not None:
-                progress(phase, finished, self.steps.get(phase, 0))
-
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
-            self.report(phase_name, 0)
+            progress(phase_name, 0, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            self.report(phase_name, step + 1)
+            progress(phase_name, step + 1, self.steps.get(phase_name, 0))
             return True
 
         def phase_finish(self, phase_name: str) -> None:
-            self.report(phase_name, self.steps.get(phase_name, 0))
+            progress(phase_name, self.steps.get(phase_name, 0), self.steps.get(phase_name, 0))
 
     return Monitor()
 
@@ -148,17 +141,10 @@ def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
 
 
 class LoadedEngine:
-    """A deserialized engine, with the runtime and the logger that it needs.
-
-    Attributes:
-        log: TensorRT's warnings and errors about it.
-        made: logger, runtime and engine by these names; empty after `close`.
-    """
+    """A deserialized engine, with the runtime and the logger that it needs in `made`, and their log."""
 
     def __init__(self, trt: Any, plan: bytes):
-        """Load a plan that the store has checked.
-
-        engine_host_code_allowed keeps its default, off: the plan runs no code besides TensorRT's own.
+        """Load a plan that the store has checked; engine_host_code_allowed keeps its default, off.
 
         Raises:
             BackendError: if TensorRT cannot start, such as without a driver.

@@ -26,15 +26,7 @@ Value = object
 
 @dataclass(frozen=True)
 class Machine:
-    """The part of a machine that a plan depends on.
-
-    Attributes:
-        gpu: name of the GPU.
-        capability: its compute capability, such as "9.0".
-        multiprocessors: its number of multiprocessors.
-        driver: NVIDIA's driver version.
-        system: operating system and processor family.
-    """
+    """The part of a machine that a plan depends on; `capability` is the compute capability, such as "9.0"."""
 
     gpu: str
     capability: str

@@ -24,11 +24,8 @@ class RebuildNoise:
     """Differences between builds of one graph.
 
     Attributes:
-        builds: number of builds compared.
-        images: number of inputs.
-        pixels: labels compared in each pair of builds.
-        mean_disagreement: share of labels that differ, mean over all pairs.
-        worst_disagreement: the same for the worst pair.
+        builds, images, pixels: number of builds, of inputs, and of labels compared in each pair of builds.
+        mean_disagreement, worst_disagreement: share of labels that differ, mean over all pairs and of the worst pair.
         identical_pairs: number of pairs of builds with bit-equal outputs.
     """
 
@@ -43,13 +40,8 @@ class RebuildNoise:
 def measure_rebuild_noise(runs: Sequence[Run], feeds: Sequence[Mapping[str, Array]], output: str) -> RebuildNoise:
     """Run every build on every input and compare the labels of each pair of builds.
 
-    Args:
-        runs: the builds.
-        feeds: the inputs.
-        output: the output to compare: labels (N x H x W integers), or scores (N x L x H x W), compared by their argmax.
-
-    Raises:
-        InputError: if there are fewer than two builds or no input.
+    The output holds labels (N x H x W integers), or scores (N x L x H x W), whose argmax is compared. InputError is
+    raised for fewer than two builds or no input.
     """
     if len(runs) < 2 or not feeds:
         raise InputError(f"{len(runs)} builds on {len(feeds)} inputs cannot be compared: give --repeats 2 or more")

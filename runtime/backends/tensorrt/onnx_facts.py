@@ -32,6 +32,7 @@ ELEMENT_TYPES = {
 }
 #: operators that multiply and add, whose operand type is the precision
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: operators that only move or retype values
 MOVES = (
     frozenset({"Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
@@ -48,7 +49,7 @@ _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its operator, name, inputs, outputs and plain attributes (numbers, texts, tuples of numbers)."""
+    """One node; of its attributes, those that are numbers, texts, or tuples of numbers."""
 
     op: str
     name: str
@@ -115,11 +116,6 @@ class OnnxFacts:
     def precisions(self) -> frozenset[str]:
         """The precisions of all convolutions and matrix products."""
         return frozenset(self.precision_of(node) for node in self.nodes if node.op in PRODUCTS)
-
-    @property
-    def has_quantization(self) -> bool:
-        """Whether it holds QuantizeLinear or DequantizeLinear."""
-        return any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in self.nodes)
 
     @cached_property
     def _producers(self) -> Mapping[str, Node]:

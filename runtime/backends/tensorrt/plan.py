@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import BackendError
 from .capabilities import Capabilities
-from .onnx_facts import MOVES, OnnxFacts
+from .onnx_facts import MOVES, QUANTIZERS, OnnxFacts
 from .options import BuildOptions
 from .recorder import Recorder, Recording
 
@@ -154,7 +154,7 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
 
     Raises:
         InputError: if the profiles do not fit the graph.
-        BackendError: if the line does not support the options or the graph's types; names all of them.
+        BackendError: if TensorRT does not support the options or the graph's types; names all of them.
     """
     options.check_inputs(facts)
     missing = _find_missing(options, capabilities, facts)
@@ -168,7 +168,7 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
     is_weak = capabilities.typing == "weak"
     builder_flags = {
         "FP16": is_weak and "float16" in facts.types.values(),
-        "INT8": is_weak and facts.has_quantization,
+        "INT8": is_weak and any(node.op in QUANTIZERS for node in facts.nodes),
         "OBEY_PRECISION_CONSTRAINTS": bool(pinned),
         "REFIT": options.refit,
         "VERSION_COMPATIBLE": options.version_compatible,

@@ -28,10 +28,9 @@ from typing import Literal
 
 from ...errors import InputError
 from .capabilities import Capabilities
-from .onnx_facts import Node, OnnxFacts
+from .onnx_facts import QUANTIZERS, Node, OnnxFacts
 
 _SHOWN = 10
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 Severity = Literal["refuse", "warn"]
 #: severity, problem and remedy of each finding at one node
 Problems = Iterator[tuple[Severity, str, str]]
@@ -125,7 +124,7 @@ def _check_convolution(node: Node, facts: OnnxFacts, capabilities: Capabilities)
 
 
 def _check_quantizer(node: Node, facts: OnnxFacts, capabilities: Capabilities) -> Problems:
-    if node.op not in _QUANTIZERS:
+    if node.op not in QUANTIZERS:
         return
     if len(node.inputs) > 2:
         zero_point = facts.initializers.get(node.inputs[2])
@@ -157,7 +156,7 @@ def _check_uint8(node: Node, facts: OnnxFacts, capabilities: Capabilities) -> Pr
         if "uint8" in pair and not {"float32", "float16"} & set(pair):
             advice = "convert the net again, which casts through float32"
             yield "refuse", f"TensorRT cannot cast {pair[0]} to {pair[1]}", advice
-    elif node.op not in _QUANTIZERS and any(facts.types.get(name) == "uint8" for name in node.inputs):
+    elif node.op not in QUANTIZERS and any(facts.types.get(name) == "uint8" for name in node.inputs):
         problem = f"TensorRT accepts uint8 in a Cast only, not in a {node.op}"
         yield "refuse", problem, "convert the net again, which casts first"
 

@@ -75,11 +75,7 @@ class EngineRecord:
         return replace(unsigned, signature=signer.sign(write_canonical(unsigned._content())))
 
     def check_signature(self, signer: Signer, *, path: Path) -> None:
-        """Check that this installation signed the record.
-
-        Raises:
-            EngineError: field "signature" if it is missing or wrong, "installation" if another one signed.
-        """
+        """Raise EngineError: "signature" if it is missing or wrong, "installation" if another installation signed."""
         if not self.signature:
             raise refuse("the engine is not signed", "signature", path)
         if self.installation != signer.installation:
@@ -100,11 +96,7 @@ class EngineRecord:
 
 
 def parse_record(text: bytes, *, path: Path) -> EngineRecord:
-    """Parse a record and check that it is consistent; the signature is not checked here.
-
-    Raises:
-        EngineError: naming the field that is missing, has the wrong type, or contradicts the others.
-    """
+    """Parse a record without its signature check; raises EngineError naming a missing, malformed or wrong field."""
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

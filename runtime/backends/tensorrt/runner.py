@@ -13,6 +13,7 @@ profiles before anything is queued.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -49,17 +50,13 @@ class EngineTensors:
         """
         fitting = [index for index, profile in enumerate(self.profiles) if _find_misfit(profile, shapes) is None]
         if fitting:
-            exact = [i for i in fitting if all(self.profiles[i][name][1] == shape for name, shape in shapes.items())]
-            return exact[0] if exact else min(fitting, key=self._count_elements)
+            return min(fitting, key=lambda index: _rank(self.profiles[index], shapes))
         name = str(_find_misfit(self.profiles[0], shapes))
         allowed = " or ".join(_write_range(profile[name]) for profile in self.profiles)
         raise InputError(
             f'input "{name}" is {_write(shapes[name])}, the engine takes {allowed}: build an engine for this shape '
             "with `atrous build`, or resize the image"
         )
-
-    def _count_elements(self, index: int) -> int:
-        return sum(int(np.prod(maximum)) for _, _, maximum in self.profiles[index].values())
 
 
 def describe_engine(engine: Any) -> EngineTensors:
@@ -188,15 +185,9 @@ class ExecutionLane:
     """
 
     def __init__(self, engine: Any, tensors: EngineTensors, driver: CudaDriver, *, slots: int, cuda_graphs: bool):
-        """Create streams, slots and events; memory is allocated at the first image.
+        """Create streams, slots and events for an ICudaEngine; memory is allocated at the first image.
 
-        Args:
-            engine: a TensorRT ICudaEngine.
-            tensors: of the engine.
-            driver: the device it runs on.
-            slots: images in flight at once.
-            cuda_graphs: whether a repeated shape is captured and replayed. Each slot then has a context of its own,
-                with its own scratch memory on the device.
+        With `cuda_graphs`, each slot has a context of its own, with its own scratch memory on the device.
         """
         self.has_failed = False
         self._engine, self._tensors, self._driver, self._cuda_graphs = engine, tensors, driver, cuda_graphs
@@ -246,13 +237,17 @@ class ExecutionLane:
         for name, array in feeds.items():
             np.copyto(inputs[name].host, array)
         key = (profile, *((name, binding.host.shape, binding.address) for name, binding in bindings.items()))
-        if self._cuda_graphs and context.replay.should_capture(key):
-            context.replay.capture(inputs, outputs)
-        started_s = time.perf_counter()
         try:
+            if self._cuda_graphs and context.replay.should_capture(key):
+                context.replay.capture(inputs, outputs)
+            started_s = time.perf_counter()
             self._queue(slot, context, key, inputs, outputs)
         except BaseException:
-            self._settle()
+            for stream in self._streams.values():  # what was queued uses the slot's memory
+                try:
+                    self._driver.synchronize(stream)
+                except BackendError:  # report the first error
+                    self.has_failed = True
             raise
         enqueue_ms = (time.perf_counter() - started_s) * 1000
         slot.ticket = Ticket(self, slot, {name: binding.host for name, binding in outputs.items()}, enqueue_ms)
@@ -328,14 +323,6 @@ class ExecutionLane:
             driver.copy_to_host(binding.host, binding.address, copy_out)
         driver.record_event(events["d2h end"], copy_out)
 
-    def _settle(self) -> None:
-        """Wait for what a failed submit has queued, which uses the slot's memory."""
-        for stream in self._streams.values():
-            try:
-                self._driver.synchronize(stream)
-            except BackendError:  # the caller reports the first error
-                self.has_failed = True
-
     def _bind(self, slot: _Slot, name: str, shape: Shape) -> Binding:
         host = slot.memory[name].fit(shape)
         return Binding(host, slot.memory[name].address)
@@ -357,6 +344,12 @@ def _find_misfit(profile: Mapping[str, Range], shapes: Shapes) -> str | None:
             if not all(a <= side <= b for a, side, b in zip(low, shape, high, strict=True)):
                 return name
     return None
+
+
+def _rank(profile: Mapping[str, Range], shapes: Shapes) -> tuple[bool, int]:
+    """Whether a profile is optimized for other shapes, and its number of elements."""
+    is_other = any(profile[name][1] != shape for name, shape in shapes.items() if name in profile)
+    return is_other, sum(math.prod(maximum) for _, _, maximum in profile.values())
 
 
 def _write(shape: Sequence[int]) -> str:

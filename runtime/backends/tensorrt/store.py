@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,14 +74,13 @@ class EngineStore:
     def __init__(self, folder: str | Path, signer: Signer | None = None):
         """Open a store, which need not exist yet; without a signer, this installation's is opened when needed."""
         self.folder = Path(folder)
-        self._signer = signer
+        if signer is not None:
+            self.signer = signer
 
-    @property
+    @cached_property
     def signer(self) -> Signer:
         """The signer of this installation."""
-        if self._signer is None:
-            self._signer = open_signer()
-        return self._signer
+        return open_signer()
 
     def put(self, key: EngineKey, plan: bytes, timing_cache: bytes, build: Mapping[str, Any]) -> StoredEngine:
         """Write and sign an engine; replaces an older one of the same key. Raises OutputError if that fails."""
@@ -101,10 +101,6 @@ class EngineStore:
                     (folder / name).unlink()
         return StoredEngine(folder, record)
 
-    def find(self, key: EngineKey) -> StoredEngine:
-        """Return the engine of a key; raises as `choose`."""
-        return self.choose(key.fields)
-
     def choose(
         self,
         wanted: Mapping[str, Value],
@@ -114,13 +110,8 @@ class EngineStore:
     ) -> StoredEngine:
         """Return the newest engine that has the fields `wanted` and allows `shapes`, preferably of this installation.
 
-        Args:
-            wanted: required values of some fields, such as "onnx.sha256" and "precision.name".
-            shapes: required shape of each input.
-            here: returns further required fields, given an engine's own fields, such as `keys.fields_here`.
-
-        Raises:
-            EngineError: if there is none, naming the fields in which the nearest one differs.
+        `here` returns further required fields, given an engine's own, such as `keys.fields_here`. EngineError names
+        the fields in which the nearest engine differs.
         """
         engines = self.list_engines()
         differences = [_compare({**wanted, **here(engine.fields)}, engine) for engine in engines]
@@ -198,16 +189,11 @@ class EngineStore:
 
         Engines of other installations are left alone, and so is every file and folder that a store does not write.
 
-        Args:
-            find_reason: returns why an intact engine is no longer needed, or "" if it is.
-            dry_run: whether to remove nothing.
+        A folder that holds other files keeps them. `find_reason` returns why an intact engine is no longer needed, or
+        "" if it is. With `dry_run`, nothing is removed.
 
         Returns:
-            Folder or file -> why it was removed. A folder that holds other files keeps them.
-
-        Raises:
-            EngineError: if the store is a link.
-            OutputError: if something cannot be removed.
+            Folder or file -> why it is removed.
         """
         if self.folder.is_symlink():
             raise EngineError("is a link: give the folder itself", field="path", path=self.folder)
@@ -320,10 +306,8 @@ class EngineStore:
 def find_store(bundle_folder: str | Path) -> Path:
     """Return the folder of a bundle's engines: inside it, or in the user's cache if the bundle cannot be written.
 
-    The cache is $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under a digest of the bundle's path.
-
-    Raises:
-        EngineError: if the bundle's "engines" is a link, which may lead anywhere.
+    The cache is $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under a digest of the bundle's path. EngineError
+    is raised if the bundle's "engines" is a link, which may lead anywhere.
     """
     folder = Path(bundle_folder)
     inside = folder / FOLDER_NAME

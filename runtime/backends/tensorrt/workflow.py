@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +50,7 @@ class MadeEngine:
 def prepare_build(
     model: bytes, options: BuildOptions, capabilities: Capabilities, *, precision: str = "fp32"
 ) -> PreparedBuild:
-    """Decide a build, after all checks that need no GPU.
-
-    Args:
-        model: the ONNX bytes.
-        options: the user's choices.
-        capabilities: of the TensorRT that will build.
-        precision: the precision that the graph's products should have; checked.
+    """Decide a build of an ONNX model, after all checks that need no GPU.
 
     Raises:
         InputError: if the model is not ONNX, has another precision, would compute something else, or does not allow
@@ -92,7 +85,6 @@ def make_engine(
     Raises:
         BuildError: if TensorRT does not build it.
         PrecisionError: if less than `required_share` of the graph's narrow products are narrow in the engine.
-        OutputError: if the store cannot be written.
     """
     built = build_engine(trt, prepared.plan, prepared.model, timing_cache=timing_cache, progress=progress)
     audit = audit_precision(parse_inspection(built.inspection), prepared.facts)
@@ -113,7 +105,7 @@ def make_engine(
 def find_engine(prepared: PreparedBuild, store: EngineStore, machine: Machine) -> StoredEngine | None:
     """Return the engine that a build would make if it is stored, signed here and intact; else None."""
     try:
-        engine = store.find(prepared.make_key(machine))
+        engine = store.choose(prepared.make_key(machine).fields)
         store.read_plan(engine)
     except EngineError:
         return None
@@ -123,7 +115,7 @@ def find_engine(prepared: PreparedBuild, store: EngineStore, machine: Machine) -
 def read_replay_cache(prepared: PreparedBuild, store: EngineStore, machine: Machine, file: Path | None) -> bytes:
     """Return the timing cache to replay a build from: a file's, or that of the stored engine of the same key."""
     if file is None:
-        return store.read_timing_cache(store.find(prepared.make_key(machine)))
+        return store.read_timing_cache(store.choose(prepared.make_key(machine).fields))
     content = read_cache_file(file)
     if not content:
         raise InputError(f"{file}: there is no timing cache to replay: build without --replay first")
@@ -140,7 +132,7 @@ def read_cache_file(path: Path) -> bytes:
         raise InputError(f"{path}: the timing cache cannot be read: {error.strerror}") from error
 
 
-def describe_engine(engine: StoredEngine, is_own: Callable[[StoredEngine], bool]) -> dict[str, object]:
+def describe_engine(engine: StoredEngine, store: EngineStore) -> dict[str, object]:
     """Return one row of a list of engines."""
     fields = engine.fields
     profiles = fields.get("profiles")
@@ -152,6 +144,6 @@ def describe_engine(engine: StoredEngine, is_own: Callable[[StoredEngine], bool]
         "gpu": fields.get("gpu.name"),
         "created": engine.record.created,
         "plan_bytes": engine.record.plan.bytes,
-        "signed_here": is_own(engine),
+        "signed_here": store.is_own(engine),
         "audit": engine.record.build.get("audit"),
     }

@@ -67,8 +67,6 @@ def test_precisions() -> None:
         {"int8", "fp32"},
         {"fp16", "fp32"},
     ]
-    assert quantized.has_quantization
-    assert not half.has_quantization
 
 
 def test_inputs_and_free_sizes() -> None:

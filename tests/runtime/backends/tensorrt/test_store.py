@@ -63,7 +63,7 @@ def refused_field(store: EngineStore, engine: StoredEngine, **how: Any) -> str:
 def test_put_and_find(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store)
-    found = store.find(EngineKey(FIELDS))
+    found = store.choose(FIELDS)
     assert store.read_plan(found) == PLAN
     assert store.read_timing_cache(found) == b"timings"
     assert found.record.build == {"seconds": 1.5}
@@ -81,7 +81,7 @@ def test_replacing_leaves_one_engine(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store)
     engine = put(store, b"another plan")
-    assert store.read_plan(store.find(EngineKey(FIELDS))) == b"another plan"
+    assert store.read_plan(store.choose(FIELDS)) == b"another plan"
     assert len(list(engine.folder.iterdir())) == 3
     assert len(store.list_engines()) == 1
 
@@ -155,7 +155,7 @@ def test_two_writers_and_a_reader(tmp_path: Path) -> None:
         writers = [pool.submit(write, plan) for plan in plans]
         store, reads = make_store(tmp_path), 0
         while not all(writer.done() for writer in writers):
-            engine = store.find(key)
+            engine = store.choose(key.fields)
             assert store.read_plan(engine) in plans
             assert store.read_timing_cache(engine) in (b"timings", plans[0][:10], plans[1][:10])
             assert store.collect_garbage() == {}
@@ -326,7 +326,7 @@ def test_a_moved_engine(tmp_path: Path) -> None:
         store.read(store.folder / other.digest)
     assert caught.value.field == "key"
     with pytest.raises(EngineError) as caught:
-        store.find(other)
+        store.choose(other.fields)
     assert caught.value.field == "gpu.name"
 
 
@@ -379,7 +379,7 @@ def test_a_stale_engine_is_named_by_its_field(tmp_path: Path, name: str, now: st
     store = make_store(tmp_path)
     put(store)
     with pytest.raises(EngineError) as caught:
-        store.find(EngineKey({**FIELDS, name: now}))
+        store.choose({**FIELDS, name: now})
     assert (caught.value.field, caught.value.expected, caught.value.found) == (name, now, FIELDS[name])
     assert f'{name} is "' in str(caught.value)
 
@@ -389,7 +389,7 @@ def test_the_nearest_engine_is_told(tmp_path: Path) -> None:
     put(store, gpu__name="Far GPU", gpu__driver="1.0")
     put(store, gpu__driver="570.0")
     with pytest.raises(EngineError, match=r'gpu\.driver is "570\.0" there and "550\.54" here') as caught:
-        store.find(EngineKey(FIELDS))
+        store.choose(FIELDS)
     assert caught.value.field == "gpu.driver"
 
 
@@ -398,7 +398,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
     assert store.list_engines() == []
     assert store.collect_garbage() == {}
     with pytest.raises(EngineError, match="build one with `atrous build`"):
-        store.find(EngineKey(FIELDS))
+        store.choose(FIELDS)
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------

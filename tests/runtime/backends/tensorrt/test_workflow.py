@@ -47,7 +47,7 @@ def test_built_audited_stored_found(version: str, precision: str, store: EngineS
     assert made.audit.reached == 1.0
     assert found.record.build["audit"]["asked"] == precision
     assert found.fields["tensorrt.version"] == version
-    row = workflow.describe_engine(found, store.is_own)
+    row = workflow.describe_engine(found, store)
     assert json.loads(json.dumps(row))["signed_here"] is True
 
 
@@ -109,7 +109,7 @@ def test_the_other_dilation_is_another_engine(store: EngineStore) -> None:
     other = prepare(trt, dilation=2)
     assert workflow.find_engine(other, store, MACHINE) is None
     with pytest.raises(EngineError) as caught:
-        store.find(other.make_key(MACHINE))
+        store.choose(other.make_key(MACHINE).fields)
     assert caught.value.field == "onnx.sha256"
 
 
