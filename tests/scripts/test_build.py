@@ -31,7 +31,7 @@ MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return write_bundle(tmp_path / "four-colours")
+    return write_bundle(tmp_path / "four-colors")
 
 
 @pytest.fixture(autouse=True)
@@ -135,17 +135,17 @@ def test_build_then_find_then_force(bundle: Path, trt: Any) -> None:
     assert Path(first["folder"]).parent == bundle / "engines"
     again = run_json(bundle, "--shape", "33", "--workspace", "1.5G")
     assert (again["built"], again["folder"]) == (False, first["folder"])
-    assert trt.behaviour.builds == 1
+    assert trt.behavior.builds == 1
     assert run_json(bundle, "--shape", "33", "--workspace", "1.5G", "--force")["built"] is True
     assert run_json(bundle, "--shape", "33")["folder"] != first["folder"]
-    assert trt.behaviour.builds == 3
+    assert trt.behavior.builds == 3
 
 
 def test_what_a_person_sees(bundle: Path, trt: Any) -> None:
     result = run(bundle, "--shape", "33")
     assert "products: 1 fp32; 100% as narrow as in the graph" in result.output
     assert "already built" in run(bundle, "--shape", "33").output
-    assert "four-colours/engines" in " ".join(run(bundle, "--list").output.split())
+    assert "four-colors/engines" in " ".join(run(bundle, "--list").output.split())
 
 
 def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_the_audit_fails_the_command(bundle: Path, trt: Any, monkeypatch: pytest
 
 
 def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Builds run through the backend: here each answers scores that depend on which build it is."""
+    """Builds run through the backend; here the scores depend on the number of the build."""
     seen: list[tuple[int, ...]] = []
 
     class Backend:
         def __init__(self, engine: Any, driver: Any) -> None:
-            self.build = trt.behaviour.opened = getattr(trt.behaviour, "opened", -1) + 1
+            self.build = trt.behavior.opened = getattr(trt.behavior, "opened", -1) + 1
 
         def run(self, feeds: Any) -> dict[str, Any]:
             seen.append(feeds["image"].shape)
@@ -190,14 +190,14 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.backend.TensorRtBackend", Backend)
     monkeypatch.setattr("atrous.runtime.backends.tensorrt.driver.CudaDriver", SimpleNamespace)
     result = run_json(bundle, "--shape", "33", "--batch", "2", "--repeats", "3")
-    assert trt.behaviour.builds == 3
+    assert trt.behavior.builds == 3
     noise = result["rebuild_noise"]
     assert (noise["builds"], noise["identical_pairs"]) == (3, 0)
     assert noise["worst_disagreement"] == pytest.approx(2 / 33**2)
     assert noise["mean_disagreement"] == pytest.approx((1 + 2 + 1) / 3 / 33**2)
     assert seen.count((2, 33, 33, 3)) == 3 * 4
     assert seen.count(()) == 3
-    assert trt.behaviour.list_alive() == []
+    assert trt.behavior.list_alive() == []
 
 
 def test_audit_of_recorded_json(bundle: Path, tmp_path: Path) -> None:

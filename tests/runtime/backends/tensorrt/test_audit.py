@@ -1,4 +1,4 @@
-"""The precision audit on inspector JSON of both schemas: shares, what missed, and when that is an error."""
+"""The precision audit on inspector JSON of both schemas: shares, missed nodes, and when they are an error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_int8_by_myelin() -> None:
 
 
 def test_a_node_without_a_product_has_its_narrowest_layer() -> None:
-    """As where a version calls its products by a name that is not known here."""
+    """Such as if a version uses an unknown name for its products."""
     account = inspector.make_myelin()
     account["Layers"][2]["LayerType"] = "something_new"
     audit = audit_precision(parse_inspection(account), INT8)

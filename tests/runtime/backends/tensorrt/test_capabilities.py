@@ -1,4 +1,4 @@
-"""What each TensorRT line can do: the table, the modules' own names, and, where there is one, the real module."""
+"""Capabilities of TensorRT versions, against the recorded names of the real modules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from atrous.runtime import tensorrt_choices
 from atrous.runtime.backends.tensorrt.capabilities import LINES, find_capabilities, read_capabilities
 from atrous.runtime.errors import BackendError
 
@@ -39,7 +40,7 @@ def test_an_early_10_lacks_what_came_later() -> None:
 
 
 def test_a_module_that_lacks_names_of_its_version() -> None:
-    """Such as an early release of a line: what is not there is not used."""
+    """Such as an early release of a line."""
     names = {"BuilderFlag": (), "NetworkDefinitionCreationFlag": (), "HardwareCompatibilityLevel": ()}
     members = {kind: SimpleNamespace(__members__=found) for kind, found in names.items()}
     found = read_capabilities(SimpleNamespace(__version__="9.1.0", ParserError=object, **members))
@@ -66,6 +67,11 @@ def test_too_old(version: str) -> None:
 def test_no_version(version: str) -> None:
     with pytest.raises(BackendError, match="which is not a version"):
         find_capabilities(version)
+
+
+def test_the_choices_of_the_command_line() -> None:
+    assert tuple(LINES) == tensorrt_choices.LINES
+    assert tensorrt_choices.PLANNED_LINE in LINES
 
 
 def test_typing_by_line() -> None:

@@ -1,4 +1,4 @@
-"""What every line shares: types, listeners, remedies."""
+"""Types, logger, monitor and engine loading on stubs of every line."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_host_code_is_never_allowed() -> None:
-    """A plan may carry code of its own; nothing here lets a runtime run it."""
+    """A plan may contain code of its own, which the runtime must not run."""
     trt = stubs.make_tensorrt("10")
     loaded = compat.LoadedEngine(trt, b'{"version": "10.13.3.9"}')
     assert loaded.engine is not None
     loaded.close()
-    assert trt.behaviour.list_alive() == []
-    assert "Runtime.engine_host_code_allowed" not in trt.behaviour.touched
+    assert trt.behavior.list_alive() == []
+    assert "Runtime.engine_host_code_allowed" not in trt.behavior.touched

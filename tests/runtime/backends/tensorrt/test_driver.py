@@ -1,4 +1,4 @@
-"""CUDA's driver by cuda-bindings, on a stand-in for the library: calls, results and errors; no GPU."""
+"""The CUDA driver on a stand-in for cuda-bindings: calls, results and errors; no GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Status(enum.IntEnum):
 
 
 class Recorder:
-    """Answers every function of the real library's name with success and what was prepared for it."""
+    """Returns success and a prepared result from every function that the real library has."""
 
     def __init__(self, **results: tuple[Any, ...]):
         self.calls: list[tuple[Any, ...]] = []

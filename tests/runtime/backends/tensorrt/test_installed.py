@@ -1,4 +1,4 @@
-"""The TensorRT that is installed, if any: its names are the recorded ones, and plans name nothing it lacks."""
+"""The installed TensorRT, if any: it has the recorded names, and all names that plans use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: everything that changes a plan changes the key, and a difference is told by its field."""
+"""Keys: everything that changes a plan changes the key, and a difference is reported by its field."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def key_of(
 
 
 def fields_changed(other: EngineKey) -> set[str]:
-    """The fields in which another key differs from the usual one; the digests must differ as well."""
+    """The fields in which another key differs from the default one; the digests must differ as well."""
     usual = key_of()
     assert other.digest != usual.digest
     return {difference.field for difference in usual.compare(other.fields)}
@@ -118,7 +118,7 @@ def test_compatible_engines_are_tied_to_less() -> None:
 
 
 def test_a_stored_engine_here() -> None:
-    """What must be true of this machine follows from what the engine promised when it was built."""
+    """The required machine fields follow from the compatibility of the build."""
     early = replace(MACHINE, gpu="Early GPU", capability="7.5", multiprocessors=40)
     other = replace(MACHINE, gpu="Other GPU", capability="8.6", multiprocessors=80)
 

@@ -1,4 +1,4 @@
-"""The noise of rebuilding, on answers whose disagreement is known by hand."""
+"""Rebuild noise on outputs whose disagreement is computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEEDS: list[dict[str, Any]] = [{"image": np.zeros((1, 4, 5, 3), np.uint8)}, {"im
 
 
 def make_run(wrong_pixels: int, *, offset: float = 0.0) -> Any:
-    """A build whose scores are `offset` higher for both labels, and that labels some pixels otherwise on image 1."""
+    """A build whose scores are `offset` higher for both labels, and that labels some pixels differently on image 1."""
 
     def run(feeds: Mapping[str, Any]) -> dict[str, Any]:
         scores = np.zeros((1, 2, 4, 5), np.float32) + np.float32(offset)

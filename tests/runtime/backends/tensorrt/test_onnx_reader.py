@@ -1,4 +1,4 @@
-"""The ONNX reader against the onnx library, and against bytes that are no ONNX."""
+"""The ONNX reader against the onnx library, and on bytes that are not ONNX."""
 
 from __future__ import annotations
 

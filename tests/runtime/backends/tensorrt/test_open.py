@@ -40,7 +40,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 @pytest.fixture(params=["8.5", "11"])
 def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A TensorRT without a GPU: the stub builds, a fake engine runs what was built."""
+    """A TensorRT without a GPU: the stub builds, a fake engine runs."""
     trt = stubs.make_tensorrt(request.param)
     driver = FakeDriver()
 
@@ -66,7 +66,7 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def build(trt: Any, bundle: Bundle, shape: tuple[int, ...] = SHAPE, machine: Any = MACHINE) -> None:
-    """What `atrous build` stores, its plan the shape."""
+    """Store an engine as `atrous build` does; its plan is the shape."""
     model = bundle.read_file("deploy.onnx")
     trt.models.append(model)
     options = BuildOptions(profiles=(static_profile({"image": shape}),))

@@ -1,4 +1,4 @@
-"""The preflight: what TensorRT would compute differently is found by node, and the DeepLab nets pass."""
+"""The preflight finds known problems by node, and the DeepLab nets pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_ceil_mode_of_the_deeplab_nets_is_safe(kernel: int, stride: int, pad: in
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 4), st.integers(0, 4))
 def test_ceil_mode_is_refused_iff_a_window_can_escape(kernel: int, stride: int, start: int, end: int) -> None:
-    """Against counting the windows of every input size, Caffe's way and by rounding up alone."""
+    """Against a count of the windows of every input size, with Caffe's rule and with rounding up alone."""
     start, end = min(start, kernel - 1), min(end, kernel - 1)
     escapes = False
     for size in range(1, 40):
@@ -150,7 +150,7 @@ def test_half_scales(line: str) -> None:
 
 
 def test_the_labels_head_casts_by_way_of_what_tensorrt_takes() -> None:
-    """ArgMax to uint8 directly is what ONNX Runtime takes and TensorRT does not."""
+    """ONNX Runtime accepts ArgMax cast directly to uint8, TensorRT does not."""
     found = check_graph(read_facts(make_model("labels")), LINES["10"])
     assert [finding.severity for finding in found] == ["refuse", "warn"]
     assert "cannot cast int64 to uint8" in found[0].problem

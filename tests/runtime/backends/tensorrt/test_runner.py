@@ -1,4 +1,4 @@
-"""The runner on the fake driver: right numbers in every order CUDA may choose, and clear refusals."""
+"""The runner on the fake driver: right results in every order CUDA may choose, failures, closing."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_run_many(driver: FakeDriver, slots: int, cuda_graphs: bool) -> None:
 
 
 def test_copies_run_beside_the_network() -> None:
-    """Three stages of 4, 10 and 2 ms: one slot takes 16 ms an image, three take 10, that of the slowest stage."""
+    """Three stages: one slot takes the sum of their times per image, three slots the time of the slowest stage."""
     times_ms = {}
     for slots in (1, 2, 3):
         image = images(1)[0]
@@ -244,7 +244,7 @@ class TestProfiles:
 
 class TestThreads:
     def test_at_once(self, driver: FakeDriver) -> None:
-        """The fake driver is no thread-safe thing itself: one lane at a time goes through it."""
+        """The fake driver is not thread-safe, so one lane at a time uses it."""
         backend = open_backend(driver, contexts=1)
         given = images(12)
         with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""The installation's key: its own, closed to others, never replaced; and what it signs."""
+"""The installation's key (private, never replaced) and its signatures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_key_open_to_others(tmp_path: Path, mode: int) -> None:
 
 @pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
 def test_a_folder_open_to_others(tmp_path: Path, mode: int) -> None:
-    """Who can write to the folder can replace the key."""
+    """Anyone who can write to the folder can replace the key."""
     path = tmp_path / "atrous" / "signing.key"
     open_signer(path)
     path.parent.chmod(mode)

@@ -1,4 +1,4 @@
-"""The engine store: what is put is found; what is tampered, cut short, foreign or stale is refused by its field."""
+"""The engine store: engines are found; tampered, truncated, foreign or stale ones are refused by field."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def put(store: EngineStore, plan: bytes = PLAN, **changes: Any) -> StoredEngine:
 
 
 def edit(engine: StoredEngine, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a record as somebody with a text editor would."""
+    """Change a record as with a text editor."""
     path = engine.folder / RECORD_NAME
     content = json.loads(path.read_text())
     change(content)
@@ -53,7 +53,7 @@ def edit(engine: StoredEngine, change: Callable[[dict[str, Any]], None]) -> None
 
 
 def refused_field(store: EngineStore, engine: StoredEngine, **how: Any) -> str:
-    """The field that reading the engine's plan is refused for."""
+    """The field of the error when the engine's plan is read."""
     with pytest.raises(EngineError) as caught:
         store.read_plan(store.read(engine.folder), **how)
     assert caught.value.exit_code == 2
@@ -205,7 +205,7 @@ def test_a_missing_plan(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["record", "plan", "timing_cache"])
 def test_a_fifo_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
-    """Opening a FIFO blocks until somebody writes to it."""
+    """Opening a FIFO blocks until a writer opens it."""
     store = make_store(tmp_path)
     engine = put(store)
     path = engine.folder / (RECORD_NAME if name == "record" else getattr(engine.record, name).file)
@@ -245,7 +245,7 @@ def test_a_record_that_claims_a_huge_plan(tmp_path: Path) -> None:
 
 
 def test_a_swapped_plan_with_a_matching_record(tmp_path: Path) -> None:
-    """Who changes the plan and the record's digest with it lacks the key to sign that."""
+    """An attacker who changes the plan and its digest in the record cannot sign the record."""
     store = make_store(tmp_path)
     engine, other = put(store), make_store(tmp_path / "attacker", THEIRS).put(EngineKey(FIELDS), b"evil", b"", {})
     shutil.copy(other.folder / other.record.plan.file, engine.folder)
@@ -317,7 +317,7 @@ def test_trust_does_not_cover_a_damaged_plan(tmp_path: Path) -> None:
 
 
 def test_a_moved_engine(tmp_path: Path) -> None:
-    """An engine under another's key would be taken for what it is not."""
+    """An engine must not be used under another's key."""
     store = make_store(tmp_path)
     engine = put(store)
     other = EngineKey({**FIELDS, "gpu.name": "Other GPU"})
@@ -384,7 +384,7 @@ def test_a_stale_engine_is_named_by_its_field(tmp_path: Path, name: str, now: st
     assert f'{name} is "' in str(caught.value)
 
 
-def test_the_nearest_engine_is_told(tmp_path: Path) -> None:
+def test_the_nearest_engine_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store, gpu__name="Far GPU", gpu__driver="1.0")
     put(store, gpu__driver="570.0")

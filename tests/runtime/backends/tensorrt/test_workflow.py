@@ -1,4 +1,4 @@
-"""From ONNX to a stored engine on stub modules: prepared, built, audited, stored, found again, replayed."""
+"""From ONNX to a stored engine on stub modules: prepared, built, audited, stored, found, replayed."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_built_audited_stored_found(version: str, precision: str, store: EngineS
 @pytest.mark.parametrize("line", ["8.5", "8.6"])
 def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineStore) -> None:
     trt = stubs.make_tensorrt(line)
-    trt.behaviour.refuse_narrow = {"conv1", "conv2"}
+    trt.behavior.refuse_narrow = {"conv1", "conv2"}
     prepared = prepare(trt, "fp16")
     with pytest.raises(PrecisionError, match=r"only 0% .* conv1 \(fp32\), conv2 \(fp32\)"):
         workflow.make_engine(trt, prepared, store, MACHINE)
     assert store.list_engines() == []
-    trt.behaviour.refuse_narrow = {"conv2"}
+    trt.behavior.refuse_narrow = {"conv2"}
     made = workflow.make_engine(trt, prepared, store, MACHINE, required_share=0.5)
     assert made.audit.reached == 0.5
     assert made.engine.record.build["audit"]["missed"] == [{"node": "conv2", "asked": "fp16", "got": "fp32"}]
@@ -122,6 +122,6 @@ def test_a_damaged_engine_is_built_again(store: EngineStore) -> None:
 
 def test_names_only_from_the_inspector(store: EngineStore) -> None:
     trt = stubs.make_tensorrt("10")
-    trt.behaviour.names_only = True
+    trt.behavior.names_only = True
     with pytest.raises(BackendError, match="names only"):
         workflow.make_engine(trt, prepare(trt), store, MACHINE)
