@@ -188,12 +188,8 @@ class EngineStore:
         """Remove engines that are broken or no longer needed, and files left by interrupted writes.
 
         Engines of other installations are left alone, and so is every file and folder that a store does not write.
-
-        A folder that holds other files keeps them. `find_reason` returns why an intact engine is no longer needed, or
-        "" if it is. With `dry_run`, nothing is removed.
-
-        Returns:
-            Folder or file -> why it is removed.
+        `find_reason` returns why an intact engine is no longer needed, or "" if it is. With `dry_run`, nothing is
+        removed. The result is folder or file -> why it is removed.
         """
         if self.folder.is_symlink():
             raise EngineError("is a link: give the folder itself", field="path", path=self.folder)
