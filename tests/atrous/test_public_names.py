@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +58,27 @@ def test_importing_a_package_imports_no_library(name: str) -> None:
     code = f"import sys, {name}; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "onnx", "onnxruntime", "google.protobuf", "numpy", "pydantic", "PIL"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_stability_page_lists_the_names(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stability.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    errors = {
+        error for error, value in vars(importlib.import_module("atrous.errors")).items() if isinstance(value, type)
+    }
+    listed = set(importlib.import_module(name).__all__)
+    named = set(re.findall(r"`(\w+)`", row.partition("|")[2].partition("|")[2]))
+    assert named <= listed
+    assert listed - named <= (errors if "the errors it raises" in row else set())
+
+
+def test_the_stability_page_lists_the_supported_versions() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "stability.md").read_text(encoding="utf-8").partition("## Supported versions")[2]
+    project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    for library in ("numpy", "pillow", "pydantic", "click", "rich", "torch", "protobuf", "onnx", "onnxruntime"):
+        found = re.search(rf'"{library}>=([\d.]+)', project)
+        assert found
+        assert found[1] in page, library
+    assert set(re.findall(r"Python :: (3\.\d+)", project)) >= {"3.10", "3.13"}
