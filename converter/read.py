@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError
 from .files.prototxt import Prototxt, read_prototxt
-from .graph.build import lay_out
-from .graph.definition import define_net
+from .graph.build import build_net
 from .graph.net import Net
+from .graph.select import define_net
 from .graph.structure_diff import compare_structure
 from .graph.weights import Blobs, match_weights, weights_from_mapping
 
@@ -74,7 +74,7 @@ def read_net(
     )
     if evidence:
         definition = replace(definition, dialect_evidence=evidence)
-    net = lay_out(definition, input_shapes, tolerant=tolerant)
+    net = build_net(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
     matched = match_weights(net, layers, source=name)

@@ -54,7 +54,7 @@ def command(
 
     The torch stage executes the bundle's own model.py: verify bundles whose maker you trust.
     """
-    from ..converter.check.bundle_check import verify_bundle
+    from ..converter import verify_bundle
 
     with console.show_steps() as show:
         reports = verify_bundle(

@@ -37,7 +37,8 @@ from ...bundle.manifest import (
 from ...bundle.palettes import Color, make_voc_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
-from ..check.compare import VerificationReport, verify_model
+from ..check.compare import VerificationReport
+from ..check.verify import verify_model
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment

@@ -55,7 +55,7 @@ def export_onnx(
     graph, values = write_graph(net, module, opset=opset)
     outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
     for blob in outputs:
-        graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
+        graph.outputs.append(_value_info(values.names[blob], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=__version__)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
     write_model(model, path)
@@ -91,12 +91,12 @@ def check_opset(opset: int) -> int:
 class GraphValues:
     """The graph's names for the net's blobs, and their dynamic axes."""
 
-    def __init__(self, axes: DynamicAxes, names: dict[int, str]) -> None:
+    def __init__(self, axes: DynamicAxes, names: dict[Blob, str]) -> None:
         self.axes, self.names = axes, names
 
     def value(self, blob: Blob) -> Value:
         """The graph value of a blob."""
-        return Value(self.names[id(blob)], blob.shape, self.axes.of(blob))
+        return Value(self.names[blob], blob.shape, self.axes.of(blob))
 
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
@@ -126,11 +126,11 @@ def write_layers(
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken
-    for key, name in values.names.items():
+    for blob, name in values.names.items():
         if name in taken or graph.is_used(name):
-            values.names[key] = _unused(f"net/{name}", used)
+            values.names[blob] = _unused(f"net/{name}", used)
     for blob in net.inputs:
-        values.names[id(blob)] = (inputs or {}).get(blob.name, blob.name)
+        values.names[blob] = (inputs or {}).get(blob.name, blob.name)
     for name in values.names.values():
         graph.reserve(name)
     for layer in net.layers:
@@ -138,42 +138,42 @@ def write_layers(
         submodule = module.get_submodule(layer.attribute)
         tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
         for top, name in zip(layer.tops, tops, strict=True):
-            graph.name_top(name, values.names[id(top)])
+            graph.name_top(name, values.names[top])
     return values
 
 
-def blob_table(net: Net, names: Mapping[int, str]) -> list[dict[str, Any]]:
+def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
     """Where each recorded top is: its key, the value in the graph, the submodule and its output, and what feeds it."""
-    keys = {id(blob): key for key, blob in net.recorded_tops()}
+    keys = {blob: key for key, blob in net.recorded_tops()}
     return [
         {
             "key": key,
-            "value": names[id(blob)],
+            "value": names[blob],
             "layer": blob.producer.name,
             "type": blob.producer.type,
             "module": blob.producer.attribute,
             "index": blob.top_index,
             "per_bottom": blob.producer.operator.maps_each_bottom,
-            "feeds": [keys.get(id(bottom), bottom.name) for bottom in blob.producer.bottoms],
+            "feeds": [keys.get(bottom, bottom.name) for bottom in blob.producer.bottoms],
         }
         for key, blob in net.recorded_tops()
         if blob.producer is not None
     ]
 
 
-def value_names(net: Net) -> dict[int, str]:
-    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
+def value_names(net: Net) -> dict[Blob, str]:
+    """Each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
 
     A blob rewritten over an input has its recording key too: in ONNX an input keeps its name.
     """
     inputs = {blob.name for blob in net.inputs}
-    last = {top.name: id(top) for layer in net.layers for top in layer.tops if top.name not in inputs}
-    names = {id(blob): blob.name for blob in net.inputs}
-    names |= {key: name for name, key in last.items()}
+    last = {top.name: top for layer in net.layers for top in layer.tops if top.name not in inputs}
+    names = {blob: blob.name for blob in net.inputs}
+    names |= {blob: name for name, blob in last.items()}
     used = set(names.values())
     for key, blob in net.recorded_tops():
-        if id(blob) not in names:
-            names[id(blob)] = _unused(key, used)
+        if blob not in names:
+            names[blob] = _unused(key, used)
     return names
 
 

@@ -18,7 +18,7 @@ from ...errors import NetError
 from .. import modules
 from ..graph.fillers import fill_blob
 from ..graph.names import Variables, class_name
-from ..graph.net import FloatArray, Layer, Net
+from ..graph.net import Blob, FloatArray, Layer, Net
 
 #: key under which a node's meta holds its recording key `<layer>:<top>`
 TOP_KEY = "caffe_top"
@@ -115,15 +115,15 @@ def share_parameters(net: Net, layer: Layer, module: nn.Module, made: Mapping[st
 def build_graph(net: Net) -> fx.Graph:
     """The fx graph of a net; every node that is a top carries its recording key in `meta`."""
     graph = fx.Graph()
-    values: dict[int, fx.Node] = {}
-    keys = {id(blob): key for key, blob in net.recorded_tops()}
+    values: dict[Blob, fx.Node] = {}
+    keys = {blob: key for key, blob in net.recorded_tops()}
     variables = Variables()
     for blob in net.inputs:
         node = graph.placeholder(variables.of(blob.name))
-        node.meta[TOP_KEY] = keys.get(id(blob))
-        values[id(blob)] = node
+        node.meta[TOP_KEY] = keys.get(blob)
+        values[blob] = node
     for layer in net.layers:
-        arguments = tuple(values[id(blob)] for blob in layer.bottoms)
+        arguments = tuple(values[blob] for blob in layer.bottoms)
         if layer.operator.maps_each_bottom:
             results = [graph.call_module(layer.attribute, (argument,)) for argument in arguments]
         else:
@@ -135,11 +135,11 @@ def build_graph(net: Net) -> fx.Graph:
                 else [graph.call_function(operator.getitem, (result, i)) for i in range(len(layer.tops))]
             )
         for top, node in zip(layer.tops, results, strict=True):
-            node.meta[TOP_KEY] = keys[id(top)]
-            values[id(top)] = node
+            node.meta[TOP_KEY] = keys[top]
+            values[top] = node
     if not net.outputs:
         raise NetError("the net computes nothing: no layer runs in this phase")
-    outputs = {blob.name: values[id(blob)] for blob in net.outputs}
+    outputs = {blob.name: values[blob] for blob in net.outputs}
     graph.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     graph.lint()
     return graph

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..layers import Window, count
+from ..layers import count
+from .geometry import Window
 from .net import Layer, Net, Shape
 
 

@@ -18,6 +18,7 @@ from ...errors import ExportError, NetError
 from ..dialects.known import BVLC, Dialect
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
+from ..graph.geometry import Window as Window
 from ..graph.net import Blob, FloatArray, Shape
 
 if TYPE_CHECKING:
@@ -83,19 +84,6 @@ def _shorten_floats(value: Any) -> Any:
     if isinstance(value, float) and float(np.float32(value)) == value:
         return float(str(np.float32(value)))
     return value
-
-
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window along (height, width), for the receptive field.
-
-    `kernel` is the extent with dilation; a transposed window has its stride in `upsampling`.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    upsampling: bool = False
 
 
 class Operator:

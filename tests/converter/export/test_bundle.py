@@ -310,7 +310,7 @@ def test_stages_that_disagree_leave_nothing(tmp_path: Path, monkeypatch: pytest.
         blobs["conv3:conv3"] = blobs["conv3:conv3"] + 1
         return blobs
 
-    from atrous.converter.check.compare import OnnxStage
+    from atrous.converter.check.stages import OnnxStage
 
     run = OnnxStage.run
     monkeypatch.setattr(OnnxStage, "run", corrupt)

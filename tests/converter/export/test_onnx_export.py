@@ -127,7 +127,7 @@ def test_all_blobs_equal_torch(deeplab: tuple[Net, Any]) -> None:
     blobs, names = run_blobs(module, inputs), value_names(net)
     compared = 0
     for key, blob in net.recorded_tops():
-        np.testing.assert_allclose(results[names[id(blob)]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
+        np.testing.assert_allclose(results[names[blob]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
         compared += 1
     assert compared == len(results) == 14
 
@@ -163,7 +163,7 @@ def check_equal(text: str, *shapes: dict[str, tuple[int, ...]]) -> onnx.ModelPro
         wanted = outputs if isinstance(outputs, dict) else {net.outputs[0].name: outputs}
         found = run_onnx(model, inputs)
         for blob in net.outputs:
-            np.testing.assert_allclose(found[names[id(blob)]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(found[names[blob]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
     return model
 
 

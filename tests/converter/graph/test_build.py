@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from atrous.converter import Net, read_net
+from atrous.converter import Net, read_net, reshape_net
 from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, random_weights, relu
@@ -253,7 +253,7 @@ def test_impossible_input_shapes(shape: tuple[int, ...]) -> None:
 
 def test_shape_given_by_the_caller() -> None:
     text = 'input: "data"\n' + relu("a", "data", "x")
-    with pytest.raises(NetError, match=r'does not say the shape of input "data".*--input data=1,3,321,321'):
+    with pytest.raises(NetError, match=r'does not declare the shape of input "data".*--input data=1,3,321,321'):
         read_net(text)
     assert read_net(text, input_shapes={"data": (2, 3, 5, 7)}).outputs[0].shape == (2, 3, 5, 7)
     with pytest.raises(NetError, match=r"the net has no input image; its inputs are: data"):
@@ -279,12 +279,12 @@ def test_parameter_of_impossible_size_is_refused() -> None:
 def test_reshape_of_a_net_keeps_parameters_and_outputs() -> None:
     text = data(1, 3, 8, 8) + conv("c", "data", "x", 2, 3) + relu("r", "x", "y")
     net = read_net(text, random_weights(read_net(text)))
-    other = net.reshape({"data": (2, 3, 9, 11)})
+    other = reshape_net(net, {"data": (2, 3, 9, 11)})
     assert other.outputs[0].shape == (2, 2, 7, 9)
     assert other.parameters is net.parameters
     assert net.outputs[0].shape == (1, 2, 6, 6)
     with pytest.raises(NetError, match=r"leaves nothing"):
-        net.reshape({"data": (1, 3, 2, 2)})
+        reshape_net(net, {"data": (1, 3, 2, 2)})
 
 
 # ---- awkward names
