@@ -86,6 +86,11 @@ def _shorten_floats(value: Any) -> Any:
     return value
 
 
+def given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are set; None, False, 0 and () are the module's defaults and stay out of its source."""
+    return {name: value for name, value in arguments.items() if value}
+
+
 class Operator:
     """One layer: subclasses fill in what differs from an elementwise function of one bottom."""
 
@@ -175,6 +180,28 @@ class Operator:
         if not -count <= axis < count + extra:
             self.refuse(f"axis {axis} is out of range for the {count}-D blob {self.bottoms[bottom].shape}")
         return axis + count if axis < 0 else axis
+
+    def require_planes(self) -> None:
+        """Refuse bottoms that are not (N, C, H, W)."""
+        for blob in self.bottoms:
+            if len(blob.shape) != 4:
+                self.refuse(f'needs 4-D bottoms (N, C, H, W), "{blob.name}" is {blob.shape}')
+
+    def read_pair(self, param: Any, field: str, prefix: str = "") -> tuple[Any, Any] | None:
+        """(height, width) from `field`, or from `prefix`_h and `prefix`_w; None where neither is present."""
+        names = [f"{prefix or field}_{side}" for side in "hw"]
+        present = [param.HasField(name) for name in (field, *names)]
+        if present[1] != present[2] or all(present):
+            self.refuse(f"give either {field}, or both {names[0]} and {names[1]}")
+        if present[1]:
+            return getattr(param, names[0]), getattr(param, names[1])
+        return (getattr(param, field),) * 2 if present[0] else None
+
+    @staticmethod
+    def filler_or(param: Any, field: str, value: float) -> Any:
+        """The FillerParameter in `field`, or one that fills with `value` where it is absent."""
+        filler = getattr(param, field)
+        return filler if param.HasField(field) else type(filler)(type="constant", value=value)
 
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
