@@ -23,6 +23,7 @@ Patterns are known problems in some TensorRT version:
 | `late_pooling_window` | pools with ceil_mode; a window can start behind the input, where Caffe drops it |
 | `padded_ceil_average` | averages with ceil_mode and padding: the divisor differs between frameworks |
 | `dilated_pooling` | pools with dilations |
+| `pooling_indices` | is a MaxPool that also writes the places of its maxima |
 | `computed_bias` | has constant weights and a computed bias |
 | `shifted_zero_point`, `missing_zero_point` | quantizes with a zero point other than a constant 0, or with none |
 | `uint8_codes`, `narrow_scale` | quantizes to uint8, or with a scale of another type than float32 |
@@ -46,9 +47,9 @@ from .rules import MOVES, WEIGHTED
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 PATTERNS = (
-    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "computed_bias", "shifted_zero_point",
-    "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize", "aligned_resize_by_scales", "uint8_operand",
-    "uint8_cast", "partial_shape", "pad_axes", "argmax",
+    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "pooling_indices", "computed_bias",
+    "shifted_zero_point", "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize",
+    "aligned_resize_by_scales", "uint8_operand", "uint8_cast", "partial_shape", "pad_axes", "argmax",
 )  # fmt: skip
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _CODES = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
@@ -146,6 +147,8 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         ends = pads[len(kernel) :] or [0] * len(kernel)
         if any(dilation != 1 for dilation in attributes.get_ints("dilations", ())):
             yield "dilated_pooling"
+        if len(node.outputs) > 1 and node.outputs[1].name:
+            yield "pooling_indices"
         # Let the padded input be L long. Windows start at multiples of the stride s; ceil_mode lets the last one start
         # as late as L - k + s - 1. The input itself ends at L - p, so this can be behind it iff p + s - 1 >= k.
         if attributes.get_int("ceil_mode", 0):

@@ -58,6 +58,11 @@ CASES: list[tuple[onnx.ModelProto, set[str]]] = [
     (model_of([pool("AveragePool", 3, 1, 1)]), {"padded_ceil_average"}),
     (model_of([pool("AveragePool", 3, 1, 1, ceil_mode=0)]), set()),
     (model_of([one("MaxPool", kernel_shape=[2, 2], dilations=[2, 2])]), {"dilated_pooling"}),
+    (
+        model_of([helper.make_node("MaxPool", ["x"], ["y", "places"], name="n", kernel_shape=[2, 2])]),
+        {"pooling_indices"},
+    ),
+    (model_of([helper.make_node("MaxPool", ["x"], ["y", ""], name="n", kernel_shape=[2, 2])]), set()),
     (model_of([one("Conv", "x w b")], w=W, b=np.zeros(2, np.float32)), set()),
     (
         model_of([helper.make_node("Relu", ["v"], ["b"]), one("Conv", "x w b")], w=W, v=np.zeros(2, np.float32)),
