@@ -8,10 +8,8 @@ has none. Nodes in the bodies of Scan, Loop and If are not described; `subgraphs
 | `opset` | version of ONNX's operators |
 | `inputs`, `outputs` | name -> `type` and `shape`, -1 for a free size |
 | `types` | all element types in the graph, sorted |
-| `external_data` | whether a tensor is stored outside the file |
 | `subgraphs` | nodes with a body |
 | `quantized` | whether the graph has QuantizeLinear or DequantizeLinear |
-| `zero_points` | whether a zero point is not a constant 0 |
 | `node_precisions` | product (Conv, ConvTranspose, Gemm, MatMul) -> fp32, fp16, bf16, int8, fp8 or other |
 | `wide_nodes` | in a graph with float16: node that computes in float32 -> its operator |
 | `patterns` | pattern -> nodes with it |
@@ -83,14 +81,12 @@ def describe_graph(model: onnx.ModelProto) -> dict[str, Any]:
         "inputs": {str(value.name): _describe(value) for value in graph.inputs if not value.is_initializer()},
         "outputs": {str(value.name): _describe(value) for value in graph.outputs},
         "types": sorted(types),
-        "external_data": any(map(onnx.external_data_helper.uses_external_data, _list_tensors(model.graph))),
         "subgraphs": [
             title
             for title, node in nodes.items()
             if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
         ],
         "quantized": any(node.op_type in _QUANTIZERS for node in graph),
-        "zero_points": any(map(_is_shifted, graph)),
         "node_precisions": {t: _read_precision(node) for t, node in nodes.items() if node.op_type in WEIGHTED},
         "wide_nodes": wide if "float16" in types else {},
         "patterns": patterns,
@@ -107,15 +103,6 @@ def _type_of(value: ir.Value | None) -> str:
 def _describe(value: ir.Value) -> dict[str, Any]:
     sides = value.shape if value.shape is not None else ()
     return {"type": _type_of(value), "shape": [side if isinstance(side, int) else -1 for side in sides]}
-
-
-def _list_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """List the tensors of a graph and of its bodies: initializers and attributes."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for body in (attribute.g, *attribute.graphs):
-            yield from _list_tensors(body)
 
 
 def _read_precision(node: ir.Node) -> str:
