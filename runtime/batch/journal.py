@@ -1,16 +1,19 @@
-"""What is already done, on disk: a run that was stopped, by kill -9 too, goes on where it was.
+"""A record of finished items on disk: an interrupted run (also by kill -9) resumes where it stopped.
 
-`done.jsonl` in the folder of the results gets one line an item, after all its files have their names. Rules:
+`done.jsonl` in the output folder gets one line per item, after all files of the item have been renamed. Rules:
 
-1. The first line says what the file is. A file that starts otherwise is refused, never overwritten.
-2. A line counts if it is a whole JSON object. A kill may tear the last one; the next run ends it with a newline.
-3. An item is done if a line carries its key: a digest of what it is and how it was worked on (see `make_key`). Change
-   any of that, and it is done again.
-4. An item is done only while its files are there, with as many bytes as its line says; of equal keys the last counts.
-5. One run at a time: a lock on the file keeps others out, and vanishes with its process.
+1. The first line identifies the file. A file with another first line is rejected, never overwritten.
+2. Only lines that are complete JSON objects count. A kill may truncate the last one; the next run ends it with a
+   newline.
+3. An item is finished if a line has its key: a digest of the item and of all settings (see `make_key`). If any of them
+   changes, the item is processed again.
+4. An item is finished only while its files exist with the total size in its line; of equal keys the last one counts.
+5. One run at a time: a lock on the file excludes others and ends with its process.
+6. If the file is removed or replaced during a run (with its folder, say), the run ends with an error: the lines of its
+   finished items are lost.
 
-Memory: 16 bytes an item. Keys have 64 bits of a SHA-256: among a million items two meet by chance once in 40 million
-runs.
+Memory: 16 bytes per item. Keys are 64 bits of a SHA-256: a collision among a million items is expected once in 40
+million runs.
 """
 
 from __future__ import annotations
@@ -38,17 +41,17 @@ _MOST_LINE_BYTES = 1 << 20
 
 
 class Journal:
-    """The record of what is done in a folder; use it in a `with` block."""
+    """The record of finished items in a folder; use it in a `with` block."""
 
     def __init__(self, folder: str | Path, *, again: bool = False) -> None:
-        """Open or make the journal of a folder.
+        """Open or create the journal of a folder.
 
         Args:
-            folder: where results go; it exists.
-            again: forget what is done.
+            folder: the output folder, which exists.
+            again: forget the finished items.
 
         Raises:
-            OutputError: if the file is none of ours, cannot be written, or another run holds it.
+            OutputError: if the file is not a journal, cannot be written, or is locked by another run.
         """
         self._lines = _LineFile(Path(folder) / DONE_NAME, "done")
         try:
@@ -62,11 +65,11 @@ class Journal:
             raise
 
     def __len__(self) -> int:
-        """How many items were done before this run."""
+        """Number of items finished before this run."""
         return len(self._keys)
 
     def is_done(self, key: str, files: Iterable[str | Path]) -> bool:
-        """Whether an item of that key was done before this run, and its files still are what was written."""
+        """Whether an item with this key was finished before this run and its files still have their total size."""
         wanted = np.uint64(int(key, 16))
         place = int(np.searchsorted(self._keys, wanted))
         if place == len(self._keys) or self._keys[place] != wanted:
@@ -77,15 +80,19 @@ class Journal:
             return False
 
     def add(self, key: str, size_bytes: int, record: Mapping[str, Any]) -> None:
-        """Note that an item is done, and the size of its files together; from any thread.
+        """Record an item as finished, with the total size of its files; thread-safe.
 
         Raises:
             OutputError: if it cannot be written.
         """
         self._lines.write({"key": key, "bytes": size_bytes, **record})
 
+    def check(self) -> None:
+        """Raise OutputError if the file was removed or replaced since it was opened."""
+        self._lines.check()
+
     def close(self) -> None:
-        """Let another run in."""
+        """Close the file, which unlocks it."""
         self._lines.close()
 
     def __enter__(self) -> Journal:
@@ -115,27 +122,27 @@ class Journal:
 
 
 class FailureLog:
-    """`failures.jsonl` of the latest run: a line a failed item; no failures, no file."""
+    """`failures.jsonl` of the latest run: one line per failed item; without failures, no file."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Remove the file of the run before.
+        """Remove the file of the previous run.
 
         Raises:
-            OutputError: if the file is none of ours, or cannot be removed.
+            OutputError: if the file is not a failure log, or cannot be removed.
         """
         self._path = Path(folder) / FAILURES_NAME
         self._lines: _LineFile | None = None
         if os.path.lexists(self._path):
             before = _LineFile(self._path, "failures")
             try:
-                for _ in before.read():  # refuses a file of another kind
+                for _ in before.read():  # rejects a file of another kind
                     break
                 self._path.unlink()
             finally:
                 before.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Note a failure.
+        """Record a failure.
 
         Raises:
             OutputError: if it cannot be written.
@@ -152,13 +159,13 @@ class FailureLog:
 
 
 def make_key(what: object) -> str:
-    """The key of JSON values: 16 hexadecimal digits."""
+    """Digest of JSON values: 16 hexadecimal digits."""
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _LineFile:
-    """A file of JSON lines that says in its first what it is, held by one process."""
+    """A file of JSON lines whose first line identifies it, locked by one process."""
 
     def __init__(self, path: Path, kind: str) -> None:
         self._path = path
@@ -172,10 +179,10 @@ class _LineFile:
             _lock_file(self._file.fileno())
         except OSError as error:
             self._file.close()
-            raise OutputError("another run is writing to this folder: wait for its end", path=path) from error
+            raise OutputError("another run is writing to this folder: wait until it ends", path=path) from error
 
     def read(self) -> Iterable[dict[str, Any]]:
-        """The whole lines after the first; ends a torn last line, so that what is added stands alone."""
+        """Complete lines after the first. A truncated last line is ended, so that appended lines stand alone."""
         is_first, is_whole = True, True
         with open(self._path, "rb") as file:
             while line := file.readline(_MOST_LINE_BYTES):
@@ -183,7 +190,7 @@ class _LineFile:
                 entry = _parse(line)
                 if is_first:
                     if entry is None and not is_whole and _encode(self._header).startswith(line):
-                        self.clear()  # killed while it wrote its very first line
+                        self.clear()  # killed while writing the first line
                         return
                     if entry is None or any(entry.get(name) != value for name, value in self._header.items()):
                         raise OutputError(
@@ -196,17 +203,25 @@ class _LineFile:
             self._append(b"\n")
 
     def begin(self) -> None:
-        """Write the first line if there is none."""
+        """Write the first line if the file is empty."""
         if os.fstat(self._file.fileno()).st_size == 0:
             self.write(self._header)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Truncate the file."""
         self._file.truncate(0)
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Add a line."""
+        """Append a line."""
         self._append(_encode(entry))
+
+    def check(self) -> None:
+        try:
+            is_same = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise OutputError("was removed or replaced during the run: run the command again", path=self._path)
 
     def close(self) -> None:
         self._file.close()
@@ -219,6 +234,7 @@ class _LineFile:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise OutputError(f"cannot be written: {error.strerror}", path=self._path) from error
+            self.check()
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:
@@ -234,7 +250,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _lock_file(descriptor: int) -> None:
-    """Keep other processes out, where the system can."""
+    """Lock out other processes, if the system has such locks."""
     try:
         import fcntl
     except ImportError:  # not on Windows
