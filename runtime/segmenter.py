@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.choices import Head
 from ..bundle.folder import Bundle, read_bundle
-from ..bundle.manifest import Head
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend

@@ -51,14 +51,14 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
     try:
         from .. import converter
         from ..bundle.crf_parameters import CrfParameters
-        from .convert import choose_classes
+        from ..bundle.palettes import CLASS_SETS
         from .large_fov import read_large_fov
     except ImportError as error:
         raise MissingDependencyError(
             f"the preset's net is converted, and for that {error.name} is missing: pip install 'atrous[convert]'"
         ) from error
     prepare_folder(path.parent)
-    classes, palette = choose_classes(preset.classes, {}, preset.class_count)
+    classes, palette = CLASS_SETS[preset.classes] if preset.classes else ((), ())
     options = converter.BundleOptions(
         name=f"DeepLab-LargeFOV, {preset.class_count} classes, seeded weights",
         classes=classes,
