@@ -91,7 +91,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     )
     for index, name in enumerate(columns):
         is_number = all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        table.add_column(escape(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     _open_console(sys.stdout).print(table)

@@ -169,27 +169,28 @@ def _describe_usage(error: click.ClickException) -> str:
 
 
 def _report_os_error(error: OSError, state: dict[str, Any]) -> int:
-    """Report an error of the operating system that no command expected, such as a full disk or a closed stdout."""
-    place = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
-    try:
-        sys.stdout.flush()
-    except OSError:  # stdout itself cannot be written: keep the interpreter from trying again at exit
-        place = "standard output"
-        with contextlib.suppress(OSError):
+    """Report an error of the operating system that no command expected, such as a full disk behind stdout."""
+    if error.errno == errno.EPIPE:  # the reader of the pipe has closed it
+        code = 1
+    else:
+        place = f"{error.filename}" if error.filename is not None else "the output cannot be written"
+        code = _report(error, f"atrous: {place}: {error.strerror}", BAD_INPUT, state)
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:  # keep the interpreter from trying again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        state.pop("json", None)
-        if error.errno == errno.EPIPE:  # the reader of a pipe has enough
-            return 1
-    return _report(error, f"atrous: {place + ': ' if place else ''}{error.strerror}", BAD_INPUT, state)
+    return code
 
 
 def _report(error: Exception, line: str, exit_code: int, state: dict[str, Any]) -> int:
     if state.get("debug"):
         traceback.print_exception(error)
-    click.secho(escape_lines(line), err=True, fg="red")
-    if state.get("json"):
-        kind = type(error).__name__
-        console.print_json(state["json"], {"error": {"type": kind, "message": str(error), "exit_code": exit_code}})
+    with contextlib.suppress(OSError):  # the stream itself may be the cause
+        click.secho(escape_lines(line), err=True, fg="red")
+        if state.get("json"):
+            report = {"type": type(error).__name__, "message": str(error), "exit_code": exit_code}
+            console.print_json(state["json"], {"error": report})
     return exit_code
 
 

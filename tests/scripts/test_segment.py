@@ -5,6 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +179,13 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["b", "-o", "out"], "no images in the folder b"),
         (["photos", "-o", "photos"], "would overwrite"),
         (["photos", "-o", "out.png"], "results go to a folder"),
-        (["photos", "-o", "out", "--save", "colors"], '"colors" is not one of labels, overlay, probabilities'),
-        (["photos", "-o", "out", "--save", ""], "is not one of"),
+        (
+            ["photos", "-o", "out", "--save", "colors"],
+            '"colors" is not a kind of result: use labels, overlay,',
+        ),
+        (["photos", "-o", "out", "--save", ""], "is not a kind of result"),
         (["photos", "-o", "out", "--threads", "0"], "--threads"),
-        (["photos", "-o", "out", "--backend", "caffe"], '"caffe" is none of onnxruntime'),
+        (["photos", "-o", "out", "--backend", "caffe"], '"caffe" is not a backend: use one of onnxruntime'),
         (["photos", "-o", "out", "--workers", "crf"], '"crf" is not STAGE=COUNT'),
         (["photos", "-o", "out", "--workers", "crf=0"], '"crf=0" is not STAGE=COUNT'),
         (["photos", "-o", "out", "--precision", "int8"], "has no int8 network"),
@@ -417,3 +426,56 @@ def test_void_color() -> None:
     from atrous.runtime.pictures import make_lookup
 
     assert tuple(make_lookup(()).tolist()[255]) == make_voc_colors()[255]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_finish_the_images_in_progress(run: Any, workplace: Path, number: signal.Signals) -> None:
+    for index in range(200):
+        Image.fromarray(make_image(60, 60, index)).save(f"photos/{index}.png")
+    line = [sys.executable, "-m", "atrous.scripts.main", "segment", "b", "photos", "-o", "out", "--threads", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline_s = time.monotonic() + 60
+    while not (Path("out/done.jsonl").exists() and Path("out/done.jsonl").read_bytes().count(b"\n") > 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    first, second = err.splitlines()
+    assert (process.returncode, out, second) == (130, "", "atrous: interrupted")
+    assert re.fullmatch(r"atrous segment: \d+ labeled, about \d+ left: the same command resumes the run", first)
+    finished = len(read_lines("done.jsonl"))
+    assert 3 <= finished < 202
+    report = json.loads(run("photos", "-o", "out", "--json")[1])
+    assert (report["skipped"], report["labeled"]) == (finished, 202 - finished)
+
+
+def test_an_output_folder_removed_during_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atrous.runtime.batch import run as batch
+
+    write_file = batch.write_file
+
+    def remove_then_write(path: Path, content: bytes) -> None:
+        shutil.rmtree("out", ignore_errors=True)
+        write_file(path, content)
+
+    monkeypatch.setattr(batch, "write_file", remove_then_write)
+    code, out, err = run("photos", "-o", "out")
+    assert (code, out) == (2, "")
+    assert err == "atrous: out/done.jsonl: was removed or replaced during the run: run the command again\n"
+
+
+def test_hostile_names_of_files_and_classes(run: Any, workplace: Path) -> None:
+    names = ["a\x1b]0;owned\x07", "b\natrous: all passed", "c\u202e", "d"]
+    write_bundle(workplace / "h", classes=names)
+    Path("photos/one.png").rename("photos/one\x1b[2K.png")
+    Path("photos/bad\natrous: fine\x1b[2K.png").write_text("text")
+    code, out, err = run("photos", "-o", "out", bundle="h")
+    assert code == 1
+    assert "\\x1b" in out
+    assert "\\x1b" in err
+    for text in (out, err):
+        assert text.replace("\n", "").isprintable()
+        assert not any(line.startswith(("atrous: all passed", "atrous: fine")) for line in text.splitlines())
