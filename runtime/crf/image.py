@@ -17,7 +17,7 @@ from .parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, shrink_parameters
 
-_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # the defaults of what only this core has
+_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # defaults of the options that only this core has
 
 
 def dense_crf(
