@@ -82,9 +82,7 @@ def to_float(value: int | memoryview) -> float:
     Raises:
         InputError: it is a message.
     """
-    if not isinstance(value, int):
-        raise InputError("is not an ONNX model: a message where a number belongs")
-    return float(struct.unpack("<f", value.to_bytes(8, "little")[:4])[0])
+    return float(struct.unpack("<f", _require_int(value).to_bytes(8, "little")[:4])[0])
 
 
 def to_bytes(value: int | memoryview) -> memoryview:
@@ -104,9 +102,13 @@ def to_int(value: int | memoryview) -> int:
     Raises:
         InputError: it is a message.
     """
+    return to_signed(_require_int(value))
+
+
+def _require_int(value: int | memoryview) -> int:
     if not isinstance(value, int):
         raise InputError("is not an ONNX model: a message where a number belongs")
-    return to_signed(value)
+    return value
 
 
 def _invalid(error: WireError) -> InputError:
