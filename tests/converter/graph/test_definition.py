@@ -197,7 +197,7 @@ def test_net_without_layers_that_run() -> None:
 # ---- dialect
 
 
-def test_dialect_is_told_with_evidence() -> None:
+def test_dialect_is_detected_with_evidence() -> None:
     net = read_net(data(1, 2, 3, 3) + layer("Interp", "up", "data", "y", "interp_param { zoom_factor: 2 }"))
     assert net.dialect == "deeplab_v2"
     assert any(line.startswith('type "Interp"') and "(line 2)" in line for line in net.dialect_evidence)
