@@ -146,20 +146,24 @@ class UnsupportedLayersError(NetError):
 
 
 class WeightsError(ConverterError):
-    """Weights that do not belong to the net.
+    """Weights that do not belong to the net, or are not finite.
 
     Attributes:
         problems: (layer name, what is wrong) of every layer at fault.
     """
 
-    def __init__(self, source: str, problems: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        source: str,
+        problems: Sequence[tuple[str, str]],
+        *,
+        fault: str = "does not hold the weights of this net: {count} layer(s) disagree",
+        remedy: str = "give the prototxt these weights were trained with",
+    ) -> None:
         self.problems = tuple(problems)
         shown = "; ".join(f'"{name}": {problem}' for name, problem in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-        super().__init__(
-            f"{source} does not hold the weights of this net: {len(self.problems)} layer(s) disagree ({shown}{more}); "
-            "give the prototxt these weights were trained with"
-        )
+        super().__init__(f"{source} {fault.format(count=len(self.problems))} ({shown}{more}); {remedy}")
 
 
 class ExportError(ConverterError):

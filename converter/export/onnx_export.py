@@ -1,8 +1,8 @@
 """`Net` and its torch module -> ONNX with Caffe's blob names.
 
-Nodes are written layer by layer through each operator's `emit`, not traced. The last version of a blob has Caffe's
-name; an earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width
-are dynamic wherever the net allows (see `dynamic_axes`).
+Each operator's `emit` writes the nodes of its layer; nothing is traced. The last version of a blob has Caffe's name; an
+earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width are dynamic
+where the net allows (see `dynamic_axes`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .dynamic_axes import DynamicAxes, find_dynamic_axes
 from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
 
 OPSETS = range(17, 22)
-#: metadata key under which model.onnx carries its blob table, as JSON
 BLOB_TABLE = "atrous.blobs"
-#: protobuf cannot hold a larger message; such nets would need external data
+"""Metadata key of model.onnx for its blob table, as JSON."""
 MAX_MODEL_BYTES = 2**31 - 1
+"""Largest protobuf message; larger nets would need external data."""
 
 
 def export_onnx(
@@ -41,10 +41,10 @@ def export_onnx(
 
     Args:
         net: the net.
-        module: its module from `to_torch`; its parameters are what is written.
+        module: its module from `to_torch`, whose parameters are written.
         path: where to write the model, atomically; None only returns it.
         opset: 17 to 21.
-        all_blobs: make every blob an output, under the names of :func:`value_names`, for layer-by-layer comparison.
+        all_blobs: make every blob an output, named as in :func:`value_names`, for layer-by-layer comparison.
 
     Returns:
         The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
@@ -78,10 +78,10 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> 
 
 
 def check_opset(opset: int) -> int:
-    """The opset, if layers can be written in it.
+    """Return the opset if it is supported.
 
     Raises:
-        ExportError: with those that can.
+        ExportError: it is not supported.
     """
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
@@ -100,7 +100,7 @@ class GraphValues:
 
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
-    """All layers of a net as ONNX nodes; inputs are declared, outputs are left to the caller."""
+    """Write all layers of a net and declare its inputs; the caller declares the outputs."""
     graph = OnnxGraph(net.name, check_opset(opset))
     values = write_layers(graph, net, module)
     for blob in net.inputs:
@@ -121,8 +121,8 @@ def write_layers(
         graph: the graph.
         net: the net.
         module: its torch module.
-        inputs: input blob -> the value that takes its place; by default a value of its own name.
-        taken: names the blobs may not use, beside those the graph has; such a blob becomes `net/<name>`.
+        inputs: input blob -> the value that replaces it; by default a value of its own name.
+        taken: names that blobs must not use, besides those in the graph; such a blob becomes `net/<name>`.
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken
@@ -143,7 +143,7 @@ def write_layers(
 
 
 def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
-    """Where each recorded top is: its key, the value in the graph, the submodule and its output, and what feeds it."""
+    """One entry per recorded top: key, value in the graph, submodule and its output, keys of the blobs it reads."""
     keys = {blob: key for key, blob in net.recorded_tops()}
     return [
         {
@@ -164,7 +164,7 @@ def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
 def value_names(net: Net) -> dict[Blob, str]:
     """Each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
 
-    A blob rewritten over an input has its recording key too: in ONNX an input keeps its name.
+    A blob written in place over an input has its recording key too, as an ONNX input keeps its name.
     """
     inputs = {blob.name for blob in net.inputs}
     last = {top.name: top for layer in net.layers for top in layer.tops if top.name not in inputs}
@@ -178,7 +178,7 @@ def value_names(net: Net) -> dict[Blob, str]:
 
 
 def _unused(name: str, used: set[str]) -> str:
-    """The name, or one like it that is not used yet; `used` learns it."""
+    """The name with as many primes as make it unused; adds it to `used`."""
     while name in used:
         name += "'"
     used.add(name)

@@ -176,7 +176,7 @@ class _Builder:
 
     def _add_layer(self, entry: LayerEntry) -> None:
         message, line = entry.message, entry.line
-        _check_integers(message, line)
+        _check_parameters(message, line)
         bottoms = tuple(self._read(message, name, line) for name in message.bottom)
         context = LayerContext(
             name=message.name,
@@ -331,8 +331,12 @@ def _format_shape(shape: Shape) -> str:
     return f"({', '.join(map(str, shape[:4]))}, ...) of {len(shape)} axes; Caffe takes at most {MAX_AXES}"
 
 
-def _check_integers(message: Any, line: int | None) -> None:
-    """Refuse parameters that do not fit the C++ int Caffe keeps them in; seeds may use all 32 bits."""
+def _check_parameters(message: Any, line: int | None) -> None:
+    """Refuse integers that do not fit Caffe's C++ int (seeds may use all 32 bits), and shapes of too many axes."""
+
+    def refuse(reason: str) -> NoReturn:
+        raise NetError(f"{message.type}: {param.name}.{field.name} {reason}", layer=message.name, line=line)
+
     for param, fields in message.ListFields():
         if not param.name.endswith("_param"):
             continue
@@ -340,8 +344,8 @@ def _check_integers(message: Any, line: int | None) -> None:
             if field.cpp_type == field.CPPTYPE_UINT32 and "seed" not in field.name:
                 largest = value if isinstance(value, int) else max(value)
                 if largest > INT_MAX:
-                    raise NetError(
-                        f"{message.type}: {param.name}.{field.name} is {largest}; the largest value is {INT_MAX}",
-                        layer=message.name,
-                        line=line,
-                    )
+                    refuse(f"is {largest}; the largest value is {INT_MAX}")
+            elif field.message_type is not None and field.message_type.name == "BlobShape":
+                for shape in [value] if hasattr(value, "dim") else value:
+                    if len(shape.dim) > MAX_AXES:
+                        refuse(f"has {len(shape.dim)} axes; Caffe takes at most {MAX_AXES}")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from atrous.converter import export_onnx, read_net, to_torch
+from atrous.converter import export_onnx, read_net, to_torch, write_bundle
 from atrous.converter.check.compare import compare_stages, measure_difference
-from atrous.converter.check.stages import OnnxStage
+from atrous.converter.check.stages import OnnxStage, TorchStage
 from atrous.converter.check.verify import random_inputs, verification_shapes, verify_model
-from atrous.errors import VerificationError
+from atrous.errors import VerificationError, VerificationInputError
 
+from ...runtime.bundles import make_model
 from ..nets import DEEPLAB, data, layer, read_seeded
 
 INF, NAN = float("inf"), float("nan")
@@ -132,3 +134,44 @@ def test_inputs_are_like_images_and_the_same_every_time() -> None:
     assert 0.8 < inputs["gray"].std() < 1.2
     again = random_inputs(shapes)
     assert all((inputs[name] == again[name]).all() for name in inputs)
+
+
+# ---- stages
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> tuple[TorchStage, OnnxStage]:
+    write_bundle(read_seeded(DEEPLAB), tmp_path / "b")
+    onnx_stage = OnnxStage(tmp_path / "b" / "model.onnx")
+    return TorchStage(tmp_path / "b", (tmp_path / "b" / "model.py").read_bytes(), onnx_stage.table), onnx_stage
+
+
+def test_sizes_that_the_net_rejects_are_one_line(stages: tuple[TorchStage, OnnxStage]) -> None:
+    for shape in ((1, 4, 33, 33), (3,)):
+        for stage in stages:
+            with pytest.raises(
+                VerificationInputError, match=rf"^the net does not run on data of {shape[0]}.*: .*give sizes"
+            ):
+                stage.run({"data": np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), AttributeError("ours"), AssertionError("ours")])
+def test_errors_of_the_program_stay_what_they_are(
+    stages: tuple[TorchStage, OnnxStage], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stages[0]._module.conv2, "forward", fail)
+    monkeypatch.setattr(stages[1], "_session", SimpleNamespace(run=fail))
+    for stage in stages:
+        with pytest.raises(type(error), match="ours"):
+            stage.run({"data": np.zeros((1, 3, 33, 33), np.float32)})
+
+
+def test_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(make_model())
+    with pytest.raises(
+        VerificationInputError, match=r"model\.onnx: has no table of the net's blobs; convert the net again"
+    ):
+        OnnxStage(tmp_path / "model.onnx")

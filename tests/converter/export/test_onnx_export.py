@@ -264,10 +264,11 @@ def test_file_is_written_whole_or_not_at_all(deeplab: tuple[Net, Any], tmp_path:
 
 
 def test_layer_without_an_onnx_form_is_named() -> None:
-    from atrous.converter import Operator, register_layer
-    from atrous.converter.layers import ModuleSpec, base
+    from atrous.converter import ModuleSpec, Operator, register_layer
 
-    @register_layer("TorchOnlyForThisTest")
+    registration = register_layer("TorchOnlyForThisTest")
+
+    @registration
     class TorchOnly(Operator):
         def module_spec(self) -> ModuleSpec:
             return ModuleSpec("nn.Sigmoid")
@@ -278,4 +279,4 @@ def test_layer_without_an_onnx_form_is_named() -> None:
             export_onnx(net, to_torch(net))
         assert caught.value.layer == "odd"
     finally:
-        base._REGISTRY.pop("TorchOnlyForThisTest")
+        registration.undo()

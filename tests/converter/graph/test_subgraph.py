@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from atrous.converter import Net, reshape_net, run_blobs, to_torch
+from atrous.converter import Net, read_net, reshape_net, run_blobs, to_torch
 from atrous.converter.graph.net import Blob
 from atrous.converter.graph.subgraph import cut_net
 
@@ -83,3 +83,10 @@ def test_in_place_through_shared_memory_stays_in_order() -> None:
     cut = cut_net(net, [blob_of(net, "reader:y")])
     assert [entry.name for entry in cut.layers] == ["s", "w", "reader"]
     assert to_torch(cut)(torch.zeros(1, 2, 4, 4)).unique().tolist() == [5]
+
+
+def test_cut_of_a_net_that_skips_unsupported_layers() -> None:
+    text = data(1, 2, 4, 4) + layer("Mystery", "m", "data", "x") + relu("a", "data", "y") + conv("b", "y", "z", 3)
+    net = read_net(text, tolerant=True)
+    cut = cut_net(net, [blob_of(net, "a:y")])
+    assert [entry.name for entry in cut.layers] == ["a"]
