@@ -128,9 +128,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if probabilities:
             self._require_scores()
         timings_ms: dict[str, float] = {}
-        with _measure("prepare", timings_ms):
+        with measure("prepare", timings_ms):
             feeds = self.prepare(image)
-        with _measure("network", timings_ms):
+        with measure("network", timings_ms):
             raw = self.run_network(feeds)
         rest = self.finish(image, raw, probabilities=probabilities)
         return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
@@ -154,17 +154,17 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if self.head == "labels":
             return Segmentation(raw, None, timings_ms)
         if self.crf is not None and self._upsamples_inside(size):
-            with _measure("crf", timings_ms):
+            with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, scores=raw)
         else:
-            with _measure("scores", timings_ms):
+            with measure("scores", timings_ms):
                 belief = self.complete_scores(raw, size)
                 if probabilities or self.crf is not None:
                     belief = self.to_probabilities(belief)
             if self.crf is not None:
-                with _measure("crf", timings_ms):
+                with measure("crf", timings_ms):
                     belief = self.refine(image, belief, threads=threads)
-        with _measure("labels", timings_ms):
+        with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
 
@@ -338,7 +338,8 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
 
 
 @contextmanager
-def _measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
+def measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
+    """Record the milliseconds of a stage."""
     start_s = time.perf_counter()
     yield
     timings_ms[name] = (time.perf_counter() - start_s) * 1000

@@ -61,22 +61,23 @@ def throughput(
 
     from atrous import runtime
     from atrous.runtime.batch.images import list_images
-    from atrous.runtime.pipeline.segmentation import make_stages, share_cores
+    from atrous.runtime.pipeline.engine import count_cores
+    from atrous.runtime.pipeline.segmentation import make_stages
 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     jobs = list_images([images])
     backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
-    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    cores = count_cores()
     found: list[dict[str, float]] = []
-    with runtime.load(bundle, backend, threads=threads.network) as segmenter:
-        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
+    with runtime.load(bundle, backend, threads=cores) as segmenter:
+        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), cores=cores)
         for job in jobs[:2]:  # the first runs of a session are slower
             segmenter(runtime.read_image(job.image))
         for number in range(rounds):
             part = jobs[number::rounds]
-            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
-            summary, rate = _run_all(segmenter, [job.image for job in part], threads.cores, work)
+            alone = _time_stages(stages, [job.image for job in part[:sample]], cores)
+            summary, rate = _run_all(segmenter, [job.image for job in part], cores, work)
             assert summary.labeled == len(part)
             report = summary.pipeline
             assert report is not None
@@ -105,9 +106,7 @@ def throughput(
         draw_busy_shares(report, picture)
     middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
     workers = {stage.name: stage.most_workers for stage in report.stages}
-    click.echo(
-        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
-    )
+    click.echo(json.dumps({"images": len(jobs), "rounds": rounds, "cores": cores, "workers": workers, **middle}))
 
 
 def _run_all(segmenter: Any, images: Sequence[Path], cores: int, work: Path) -> tuple[Any, float]:

@@ -222,7 +222,7 @@ class Manifest(Section):
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
     Classes beyond the palette get colors of the reader's choice. `variants` are by precision; `deploy` is float32.
-    `graphs` describes the deployed ONNX files.
+    `graphs` describes the deployed ONNX files; `crf_tuning` records how `tune-crf` chose the CRF parameters.
     """
 
     schema_version: Literal[1] = 1
@@ -237,6 +237,7 @@ class Manifest(Section):
     classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfParameters | None
+    crf_tuning: dict[str, JsonValue] | None = None
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
     graphs: dict[FileName, GraphFacts] = Field(default_factory=dict)

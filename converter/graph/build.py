@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import CropOffsetError, NetError, UnsupportedLayersError
+from ..dialects.known import find_dialect
 from ..layers import LayerContext, Operator, count, find_operator, registered_name
 from .crop_rule import CropRule
 from .names import unique_attribute
@@ -230,7 +231,7 @@ class _Layout:
             message=message,
             bottoms=bottoms,
             top_names=tuple(message.top),
-            dialect=self.definition.dialect,
+            dialect=find_dialect(self.definition.dialect),
             line=line,
             blob_count=self.definition.blob_counts.get(message.name),
             crop_rule=self.definition.crop_rule,

@@ -12,24 +12,20 @@ Rules, numbered as in the code:
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ...errors import NetError
-from ...proto.schema import load_schema
-from ..dialects.detect import BVLC, FORK_TYPES, V1_ONLY
+from ..dialects.detect import Detection, detect_in_text
+from ..dialects.known import Dialect, find_dialect
 from ..files.prototxt import Prototxt
 from ..layers import find_operator, registered_name, registered_types
 from .build import InputTop, LayerEntry, NetDefinition
-from .crop_rule import tell_crop_rule
+from .crop_rule import find_crop_rule
 from .net import DroppedLayer, Shape
 from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
 from .select import filter_layers
-
-#: Caffes that make an Input layer of `input:` fields, and then take `input_shape` before `input_dim`
-SHAPE_BEFORE_DIMS = frozenset({BVLC, "ssd"})
 
 
 def define_net(
@@ -54,60 +50,23 @@ def define_net(
         already_filtered: the net was saved by Caffe, which leaves only layers of the phase it ran in; rule 1 is off.
 
     Raises:
-        NetError: rules that contradict each other, input fields that do not fit together, or a dialect that no Caffe
-            of this file's age speaks.
+        NetError: contradicting rules, both input_dim and input_shape where the dialect rejects that, an unknown
+            dialect, or one that does not read the file's syntax.
     """
     if dialect is not None:
-        _check_dialect(dialect, prototxt.format)
-    found, evidence = tell_dialect(prototxt)
+        detection = Detection(dialect, ("given by the caller",))
+    else:
+        detection = detect_in_text(prototxt.forks, prototxt.format)
+    found = find_dialect(detection.name, prototxt.format)
     kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
     dropped: list[DroppedLayer] = []
     if not already_filtered:  # rule 1
         filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
         kept = filtered.kept
         dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
-    definition = _Definer(prototxt, kept, dropped, dialect or found).define(
-        dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
-    )
-    crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
+    definition = _Definer(prototxt, kept, dropped, found).define(detection.evidence, dict(blob_counts or {}))
+    crop_rule = find_crop_rule(prototxt.net.layer, found, given=dialect is not None)
     return replace(definition, crop_rule=crop_rule, phase=phase)
-
-
-def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
-    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not.
-
-    Of equals, the first that the evidence names, so that every run says the same.
-    """
-    votes: Counter[str] = Counter()
-    for use in prototxt.forks:
-        votes.update(name for name in dict.fromkeys(use.dialects) if prototxt.format != "V2" or name not in V1_ONLY)
-    if not votes:
-        return BVLC, ("nothing in the file is unknown to BVLC Caffe",)
-    name, _ = max(votes.items(), key=lambda item: (item[1], item[0] == BVLC))
-    uses = [use for use in prototxt.forks if name in use.dialects]
-    evidence = [f"{use.what} (line {use.line})" for use in uses[:4]]
-    if len(uses) > 4:
-        evidence.append(f"and {len(uses) - 4} more")
-    foreign = [f"not of {name}: {use.what} (line {use.line})" for use in prototxt.forks if name not in use.dialects]
-    return name, (*evidence, *foreign[:4])
-
-
-def known_dialects() -> tuple[str, ...]:
-    """Every Caffe that the schema or a layer type is known from."""
-    schema = load_schema()
-    wires = [*schema.field_wires.values(), *schema.value_wires.values()]
-    return tuple(sorted({BVLC}.union(*wires, *FORK_TYPES.values())))
-
-
-def _check_dialect(dialect: str, file_format: str) -> None:
-    known = known_dialects()
-    if dialect not in known:
-        raise NetError(f'dialect "{dialect}" is not known; give one of: {", ".join(known)}')
-    if dialect in V1_ONLY and file_format == "V2":
-        raise NetError(
-            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, '
-            "or name the Caffe that reads it"
-        )
 
 
 class _Definer:
@@ -116,9 +75,9 @@ class _Definer:
         prototxt: Prototxt,
         kept: Iterable[tuple[int, Any]],
         filtered: Iterable[DroppedLayer],
-        dialect: str,
+        dialect: Dialect,
     ) -> None:
-        self.prototxt = prototxt
+        self.prototxt, self.dialect = prototxt, dialect
         self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
         self.dropped = list(filtered)
         self.silenced: set[str] = set()
@@ -127,7 +86,7 @@ class _Definer:
         self.label_tops: set[str] = set()
         self.transform: Any = None
 
-    def define(self, dialect: str, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
+    def define(self, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
         running = [entry for entry in self.entries if not self._take_source(entry)]
         running = self._drop_training(running)
         running = self._drop_label_branches(running)
@@ -149,7 +108,7 @@ class _Definer:
             dropped=tuple(self.dropped),
             unsupported=tuple(self.unsupported),
             silenced=frozenset(self.silenced),
-            dialect=dialect,
+            dialect=self.dialect.name,
             dialect_evidence=evidence,
             warnings=tuple(self.prototxt.warnings),
             blob_counts=blob_counts,
@@ -264,25 +223,19 @@ def _why_unsupported(message: Any) -> str:
     return f"unknown type; did you mean {near[0]}?" if near else "unknown type"
 
 
-def legacy_inputs(net: Any, dialect: str = BVLC) -> list[InputTop]:
-    """The `input:` fields of a net with their `input_dim` or `input_shape`.
-
-    Of both, Caffes that make an Input layer of them take the shape, and older ones refuse.
+def legacy_inputs(net: Any, dialect: Dialect) -> list[InputTop]:
+    """The `input:` fields of a net with their `input_dim` or `input_shape`, whose counts the reader has checked.
 
     Raises:
-        NetError: the numbers of names and shapes do not fit together.
+        NetError: there are both, and the dialect rejects that.
     """
     names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
     if not names:
         return []
     if dims and shapes:
-        if dialect not in SHAPE_BEFORE_DIMS:
+        if not dialect.shape_before_dims:
             raise NetError("the net gives both input_dim and input_shape; keep one of them")
         dims = []
-    if dims and len(dims) != 4 * len(names):
-        raise NetError(f"{len(names)} input(s) need {4 * len(names)} input_dim entries, there are {len(dims)}")
-    if shapes and len(shapes) != len(names):
-        raise NetError(f"{len(names)} input(s) need as many input_shape entries, there are {len(shapes)}")
     tops: list[InputTop] = []
     for index, name in enumerate(names):
         shape: Shape | None = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 import numpy as np
 
 from ...errors import ExportError, NetError
+from ..dialects.known import BVLC, Dialect
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
 from ..graph.net import Blob, FloatArray, Shape
@@ -33,7 +34,7 @@ class LayerContext:
         message: its LayerParameter message.
         bottoms: the blobs it reads, with shapes and producers.
         top_names: the names it writes.
-        dialect: the Caffe the file is from.
+        dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
         blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
@@ -45,7 +46,7 @@ class LayerContext:
     message: Any
     bottoms: tuple[Blob, ...]
     top_names: tuple[str, ...]
-    dialect: str = "bvlc"
+    dialect: Dialect = BVLC
     line: int | None = None
     blob_count: int | None = None
     crop_rule: CropRule = CropRule.ZERO

@@ -1,4 +1,4 @@
-"""Protobuf's wire format against the protobuf library's own bytes, and bytes that are none."""
+"""ONNX fields against the protobuf library's own bytes, and bytes that are not a message."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_packed_lists(ints: list[int], floats: list[float]) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"\x08", "does not end"),
-        (b"\x08" + b"\xff" * 10, "does not end"),
+        (b"\x08", "is truncated .* a number runs past the end"),
+        (b"\x08" + b"\xff" * 10, "is not an ONNX model: a number is longer than ten bytes"),
         (b"\x08" + b"\xff" * 9 + b"\x02", "more than 64 bits"),
-        (b"\x00\x01", "0 is no field number"),
-        (b"\x80\x80\x80\x80\x10\x01", "536870912 is no field number"),
+        (b"\x00\x01", "invalid field number 0"),
+        (b"\x80\x80\x80\x80\x10\x01", "invalid field number 536870912"),
         (b"\x0b", "wire type 3"),
-        (b"\x0d\x01", "a field of 4 bytes where 1 are left"),
-        (b"\x0a\xff\xff\xff\xff\x7f", "where 0 are left"),
+        (b"\x0d\x01", "field 1 ends 3 bytes past the end"),
+        (b"\x0a\xff\xff\xff\xff\x7f", "is truncated .* past the end, at byte 0"),
     ],
 )
 def test_refuses(content: bytes, what: str) -> None:
@@ -59,7 +59,7 @@ def test_the_largest_numbers() -> None:
 
 
 def test_refuses_half_a_float() -> None:
-    with pytest.raises(InputError, match="6 bytes are no list of floats"):
+    with pytest.raises(InputError, match="6 bytes are not a list of floats"):
         wire.read_floats(memoryview(bytes(6)))
 
 
@@ -68,7 +68,7 @@ def test_refuses_the_other_kind() -> None:
         wire.to_bytes(1)
     with pytest.raises(InputError, match="a message where a number belongs"):
         wire.to_int(memoryview(b""))
-    with pytest.raises(InputError, match="a number has a length"):
+    with pytest.raises(InputError, match="a message where a number belongs"):
         wire.to_float(memoryview(b""))
     with pytest.raises(InputError, match="not UTF-8"):
         wire.to_text(memoryview(b"\xff"))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import Case
 from .job import Job
@@ -27,7 +27,7 @@ _THROUGHPUT_RUNS = 24  # at least, in flight behind each other
 class Host(Protocol):
     """What builds engines."""
 
-    driver: Driver
+    driver: CudaDriver
 
     def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """An engine, what to call once it is released, and details for the row."""
@@ -47,7 +47,7 @@ class TensorRtHost:
         from atrous.runtime.backends.tensorrt.keys import read_machine
         from atrous.runtime.backends.tensorrt.store import EngineStore
 
-        self.driver: Driver = CudaDriver()
+        self.driver: CudaDriver = CudaDriver()
         self._trt, self._capabilities = compat.load_tensorrt()
         self._machine = read_machine()
         self._store = EngineStore(folder / "engines")

@@ -1,13 +1,16 @@
-"""What a build needs to know of an ONNX graph: nodes, attributes, element types, inputs; no weights.
+"""Facts about an ONNX graph that a build needs: nodes, attributes, element types, inputs; no weights.
 
-Element types follow the graph's own words (inputs, initializers, Cast, Q/DQ) by one rule for all other operators: an
-output has the type of the first input that carries one. That is true of every operator the converter writes.
+`onnx_reader.read_facts` is their only source; preflight, plan, audit and keys use nothing else of the graph.
+
+Element types come from the graph's declarations (inputs, initializers, Cast, Q/DQ). Every other operator's output has
+the type of its first input with a known type, which holds for every operator that the converter writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -27,40 +30,17 @@ ELEMENT_TYPES = {
     19: "float8e5m2",
     22: "int4",
 }
-FLOATS = ("float32", "float16", "bfloat16")
-#: operators that multiply and add: what a precision is about
+#: operators that multiply and add, whose operand type is the precision
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: operators that only move or retype values
-MOVES = frozenset(
-    {
-        "Cast",
-        "Concat",
-        "Constant",
-        "ConstantOfShape",
-        "DequantizeLinear",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Pad",
-        "QuantizeLinear",
-        "Range",
-        "Reshape",
-        "Shape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
+MOVES = (
+    frozenset({"Expand", "Flatten", "Identity", "Reshape", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
+    | {"Concat", "Gather", "Pad", "Slice", "Split", "Cast", "DequantizeLinear", "QuantizeLinear"}
+    | {"Constant", "ConstantOfShape", "Range", "Shape"}
 )
 _OUTPUT_TYPES = {
-    "Shape": "int64",
-    "Size": "int64",
-    "ArgMax": "int64",
-    "ArgMin": "int64",
-    "NonZero": "int64",
+    **dict.fromkeys(("Shape", "Size", "ArgMax", "ArgMin", "NonZero"), "int64"),
     **dict.fromkeys(("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "And", "Or", "Not"), "bool"),
 }
 _EIGHT_BIT = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
@@ -69,48 +49,46 @@ _PRECISION = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its operator, name, inputs, outputs and plain attributes (numbers, texts, tuples of numbers)."""
+    """One node; of its attributes, those that are numbers, texts, or tuples of numbers."""
 
     op: str
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    domain: str = ""
 
     @property
     def title(self) -> str:
-        """What messages call it: its name, or its first output's."""
+        """The name for messages: the node's own, or its first output's."""
         return self.name or (self.outputs[0] if self.outputs else self.op)
 
     def ints(self, name: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """An attribute that is a list of integers."""
+        """Return an attribute that is a list of integers."""
         value = self.attributes.get(name, default)
         return tuple(int(item) for item in value) if isinstance(value, tuple) else default
 
 
 @dataclass(frozen=True)
 class Initializer:
-    """A constant: its element type and shape; `zeros_only` is told for small integer ones, else None."""
+    """A constant: its element type and shape; `zeros_only` is None unless it is small and of an integer type."""
 
     type: str
     shape: tuple[int, ...]
     zeros_only: bool | None = None
-    external: bool = False
 
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """An ONNX graph without its weights.
+    """Facts about an ONNX graph.
 
     Attributes:
         sha256: of the model's bytes.
         opset: of the default domain.
-        inputs: name -> (element type, shape) of what must be fed; -1 stands for a free size.
+        inputs: name -> (element type, shape) of the inputs without an initializer; -1 is a dynamic size.
         outputs: names.
         nodes: in the file's order.
         initializers: by name.
-        types: value -> element type, as far as it can be told.
+        types: value -> element type, "" if unknown.
     """
 
     sha256: str
@@ -122,39 +100,30 @@ class OnnxFacts:
     types: Mapping[str, str]
 
     def precision_of(self, node: Node) -> str:
-        """What a node computes in by the graph's own words: "fp32", "fp16", "bf16", "int8", "fp8", or "other"."""
-        producers = self._producers
-        source = producers.get(node.inputs[0]) if node.inputs else None
+        """Return the precision a node computes in: "fp32", "fp16", "bf16", "int8", "fp8", or "other"."""
+        source = self._producers.get(node.inputs[0]) if node.inputs else None
         if source is not None and source.op == "DequantizeLinear":
             return _EIGHT_BIT.get(self.types.get(source.inputs[0], ""), "other")
         types = [self.types.get(name, "") for name in (*node.inputs[:1], *node.outputs[:1])]
         return next((_PRECISION[kind] for kind in types if kind in _PRECISION), "other")
 
-    @property
+    @cached_property
+    def product_precisions(self) -> Mapping[str, str]:
+        """Node name -> precision of the named convolutions and matrix products."""
+        return {node.name: self.precision_of(node) for node in self.nodes if node.op in PRODUCTS and node.name}
+
+    @cached_property
     def precisions(self) -> frozenset[str]:
-        """The precisions of its products: convolutions and matrix products."""
+        """The precisions of all convolutions and matrix products."""
         return frozenset(self.precision_of(node) for node in self.nodes if node.op in PRODUCTS)
 
-    @property
-    def has_quantization(self) -> bool:
-        """Whether it holds QuantizeLinear or DequantizeLinear."""
-        return any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in self.nodes)
-
-    @property
+    @cached_property
     def _producers(self) -> Mapping[str, Node]:
-        found: Mapping[str, Node] | None = self.__dict__.get("_by_output")
-        if found is None:
-            found = {name: node for node in self.nodes for name in node.outputs}
-            object.__setattr__(self, "_by_output", found)
-        return found
-
-    def producer(self, value: str) -> Node | None:
-        """The node that makes a value, None for inputs and initializers."""
-        return self._producers.get(value)
+        return {name: node for node in self.nodes for name in node.outputs}
 
 
 def infer_types(nodes: Sequence[Node], known: Mapping[str, str]) -> dict[str, str]:
-    """The element type of every value, as far as it can be told; `known` are those the file states."""
+    """Return the element type of every value, "" if unknown; `known` are those that the file declares."""
     types = dict(known)
     for node in nodes:
         if node.op == "Cast":

@@ -1,4 +1,4 @@
-"""The record of what is done: torn lines, foreign files, changed results, two runs at once."""
+"""The journal of finished items: truncated lines, foreign files, changed results, concurrent runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_again_forgets(tmp_path: Path) -> None:
 
 
 def test_every_cut_is_survived(tmp_path: Path) -> None:
-    """A kill may leave any part of the file: whole lines count, and what is added afterwards does too."""
+    """A kill may leave any part of the file: complete lines count, and so do lines added afterwards."""
     fill(tmp_path, range(4))
     whole = (tmp_path / DONE_NAME).read_bytes()
     for length in range(len(whole)):

@@ -61,7 +61,7 @@ def make_graph(
 
 
 def make_node_graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, **kinds: int) -> bytes:
-    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of the two ends, float by default."""
+    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of these, float by default."""
     ends = {"data": kinds.get("data", TensorProto.FLOAT), "out": kinds.get("out", TensorProto.FLOAT)}
     values = [helper.make_tensor_value_info(name, kind, None) for name, kind in ends.items()]
     initializers = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]

@@ -1,4 +1,4 @@
-"""What the converter writes is what every TensorRT line can build: all heads, free and fixed sizes."""
+"""Every TensorRT line accepts what the converter writes, for all heads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("torch", reason="the converter needs torch")
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The deploy graph of one net by head."""
+    """The deploy graphs of one net by head."""
     written = write_converted(tmp_path_factory.mktemp("converted"))
     return {head: (folder / "deploy.onnx").read_bytes() for head, folder in written.items()}
 
