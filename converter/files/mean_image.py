@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from .caffemodel import read_mean
 LEAST_SPREAD = 1e-2
 
 
-def read_mean_pixel(path: str | os.PathLike[str]) -> tuple[tuple[float, float, float], str | None]:
+def read_mean_pixel(path: str | Path) -> tuple[tuple[float, float, float], str | None]:
     """Average a mean image over its pixels.
 
     Args:

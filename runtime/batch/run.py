@@ -24,7 +24,7 @@ from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from .. import pictures
 from ..images import read_image
-from ..pipeline import Pipeline, PipelineReport, TraceWriter
+from ..pipeline import ItemResult, Pipeline, PipelineReport, TraceWriter
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmenter import Segmentation, Segmenter, load
@@ -93,15 +93,19 @@ class BatchObserver:
             summary: updated during the run.
             total: number of images, None for a list that is read lazily.
         """
+        return
 
     def skipped(self, image: Path) -> None:
         """An image was finished in an earlier run."""
+        return
 
     def labeled(self, image: LabeledImage) -> None:
         """The files of an image are written."""
+        return
 
     def failed(self, image: FailedImage) -> None:
         """An image failed; the run continues."""
+        return
 
 
 def label_files(
@@ -138,7 +142,8 @@ def label_files(
             image (`OUT/folder/photo.jpg.png`).
         resume: skip the images finished in earlier runs; False forgets them.
         cores: CPU cores to use; None for all.
-        workers: numbers of concurrent calls by stage, such as {"crf": 2}; other stages adapt to the measured times.
+        workers: numbers of concurrent calls by stage, such as {"crf": 2}; by default 1 for the network and one per
+            core for the others.
         batch: largest number of images of one size in a run of the network.
         trace: receives every call of a stage, for Perfetto.
         observer: receives every event.
@@ -320,7 +325,7 @@ def _skip_finished(
             yield _Todo(job, key)
 
 
-def _log_failure(outcome: Any, log: FailureLog) -> FailedImage:
+def _log_failure(outcome: ItemResult, log: FailureLog) -> FailedImage:
     """Write a failure to the log; an error that is not an AtrousError comes with its traceback."""
     image, error = outcome.item.job.image, outcome.error
     if isinstance(error, AtrousError):

@@ -5,12 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -426,30 +421,6 @@ def test_void_color() -> None:
     from atrous.runtime.pictures import make_lookup
 
     assert tuple(make_lookup(()).tolist()[255]) == make_voc_colors()[255]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_finish_the_images_in_progress(run: Any, workplace: Path, number: signal.Signals) -> None:
-    for index in range(200):
-        Image.fromarray(make_image(60, 60, index)).save(f"photos/{index}.png")
-    line = [sys.executable, "-m", "atrous.scripts.main", "segment", "b", "photos", "-o", "out", "--threads", "1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline_s = time.monotonic() + 60
-    while not (Path("out/done.jsonl").exists() and Path("out/done.jsonl").read_bytes().count(b"\n") > 3):
-        assert process.poll() is None
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    first, second = err.splitlines()
-    assert (process.returncode, out, second) == (130, "", "atrous: interrupted")
-    assert re.fullmatch(r"atrous segment: \d+ labeled, about \d+ left: the same command resumes the run", first)
-    finished = len(read_lines("done.jsonl"))
-    assert 3 <= finished < 202
-    report = json.loads(run("photos", "-o", "out", "--json")[1])
-    assert (report["skipped"], report["labeled"]) == (finished, 202 - finished)
 
 
 def test_an_output_folder_removed_during_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
