@@ -249,7 +249,7 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
         if len(self.palette) > len(self.classes):
-            raise ValueError(f"{len(self.palette)} palette colours for {len(self.classes)} classes")
+            raise ValueError(f"{len(self.palette)} palette colors for {len(self.classes)} classes")
         if (self.deploy is None) != (self.preprocessing is None):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:
