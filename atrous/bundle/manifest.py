@@ -62,6 +62,7 @@ FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Head = Literal["scores", "labels", "lowres"]
 Precision = Literal["fp16", "bf16", "int8", "fp8"]
+NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
 
 class FileEntry(Section):
@@ -209,7 +210,7 @@ class GraphFacts(Section):
     types: tuple[str, ...]
     subgraphs: tuple[str, ...]
     quantized: bool
-    node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
+    node_precisions: dict[str, NodePrecision]
     wide_nodes: dict[str, str]
     patterns: dict[str, tuple[str, ...]]
 
