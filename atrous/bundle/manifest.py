@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from ..errors import BundleError, CrfInputError
+from .choices import ColorOrder, Head, Precision
 from .crf_parameters import CrfParameters
 from .section import Section, describe_fault
 from .size_rule import SizeRule
@@ -60,8 +61,6 @@ def check_contained_name(name: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-Head = Literal["scores", "labels", "lowres"]
-Precision = Literal["fp16", "bf16", "int8", "fp8"]
 NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
 
@@ -94,10 +93,10 @@ class BlobSpec(Section):
 class Preprocessing(Section):
     """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
 
-    `mean` is in the order of `color_order`, one value a channel, in grey levels of 0 to 255.
+    `mean` is in the order of `color_order`, one value a channel, in gray levels of 0 to 255.
     """
 
-    color_order: Literal["BGR", "RGB"]
+    color_order: ColorOrder
     mean: tuple[float, float, float]
     scale: float
     size_rule: SizeRule
