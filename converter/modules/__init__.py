@@ -19,7 +19,7 @@ from .convolution import (
 from .crop import Crop, MergeCrop
 from .data import Constant, Parameter
 from .detection import DetectionOutput, Yolov3DetectionOutput
-from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum, SpatialProduct
+from .elementwise import Axpy, EltwiseMax, EltwiseProduct, EltwiseSum
 from .lattice import DenseCRF, LabelCRF, MultiStageMeanfield, PermutohedralLattice
 from .linear import Embed, InnerProduct
 from .normalization import MVN, BatchStatisticsNorm, LRNAcrossChannels, LRNWithinChannel, Normalize, SegNetBN
@@ -103,7 +103,6 @@ __all__ = [
     "SegNetBN",
     "SidePaddedConv2d",
     "Slice",
-    "SpatialProduct",
     "SpatialPyramidPool",
     "Split",
     "Squeeze",
