@@ -50,11 +50,7 @@ def find_faults(wheel: Path) -> list[str]:
             faults.append(f"{name} does not belong in a wheel")
         elif not name.startswith("atrous") or name.startswith(("atrous/tests", "atrous/tools")):
             faults.append(f"{name} is outside the package")
-        elif (
-            ".dist-info/" in name
-            and Path(name).name not in metadata
-            and Path(name).name not in LICENSES
-        ):
+        elif ".dist-info/" in name and Path(name).name not in metadata and Path(name).name not in LICENSES:
             faults.append(f"{name} is unknown metadata")
     if wheel.stat().st_size > MAX_BYTES:
         faults.append(f"the wheel has {wheel.stat().st_size} bytes, more than {MAX_BYTES}")

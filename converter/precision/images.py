@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...bundle.manifest import Head
+from ...bundle.choices import Head
 
 Array = NDArray[Any]
 Labels = NDArray[np.uint8]
