@@ -121,7 +121,7 @@ def _count_terms(layer: nn.Module, args: tuple[Any, ...]) -> int:
     if isinstance(layer, nn.AdaptiveAvgPool2d):
         return int(args[0].shape[2] * args[0].shape[3])
     if isinstance(layer, nn.AvgPool2d | AveragePool2d):
-        size = layer.kernel_size
+        size = layer.kernel_size or 1
         return size**2 if isinstance(size, int) else math.prod(size)
     if isinstance(layer, _ConvNd):
         return layer.weight.numel() // layer.weight.shape[1 if layer.transposed else 0]
