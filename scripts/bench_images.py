@@ -116,8 +116,8 @@ def _load_folders(manifest: Manifest, images: Path, labels: Path) -> list[Sample
 
 def _load_images(folder: Path) -> list[Sample]:
     from ..runtime import read_image
+    from ..runtime.batch.images import list_images
     from ..runtime.benchmark.plan import Sample
-    from .image_list import list_images
 
     paths = [found.image for found in list_images([str(folder)])]
     return [Sample(path.name, path.read_bytes(), read_image(path)) for path in paths]

@@ -47,7 +47,7 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
     try:
         from .. import converter
         from ..bundle.crf_parameters import CrfParameters
-        from .convert import choose_classes
+        from ..bundle.palettes import CLASS_SETS
         from .large_fov import read_large_fov
     except ImportError as error:
         raise MissingDependencyError(
@@ -55,7 +55,7 @@ def make_preset_bundle(preset: Preset, path: Path) -> None:
         ) from error
     prepare_folder(path.parent)
     name = f"DeepLab-LargeFOV, {preset.classes} classes, seeded weights"
-    classes, palette = choose_classes(preset.class_names, {}, preset.classes)
+    classes, palette = CLASS_SETS[preset.class_names] if preset.class_names else ((), ())
     options = converter.BundleOptions(name=name, classes=classes, palette=palette, crf=CrfParameters(), verify=False)
     net = read_large_fov(SEED, labels=preset.classes, score_gain=SCORE_GAIN)
     converter.write_bundle(net, path, options, replace=True)

@@ -26,13 +26,13 @@ from PIL import Image
 
 from ..bundle.folder import Bundle
 from ..converter.precision import Evidence, HeadReader, Picture, choose_evidence
+from ..runtime.batch.images import list_images
 from ..runtime.evaluation.class_order import find_class_order
 from ..runtime.evaluation.confusion import count_confusion, mean_iou
 from ..runtime.evaluation.datasets.folders import open_folders
 from ..runtime.images import read_image
 from ..runtime.upsampling import upsample_scores
 from . import console
-from .image_list import list_images
 from .miniature.settings import MiniatureFiles, read_settings
 
 Array = NDArray[Any]

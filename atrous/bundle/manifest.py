@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from ..errors import BundleError, CrfInputError
+from .choices import ColorOrder, Head, Precision
 from .crf_parameters import CrfParameters
 from .section import Section, describe_fault
 from .size_rule import SizeRule
@@ -60,8 +61,7 @@ def check_contained_name(name: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-Head = Literal["scores", "labels", "lowres"]
-Precision = Literal["fp16", "bf16", "int8", "fp8"]
+NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
 
 class FileEntry(Section):
@@ -91,12 +91,12 @@ class BlobSpec(Section):
 
 
 class Preprocessing(Section):
-    """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
+    """Preprocessing inside `deploy.onnx`: (pixel - mean) * scale, channel by channel.
 
-    `mean` is in the order of `color_order`, one value a channel, in grey levels of 0 to 255.
+    `mean` is in the order of `color_order`, one value a channel, in gray levels of 0 to 255.
     """
 
-    color_order: Literal["BGR", "RGB"]
+    color_order: ColorOrder
     mean: tuple[float, float, float]
     scale: float
     size_rule: SizeRule
@@ -187,7 +187,7 @@ class GraphBlob(Section):
 
 
 class GraphFacts(Section):
-    """What a runtime must know about an ONNX file before it builds an engine, so that it need not parse the file.
+    """Facts about an ONNX file that a runtime needs before it builds an engine, so that it does not parse the file.
 
     A node is listed by its name, or by its first output if it has none.
 
@@ -196,10 +196,8 @@ class GraphFacts(Section):
         inputs: input name -> type and shape.
         outputs: output name -> type and shape.
         types: all element types in the graph, sorted.
-        external_data: whether a tensor is stored outside the file.
         subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
         quantized: whether the graph has QuantizeLinear or DequantizeLinear.
-        zero_points: whether a zero point is not a constant 0.
         node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
         wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
         patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
@@ -209,11 +207,9 @@ class GraphFacts(Section):
     inputs: dict[str, GraphBlob]
     outputs: dict[str, GraphBlob]
     types: tuple[str, ...]
-    external_data: bool
     subgraphs: tuple[str, ...]
     quantized: bool
-    zero_points: bool
-    node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
+    node_precisions: dict[str, NodePrecision]
     wide_nodes: dict[str, str]
     patterns: dict[str, tuple[str, ...]]
 
@@ -254,7 +250,7 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
         if len(self.palette) > len(self.classes):
-            raise ValueError(f"{len(self.palette)} palette colours for {len(self.classes)} classes")
+            raise ValueError(f"{len(self.palette)} palette colors for {len(self.classes)} classes")
         if (self.deploy is None) != (self.preprocessing is None):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:

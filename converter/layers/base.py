@@ -8,15 +8,17 @@ Nothing here imports torch: the module is named by a :class:`ModuleSpec` and mad
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
-from ...errors import ExportError, NetError
+from ...errors import ConverterError, ExportError, NetError
+from ..dialects.known import BVLC, Dialect
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
+from ..graph.geometry import Window as Window
 from ..graph.net import Blob, FloatArray, Shape
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class LayerContext:
         message: its LayerParameter message.
         bottoms: the blobs it reads, with shapes and producers.
         top_names: the names it writes.
-        dialect: the Caffe the file is from.
+        dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
         blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
@@ -45,7 +47,7 @@ class LayerContext:
     message: Any
     bottoms: tuple[Blob, ...]
     top_names: tuple[str, ...]
-    dialect: str = "bvlc"
+    dialect: Dialect = BVLC
     line: int | None = None
     blob_count: int | None = None
     crop_rule: CropRule = CropRule.ZERO
@@ -54,7 +56,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """A torch module by name, so that it can be made or printed as source.
+    """A torch module by class name and arguments, to instantiate or to write as source.
 
     Attributes:
         class_name: `nn.X` for torch's own, else the name of a class in `converter.modules`.
@@ -72,7 +74,16 @@ class ModuleSpec:
 
     def source(self) -> str:
         """The Python expression that makes the module."""
-        return f"{self.class_name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+        return f"{self.class_name}({', '.join(f'{name}={_literal(value)}' for name, value in self.arguments.items())})"
+
+
+def _literal(value: Any) -> str:
+    """The source of a value; `repr` gives `inf` and `nan`, which are not literals."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return repr(value)
 
 
 def _shorten_floats(value: Any) -> Any:
@@ -87,19 +98,6 @@ def _shorten_floats(value: Any) -> Any:
 def given(**arguments: Any) -> dict[str, Any]:
     """The arguments that are set; None, False, 0 and () are the module's defaults and stay out of its source."""
     return {name: value for name, value in arguments.items() if value}
-
-
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window along (height, width), for the receptive field.
-
-    `kernel` is the extent with dilation; a transposed window has its stride in `upsampling`.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    upsampling: bool = False
 
 
 class Operator:
@@ -232,20 +230,61 @@ _REGISTRY: dict[str, type[Operator]] = {}
 _OperatorType = TypeVar("_OperatorType", bound="type[Operator]")
 
 
-def register_layer(*type_names: str) -> Callable[[_OperatorType], _OperatorType]:
-    """Class decorator that makes an :class:`Operator` the conversion of these Caffe layer types.
+class Registration:
+    """Registers an :class:`Operator` for Caffe layer types when called, and can undo that."""
+
+    def __init__(self, type_names: tuple[str, ...], replace: bool) -> None:
+        self._type_names, self._replace = type_names, replace
+        self._earlier: dict[str, type[Operator] | None] = {}
+        self._operator: type[Operator] | None = None
+
+    def __call__(self, operator: _OperatorType) -> _OperatorType:
+        """Register the class, and return it.
+
+        Raises:
+            ConverterError: another class converts one of the types, and `replace` is false.
+        """
+        for name in self._type_names:
+            other = _REGISTRY.get(name)
+            is_reload = other is not None and _full_name(other) == _full_name(operator)
+            if other is not None and not (self._replace or is_reload):
+                raise ConverterError(
+                    f'layer type "{name}" is already converted by {_full_name(other)}; to replace that conversion, '
+                    f"use register_layer({name!r}, replace=True)"
+                )
+        self._operator = operator
+        self._earlier = {name: _REGISTRY.get(name) for name in self._type_names}
+        _REGISTRY.update(dict.fromkeys(self._type_names, operator))
+        return operator
+
+    def undo(self) -> None:
+        """Restore the earlier conversions, except of types that were registered again since."""
+        for name, earlier in self._earlier.items():
+            if _REGISTRY.get(name) is self._operator:
+                _REGISTRY.pop(name)
+                if earlier is not None:
+                    _REGISTRY[name] = earlier
+        self._earlier = {}
+
+
+def register_layer(*type_names: str, replace: bool = False) -> Registration:
+    """Make an :class:`Operator` the conversion of these Caffe layer types; a class decorator.
 
     A Python layer is registered as `Python:<module>.<Layer>`, the names of its python_param.
 
-    A user's own layers register in the same way; a later registration of a name replaces the earlier one.
+    Args:
+        type_names: Caffe's type strings, as in V2.
+        replace: allow replacing a conversion of another class.
+
+    Returns:
+        The decorator. Keep it to undo the registration: `registration = register_layer("Mish")`,
+        `registration(Mish)`, `registration.undo()`.
     """
+    return Registration(type_names, replace)
 
-    def register(operator: _OperatorType) -> _OperatorType:
-        for name in type_names:
-            _REGISTRY[name] = operator
-        return operator
 
-    return register
+def _full_name(operator: type[Operator]) -> str:
+    return f"{operator.__module__}.{operator.__qualname__}"
 
 
 def registered_name(message: Any) -> str:

@@ -129,7 +129,10 @@ class BatchNorm(Operator):
 
 @register_layer("BN")
 class BN(Operator):
-    """SegNet's or PSPNet's BN, told apart by the number of blobs, else by the fields, else by the dialect."""
+    """SegNet's BN of 2 blobs (scale, shift) or PSPNet's of 4 (slope, bias, mean, variance).
+
+    The number of blobs in the weights decides, else the fields, else the dialect.
+    """
 
     top_range = (1, 3)
 
@@ -139,45 +142,42 @@ class BN(Operator):
         if len(shape) != 4:
             self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
         self.channels = shape[1]
-        self.kind = self._kind()
-        self.learns = self.kind == "segnet" and self.param.bn_mode == 0
-        trains = self.kind == "pspnet" and self.context.phase == "TRAIN" and not self.param.frozen
+        self.blobs = self._count_blobs()
+        self.learns = self.blobs == 2 and self.param.bn_mode == 0
+        trains = self.blobs == 4 and self.context.phase == "TRAIN" and not self.param.frozen
         self.uses_batch = self.learns or trains
         if len(self.context.top_names) > 1 and not self.learns:
             self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
 
-    def _kind(self) -> str:
-        blobs = self.context.blob_count
+    def _count_blobs(self) -> int:
+        stored = self.context.blob_count
         fields = {
-            "segnet": ("scale_filler", "shift_filler", "bn_mode"),
-            "pspnet": ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"),
+            2: ("scale_filler", "shift_filler", "bn_mode"),
+            4: ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"),
         }
-        used = {kind for kind, names in fields.items() if any(self.param.HasField(name) for name in names)}
-        by_blobs = {2: "segnet", 4: "pspnet"}.get(blobs or 0)
-        if blobs and (by_blobs is None or used - {by_blobs}):
+        used = {blobs for blobs, names in fields.items() if any(self.param.HasField(name) for name in names)}
+        if stored and (stored not in fields or used - {stored}):
+            kinds = " and ".join(f"the {blobs}-blob kind" for blobs in sorted(used)) or "neither kind"
             self.refuse(
-                f"has {blobs} blob(s) in the weights and the fields of {' and '.join(sorted(used)) or 'neither'}: "
-                "SegNet's BN has 2 (scale, shift), PSPNet's 4 (slope, bias, mean, variance)"
+                f"has {stored} blob(s) in the weights and fields of {kinds}: "
+                "SegNet's BN has 2 blobs (scale, shift), PSPNet's 4 (slope, bias, mean, variance)"
             )
-        if by_blobs:
-            return by_blobs
-        by_dialect = {"deconvnet": "segnet", "enet": "segnet", "segnet": "segnet", "pspnet": "pspnet"}
-        candidates = used or {by_dialect.get(self.context.dialect, "")}
-        kind = next(iter(candidates))
-        if len(candidates) > 1 or not kind:
-            self.refuse("SegNet and PSPNet both have a BN; give the weights, or say the dialect: segnet or pspnet")
-        return kind
+        candidates = {stored} if stored else used or {self.context.dialect.bn_blobs}
+        blobs = next(iter(candidates))
+        if len(candidates) > 1 or not blobs:
+            self.refuse("SegNet and PSPNet both have a BN; give the weights, or the dialect segnet or pspnet")
+        return blobs
 
     def top_shapes(self) -> tuple[Shape, ...]:
         statistics: Shape = (1, self.channels, 1, 1)
         return (self.bottoms[0].shape, statistics, statistics)[: len(self.context.top_names)]
 
     def weight_shapes(self) -> tuple[Shape, ...]:
-        return ((1, self.channels, 1, 1),) * (2 if self.kind == "segnet" else 4)
+        return ((1, self.channels, 1, 1),) * self.blobs
 
     def fillers(self) -> tuple[Any, ...]:
         param = self.param
-        if self.kind == "segnet":
+        if self.blobs == 2:
             return (param.scale_filler, param.shift_filler)
         return (param.slope_filler, param.bias_filler, None, None)
 
@@ -185,16 +185,16 @@ class BN(Operator):
         if self.uses_batch:
             statistics = len(self.context.top_names) - 1
             arguments = {"channels": self.channels} | ({"statistics": statistics} if statistics else {})
-            own_eps = {"eps": self.param.eps} if self.kind == "pspnet" else {}
+            own_eps = {"eps": self.param.eps} if self.blobs == 4 else {}
             return ModuleSpec("SegNetBN", arguments | own_eps, ("scale", "shift"))
-        if self.kind == "pspnet":
+        if self.blobs == 4:
             names = ("weight", "bias", "running_mean", "running_var")
             return ModuleSpec("nn.BatchNorm2d", {"num_features": self.channels, "eps": self.param.eps}, names)
         return ModuleSpec("Scale", {"shape": (self.channels, 1, 1), "bias": True}, ("weight", "bias"))
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         super().load(module, blobs[:2] if self.uses_batch else blobs)
-        if self.kind == "pspnet" and not self.uses_batch:
+        if self.blobs == 4 and not self.uses_batch:
             module.num_batches_tracked.zero_()
 
     def multiply_adds(self) -> int:
@@ -207,7 +207,7 @@ class BN(Operator):
             scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
             y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
             return [y, mean, variance][: len(self.context.top_names)]
-        if self.kind == "pspnet":
+        if self.blobs == 4:
             return [_emit_norm(graph, module, x, self.param.eps)]
         scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
         return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]

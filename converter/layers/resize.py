@@ -41,7 +41,7 @@ class Interp(Operator):
         given = [form for form in (shrink, zoom, size) if form is not None]
         if not given:
             self.refuse("has no output size; give zoom_factor, shrink_factor, or height and width")
-        if self.context.dialect == "deeplab_v1" and len(given) > 1:
+        if self.context.dialect.one_interp_form and len(given) > 1:
             self.refuse("has more than one of zoom_factor, shrink_factor, and height with width; keep one")
         self.shrink, self.zoom = 1, 1
         self.size: tuple[int, int] | None = None

@@ -33,9 +33,9 @@ from ...bundle.files import write_file
 from ...errors import InputError
 from .plan import ComparedName, Scenario, StageName
 
-SCHEMA_VERSION = 2
+RESULT_VERSION = 2
 MAX_RESULT_BYTES = 256 << 20
-_READ_VERSIONS = (1, SCHEMA_VERSION)
+_READ_VERSIONS = (1, RESULT_VERSION)
 
 Number = Annotated[float, AfterValidator(lambda value: round(value, 6))]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -452,13 +452,13 @@ def read_result(path: str | Path) -> BenchResult:
     except ValidationError as error:
         raise InputError(f"{path}: not a result of `atrous bench`: {_describe(error)}") from error
     if version not in _READ_VERSIONS:
-        remedy = "update atrous" if version > SCHEMA_VERSION else "measure again"
+        remedy = "update atrous" if version > RESULT_VERSION else "measure again"
         known = " and ".join(map(str, _READ_VERSIONS))
         raise InputError(f"{path}: schema_version is {version}, this atrous reads {known}: {remedy}")
     try:
-        if version == SCHEMA_VERSION:
+        if version == RESULT_VERSION:
             return BenchResult.model_validate_json(text)
-        return BenchResult.model_validate_json(json.dumps({**json.loads(text), "schema_version": SCHEMA_VERSION}))
+        return BenchResult.model_validate_json(json.dumps({**json.loads(text), "schema_version": RESULT_VERSION}))
     except ValidationError as error:
         raise InputError(f"{path}: {_describe(error)}") from error
 

@@ -13,7 +13,7 @@ from ...bundle.files import prepare_folder, write_file
 from .evaluator import Evaluation, Tally
 from .published import find_published
 
-SCHEMA_VERSION = 1
+REPORT_VERSION = 1
 REPORT_NAME = "evaluation.json"
 VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
@@ -70,7 +70,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
     if evaluation.worst:
         pictures["worst"] = draw_worst(evaluation)
     return write_report(
-        folder / REPORT_NAME, {"schema_version": SCHEMA_VERSION, **describe_evaluation(evaluation)}, pictures
+        folder / REPORT_NAME, {"schema_version": REPORT_VERSION, **describe_evaluation(evaluation)}, pictures
     )
 
 

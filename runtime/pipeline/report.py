@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .workers import StageWorkers
 
-SCHEMA_VERSION = 1
+REPORT_VERSION = 1
 CORES = "cores"  # name of the limit that is not a stage
 COLUMNS = ("stage", "ms", "p90", "workers", "busy", "no input", "no core", "blocked", "queue before")
 
@@ -155,7 +155,7 @@ class PipelineReport:
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         derived = ("rate_per_s", "calls_at_once", "core_share", "bounds_per_s", "limit", "efficiency", "advice")
-        fields = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        fields = {"schema_version": REPORT_VERSION, **dataclasses.asdict(self)}
         return fields | {name: getattr(self, name) for name in derived}
 
     def describe(self) -> str:

@@ -14,7 +14,7 @@ from ..report import write_report
 from .points import START, Point
 from .search import Search
 
-SCHEMA_VERSION = 1
+REPORT_VERSION = 1
 REPORT_NAME = "tuning.json"
 AXES = ("weight", "sxy", "srgb")
 _MAX_ACROSS = 4  # panels in one row
@@ -70,7 +70,7 @@ def write_search(search: Search, described: Mapping[str, Any], folder: Path) -> 
             )
         }
         pictures["heat_map_fine"] = _draw_points(search, fine, title.format("around the best"))
-    return write_report(folder / REPORT_NAME, {"schema_version": SCHEMA_VERSION, **described}, pictures)
+    return write_report(folder / REPORT_NAME, {"schema_version": REPORT_VERSION, **described}, pictures)
 
 
 def _draw_points(search: Search, points: Mapping[Point, float], title: str) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 
 from atrous import runtime
 from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.bundle import DEEPLAB_MEAN
 from atrous.errors import ExportError, OutputError, VerificationError
@@ -186,13 +187,13 @@ def test_nets_whose_file_says_everything_have_no_warnings(tmp_path: Path) -> Non
     assert manifest.preprocessing.size_rule.minimum == (57, 57)
 
 
-# ---- classes and colours
+# ---- classes and colors
 
 
-def test_default_palette_is_pascals(deeplab: Path) -> None:
+def test_default_palette_is_distinct_colors(deeplab: Path) -> None:
     manifest = read_manifest(deeplab)
     assert manifest.classes == tuple(f"class {index}" for index in range(CLASSES))
-    assert manifest.palette == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128))
+    assert manifest.palette == make_distinct_colors(5)
 
 
 def test_given_classes_and_palette(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ def test_file_without_a_data_layer_is_guessed_aloud(tmp_path: Path) -> None:
     assert any("does not say the mean" in warning for warning in warnings)
 
 
-def test_guess_follows_the_colour_order(tmp_path: Path) -> None:
+def test_guess_follows_the_color_order(tmp_path: Path) -> None:
     mean, _, _ = pixel_rule(tmp_path, None, PreprocessingOptions(color_order="RGB"))
     assert mean == tuple(reversed(DEEPLAB_MEAN))
 
@@ -310,7 +311,7 @@ def test_stages_that_disagree_leave_nothing(tmp_path: Path, monkeypatch: pytest.
         blobs["conv3:conv3"] = blobs["conv3:conv3"] + 1
         return blobs
 
-    from atrous.converter.check.compare import OnnxStage
+    from atrous.converter.check.stages import OnnxStage
 
     run = OnnxStage.run
     monkeypatch.setattr(OnnxStage, "run", corrupt)

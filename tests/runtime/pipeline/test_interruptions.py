@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def start(workplace: Path) -> subprocess.Popen[str]:
 
 
 def stop_at(workplace: Path, count: int, number: signal.Signals, times: int = 1) -> tuple[int, str]:
-    """Start the command, send a signal when it has labelled `count` images, and wait for its end."""
+    """Start the command, send a signal when it has labeled `count` images, and wait for its end."""
     process = start(workplace)
     deadline_s = time.monotonic() + 60
     while len(read_done(workplace)) < count and process.poll() is None and time.monotonic() < deadline_s:
@@ -99,7 +100,7 @@ def test_kill_9_three_times(workplace: Path, clean: dict[str, bytes]) -> None:
     report = run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, "--json", folder=workplace)
     assert report.code == 1
     assert report.json["skipped"] == before
-    assert report.json["labelled"] == IMAGES - 1 - before
+    assert report.json["labeled"] == IMAGES - 1 - before
     assert len(report.json["failures"]) == 1
     assert results(workplace / "out") == clean  # the same files, byte for byte, and no other
     assert Counter(read_done(workplace)) == dict.fromkeys((f"photos/{n:03}.png" for n in range(IMAGES) if n != 50), 1)
@@ -108,12 +109,14 @@ def test_kill_9_three_times(workplace: Path, clean: dict[str, bytes]) -> None:
             assert (workplace / "out" / name).stat().st_mtime_ns == time_ns
 
 
-def test_ctrl_c(workplace: Path, clean: dict[str, bytes]) -> None:
-    code, stderr = stop_at(workplace, 30, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm(workplace: Path, clean: dict[str, bytes], number: signal.Signals) -> None:
+    code, stderr = stop_at(workplace, 30, number)
     assert code == 130
     assert "Traceback" not in stderr
-    assert "the same command goes on from here" in stderr
-    assert stderr.rstrip().endswith("atrous: interrupted")
+    labeled, interrupted = stderr.splitlines()[-2:]
+    assert re.fullmatch(r"atrous segment: \d+ labeled, about \d+ left: the same command resumes the run", labeled)
+    assert interrupted == "atrous: interrupted"
     done = len(read_done(workplace))
     assert 30 <= done < IMAGES - 1
     assert not list((workplace / "out").glob(".*"))  # the images under way were finished

@@ -8,6 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from atrous.bundle.manifest import GraphFacts
+from atrous.converter.precision import describe_graph
+
+
+def find_facts(model: bytes) -> GraphFacts:
+    """The facts about a model as a runtime reads them from the manifest."""
+    return describe_graph(onnx.load_from_string(model))
+
 
 def make_graph(
     precision: str = "fp32", *, dilation: int = 1, keep_last: bool = False, shape: tuple[Any, ...] = ("n", 3, "h", "w")

@@ -1,8 +1,9 @@
-"""Protobuf's wire format, walked in place.
+"""Protobuf's wire format: a bounded walker over a buffer, and encoders.
 
-A message is a run of fields; a field is a tag (number * 8 + wire type) and a value. The walker yields where each value
-lies and never touches a payload, so its cost is per field, not per byte. Nothing is allocated by a length read from
-the file: a length is first held against what is left.
+A message is a run of fields; a field is a tag (number * 8 + wire type) and a value. The walker yields the location of
+each value and never reads a payload, so its cost is per field, not per byte. Lengths are checked against the rest of
+the buffer before they are used. Bytes that two protobuf parsers could read differently (a number of more than 64 bits,
+a field number out of range) are rejected.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 FIXED_WIDTHS = {FIXED32: 4, FIXED64: 8}
 MAX_FIELD_NUMBER = (1 << 29) - 1
 MAX_FIELDS = 4_000_000
 MAX_NAME_BYTES = 1 << 16
+_MAX_VARINT_BYTES = 10
+_MAX_STEP = 1 << 16
+
+Buffer = bytes | mmap | memoryview
 
 
 class WireError(ValueError):
     """Bytes that are not a protobuf message.
 
     Attributes:
-        offset: where.
-        shortfall: how many bytes are missing, where the fault is an early end.
+        offset: position of the fault.
+        shortfall: number of missing bytes if the buffer ends early, else 0.
     """
 
     def __init__(self, message: str, offset: int, shortfall: int = 0) -> None:
@@ -35,7 +37,7 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """One field, located; or a run of fields of fixed width, located as one.
+    """The location of one field, or of a run of adjacent fields with the same fixed-width tag.
 
     Attributes:
         number: field number.
@@ -44,7 +46,7 @@ class Field(NamedTuple):
         start: offset of the (first) payload.
         stop: end of the (last) payload.
         value: of a VARINT, as 64 unsigned bits; 0 otherwise.
-        repeats: how many fields; more than one in a run only, where payloads lie one tag (a byte) apart.
+        repeats: number of fields; above 1 only in a run, whose payloads are one tag (a byte) apart.
     """
 
     number: int
@@ -57,22 +59,21 @@ class Field(NamedTuple):
 
 
 class WireReader:
-    """Walks messages inside one buffer, with one budget of fields for all walks together.
+    """Walks messages inside one buffer, with one budget of fields for all walks.
 
     Args:
-        data: the whole buffer: bytes or mmap.
-        max_fields: after that many the file is refused, so that time and memory stay bounded.
+        data: the buffer.
+        max_fields: number of fields after which the buffer is rejected, so that time and memory stay bounded.
     """
 
-    def __init__(self, data: bytes | mmap, max_fields: int = MAX_FIELDS) -> None:
+    def __init__(self, data: Buffer, max_fields: int = MAX_FIELDS) -> None:
         self.data, self.left, self.max_fields = data, max_fields, max_fields
-        self.bytes: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
-        """The fields of the message in data[start:stop], in order; runs of fixed width collapsed.
+        """The fields of the message in data[start:stop], in order; fixed-width runs as one.
 
         Raises:
-            WireError: the bytes are no message, or the budget is spent.
+            WireError: the bytes are not a message, or the budget is exhausted.
         """
         data, at = self.data, start
         while at < stop:
@@ -84,7 +85,7 @@ class WireReader:
                 tag, payload = read_varint(data, at, stop)
             number, wire_type = tag >> 3, tag & 7
             if not 0 < number <= MAX_FIELD_NUMBER:
-                raise WireError(f"{number} is no field number", at)
+                raise WireError(f"invalid field number {number}", at)
             value, count = 0, 1
             if wire_type == LENGTH:
                 length, payload = read_varint(data, payload, stop)
@@ -98,60 +99,60 @@ class WireReader:
                     count = self._count_run(at, stop, width + 1)
                     end = at + count * (width + 1)
             else:
-                raise WireError(f"field {number} has the wire type {wire_type}, which Caffe never wrote", at)
+                raise WireError(f"field {number} has the unsupported wire type {wire_type}", at)
             if end > stop:
                 raise WireError(f"field {number} ends {end - stop} bytes past the end", at, end - stop)
             yield Field(number, wire_type, at, payload, end, value, count)
             at = end
 
     def text(self, field: Field) -> str:
-        """A field's payload as a string.
+        """The payload of a field as a string; invalid UTF-8 is replaced.
 
         Raises:
-            WireError: longer than any name.
+            WireError: it exceeds `MAX_NAME_BYTES`.
         """
         if field.stop - field.start > MAX_NAME_BYTES:
             raise WireError(f"a name of {field.stop - field.start} bytes", field.at)
-        return self.data[field.start : field.stop].decode("utf-8", errors="replace")
+        return str(self.data[field.start : field.stop], "utf-8", "replace")
 
     def _count_run(self, at: int, stop: int, stride: int) -> int:
-        """How many fields of this tag and width follow each other, each of them whole.
-
-        The search doubles its reach, so that it reads at most about twice what it finds.
-        """
-        data, most, found, step = self.bytes, (stop - at) // stride, 1, 64
-        tag = data[at]
+        """The number of adjacent whole fields with this tag and stride; reads at most about twice what it finds."""
+        most, found, step = (stop - at) // stride, 1, 64
+        tag = bytes([self.data[at]])
         while found < most:
             reach = min(found + step, most)
-            differ = np.flatnonzero(data[at + found * stride : at + reach * stride : stride] != tag)
-            if differ.size:
-                return found + int(differ[0])
-            found, step = reach, step * 2
+            tags = bytes(self.data[at + found * stride : at + (reach - 1) * stride + 1 : stride])
+            differing = len(tags.lstrip(tag))
+            if differing:
+                return reach - differing
+            found, step = reach, min(step * 2, _MAX_STEP)
         return found
 
 
-def read_varint(data: bytes | mmap, at: int, stop: int) -> tuple[int, int]:
+def read_varint(data: Buffer, at: int, stop: int) -> tuple[int, int]:
     """The varint at `at` (as 64 bits, unsigned), and the offset after it.
 
     Raises:
-        WireError: it runs past `stop` or past ten bytes.
+        WireError: it runs past `stop` or exceeds ten bytes or 64 bits.
     """
     if at < stop and data[at] < 0x80:
         return data[at], at + 1
     value = shift = 0
-    for position in range(at, min(at + 10, stop)):
+    for position in range(at, min(at + _MAX_VARINT_BYTES, stop)):
         byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFFFFFFFFFFFFFF, position + 1
+            if value >> 64:
+                raise WireError("a number of more than 64 bits", at)
+            return value, position + 1
         shift += 7
-    if stop - at < 10:
+    if stop - at < _MAX_VARINT_BYTES:
         raise WireError("a number runs past the end", at, 1)
     raise WireError("a number is longer than ten bytes", at)
 
 
 def to_signed(value: int) -> int:
-    """A varint's 64 bits as a signed number, as int32 and int64 fields are written."""
+    """The 64 bits of a varint as a signed number, as int32 and int64 fields are written."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

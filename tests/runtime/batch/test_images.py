@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.scripts.image_list import list_images, plan_outputs
+from atrous.errors import InputError
+from atrous.runtime.batch.images import find_jobs, list_images
 
-ENDINGS = {"labels": ".png", "overlay": "_overlay.png"}
+KINDS = ("labels", "overlay")
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -26,7 +26,7 @@ def found(*arguments: object, **options: object) -> list[str]:
 
 
 def planned(tmp_path: Path, *arguments: str, recursive: bool = False) -> dict[str, str]:
-    jobs = plan_outputs(list_images(arguments, recursive=recursive), tmp_path / "out", ENDINGS)
+    jobs = find_jobs(arguments, tmp_path / "out", KINDS, recursive=recursive)
     return {str(job.image): job.outputs["labels"].relative_to(tmp_path / "out").as_posix() for job in jobs}
 
 
@@ -72,14 +72,14 @@ class TestFinding:
             return scan(path)
 
         monkeypatch.setattr(os, "scandir", refuse)
-        with pytest.raises(click.UsageError, match="p/sub/deep cannot be searched: Permission denied"):
+        with pytest.raises(InputError, match="p/sub/deep cannot be searched: Permission denied"):
             found("p", recursive=True)
 
     def test_nothing(self, photos: Path) -> None:
         (photos / "empty").mkdir()
-        with pytest.raises(click.UsageError, match="nothing matches the pattern"):
+        with pytest.raises(InputError, match="nothing matches the pattern"):
             found("*.bmp")
-        with pytest.raises(click.UsageError, match=r"no images in the folder empty.*--recursive"):
+        with pytest.raises(InputError, match=r"no images in the folder empty.*--recursive"):
             found("empty", "p")
 
 
@@ -101,7 +101,7 @@ class TestNaming:
 
     def test_overlay_of_one_is_not_the_labels_of_another(self, photos: Path) -> None:
         touch(photos, "p/b_overlay.jpg")
-        jobs = plan_outputs(list_images(["p"]), Path("out"), ENDINGS)
+        jobs = find_jobs(["p"], Path("out"), KINDS, recursive=False)
         outputs = [str(path) for job in jobs for path in job.outputs.values()]
         assert len(set(outputs)) == 6
 
@@ -112,16 +112,16 @@ class TestNaming:
 
     def test_an_image_is_never_overwritten(self, photos: Path) -> None:
         touch(photos, "p/d.png")
-        with pytest.raises(click.UsageError, match="would overwrite"):
-            plan_outputs(list_images(["p/d.png"]), Path("p"), ENDINGS)
+        with pytest.raises(InputError, match="would overwrite"):
+            find_jobs(["p/d.png"], Path("p"), KINDS, recursive=False)
         (photos / "link").symlink_to(photos / "p")
-        with pytest.raises(click.UsageError, match="would overwrite"):
-            plan_outputs(list_images(["p/d.png"]), Path("link"), ENDINGS)
+        with pytest.raises(InputError, match="would overwrite"):
+            find_jobs(["p/d.png"], Path("link"), KINDS, recursive=False)
 
 
 @given(st.lists(st.from_regex(r"([abA]/){0,2}[abA](_overlay)?\.(jpg|png)", fullmatch=True), min_size=1, unique=True))
 def test_results_never_meet(names: list[str]) -> None:
-    jobs = plan_outputs(list_images(names), Path("/nowhere/out"), ENDINGS)
+    jobs = find_jobs(names, Path("/nowhere/out"), KINDS, recursive=False)
     outputs = [str(path).casefold() for job in jobs for path in job.outputs.values()]
     assert len(set(outputs)) == len(outputs) == 2 * len(names)
     assert all("/nowhere/out/" in path for path in outputs)

@@ -1,4 +1,4 @@
-"""The wire walker: what it locates, and what it refuses."""
+"""The wire walker: locations of fields, and rejected bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.converter.files.wire import (
+from atrous.proto import schema
+from atrous.wire import (
     FIXED32,
     FIXED64,
     LENGTH,
@@ -23,7 +24,6 @@ from atrous.converter.files.wire import (
     read_varint,
     to_signed,
 )
-from atrous.proto import schema
 
 
 def walk(data: bytes, **options: int) -> list[Field]:
@@ -78,10 +78,10 @@ def test_a_run_stops_where_its_last_payload_would_not_fit() -> None:
         (b"\x08\xff", "runs past the end", 1),
         (b"\x08" + b"\xff" * 10 + b"\x00", "longer than ten", 0),
         (b"\x0d\x00\x00", "2 bytes past", 2),
-        (b"\x00\x00", "no field number", 0),
+        (b"\x00\x00", "invalid field number", 0),
         (b"\x0b", "wire type 3", 0),
         (b"\x0f", "wire type 7", 0),
-        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "no field number", 0),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "invalid field number", 0),
         (encode_tag(1, LENGTH) + encode_varint(2**63), "past the end", None),
     ],
 )
@@ -108,7 +108,7 @@ def test_names_are_capped() -> None:
 
 
 def test_payloads_are_skipped_not_read() -> None:
-    """64 MiB in one field, and a million fields of fixed width, cost next to nothing."""
+    """64 MiB in one field, and a million fixed-width fields, take under a second together."""
     big = encode_block(5, bytes(64 << 20))
     many = (encode_tag(5, FIXED32) + b"\0\0\0\0") * 1_000_000
     start = time.perf_counter()

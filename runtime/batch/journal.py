@@ -9,6 +9,8 @@
    changes, the item is processed again.
 4. An item is finished only while its files exist with the total size in its line; of equal keys the last one counts.
 5. One run at a time: a lock on the file excludes others and ends with its process.
+6. If the file is removed or replaced during a run (with its folder, say), the run ends with an error: the lines of its
+   finished items are lost.
 
 Memory: 16 bytes per item. Keys are 64 bits of a SHA-256: a collision among a million items is expected once in 40
 million runs.
@@ -84,6 +86,10 @@ class Journal:
             OutputError: if it cannot be written.
         """
         self._lines.write({"key": key, "bytes": size_bytes, **record})
+
+    def check(self) -> None:
+        """Raise OutputError if the file was removed or replaced since it was opened."""
+        self._lines.check()
 
     def close(self) -> None:
         """Close the file, which unlocks it."""
@@ -209,6 +215,14 @@ class _LineFile:
         """Append a line."""
         self._append(_encode(entry))
 
+    def check(self) -> None:
+        try:
+            is_same = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise OutputError("was removed or replaced during the run: run the command again", path=self._path)
+
     def close(self) -> None:
         self._file.close()
 
@@ -220,6 +234,7 @@ class _LineFile:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError as error:
                 raise OutputError(f"cannot be written: {error.strerror}", path=self._path) from error
+            self.check()
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:

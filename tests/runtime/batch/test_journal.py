@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atrous.errors import OutputError
-from atrous.runtime.pipeline.journal import DONE_NAME, FAILURES_NAME, FailureLog, Journal, make_key
+from atrous.runtime.batch.journal import DONE_NAME, FAILURES_NAME, FailureLog, Journal, make_key
 
 KEYS = [make_key(["image", number]) for number in range(50)]
 
@@ -104,7 +104,7 @@ def test_a_folder_in_its_place(tmp_path: Path) -> None:
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl", reason="this system has no file locks")
     program = (
-        "import sys; from atrous.runtime.pipeline.journal import Journal\n"
+        "import sys; from atrous.runtime.batch.journal import Journal\n"
         "with Journal(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
