@@ -114,8 +114,8 @@ class ArgMax(Operator):
         values, place = graph.add_multiple("TopK", [backwards, top_k], 2, axis=axis, largest=1, sorted=1)
         if self.axis is None:
             length = graph.number(1)
-            for behind in range(1, len(x.shape)):
-                length = length * graph.dim(x, behind)
+            for follower in range(1, len(x.shape)):
+                length = length * graph.dim(x, follower)
         else:
             length = graph.dim(x, axis)
         return values, graph.add("Sub", [(length - 1).tensor(), place])

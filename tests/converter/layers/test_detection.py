@@ -224,6 +224,7 @@ def test_yolov3() -> None:
     [
         ("mask_group_num: 2", "mask_group_num: 3", "mask_group_num"),
         ("mask: 3", "mask: 4", "no anchor"),
+        ("num_box: 2", "num_box: 0", "num_box"),
         ("num_classes: 3", "num_classes: 4", "channels"),
         ("num_classes: 3", "", "num_classes"),
     ],

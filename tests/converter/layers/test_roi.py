@@ -164,8 +164,10 @@ def test_proposals() -> None:
         ("scale: 2", "", {}, "a ratio and a scale"),
         ("scale: 2", "scale: 2 scale: 4", {}, "4 anchors"),
         ("post_nms_topn: 12", "post_nms_topn: 0", {}, "above 0"),
-        ("", "", {"s": (2, 4, 5, 6)}, "one image"),
+        ("", "", {"s": (2, 4, 5, 6)}, "scores of one image"),
         ("", "", {"i": (1, 2)}, "im_info"),
+        ("scale: 2", "scale: nan", {}, "above 0"),
+        ("scale: 2", "scale: 2 " * 1001, {}, "more than 1,000 anchors"),
     ],
 )
 def test_proposals_that_do_not_fit(old: str, new: str, shapes: dict[str, Any], words: str) -> None:

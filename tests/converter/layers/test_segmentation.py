@@ -95,7 +95,7 @@ def test_only_the_real_part_of_each_item_is_inferred() -> None:
     np.testing.assert_allclose(y.sum(1)[1], 1, rtol=1e-5)
 
 
-def test_every_item_takes_the_colours_of_the_first_image() -> None:
+def test_every_item_takes_the_colors_of_the_first_image() -> None:
     scores, image = random_array(2, 4, 9, 8), random_array(2, 3, 9, 8) * 50
     sizes = np.full((2, 1, 1, 2), 100, np.float32)
     y = run_crf(crf_text(), s=scores, d=sizes, i=image)
@@ -111,7 +111,7 @@ def test_every_item_takes_the_colours_of_the_first_image() -> None:
         (CRF, "s d", {}, "no image"),
         ("pos_xy_std: 0 pos_w: 1", "s d i", {}, "above 0"),
         (CRF, "s d i", {"d": (1, 1, 1, 2)}, "height and width"),
-        (CRF, "s d i", {"i": (2, 3, 9, 9)}, "image must be"),
+        (CRF, "s d i", {"i": (2, 3, 9, 9)}, "image of the scores"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(param: str, bottoms: str, shapes: dict[str, Any], words: str) -> None:
@@ -119,7 +119,7 @@ def test_parameters_that_do_not_fit_are_refused(param: str, bottoms: str, shapes
         read_net(crf_text(param, bottoms, **shapes))
 
 
-def test_without_colours_no_image_is_needed() -> None:
+def test_without_colors_no_image_is_needed() -> None:
     y = run_crf(
         crf_text("pos_xy_std: 3 pos_w: 3", "s d", s=(1, 4, 9, 8), d=(1, 1, 1, 2)),
         s=random_array(1, 4, 9, 8),
