@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...dependencies import import_optional
 from ..pictures import color_labels, encode_png, make_overlay
 from .confusion import VOID, Counts, LabelMap, class_ious
-from .report import VARIANT_TITLES
+from .evaluator import VARIANT_TITLES
 
 if TYPE_CHECKING:
     from .evaluator import Evaluation, WorstImage

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NETWORK, CRF = "network", "crf"
 GALLERY = 6
 
+VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}
+
 
 @dataclass(frozen=True)
 class ImageScore:
