@@ -13,8 +13,8 @@ from ....bundle.palettes import Color
 from ....errors import DatasetError, InputError
 from ...images import read_image
 from ..confusion import LabelMap
-from . import FOLDER
 from .label_files import Coding, list_some, read_label_image
+from .names import FOLDER
 
 
 @dataclass(frozen=True)
