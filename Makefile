@@ -35,6 +35,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tools.check_words
+	$(BIN)/clang-format --dry-run -Werror runtime/crf/src/*.cpp runtime/crf/src/*.h runtime/crf/src/*.inl tests/runtime/crf/native/*.cpp
 
 import-root: ## build/typing: links from which the source tree imports as atrous without an installation
 	@rm -rf build/typing && mkdir -p build/typing/atrous

@@ -61,6 +61,7 @@ def check_contained_name(name: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
+NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
 
 class FileEntry(Section):
@@ -208,7 +209,7 @@ class GraphFacts(Section):
     types: tuple[str, ...]
     subgraphs: tuple[str, ...]
     quantized: bool
-    node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
+    node_precisions: dict[str, NodePrecision]
     wide_nodes: dict[str, str]
     patterns: dict[str, tuple[str, ...]]
 

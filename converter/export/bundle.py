@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ from ...bundle.manifest import (
     MANIFEST_NAME,
     BlobSpec,
     Deploy,
-    GraphFacts,
     Manifest,
     Preprocessing,
     Source,
@@ -137,6 +135,8 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     from safetensors import SafetensorError
     from safetensors.torch import save_model
 
+    from ..precision.facts import describe_graph
+
     warnings = list(net.warnings)
     if not net.parameters.keys() >= net.parameter_shapes().keys():
         warnings.append("the net has no weights: its parameters come from its fillers")
@@ -193,7 +193,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         palette=palette,
         crf=crf if plan is not None else None,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
-        graphs={} if deployed is None else {"deploy.onnx": _describe_graph(deployed)},
+        graphs={} if deployed is None else {"deploy.onnx": describe_graph(deployed)},
         verification=tuple(report.summarize() for report in reports),
         warnings=tuple(warnings),
         versions=_read_versions(),
@@ -295,12 +295,6 @@ def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
         blob=plan.scores.name,
         upsampling=upsampling,
     )
-
-
-def _describe_graph(model: onnx.ModelProto) -> GraphFacts:
-    from ..precision.facts import describe_graph
-
-    return GraphFacts.model_validate_json(json.dumps(describe_graph(model)))
 
 
 def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:

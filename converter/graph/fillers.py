@@ -64,6 +64,6 @@ def _bilinear(shape: Shape) -> FloatArray:
     """
     width = shape[-1]
     factor = math.ceil(width / 2)
-    centre = (width - 1) / (2 * factor)
-    line = (1 - np.abs(np.arange(width) / factor - centre)).astype(np.float32)
+    center = (width - 1) / (2 * factor)
+    line = (1 - np.abs(np.arange(width) / factor - center)).astype(np.float32)
     return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)

@@ -131,7 +131,7 @@ def make_model(head: str = "scores") -> bytes:
 @functools.cache
 def describe_model(model: bytes) -> dict[str, Any]:
     """The facts about a model that the converter writes into the manifest."""
-    return describe_graph(onnx.load_from_string(model))
+    return describe_graph(onnx.load_from_string(model)).model_dump(mode="json")
 
 
 def make_outside_model(location: str) -> bytes:

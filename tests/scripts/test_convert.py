@@ -200,10 +200,10 @@ def test_hdf5_weights(run: Any, workplace: Path) -> None:
     assert manifest().sources[1].format == "HDF5"
 
 
-# ---- classes and colours
+# ---- classes and colors
 
 
-def test_classes_without_names_are_numbered_in_distinct_colours(run: Any) -> None:
+def test_classes_without_names_are_numbered_in_distinct_colors(run: Any) -> None:
     run(*MEAN)
     assert manifest().classes == tuple(f"class {index}" for index in range(CLASSES))
     assert len(set(manifest().palette)) == CLASSES

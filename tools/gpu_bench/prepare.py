@@ -27,7 +27,7 @@ CALIBRATION_IMAGES = 8
 
 
 def draw_images(height: int, width: int, count: int, seed: int) -> Array:
-    """Coloured patches under noise, as different from each other as photos are: count x H x W x 3 uint8 RGB."""
+    """Colored patches under noise, as different from each other as photos are: count x H x W x 3 uint8 RGB."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, height // 24 + 2, width // 24 + 2, 3))
     patches = coarse.repeat(24, 1).repeat(24, 2)[:, :height, :width]

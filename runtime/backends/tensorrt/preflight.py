@@ -55,11 +55,7 @@ _ALL_LINES: Table = {
         "TensorRT casts uint8 from and to float32 and float16 only",
         "convert the net again, which casts through float32",
     ),
-    "uint8_operand": (
-        "refuse",
-        "TensorRT accepts uint8 in a Cast only",
-        "convert the net again, which casts first",
-    ),
+    "uint8_operand": ("refuse", "TensorRT accepts uint8 in a Cast only", "convert the net again, which casts first"),
     "argmax": ("warn", "ArgMax is slow in TensorRT", 'convert with the head "scores" or "lowres"'),
 }
 _WEAKLY_TYPED: Table = {

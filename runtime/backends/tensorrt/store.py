@@ -23,7 +23,6 @@ import fcntl
 import hashlib
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ....bundle.files import write_file
+from ....bundle.files import open_regular, write_file
 from ....errors import EngineError, OutputError
 from .keys import Difference, EngineKey, Value
 from .options import Shape
@@ -335,15 +334,13 @@ def _profile_allows(profile: Any, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _read_file(path: Path, limit: int, name: str) -> bytes:
-    """Read a regular file of at most `limit` bytes; opening a FIFO does not block."""
+    """Read a regular file of at most `limit` bytes."""
     try:
-        with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise refuse(f"the {name} is not a regular file", name, path)
-            if state.st_size > limit:
-                raise refuse(f"the {name} is {state.st_size} bytes, the limit is {limit}", f"{name}.bytes", path)
-            return file.read(state.st_size)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise refuse(f"the {name} is {size} bytes, the limit is {limit}", f"{name}.bytes", path)
+            return file.read(size)
     except OSError as error:
         raise refuse(f"the {name} cannot be read: {error.strerror}", name, path) from error
 

@@ -175,8 +175,8 @@ def test_filter_of_a_fixed_batch_has_no_onnx_form() -> None:
     ("shapes", "tops", "words"),
     [
         ({"a": (4, 2), "s": (4, 2)}, 'top: "y"', "one value for each item"),
-        ({"a": (4, 2), "s": (3,)}, 'top: "y"', "does not fit"),
-        ({"a": (4, 2), "s": (4,)}, 'top: "y" top: "z"', "one each"),
+        ({"a": (4, 2), "s": (3,)}, 'top: "y"', "a bottom has shape"),
+        ({"a": (4, 2), "s": (4,)}, 'top: "y" top: "z"', "one top for each"),
     ],
 )
 def test_filter_refuses(shapes: dict[str, tuple[int, ...]], tops: str, words: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from atrous.converter.precision import describe_graph
+from atrous.converter import precision
 from atrous.converter.precision.calibrate import observe
 from atrous.converter.precision.cast import cast_graph
 from atrous.converter.precision.facts import PATTERNS
@@ -22,6 +21,11 @@ from .graphs import make_deploy, make_image, scan_model
 FLOAT, BYTES, BOOL, LONG = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.BOOL, TensorProto.INT64
 CONVS = ["conv1/Conv/node", "conv2/Conv/node", "conv3/Conv/node", "fc6/Conv/node", "fc8/Conv/node"]
 ZERO = np.int8(0)
+
+
+def describe_graph(model: onnx.ModelProto) -> dict[str, Any]:
+    """The facts as the manifest holds them."""
+    return precision.describe_graph(model).model_dump(mode="json")
 
 
 def model_of(
@@ -112,7 +116,6 @@ CASES: list[tuple[onnx.ModelProto, set[str]]] = [
 def test_each_pattern_and_its_absence(model: onnx.ModelProto, found: set[str]) -> None:
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)
     facts = describe_graph(model)
-    assert json.loads(json.dumps(facts)) == facts
     assert facts["patterns"] == {name: ["n"] if name in found else [] for name in PATTERNS}
 
 

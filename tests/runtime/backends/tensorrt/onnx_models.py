@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,13 +9,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from atrous.bundle.manifest import GraphFacts
-
-from ...bundles import describe_model
+from atrous.converter.precision import describe_graph
 
 
 def find_facts(model: bytes) -> GraphFacts:
     """The facts about a model as a runtime reads them from the manifest."""
-    return GraphFacts.model_validate_json(json.dumps(describe_model(model)))
+    return describe_graph(onnx.load_from_string(model))
 
 
 def make_graph(
