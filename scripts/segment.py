@@ -154,7 +154,7 @@ def command(
     return (1 if summary.labeled or summary.skipped else 2) if summary.failed else 0
 
 
-class _Report(_Observer, contextlib.AbstractContextManager["_Report"]):
+class _Report(contextlib.AbstractContextManager["_Report"], _Observer):
     """The observer of a run: progress, one line per failure, the first results for a table or all for JSON."""
 
     segmenter: Segmenter
