@@ -23,7 +23,7 @@ from ....bundle.palettes import (
     make_distinct_colors,
 )
 from ....errors import InputError
-from .names import FOLDER
+from .names import FOLDER as FOLDER
 
 if TYPE_CHECKING:
     from .dataset import Dataset
