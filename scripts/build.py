@@ -96,19 +96,21 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
 
 def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) -> PreparedBuild:
-    from ..runtime.backends.tensorrt.onnx_reader import read_facts
+    from ..errors import BundleError
     from ..runtime.backends.tensorrt.options import BuildOptions
     from ..runtime.backends.tensorrt.workflow import prepare_build
 
+    facts, name = bundle.graph_facts(given["precision"]), bundle.deploy.input
+    if name not in facts.inputs or len(facts.inputs[name].shape) != 4:
+        raise BundleError(f'has no input "{name}" of 4 dimensions: convert the net again', path=bundle.path)
     model = bundle.read_file(bundle.deploy_file(given["precision"]))
-    name = bundle.deploy.input
     ranges = [
         [build_shapes.read_size(text, f"--{option}") for text in given[sizes]]
         for option, sizes in (("shape", "shapes"), ("min", "minima"), ("opt", "optima"), ("max", "maxima"))
     ]
     profiles = build_shapes.make_profiles(
         name,
-        read_facts(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
+        facts.inputs[name].shape,
         bundle.preprocessing.size_rule,
         build_shapes.read_batch(given["batch"]),
         ranges[0],
@@ -117,7 +119,7 @@ def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) 
     same = ("level", "tf32", "tactic_sources", "refit", "hardware_compatible", "version_compatible", "replay")
     workspace = build_shapes.read_bytes(given["workspace"], "--workspace")
     options = BuildOptions(profiles, workspace_bytes=workspace, **{field: given[field] for field in same})
-    prepared = prepare_build(model, options, capabilities, precision=given["precision"])
+    prepared = prepare_build(model, facts, options, capabilities, precision=given["precision"])
     for finding in prepared.findings:
         console.print_warning(f"warning: {finding.describe()}")
     return prepared
@@ -208,7 +210,7 @@ def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequ
 
     name = bundle.deploy.input
     profiles = prepared.plan.options.profiles
-    shape = profiles[0][name].optimum if profiles else prepared.facts.inputs[name][1]
+    shape = profiles[0][name].optimum if profiles else prepared.facts.inputs[name].shape
     feeds = [{name: image} for image in _make_images(images, shape)]
     with ExitStack() as opened:
         runs = []
@@ -263,9 +265,8 @@ def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
 def _audit_recorded(bundle: Bundle, given: dict[str, Any], as_json: bool) -> int:
     """Compare the layers that trtexec described with the bundle's graph."""
     from ..runtime.backends.tensorrt.audit import audit_precision, parse_inspection
-    from ..runtime.backends.tensorrt.onnx_reader import read_facts
 
-    facts = read_facts(bundle.read_file(bundle.deploy_file(given["precision"])))
+    facts = bundle.graph_facts(given["precision"])
     profile = _read_json(given["layer_times"], list) if given["layer_times"] is not None else None
     audit = audit_precision(parse_inspection(_read_json(given["audit"], dict)), facts, profile)
     if as_json:

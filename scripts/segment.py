@@ -18,7 +18,10 @@ from .workers_option import workers_option
 
 if TYPE_CHECKING:
     from ..runtime import Segmenter
+    from ..runtime.batch import BatchObserver as _Observer
     from ..runtime.batch import BatchSummary, FailedImage, LabeledImage
+else:
+    _Observer = object  # `--help` must not import the runtime
 
 _SHOWN_IMAGES, _SHOWN_CLASSES = 20, 3
 _LEAST_SHARE = 0.005  # of the pixels, for a class to be shown
@@ -151,7 +154,7 @@ def command(
     return (1 if summary.labeled or summary.skipped else 2) if summary.failed else 0
 
 
-class _Report(contextlib.AbstractContextManager["_Report"]):
+class _Report(_Observer, contextlib.AbstractContextManager["_Report"]):
     """The observer of a run: progress, one line per failure, the first results for a table or all for JSON."""
 
     segmenter: Segmenter

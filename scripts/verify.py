@@ -53,7 +53,7 @@ def command(
 
     The torch stage executes the bundle's own model.py: verify only bundles from a source you trust.
     """
-    from ..converter.check.bundle_check import verify_bundle
+    from ..converter import verify_bundle
 
     with console.show_steps() as show:
         reports = verify_bundle(

@@ -64,13 +64,12 @@ class Conversion:
 
 def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int]:
     """Write seeded weights for a net at 513 x 513; returns the shapes to give on the command line, and their number."""
-    from atrous.converter import read_net
-    from atrous.converter.files.writer import write_caffemodel
+    from atrous.converter import read_net, reshape_net, write_caffemodel
 
     net = read_net(path, variables=VARIABLES, input_shapes=_guess_shapes(path))
     images = [blob.name for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(images, (1, 3, SIDE, SIDE))
-    net = net.reshape(shapes)
+    net = reshape_net(net, shapes)
     write_caffemodel(weights, net.name or "net", list(make_weights(net)))
     return shapes, net.parameter_count()
 
@@ -78,7 +77,7 @@ def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], 
 def _guess_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """A photo for the first input of a data layer that does not say its size."""
     from atrous.converter.files.prototxt import read_prototxt
-    from atrous.converter.graph.definition import define_net
+    from atrous.converter.graph.select import define_net
 
     tops = define_net(read_prototxt(path, variables=VARIABLES)).input_tops
     unknown = [top.top for top in tops if top.shape is None]

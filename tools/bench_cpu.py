@@ -237,9 +237,9 @@ def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
         [median - min(pooled[name]) for name, median in zip(names, medians, strict=True)],
         [max(pooled[name]) - median for name, median in zip(names, medians, strict=True)],
     ]
-    colours = ["#4878a8" if is_float32[name] else "#d08030" for name in names]
+    colors = ["#4878a8" if is_float32[name] else "#d08030" for name in names]
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.5))
-    axes.barh(names, medians, color=colours, xerr=spread, error_kw={"elinewidth": 1})
+    axes.barh(names, medians, color=colors, xerr=spread, error_kw={"elinewidth": 1})
     for index, (name, median) in enumerate(zip(names, medians, strict=True)):
         label, place = f"{median:.2f} ({len(pooled[name])} rounds)", (max(pooled[name]), index)
         axes.annotate(label, place, (5, 0), textcoords="offset points", va="center", fontsize=9)
@@ -256,7 +256,7 @@ def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def make_images(height: int, width: int, count: int) -> list[Array]:
-    """Smooth coloured patches with noise, 1 x H x W x 3 uint8 each, another for each round."""
+    """Smooth colored patches with noise, 1 x H x W x 3 uint8 each, another for each round."""
     random = np.random.default_rng(5)
     images = []
     for _ in range(count):

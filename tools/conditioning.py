@@ -21,7 +21,8 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from atrous.converter.export.torch_module import BlobRecorder
-from atrous.converter.modules import AveragePool2d, InnerProduct
+from atrous.converter.modules.linear import InnerProduct
+from atrous.converter.modules.pooling import AveragePool2d
 
 from .recordings import Array, Comparison, Recording, measure_distance
 

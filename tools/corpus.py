@@ -18,7 +18,7 @@ from pathlib import Path
 
 from atrous.converter import Net, export_onnx, read_net, to_torch
 from atrous.converter.files.prototxt import read_prototxt
-from atrous.converter.graph.definition import define_net
+from atrous.converter.graph.select import define_net
 from atrous.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
 
 #: numbers of classes to try for placeholders, in this order: VOC's, LIP's

@@ -1,6 +1,6 @@
 """Images and unaries for measuring the dense CRF: drawn scenes, with scores as soft or as peaked as asked.
 
-Figures depend on both: colour noise decides how many lattice vertices there are, peakedness how many labels matter.
+Figures depend on both: color noise decides how many lattice vertices there are, peakedness how many labels matter.
 """
 
 from __future__ import annotations

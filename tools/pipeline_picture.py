@@ -31,9 +31,9 @@ def draw_busy_shares(report: PipelineReport, path: Path) -> None:
     names = [f"{stage.name}\n{stage.item_ms:.3g} ms, {_count(stage.most_workers)}" for stage in report.stages]
     places = range(len(names))
     ends = [0.0] * len(names)
-    for field, label, colour in _SHARES:
+    for field, label, color in _SHARES:
         shares = [100 * getattr(stage, field) for stage in report.stages]
-        left.barh(places, shares, left=ends, color=colour, label=label, height=0.7)
+        left.barh(places, shares, left=ends, color=color, label=label, height=0.7)
         ends = [end + share for end, share in zip(ends, shares, strict=True)]
     left.set(yticks=places, yticklabels=names, xlim=(0, 100), xlabel="share of the workers' time, %")
     left.invert_yaxis()

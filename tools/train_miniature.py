@@ -37,7 +37,7 @@ They were chosen for variety, by eye, before any net had run on them.
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for all the files.")
-@click.option("--iterations", type=click.IntRange(min=1), default=2000, help="Optimiser steps.")
+@click.option("--iterations", type=click.IntRange(min=1), default=2000, help="Optimizer steps.")
 @click.option("--seed", type=click.IntRange(min=0), default=2015, help="Of initial weights and crops.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of training and of the CRF.")
 @click.option(

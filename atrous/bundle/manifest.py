@@ -195,10 +195,8 @@ class GraphFacts(Section):
         inputs: input name -> type and shape.
         outputs: output name -> type and shape.
         types: all element types in the graph, sorted.
-        external_data: whether a tensor is stored outside the file.
         subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
         quantized: whether the graph has QuantizeLinear or DequantizeLinear.
-        zero_points: whether a zero point is not a constant 0.
         node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
         wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
         patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
@@ -208,10 +206,8 @@ class GraphFacts(Section):
     inputs: dict[str, GraphBlob]
     outputs: dict[str, GraphBlob]
     types: tuple[str, ...]
-    external_data: bool
     subgraphs: tuple[str, ...]
     quantized: bool
-    zero_points: bool
     node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
     wide_nodes: dict[str, str]
     patterns: dict[str, tuple[str, ...]]
@@ -253,7 +249,7 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
         if len(self.palette) > len(self.classes):
-            raise ValueError(f"{len(self.palette)} palette colours for {len(self.classes)} classes")
+            raise ValueError(f"{len(self.palette)} palette colors for {len(self.classes)} classes")
         if (self.deploy is None) != (self.preprocessing is None):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:

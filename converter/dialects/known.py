@@ -160,14 +160,11 @@ DIALECTS: dict[str, Dialect] = {
         Dialect("fyu_dilation", data_layers=("BinLabelData", "ImageLabelData")),
         Dialect("shufflenet", layers=("ShuffleChannel",)),
         # Known from text files only:
+        *map(Dialect, ("ccnn", "faceboxes", "intel", "lip_attention", "opencv", "selective_search", "unet")),
         Dialect("caffe_face", losses=("CenterLoss",)),
-        Dialect("ccnn"),
         Dialect("colorization", layers=("ColorConv",)),
         Dialect("convlstm", layers=("LSTMConv",)),
-        Dialect("faceboxes"),
         Dialect("flownet", layers=("L2Normalization",), losses=("L1Loss",)),
-        Dialect("intel"),
-        Dialect("lip_attention"),
         Dialect(
             "mobilenet",
             layers=("ConvolutionDepthwise", "DepthwiseConvolution", "ReLU6"),
@@ -176,13 +173,10 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect("naibaf7", layers=("MergeCrop",)),
         Dialect("nvcaffe", data_layers=("DetectNetTransformation",)),
-        Dialect("opencv"),
         Dialect("openvino", layers=("CTCGreedyDecoder",), parameters={"CTCGreedyDecoder": ("ctc_decoder_param",)}),
         Dialect("parsenet", layers=("Normalize", "Unpooling")),
-        Dialect("selective_search"),
         Dialect("senet", layers=("Axpy",)),
         Dialect("synopsys", layers=("ResizeBilinear", "Squeeze")),
-        Dialect("unet"),
         Dialect(
             "yolo",
             layers=("Region", "Reorg", "Yolov3DetectionOutput"),
@@ -195,11 +189,7 @@ DIALECTS: dict[str, Dialect] = {
 
 
 def find_dialect(name: str, file_format: str | None = None) -> Dialect:
-    """The entry of a dialect.
-
-    Args:
-        name: of the dialect.
-        file_format: the syntax of the file ("V0", "V1" or "V2"), which the dialect must read.
+    """The entry of a dialect that reads the syntax of a file ("V0", "V1" or "V2"; None: any).
 
     Raises:
         NetError: the name is unknown, or the dialect does not read that syntax.

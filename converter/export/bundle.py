@@ -1,11 +1,11 @@
-"""Writing a bundle: the folder that is all the runtime ever sees of a Caffe net.
+"""Writes a bundle, the folder from which the runtime serves a Caffe net.
 
-    manifest.json       what is in it, how images go in, what comes out, how that was checked
-    model.py            the net as readable torch, with model.safetensors its weights
-    model.onnx          faithful: Caffe's blobs by Caffe's names, float32
-    deploy.onnx         what ships: image in, head out
+    manifest.json       files, preprocessing, outputs and verification
+    model.py            the net as readable torch code; its weights are in model.safetensors
+    model.onnx          the faithful net: Caffe's blobs by Caffe's names, float32
+    deploy.onnx         the net to ship: image in, head out
 
-`atrous.bundle.writing` puts the finished folder in its place in one step.
+`atrous.bundle.writing` renames the finished folder into its place.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from ...bundle.manifest import (
 from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
-from ..check.compare import VerificationReport, verify_model
+from ..check.compare import VerificationReport
+from ..check.verify import verify_model
 from ..files.mean_image import read_mean_pixel
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
@@ -48,20 +49,20 @@ from .onnx_graph import DEFAULT_OPSET
 from .source import write_model_source
 from .torch_module import to_torch
 
-#: DeepLab's mean pixel in gray levels, blue, green, red; also that of most VGG-16 descendants
 DEEPLAB_MEAN = (104.008, 116.669, 122.675)
+"""Mean pixel of DeepLab and most VGG-16 descendants in gray levels: blue, green, red."""
 
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """What a net expects of its image; gray levels are 0 to 255. None stands for what the file says.
+    """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
         mean: subtracted first, in `color_order`, or the file of a mean image to average; a prototxt without a data
             layer has none, then DeepLab's is taken.
-        scale: multiplied after the mean.
+        scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
-        minimum: images are padded to at least this (height, width).
+        minimum: smallest (height, width) in pixels; smaller images are padded.
     """
 
     mean: tuple[float, float, float] | Path | None = None
@@ -72,18 +73,18 @@ class PreprocessingOptions:
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """What the Caffe files do not say.
+    """Properties of a bundle that the Caffe files lack.
 
     Attributes:
-        name: the bundle's name; by default the net's own.
+        name: the bundle's name; by default the net's.
         classes: names of the classes, in channel order; by default `class 0`, `class 1`, ...
         palette: an RGB color for each class; by default distinct colors.
-        preprocessing: mean, scale, color order and padding, as far as the file's own are not meant.
+        preprocessing: mean, scale, color order and padding, in place of the file's.
         crf: dense CRF parameters; None takes those of a DenseCRF layer, if the net has one.
-        head: what deploy.onnx returns.
-        opset: of both ONNX files, 17 to 21.
+        head: output of deploy.onnx.
+        opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
-        verify: compare torch and ONNX Runtime before the bundle counts as written.
+        verify: compare torch and ONNX Runtime before the bundle is moved into place.
     """
 
     name: str = ""
@@ -109,9 +110,9 @@ def write_bundle(
 
     Args:
         net: from `read_net`, with weights.
-        folder: where the bundle goes; must not exist, or be a bundle with `replace`.
-        options: what the Caffe files do not say.
-        replace: put the new bundle in the place of an old one.
+        folder: of the bundle; must not exist, or with `replace` be a bundle.
+        options: properties that the Caffe files lack.
+        replace: replace an existing bundle.
         progress: called with the name of each step as it begins.
 
     Returns:
@@ -119,6 +120,7 @@ def write_bundle(
 
     Raises:
         OutputError: the folder exists or cannot be written.
+        WeightsError: a parameter is NaN or infinite.
         ExportError: the net has no ONNX form.
         VerificationError: torch and ONNX Runtime disagree.
     """
@@ -137,7 +139,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
 
     warnings = list(net.warnings)
     if not net.parameters.keys() >= net.parameter_shapes().keys():
-        warnings.append("the net has no weights: its parameters are what its fillers make")
+        warnings.append("the net has no weights: its parameters come from its fillers")
     mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
     sources = list(options.sources)
     if isinstance(options.preprocessing.mean, Path):
@@ -175,7 +177,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         reports = verify_model(faithful, module, place / "model.onnx")
         for report in reports:
             report.require_passed()
-    # safetensors makes its file readable by the owner only
+    # safetensors writes its file with mode 600
     (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
     crf = options.crf if options.crf is not None else plan.crf if plan is not None else None
     return Manifest(
@@ -207,14 +209,14 @@ def _plan(net: Net, preprocessing: PreprocessingOptions, warnings: list[str]) ->
 
 
 def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
-    """The net up to a CRF layer, which ONNX cannot hold; a DenseCRF becomes the bundle's CRF stage."""
+    """The net up to a CRF layer, which has no ONNX form; a DenseCRF becomes the bundle's CRF stage."""
     crf = next((layer for layer in net.layers if layer.type in CRF_TYPES), None)
     if plan is None or crf is None:
         return net
     if plan.crf is not None:
         warnings.append(f'the {crf.type} layer "{crf.name}" became the CRF stage of the bundle')
     else:
-        warnings.append(f'the {crf.type} layer "{crf.name}" was left out: ONNX cannot hold it; use the CRF stage')
+        warnings.append(f'the {crf.type} layer "{crf.name}" was left out, as it has no ONNX form; use the CRF stage')
     scores = plan.scores.producer
     twin = next(layer for layer in net.layers if scores is not None and layer.attribute == scores.attribute)
     return cut_net(net, [twin.tops[plan.scores.top_index]])
@@ -240,7 +242,7 @@ def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
 def _read_pixel_rule(
     net: Net, given: PreprocessingOptions, warnings: list[str]
 ) -> tuple[tuple[float, float, float], float]:
-    """Mean, in the net's channel order, and scale: as given, else as the file's own data layer says."""
+    """Mean in the net's channel order, and scale: as given, else the data layer's, else DeepLab's mean."""
     transform = net.definition.transform
     scale = given.scale
     if scale is None:
@@ -252,11 +254,11 @@ def _read_pixel_rule(
     if given.mean is not None:
         return given.mean, scale
     if transform is None or transform.mean_file or len(transform.mean_value) not in (0, 1, 3):
-        why = "does not say the mean of its training images"
+        reason = "does not say the mean of its training images"
         if transform is not None and transform.mean_file:
-            why = f'keeps the mean of its training images in another file, "{transform.mean_file}"'
+            reason = f'has the mean of its training images in another file, "{transform.mean_file}"'
         warnings.append(
-            f"the file {why}; DeepLab's {DEEPLAB_MEAN} (blue, green, red) was taken: "
+            f"the file {reason}; using DeepLab's {DEEPLAB_MEAN} (blue, green, red): "
             "give --mean, a pixel or the mean image, if the net was trained with another"
         )
         mean = DEEPLAB_MEAN
@@ -267,7 +269,7 @@ def _read_pixel_rule(
 
 
 def _shortest(value: float) -> float:
-    """A float32 as the decimal number it was written as."""
+    """The shortest decimal number of a float32."""
     return float(str(np.float32(value)))
 
 
@@ -305,7 +307,9 @@ def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
     try:
         entry = describe_file(path)
     except OSError as error:
-        raise ConverterError(f"{path}: cannot be read ({error.strerror}); it was moved or deleted meanwhile") from error
+        raise ConverterError(
+            f"{path}: cannot be read ({error.strerror}); do not move or delete it during the conversion"
+        ) from error
     return Source(
         role=role, file=path.name, sha256=entry.sha256, bytes=entry.bytes, format=format_name, dialect=dialect
     )

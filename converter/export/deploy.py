@@ -25,6 +25,7 @@ from ...bundle.choices import Head
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...bundle.size_rule import SizeRule
 from ...errors import ExportError, NetError
+from ..graph.build import reshape_net
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .dynamic_axes import find_dynamic_axes
@@ -104,7 +105,7 @@ def _take_one_image(net: Net) -> Net:
     if shape[0] == 1:
         return net
     try:
-        single = net.reshape({net.inputs[0].name: (1, *shape[1:])})
+        single = reshape_net(net, {net.inputs[0].name: (1, *shape[1:])})
     except NetError:
         single = None
     if single is None or single.parameter_shapes() != net.parameter_shapes():
@@ -181,7 +182,7 @@ def _step_sizes(step: int, offset: int, near: int) -> Iterator[tuple[int, int]]:
 def _keeps_size(net: Net, image: str, scores: str, size: tuple[int, int]) -> bool:
     shape = next(blob.shape for blob in net.inputs if blob.name == image)
     try:
-        other = net.reshape({image: (*shape[:2], *size)})
+        other = reshape_net(net, {image: (*shape[:2], *size)})
     except NetError:
         return False
     same = other.parameter_shapes() == net.parameter_shapes()
@@ -272,7 +273,7 @@ def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, i
     """The head; what was padded below and to the right of the image is cut off again."""
     graph.enter_layer("head")
     graph.reserve(head)
-    name = values.names[id(blob)]
+    name = values.names[blob]
     batch, height, width, _ = _image_sizes(image)
     classes = blob.shape[1]
     if head == "lowres":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ...errors import NetError
+from ..graph.build import reshape_net
 from ..graph.net import Blob, Net, Shape
 
 #: symbol -> the axis of an image input that it is
@@ -96,7 +97,7 @@ def _probe(net: Net, reference: Blob, axis: int) -> Iterator[tuple[int, Net]]:
     for candidate in dict.fromkeys(candidates):
         shapes = {blob.name: _resized(blob.shape, axis, size, candidate) for blob in net.inputs}
         try:
-            other = net.reshape(shapes)
+            other = reshape_net(net, shapes)
         except NetError:
             continue
         if other.parameter_shapes() == parameters:

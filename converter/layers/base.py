@@ -8,16 +8,17 @@ Nothing here imports torch: the module is named by a :class:`ModuleSpec` and mad
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
-from ...errors import ExportError, NetError
+from ...errors import ConverterError, ExportError, NetError
 from ..dialects.known import BVLC, Dialect
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
+from ..graph.geometry import Window as Window
 from ..graph.net import Blob, FloatArray, Shape
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class ModuleSpec:
-    """A torch module by name, so that it can be made or printed as source.
+    """A torch module by class name and arguments, to instantiate or to write as source.
 
     Attributes:
         class_name: `nn.X` for torch's own, else the name of a class in `converter.modules`.
@@ -73,7 +74,16 @@ class ModuleSpec:
 
     def source(self) -> str:
         """The Python expression that makes the module."""
-        return f"{self.class_name}({', '.join(f'{name}={value!r}' for name, value in self.arguments.items())})"
+        return f"{self.class_name}({', '.join(f'{name}={_literal(value)}' for name, value in self.arguments.items())})"
+
+
+def _literal(value: Any) -> str:
+    """The source of a value; `repr` gives `inf` and `nan`, which are not literals."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return repr(value)
 
 
 def _shorten_floats(value: Any) -> Any:
@@ -85,17 +95,9 @@ def _shorten_floats(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class Window:
-    """Geometry of a sliding window along (height, width), for the receptive field.
-
-    `kernel` is the extent with dilation; a transposed window has its stride in `upsampling`.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    upsampling: bool = False
+def given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are set; None, False, 0 and () are the module's defaults and stay out of its source."""
+    return {name: value for name, value in arguments.items() if value}
 
 
 class Operator:
@@ -188,6 +190,28 @@ class Operator:
             self.refuse(f"axis {axis} is out of range for the {count}-D blob {self.bottoms[bottom].shape}")
         return axis + count if axis < 0 else axis
 
+    def require_planes(self) -> None:
+        """Refuse bottoms that are not (N, C, H, W)."""
+        for blob in self.bottoms:
+            if len(blob.shape) != 4:
+                self.refuse(f'needs 4-D bottoms (N, C, H, W), "{blob.name}" is {blob.shape}')
+
+    def read_pair(self, param: Any, field: str, prefix: str = "") -> tuple[Any, Any] | None:
+        """(height, width) from `field`, or from `prefix`_h and `prefix`_w; None where neither is present."""
+        names = [f"{prefix or field}_{side}" for side in "hw"]
+        present = [param.HasField(name) for name in (field, *names)]
+        if present[1] != present[2] or all(present):
+            self.refuse(f"give either {field}, or both {names[0]} and {names[1]}")
+        if present[1]:
+            return getattr(param, names[0]), getattr(param, names[1])
+        return (getattr(param, field),) * 2 if present[0] else None
+
+    @staticmethod
+    def filler_or(param: Any, field: str, value: float) -> Any:
+        """The FillerParameter in `field`, or one that fills with `value` where it is absent."""
+        filler = getattr(param, field)
+        return filler if param.HasField(field) else type(filler)(type="constant", value=value)
+
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed
         if count < least or (most is not None and count > most):
@@ -206,20 +230,61 @@ _REGISTRY: dict[str, type[Operator]] = {}
 _OperatorType = TypeVar("_OperatorType", bound="type[Operator]")
 
 
-def register_layer(*type_names: str) -> Callable[[_OperatorType], _OperatorType]:
-    """Class decorator that makes an :class:`Operator` the conversion of these Caffe layer types.
+class Registration:
+    """Registers an :class:`Operator` for Caffe layer types when called, and can undo that."""
+
+    def __init__(self, type_names: tuple[str, ...], replace: bool) -> None:
+        self._type_names, self._replace = type_names, replace
+        self._earlier: dict[str, type[Operator] | None] = {}
+        self._operator: type[Operator] | None = None
+
+    def __call__(self, operator: _OperatorType) -> _OperatorType:
+        """Register the class, and return it.
+
+        Raises:
+            ConverterError: another class converts one of the types, and `replace` is false.
+        """
+        for name in self._type_names:
+            other = _REGISTRY.get(name)
+            is_reload = other is not None and _full_name(other) == _full_name(operator)
+            if other is not None and not (self._replace or is_reload):
+                raise ConverterError(
+                    f'layer type "{name}" is already converted by {_full_name(other)}; to replace that conversion, '
+                    f"use register_layer({name!r}, replace=True)"
+                )
+        self._operator = operator
+        self._earlier = {name: _REGISTRY.get(name) for name in self._type_names}
+        _REGISTRY.update(dict.fromkeys(self._type_names, operator))
+        return operator
+
+    def undo(self) -> None:
+        """Restore the earlier conversions, except of types that were registered again since."""
+        for name, earlier in self._earlier.items():
+            if _REGISTRY.get(name) is self._operator:
+                _REGISTRY.pop(name)
+                if earlier is not None:
+                    _REGISTRY[name] = earlier
+        self._earlier = {}
+
+
+def register_layer(*type_names: str, replace: bool = False) -> Registration:
+    """Make an :class:`Operator` the conversion of these Caffe layer types; a class decorator.
 
     A Python layer is registered as `Python:<module>.<Layer>`, the names of its python_param.
 
-    A user's own layers register in the same way; a later registration of a name replaces the earlier one.
+    Args:
+        type_names: Caffe's type strings, as in V2.
+        replace: allow replacing a conversion of another class.
+
+    Returns:
+        The decorator. Keep it to undo the registration: `registration = register_layer("Mish")`,
+        `registration(Mish)`, `registration.undo()`.
     """
+    return Registration(type_names, replace)
 
-    def register(operator: _OperatorType) -> _OperatorType:
-        for name in type_names:
-            _REGISTRY[name] = operator
-        return operator
 
-    return register
+def _full_name(operator: type[Operator]) -> str:
+    return f"{operator.__module__}.{operator.__qualname__}"
 
 
 def registered_name(message: Any) -> str:

@@ -1,15 +1,15 @@
-"""BatchNorm of BVLC and NVCaffe, and the two forks' layers called BN.
+"""BatchNorm of BVLC and NVCaffe, and BN of SegNet and of PSPNet.
 
 BatchNorm (BVLC): blobs mean m, variance v and factor f (1); with s = 1/f, or 0 where f is 0,
-y = (x - s m) / sqrt(s v + eps). use_global_stats false takes mean and biased variance of the batch instead. Its default
-is the phase: true in TEST. DeepLab v2 and PSPNet compute the same with global statistics; without them their variance
-is never computed, so no working net of theirs says so.
-BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored as they
-are, the third blob is not used, and eps is at least 1e-5.
+y = (x - s m) / sqrt(s v + eps). use_global_stats: false uses mean and biased variance of the batch instead; the default
+is true in phase TEST only. DeepLab v2 and PSPNet compute the same with global statistics; without them their code never
+computes the variance.
+BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored unscaled,
+the third blob is not used, and eps is at least 1e-5.
 BN (SegNet, DeconvNet): blobs scale, shift. LEARN: statistics of the batch in every phase, eps 1e-9.
 INFERENCE: x * scale + shift.
-BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN, and
-not frozen, mean and biased variance are the batch's.
+BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN,
+unless frozen, mean and biased variance are the batch's.
 """
 
 from __future__ import annotations
@@ -26,19 +26,15 @@ from .base import ModuleSpec, Operator, count, register_layer
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
-#: Below this NVCaffe raises eps, for cuDNN.
+#: cuDNN's smallest eps; NVCaffe raises smaller ones to it
 NVCAFFE_LEAST_EPS = 1e-5
 
 
-def _constant_filler(value: float) -> Any:
-    return schema.message("FillerParameter")(type="constant", value=value)
-
-
 def _norm_class(operator: Operator) -> str:
-    """Torch's class for the bottom's number of axes."""
+    """The torch class for the bottom's number of axes."""
     axes = len(operator.bottoms[0].shape)
     if not 2 <= axes <= 5:
-        operator.refuse(f"needs a bottom of 2 to 5 axes, the second for channels, not {operator.bottoms[0].shape}")
+        operator.refuse(f"needs a bottom of 2 to 5 axes (N, C, ...), has {operator.bottoms[0].shape}")
     return f"nn.BatchNorm{max(1, axes - 2)}d"
 
 
@@ -55,9 +51,9 @@ def _emit_norm(graph: OnnxGraph, module: Any, x: Value, eps: float) -> str:
 
 
 def _emit_mean(graph: OnnxGraph, x: str, axes: int) -> str:
-    """Mean over all of so many axes but the channels (axis 1).
+    """Mean over all axes except the channels (axis 1).
 
-    The last axis goes first: sums of sums keep four times more digits than one long sum.
+    The last axis is reduced first: sums of partial sums round about four times less than one long sum.
     """
     last = graph.reduce("ReduceMean", x, [axes - 1]) if axes > 2 else x
     rest = [axis for axis in range(max(axes - 1, 2)) if axis != 1]
@@ -65,33 +61,30 @@ def _emit_mean(graph: OnnxGraph, x: str, axes: int) -> str:
 
 
 def _emit_batch_norm(graph: OnnxGraph, x: Value, eps: float) -> tuple[str, str, str]:
-    """(x - mean) / sqrt(variance + eps) by the batch's own statistics, then those."""
+    """(x - mean) / sqrt(variance + eps) with the batch's statistics, then its mean and variance."""
     mean = _emit_mean(graph, x.name, len(x.shape))
-    centred = graph.add("Sub", [x.name, mean])
-    variance = _emit_mean(graph, graph.add("Mul", [centred, centred]), len(x.shape))
+    centered = graph.add("Sub", [x.name, mean])
+    variance = _emit_mean(graph, graph.add("Mul", [centered, centered]), len(x.shape))
     deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(eps)])])
-    return graph.add("Div", [centred, deviation]), mean, variance
+    return graph.add("Div", [centered, deviation]), mean, variance
 
 
 @register_layer("BatchNorm")
 class BatchNorm(Operator):
-    """Normalization per channel (axis 1), without scale and shift of its own but in NVCaffe."""
+    """Normalization per channel (axis 1); only NVCaffe's has its own scale and bias."""
 
     def set_up(self) -> None:
         param = self.context.message.batch_norm_param
         self.class_name = _norm_class(self)
         self.channels = self.bottoms[0].shape[1]
-        self.scales = param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")
-        if self.context.blob_count == 5:
-            self.scales = True
+        fillers = param.HasField("scale_filler") or param.HasField("bias_filler")
+        self.scales = param.scale_bias or fillers or self.context.blob_count == 5
         self.param = param
         self.eps = max(param.eps, NVCAFFE_LEAST_EPS) if self.scales else param.eps
-        if param.HasField("use_global_stats"):
-            self.uses_global = param.use_global_stats
-        else:
-            self.uses_global = self.context.phase == "TEST"
+        by_phase = self.context.phase == "TEST"
+        self.uses_global = param.use_global_stats if param.HasField("use_global_stats") else by_phase
         if self.scales and not self.uses_global:
-            self.refuse("with its own scale and bias, over statistics of the batch: set use_global_stats: true")
+            self.refuse("scale_bias with statistics of the batch is not supported; set use_global_stats: true")
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         each: Shape = (self.channels,)
@@ -100,15 +93,14 @@ class BatchNorm(Operator):
     def fillers(self) -> tuple[Any, ...]:
         if not self.scales:
             return (None, None, None)
-        scale = self.param.scale_filler if self.param.HasField("scale_filler") else _constant_filler(1.0)
-        return (None, None, _constant_filler(1.0), scale, self.param.bias_filler)
+        factor = schema.message("FillerParameter")(type="constant", value=1)
+        return (None, None, factor, self.filler_or(self.param, "scale_filler", 1.0), self.param.bias_filler)
 
     def module_spec(self) -> ModuleSpec:
         if not self.uses_global:
             return ModuleSpec("BatchStatisticsNorm", {"eps": self.eps})
-        return ModuleSpec(
-            self.class_name, {"num_features": self.channels, "eps": self.eps, "affine": bool(self.scales)}
-        )
+        arguments = {"num_features": self.channels, "eps": self.eps, "affine": bool(self.scales)}
+        return ModuleSpec(self.class_name, arguments)
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         from ..export.torch_parameters import copy_blob

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,8 @@ class BatchSummary:
     pipeline: PipelineReport | None = None
 
 
-class BatchObserver(Protocol):
-    """Receives the events of a run in the calling thread; inherit from it and override what you need.
+class BatchObserver:
+    """Ignores the events of a run, in the calling thread; inherit from it and override what you need.
 
     An exception raised by a method ends the run as Ctrl-C does, and is raised by `label_files`.
     """
@@ -106,10 +106,6 @@ class BatchObserver(Protocol):
     def failed(self, image: FailedImage) -> None:
         """An image failed; the run continues."""
         return
-
-
-class _Silent(BatchObserver):
-    """Ignores every event."""
 
 
 def label_files(
@@ -188,7 +184,7 @@ def label_files(
             segmenter = stack.enter_context(load(bundle, threads=cores, **load_options))
         if "probabilities" in kinds and segmenter.head == "labels":
             raise InputError("this bundle's head gives labels only: it has no probabilities to save")
-        summary, observer = BatchSummary(), observer or _Silent()
+        summary, observer = BatchSummary(), observer or BatchObserver()
         observer.started(segmenter, summary, total)
         prepare_folder(out)
         journal = stack.enter_context(Journal(out, again=not resume))

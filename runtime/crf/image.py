@@ -22,7 +22,7 @@ from .reduced import apply_change, average_blocks, shrink_parameters
 #: nowhere reach a hundredth of the best one's probability; pixels that are 99.9 % sure after one update are frozen.
 #: docs/crf-performance.md has the measured gain and effect.
 FAST: Mapping[str, Any] = MappingProxyType({"storage": "float16", "prune": 0.01, "settle": 0.999})
-_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # the defaults of what only this core has
+_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # defaults of the options that only this core has
 
 
 def dense_crf(

@@ -1,6 +1,6 @@
 """`DenseCRF`: a fully connected CRF over a grid or over free points, built once and run many times.
 
-The native core (the `_lattice` extension) holds marginals and lattices; this module checks what it is given.
+The native core (the `_lattice` extension) holds marginals and lattices; this module checks the arguments.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def forget_lattices() -> None:
 
 
 def release_memory() -> None:
-    """Free what is kept for the next inference: position lattices and pages."""
+    """Free the position lattices and pages that are kept for the next inference."""
     forget_lattices()
     _lattice.release_memory()
 

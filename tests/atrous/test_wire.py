@@ -1,4 +1,4 @@
-"""The wire walker: what it locates, and what it refuses."""
+"""The wire walker: locations of fields, and rejected bytes."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_names_are_capped() -> None:
 
 
 def test_payloads_are_skipped_not_read() -> None:
-    """64 MiB in one field, and a million fields of fixed width, cost next to nothing."""
+    """64 MiB in one field, and a million fixed-width fields, take under a second together."""
     big = encode_block(5, bytes(64 << 20))
     many = (encode_tag(5, FIXED32) + b"\0\0\0\0") * 1_000_000
     start = time.perf_counter()

@@ -93,7 +93,7 @@ def test_a_caffemodel_alone(tmp_path: Path) -> None:
     whole, alone = read_net(prototxt, caffemodel), read_net(None, caffemodel)
     assert [(entry.name, entry.type) for entry in alone.layers] == [(entry.name, entry.type) for entry in whole.layers]
     assert [blob.shape for blob in alone.blobs()] == [blob.shape for blob in whole.blobs()]
-    with pytest.raises(NetError, match="neither was given"):
+    with pytest.raises(NetError, match="no structure was given"):
         read_net(None)
 
 

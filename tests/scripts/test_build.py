@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from atrous.errors import AtrousError, BackendError, EngineError, EnginePrecisionError, MissingDependencyError
+from atrous.errors import (
+    AtrousError,
+    BackendError,
+    BundleError,
+    EngineError,
+    EnginePrecisionError,
+    MissingDependencyError,
+)
 from atrous.runtime.backends.tensorrt import compat, keys
 from atrous.runtime.backends.tensorrt.keys import Machine
 from atrous.runtime.backends.tensorrt.signing import Signer
@@ -23,7 +30,7 @@ from atrous.scripts import build, build_shapes
 
 from ..runtime.backends.tensorrt import inspector, stubs
 from ..runtime.backends.tensorrt.onnx_models import make_graph
-from ..runtime.bundles import write_bundle
+from ..runtime.bundles import describe_model, make_model, write_bundle
 from .running import run_atrous
 
 MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
@@ -122,6 +129,21 @@ def test_impossible_ranges_are_one_line(bundle: Path) -> None:
     done = run_atrous("build", bundle, "--dry-run", "--min", "65", "--opt", "33", "--max", "97")
     assert (done.code, len(done.stderr.splitlines())) == (2, 1)
     assert "1 <= min <= opt <= max" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--dry-run", "--shape", "33"), ("--audit", "manifest.json")])
+def test_a_bundle_without_facts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    folder = write_bundle(tmp_path / "b", graphs={})
+    with pytest.raises(BundleError, match=r"no facts about deploy\.onnx in its manifest: convert the net again"):
+        run(folder, *arguments)
+
+
+@pytest.mark.parametrize("inputs", [{}, {"image": {"type": "uint8", "shape": [-1, -1, 3]}}])
+def test_facts_that_contradict_the_manifest(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    facts = {**describe_model(make_model()), "inputs": inputs}
+    folder = write_bundle(tmp_path / "b", graphs={"deploy.onnx": facts})
+    with pytest.raises(BundleError, match='no input "image" of 4 dimensions: convert the net again'):
+        run(folder, "--dry-run", "--shape", "33")
 
 
 # --- building --------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ TINY = Recipe(iterations=2, batch=2, crop=(65, 81), fresh_scenes=1, pool=4)
 
 @pytest.fixture(scope="module")
 def net() -> MiniatureNet:
-    """A net whose batch normalisations have seen a little data, so that folding has something to do."""
+    """A net whose batch normalizations have seen a little data, so that folding has something to do."""
     return train_net(TINY)
 
 

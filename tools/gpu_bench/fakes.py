@@ -32,7 +32,9 @@ class FakeHost:
         self.driver: CudaDriver = self.device
         self.fault = fault
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]

@@ -27,7 +27,7 @@ CALIBRATION_IMAGES = 8
 
 
 def draw_images(height: int, width: int, count: int, seed: int) -> Array:
-    """Coloured patches under noise, as different from each other as photos are: count x H x W x 3 uint8 RGB."""
+    """Colored patches under noise, as different from each other as photos are: count x H x W x 3 uint8 RGB."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, height // 24 + 2, width // 24 + 2, 3))
     patches = coarse.repeat(24, 1).repeat(24, 2)[:, :height, :width]
@@ -110,7 +110,8 @@ def prepare(
             cost = count_model_cost(bundle, height, width)
             flops[f"{height}x{width}"] = cost.flops if cost is not None else 0.0
         models = {graph: str(bundle.path / bundle.deploy_file(graph)) for graph in ("fp32", "fp16", "int8")}
-        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, flops)
+        facts = {graph: bundle.graph_facts(graph).model_dump(mode="json") for graph in models}
+        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, facts, flops)
         if name == "largefov":
             write_caffe(net, folder)
     return entries

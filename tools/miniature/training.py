@@ -30,7 +30,7 @@ class Recipe:
     """The settings of one training; the defaults are those of the shipped weights.
 
     Attributes:
-        iterations: optimiser steps.
+        iterations: optimizer steps.
         batch: crops a step.
         crop: (height, width) of a crop in pixels, both of the form 8k + 1.
         fresh_scenes: scenes drawn new each step.

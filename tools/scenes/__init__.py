@@ -3,7 +3,7 @@
 A scene is painted from back to front: sky, distant hills, ground, water, then trees, houses, cars and balls from far to
 near, each with its shadow; then light, lens and sensor noise. Everything follows from one seed.
 
-What makes it a task: colour alone decides nothing. Water takes the sky's colour, a ball any colour at all, even in the
+What makes it a task: color alone decides nothing. Water takes the sky's color, a ball any color at all, even in the
 sky, trees the ground's greens, houses and cars every paint there is; light, haze and season change from scene to scene.
 Only texture, shape and surroundings tell, which is what a network with a large field of view is for. Borders are one to
 two pixels soft: a network of stride 8 misses them, and a CRF that sees the whole picture can find them.

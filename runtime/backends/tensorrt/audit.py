@@ -19,10 +19,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ....errors import BackendError, EnginePrecisionError
-from .onnx_facts import OnnxFacts
+
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
 
 #: bits of a precision's operands; a product may come out as narrow as asked, or narrower
 _BITS = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
@@ -191,14 +193,14 @@ class PrecisionAudit:
 
 
 def audit_precision(
-    layers: list[EngineLayer], facts: OnnxFacts, profile: list[dict[str, Any]] | None = None
+    layers: list[EngineLayer], facts: GraphFacts, profile: list[dict[str, Any]] | None = None
 ) -> PrecisionAudit:
     """Compare the layers of an engine with the graph it was built from.
 
     The profile holds layer times as trtexec's --exportProfile writes them: objects with "name" and "averageMs" or
     "timeMs". BackendError is raised if it names no layer of the engine.
     """
-    asked = facts.product_precisions
+    asked = facts.node_precisions
     computing = [layer for layer in layers if layer.kind != "move"]
     own = _match_nodes(asked, computing)
     products = [layer for layer in computing if layer.kind == "product" or layer in own.values()]

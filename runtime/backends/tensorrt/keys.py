@@ -11,14 +11,17 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ....errors import BackendError
 from ...devices import count_multiprocessors, list_cuda_devices, read_driver_version
 from ...tensorrt_choices import HARDWARE_LEVELS
 from .capabilities import Capabilities
-from .onnx_facts import OnnxFacts
 from .options import BuildOptions
 from .plan import BUILDER_REVISION, BuildPlan
+
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
 
 #: a JSON value
 Value = object
@@ -85,12 +88,12 @@ class EngineKey:
         ]
 
 
-def make_key(facts: OnnxFacts, plan: BuildPlan, machine: Machine, *, precision: str) -> EngineKey:
-    """Return the key of the engine that a plan would build; `facts.sha256` covers every byte of the model."""
+def make_key(model: bytes, facts: GraphFacts, plan: BuildPlan, machine: Machine, *, precision: str) -> EngineKey:
+    """Return the key of the engine that a plan would build; it covers every byte of the model."""
     options, capabilities = plan.options, plan.capabilities
     return EngineKey(
         {
-            "onnx.sha256": facts.sha256,
+            "onnx.sha256": hashlib.sha256(model).hexdigest(),
             "onnx.outputs": list(facts.outputs),
             "precision.name": precision,
             "precision.typing": capabilities.typing,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ....errors import InputError
 from ...tensorrt_choices import MAX_LEVEL, HardwareLevel, TacticSources
-from .onnx_facts import OnnxFacts
+
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
 
 MAX_PROFILES = 16
 MAX_RANK = 8
@@ -81,13 +84,13 @@ class BuildOptions:
         if self.workspace_bytes is not None and not 0 < self.workspace_bytes < 1 << 62:
             raise InputError(f"a workspace of {self.workspace_bytes} bytes is invalid: give 1 byte to 4 EiB")
 
-    def check_inputs(self, facts: OnnxFacts) -> None:
+    def check_inputs(self, facts: GraphFacts) -> None:
         """Check the profiles against the graph's inputs.
 
         Raises:
             InputError: naming the input that has no shape, is unknown, or has another fixed size in the graph.
         """
-        dynamic = [name for name, (_, shape) in facts.inputs.items() if -1 in shape]
+        dynamic = [name for name, blob in facts.inputs.items() if -1 in blob.shape]
         if dynamic and not self.profiles:
             raise InputError(
                 f'the input "{dynamic[0]}" has dynamic sizes: give the shapes to build for (--shape, --opt)'
@@ -99,7 +102,7 @@ class BuildOptions:
                 if name not in profile:
                     raise InputError(f'the profile lacks the input "{name}"')
             for name, shapes in profile.items():
-                sizes = facts.inputs[name][1]
+                sizes = facts.inputs[name].shape
                 for shape in (shapes.minimum, shapes.optimum, shapes.maximum):
                     if len(shape) != len(sizes) or any(n not in (-1, s) for n, s in zip(sizes, shape, strict=True)):
                         written = "x".join("?" if side == -1 else str(side) for side in sizes)

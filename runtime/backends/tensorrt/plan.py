@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....errors import BackendError
 from .capabilities import Capabilities
-from .onnx_facts import MOVES, QUANTIZERS, OnnxFacts
 from .options import BuildOptions
 from .recorder import Recorder, Recording
+
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
 
 #: to be increased when later code here builds another plan from the same options
 BUILDER_REVISION = 1
@@ -149,7 +151,7 @@ class BuildPlan:
         made["timings"] = made["config"].get_timing_cache().serialize()
 
 
-def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFacts) -> BuildPlan:
+def plan_build(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> BuildPlan:
     """Decide a build.
 
     Raises:
@@ -164,11 +166,13 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
         "EXPLICIT_BATCH": capabilities.needs_explicit_batch,
         "STRONGLY_TYPED": capabilities.typing == "flag",
     }
-    pinned = _find_pinned(capabilities, facts)
     is_weak = capabilities.typing == "weak"
+    # A strongly typed network follows the graph. With INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8
+    # keeps everything outside them in FP32.
+    pinned = tuple(name for name, op in facts.wide_nodes.items() if op not in _FUSED) if is_weak else ()
     builder_flags = {
-        "FP16": is_weak and "float16" in facts.types.values(),
-        "INT8": is_weak and any(node.op in QUANTIZERS for node in facts.nodes),
+        "FP16": is_weak and "float16" in facts.types,
+        "INT8": is_weak and facts.quantized,
         "OBEY_PRECISION_CONSTRAINTS": bool(pinned),
         "REFIT": options.refit,
         "VERSION_COMPATIBLE": options.version_compatible,
@@ -181,17 +185,17 @@ def plan_build(options: BuildOptions, capabilities: Capabilities, facts: OnnxFac
         network_flags=tuple(name for name, is_set in network_flags.items() if is_set),
         builder_flags=tuple(name for name, is_set in builder_flags.items() if is_set),
         pinned=pinned,
-        precision=next((name for name in _NARROWEST_FIRST if name in facts.precisions), "fp32"),
+        precision=next((name for name in _NARROWEST_FIRST if name in facts.node_precisions.values()), "fp32"),
         notes=tuple(_write_notes(options, capabilities, facts, pinned)),
     )
 
 
-def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: OnnxFacts) -> list[str]:
+def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> list[str]:
     level = options.hardware_compatible
     missing = [
         f"strongly typed networks, which the graph's {precision} products need (9.1 or later)"
         for precision in ("bf16", "fp8")
-        if precision in facts.precisions and capabilities.typing == "weak"
+        if precision in facts.node_precisions.values() and capabilities.typing == "weak"
     ]
     if options.level is not None and not capabilities.optimization_level:
         missing.append("builder level (8.6 or later): leave --level out")
@@ -202,29 +206,11 @@ def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: Onnx
     return missing
 
 
-def _find_pinned(capabilities: Capabilities, facts: OnnxFacts) -> tuple[str, ...]:
-    """The nodes to hold in FP32 beside FP16 ones; a strongly typed network follows the graph.
-
-    With INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8 keeps everything outside them in FP32.
-    """
-    if capabilities.typing != "weak" or "float16" not in facts.types.values():
-        return ()
-    return tuple(
-        node.name
-        for node in facts.nodes
-        if node.name
-        and node.op not in MOVES | _FUSED
-        and node.outputs
-        and facts.types.get(node.outputs[0]) == "float32"
-        and facts.precision_of(node) == "fp32"
-    )
-
-
 def _write_notes(
-    options: BuildOptions, capabilities: Capabilities, facts: OnnxFacts, pinned: tuple[str, ...]
+    options: BuildOptions, capabilities: Capabilities, facts: GraphFacts, pinned: tuple[str, ...]
 ) -> list[str]:
     notes = []
-    if capabilities.typing == "weak" and facts.precisions - {"fp32", "other"}:
+    if capabilities.typing == "weak" and not {"fp32", "other"}.issuperset(facts.node_precisions.values()):
         notes.append("weakly typed: flags only allow the graph's precisions; the audit after the build checks them")
     if pinned:
         notes.append(f"layer.precision and output types are set to FLOAT for the layers {', '.join(pinned)}")

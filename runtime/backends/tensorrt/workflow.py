@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ....errors import EngineError, InputError
 from ...tensorrt_choices import REQUIRED_SHARE
@@ -13,12 +13,13 @@ from .audit import PrecisionAudit, audit_precision, parse_inspection
 from .builder import BuiltEngine, Progress, build_engine
 from .capabilities import Capabilities
 from .keys import EngineKey, Machine, make_key
-from .onnx_facts import OnnxFacts
-from .onnx_reader import read_facts
 from .options import BuildOptions
 from .plan import BuildPlan, plan_build
 from .preflight import Finding, check_graph, require_sound
 from .store import EngineStore, StoredEngine
+
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
 
 _MAX_WARNINGS = 200
 
@@ -28,14 +29,14 @@ class PreparedBuild:
     """A decided build that has not begun: the model, its facts and precision, the preflight's warnings, the calls."""
 
     model: bytes
-    facts: OnnxFacts
+    facts: GraphFacts
     precision: str
     findings: tuple[Finding, ...]
     plan: BuildPlan
 
     def make_key(self, machine: Machine) -> EngineKey:
         """Return the key of the engine that this builds on a machine."""
-        return make_key(self.facts, self.plan, machine, precision=self.precision)
+        return make_key(self.model, self.facts, self.plan, machine, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,24 @@ class MadeEngine:
 
 
 def prepare_build(
-    model: bytes, options: BuildOptions, capabilities: Capabilities, *, precision: str = "fp32"
+    model: bytes, facts: GraphFacts, options: BuildOptions, capabilities: Capabilities, *, precision: str = "fp32"
 ) -> PreparedBuild:
     """Decide a build of an ONNX model, after all checks that need no GPU.
 
+    Args:
+        model: bytes of the ONNX file.
+        facts: the manifest's facts about it, see `Bundle.graph_facts`.
+        options: the user's choices.
+        capabilities: of the TensorRT to build with.
+        precision: "fp32", or the precision of the variant.
+
     Raises:
-        InputError: if the model is not ONNX, has another precision, would compute something else, or does not allow
-            the shapes.
-        BackendError: if the model takes weights from other files, or TensorRT does not support the options.
+        InputError: if the model has another precision, would compute something else, or does not allow the shapes.
+        BackendError: if the model is not ONNX or takes weights from other files, or TensorRT does not support the
+            options.
     """
     require_self_contained(model)
-    facts = read_facts(model)
-    present = facts.precisions - {"other"}
+    present = set(facts.node_precisions.values()) - {"other"}
     if (present and precision not in present) or (precision == "fp32" and present - {"fp32"}):
         raise InputError(
             f"the graph computes in {', '.join(sorted(present))}, not in {precision}: make a variant in that precision "

@@ -60,7 +60,7 @@ void MeanField::add_term(Term term) {
   terms_.push_back(std::move(term));
 }
 
-// Allocates what is missing; everything keeps its place between runs.
+// Allocates missing arrays; existing ones are reused between runs.
 void MeanField::prepare() {
   q_.resize(points() * row_bytes(lanes_, storage_));
   padding_.assign(lanes_, -1);

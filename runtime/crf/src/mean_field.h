@@ -1,7 +1,6 @@
 // Mean-field inference: the marginals Q, the terms, and the iteration splat -> blur -> slice + softmax.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -47,7 +46,6 @@ class MeanField {
 
   std::size_t points() const { return order_->points(); }
   std::size_t labels() const { return labels_; }
-  Storage storage() const { return storage_; }
   const Kernels& kernels() const { return kernels_; }
   std::size_t bytes() const;
 

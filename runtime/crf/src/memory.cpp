@@ -43,7 +43,7 @@ std::vector<Block>& kept() {
 }
 std::size_t kept_bytes = 0;
 
-void* map_pages(std::size_t length, std::size_t bytes) {
+void* map_pages(std::size_t length, [[maybe_unused]] std::size_t bytes) {
   // Maps one huge page more and trims, so that the array starts on a huge-page boundary.
   const std::size_t span = length + kHugePage;
   if (span < length) throw std::bad_alloc();

@@ -298,7 +298,7 @@ class BoundMeanField {
 
 NB_MODULE(_lattice, m) {
   using namespace atrous;
-  nb::set_leak_warnings(false);  // a daemon thread keeps what it uses until the process ends
+  nb::set_leak_warnings(false);  // daemon threads keep their objects until the process ends
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_threads));
   pthread_atfork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
 

@@ -15,7 +15,6 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -31,8 +30,8 @@ class Team {
   // Waits until every rank is here.
   void barrier();
 
-  // Calls work(begin, end) over [0, count) in pieces of at most `chunk`: the rank's own share first, then what the
-  // others have left. Ends with a barrier.
+  // Calls work(begin, end) over [0, count) in pieces of at most `chunk`: the rank's own share first, then the
+  // rest of the others' shares. Ends with a barrier.
   template <class Work>
   void share(int rank, std::size_t count, std::size_t chunk, Work&& work) {
     run_phase([&] {

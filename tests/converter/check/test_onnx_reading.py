@@ -11,8 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from atrous.converter import write_bundle
-from atrous.converter.check.bundle_check import verify_bundle
+from atrous.converter import verify_bundle, write_bundle
 from atrous.converter.check.onnx_reading import parse_onnx
 from atrous.converter.precision import Evidence, HeadReader, Picture, VariantOptions, make_variant, verify_variants
 from atrous.errors import ConverterError

@@ -17,7 +17,7 @@ def layer(kind: str, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("dialect", ["deeplab_v2", "pspnet", "deeplab_v2_xmyqsh"])
-def test_interp_travels_through_each_dialects_number(dialect: str) -> None:
+def test_interp_round_trips_through_each_dialects_number(dialect: str) -> None:
     merged = layer("Interp", interp_param={"zoom_factor": 8}).SerializeToString()
     wire = from_merged(merged, "LayerParameter", dialect)
     assert wire != merged
@@ -57,7 +57,7 @@ def test_v1_type_numbers_are_translated_both_ways() -> None:
         from_merged(old.SerializeToString(), "V1LayerParameter", "deconvnet")
 
 
-def test_the_layers_type_settles_a_contested_number() -> None:
+def test_the_layer_type_decides_a_contested_number() -> None:
     payload = b"\x18\x08"
     for kind, name in (("Interp", "interp_param"), ("Input", "input_param")):
         found = find_layer_field(kind, 143, "bvlc")
@@ -68,7 +68,7 @@ def test_the_layers_type_settles_a_contested_number() -> None:
     assert merged.interp_param.zoom_factor == 8
 
 
-def test_a_number_that_nothing_explains_is_left_out_and_named() -> None:
+def test_an_unexplained_number_is_left_out_and_counted() -> None:
     data = encode_block(2, b"TripletLoss") + encode_block(137, b"") + encode_block(106, b"\x78\x01\xf8\x3f\x01")
     unknown: Counter[tuple[str, int]] = Counter()
     merged = schema.message("LayerParameter").FromString(to_merged(data, "LayerParameter", "bvlc", unknown))
@@ -84,20 +84,20 @@ def test_a_number_that_nothing_explains_is_left_out_and_named() -> None:
         (encode_tag(5, VARINT) + b"\x01", "frozen"),
     ],
 )
-def test_the_two_bn_messages_are_told_apart(payload: bytes, field: str) -> None:
+def test_the_two_bn_messages_are_distinguished(payload: bytes, field: str) -> None:
     data = encode_block(2, b"BN") + encode_block(99_999, payload)
     merged = schema.message("LayerParameter").FromString(to_merged(data, "LayerParameter", "bvlc"))
     assert merged.bn_param.HasField(field)
 
 
 @pytest.mark.parametrize(("number", "field"), [(45, "scale_filler"), (152, "slope_filler")])
-def test_fillers_of_bn_are_told_by_where_the_message_stands(number: int, field: str) -> None:
+def test_the_message_number_decides_the_fillers_of_bn(number: int, field: str) -> None:
     data = encode_block(2, b"BN") + encode_block(number, encode_block(1, b""))
     merged = schema.message("LayerParameter").FromString(to_merged(data, "LayerParameter", "bvlc"))
     assert merged.bn_param.HasField(field)
 
 
-def test_belonging() -> None:
+def test_parameter_messages_of_layer_types() -> None:
     assert belongs("InnerProduct", "inner_product_param")
     assert belongs("LSTM", "recurrent_param")
     assert not belongs("Interp", "input_param")

@@ -187,7 +187,7 @@ def test_nets_whose_file_says_everything_have_no_warnings(tmp_path: Path) -> Non
     assert manifest.preprocessing.size_rule.minimum == (57, 57)
 
 
-# ---- classes and colours
+# ---- classes and colors
 
 
 def test_default_palette_is_distinct_colors(deeplab: Path) -> None:
@@ -260,7 +260,7 @@ def test_file_without_a_data_layer_is_guessed_aloud(tmp_path: Path) -> None:
     assert any("does not say the mean" in warning for warning in warnings)
 
 
-def test_guess_follows_the_colour_order(tmp_path: Path) -> None:
+def test_guess_follows_the_color_order(tmp_path: Path) -> None:
     mean, _, _ = pixel_rule(tmp_path, None, PreprocessingOptions(color_order="RGB"))
     assert mean == tuple(reversed(DEEPLAB_MEAN))
 
@@ -311,7 +311,7 @@ def test_stages_that_disagree_leave_nothing(tmp_path: Path, monkeypatch: pytest.
         blobs["conv3:conv3"] = blobs["conv3:conv3"] + 1
         return blobs
 
-    from atrous.converter.check.compare import OnnxStage
+    from atrous.converter.check.stages import OnnxStage
 
     run = OnnxStage.run
     monkeypatch.setattr(OnnxStage, "run", corrupt)

@@ -1,4 +1,4 @@
-"""deploy.onnx against a pipeline written again by hand: colours, mean, padding, net, head, crop."""
+"""deploy.onnx against a pipeline written again by hand: colors, mean, padding, net, head, crop."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_convolutions_and_resize_stay_as_they_are(deeplab: tuple[Net, Any, Deplo
     assert kinds.count("Pad") == 1  # the image's, nobody else's
 
 
-def test_mean_scale_and_colour_order(deeplab: tuple[Net, Any, Deployment]) -> None:
+def test_mean_scale_and_color_order(deeplab: tuple[Net, Any, Deployment]) -> None:
     _, module, plan = deeplab
     images = make_images(1, 20, 20)
     for order, mean, scale in (

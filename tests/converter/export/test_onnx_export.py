@@ -127,7 +127,7 @@ def test_all_blobs_equal_torch(deeplab: tuple[Net, Any]) -> None:
     blobs, names = run_blobs(module, inputs), value_names(net)
     compared = 0
     for key, blob in net.recorded_tops():
-        np.testing.assert_allclose(results[names[id(blob)]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
+        np.testing.assert_allclose(results[names[blob]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
         compared += 1
     assert compared == len(results) == 14
 
@@ -163,7 +163,7 @@ def check_equal(text: str, *shapes: dict[str, tuple[int, ...]]) -> onnx.ModelPro
         wanted = outputs if isinstance(outputs, dict) else {net.outputs[0].name: outputs}
         found = run_onnx(model, inputs)
         for blob in net.outputs:
-            np.testing.assert_allclose(found[names[id(blob)]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(found[names[blob]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
     return model
 
 
@@ -264,10 +264,11 @@ def test_file_is_written_whole_or_not_at_all(deeplab: tuple[Net, Any], tmp_path:
 
 
 def test_layer_without_an_onnx_form_is_named() -> None:
-    from atrous.converter import Operator, register_layer
-    from atrous.converter.layers import ModuleSpec, base
+    from atrous.converter import ModuleSpec, Operator, register_layer
 
-    @register_layer("TorchOnlyForThisTest")
+    registration = register_layer("TorchOnlyForThisTest")
+
+    @registration
     class TorchOnly(Operator):
         def module_spec(self) -> ModuleSpec:
             return ModuleSpec("nn.Sigmoid")
@@ -278,4 +279,4 @@ def test_layer_without_an_onnx_form_is_named() -> None:
             export_onnx(net, to_torch(net))
         assert caught.value.layer == "odd"
     finally:
-        base._REGISTRY.pop("TorchOnlyForThisTest")
+        registration.undo()

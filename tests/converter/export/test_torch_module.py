@@ -98,7 +98,7 @@ def test_layer_over_several_bottoms_records_each_top() -> None:
 
 def test_run_blobs_wants_exactly_the_inputs() -> None:
     module = to_torch(read_net(data(1, 2, 3, 3) + relu("r", "data", "y")))
-    with pytest.raises(NetError, match=r"the net's inputs are \['data'\], given were \['image'\]"):
+    with pytest.raises(NetError, match=r"the net's inputs are \['data'\]; got \['image'\]"):
         run_blobs(module, {"image": np.zeros((1, 2, 3, 3), np.float32)})
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.converter.export.torch_parameters import CHUNK_ELEMENTS, copy_blob, release_pages
-from atrous.converter.files.caffemodel import read_caffemodel
-from atrous.converter.files.writer import write_caffemodel
+from atrous.converter import read_caffemodel, write_caffemodel
+from atrous.converter.export.torch_parameters import copy_blob
+from atrous.converter.graph.weights import CHUNK_ELEMENTS, release_pages
 
 
 def test_values_go_over_row_major_whatever_the_shapes() -> None:

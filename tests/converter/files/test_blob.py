@@ -1,4 +1,4 @@
-"""Arrays in every way a file can hold them; protobuf's own parser is the other opinion."""
+"""Arrays in every encoding, against protobuf's own parser."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_legacy_shape_is_marked_and_wins() -> None:
     assert (blob.shape, blob.legacy) == ((1, 1, 2, 3), True)
 
 
-def test_a_legacy_shape_is_told_by_presence() -> None:
+def test_any_legacy_field_makes_a_legacy_shape() -> None:
     refuse(blob_proto(num=6, data=VALUES), r"\(6, 0, 0, 0\) needs 0 numbers, the file has 6")
 
 
@@ -139,7 +139,7 @@ def test_a_shape_whose_product_overflows_allocates_nothing() -> None:
     st.data(),
 )
 @settings(deadline=None)
-def test_what_is_encoded_is_what_protobuf_reads(shape: list[int], legacy: bool, data: st.DataObject) -> None:
+def test_protobuf_reads_encoded_blobs(shape: list[int], legacy: bool, data: st.DataObject) -> None:
     if legacy:
         shape = ([1] * 4 + shape)[-4:]
     floats = st.floats(width=32, allow_nan=False)

@@ -36,7 +36,7 @@ def test_published_files(shared_dir: Path) -> None:
                     np.testing.assert_array_equal(blob.array, theirs["data"][layer.name][str(index)][()])
 
 
-def test_the_structure_is_not_there(shared_dir: Path) -> None:
+def test_hdf5_has_no_structure(shared_dir: Path) -> None:
     with (
         read_caffemodel(shared_dir / "weights/cifar10-h5/cifar10_quick_iter_4000.caffemodel.h5") as file,
         pytest.raises(CaffemodelError, match="give the prototxt"),
@@ -67,7 +67,7 @@ def test_compressed_arrays_are_read(path: Path) -> None:
     np.testing.assert_array_equal(read_caffemodel(path).layers[0].blobs[0].array, values)
 
 
-def test_nothing_outside_the_file_is_read(path: Path, tmp_path: Path) -> None:
+def test_links_and_external_storage_are_rejected(path: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\0" * 16)
     with h5py.File(path, "w") as file:
         file["data/c/0"] = h5py.ExternalLink("other.h5", "/x")

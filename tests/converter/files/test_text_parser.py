@@ -164,7 +164,7 @@ def test_unknown_field_names_line_and_nearest() -> None:
     assert 'did you mean "kernel_size"?' in str(error)
 
 
-def test_a_misplaced_field_is_told_its_home() -> None:
+def test_a_misplaced_field_names_its_message() -> None:
     assert "it is a field of NetParameter" in str(refuse("layer { force_backward: true }"))
 
 

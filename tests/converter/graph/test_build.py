@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from atrous.converter import Net, read_net
+from atrous.converter import Net, read_net, read_prototxt, reshape_net, write_caffemodel
 from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, random_weights, relu
@@ -253,7 +256,7 @@ def test_impossible_input_shapes(shape: tuple[int, ...]) -> None:
 
 def test_shape_given_by_the_caller() -> None:
     text = 'input: "data"\n' + relu("a", "data", "x")
-    with pytest.raises(NetError, match=r'does not say the shape of input "data".*--input data=1,3,321,321'):
+    with pytest.raises(NetError, match=r'does not declare the shape of input "data".*--input data=1,3,321,321'):
         read_net(text)
     assert read_net(text, input_shapes={"data": (2, 3, 5, 7)}).outputs[0].shape == (2, 3, 5, 7)
     with pytest.raises(NetError, match=r"the net has no input image; its inputs are: data"):
@@ -279,12 +282,12 @@ def test_parameter_of_impossible_size_is_refused() -> None:
 def test_reshape_of_a_net_keeps_parameters_and_outputs() -> None:
     text = data(1, 3, 8, 8) + conv("c", "data", "x", 2, 3) + relu("r", "x", "y")
     net = read_net(text, random_weights(read_net(text)))
-    other = net.reshape({"data": (2, 3, 9, 11)})
+    other = reshape_net(net, {"data": (2, 3, 9, 11)})
     assert other.outputs[0].shape == (2, 2, 7, 9)
     assert other.parameters is net.parameters
     assert net.outputs[0].shape == (1, 2, 6, 6)
     with pytest.raises(NetError, match=r"leaves nothing"):
-        net.reshape({"data": (1, 3, 2, 2)})
+        reshape_net(net, {"data": (1, 3, 2, 2)})
 
 
 # ---- awkward names
@@ -402,3 +405,61 @@ def test_parameters_are_not_allocated_by_layout() -> None:
     assert net.parameter_count() == 100_000 * 10_000 + 100_000
     assert not net.parameters
     assert np.prod(net.outputs[0].shape) == 100_000
+
+
+def test_layers_of_one_name_keep_their_own_verdicts(tmp_path: Path) -> None:
+    """In a caffemodel no layer has a line, so (name, line) does not identify one."""
+    text = data(1, 2, 3, 3) + relu("same", "data", "a") + layer("Mystery", "same", "data", "b") + conv("c", "a", "y", 3)
+    blobs = {"c": [np.ones((3, 2, 1, 1), np.float32), np.ones(3, np.float32)]}
+    write_caffemodel(tmp_path / "w.caffemodel", read_prototxt(text), blobs)
+    net = read_net(None, tmp_path / "w.caffemodel", tolerant=True)
+    assert [(entry.name, entry.type) for entry in net.layers] == [("same", "ReLU"), ("c", "Convolution")]
+    assert [(entry.name, entry.type) for entry in net.dropped] == [("same", "Mystery")]
+    other = reshape_net(net, {"data": (1, 2, 5, 5)})
+    assert other.outputs[0].shape == (1, 3, 5, 5)
+
+
+def test_last_in_place_write_stands_for_all_names_of_its_memory() -> None:
+    text = data(1, 2, 3, 3) + layer("Split", "s", "data", ["a", "b", "c"])
+    net = read_net(text + relu("ra", "a") + relu("rb", "b"))
+    assert [(blob.name, blob.producer.name) for blob in net.outputs if blob.producer] == [("b", "rb")]
+    assert net.warnings == tuple(
+        f'output "{name}" shares its memory with "b", which is written in place: "b" stands for both' for name in "ac"
+    )
+
+
+@pytest.mark.parametrize("field", ["stride", "kernel_size", "dilation", "pad", "num_output", "group"])
+def test_integer_that_caffe_cannot_store_is_refused(field: str) -> None:
+    body = {"num_output": 1, "kernel_size": 1} | {field: 2**31}
+    text = " ".join(f"{name}: {value}" for name, value in body.items())
+    with pytest.raises(NetError, match=rf'"c" \(line 2\): Convolution: convolution_param.{field} is 2147483648; the'):
+        read_net(data(1, 2, 3, 3) + layer("Convolution", "c", "data", "y", f"convolution_param {{ {text} }}"))
+
+
+def many_tops(count: int) -> str:
+    return layer("Split", "s", "data", [f"t{index}" for index in range(count)])
+
+
+LARGE = {
+    "tops": data(1, 1, 2, 2) + many_tops(40_000),
+    "in place": data(1, 1, 2, 2) + many_tops(4_000) + "".join(relu(f"r{index}", f"t{index}") for index in range(4_000)),
+    "equal names": data(1, 1, 2, 2) + "".join(relu("r", "data", f"y{index}") for index in range(8_000)),
+    "axes": data(*[2**62] * 100_000),
+    "dims": data(1, 1, 2, 2)
+    + layer("Reshape", "r", "data", "y", "reshape_param { shape { " + "dim: 9 " * 40_000 + "} }"),
+    "unknown types": data(1, 1, 2, 2) + "".join(layer(f"ReLU{n}", "r", "data", f"y{n}") for n in range(3_000)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_time_is_linear_in_the_size_of_the_file(kind: str) -> None:
+    """Each of these took 4 to 20 s of quadratic loops, or had a message of megabytes."""
+    start = time.process_time()
+    with contextlib.suppress(NetError):
+        read_net(LARGE[kind])
+    assert time.process_time() - start < 4
+
+
+def test_input_of_too_many_axes_is_refused_in_one_short_line() -> None:
+    with pytest.raises(NetError, match=r"impossible shape \(1, 1, 1, 1, \.\.\.\) of 33 axes; Caffe takes at most 32$"):
+        read_net(data(*[1] * 33))

@@ -142,7 +142,7 @@ def test_data_layer_without_a_size_asks_for_it(kind: str, tops: int) -> None:
 def test_python_layer_without_bottoms_is_a_source() -> None:
     python = layer("Python", "d", [], ["data", "label"], 'python_param { module: "voc_layers" layer: "VOC" }')
     text = python + relu("r", "data", "y")
-    with pytest.raises(NetError, match=r"does not say the shape"):
+    with pytest.raises(NetError, match=r"does not declare the shape"):
         read_net(text)
     assert inputs_of(read_net(text, input_shapes={"data": (1, 3, 4, 4)})) == {"data": (1, 3, 4, 4)}
 
@@ -197,7 +197,7 @@ def test_net_without_layers_that_run() -> None:
 # ---- dialect
 
 
-def test_dialect_is_told_with_evidence() -> None:
+def test_dialect_is_detected_with_evidence() -> None:
     net = read_net(data(1, 2, 3, 3) + layer("Interp", "up", "data", "y", "interp_param { zoom_factor: 2 }"))
     assert net.dialect == "deeplab_v2"
     assert any(line.startswith('type "Interp"') and "(line 2)" in line for line in net.dialect_evidence)

@@ -63,10 +63,10 @@ def test_reasons_are_said() -> None:
         'layer { name: "d" type: "ReLU" }\n'
     )
     found = filter_layers(net)
-    assert [(dropped.index, dropped.name, dropped.type, dropped.line) for dropped in found.dropped] == [
-        (0, "a", "Data", 1),
-        (1, "b", "ReLU", 2),
-        (2, "c", "ReLU", 3),
+    assert [(dropped.name, dropped.type, dropped.line) for dropped in found.dropped] == [
+        ("a", "Data", 1),
+        ("b", "ReLU", 2),
+        ("c", "ReLU", 3),
     ]
     assert [dropped.reason for dropped in found.dropped] == [
         "include { phase: TRAIN }, the phase is TEST",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter import Net, read_net
+from atrous.converter import Net, read_net, to_torch
 from atrous.converter.graph.net import ParameterKey
 from atrous.converter.graph.weights import match_weights
 from atrous.errors import WeightsError
@@ -192,3 +192,16 @@ def test_other_number_types_become_float32(dtype: Any) -> None:
 def test_random_weights_of_the_tests_fit() -> None:
     net = read_net(NET)
     assert read_net(NET, random_weights(net)).parameter_shapes() == net.parameter_shapes()
+
+
+def test_nan_and_infinite_weights_are_named_by_layer_and_blob() -> None:
+    text = data(1, 3, 4, 4) + conv("a", "data", "x", 2) + conv("b", "x", "y", 2)
+    weights = random_weights(read_net(text))
+    weights["a"][1][0] = np.nan
+    weights["b"][0][:, 0] = np.inf
+    net = read_net(text, weights)
+    with pytest.raises(
+        WeightsError, match=r'NaN or infinite weights \("a": blob 1 has 1 of 2; "b": blob 0 has 2 of 4\); .*snapshot$'
+    ) as caught:
+        to_torch(net)
+    assert [name for name, _ in caught.value.problems] == ["a", "b"]

@@ -89,7 +89,7 @@ class Twin:
         computed = run_blobs(self.module, arrays)
         names = value_names(self.net)
         tops = {key: blob for key, blob in self.net.recorded_tops() if blob.producer is not None}
-        values = self.session.run([names[id(blob)] for blob in tops.values()], arrays)
+        values = self.session.run([names[blob] for blob in tops.values()], arrays)
         results: Arrays = {}
         for (key, blob), value in zip(tops.items(), values, strict=True):
             assert value.dtype == np.float32

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.converter import read_net, run_blobs, to_torch
+from atrous.converter import read_net, reshape_net, run_blobs, to_torch
 from atrous.errors import CropOffsetError, NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
@@ -122,7 +122,7 @@ def test_half_a_pixel_means_that_no_such_caffe_ran_the_file() -> None:
     with pytest.raises(CropOffsetError, match=r"4\.5"):
         read_net(text, dialect="crfasrnn")
     # and laid out again it stays so
-    assert net.reshape({"data": (1, 2, 33, 33)}).layers[-1].operator.offsets == (0, 0)
+    assert reshape_net(net, {"data": (1, 2, 33, 33)}).layers[-1].operator.offsets == (0, 0)
 
 
 def test_an_offset_below_0_is_none() -> None:

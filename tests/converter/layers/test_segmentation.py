@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.modules import DenseCRF, PermutohedralLattice
-from atrous.converter.modules.lattice import bilateral_features, position_features
+from atrous.converter.modules.lattice import (
+    DenseCRF,
+    PermutohedralLattice,
+    bilateral_features,
+    position_features,
+)
 from atrous.errors import ExportError, NetError
 
 from .converting import check_case, net_text, random_array

@@ -114,8 +114,8 @@ def test_unary_from_softmax() -> None:
 def test_pairwise_features() -> None:
     features = create_pairwise_gaussian(sdims=(2, 4), shape=(2, 3))
     np.testing.assert_allclose(features, [[0, 0, 0, 0.5, 0.5, 0.5], [0, 0.25, 0.5, 0, 0.25, 0.5]])
-    grey = create_pairwise_bilateral(sdims=(1, 1), schan=0.5, img=np.arange(6.0).reshape(2, 3))
-    np.testing.assert_allclose(grey[2], np.arange(6) * 2)
+    gray = create_pairwise_bilateral(sdims=(1, 1), schan=0.5, img=np.arange(6.0).reshape(2, 3))
+    np.testing.assert_allclose(gray[2], np.arange(6) * 2)
 
 
 @pytest.mark.parametrize(

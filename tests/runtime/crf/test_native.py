@@ -1,4 +1,4 @@
-"""The native core itself: its own argument checks, and by small C++ programs what Python cannot reach."""
+"""The native core: its argument checks, and small C++ programs for parts that Python cannot reach."""
 
 from __future__ import annotations
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from atrous.bundle.manifest import GraphFacts
+
+from ...bundles import describe_model
+
+
+def find_facts(model: bytes) -> GraphFacts:
+    """The facts about a model as a runtime reads them from the manifest."""
+    return GraphFacts.model_validate_json(json.dumps(describe_model(model)))
 
 
 def make_graph(

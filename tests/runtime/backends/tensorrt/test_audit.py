@@ -8,15 +8,14 @@ import pytest
 
 from atrous.errors import BackendError, EnginePrecisionError
 from atrous.runtime.backends.tensorrt.audit import audit_precision, parse_inspection, read_type
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 
 from . import inspector
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
-HALF = read_facts(make_graph("fp16"))
-KEPT = read_facts(make_graph("fp16", keep_last=True))
-WIDE = read_facts(make_graph())
-INT8 = read_facts(make_graph("int8"))
+HALF = find_facts(make_graph("fp16"))
+KEPT = find_facts(make_graph("fp16", keep_last=True))
+WIDE = find_facts(make_graph())
+INT8 = find_facts(make_graph("int8"))
 
 
 @pytest.mark.parametrize(

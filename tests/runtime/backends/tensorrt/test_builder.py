@@ -12,19 +12,18 @@ from atrous.errors import BackendError, BuildError, EngineError
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 
 from . import stubs
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
 
 
 def build(trt: Any, precision: str = "fp32", options: BuildOptions | None = None, **more: Any) -> BuiltEngine:
     model = make_graph(precision, keep_last=more.pop("keep_last", False))
-    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
+    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), find_facts(model))
     return build_engine(trt, plan, model, **more)
 
 
@@ -91,14 +90,14 @@ def test_every_option_on_every_version(version: str) -> None:
 def test_a_fixed_graph_needs_no_profile() -> None:
     model = make_graph(shape=(1, 3, 9, 9))
     trt = stubs.make_tensorrt("11")
-    plan = plan_build(BuildOptions(), read_capabilities(trt), read_facts(model))
+    plan = plan_build(BuildOptions(), read_capabilities(trt), find_facts(model))
     assert json.loads(build_engine(trt, plan, model).plan)["profiles"] == []
 
 
 def test_a_plan_for_another_line_fails_by_name() -> None:
     """The stub of 11 lacks the names that 11 removed, so a plan for 8.5 cannot run on it."""
     model = make_graph()
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), read_facts(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), find_facts(model))
     with pytest.raises(BuildError, match="EXPLICIT_BATCH"):
         build_engine(stubs.make_tensorrt("11"), plan, model)
 
@@ -146,7 +145,7 @@ def test_none_is_an_error_with_the_log_and_advice() -> None:
 def test_a_profile_that_is_refused() -> None:
     trt = stubs.make_tensorrt("10")
     model = make_graph(shape=(1, 3, 9, 9))
-    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), read_facts(model))
+    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), find_facts(model))
     with pytest.raises(BuildError, match=r"add_optimization_profile failed"):
         build_engine(trt, plan, model)
 
@@ -196,7 +195,7 @@ def test_no_error_recorder() -> None:
 def test_pins_that_find_no_layer_are_warned_of() -> None:
     trt = stubs.make_tensorrt("8.5")
     model = make_graph("fp16", keep_last=True)
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), find_facts(model))
     other = model.replace(b"conv2", b"conv3")
     built = build_engine(trt, plan, other)
     assert built.log == ('warning: the graph keeps "conv2" in FP32, but the parser made no layer of that name',)

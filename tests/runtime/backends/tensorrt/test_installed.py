@@ -8,12 +8,11 @@ import pytest
 
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 
 from . import record_names, stubs
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def test_recorded_names(trt: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_every_member_of_a_plan_is_there(trt: Any, precision: str) -> None:
-    facts = read_facts(make_graph(precision))
+    facts = find_facts(make_graph(precision))
     options = BuildOptions(
         (static_profile({"data": (1, 3, 33, 33)}),), workspace_bytes=1 << 20, refit=True, replay=True
     )

@@ -12,11 +12,10 @@ from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
 from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, find_outdated, make_key, read_machine
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
 MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
@@ -30,9 +29,10 @@ def key_of(
     machine: Machine = MACHINE,
     precision: str = "fp32",
 ) -> EngineKey:
-    facts = read_facts(model or make_graph())
+    model = model or make_graph()
+    facts = find_facts(model)
     settings = options or BuildOptions(profiles=STATIC)
-    return make_key(facts, plan_build(settings, LINES[line], facts), machine, precision=precision)
+    return make_key(model, facts, plan_build(settings, LINES[line], facts), machine, precision=precision)
 
 
 def fields_changed(other: EngineKey) -> set[str]:

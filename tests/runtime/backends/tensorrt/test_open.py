@@ -70,7 +70,7 @@ def build(trt: Any, bundle: Bundle, shape: tuple[int, ...] = SHAPE, machine: Any
     model = bundle.read_file("deploy.onnx")
     trt.models.append(model)
     options = BuildOptions(profiles=(static_profile({"image": shape}),))
-    prepared = workflow.prepare_build(model, options, read_capabilities(trt))
+    prepared = workflow.prepare_build(model, bundle.graph_facts(), options, read_capabilities(trt))
     plan = b"plan|" + "x".join(map(str, shape)).encode()
     EngineStore(find_store(bundle.path)).put(prepared.make_key(machine), plan, b"", {})
 

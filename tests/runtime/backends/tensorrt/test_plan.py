@@ -10,18 +10,17 @@ from onnx import TensorProto, helper
 
 from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.tensorrt.capabilities import LINES
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import BuildPlan, plan_build
 
-from .onnx_models import make_graph, make_node_graph
+from .onnx_models import find_facts, make_graph, make_node_graph
 
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
 BASIC = BuildOptions(profiles=STATIC)
 
 
 def plan_for(line: str, precision: str = "fp32", options: BuildOptions = BASIC, **changes: Any) -> BuildPlan:
-    return plan_build(options, LINES[line], read_facts(make_graph(precision, **changes)))
+    return plan_build(options, LINES[line], find_facts(make_graph(precision, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,8 @@ def test_precisions_a_line_lacks() -> None:
     model = make_node_graph([node], data=TensorProto.BFLOAT16, out=TensorProto.BFLOAT16)
     for line in ("8.5", "8.6"):
         with pytest.raises(BackendError, match="no strongly typed networks, which the graph's bf16 products need"):
-            plan_build(BuildOptions(), LINES[line], read_facts(model))
-    assert plan_build(BuildOptions(), LINES["9"], read_facts(model)).precision == "bf16"
+            plan_build(BuildOptions(), LINES[line], find_facts(model))
+    assert plan_build(BuildOptions(), LINES["9"], find_facts(model)).precision == "bf16"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
 
 from . import stubs
-from .onnx_models import finish_model, make_graph
+from .onnx_models import find_facts, finish_model, make_graph
 from .test_keys import MACHINE
 
 OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
@@ -26,7 +26,7 @@ OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
 
 def prepare(trt: Any, precision: str = "fp32", **changes: Any) -> workflow.PreparedBuild:
     model = make_graph(precision, **changes)
-    return workflow.prepare_build(model, OPTIONS, read_capabilities(trt), precision=precision)
+    return workflow.prepare_build(model, find_facts(model), OPTIONS, read_capabilities(trt), precision=precision)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineSto
 )
 def test_the_graph_must_be_in_the_precision_that_is_asked(graph: str, asked: str) -> None:
     with pytest.raises(InputError, match=f"not in {asked}: make a variant"):
-        workflow.prepare_build(make_graph(graph), OPTIONS, LINES["10"], precision=asked)
+        workflow.prepare_build(make_graph(graph), find_facts(make_graph(graph)), OPTIONS, LINES["10"], precision=asked)
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant"])
@@ -85,7 +85,7 @@ def test_weights_outside_the_file(place: str) -> None:
         nodes.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
     graph = helper.make_graph(nodes, "net", [], [], [tensor] if place == "initializer" else [])
     with pytest.raises(BackendError, match="takes weights from other files"):
-        workflow.prepare_build(finish_model(graph), OPTIONS, LINES["10"])
+        workflow.prepare_build(finish_model(graph), find_facts(make_graph()), OPTIONS, LINES["10"])
 
 
 def test_replay(store: EngineStore, tmp_path: Path) -> None:
