@@ -36,6 +36,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class AtrousError(Exception):
 
 
 class _PathError(AtrousError):
-    def __init__(self, message: str, *, path: str | Path | None = None) -> None:
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
         self.path = path
         super().__init__(f"{path}: {message}" if path is not None else message)
 
@@ -66,7 +67,12 @@ class PrototxtError(ConverterError):
     """
 
     def __init__(
-        self, message: str, *, path: str | Path | None = None, line: int | None = None, column: int | None = None
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+        column: int | None = None,
     ) -> None:
         self.path, self.line, self.column = path, line, column
         place = ":".join(str(part) for part in (path or "<text>", line, column) if part is not None)
@@ -81,7 +87,9 @@ class UnknownFieldError(PrototxtError):
         field: its name.
     """
 
-    def __init__(self, text: str, *, message: str, field: str, path: str | Path | None, line: int, column: int) -> None:
+    def __init__(
+        self, text: str, *, message: str, field: str, path: str | os.PathLike[str] | None, line: int, column: int
+    ) -> None:
         super().__init__(text, path=path, line=line, column=column)
         self.message, self.field = message, field
 
@@ -94,7 +102,7 @@ class CaffemodelError(ConverterError):
         offset: byte offset of the fault, or None.
     """
 
-    def __init__(self, message: str, *, path: str | Path | None = None, offset: int | None = None) -> None:
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None, offset: int | None = None) -> None:
         self.path, self.offset = path, offset
         place = str(path or "<bytes>") + (f" at byte {offset}" if offset is not None else "")
         super().__init__(f"{place}: {message}")
@@ -271,7 +279,7 @@ class EngineError(_PathError):
         field: str,
         expected: object = None,
         found: object = None,
-        path: str | Path | None = None,
+        path: str | os.PathLike[str] | None = None,
     ) -> None:
         self.field, self.expected, self.found = field, expected, found
         super().__init__(message, path=path)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError
 from .files.prototxt import Prototxt, read_prototxt
 from .graph.build import build_net
@@ -17,7 +18,7 @@ from .graph.structure_diff import compare_structure
 from .graph.weights import Blobs, match_weights, weights_from_mapping
 
 if TYPE_CHECKING:
-    from .files.caffemodel import WeightFile
+    from .files.weight_file import WeightFile
 
 
 def read_net(
@@ -93,7 +94,7 @@ def _is_binary(path: str | os.PathLike[str]) -> bool:
     if isinstance(path, str) and ("\n" in path or "{" in path):
         return False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return b"\0" in file.read(4096)
     except OSError:
         return False

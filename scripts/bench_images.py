@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from ..runtime import Manifest
-    from ..runtime.benchmark.runners import Sample
+    from ..runtime.benchmark.plan import Sample
 
 MINIATURE = "DeepLab-Miniature"
 
@@ -68,7 +68,7 @@ def is_miniature(manifest: Manifest) -> bool:
 def load_miniature(count: int) -> list[Sample]:
     """The miniature's held-out scenes with their exact labels."""
     from ..runtime import read_image
-    from ..runtime.benchmark.runners import Sample
+    from ..runtime.benchmark.plan import Sample
     from ..runtime.evaluation.datasets.label_files import read_label_image
     from .miniature.settings import MiniatureFiles, read_settings
 
@@ -85,7 +85,7 @@ def resize_scenes(size: tuple[int, int], count: int) -> list[Sample]:
     import numpy as np
     from PIL import Image
 
-    from ..runtime.benchmark.runners import Sample
+    from ..runtime.benchmark.plan import Sample
     from .miniature.settings import MiniatureFiles, read_settings
 
     files = MiniatureFiles()
@@ -103,7 +103,7 @@ def resize_scenes(size: tuple[int, int], count: int) -> list[Sample]:
 
 
 def _load_folders(manifest: Manifest, images: Path, labels: Path) -> list[Sample]:
-    from ..runtime.benchmark.runners import Sample
+    from ..runtime.benchmark.plan import Sample
     from ..runtime.evaluation.datasets.folders import open_folders
 
     dataset = open_folders(images, labels, manifest.classes, manifest.palette)
@@ -116,8 +116,8 @@ def _load_folders(manifest: Manifest, images: Path, labels: Path) -> list[Sample
 
 def _load_images(folder: Path) -> list[Sample]:
     from ..runtime import read_image
-    from ..runtime.benchmark.runners import Sample
-    from .image_list import list_images
+    from ..runtime.batch.images import list_images
+    from ..runtime.benchmark.plan import Sample
 
     paths = [found.image for found in list_images([str(folder)])]
     return [Sample(path.name, path.read_bytes(), read_image(path)) for path in paths]

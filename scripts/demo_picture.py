@@ -1,7 +1,6 @@
-"""The demo's picture: a row a scene, image | network | with CRF | truth, under titles and above the legend.
+"""The demo's picture: one row per scene (image, network, with CRF, truth), titles above, the legend below.
 
-Label maps are painted in the palette's colours, flat, because there every pixel of a border shows; a thin line of the
-same hue, darker, runs where two classes meet. Drawn with Pillow's own font, so that it needs nothing installed.
+Label maps are painted in the palette's colors, darker along the borders of classes. The font is Pillow's own.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class DemoRow:
         image: (H, W, 3) uint8 RGB.
         network, crf, truth: (H, W) uint8 labels.
         miou_network, miou_crf: mean IoU over the scene's own classes, as fractions of 1.
-        network_ms, crf_ms: what the two steps took, in milliseconds.
+        network_ms, crf_ms: time of the two steps in milliseconds.
     """
 
     image: Picture
@@ -55,10 +54,10 @@ def draw_demo(
     """Draw the whole picture.
 
     Args:
-        rows: at least one; panels of a row share their size, rows may differ.
+        rows: at least one; the panels of a row have one size, which may differ between rows.
         classes: names for the legend.
         palette: RGB by label.
-        heading: the title above everything.
+        heading: the title.
         summary: one line below it.
 
     Returns:
@@ -88,13 +87,13 @@ def draw_demo(
 
 
 def paint_labels(labels: Picture, palette: Sequence[tuple[int, int, int]]) -> Picture:
-    """Labels (H, W) in their colours, darker where the right or the lower neighbour is of another class."""
-    coloured = color_labels(labels, palette)
+    """Labels (H, W) in their colors, darker where the right or the lower neighbor is of another class."""
+    painted = color_labels(labels, palette)
     border = np.zeros(labels.shape, bool)
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     border[:-1] |= labels[:-1] != labels[1:]
-    coloured[border] = coloured[border] // 5 * 3
-    return coloured
+    painted[border] = painted[border] // 5 * 3
+    return painted
 
 
 def _write_captions(draw: ImageDraw.ImageDraw, columns: Sequence[int], top: int, row: DemoRow) -> None:
@@ -110,11 +109,11 @@ def _write_captions(draw: ImageDraw.ImageDraw, columns: Sequence[int], top: int,
 def _draw_legend(
     draw: ImageDraw.ImageDraw, width: int, top: int, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]
 ) -> None:
-    """Swatches and names in one line, centred."""
+    """Swatches and names in one line, centered."""
     font = ImageFont.load_default(16)
     lengths = [28 + draw.textlength(name, font) + 26 for name in classes]
     left = (width - sum(lengths)) / 2
-    for name, colour, length in zip(classes, palette, lengths, strict=True):
-        draw.rounded_rectangle((left, top, left + 20, top + 20), 4, fill=tuple(colour))
+    for name, color, length in zip(classes, palette, lengths, strict=True):
+        draw.rounded_rectangle((left, top, left + 20, top + 20), 4, fill=tuple(color))
         draw.text((left + 28, top), name, _INK, font)
         left += length

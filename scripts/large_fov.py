@@ -1,15 +1,14 @@
-"""DeepLab-LargeFOV with drawn weights: the full-size net, for measurements of speed where no trained file is at hand.
+"""DeepLab-LargeFOV with random weights: the full-size net, for speed measurements without a trained caffemodel.
 
 The net is that of Chen et al., ICLR 2015, section 3.1 and table 4: VGG-16 whose pooling layers are 3x3, the last two
 without stride, three convolutions at dilation 2, and fc6 as a 3x3 convolution of 1024 channels at dilation 12. Weights
-are normal with variance 2 / fan-in (He et al., 2015), so that every blob keeps the scale of its bottom and
-half precision meets ordinary numbers; biases are 0.
+are normal with variance 2 / fan-in (He et al., 2015), which keeps the scale of the blobs, also for half precision;
+biases are 0.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +24,7 @@ _FC_CHANNELS, _FC6_DILATION = 1024, 12
 
 
 def write_prototxt(labels: int = LABELS, size: tuple[int, int] = (CROP, CROP)) -> str:
-    """The net's definition for a (height, width), in the words of DeepLab's own Caffe."""
+    """The prototxt for an input of (height, width), in the dialect of DeepLab's own Caffe."""
     shape = f"input_dim: 1 input_dim: 3 input_dim: {size[0]} input_dim: {size[1]}"
     parts = [f'name: "DeepLab-LargeFOV"\ninput: "data"\n{shape}\n']
     bottom = "data"
@@ -47,9 +46,9 @@ def write_prototxt(labels: int = LABELS, size: tuple[int, int] = (CROP, CROP)) -
 def read_large_fov(
     seed: int = 0, *, labels: int = LABELS, score_gain: float = 1.0, size: tuple[int, int] = (CROP, CROP)
 ) -> Net:
-    """The net with weights drawn from a seed, laid out for a (height, width).
+    """The net for an input of (height, width), with weights from a seed.
 
-    `score_gain` scales the weights of fc8, and with them the scores.
+    `score_gain` scales the weights of fc8 and so the scores.
     """
     from ..converter import read_net
 
@@ -66,23 +65,6 @@ def read_large_fov(
                 *(np.zeros(tuple(shape), np.float32) for shape in shapes[1:]),
             ]
     return read_net(text, weights)
-
-
-def write_large_fov(
-    folder: Path, *, head: Literal["scores", "labels", "lowres"] = "lowres", seed: int = 0, verify: bool = False
-) -> Path:
-    """Write the net as a bundle, in the place of an older one; its folder.
-
-    Args:
-        folder: where it goes.
-        head: what its deploy.onnx returns.
-        seed: of the weights.
-        verify: whether torch and ONNX Runtime are compared first, which takes a minute.
-    """
-    from ..converter import BundleOptions, write_bundle
-
-    write_bundle(read_large_fov(seed), folder, BundleOptions(head=head, verify=verify), replace=True)
-    return folder
 
 
 def _write_convolution(name: str, bottom: str, outputs: int, kernel: int, dilation: int, *, relu: bool = True) -> str:

@@ -26,11 +26,13 @@ from PIL import Image
 
 from ..bundle.folder import Bundle
 from ..converter.precision import Evidence, HeadReader, Picture, choose_evidence
+from ..runtime.batch.images import list_images
+from ..runtime.evaluation.class_order import find_class_order
 from ..runtime.evaluation.confusion import count_confusion, mean_iou
-from ..runtime.evaluation.datasets import open_folders
+from ..runtime.evaluation.datasets.folders import open_folders
 from ..runtime.images import read_image
 from ..runtime.upsampling import upsample_scores
-from .image_list import list_images
+from . import console
 from .miniature.settings import MiniatureFiles, read_settings
 
 Array = NDArray[Any]
@@ -90,6 +92,7 @@ def gather_evidence(
 def make_reader(bundle: Bundle) -> HeadReader:
     """Make the reader of a bundle's head, which gives labels and mean IoU."""
     classes = len(bundle.manifest.classes)
+    warned: list[str] = []
     upsampling = bundle.deploy.upsampling
 
     def upsample(scores: Array, size: tuple[int, int]) -> Array:
@@ -98,7 +101,12 @@ def make_reader(bundle: Bundle) -> HeadReader:
         return upsample_scores(scores, padded, size, align_corners=upsampling.align_corners)
 
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
-        return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
+        counts = np.sum([count_confusion(truth, labels, classes) for truth, labels in pairs], axis=0)
+        if not warned:  # once, not for every variant
+            warned.extend(find_class_order(counts, bundle.manifest.classes))
+            for line in warned:
+                console.print_warning(f"atrous precision: {line}")
+        return mean_iou(counts)
 
     return HeadReader(bundle.deploy.head, upsample if upsampling is not None else None, score)
 

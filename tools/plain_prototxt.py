@@ -13,7 +13,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from atrous.converter.dialects.downgrade import fit_age
+from atrous.converter.dialects.downgrade import downgrade_layer
 from atrous.converter.files.writer import write_caffemodel
 from atrous.converter.graph.net import Blob, Layer, Net
 from atrous.converter.layers.pooling import Pooling
@@ -41,7 +41,7 @@ def plain_text(net: Net, layers: Sequence[Layer]) -> str:
         source = message.layer.add(name=plain_name(blob), type="Input", top=[plain_name(blob)])
         source.input_param.shape.add(dim=blob.shape)
     for layer in layers:
-        plain = fit_age(layer.message, "V2", net.dialect)
+        plain = downgrade_layer(layer.message, "V2", net.dialect)
         for field in ("include", "exclude", "phase", "param", "blobs", "bottom", "top"):
             plain.ClearField(field)
         plain.name = plain_name(layer.tops[0])

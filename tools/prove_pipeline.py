@@ -60,25 +60,26 @@ def throughput(
     from statistics import median
 
     from atrous import runtime
-    from atrous.runtime.pipeline.segmentation import make_stages, share_cores
-    from atrous.scripts.image_list import list_images, plan_outputs
+    from atrous.runtime.batch.images import list_images
+    from atrous.runtime.pipeline.engine import count_cores
+    from atrous.runtime.pipeline.segmentation import make_stages
 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    jobs = plan_outputs(list_images([str(images)]), work, {"labels": ".png"})
+    jobs = list_images([images])
     backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
-    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    cores = count_cores()
     found: list[dict[str, float]] = []
-    with runtime.load(bundle, backend, threads=threads.network) as segmenter:
-        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
+    with runtime.load(bundle, backend, threads=cores) as segmenter:
+        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), cores=cores)
         for job in jobs[:2]:  # the first runs of a session are slower
             segmenter(runtime.read_image(job.image))
         for number in range(rounds):
             part = jobs[number::rounds]
-            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
-            summary, rate = _run_all(segmenter, part, threads, work)
-            assert summary.done == len(part)
-            report = summary.report
+            alone = _time_stages(stages, [job.image for job in part[:sample]], cores)
+            summary, rate = _run_all(segmenter, [job.image for job in part], cores, work)
+            assert summary.labeled == len(part)
+            report = summary.pipeline
             assert report is not None
             best = {name: max(rates.values()) for name, rates in alone.items()}
             # What all stages together can reach on these cores: an image costs the sum of its stages' shares.
@@ -105,28 +106,21 @@ def throughput(
         draw_busy_shares(report, picture)
     middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
     workers = {stage.name: stage.most_workers for stage in report.stages}
-    click.echo(
-        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
-    )
+    click.echo(json.dumps({"images": len(jobs), "rounds": rounds, "cores": cores, "workers": workers, **middle}))
 
 
-def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> tuple[Any, float]:
-    """What `atrous segment` does, and its images a second."""
-    from atrous.scripts.segment_run import RunOptions, Summary, run_segmenter
+def _run_all(segmenter: Any, images: Sequence[Path], cores: int, work: Path) -> tuple[Any, float]:
+    """Label images as `atrous segment` does; the summary and the images per second."""
+    from atrous.runtime.batch import label_files
 
-    def ignore(_: object) -> None:
-        """Nobody listens."""
-
-    summary = Summary()
     start_s = time.perf_counter()
-    options = RunOptions(work, ("labels",), threads)
-    run_segmenter(segmenter, jobs, options, summary, on_done=ignore, on_failure=ignore, advance=ignore)
-    return summary, summary.done / (time.perf_counter() - start_s)
+    summary = label_files(segmenter, images, work, cores=cores)
+    return summary, summary.labeled / (time.perf_counter() - start_s)
 
 
 def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
     from atrous.bundle.files import write_file
-    from atrous.scripts.segment_run import encode_results, measure_classes
+    from atrous.runtime.batch.run import encode_results, measure_classes
 
     def finish(item: Path, image: Any, result: Any) -> None:
         files = encode_results(image, result, segmenter.bundle.manifest, ("labels",))
@@ -202,7 +196,7 @@ def kill(bundle: Path, images: Path, work: Path, kills: int) -> None:
         "images": total,
         "killed_with_done": killed_at,
         "skipped": report["skipped"],
-        "labelled": report["labelled"],
+        "labeled": report["labeled"],
         "failed": len(report["failures"]),
         "exit_codes": [clean.returncode, last.returncode],
         "done_twice": len(images_done) - len(set(images_done)),
@@ -243,7 +237,7 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
     while (elapsed_s := time.monotonic() - start_s) < minutes * 60:
         code, report = _run_quietly(main, ["segment", str(bundle), str(images), "-o", str(work), "--again", "--json"])
         assert code == 0, code
-        images_done += report["labelled"]
+        images_done += report["labeled"]
         samples.append({"s": round(elapsed_s, 1), **_look_at_process()})
         click.echo(json.dumps(samples[-1]))
 

@@ -133,20 +133,20 @@ def write_settings(
 ) -> None:
     """Choose the CRF on the validation scenes, measure before and after on both sets, write the JSON."""
     from atrous.bundle.files import write_file
-    from atrous.runtime.evaluation.tuning.judging import Judge, Scored
-    from atrous.runtime.evaluation.tuning.points import find_best, search_factors
+    from atrous.runtime.evaluation.tuning.points import search_factors
+    from atrous.runtime.evaluation.tuning.scoring import PointScorer, ScoredImage
     from atrous.scripts.miniature import settings
 
     from .miniature import measuring, network
     from .scenes import CLASSES, PALETTE
 
     samples = [
-        Scored(str(seed), sample.scene.image, sample.scene.labels, sample.probabilities)
+        ScoredImage(str(seed), sample.scene.image, sample.scene.labels, sample.probabilities)
         for seed, sample in zip(validation, measuring.predict_scenes(predict, validation), strict=True)
     ]
     with console.show_progress("choosing the CRF") as advance:
-        judge = Judge(samples, workers=threads, advance=advance)
-        parameters = find_best(search_factors(judge)).to_parameters()
+        scorer = PointScorer(samples, workers=threads, advance=advance)
+        parameters = search_factors(scorer).find_best().to_parameters()
     with console.show_progress("measuring", len(validation) + len(test)) as advance:
         on_validation, on_test = (
             measuring.measure_figures(predict, seeds, parameters, threads, advance) for seeds in (validation, test)

@@ -1,11 +1,13 @@
-"""Atomic file writes: write to a temporary file beside the target, then rename it."""
+"""File access: atomic writes (a temporary file beside the target, then a rename), and reads of regular files only."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +48,24 @@ def write_file(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file for reading; a FIFO or device, which could block forever, is rejected.
+
+    Raises:
+        OSError: the file cannot be opened or is not a regular file.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # an open FIFO would wait for a writer
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    code = errno.EISDIR if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.EINVAL
+    os.close(descriptor)
+    raise OSError(code, "is a folder" if code == errno.EISDIR else "not a regular file", path)
 
 
 def temporary_name(target: Path) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, Manifest, Preprocessing, parse_manifest
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
 _CHUNK_BYTES = 1 << 20
 _REMEDY = "copy the bundle again, or convert the net again"
@@ -71,6 +71,17 @@ class Bundle:
             f"`atrous precision {self.path} --to {precision}`",
             path=self.path,
         )
+
+    def graph_facts(self, precision: str = "fp32") -> GraphFacts:
+        """The facts about the graph that ships in a precision.
+
+        Raises:
+            BundleError: as `deploy_file`, and if the bundle was written without them.
+        """
+        file = self.deploy_file(precision)
+        if file not in self.manifest.graphs:
+            raise BundleError(f"has no facts about {file} in its manifest: convert the net again", path=self.path)
+        return self.manifest.graphs[file]
 
     def _not_deployable(self) -> BundleError:
         reasons = " ".join(warning for warning in self.manifest.warnings if "deploy" in warning)

@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from ..errors import BundleError, CrfInputError
+from .choices import ColorOrder, Head, Precision
 from .crf_parameters import CrfParameters
 from .section import Section, describe_fault
 from .size_rule import SizeRule
@@ -60,8 +61,6 @@ def check_contained_name(name: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-Head = Literal["scores", "labels", "lowres"]
-Precision = Literal["fp16", "bf16", "int8", "fp8"]
 
 
 class FileEntry(Section):
@@ -93,10 +92,10 @@ class BlobSpec(Section):
 class Preprocessing(Section):
     """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
 
-    `mean` is in the order of `color_order`, one value a channel, in grey levels of 0 to 255.
+    `mean` is in the order of `color_order`, one value a channel, in gray levels of 0 to 255.
     """
 
-    color_order: Literal["BGR", "RGB"]
+    color_order: ColorOrder
     mean: tuple[float, float, float]
     scale: float
     size_rule: SizeRule
@@ -196,10 +195,8 @@ class GraphFacts(Section):
         inputs: input name -> type and shape.
         outputs: output name -> type and shape.
         types: all element types in the graph, sorted.
-        external_data: whether a tensor is stored outside the file.
         subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
         quantized: whether the graph has QuantizeLinear or DequantizeLinear.
-        zero_points: whether a zero point is not a constant 0.
         node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
         wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
         patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
@@ -209,10 +206,8 @@ class GraphFacts(Section):
     inputs: dict[str, GraphBlob]
     outputs: dict[str, GraphBlob]
     types: tuple[str, ...]
-    external_data: bool
     subgraphs: tuple[str, ...]
     quantized: bool
-    zero_points: bool
     node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
     wide_nodes: dict[str, str]
     patterns: dict[str, tuple[str, ...]]
@@ -223,7 +218,7 @@ class Manifest(Section):
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
     Classes beyond the palette get colors of the reader's choice. `variants` are by precision; `deploy` is float32.
-    `graphs` describes the deployed ONNX files.
+    `graphs` describes the deployed ONNX files; `crf_tuning` records how `tune-crf` chose the CRF parameters.
     """
 
     schema_version: Literal[1] = 1
@@ -238,6 +233,7 @@ class Manifest(Section):
     classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfParameters | None
+    crf_tuning: dict[str, JsonValue] | None = None
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
     graphs: dict[FileName, GraphFacts] = Field(default_factory=dict)

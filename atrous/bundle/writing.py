@@ -14,13 +14,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import BundleError, OutputError
+from .crf_parameters import CrfParameters
 from .files import temporary_name, write_file
 from .folder import read_bundle
-from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant
+from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
 #: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
 #: temporary files of killed writers
@@ -199,11 +201,7 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
         OutputError: the folder cannot be written.
     """
     place = Path(folder)
-    try:
-        lock = _lock(place)
-    except OSError as error:
-        raise OutputError(f"cannot be opened ({error.strerror})", path=place) from error
-    try:
+    with _locked(place):
         bundle = read_bundle(place)
         manifest = bundle.manifest
         if manifest.files[bundle.deploy.file].sha256 != source_sha256:
@@ -226,5 +224,38 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
             with contextlib.suppress(OSError):
                 (place / old.file).unlink()
         return listed
+
+
+def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[str, Any]) -> None:
+    """Replace the CRF parameters of a bundle: its manifest in one rename, nothing else.
+
+    Args:
+        folder: the bundle.
+        parameters: the new parameters.
+        record: how they were chosen, as plain JSON data; replaces an older record.
+
+    Raises:
+        BundleError: the bundle is missing, or does not match its manifest.
+        OutputError: the manifest cannot be written; the old one remains.
+    """
+    place = Path(folder)
+    with _locked(place):
+        manifest = read_bundle(place).manifest
+        text = manifest.model_copy(update={"crf": parameters, "crf_tuning": dict(record)}).to_json()
+        parse_manifest(text, path=place / MANIFEST_NAME)
+        write_file(place / MANIFEST_NAME, text, durable=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a bundle against other writers of its manifest."""
+    try:
+        lock = _lock(folder)
+    except FileNotFoundError as error:
+        raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder) from error
+    except OSError as error:
+        raise OutputError(f"cannot be opened ({error.strerror})", path=folder) from error
+    try:
+        yield
     finally:
         os.close(lock)

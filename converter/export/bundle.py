@@ -16,29 +16,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ... import __version__
+from ...bundle.choices import ColorOrder, Head
 from ...bundle.crf_parameters import CrfParameters
 from ...bundle.manifest import (
     MANIFEST_NAME,
     BlobSpec,
     Deploy,
     GraphFacts,
-    Head,
     Manifest,
     Preprocessing,
     Source,
     Upsampling,
 )
-from ...bundle.palettes import Color, make_voc_colors
+from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
 from ..check.compare import VerificationReport
 from ..check.verify import verify_model
+from ..files.mean_image import read_mean_pixel
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
@@ -57,15 +58,16 @@ class PreprocessingOptions:
     """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
-        mean: subtracted first, in `color_order`; DeepLab's where the file has no data layer.
+        mean: subtracted first, in `color_order`, or the file of a mean image to average; DeepLab's where the prototxt
+            has no data layer.
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.
     """
 
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[float, float, float] | Path | None = None
     scale: float | None = None
-    color_order: Literal["BGR", "RGB"] = "BGR"
+    color_order: ColorOrder = "BGR"
     minimum: tuple[int, int] | None = None
 
 
@@ -76,7 +78,7 @@ class BundleOptions:
     Attributes:
         name: the bundle's name; by default the net's.
         classes: names of the classes, in channel order; by default `class 0`, `class 1`, ...
-        palette: an RGB color for each class; by default PASCAL VOC's color map.
+        palette: an RGB color for each class; by default distinct colors.
         preprocessing: mean, scale, color order and padding, in place of the file's.
         crf: dense CRF parameters; None takes those of a DenseCRF layer, if the net has one.
         head: output of deploy.onnx.
@@ -139,6 +141,9 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     if not net.parameters.keys() >= net.parameter_shapes().keys():
         warnings.append("the net has no weights: its parameters come from its fillers")
     mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
+    sources = list(options.sources)
+    if isinstance(options.preprocessing.mean, Path):
+        sources.append(("mean", options.preprocessing.mean, "binaryproto", net.dialect))
     plan = _plan(net, options.preprocessing, warnings)
     classes = _name_classes(options, plan)
     palette = _choose_palette(options, len(classes))
@@ -179,7 +184,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         name=options.name or net.name or "net",
         created=datetime.now(timezone.utc).replace(microsecond=0),
         atrous_version=__version__,
-        sources=tuple(_source(*source) for source in options.sources),
+        sources=tuple(_source(*source) for source in sources),
         inputs=_describe_blobs(faithful, faithful.inputs),
         outputs=_describe_blobs(faithful, faithful.outputs),
         preprocessing=None if plan is None else _describe_preprocessing(plan, options.preprocessing, mean, scale),
@@ -227,7 +232,7 @@ def _name_classes(options: BundleOptions, plan: Deployment | None) -> tuple[str,
 
 def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
     colors = []
-    for color in (options.palette or make_voc_colors(count))[:count]:
+    for color in (options.palette or make_distinct_colors(count))[:count]:
         if len(color) != 3 or not all(0 <= int(value) <= 255 for value in color):
             raise OutputError(f"palette color {tuple(color)} is not red, green, blue of 0 to 255")
         colors.append((int(color[0]), int(color[1]), int(color[2])))
@@ -242,6 +247,10 @@ def _read_pixel_rule(
     scale = given.scale
     if scale is None:
         scale = _shortest(transform.scale) if transform is not None else 1.0
+    if isinstance(given.mean, Path):
+        pixel, warning = read_mean_pixel(given.mean)
+        warnings.extend([warning] if warning else [])
+        return pixel, scale
     if given.mean is not None:
         return given.mean, scale
     if transform is None or transform.mean_file or len(transform.mean_value) not in (0, 1, 3):

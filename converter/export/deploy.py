@@ -21,8 +21,8 @@ import onnx
 from onnx import helper
 
 from ... import __version__
+from ...bundle.choices import Head
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
-from ...bundle.manifest import Head
 from ...bundle.size_rule import SizeRule
 from ...errors import ExportError, NetError
 from ..graph.build import reshape_net

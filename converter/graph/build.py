@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from ...errors import CropOffsetError, NetError, UnsupportedLayersError
+from ..dialects.known import find_dialect
 from ..files.blob import MAX_AXES
 from ..layers import LayerContext, Operator, count, find_operator, registered_name
 from .crop_rule import CropRule
@@ -183,7 +184,7 @@ class _Builder:
             message=message,
             bottoms=bottoms,
             top_names=tuple(message.top),
-            dialect=self.definition.dialect,
+            dialect=find_dialect(self.definition.dialect),
             line=line,
             blob_count=self.definition.blob_counts.get(message.name),
             crop_rule=self.definition.crop_rule,

@@ -6,34 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import NetError
-from ..dialects.detect import BVLC
+from ..dialects.known import Dialect
 from .definition import InputTop
 from .net import Shape
 from .roles import PYTHON_LAYER
 
-#: Caffes that turn `input:` fields into an Input layer, and prefer `input_shape` to `input_dim`
-SHAPE_BEFORE_DIMS = frozenset({BVLC, "ssd"})
 
-
-def legacy_inputs(net: Any, dialect: str = BVLC) -> list[InputTop]:
+def legacy_inputs(net: Any, dialect: Dialect) -> list[InputTop]:
     """The `input:` fields of a net with their `input_dim` or `input_shape`.
 
-    Where both are given, Caffes that turn them into an Input layer use the shape; older ones refuse.
+    The reader has checked their counts. Where both are given, Caffes that turn them into an Input layer use the shape.
 
     Raises:
-        NetError: the number of shapes does not match the number of names.
+        NetError: there are both, and the dialect rejects that.
     """
     names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
     if not names:
         return []
     if dims and shapes:
-        if dialect not in SHAPE_BEFORE_DIMS:
+        if not dialect.shape_before_dims:
             raise NetError("the net gives both input_dim and input_shape; keep one of them")
         dims = []
-    if dims and len(dims) != 4 * len(names):
-        raise NetError(f"{len(names)} input(s) need {4 * len(names)} input_dim entries, there are {len(dims)}")
-    if shapes and len(shapes) != len(names):
-        raise NetError(f"{len(names)} input(s) need as many input_shape entries, there are {len(shapes)}")
     tops: list[InputTop] = []
     for index, name in enumerate(names):
         shape: Shape | None = None

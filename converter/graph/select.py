@@ -16,17 +16,16 @@
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...errors import NetError
-from ...proto.schema import load_schema
-from ..dialects.detect import BVLC, FORK_TYPES, V1_ONLY
+from ..dialects.detect import Detection, detect_in_text
+from ..dialects.known import Dialect, find_dialect
 from ..files.prototxt import Prototxt
 from ..layers import find_operator, registered_name, registered_types
-from .crop_rule import tell_crop_rule
+from .crop_rule import find_crop_rule
 from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
 from .inputs import legacy_inputs, source_shapes
 from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
@@ -134,55 +133,18 @@ def define_net(
         NetError: contradicting rules, input fields that do not match, or a dialect that does not read this syntax.
     """
     if dialect is not None:
-        _check_dialect(dialect, prototxt.format)
-    found, evidence = tell_dialect(prototxt)
+        detection = Detection(dialect, ("given by the caller",))
+    else:
+        detection = detect_in_text(prototxt.forks, prototxt.format)
+    found = find_dialect(detection.name, prototxt.format)
     kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
     dropped: list[DroppedLayer] = []
     if not already_filtered:  # rule 1
         filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
         kept, dropped = filtered.kept, list(filtered.dropped)
-    definition = _Selection(prototxt, kept, dropped, dialect or found).define(
-        dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
-    )
-    crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
+    definition = _Selection(prototxt, kept, dropped, found).define(detection.evidence, dict(blob_counts or {}))
+    crop_rule = find_crop_rule(prototxt.net.layer, found, given=dialect is not None)
     return replace(definition, crop_rule=crop_rule, phase=phase)
-
-
-def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
-    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not.
-
-    Of equals, the first that the evidence names, so that every run says the same.
-    """
-    votes: Counter[str] = Counter()
-    for use in prototxt.forks:
-        votes.update(name for name in dict.fromkeys(use.dialects) if prototxt.format != "V2" or name not in V1_ONLY)
-    if not votes:
-        return BVLC, ("nothing in the file is unknown to BVLC Caffe",)
-    name, _ = max(votes.items(), key=lambda item: (item[1], item[0] == BVLC))
-    uses = [use for use in prototxt.forks if name in use.dialects]
-    evidence = [f"{use.what} (line {use.line})" for use in uses[:4]]
-    if len(uses) > 4:
-        evidence.append(f"and {len(uses) - 4} more")
-    foreign = [f"not of {name}: {use.what} (line {use.line})" for use in prototxt.forks if name not in use.dialects]
-    return name, (*evidence, *foreign[:4])
-
-
-def known_dialects() -> tuple[str, ...]:
-    """Every Caffe that the schema or a layer type is known from."""
-    schema = load_schema()
-    wires = [*schema.field_wires.values(), *schema.value_wires.values()]
-    return tuple(sorted({BVLC}.union(*wires, *FORK_TYPES.values())))
-
-
-def _check_dialect(dialect: str, file_format: str) -> None:
-    known = known_dialects()
-    if dialect not in known:
-        raise NetError(f'dialect "{dialect}" is not known; give one of: {", ".join(known)}')
-    if dialect in V1_ONLY and file_format == "V2":
-        raise NetError(
-            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, '
-            "or name the Caffe that reads it"
-        )
 
 
 class _Selection:
@@ -191,9 +153,9 @@ class _Selection:
         prototxt: Prototxt,
         kept: Iterable[tuple[int, Any]],
         filtered: Iterable[DroppedLayer],
-        dialect: str,
+        dialect: Dialect,
     ) -> None:
-        self.prototxt = prototxt
+        self.prototxt, self.dialect = prototxt, dialect
         self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
         self.dropped = list(filtered)
         self.silenced: set[str] = set()
@@ -202,7 +164,7 @@ class _Selection:
         self.label_tops: set[str] = set()
         self.transform: Any = None
 
-    def define(self, dialect: str, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
+    def define(self, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
         running = [entry for entry in self.entries if not self._take_source(entry)]
         running = self._drop_training(running)
         running = self._drop_label_branches(running)
@@ -222,7 +184,7 @@ class _Selection:
             entries=tuple(running),
             dropped=tuple(self.dropped),
             silenced=frozenset(self.silenced),
-            dialect=dialect,
+            dialect=self.dialect.name,
             dialect_evidence=evidence,
             warnings=tuple(self.prototxt.warnings),
             blob_counts=blob_counts,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 import numpy as np
 
 from ...errors import ConverterError, ExportError, NetError
+from ..dialects.known import BVLC, Dialect
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import IDENTITY, PlaneMap, map_window
 from ..graph.geometry import Window as Window
@@ -34,7 +35,7 @@ class LayerContext:
         message: its LayerParameter message.
         bottoms: the blobs it reads, with shapes and producers.
         top_names: the names it writes.
-        dialect: the Caffe the file is from.
+        dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
         blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
@@ -46,7 +47,7 @@ class LayerContext:
     message: Any
     bottoms: tuple[Blob, ...]
     top_names: tuple[str, ...]
-    dialect: str = "bvlc"
+    dialect: Dialect = BVLC
     line: int | None = None
     blob_count: int | None = None
     crop_rule: CropRule = CropRule.ZERO
@@ -92,6 +93,11 @@ def _shorten_floats(value: Any) -> Any:
     if isinstance(value, float) and float(np.float32(value)) == value:
         return float(str(np.float32(value)))
     return value
+
+
+def given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that are set; None, False, 0 and () are the module's defaults and stay out of its source."""
+    return {name: value for name, value in arguments.items() if value}
 
 
 class Operator:
@@ -183,6 +189,28 @@ class Operator:
         if not -count <= axis < count + extra:
             self.refuse(f"axis {axis} is out of range for the {count}-D blob {self.bottoms[bottom].shape}")
         return axis + count if axis < 0 else axis
+
+    def require_planes(self) -> None:
+        """Refuse bottoms that are not (N, C, H, W)."""
+        for blob in self.bottoms:
+            if len(blob.shape) != 4:
+                self.refuse(f'needs 4-D bottoms (N, C, H, W), "{blob.name}" is {blob.shape}')
+
+    def read_pair(self, param: Any, field: str, prefix: str = "") -> tuple[Any, Any] | None:
+        """(height, width) from `field`, or from `prefix`_h and `prefix`_w; None where neither is present."""
+        names = [f"{prefix or field}_{side}" for side in "hw"]
+        present = [param.HasField(name) for name in (field, *names)]
+        if present[1] != present[2] or all(present):
+            self.refuse(f"give either {field}, or both {names[0]} and {names[1]}")
+        if present[1]:
+            return getattr(param, names[0]), getattr(param, names[1])
+        return (getattr(param, field),) * 2 if present[0] else None
+
+    @staticmethod
+    def filler_or(param: Any, field: str, value: float) -> Any:
+        """The FillerParameter in `field`, or one that fills with `value` where it is absent."""
+        filler = getattr(param, field)
+        return filler if param.HasField(field) else type(filler)(type="constant", value=value)
 
     def _check_count(self, what: str, count: int, allowed: tuple[int, int | None]) -> None:
         least, most = allowed

@@ -128,7 +128,7 @@ class _WindowedWeights(Operator):
     def weight_shapes(self) -> tuple[Shape, ...]:
         bias: tuple[Shape, ...] = ()
         if self.param.bias_term:
-            bias = ((1, 1, 1, self.num_output) if self.context.dialect == "deeplab_v1" else (self.num_output,),)
+            bias = ((1, 1, 1, self.num_output) if self.context.dialect.four_axis_blobs else (self.num_output,),)
         return (self.kernel_shape(), *bias)
 
     def kernel_shape(self) -> Shape:

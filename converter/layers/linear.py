@@ -41,7 +41,7 @@ class InnerProduct(_Matrix):
 
     def set_up(self) -> None:
         self.param = self.context.message.inner_product_param
-        self.always_4d = self.context.dialect == "deeplab_v1"
+        self.always_4d = self.context.dialect.four_axis_blobs
         shape = self.bottoms[0].shape
         self.axis = self.bottom_axis(self.param.axis)
         self.inputs, self.outputs = count(shape[self.axis :]), self.param.num_output

@@ -61,7 +61,7 @@ class ArgMax(Operator):
     def set_up(self) -> None:
         param, shape = self.context.message.argmax_param, self.bottoms[0].shape
         self.top_k, self.with_values = param.top_k, param.out_max_val
-        self.per_pixel = self.context.dialect == "deeplab_v1" and not param.HasField("axis")
+        self.per_pixel = self.context.dialect.argmax_per_pixel and not param.HasField("axis")
         self.axis: int | None = None
         if param.HasField("axis") or self.per_pixel:
             self.axis = self.bottom_axis(param.axis if param.HasField("axis") else 1)

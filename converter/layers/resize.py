@@ -42,7 +42,7 @@ class Interp(Operator):
         given = [form for form in (shrink, zoom, size) if form is not None]
         if not given:
             self.refuse("give zoom_factor, shrink_factor, or height and width")
-        if self.context.dialect == "deeplab_v1" and len(given) > 1:
+        if self.context.dialect.one_interp_form and len(given) > 1:
             self.refuse("gives more than one of zoom_factor, shrink_factor, and height with width")
         self.shrink, self.zoom = 1, 1
         self.size: tuple[int, int] | None = None

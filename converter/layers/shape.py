@@ -194,7 +194,7 @@ class Flatten(_Renaming):
 
     def set_up(self) -> None:
         param = self.context.message.flatten_param
-        if self.context.dialect == "deeplab_v1":
+        if self.context.dialect.four_axis_blobs:
             self.dims, self.axis, self.num_axes = (-1, 1, 1), 1, -1
             return
         self.axis, last = self.bottom_axis(param.axis), self.bottom_axis(param.end_axis)

@@ -1,4 +1,4 @@
-"""Normalizations with Caffe's arithmetic. Statistics are taken in float32 at least: squares overflow half precision."""
+"""Normalizations with Caffe's arithmetic; statistics in float32 or wider, because squares overflow half precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class BatchStatisticsNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) with mean and biased variance of the batch itself, per channel (axis 1)."""
+    """(x - mean) / sqrt(variance + eps) with the batch's mean and biased variance, per channel (axis 1)."""
 
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
@@ -17,16 +17,16 @@ class BatchStatisticsNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         axes = [axis for axis in range(x.dim()) if axis != 1]
-        centred = wide - wide.mean(axes, keepdim=True)
-        variance = (centred * centred).mean(axes, keepdim=True)
-        return (centred / (variance + self.eps).sqrt()).to(x.dtype)
+        centered = wide - wide.mean(axes, keepdim=True)
+        variance = (centered * centered).mean(axes, keepdim=True)
+        return (centered / (variance + self.eps).sqrt()).to(x.dtype)
 
 
 class SegNetBN(nn.Module):
-    """SegNet's BN that learns, and PSPNet's in training: the batch's statistics, biased variance, scale and shift.
+    """SegNet's BN in mode LEARN and PSPNet's in training: statistics of the batch, then scale and shift.
 
-    Caffe takes the variance as E[x^2] - E[x]^2, which rounding can turn negative; here it is the mean of (x - E[x])^2.
-    With `statistics` 1 or 2 the batch's mean, and its variance, follow as outputs of shape (1, C, 1, 1).
+    Caffe computes the variance as E[x^2] - E[x]^2, which rounding can make negative; here it is E[(x - E[x])^2].
+    `statistics` 1 adds the batch's mean as an output of shape (1, C, 1, 1), 2 the mean and the variance.
     """
 
     def __init__(self, channels: int, statistics: int = 0, eps: float = 1e-9) -> None:
@@ -38,16 +38,16 @@ class SegNetBN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         mean = wide.mean((0, 2, 3), keepdim=True)
-        centred = wide - mean
-        variance = (centred * centred).mean((0, 2, 3), keepdim=True)
-        y = (centred / (variance + self.eps).sqrt()).to(x.dtype) * self.scale + self.shift
+        centered = wide - mean
+        variance = (centered * centered).mean((0, 2, 3), keepdim=True)
+        y = (centered / (variance + self.eps).sqrt()).to(x.dtype) * self.scale + self.shift
         if not self.statistics:
             return y
         return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
 
 
 class LRNAcrossChannels(nn.LocalResponseNorm):
-    """Torch's own, with its squares in float32 at least."""
+    """Torch's LocalResponseNorm with squares in float32 or wider."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.to(torch.promote_types(input.dtype, torch.float32))).to(input.dtype)
@@ -67,7 +67,7 @@ class LRNWithinChannel(nn.Module):
 
 
 class MVN(nn.Module):
-    """(x - mean) / (standard deviation + eps) over the axes from `first_axis` on; eps None subtracts the mean only."""
+    """(x - mean) / (standard deviation + eps) over the axes from `first_axis` on; with eps None, x - mean."""
 
     def __init__(self, first_axis: int, eps: float | None) -> None:
         super().__init__()
@@ -75,18 +75,18 @@ class MVN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(*x.shape[: self.first_axis], -1)
-        centred = wide - wide.mean(-1, keepdim=True)
+        centered = wide - wide.mean(-1, keepdim=True)
         if self.eps is not None:
-            deviation = (centred * centred).mean(-1, keepdim=True).sqrt()
-            centred = centred / (deviation + self.eps)
-        return centred.reshape(x.shape).to(x.dtype)
+            deviation = (centered * centered).mean(-1, keepdim=True).sqrt()
+            centered = centered / (deviation + self.eps)
+        return centered.reshape(x.shape).to(x.dtype)
 
 
 class Normalize(nn.Module):
     """SSD's L2 normalization: x / sqrt(sum of x^2 + eps) * weight.
 
-    The sum is over each item (`across_spatial`) or over the channels of each pixel; the weight is one number or one for
-    each channel (`shape`).
+    The sum is over each item (`across_spatial`) or over the channels of each pixel; the weight has shape `shape`, one
+    value or one per channel.
     """
 
     def __init__(self, across_spatial: bool, shape: tuple[int, ...], eps: float = 1e-10) -> None:

@@ -8,10 +8,8 @@ has none. Nodes in the bodies of Scan, Loop and If are not described; `subgraphs
 | `opset` | version of ONNX's operators |
 | `inputs`, `outputs` | name -> `type` and `shape`, -1 for a free size |
 | `types` | all element types in the graph, sorted |
-| `external_data` | whether a tensor is stored outside the file |
 | `subgraphs` | nodes with a body |
 | `quantized` | whether the graph has QuantizeLinear or DequantizeLinear |
-| `zero_points` | whether a zero point is not a constant 0 |
 | `node_precisions` | product (Conv, ConvTranspose, Gemm, MatMul) -> fp32, fp16, bf16, int8, fp8 or other |
 | `wide_nodes` | in a graph with float16: node that computes in float32 -> its operator |
 | `patterns` | pattern -> nodes with it |
@@ -23,6 +21,7 @@ Patterns are known problems in some TensorRT version:
 | `late_pooling_window` | pools with ceil_mode; a window can start behind the input, where Caffe drops it |
 | `padded_ceil_average` | averages with ceil_mode and padding: the divisor differs between frameworks |
 | `dilated_pooling` | pools with dilations |
+| `pooling_indices` | is a MaxPool that also writes the places of its maxima |
 | `computed_bias` | has constant weights and a computed bias |
 | `shifted_zero_point`, `missing_zero_point` | quantizes with a zero point other than a constant 0, or with none |
 | `uint8_codes`, `narrow_scale` | quantizes to uint8, or with a scale of another type than float32 |
@@ -46,9 +45,9 @@ from .rules import MOVES, WEIGHTED
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 PATTERNS = (
-    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "computed_bias", "shifted_zero_point",
-    "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize", "aligned_resize_by_scales", "uint8_operand",
-    "uint8_cast", "partial_shape", "pad_axes", "argmax",
+    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "pooling_indices", "computed_bias",
+    "shifted_zero_point", "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize",
+    "aligned_resize_by_scales", "uint8_operand", "uint8_cast", "partial_shape", "pad_axes", "argmax",
 )  # fmt: skip
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _CODES = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
@@ -82,14 +81,12 @@ def describe_graph(model: onnx.ModelProto) -> dict[str, Any]:
         "inputs": {str(value.name): _describe(value) for value in graph.inputs if not value.is_initializer()},
         "outputs": {str(value.name): _describe(value) for value in graph.outputs},
         "types": sorted(types),
-        "external_data": any(map(onnx.external_data_helper.uses_external_data, _list_tensors(model.graph))),
         "subgraphs": [
             title
             for title, node in nodes.items()
             if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
         ],
         "quantized": any(node.op_type in _QUANTIZERS for node in graph),
-        "zero_points": any(map(_is_shifted, graph)),
         "node_precisions": {t: _read_precision(node) for t, node in nodes.items() if node.op_type in WEIGHTED},
         "wide_nodes": wide if "float16" in types else {},
         "patterns": patterns,
@@ -106,15 +103,6 @@ def _type_of(value: ir.Value | None) -> str:
 def _describe(value: ir.Value) -> dict[str, Any]:
     sides = value.shape if value.shape is not None else ()
     return {"type": _type_of(value), "shape": [side if isinstance(side, int) else -1 for side in sides]}
-
-
-def _list_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """List the tensors of a graph and of its bodies: initializers and attributes."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for body in (attribute.g, *attribute.graphs):
-            yield from _list_tensors(body)
 
 
 def _read_precision(node: ir.Node) -> str:
@@ -146,6 +134,8 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         ends = pads[len(kernel) :] or [0] * len(kernel)
         if any(dilation != 1 for dilation in attributes.get_ints("dilations", ())):
             yield "dilated_pooling"
+        if len(node.outputs) > 1 and node.outputs[1].name:
+            yield "pooling_indices"
         # Let the padded input be L long. Windows start at multiples of the stride s; ceil_mode lets the last one start
         # as late as L - k + s - 1. The input itself ends at L - p, so this can be behind it iff p + s - 1 >= k.
         if attributes.get_int("ceil_mode", 0):

@@ -41,3 +41,15 @@ def test_no_progress_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> N
     with console.show_progress("working", 2) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[31m\nforged"
+    console.print_table((hostile,), [(hostile,)], title=hostile)
+    console.print_line(hostile)
+    console.print_warning(hostile)
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "\x1b" not in text
+        assert not any(line.startswith("forged") for line in text.splitlines())
+    assert "a\\x1b[31m\\nforged" in out

@@ -44,7 +44,7 @@ def job(tmp_path: Path) -> Job:
         tmp_path / "reference-largefov-fp32-9x12.npy",
         OnnxRuntimeBackend(model.read_bytes()).run({"image": images})["lowres"],
     )
-    entry = NetEntry(str(tmp_path), "image", {"fp32": str(model)}, {"9x12": 1e9})
+    entry = NetEntry(str(tmp_path), "image", {"fp32": str(model)}, {"fp32": {}}, {"9x12": 1e9})
     return Job(tmp_path, {"largefov": entry}, (CASE,), time.time() + 60, 0.01)
 
 

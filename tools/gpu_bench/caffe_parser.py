@@ -13,7 +13,7 @@ import numpy as np
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
-from atrous.runtime.backends.tensorrt.driver import Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import IMAGES, Case
 from .job import Job, compare
@@ -22,7 +22,7 @@ MEAN_BGR = (104.008, 116.669, 122.675)  # of the bundle, DeepLab's own
 _WORKSPACE_BYTES = 2 << 30
 
 
-def run_caffe_parser(job: Job, case: Case, trt: Any, driver: Driver, logger: Any) -> dict[str, Any]:
+def run_caffe_parser(job: Job, case: Case, trt: Any, driver: CudaDriver, logger: Any) -> dict[str, Any]:
     """Build the net from Caffe's files, run the case's images one by one, compare fc8 with the reference.
 
     Raises:
@@ -64,7 +64,7 @@ def build_from_caffe(job: Job, trt: Any, logger: Any) -> Any:
     return runtime.deserialize_cuda_engine(plan)
 
 
-def _run(engine: Any, driver: Driver, blob: Array, shape: tuple[int, ...]) -> Array:
+def _run(engine: Any, driver: CudaDriver, blob: Array, shape: tuple[int, ...]) -> Array:
     """One image, 3 x H x W float32 BGR without its mean, to fc8's L x h x w."""
     stream = driver.create_stream()
     context = engine.create_execution_context()

@@ -10,7 +10,7 @@ from typing import Any
 
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import Array, TensorSpec
-from atrous.runtime.backends.tensorrt.driver import Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import Case
 from .fake_driver import FakeDriver
@@ -29,10 +29,12 @@ class FakeHost:
     def __init__(self, fault: str = ""):
         """Build engines with a planted fault, or none."""
         self.device = FakeDriver()
-        self.driver: Driver = self.device
+        self.driver: CudaDriver = self.device
         self.fault = fault
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]

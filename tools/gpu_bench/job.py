@@ -29,12 +29,14 @@ class NetEntry:
         bundle: its folder.
         input: the name of its input.
         models: the ONNX file of each graph: "fp32", "fp16", "int8".
+        facts: the manifest's facts about each graph, as JSON.
         flops: floating-point operations of one image, by size.
     """
 
     bundle: str
     input: str
     models: dict[str, str]
+    facts: dict[str, dict[str, Any]]
     flops: dict[str, float]
 
 

@@ -110,7 +110,8 @@ def prepare(
             cost = count_model_cost(bundle, height, width)
             flops[f"{height}x{width}"] = cost.flops if cost is not None else 0.0
         models = {graph: str(bundle.path / bundle.deploy_file(graph)) for graph in ("fp32", "fp16", "int8")}
-        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, flops)
+        facts = {graph: bundle.graph_facts(graph).model_dump(mode="json") for graph in models}
+        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, facts, flops)
         if name == "largefov":
             write_caffe(net, folder)
     return entries

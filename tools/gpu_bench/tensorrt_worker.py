@@ -9,11 +9,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import Case
 from .job import Job
@@ -27,9 +28,11 @@ _THROUGHPUT_RUNS = 24  # at least, in flight behind each other
 class Host(Protocol):
     """What builds engines."""
 
-    driver: Driver
+    driver: CudaDriver
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """An engine, what to call once it is released, and details for the row."""
 
 
@@ -47,21 +50,25 @@ class TensorRtHost:
         from atrous.runtime.backends.tensorrt.keys import read_machine
         from atrous.runtime.backends.tensorrt.store import EngineStore
 
-        self.driver: Driver = CudaDriver()
+        self.driver: CudaDriver = CudaDriver()
         self._trt, self._capabilities = compat.load_tensorrt()
         self._machine = read_machine()
         self._store = EngineStore(folder / "engines")
         self._timings = b""  # of the layers timed so far; the next build begins with them
         self.version = str(self._trt.__version__)
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`; refuses an engine that does not reach the precision."""
         from atrous.runtime.backends.tensorrt import compat, workflow
         from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 
         profile = static_profile({input_name: (case.batch, case.height, case.width, 3)})
         options = BuildOptions(profiles=(profile,), tf32=case.precision == "tf32")
-        prepared = workflow.prepare_build(model, options, self._capabilities, precision=case.graph)
+        inputs = {name: SimpleNamespace(**blob) for name, blob in facts["inputs"].items()}
+        graph: Any = SimpleNamespace(**{**facts, "inputs": inputs})  # the manifest's own type needs pydantic
+        prepared = workflow.prepare_build(model, graph, options, self._capabilities, precision=case.graph)
         made = workflow.make_engine(self._trt, prepared, self._store, self._machine, timing_cache=self._timings)
         self._timings = made.built.timing_cache
         loaded = compat.LoadedEngine(self._trt, made.built.plan)
@@ -92,7 +99,7 @@ class TensorRt:
         """Build the case's engine."""
         net = job.nets[case.net]
         model = Path(net.models[case.graph]).read_bytes()
-        engine, release, details = self._host.build(model, case, net.input)
+        engine, release, details = self._host.build(model, net.facts[case.graph], case, net.input)
         backend = TensorRtBackend(engine, self._host.driver, OPTIONS, on_close=release)
         output = backend.outputs[0].name
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atrous import converter
 from atrous.runtime.crf import CrfParameters, dense_crf
-from atrous.runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou
+from atrous.runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou, take_parts
 from atrous.scripts.miniature.settings import Figures, Score
 
 from ..scenes import CLASSES, Scene, draw_scene
@@ -83,7 +83,7 @@ def measure_figures(
         before.append(count_before(sample))
         after.append(count_after(sample, parameters, threads))
         advance(1)
-    low, high = bootstrap_gain(before, after)
+    low, high = bootstrap_gain([take_parts(counts) for counts in before], [take_parts(counts) for counts in after])
     return Figures(
         seeds=(seeds[0], seeds[-1]),
         network=_score(before),

@@ -15,7 +15,8 @@ import numpy as np
 
 from .... import __version__
 from ....errors import CaffemodelError, ConverterError, FetchError
-from ...files.caffemodel import WeightFile, read_caffemodel
+from ...files.caffemodel import read_caffemodel
+from ...files.weight_file import WeightFile
 from ...read import read_net
 from .architecture import Head, find_architecture
 

@@ -57,9 +57,9 @@ def stranger(tmp_path: Path) -> Callable[[str], Path]:
         content = model.SerializeToString()
         (folder / name).write_bytes(content)
         manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        digest = manifest["files"]["deploy.onnx"]["sha256"]
-        checks = {"reference_sha256": digest, "targets": {"label_agreement": 0.9, "max_miou_loss_points": None}}
-        manifest["variants"] = {"fp16": {"file": name, "precision": "fp16", "verification": checks}}
+        targets = {"label_agreement": 0.9, "max_miou_loss_points": None}
+        verification = {"reference_sha256": manifest["files"]["deploy.onnx"]["sha256"], "targets": targets}
+        manifest["variants"] = {"fp16": {"file": name, "precision": "fp16", "verification": verification}}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 
@@ -74,7 +74,7 @@ def test_verify_refuses_model_onnx(stranger: Callable[[str], Path]) -> None:
 def test_variants_are_not_made_from_it(stranger: Callable[[str], Path]) -> None:
     evidence = Evidence([PICTURE.image], [PICTURE], "zeros")
     with pytest.raises(ConverterError, match='the tensor "w" lies in another file'):
-        make_variant(stranger("deploy.onnx"), VariantOptions("fp16"), evidence, READER)
+        make_variant(stranger("deploy.onnx"), VariantOptions("fp16", 0.9), evidence, READER)
 
 
 @pytest.mark.parametrize("name", ["deploy.onnx", "deploy.fp16.onnx"])

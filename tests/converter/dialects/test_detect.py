@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from atrous.converter.dialects.detect import Dialect, LayerEvidence, identify, name_v1_type
+from atrous.converter.dialects.detect import Detection, LayerEvidence, detect_in_binary, name_v1_type
 from atrous.converter.files.caffemodel import read_caffemodel
-from atrous.converter.files.wire import VARINT, encode_block, encode_tag, encode_varint
 from atrous.errors import CaffemodelError
+from atrous.wire import VARINT, encode_block, encode_tag, encode_varint
 
 
-def v2(*layers: tuple[str, int]) -> Dialect:
+def v2(*layers: tuple[str, int]) -> Detection:
     """The dialect of V2 layers given as (type, number of an empty parameter message)."""
-    return identify(
+    return detect_in_binary(
         [
             LayerEvidence(kind, None, encode_block(2, kind.encode()) + encode_block(number, b""))
             for kind, number in layers
@@ -26,9 +26,9 @@ def v2(*layers: tuple[str, int]) -> Dialect:
     )
 
 
-def v1(*layers: tuple[int, bytes]) -> Dialect:
+def v1(*layers: tuple[int, bytes]) -> Detection:
     """The dialect of V1 layers given as (type number, further bytes)."""
-    return identify(
+    return detect_in_binary(
         [LayerEvidence("", kind, encode_tag(5, VARINT) + encode_varint(kind) + rest) for kind, rest in layers], "V1"
     )
 
@@ -118,7 +118,7 @@ def test_two_layers_tell_what_one_cannot() -> None:
 def test_private_mixes_are_said_to_be_mixes() -> None:
     found = v2(("Interp", 143), ("PriorBox", 203))
     assert any("private mix" in line for line in found.evidence)
-    assert any("no known Caffe keeps it there" in line for line in v2(("TripletLoss", 137)).evidence)
+    assert any("no known Caffe has it there" in line for line in v2(("TripletLoss", 137)).evidence)
 
 
 # V1 -----------------------------------------------------------------------------------------------------------------

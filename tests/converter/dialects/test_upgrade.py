@@ -72,7 +72,7 @@ def test_rule_1_types(text: str, kind: str, path: str, value: object) -> None:
 
 def test_rule_1_a_parameter_the_type_does_not_have_is_reported() -> None:
     net = read_prototxt("\n" + v0('name: "r" type: "relu" num_output: 3'))
-    assert net.warnings == ('layer "r" (line 2): num_output is nothing to a "relu" layer; left out',)
+    assert net.warnings == ('layer "r" (line 2): ignoring num_output: not a parameter of "relu" layers',)
 
 
 def test_rule_2_padding_is_folded_into_its_reader() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from atrous import runtime
 from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.bundle import DEEPLAB_MEAN
 from atrous.errors import ExportError, OutputError, VerificationError
@@ -189,10 +190,10 @@ def test_nets_whose_file_says_everything_have_no_warnings(tmp_path: Path) -> Non
 # ---- classes and colours
 
 
-def test_default_palette_is_pascals(deeplab: Path) -> None:
+def test_default_palette_is_distinct_colors(deeplab: Path) -> None:
     manifest = read_manifest(deeplab)
     assert manifest.classes == tuple(f"class {index}" for index in range(CLASSES))
-    assert manifest.palette == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128))
+    assert manifest.palette == make_distinct_colors(5)
 
 
 def test_given_classes_and_palette(tmp_path: Path) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from atrous.converter.files.caffemodel import WeightFile, read_caffemodel, read_mean
+from atrous.converter import read_net
+from atrous.converter.files.caffemodel import read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
-from atrous.converter.files.wire import encode_block
+from atrous.converter.files.weight_file import WeightFile
 from atrous.converter.files.writer import write_caffemodel
-from atrous.errors import CaffemodelError
+from atrous.errors import CaffemodelError, ConverterError
 from atrous.proto import schema
+from atrous.wire import encode_block
 
 
 def write(path: Path, net: Any) -> Path:
@@ -164,7 +169,7 @@ def test_hole_is_read_from_deeplab_v1s_own_number(goldens: Path) -> None:
 def test_unknown_fields_of_the_structure_are_named(shared_dir: Path) -> None:
     with read_caffemodel(shared_dir / "weights/triplet-3dobj/3d_triplet_iter_30000.caffemodel") as file:
         structure = file.read_structure()
-    assert any('LayerParameter of type "TripletLoss" has an unknown field 137' in line for line in structure.warnings)
+    assert 'ignoring unknown field 137 of LayerParameter of type "TripletLoss"' in structure.warnings
 
 
 def test_a_damaged_structure_leaves_the_weights_readable(tmp_path: Path) -> None:
@@ -231,7 +236,7 @@ def test_numbers_that_do_not_fill_the_shape_name_layer_and_blob(tmp_path: Path) 
     net = small_net()
     net.layer[0].blobs[1].shape.dim[0] = 3
     error = str(refuse(write(tmp_path / "w.caffemodel", net)))
-    assert 'layer "conv": blob 1: the shape (3) asks for 3 numbers, the file has 2' in error
+    assert 'layer "conv": blob 1: the shape (3) needs 3 numbers, the file has 2' in error
 
 
 def test_layers_of_two_ages_are_refused(tmp_path: Path) -> None:
@@ -247,6 +252,23 @@ def test_counts_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.undo()
     monkeypatch.setattr("atrous.converter.files.caffemodel.MAX_LAYERS", 0)
     assert "more than 0 layers" in str(refuse(path))
+
+
+def test_many_inner_layers_take_linear_time(tmp_path: Path) -> None:
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(encode_block(2, encode_block(1, b"") * 32_000))
+    start = time.process_time()
+    assert read_caffemodel(path).format == "V0"
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no FIFOs")
+@pytest.mark.parametrize("read", [read_caffemodel, read_mean, read_prototxt, read_net])
+def test_a_fifo_is_rejected_without_waiting(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    path = tmp_path / "w.caffemodel"
+    os.mkfifo(path)
+    with pytest.raises(ConverterError, match="cannot be read: not a regular file"):
+        read(path)
 
 
 # Mean images --------------------------------------------------------------------------------------------------------

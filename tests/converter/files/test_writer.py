@@ -156,9 +156,9 @@ def test_names_types_and_arrays_are_enough(tmp_path: Path) -> None:
         ("net", [("conv", "Convolution", CONV)], {}, "mapping"),
         ("net", {}, {"format": "V3"}, "V1 or V2"),
         ("net", {"conv": [np.zeros((1, 1, 1, 1, 1))]}, {"format": "V1"}, "5 axes"),
-        ("Swish", {}, {"format": "V1"}, "V1 files cannot name"),
-        ("dilated", {}, {"format": "V1", "dialect": "bvlc"}, "never had"),
-        ("Interp", {}, {"dialect": "bvlc"}, "interp_param has no place in files of bvlc"),
+        ("Swish", {}, {"format": "V1"}, "V1 files cannot express"),
+        ("dilated", {}, {"format": "V1", "dialect": "bvlc"}, "cannot express"),
+        ("Interp", {}, {"dialect": "bvlc"}, "interp_param has no number in files of bvlc"),
     ],
 )
 def test_refusals(tmp_path: Path, kind: str, layers: Any, options: dict[str, str], words: str) -> None:

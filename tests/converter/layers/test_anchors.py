@@ -1,7 +1,8 @@
-"""Prior boxes: against real Caffe, against loops over every cell, and where the size is only known at run time."""
+"""Prior boxes against real Caffe, against loops over every cell, and at sizes known only at run time."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,19 +125,43 @@ layer {{ name: "y" type: "PriorBox" bottom: "f" bottom: "i" top: "y" prior_box_p
         ("", "no min_size"),
         ("min_size: 0", "above 0"),
         ("min_size: 9 max_size: 9", "must be above min_size"),
-        ("min_size: 9 max_size: 10 max_size: 11", "as many"),
+        ("min_size: 9 max_size: 10 max_size: 11", "one max_size each"),
         ("min_size: 9 variance: 0.1 variance: 0.2", "one variance or four"),
         ("min_size: 9 variance: 0", "above 0"),
-        ("min_size: 9 step: 4 step_h: 4", "not both"),
-        ("min_size: 9 step_h: 4", "above 0"),
-        ("min_size: 9 img_size: 4 img_h: 4", "not both"),
-        ("fixed_size: 9", "as many"),
+        ("min_size: 9 step: 4 step_h: 4", "either step"),
+        ("min_size: 9 step_h: 4", "both step_h and step_w"),
+        ("min_size: 9 step: 0", "above 0"),
+        ("min_size: 9 img_size: 4 img_h: 4", "either img_size"),
+        ("fixed_size: 9", "one density each"),
+        ("fixed_size: 9 density: 0.5", "above 0"),
+        ("fixed_size: 9 density: inf", "at most 1,000,000"),
+        ("min_size: nan", "above 0"),
+        ("fixed_size: 1e38 density: 1", "at most 1,000,000"),
+        ("min_size: 9 aspect_ratio: -1", "above 0"),
         ("fixed_size: 9 density: 2 min_size: 9", "keep one kind"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(param: str, words: str) -> None:
     with pytest.raises(NetError, match=words):
         read_net(prior_text(param))
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        "fixed_size: 9 density: 30000",
+        "fixed_size: 9 density: 1 " * 1001,
+        "min_size: 9 " * 1001,
+        "min_size: 9 max_size: 16 " * 501,
+        "min_size: 9 " + " ".join(f"aspect_ratio: {ratio}" for ratio in range(2, 3600)),
+        "min_size: 9 " * 600 + " ".join(f"aspect_ratio: {ratio}" for ratio in range(2, 600)),
+    ],
+)
+def test_a_short_file_cannot_ask_for_many_boxes(param: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(NetError, match="more than 1,000 boxes a cell"):
+        read_net(prior_text(param))
+    assert time.perf_counter() - started < 5
 
 
 def test_clusters_need_widths_and_heights() -> None:

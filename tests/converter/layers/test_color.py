@@ -39,7 +39,7 @@ def test_exports_with_dynamic_sizes() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "channels", "words"),
-    [(LAYER, 4, "three channels"), (LAYER.replace("output: 3", "output: 1"), 3, "not 0 to 1")],
+    [(LAYER, 4, "needs a bottom"), (LAYER.replace("output: 3", "output: 1"), 3, "not 0 to 1")],
 )
 def test_refuses(layer: str, channels: int, words: str) -> None:
     with pytest.raises(NetError, match=words):

@@ -58,6 +58,11 @@ CASES: list[tuple[onnx.ModelProto, set[str]]] = [
     (model_of([pool("AveragePool", 3, 1, 1)]), {"padded_ceil_average"}),
     (model_of([pool("AveragePool", 3, 1, 1, ceil_mode=0)]), set()),
     (model_of([one("MaxPool", kernel_shape=[2, 2], dilations=[2, 2])]), {"dilated_pooling"}),
+    (
+        model_of([helper.make_node("MaxPool", ["x"], ["y", "places"], name="n", kernel_shape=[2, 2])]),
+        {"pooling_indices"},
+    ),
+    (model_of([helper.make_node("MaxPool", ["x"], ["y", ""], name="n", kernel_shape=[2, 2])]), set()),
     (model_of([one("Conv", "x w b")], w=W, b=np.zeros(2, np.float32)), set()),
     (
         model_of([helper.make_node("Relu", ["v"], ["b"]), one("Conv", "x w b")], w=W, v=np.zeros(2, np.float32)),
@@ -109,12 +114,12 @@ def test_each_pattern_and_its_absence(model: onnx.ModelProto, found: set[str]) -
     facts = describe_graph(model)
     assert json.loads(json.dumps(facts)) == facts
     assert facts["patterns"] == {name: ["n"] if name in found else [] for name in PATTERNS}
-    assert facts["zero_points"] is ("shifted_zero_point" in found)
 
 
 def test_a_computed_zero_point_counts_as_shifted() -> None:
     nodes = [one("QuantizeLinear", "x s z"), helper.make_node("Identity", ["z0"], ["z"])]
-    assert describe_graph(model_of(nodes[::-1], to=TensorProto.INT8, s=S, z0=ZERO))["zero_points"] is True
+    facts = describe_graph(model_of(nodes[::-1], to=TensorProto.INT8, s=S, z0=ZERO))
+    assert facts["patterns"]["shifted_zero_point"] == ["n"]
 
 
 def test_inputs_outputs_and_types() -> None:
@@ -123,7 +128,7 @@ def test_inputs_outputs_and_types() -> None:
     assert facts["inputs"] == {"image": {"type": "uint8", "shape": [-1, -1, -1, 3]}}
     assert facts["outputs"] == {"scores": {"type": "float32", "shape": [-1, 5, -1, -1]}}
     assert facts["types"] == ["float32", "int64", "uint8"]
-    assert (facts["external_data"], facts["quantized"], facts["zero_points"]) == (False, False, False)
+    assert facts["quantized"] is False
     assert facts["node_precisions"] == dict.fromkeys(CONVS, "fp32")
     assert facts["wide_nodes"] == {}
     assert facts["subgraphs"] == []
@@ -153,7 +158,6 @@ def test_precisions_of_quantized_graphs(codes: Any, precision: str, shifted: int
     facts = describe_graph(quantize_graph(model, layers, reaches, seen, codes))
     assert facts["node_precisions"] == dict.fromkeys(CONVS, precision)
     assert facts["quantized"] is True
-    assert facts["zero_points"] is (shifted > 0)
     assert len(facts["patterns"]["shifted_zero_point"]) == shifted
     assert len(facts["patterns"]["uint8_codes"]) == (10 if codes == "uint8" else 0)
 
@@ -167,19 +171,3 @@ def test_bodies_are_listed() -> None:
 def test_unnamed_nodes_go_by_their_output() -> None:
     facts = describe_graph(model_of([one("Conv", "x w", name="")], w=W))
     assert facts["node_precisions"] == {"y": "fp32"}
-
-
-@pytest.mark.parametrize("place", ["initializer", "attribute", "body"])
-def test_external_data_is_found(place: str) -> None:
-    """In the graph, in an attribute, and in the body of a node."""
-    outside = numpy_helper.from_array(np.ones(2, np.float32), "outside")
-    onnx.external_data_helper.set_external_data(outside, "weights.bin", 0, 8)
-    outside.ClearField("raw_data")
-    model = scan_model()
-    if place == "initializer":
-        model.graph.initializer.append(outside)
-    elif place == "attribute":
-        model.graph.node.append(helper.make_node("Constant", [], ["outside"], name="k", value=outside))
-    else:
-        next(node for node in model.graph.node if node.op_type == "Scan").attribute[0].g.initializer.append(outside)
-    assert describe_graph(model)["external_data"] is True

@@ -171,7 +171,6 @@ def make_pipeline(compute: float, draw: np.random.Generator, *, hostile: str) ->
         bounds_per_s={"network": 2000 / times["network"], "crf": 30.3, "cores": rate * 1.04},
         limit="cores",
         efficiency=0.96,
-        alone_bound_per_s=None,
         advice=(f"the bottleneck is crf: 66 ms an item{hostile}", "what helps: more cores"),
         agreement=1.0 if not hostile else 0.9999,
         noise=r.Noise(conclusive=True, checks=()),
@@ -191,7 +190,6 @@ def make_pipeline(compute: float, draw: np.random.Generator, *, hostile: str) ->
                 queue_capacity=4,
                 queue_mean_depth=1.5,
                 alone_ms=ms * 0.7,
-                alone_per_s=1000 / ms,
             )
             for name, ms in times.items()
         ),

@@ -48,13 +48,15 @@ def start(workplace: Path) -> subprocess.Popen[str]:
     )
 
 
-def stop_at(workplace: Path, count: int, number: signal.Signals) -> tuple[int, str]:
-    """Start the command, send a signal once it has labelled that many images, and wait for its end."""
+def stop_at(workplace: Path, count: int, number: signal.Signals, times: int = 1) -> tuple[int, str]:
+    """Start the command, send a signal when it has labelled `count` images, and wait for its end."""
     process = start(workplace)
     deadline_s = time.monotonic() + 60
     while len(read_done(workplace)) < count and process.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.002)
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.01)
     _, stderr = process.communicate(timeout=60)
     return process.returncode, stderr
 
@@ -77,7 +79,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def clean(workplace: Path) -> dict[str, bytes]:
-    """What one run that nobody disturbs gives."""
+    """The results of one undisturbed run."""
     outcome = run_atrous("segment", "b", "photos", "-o", "clean", "--save", KINDS, folder=workplace)
     assert outcome.code == 1
     found = results(workplace / "clean")
@@ -118,4 +120,13 @@ def test_ctrl_c(workplace: Path, clean: dict[str, bytes]) -> None:
     assert len(results(workplace / "out")) == 2 * done
     report = run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, "--json", folder=workplace)
     assert (report.code, report.json["skipped"]) == (1, done)
+    assert results(workplace / "out") == clean
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_ctrl_c_again_while_it_stops(workplace: Path, clean: dict[str, bytes], times: int) -> None:
+    code, stderr = stop_at(workplace, 30, signal.SIGINT, times)
+    assert code in (130, -signal.SIGINT)
+    assert "terminate called" not in stderr
+    assert run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, folder=workplace).code == 1
     assert results(workplace / "out") == clean

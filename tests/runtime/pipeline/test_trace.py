@@ -1,4 +1,4 @@
-"""The trace as Perfetto reads it: one track a worker, slices that do not overlap, counters for queues."""
+"""The trace as Perfetto reads it: one track per worker, slices that do not overlap, counters for queues."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from atrous.errors import OutputError
-from atrous.runtime.pipeline import Stage, TraceWriter, run_pipeline
+from atrous.runtime.pipeline import Stage, TraceWriter
+
+from .reports import run_pipeline
 
 
 def fail_at_two(value: int) -> int:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from atrous.bundle.manifest import GraphFacts
+
+from ...bundles import describe_model
+
+
+def find_facts(model: bytes) -> GraphFacts:
+    """The facts about a model as a runtime reads them from the manifest."""
+    return GraphFacts.model_validate_json(json.dumps(describe_model(model)))
 
 
 def make_graph(
@@ -61,7 +71,7 @@ def make_graph(
 
 
 def make_node_graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, **kinds: int) -> bytes:
-    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of the two ends, float by default."""
+    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of these, float by default."""
     ends = {"data": kinds.get("data", TensorProto.FLOAT), "out": kinds.get("out", TensorProto.FLOAT)}
     values = [helper.make_tensor_value_info(name, kind, None) for name, kind in ends.items()]
     initializers = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]
