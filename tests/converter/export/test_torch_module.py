@@ -102,6 +102,15 @@ def test_run_blobs_wants_exactly_the_inputs() -> None:
         run_blobs(module, {"image": np.zeros((1, 2, 3, 3), np.float32)})
 
 
+def test_sizes_that_torch_cannot_run_are_one_line() -> None:
+    pooling = layer("Pooling", "p", "data", "y", "pooling_param { pool: MAX kernel_size: 3 stride: 2147483647 }")
+    module = to_torch(read_net(data(1, 1, 4, 4) + pooling))
+    with pytest.raises(
+        NetError, match=r"^torch cannot run the net on data of 1x1x4x4: [^\n]*overflowed[^\n]*; give sizes"
+    ):
+        run_blobs(module, {"data": np.zeros((1, 1, 4, 4), np.float32)})
+
+
 def test_run_blobs_does_not_touch_its_inputs() -> None:
     x = -np.ones((1, 2, 3, 3), np.float32)
     x.setflags(write=False)
