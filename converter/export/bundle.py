@@ -56,8 +56,8 @@ class PreprocessingOptions:
     """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
-        mean: subtracted first, in `color_order`, or the file of a mean image to average; a prototxt without a data
-            layer has none, then DeepLab's is taken.
+        mean: subtracted first, in `color_order`, or the file of a mean image to average; DeepLab's where the prototxt
+            has no data layer.
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.
