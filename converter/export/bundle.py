@@ -23,15 +23,7 @@ import onnx
 from ... import __version__
 from ...bundle.choices import ColorOrder, Head
 from ...bundle.crf_parameters import CrfParameters
-from ...bundle.manifest import (
-    MANIFEST_NAME,
-    BlobSpec,
-    Deploy,
-    Manifest,
-    Preprocessing,
-    Source,
-    Upsampling,
-)
+from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
