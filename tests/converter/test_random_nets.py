@@ -160,7 +160,7 @@ def check_against_opencv(drawn: RandomNet, opencv: OpenCv, folder: Path) -> int:
 
 @pytest.fixture
 def compared() -> Iterator[list[int]]:
-    """How many tops of each net were equal; the test is worth nothing where OpenCV refuses most."""
+    """Number of equal tops of each net; fails if OpenCV rejects most nets, since the test would then prove little."""
     counts: list[int] = []
     yield counts
     assert sum(counts) > 4 * len(counts), counts

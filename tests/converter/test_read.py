@@ -81,8 +81,8 @@ def test_hdf5_weights_with_a_shared_blob(tmp_path: Path) -> None:
     assert net.parameters[ParameterKey("b", 1)].tolist() == [2, 2, 2]
 
 
-def test_wrong_pair_of_files_is_told(tmp_path: Path) -> None:
-    """The same shapes, another dilation: only the structure saved with the weights can tell."""
+def test_mismatched_files_give_a_warning(tmp_path: Path) -> None:
+    """Same shapes, different dilation: only the structure saved with the weights shows the mismatch."""
     _, caffemodel, _ = write_net(tmp_path)
     net = read_net(DEEPLAB.replace("pad: 3 hole: 3", "pad: 1"), caffemodel)
     assert any("fc6" in warning and "structure saved with the weights differ" in warning for warning in net.warnings)

@@ -244,7 +244,7 @@ def pixel_rule(
     ],
 )
 def test_mean_and_scale_of_the_data_layer(tmp_path: Path, transform: str, mean: Any, scale: float) -> None:
-    """What the file says is said without a warning; a data layer without a mean subtracts none."""
+    """Values from the file give no warning; a data layer without a mean subtracts none."""
     assert pixel_rule(tmp_path, transform, PreprocessingOptions()) == (mean, scale, ())
 
 

@@ -49,7 +49,7 @@ def write_model(net: Net, folder: Path) -> Any:
 
 
 def run_apart(folder: Path, inputs: list[torch.Tensor]) -> tuple[Any, int]:
-    """What `model.py` computes in a process that has torch but not atrous, and how many parameters it has."""
+    """Run `model.py` in a process that has torch but not atrous; return its outputs and its number of parameters."""
     torch.save(inputs, folder / "inputs.pt")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(

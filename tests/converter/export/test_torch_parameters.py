@@ -47,7 +47,7 @@ def test_counts_must_agree() -> None:
 
 
 def resident_bytes(array: np.ndarray[Any, Any]) -> int:
-    """How much of the mapping an array lies in this process holds in memory."""
+    """Resident bytes, in this process, of the memory mapping that contains the array."""
     address = array.__array_interface__["data"][0]
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():

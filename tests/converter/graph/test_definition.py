@@ -1,4 +1,4 @@
-"""What each layer of a file is to the converted net: input, dropped, computed, or unsupported."""
+"""The role of each layer of a file in the converted net: input, dropped, computed, or unsupported."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_loss_that_only_a_measurement_reads_is_dropped_with_it() -> None:
     assert set(reasons_of(net)) == {"loss", "acc", "s"}
 
 
-# ---- data layers and the sizes they tell
+# ---- data layers and the sizes they specify
 
 SOURCES = [
     ("Data", "transform_param { crop_size: 7 }", (1, 3, 7, 7)),

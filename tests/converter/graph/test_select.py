@@ -1,4 +1,4 @@
-"""Which layers take part, against recordings of Caffe and by the rules numbered in `netstate`."""
+"""Selection of layers, against recordings of Caffe and by the rules numbered in `select`."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_vgg16_in_its_own_numbers() -> None:
 
 
 def measured_field(net: Net, top: str) -> tuple[int, int]:
-    """How many input rows and columns the middle pixel of a top really depends on."""
+    """Number of input rows and columns that the middle pixel of a top depends on, by its gradient."""
     module = to_torch(net)
     for parameter in module.parameters():
         torch.nn.init.constant_(parameter, 0.01)

@@ -49,8 +49,8 @@ def test_layers_the_net_lacks_are_told() -> None:
     assert net.warnings == ("the given mapping holds 1 layer(s) the net does not have, ignored as Caffe does: fc8",)
 
 
-def test_weights_of_dropped_layers_are_no_news() -> None:
-    """A loss or a layer of the other phase is known, so its blobs in the file surprise nobody."""
+def test_weights_of_dropped_layers_give_no_warning() -> None:
+    """The net knows its dropped layers (a loss, a layer of the other phase), so their blobs are not unexpected."""
     text = NET + conv("aux", "x", "aux", 2, extra="include { phase: TRAIN }")
     assert read_net(text, whole() | {"aux": [numbers(2, 4, 1, 1)]}).warnings == ()
 
