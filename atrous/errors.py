@@ -8,7 +8,7 @@
     │   │   └── UnknownFieldError      a field that the schema does not have
     │   ├── CaffemodelError            a binary that cannot be read as weights (path, offset)
     │   ├── NetError                   a graph Caffe would refuse (layer, line)
-    │   │   ├── CropOffsetError        a Crop whose place in the graph gives no whole offset
+    │   │   ├── CropOffsetError        a Crop whose offset, from the graph, is not an integer
     │   │   └── UnsupportedLayersError every layer without a conversion, at once
     │   ├── WeightsError               missing or misshapen blobs (each with its layer)
     │   ├── ExportError                no faithful ONNX form (layer)
@@ -123,7 +123,7 @@ class NetError(ConverterError):
 
 
 class CropOffsetError(NetError):
-    """A Crop that takes its offset from the graph, which gives no whole number."""
+    """A Crop whose offset, computed from the graph, is not an integer."""
 
 
 class UnsupportedLayersError(NetError):

@@ -34,7 +34,7 @@ class Bundle:
 
     @property
     def deploy(self) -> Deploy:
-        """How the network is deployed.
+        """Deployment of the network.
 
         Raises:
             BundleError: if the bundle holds no deployable network.
@@ -45,7 +45,7 @@ class Bundle:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes the network's input.
+        """Conversion of an image to the network's input.
 
         Raises:
             BundleError: if the bundle holds no deployable network.

@@ -90,7 +90,7 @@ class BlobSpec(Section):
 
 
 class Preprocessing(Section):
-    """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
+    """Preprocessing of the image inside the `deploy.onnx` graph: (pixel - mean) * scale, channel by channel.
 
     `mean` is in the order of `color_order`, one value a channel, in gray levels of 0 to 255.
     """
@@ -186,7 +186,7 @@ class GraphBlob(Section):
 
 
 class GraphFacts(Section):
-    """What a runtime must know about an ONNX file before it builds an engine, so that it need not parse the file.
+    """Facts that a runtime needs to build an engine from an ONNX file, so that it need not parse the file.
 
     A node is listed by its name, or by its first output if it has none.
 
