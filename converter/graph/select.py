@@ -1,4 +1,4 @@
-"""Which layers of a file run, what the caller supplies, and what is left out and why.
+"""Selection of a file's layers: those that run, those the caller supplies, and those left out, with the reason.
 
 1. NetState decides which layers exist in this phase:
    - the caller's phase and level replace the file's `state`; the caller's stages are added to the file's;
