@@ -277,8 +277,8 @@ def prepare_net(options: argparse.Namespace, folder: Path) -> tuple[Bundle, Any,
         bundle = read_bundle(options.bundle)
     else:
         from atrous.converter import BundleOptions, read_net, write_bundle
-        from atrous.scripts.large_fov import read_large_fov
         from atrous.scripts.miniature.settings import MiniatureFiles
+        from tools.large_fov import read_large_fov
 
         if options.net == "largefov":
             net = read_large_fov(size=(height, width))

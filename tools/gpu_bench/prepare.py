@@ -38,8 +38,8 @@ def draw_images(height: int, width: int, count: int, seed: int) -> Array:
 def read_nets(names: Sequence[str]) -> dict[str, Net]:
     """Read the nets by name: "largefov" with random weights, "miniature" with the shipped weights."""
     from atrous.converter import read_net
-    from atrous.scripts.large_fov import read_large_fov
     from atrous.scripts.miniature.settings import MiniatureFiles
+    from tools.large_fov import read_large_fov
 
     files = MiniatureFiles()
     makers: dict[str, Callable[[], Net]] = {
