@@ -12,19 +12,12 @@ from .errors import BackendError, MissingDependencyError
 
 @dataclass(frozen=True)
 class Dependency:
-    """A library outside the core.
+    """A library outside the core."""
 
-    Attributes:
-        module: the name it is imported by.
-        distributions: the names it is installed under, the usual one first.
-        extra: the extra of atrous that installs it.
-        brings: what it makes possible, as the end of "needed to ...".
-    """
-
-    module: str
-    distributions: tuple[str, ...]
-    extra: str
-    brings: str
+    module: str  # the name it is imported by
+    distributions: tuple[str, ...]  # the names it is installed under, the usual one first
+    extra: str  # the extra of atrous that installs it
+    brings: str  # what it makes possible, as the end of "needed to ..."
 
     @property
     def pip_line(self) -> str:

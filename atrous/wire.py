@@ -37,25 +37,15 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """The location of one field, or of a run of adjacent fields with the same fixed-width tag.
+    """The location of one field, or of a run of adjacent fields with the same fixed-width tag."""
 
-    Attributes:
-        number: field number.
-        wire_type: VARINT, FIXED64, LENGTH or FIXED32.
-        at: offset of the (first) tag.
-        start: offset of the (first) payload.
-        stop: end of the (last) payload.
-        value: of a VARINT, as 64 unsigned bits; 0 otherwise.
-        repeats: number of fields; above 1 only in a run, whose payloads are one tag (a byte) apart.
-    """
-
-    number: int
-    wire_type: int
-    at: int
-    start: int
-    stop: int
-    value: int
-    repeats: int
+    number: int  # field number
+    wire_type: int  # VARINT, FIXED64, LENGTH or FIXED32
+    at: int  # offset of the (first) tag
+    start: int  # offset of the (first) payload
+    stop: int  # end of the (last) payload
+    value: int  # of a VARINT, as 64 unsigned bits; 0 otherwise
+    repeats: int  # number of fields; above 1 only in a run, whose payloads are one tag (a byte) apart
 
 
 class WireReader:

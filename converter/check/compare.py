@@ -23,21 +23,13 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class BlobDifference:
-    """One blob of two stages.
+    """One blob of two stages."""
 
-    Attributes:
-        key: `<layer>:<top>`.
-        type: the layer's type.
-        shape: its shape.
-        error: see the module docstring; inf where shapes or non-finite values differ.
-        feeds: keys of the blobs the layer reads.
-    """
-
-    key: str
-    type: str
-    shape: tuple[int, ...]
-    error: float
-    feeds: tuple[str, ...]
+    key: str  # `<layer>:<top>`
+    type: str  # the layer's type
+    shape: tuple[int, ...]  # its shape
+    error: float  # see the module docstring; inf where shapes or non-finite values differ
+    feeds: tuple[str, ...]  # keys of the blobs the layer reads
 
 
 @dataclass(frozen=True)

@@ -34,49 +34,30 @@ _V1_COMMON = frozenset({32, 33, 35, 36, 1001, 1002})
 
 @dataclass(frozen=True)
 class Detection:
-    """The dialect of a file and the reasons for it.
+    """The dialect of a file and the reasons for it."""
 
-    Attributes:
-        name: of the dialect.
-        evidence: one sentence each; empty if nothing in the file depends on the dialect.
-        also: other dialects that fit equally well.
-        ambiguous: the dialects in `also` would read the file differently.
-    """
-
-    name: str
-    evidence: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    ambiguous: bool = False
+    name: str  # of the dialect
+    evidence: tuple[str, ...] = ()  # one sentence each; empty if nothing in the file depends on the dialect
+    also: tuple[str, ...] = ()  # other dialects that fit equally well
+    ambiguous: bool = False  # the dialects in `also` would read the file differently
 
 
 @dataclass(frozen=True)
 class ForkUse:
-    """One use in a text file of something that BVLC Caffe lacks.
+    """One use in a text file of something that BVLC Caffe lacks."""
 
-    Attributes:
-        what: `ConvolutionParameter.hole`, `V1LayerParameter.LayerType.INTERP` or `type "Interp"`.
-        dialects: the forks that have it.
-        line: 1-based.
-    """
-
-    what: str
-    dialects: tuple[str, ...]
-    line: int
+    what: str  # `ConvolutionParameter.hole`, `V1LayerParameter.LayerType.INTERP` or `type "Interp"`
+    dialects: tuple[str, ...]  # the forks that have it
+    line: int  # 1-based
 
 
 @dataclass(frozen=True)
 class LayerEvidence:
-    """The parts of a binary layer that detection reads.
+    """The parts of a binary layer that detection reads."""
 
-    Attributes:
-        type: type string of V2; empty in V1.
-        type_number: type number of V1, or None.
-        structure: the layer's bytes without its blobs.
-    """
-
-    type: str
-    type_number: int | None
-    structure: bytes
+    type: str  # type string of V2; empty in V1
+    type_number: int | None  # type number of V1, or None
+    structure: bytes  # the layer's bytes without its blobs
 
 
 def detect_in_text(uses: Sequence[ForkUse], file_format: str) -> Detection:

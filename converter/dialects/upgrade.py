@@ -82,21 +82,13 @@ _DATA_LAYERS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_
 
 @dataclass(frozen=True)
 class UpgradedNet:
-    """A net in V2 form, and the origin of its layers.
+    """A net in V2 form, and the origin of its layers."""
 
-    Attributes:
-        net: a NetParameter with all layers in `layer`.
-        format: the original syntax: "V0", "V1" or "V2".
-        sources: for each layer, the index of its entry in `layer` or `layers`.
-        types: for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`.
-        warnings: one for each parameter left out.
-    """
-
-    net: Any
-    format: str
-    sources: tuple[int, ...]
-    types: tuple[str, ...]
-    warnings: tuple[str, ...]
+    net: Any  # a NetParameter with all layers in `layer`
+    format: str  # the original syntax: "V0", "V1" or "V2"
+    sources: tuple[int, ...]  # for each layer, the index of its entry in `layer` or `layers`
+    types: tuple[str, ...]  # for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`
+    warnings: tuple[str, ...]  # one for each parameter left out
 
 
 def camel_case(enum_name: str) -> str:

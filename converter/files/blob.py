@@ -40,19 +40,12 @@ _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 @dataclass(frozen=True, eq=False)
 class BlobView:
-    """One parameter blob.
+    """One parameter blob."""
 
-    Attributes:
-        shape: as stored; (num, channels, height, width) if legacy.
-        legacy: the shape is the four numbers of 2014, in which leading ones have no meaning.
-        stored: element type in the file: "float32", "float64", "float16", "int32" or "uint32".
-        pieces: flat read-only arrays, usually one; concatenated they are the blob.
-    """
-
-    shape: tuple[int, ...]
-    legacy: bool
-    stored: str
-    pieces: tuple[NDArray[Any], ...]
+    shape: tuple[int, ...]  # as stored; (num, channels, height, width) if legacy
+    legacy: bool  # the shape is the four numbers of 2014, in which leading ones have no meaning
+    stored: str  # element type in the file: "float32", "float64", "float16", "int32" or "uint32"
+    pieces: tuple[NDArray[Any], ...]  # flat read-only arrays, usually one; concatenated they are the blob
 
     @property
     def size(self) -> int:

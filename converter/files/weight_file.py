@@ -32,25 +32,15 @@ LAYER_FIELDS = {"V0": 2, "V1": 2, "V2": 100}
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """One layer of a weights file.
+    """One layer of a weights file."""
 
-    Attributes:
-        name: may occur more than once in a file.
-        type: its type as written: `Convolution`, `CONVOLUTION`, `conv`; empty if the file does not contain it.
-        blobs: its parameters.
-        indices: the index of each of `blobs` in the layer; HDF5 files omit shared blobs.
-        bottoms: blob names.
-        tops: blob names.
-        structure: the layer's bytes without its blobs, in the file's own dialect.
-    """
-
-    name: str
-    type: str
-    blobs: tuple[BlobView, ...]
-    indices: tuple[int, ...]
-    bottoms: tuple[str, ...] = ()
-    tops: tuple[str, ...] = ()
-    structure: bytes = b""
+    name: str  # may occur more than once in a file
+    type: str  # its type as written: `Convolution`, `CONVOLUTION`, `conv`; empty if the file does not contain it
+    blobs: tuple[BlobView, ...]  # its parameters
+    indices: tuple[int, ...]  # the index of each of `blobs` in the layer; HDF5 files omit shared blobs
+    bottoms: tuple[str, ...] = ()  # blob names
+    tops: tuple[str, ...] = ()  # blob names
+    structure: bytes = b""  # the layer's bytes without its blobs, in the file's own dialect
 
 
 class WeightFile:

@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window along (height, width).
+    """A sliding window along (height, width)."""
 
-    Attributes:
-        kernel: its extent, dilation included.
-        stride: its step in the bottom; in the top where `upsampling`.
-        pad: zeros added on each side.
-        upsampling: the window is transposed.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    upsampling: bool = False
+    kernel: tuple[int, int]  # its extent, dilation included
+    stride: tuple[int, int]  # its step in the bottom; in the top where `upsampling`
+    pad: tuple[int, int]  # zeros added on each side
+    upsampling: bool = False  # the window is transposed
 
 
 @dataclass(frozen=True)

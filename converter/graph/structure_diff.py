@@ -24,19 +24,12 @@ _IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "m
 
 @dataclass(frozen=True)
 class StructureDifference:
-    """One disagreement.
+    """One disagreement."""
 
-    Attributes:
-        layer: the layer's name.
-        field: the field that differs, such as `convolution_param.dilation`.
-        prototxt: its value in the prototxt.
-        caffemodel: its value in the caffemodel.
-    """
-
-    layer: str
-    field: str
-    prototxt: str
-    caffemodel: str
+    layer: str  # the layer's name
+    field: str  # the field that differs, such as `convolution_param.dilation`
+    prototxt: str  # its value in the prototxt
+    caffemodel: str  # its value in the caffemodel
 
     def __str__(self) -> str:
         return f'"{self.layer}" {self.field}: {self.prototxt} in the prototxt, {self.caffemodel} in the weights file'
