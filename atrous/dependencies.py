@@ -48,11 +48,9 @@ OPTIONAL = {
 
 
 def import_optional(module: str) -> ModuleType:
-    """Import a library of `OPTIONAL`, or say how to get it.
+    """Import a library of `OPTIONAL`.
 
-    Raises:
-        MissingDependencyError: if it is not installed; the message names the pip line.
-        BackendError: if it is installed but does not load.
+    Raises MissingDependencyError with the pip line if it is not installed, BackendError if it does not load.
     """
     dependency = OPTIONAL[module]
     try:
@@ -68,11 +66,7 @@ def import_optional(module: str) -> ModuleType:
 
 
 def import_crf() -> ModuleType:
-    """Import `atrous.runtime.crf`, whose core is a compiled extension.
-
-    Raises:
-        MissingDependencyError: if this installation has no compiled extension.
-    """
+    """Import `atrous.runtime.crf`; raises MissingDependencyError if its compiled extension is not installed."""
     try:
         return importlib.import_module(".runtime.crf", __package__)
     except ImportError as error:

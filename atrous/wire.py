@@ -62,8 +62,7 @@ class WireReader:
     def fields(self, start: int, stop: int) -> Iterator[Field]:
         """The fields of the message in data[start:stop], in order; fixed-width runs as one.
 
-        Raises:
-            WireError: the bytes are not a message, or the budget is exhausted.
+        Raises WireError if the bytes are not a message, or the budget is exhausted.
         """
         data, at = self.data, start
         while at < stop:
@@ -96,11 +95,7 @@ class WireReader:
             at = end
 
     def text(self, field: Field) -> str:
-        """The payload of a field as a string; invalid UTF-8 is replaced.
-
-        Raises:
-            WireError: it exceeds `MAX_NAME_BYTES`.
-        """
+        """The payload of a field as a string, invalid UTF-8 replaced; WireError if it exceeds `MAX_NAME_BYTES`."""
         if field.stop - field.start > MAX_NAME_BYTES:
             raise WireError(f"a name of {field.stop - field.start} bytes", field.at)
         return str(self.data[field.start : field.stop], "utf-8", "replace")
@@ -122,8 +117,7 @@ class WireReader:
 def read_varint(data: Buffer, at: int, stop: int) -> tuple[int, int]:
     """The varint at `at` (as 64 bits, unsigned), and the offset after it.
 
-    Raises:
-        WireError: it runs past `stop` or exceeds ten bytes or 64 bits.
+    Raises WireError if it runs past `stop` or exceeds ten bytes or 64 bits.
     """
     if at < stop and data[at] < 0x80:
         return data[at], at + 1

@@ -43,8 +43,7 @@ MAX_LABELS = 256  # labels are stored as uint8
 def check_contained_name(name: str) -> str:
     """Return `name` if it can only mean a file below the bundle's folder.
 
-    Raises:
-        ValueError: for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
+    Raises ValueError for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
     """
     parts = name.split("/")
     contained = (

@@ -80,11 +80,7 @@ class VerificationReport:
         )
 
     def require_passed(self) -> None:
-        """Raise where a blob is out of tolerance.
-
-        Raises:
-            VerificationError: naming the first such blob.
-        """
+        """Raise a VerificationError that names the first blob out of tolerance, if there is one."""
         if not self.passed:
             raise VerificationError(self.describe())
 
@@ -145,17 +141,7 @@ def compare_stages(
     input_shapes: Mapping[str, Sequence[int]],
     tolerance: float = TOLERANCE,
 ) -> VerificationReport:
-    """Compare all blobs that both stages have.
-
-    Args:
-        table: the blob table of the net (see `onnx_export.blob_table`).
-        computed: key -> array of the stage under test.
-        reference: key -> array of the reference.
-        stage: name of the stage under test.
-        reference_name: name of the reference.
-        input_shapes: input name -> shape of the run.
-        tolerance: the largest error that passes.
-    """
+    """Compare all blobs of the net's blob table (`onnx_export.blob_table`) that both stages have, by key."""
     rows = tuple(
         BlobDifference(
             entry["key"],

@@ -61,11 +61,9 @@ class LayerEvidence:
 
 
 def detect_in_text(uses: Sequence[ForkUse], file_format: str) -> Detection:
-    """Detect the dialect of a text file; ties go to the dialect seen first, so the result is deterministic.
+    """Detect the dialect of a text file from its uses of forks' features, in order; ties go to the dialect seen first.
 
-    Args:
-        uses: in the order of the text.
-        file_format: "V0", "V1" or "V2"; dialects that cannot read it are left out.
+    Dialects that cannot read the format ("V0", "V1" or "V2") are left out.
     """
     votes: Counter[str] = Counter()
     for use in uses:
@@ -86,15 +84,7 @@ def find_type_uses(types: Iterable[tuple[str, int]]) -> list[ForkUse]:
 
 
 def detect_in_binary(layers: Sequence[LayerEvidence], file_format: str) -> Detection:
-    """Detect the dialect of a binary.
-
-    Args:
-        layers: in file order.
-        file_format: "V0", "V1" or "V2".
-
-    Raises:
-        WireError: a layer's bytes are not a message.
-    """
+    """Detect the dialect of a "V0", "V1" or "V2" binary; raises WireError if a layer's bytes are not a message."""
     if file_format == "V0":
         return Detection(BVLC.name)
     return _detect_v2(layers) if file_format == "V2" else _detect_v1(layers)

@@ -177,8 +177,7 @@ DIALECTS: dict[str, Dialect] = {
 def find_dialect(name: str, file_format: str | None = None) -> Dialect:
     """The entry of a dialect that reads the syntax of a file ("V0", "V1" or "V2"; None: any).
 
-    Raises:
-        NetError: the name is unknown, or the dialect does not read that syntax.
+    Raises NetError if the name is unknown, or the dialect does not read that syntax.
     """
     if name not in DIALECTS:
         raise NetError(f'unknown dialect "{name}"; choose one of: {", ".join(sorted(DIALECTS))}')

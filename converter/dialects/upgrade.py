@@ -104,16 +104,11 @@ def v1_type_names() -> dict[int, str]:
 
 
 def upgrade_net(net: Any, *, path: str | Path | None = None, lines: Sequence[int] = ()) -> UpgradedNet:
-    """Upgrade a NetParameter to V2 form; `net` itself may be changed.
+    """Upgrade a parsed NetParameter to V2 form; `net` itself may be changed.
 
-    Args:
-        net: as parsed, in the merged schema.
-        path: for error messages.
-        lines: the line of each entry of `layer` or `layers`; empty for binaries.
-
-    Raises:
-        PrototxtError: `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding
-            layer before a layer that has no pad.
+    `lines` has the line of each entry of `layer` or `layers`, and is empty for binaries. Raises PrototxtError for
+    `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding layer before a layer
+    that has no pad.
     """
     if not net.layers:
         types = tuple(layer.type for layer in net.layer)

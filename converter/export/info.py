@@ -34,11 +34,7 @@ class ConversionInfo(BaseModel):
 
 
 def read_info(path: Path) -> ConversionInfo:
-    """Read an info file.
-
-    Raises:
-        ConverterError: the file cannot be read or is invalid; the message names the field.
-    """
+    """Read an info file; raises ConverterError, which names the field, if it cannot be read or is invalid."""
     try:
         return ConversionInfo.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -60,11 +60,7 @@ class BlobView:
 
 
 def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
-    """The BlobProto in reader.data[start:stop].
-
-    Raises:
-        WireError: not a BlobProto, or its data do not fill its shape.
-    """
+    """The BlobProto in reader.data[start:stop]; raises WireError if it is none, or its data do not fill its shape."""
     legacy: dict[int, int] = {}
     dims: list[int] = []
     floats: list[NDArray[Any]] = []
@@ -99,12 +95,9 @@ def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
 
 
 def encode_blob(shape: tuple[int, ...], *, legacy: bool, data_bytes: int) -> tuple[bytes, bytes]:
-    """The bytes before and after the float32 data of a BlobProto, in protobuf's order.
+    """The bytes before and after the `data_bytes` of float32 data of a BlobProto, in protobuf's order.
 
-    Args:
-        shape: of four axes if legacy.
-        legacy: write num, channels, height, width instead of a BlobShape.
-        data_bytes: length of the data.
+    `legacy` writes num, channels, height, width instead of a BlobShape; `shape` then has four axes.
     """
     data_tag = encode_tag(_DATA, LENGTH) + encode_varint(data_bytes)
     if legacy:

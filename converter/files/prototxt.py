@@ -173,10 +173,9 @@ def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
 
 
 def check_inputs(net: Any, path: Path | None) -> None:
-    """Check the counts and sizes of the legacy `input` fields; of both kinds, the dialect may ignore input_dim.
+    """Check counts and sizes of the legacy `input` fields; raises PrototxtError if they do not match.
 
-    Raises:
-        PrototxtError: they do not match.
+    If both kinds are there, the dialect may ignore input_dim.
     """
     inputs, dims, shapes = len(net.input), len(net.input_dim), len(net.input_shape)
     if inputs and dims and not shapes and dims != 4 * inputs:

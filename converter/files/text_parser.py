@@ -71,16 +71,7 @@ class ParsedText:
 
 
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
-    """Parse text format into a message of the schema.
-
-    Args:
-        text: the text, with known `${NAME}` templates already filled in.
-        message_name: such as `NetParameter`.
-        path: for error messages.
-
-    Raises:
-        PrototxtError: invalid text, with line and column.
-    """
+    """Parse text format into a message of the schema; raises PrototxtError with line and column if it is invalid."""
     if len(text) > MAX_TEXT_BYTES:
         raise PrototxtError(f"has {len(text)} characters; the limit is {MAX_TEXT_BYTES}", path=path)
     return _TextParser(text, path).parse(message_name)

@@ -101,15 +101,10 @@ class WeightFile:
         return sum(blob.size for layer in self.layers for blob in layer.blobs)
 
     def read_structure(self, dialect: str | None = None) -> Prototxt:
-        """The net definition saved with the weights, in V2 form.
+        """The net definition saved with the weights, in V2 form, read in the given or the detected dialect.
 
-        Args:
-            dialect: read it in this dialect instead of the detected one.
-
-        Raises:
-            CaffemodelError: the file contains none, it is damaged, or its dialect is ambiguous.
-            NetError: an unknown dialect.
-            PrototxtError: a structure that Caffe rejects.
+        Raises CaffemodelError if the file contains none, it is damaged, or its dialect is ambiguous; NetError for an
+        unknown dialect; PrototxtError for a structure that Caffe rejects.
         """
         if self.format == "HDF5":
             raise CaffemodelError("HDF5 weights contain no structure: give the prototxt as well", path=self.path)

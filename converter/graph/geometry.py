@@ -71,10 +71,8 @@ class AlignmentError(Exception):
 def align_blobs(source: Blob, target: Blob) -> PlaneMap:
     """The map from a pixel of one blob to the pixel of another, through their nearest common ancestor.
 
-    Only the first bottom of each layer is followed, as in the forks with the automatic Crop.
-
-    Raises:
-        AlignmentError: the blobs have no common ancestor, or a layer on the path has no affine map.
+    Only the first bottom of each layer is followed, as in the forks with the automatic Crop. Raises AlignmentError if
+    there is no common ancestor, or a layer on the path has no affine map.
     """
     down = list(_walk_back(source))
     above_source = {blob for blob, _ in down}

@@ -36,15 +36,7 @@ class StructureDifference:
 
 
 def compare_structure(net: Net, saved: Any) -> tuple[StructureDifference, ...]:
-    """Compare a net with the NetParameter saved beside its weights.
-
-    Args:
-        net: the net.
-        saved: V2-form NetParameter, from `WeightFile.read_structure().net`.
-
-    Returns:
-        The differences of the layers that both have, in the net's order.
-    """
+    """Differences of a net to the V2-form NetParameter saved with its weights, in the order of the net's layers."""
     theirs = {layer.name: layer for layer in reversed(saved.layer)}
     differences: list[StructureDifference] = []
     for layer in net.layers:
