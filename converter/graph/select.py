@@ -35,17 +35,12 @@ _MAX_SUGGESTIONS = 32
 
 
 class FilteredLayers(NamedTuple):
-    """The layers of a net under one state.
+    """The layers of a net under one state."""
 
-    Attributes:
-        kept: (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order.
-        dropped: the others.
-        stages: all stages that are set, the file's included.
-    """
-
+    # (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order
     kept: tuple[tuple[int, Any], ...]
-    dropped: tuple[DroppedLayer, ...]
-    stages: frozenset[str]
+    dropped: tuple[DroppedLayer, ...]  # the others
+    stages: frozenset[str]  # all stages that are set, the file's included
 
 
 def filter_layers(
