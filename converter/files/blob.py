@@ -60,7 +60,7 @@ class BlobView:
 
 
 def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
-    """The BlobProto in reader.data[start:stop]; raises WireError if it is none, or its data do not fill its shape."""
+    """The BlobProto in reader.data[start:stop]; raises WireError if it is invalid, or does not fill its shape."""
     legacy: dict[int, int] = {}
     dims: list[int] = []
     floats: list[NDArray[Any]] = []
