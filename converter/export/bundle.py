@@ -179,7 +179,11 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         sources=tuple(_source(*source) for source in sources),
         inputs=_describe_blobs(faithful, faithful.inputs),
         outputs=_describe_blobs(faithful, faithful.outputs),
-        preprocessing=None if plan is None else _describe_preprocessing(plan, options.preprocessing, mean, scale),
+        preprocessing=None
+        if plan is None
+        else Preprocessing(
+            color_order=options.preprocessing.color_order, mean=mean, scale=scale, size_rule=plan.size_rule
+        ),
         deploy=None if plan is None else _describe_deployment(plan, options.head),
         classes=classes,
         palette=palette,
@@ -268,12 +272,6 @@ def _shortest(value: float) -> float:
 def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:
     axes = find_dynamic_axes(net)
     return tuple(BlobSpec(name=blob.name, shape=tuple(axes.sizes(blob)), dtype="float32") for blob in blobs)
-
-
-def _describe_preprocessing(
-    plan: Deployment, given: PreprocessingOptions, mean: tuple[float, float, float], scale: float
-) -> Preprocessing:
-    return Preprocessing(color_order=given.color_order, mean=mean, scale=scale, size_rule=plan.size_rule)
 
 
 def _describe_deployment(plan: Deployment, head: Head) -> Deploy:

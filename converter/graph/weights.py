@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
         fits = (
             _without_leading_ones(array.shape) == _without_leading_ones(shape)
             if strict
-            else array.size == _count(shape)
+            else array.size == math.prod(shape)
         )
         if not fits:
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
@@ -95,10 +96,6 @@ def _without_leading_ones(shape: Sequence[int]) -> Shape:
     while sizes and sizes[0] == 1:
         sizes.pop(0)
     return tuple(sizes)
-
-
-def _count(shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64))
 
 
 def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
