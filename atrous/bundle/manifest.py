@@ -290,10 +290,7 @@ def parse_manifest(text: bytes, *, path: str | Path = MANIFEST_NAME) -> Manifest
         raise BundleError(f"is not a bundle's manifest: {describe_fault(error)}", path=path) from error
     if found != SCHEMA_VERSION:
         remedy = "update atrous" if found > SCHEMA_VERSION else "convert the net again"
-        raise BundleError(
-            f"has schema_version {found}, this atrous reads {SCHEMA_VERSION}: {remedy}",
-            path=path,
-        )
+        raise BundleError(f"has schema_version {found}, this atrous reads {SCHEMA_VERSION}: {remedy}", path=path)
     try:
         manifest = Manifest.model_validate_json(text)
         if manifest.crf is not None:  # its defaults are for people, not for files

@@ -56,6 +56,13 @@ _CAMVID: dict[str, Color] = {
 CAMVID_CLASSES = tuple(_CAMVID)
 CAMVID_COLORS = tuple(_CAMVID.values())
 
+SUN_RGBD_CLASSES = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
+    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
+    *("ceiling", "books", "fridge", "tv", "paper", "towel", "shower curtain", "box", "whiteboard", "person"),
+    *("night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
+)
+
 _GOLDEN_TURN = 0.6180339887498949  # the fraction of a turn whose multiples stay furthest apart
 
 

@@ -149,11 +149,7 @@ def define_net(
 
 class _Selection:
     def __init__(
-        self,
-        prototxt: Prototxt,
-        kept: Iterable[tuple[int, Any]],
-        filtered: Iterable[DroppedLayer],
-        dialect: Dialect,
+        self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer], dialect: Dialect
     ) -> None:
         self.prototxt, self.dialect = prototxt, dialect
         self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]

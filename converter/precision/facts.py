@@ -98,13 +98,6 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
     return node.inputs[place] if len(node.inputs) > place else None
 
 
-def _is_shifted(node: ir.Node) -> bool:
-    zero = _input(node, 2)
-    if node.op_type not in _QUANTIZERS or zero is None:
-        return False
-    return zero.const_value is None or bool(zero.const_value.numpy().astype("float32").any())
-
-
 def _find_patterns(node: ir.Node) -> Iterator[str]:
     """Find the patterns of a node, see the module docstring."""
     op, attributes = node.op_type, node.attributes
@@ -129,10 +122,11 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         if weights is not None and weights.const_value is not None and bias is not None and bias.const_value is None:
             yield "computed_bias"
     elif op in _QUANTIZERS:
-        if _is_shifted(node):
-            yield "shifted_zero_point"
-        if _input(node, 2) is None:
+        zero = _input(node, 2)
+        if zero is None:
             yield "missing_zero_point"
+        elif zero.const_value is None or zero.const_value.numpy().astype("float32").any():
+            yield "shifted_zero_point"
         if "uint8" in (reads[0], writes[0]):
             yield "uint8_codes"
         if reads[1] != "float32":

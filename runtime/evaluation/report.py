@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import prepare_folder, write_file
-from .evaluator import Evaluation, Tally
+from .evaluator import VARIANT_TITLES, Evaluation, Tally
 from .published import find_published
 
 REPORT_VERSION = 1
 REPORT_NAME = "evaluation.json"
-VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}
 FIGURES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
 
 

@@ -1,4 +1,4 @@
-"""What commands print with."""
+"""Printing of JSON, tables, progress and untrusted text."""
 
 from __future__ import annotations
 

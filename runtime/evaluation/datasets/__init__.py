@@ -16,25 +16,17 @@ from ....bundle.palettes import (
     CAMVID_COLORS,
     CITYSCAPES_CLASSES,
     CITYSCAPES_COLORS,
+    SUN_RGBD_CLASSES,
     VOC_CLASSES,
     VOC_COLORS,
     Color,
     make_distinct_colors,
 )
 from ....errors import InputError
+from .names import FOLDER as FOLDER
 
 if TYPE_CHECKING:
     from .dataset import Dataset
-
-FOLDER = "folder"
-"""Key of a dataset made of any two folders; see `.folders`."""
-
-SUN_RGBD_CLASSES = (
-    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
-    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
-    *("ceiling", "books", "fridge", "tv", "paper", "towel", "shower curtain", "box", "whiteboard", "person"),
-    *("night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
-)
 
 
 @dataclass(frozen=True)

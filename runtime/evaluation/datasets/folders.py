@@ -9,9 +9,9 @@ from ....bundle.palettes import Color
 from ....errors import DatasetError
 from ...images import SUFFIXES
 from ..confusion import VOID
-from . import FOLDER
 from .dataset import Dataset, Pair, check_pairs, require_folder
 from .label_files import VOC_VOID_COLOR, Coding, ColorCoding, list_some, make_index_coding
+from .names import FOLDER
 
 _LABEL_SUFFIXES = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"))
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ....bundle.palettes import SUN_RGBD_CLASSES
 from ....errors import DatasetError
-from . import SUN_RGBD_CLASSES
 from .dataset import Pair, require_folder
 from .label_files import Coding, make_index_coding
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.bundle.palettes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from atrous.bundle.palettes import CAMVID_CLASSES, CITYSCAPES_CLASSES, SUN_RGBD_CLASSES, VOC_CLASSES
 from atrous.errors import DatasetError, InputError
 from atrous.runtime.evaluation import VOID
-from atrous.runtime.evaluation.datasets import DATASETS, SUN_RGBD_CLASSES, open_dataset
+from atrous.runtime.evaluation.datasets import DATASETS, open_dataset
 from atrous.runtime.evaluation.datasets.camvid import COLOR_MEANINGS
 from atrous.runtime.evaluation.datasets.folders import open_folders
 
