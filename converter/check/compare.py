@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...bundle.manifest import Comparison
 from ...errors import VerificationError
+from ..export.dynamic_axes import find_dynamic_axes
 from ..export.onnx_export import BLOB_TABLE
 from ..graph.net import Net
 
@@ -255,19 +256,11 @@ def verification_shapes(net: Net) -> list[dict[str, tuple[int, ...]]]:
 
     A net that takes neither is checked at its own size.
     """
-    from ...errors import NetError
-
-    own = {blob.name: blob.shape for blob in net.inputs}
-    candidates = []
+    axes = find_dynamic_axes(net)
+    has_image = any(len(blob.shape) == 4 and blob.shape[1] == 3 for blob in net.inputs)
+    found = []
     for batch, height, width in ((1, 97, 129), (2, 64, 96), (1, 128, 128)):
-        changed = {
-            name: (batch, shape[1], height, width) if len(shape) == 4 and shape[1] == 3 else (batch, *shape[1:])
-            for name, shape in own.items()
-        }
-        try:
-            other = net.reshape(changed)
-        except NetError:
-            continue
-        if other.parameter_shapes() == net.parameter_shapes():
-            candidates.append(changed)
-    return candidates[:2] or [own]
+        sizes = {"batch": batch} | ({"height": height, "width": width} if has_image else {})
+        if axes.accepts(sizes):
+            found.append({blob.name: axes.shape_at(blob, sizes) for blob in net.inputs})
+    return found[:2] or [{blob.name: blob.shape for blob in net.inputs}]

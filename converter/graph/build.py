@@ -27,6 +27,7 @@ from .crop_rule import CropRule
 from .names import unique_attribute
 from .net import Blob, DroppedLayer, Layer, Net, ParameterKey, Shape
 from .select import PHASES
+from .sizes import as_size, concrete
 
 #: Types whose top is their bottom's memory under another name (rule 4).
 _SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape", "Squeeze"})
@@ -201,8 +202,8 @@ class _Layout:
                 layer=source.layer,
                 line=source.line,
             )
-        shape = tuple(int(size) for size in given)
-        if any(size <= 0 for size in shape) or count(shape) > MAX_BLOB_ELEMENTS:
+        shape = tuple(as_size(size) for size in given)
+        if any(size <= 0 for size in shape) or count(map(concrete, shape)) > MAX_BLOB_ELEMENTS:
             raise NetError(
                 f'input "{source.top}" has the impossible shape {shape}', layer=source.layer, line=source.line
             )
@@ -318,7 +319,7 @@ class _Layout:
 
     @staticmethod
     def _make_top(layer: Layer, index: int, name: str, shape: Shape) -> Blob:
-        if any(size < 0 for size in shape) or count(shape) > MAX_BLOB_ELEMENTS:
+        if any(size < 0 for size in shape) or count(map(concrete, shape)) > MAX_BLOB_ELEMENTS:
             layer.operator.refuse(f'top "{name}" would have the impossible shape {shape}')
         return Blob(name, shape, layer, index)
 
@@ -331,7 +332,7 @@ class _Layout:
                 f"has {len(layer.message.param)} param{{}} entries for {len(shapes)} parameter blob(s)"
             )
         for index, shape in enumerate(shapes):
-            if count(shape) > MAX_BLOB_ELEMENTS:
+            if count(map(concrete, shape)) > MAX_BLOB_ELEMENTS:
                 layer.operator.refuse(f"parameter blob {index} would have the impossible shape {shape}")
             key = ParameterKey(layer.attribute, index)
             spec = layer.message.param[index] if index < len(layer.message.param) else None

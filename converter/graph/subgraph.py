@@ -30,6 +30,8 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
         elif id(blob.producer) not in needed_layers:
             needed_layers.add(id(blob.producer))
             waiting.extend(blob.producer.bottoms)
+    if len(needed_layers) == len(net.layers) and len(needed_inputs) == len(net.inputs):
+        return net if tuple(outputs) == net.outputs else replace(net, outputs=tuple(outputs))
     kept = [index for index, layer in enumerate(net.layers) if id(layer) in needed_layers]
     definition = replace(
         net.definition,

@@ -153,16 +153,11 @@ class _WindowedWeights(Operator):
         """The bottom with all axes before the channel folded into one batch axis."""
         if self.axis == 1:
             return value.name
-        return graph.reshape(value.name, [-1, *(graph.dim(value, axis) for axis in range(self.axis, len(value.shape)))])
+        return graph.reshape(value.name, [-1, *value.shape[self.axis :]])
 
-    def _batch_unfolded(self, graph: OnnxGraph, value: Value, folded: str) -> str:
+    def _batch_unfolded(self, graph: OnnxGraph, folded: str) -> str:
         """The result with the batch axes of the bottom put back."""
-        if self.axis == 1:
-            return folded
-        lead = graph.sizes(value.name, 0, self.axis) if self.axis else None
-        tail = graph.sizes(folded, 1)
-        shape = graph.add("Concat", [lead, tail], axis=0) if lead else tail
-        return graph.add("Reshape", [folded, shape])
+        return folded if self.axis == 1 else graph.reshape(folded, graph.top_shapes[0])
 
     def _emit_each(
         self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value], op_type: str, **extra: Any
@@ -181,7 +176,7 @@ class _WindowedWeights(Operator):
                 group=self.groups,
                 **extra,
             )
-            tops.append(self._batch_unfolded(graph, bottom, result))
+            tops.append(self._batch_unfolded(graph, result))
         return tops
 
 
@@ -256,8 +251,7 @@ class Convolution(_WindowedWeights):
         for x in bottoms:
             rows = graph.add("Flatten", [x.name], axis=self.axis)
             product = graph.add("Gemm", [rows, *weights], transB=1)
-            lead = [graph.dim(x, axis) for axis in range(self.axis)]
-            tops.append(graph.reshape(product, [*lead, self.num_output]))
+            tops.append(graph.reshape(product, graph.top_shapes[0]))
         return tops
 
 

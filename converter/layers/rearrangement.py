@@ -16,7 +16,7 @@ from .convolution import Convolution
 from .pooling import LOWEST_FLOAT
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 INT64_MAX = 2**63 - 1
 """An ONNX slice's "to the end"."""
@@ -71,7 +71,7 @@ class Im2col(Convolution):
             pads=[*self.pad_begin, *self.pad_end],
             group=self.channels,
         )
-        return [self._batch_unfolded(graph, bottoms[0], columns)]
+        return [self._batch_unfolded(graph, columns)]
 
 
 @register_layer("SPP")
@@ -121,11 +121,10 @@ class SPP(Operator):
     def _emit_level(self, graph: OnnxGraph, x: Value, bins: int) -> str:
         if bins == 1:
             return graph.add("GlobalMaxPool" if self.method == "MAX" else "GlobalAveragePool", [x.name])
-        kernels: list[Dim] = []
-        before: list[Dim | int] = [0, 0]
-        after: list[Dim | int] = [0, 0]
+        kernels: list[int] = []
+        before, after = [0, 0], [0, 0]
         for axis in (2, 3):
-            size = graph.dim(x, axis)
+            size = x.shape[axis]
             kernel = (size + (bins - 1)) // bins
             missing = kernel * bins - size
             kernels.append(kernel)
@@ -133,7 +132,7 @@ class SPP(Operator):
             after.append(missing // 2)
         fill = graph.constant(LOWEST_FLOAT if self.method == "MAX" else 0.0)
         padded = graph.add("Pad", [x.name, graph.shape_tensor([*before, *after]), fill], mode="constant")
-        cells = graph.reshape(padded, [graph.dim(x, 0), graph.dim(x, 1), bins, kernels[0], bins, kernels[1]])
+        cells = graph.reshape(padded, [*x.shape[:2], bins, kernels[0], bins, kernels[1]])
         return graph.reduce("ReduceMax" if self.method == "MAX" else "ReduceMean", cells, [3, 5], keepdims=False)
 
 
@@ -150,7 +149,7 @@ class Padding(Operator):
             self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
         if self.begin * self.end < 0:
             self.refuse(f"pad_beg {self.begin} and pad_end {self.end} must both pad (positive) or both crop (negative)")
-        if min(self._plane()) < 1:
+        if any(size < 1 for size in self._plane()):
             self.refuse(f"crops a {shape[2]} x {shape[3]} plane to nothing")
 
     def _plane(self) -> tuple[int, int]:
@@ -209,10 +208,10 @@ class Reorg(Operator):
         x, s = bottoms[0], self.stride
         if self.reverse:
             return [graph.add("DepthToSpace", [x.name], blocksize=s, mode="DCR")]
-        batch, channels, height, width = (graph.dim(x, axis) for axis in range(4))
+        batch, channels, height, width = x.shape
         cells = graph.reshape(x.name, [batch, channels // s**2, height, s, width, s])
         moved = graph.add("Transpose", [cells], perm=[0, 3, 5, 1, 2, 4])
-        return [graph.reshape(moved, [batch, channels * s**2, height // s, width // s])]
+        return [graph.reshape(moved, graph.top_shapes[0])]
 
 
 @register_layer("ShuffleChannel")
@@ -233,7 +232,7 @@ class ShuffleChannel(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        batch, channels, height, width = (graph.dim(x, axis) for axis in range(4))
+        batch, channels, height, width = x.shape
         groups = graph.reshape(x.name, [batch, self.group, channels // self.group, height, width])
         dealt = graph.add("Transpose", [groups], perm=[0, 2, 1, 3, 4])
-        return [graph.reshape(dealt, [batch, channels, height, width])]
+        return [graph.reshape(dealt, graph.top_shapes[0])]

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 def _read_axis(operator: Operator, param: Any, old_name: str) -> int:
@@ -98,12 +97,7 @@ class Slice(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         if self.parts == 1:
             return [bottoms[0].name]
-        size = graph.dim(bottoms[0], self.axis)
-        if self.points:
-            lengths: list[Dim | int] = [end - start for start, end in zip((0, *self.points), self.points, strict=False)]
-            lengths.append(size - self.points[-1])
-        else:
-            lengths = [size // self.parts] * self.parts
+        lengths = [shape[self.axis] for shape in graph.top_shapes]
         return graph.add_multiple("Split", [bottoms[0].name, graph.shape_tensor(lengths)], self.parts, axis=self.axis)
 
 
@@ -160,8 +154,7 @@ class _Renaming(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         # ONNX reads 0 and -1 as Caffe does; the axes behind the replaced ones may stand elsewhere than in the input.
-        tail = [graph.dim(x, axis) for axis in range(self.end, len(x.shape))]
-        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *tail])]
+        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *x.shape[self.end :]])]
 
 
 @register_layer("Reshape")
@@ -239,12 +232,6 @@ class Squeeze(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if any(x.is_dynamic(axis) for axis in self.axes):
-            raise ExportError(
-                f"removes axes {self.axes}, of which one may have another size at run time; "
-                "list the axes that are always 1 in squeeze_param",
-                layer=self.context.name,
-            )
         return [graph.add("Squeeze", [x.name, graph.constant(self.axes, "int64")]) if self.axes else x.name]
 
 
