@@ -8,7 +8,7 @@ Nothing here imports torch: the module is named by a :class:`ModuleSpec` and mad
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -221,7 +221,7 @@ class Operator:
             self.refuse(f"has {count} {what}(s) but takes {wanted}")
 
 
-def count(shape: Sequence[int]) -> int:
+def count(shape: Iterable[int]) -> int:
     """Number of elements of a shape."""
     return math.prod(shape)
 
