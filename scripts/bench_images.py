@@ -28,15 +28,15 @@ def load_samples(
     """Choose and load the images.
 
     Args:
-        manifest: of the bundle, whose classes label images must have.
+        manifest: manifest of the bundle; label images must have its classes.
         images: a folder, or None.
         labels: the folder of its label images, or None.
         size: (height, width) that the miniature's scenes are resized to, or None.
-        count: how many at most.
-        name: of the bundle, which tells the miniature.
+        count: largest number of images.
+        name: name of the bundle, which identifies the miniature.
 
     Returns:
-        What they are, in a few words, and the images, all of one size.
+        A short description of the images, and the images, all of one size.
 
     Raises:
         click.UsageError: if nothing says which images to take.

@@ -25,10 +25,9 @@ def _v1_types() -> dict[str, int]:
 
 
 def downgrade_layer(layer: Any, file_format: str, dialect: str) -> Any:
-    """A copy of a layer for files of the format "V1" (a V1LayerParameter) or "V2" (with `hole` as `dilation`).
+    """A copy of a layer for "V1" (a V1LayerParameter) or "V2" files (with `hole` as `dilation`).
 
-    Raises:
-        CaffemodelError: the format cannot express the layer.
+    Raises CaffemodelError if the format cannot express the layer.
     """
     adapted = type(layer)()
     adapted.CopyFrom(layer)

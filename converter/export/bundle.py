@@ -23,15 +23,7 @@ import onnx
 from ... import __version__
 from ...bundle.choices import ColorOrder, Head
 from ...bundle.crf_parameters import CrfParameters
-from ...bundle.manifest import (
-    MANIFEST_NAME,
-    BlobSpec,
-    Deploy,
-    Manifest,
-    Preprocessing,
-    Source,
-    Upsampling,
-)
+from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
@@ -56,8 +48,8 @@ class PreprocessingOptions:
     """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
-        mean: subtracted first, in `color_order`, or the file of a mean image to average; a prototxt without a data
-            layer has none, then DeepLab's is taken.
+        mean: subtracted first, in `color_order`, or the file of a mean image to average; DeepLab's where the prototxt
+            has no data layer.
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.

@@ -65,9 +65,7 @@ def export_onnx(
 def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
     """Check a model and write it, serialized once for both; None as path only checks.
 
-    Raises:
-        ExportError: the model is larger than one file can hold.
-        OutputError: the file cannot be written.
+    Raises ExportError if it exceeds what one file can hold, OutputError if the file cannot be written.
     """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
@@ -78,11 +76,7 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> 
 
 
 def check_opset(opset: int) -> int:
-    """Return the opset if it is supported.
-
-    Raises:
-        ExportError: it is not supported.
-    """
+    """Return the opset; raises ExportError if it is not supported."""
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
     return opset
@@ -117,12 +111,8 @@ def write_layers(
 ) -> GraphValues:
     """Append a net's layers to a graph.
 
-    Args:
-        graph: the graph.
-        net: the net.
-        module: its torch module.
-        inputs: input blob -> the value that replaces it; by default a value of its own name.
-        taken: names that blobs must not use, besides those in the graph; such a blob becomes `net/<name>`.
+    `inputs` maps input blobs to the values that replace them; by default each has a value of its own name. Blobs must
+    not use the names in `taken` or in the graph; such a blob becomes `net/<name>`.
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken

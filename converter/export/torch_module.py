@@ -177,7 +177,7 @@ def run_blobs(module: fx.GraphModule, inputs: Mapping[str, Any]) -> dict[str, np
         have entries of their own, and a repeated key has `#2`, `#3`, ...
 
     Raises:
-        NetError: an input is missing or unknown.
+        NetError: an input is missing or unknown, or torch cannot run the net on these sizes.
     """
     names = list(module.meta["inputs"])
     if set(inputs) != set(names):
@@ -185,6 +185,12 @@ def run_blobs(module: fx.GraphModule, inputs: Mapping[str, Any]) -> dict[str, np
     parameter = next(module.parameters(), None)
     like = parameter if parameter is not None else torch.empty(0)
     recorder = BlobRecorder(module)
-    with torch.no_grad():
-        recorder.run(*(torch.from_numpy(np.array(inputs[name], np.float32)).to(like) for name in names))
+    tensors = [torch.from_numpy(np.array(inputs[name], np.float32)).to(like) for name in names]
+    try:
+        with torch.no_grad():
+            recorder.run(*tensors)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} of {'x'.join(map(str, np.shape(inputs[name])))}" for name in names)
+        reason = str(error).partition("\n")[0]
+        raise NetError(f"torch cannot run the net on {shapes}: {reason}; give sizes that the net takes") from error
     return recorder.blobs

@@ -58,34 +58,20 @@ _INT_RANGES = {
 
 @dataclass
 class ParsedText:
-    """A parsed message and facts about its text.
+    """A parsed message and facts about its text."""
 
-    Attributes:
-        message: the parsed message.
-        lines: top-level message field -> 1-based line of each of its entries.
-        forks: every use of a fork's field or enum value, in the order of the text.
-        missing: `${NAME}` in place of a value -> the line of its first use.
-        in_strings: `${NAME}` inside quoted strings -> the line of its first use.
-    """
-
-    message: Any
+    message: Any  # the parsed message
+    # top-level message field -> 1-based line of each of its entries
     lines: dict[str, list[int]] = field(default_factory=dict)
+    # every use of a fork's field or enum value, in the order of the text
     forks: list[ForkUse] = field(default_factory=list)
-    missing: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)  # `${NAME}` in place of a value -> the line of its first use
+    # `${NAME}` inside quoted strings -> the line of its first use
     in_strings: dict[str, int] = field(default_factory=dict)
 
 
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
-    """Parse text format into a message of the schema.
-
-    Args:
-        text: the text, with known `${NAME}` templates already filled in.
-        message_name: such as `NetParameter`.
-        path: for error messages.
-
-    Raises:
-        PrototxtError: invalid text, with line and column.
-    """
+    """Parse text format into a message of the schema; raises PrototxtError with line and column if it is invalid."""
     if len(text) > MAX_TEXT_BYTES:
         raise PrototxtError(f"has {len(text)} characters; the limit is {MAX_TEXT_BYTES}", path=path)
     return _TextParser(text, path).parse(message_name)

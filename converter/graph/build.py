@@ -37,16 +37,11 @@ INT_MAX = 2**31 - 1
 def build_net(
     definition: NetDefinition, input_shapes: Mapping[str, Sequence[int]] | None = None, *, tolerant: bool = False
 ) -> Net:
-    """Build the net of a definition at given input shapes.
+    """Build the net of a definition; `input_shapes` replace the declared ones, by input name.
 
-    Args:
-        definition: layers and inputs of the net.
-        input_shapes: input name -> shape, in place of the declared ones.
-        tolerant: skip layers without a conversion; they and the layers that depend on them are listed in `dropped`.
-
-    Raises:
-        UnsupportedLayersError: layers without a conversion (all at once), unless tolerant.
-        NetError: a graph or size that Caffe would refuse.
+    With `tolerant`, layers without a conversion are skipped; they and the layers that depend on them are listed in
+    `dropped`. Otherwise they raise UnsupportedLayersError, all at once. A graph or size that Caffe would refuse raises
+    NetError.
     """
     if definition.unsupported and not tolerant:
         raise UnsupportedLayersError(definition.unsupported)
@@ -227,11 +222,7 @@ class _Builder:
         return blob
 
     def _latest(self, name: str) -> Blob:
-        """The content of a name's memory: the last version written under any of the memory's names (rule 4).
-
-        Raises:
-            _OverwrittenError: that version has another shape.
-        """
+        """The version last written under any name of a name's memory (rule 4); _OverwrittenError for another shape."""
         blob, memory, writes = self.written[name]
         last = memory.last
         if memory.writes == writes or last is None:

@@ -13,12 +13,9 @@ from .roles import PYTHON_LAYER
 
 
 def legacy_inputs(net: Any, dialect: Dialect) -> list[InputTop]:
-    """The `input:` fields of a net with their `input_dim` or `input_shape`.
+    """The `input:` fields of a net with their `input_dim` or `input_shape`, whose counts the reader has checked.
 
-    The reader has checked their counts. Where both are given, Caffes that turn them into an Input layer use the shape.
-
-    Raises:
-        NetError: there are both, and the dialect rejects that.
+    Where both are given, Caffes that turn them into an Input layer use the shape; in other dialects NetError is raised.
     """
     names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
     if not names:

@@ -1,4 +1,4 @@
-"""Which layers of a file run, what the caller supplies, and what is left out and why.
+"""Selection of a file's layers: those that run, those the caller supplies, and those left out, with the reason.
 
 1. NetState decides which layers exist in this phase:
    - the caller's phase and level replace the file's `state`; the caller's stages are added to the file's;
@@ -35,17 +35,12 @@ _MAX_SUGGESTIONS = 32
 
 
 class FilteredLayers(NamedTuple):
-    """The layers of a net under one state.
+    """The layers of a net under one state."""
 
-    Attributes:
-        kept: (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order.
-        dropped: the others.
-        stages: all stages that are set, the file's included.
-    """
-
+    # (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order
     kept: tuple[tuple[int, Any], ...]
-    dropped: tuple[DroppedLayer, ...]
-    stages: frozenset[str]
+    dropped: tuple[DroppedLayer, ...]  # the others
+    stages: frozenset[str]  # all stages that are set, the file's included
 
 
 def filter_layers(
@@ -149,11 +144,7 @@ def define_net(
 
 class _Selection:
     def __init__(
-        self,
-        prototxt: Prototxt,
-        kept: Iterable[tuple[int, Any]],
-        filtered: Iterable[DroppedLayer],
-        dialect: Dialect,
+        self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer], dialect: Dialect
     ) -> None:
         self.prototxt, self.dialect = prototxt, dialect
         self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]

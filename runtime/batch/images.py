@@ -1,4 +1,4 @@
-"""Which images a run labels, and the output files of each.
+"""The images of a run, and the output files of each.
 
 `find_jobs` takes files, folders and glob patterns. A result is named after its image: OUT/photo.png for photo.jpg,
 OUT/sub/photo.png for an image in the subfolder `sub` of a folder. If two images would share a name, both keep more of

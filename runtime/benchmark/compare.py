@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import InputError
-from .plan import REGRESSION_BOUND, ComparedName, Preset
-from .results import BenchResult, Comparison, Published, StageView, Subject, Verdict, copy_fields
+from .plan import REGRESSION_BOUND, ComparedName
+from .results import BenchResult, Comparison, Subject, Verdict
 from .statistics import FloatArray, Ratio, estimate_ratio
 
 Pair = tuple[Subject, Subject]
@@ -63,20 +63,6 @@ def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
         return "improvement"
     is_same = ratio.low >= 1 / (1 + bound) and ratio.high <= 1 + bound
     return "same" if is_same else "inconclusive"
-
-
-def compare_published(preset: Preset, view: StageView, device: str, *, seeded: bool) -> Published:
-    """A preset's published figure and ours, the median of the network's stages with copies; `device` by name."""
-    parts = [stage for name in ("h2d", "compute", "d2h") if (stage := view.find_stage(name)) is not None]
-    network_ms = sum(stage.series.typical_ms for stage in parts)
-    crf = view.find_stage("crf")
-    return Published(
-        **copy_fields(preset, Published),
-        ours_ms=network_ms or None,
-        ours_per_s=1000 / network_ms if network_ms else None,
-        ours_with_crf_ms=network_ms + crf.series.typical_ms if network_ms and crf is not None else None,
-        note=f"ours on {device}" + ("; random weights: valid speed, meaningless labels" if seeded else ""),
-    )
 
 
 def _compare(

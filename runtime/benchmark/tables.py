@@ -19,10 +19,6 @@ _COMPARISONS = (
     "candidate=candidate; baseline=baseline; time of=stage:stage; ratio=ratio:.3f; low=low:.3f; high=high:.3f; "
     "verdict=verdict"
 )
-_PUBLISHED = (
-    "preset=preset; published ms=published_ms:number; published/s=published_per_s:number; on=published_hardware; "
-    "ours ms=ours_ms:number; ours/s=ours_per_s:number; ours with CRF ms=ours_with_crf_ms:number"
-)
 _STAGES = (
     "stage=name:stage; _quantiles=series.quantiles; max ms=series.max_ms:.2f; samples=series.values_ms:count; "
     "clock=clock"
@@ -47,7 +43,7 @@ _ROOFLINE = (
 )
 _SUBJECTS = (
     "subject=name; device=device; threads=threads; precision=precision; height=image_height; width=image_width; "
-    "classes=classes; head=head; weights=weights; sha256 of the bundle=bundle_sha256:.12s"
+    "classes=classes; head=head; sha256 of the bundle=bundle_sha256:.12s"
 )
 _NOISE = "rule=name; value=value:.3g; bound=bound:.3g; passed=passed:yes; =text"
 
@@ -92,11 +88,6 @@ def make_sections(result: BenchResult) -> list[Section]:
     pipelines = [(subject.name, subject.pipeline) for subject in result.subjects if subject.pipeline is not None]
     roofs = [subject for subject in result.subjects if subject.roofline is not None]
     sections = [
-        Section(
-            "Published figures and ours",
-            [f"{one.title}: {one.published_note} ({one.source}); {one.note}" for one in result.published],
-            [make_table(_PUBLISHED, result.published)],
-        ),
         Section(
             "Comparison",
             ["Ratios of medians; below 1 is faster than the baseline."],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ...dependencies import import_optional
 from ..pictures import color_labels, encode_png, make_overlay
 from .confusion import VOID, Counts, LabelMap, class_ious
-from .evaluator import VARIANT_TITLES
-
-if TYPE_CHECKING:
-    from .evaluator import Evaluation, WorstImage
+from .evaluator import VARIANT_TITLES, Evaluation, WorstImage
 
 INK, GRAY, _RED, _BLUE = "#282828", "#6e6e6e", "#b3362b", "#1f5fa8"
 _LINES = {"network": _RED, "crf": _BLUE}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .datasets.dataset import Dataset, Example, Pair
 
 NETWORK, CRF = "network", "crf"
+VARIANT_TITLES = {NETWORK: "network alone", CRF: "with the dense CRF"}
 GALLERY = 6
 
 VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}

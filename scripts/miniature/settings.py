@@ -18,7 +18,7 @@ class _Section(BaseModel):
 
 
 class Training(_Section):
-    """How the weights came about; `minutes` is the wall time of one training on `threads` threads."""
+    """Training of the weights; `minutes` is the wall time of one training on `threads` threads."""
 
     seed: int
     iterations: int
@@ -38,7 +38,7 @@ class Score(_Section):
 
 
 class Figures(_Section):
-    """What was measured on the scenes of `seeds` (first, last), all sizes mixed, the net converted from Caffe's files.
+    """Figures measured on the scenes of `seeds` (first, last), all sizes mixed, the net converted from Caffe's files.
 
     `gain_95` is the central 95 % of the gain in mean IoU over scenes drawn again with replacement.
     """

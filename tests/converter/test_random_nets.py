@@ -137,7 +137,7 @@ def opencv() -> Iterator[OpenCv]:
 
 
 def check_against_opencv(drawn: RandomNet, opencv: OpenCv, folder: Path) -> int:
-    """Compare top by top up to the first that is a known error of OpenCV's; returns how many layers agree."""
+    """Compare tops up to the first known error of OpenCV; returns the number of layers that agree."""
     net = read_drawn(drawn)
     inputs = draw_input(net, *net.inputs[0].shape[2:])
     ours = run_blobs(to_torch(net), inputs)
@@ -160,7 +160,7 @@ def check_against_opencv(drawn: RandomNet, opencv: OpenCv, folder: Path) -> int:
 
 @pytest.fixture
 def compared() -> Iterator[list[int]]:
-    """How many tops of each net were equal; the test is worth nothing where OpenCV refuses most."""
+    """The number of equal tops of each net; the test proves little if OpenCV refuses most of them."""
     counts: list[int] = []
     yield counts
     assert sum(counts) > 4 * len(counts), counts

@@ -14,7 +14,6 @@ from ....errors import DatasetError, InputError
 from ...images import read_image
 from ..confusion import LabelMap
 from .label_files import Coding, list_some, read_label_image
-from .names import FOLDER
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Dataset:
     @property
     def label(self) -> str:
         """Title and split, for reports."""
-        return self.title if self.key == FOLDER else f"{self.title} {self.split}"
+        return self.title if self.key == "folder" else f"{self.title} {self.split}"
 
     def __len__(self) -> int:
         """Number of pairs."""

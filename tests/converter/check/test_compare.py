@@ -1,4 +1,4 @@
-"""The measure of difference, and the report that names where two stages part."""
+"""The error of a blob, the report of the first difference, and the stages."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_report_is_plain_json() -> None:
         json.dumps(report(*errors).rows_json(), allow_nan=False)
 
 
-def test_onnx_stage_gives_every_blob(tmp_path: Path) -> None:
+def test_onnx_stage_returns_every_blob(tmp_path: Path) -> None:
     net = read_seeded(DEEPLAB)
     export_onnx(net, to_torch(net), tmp_path / "model.onnx")
     stage = OnnxStage(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""ONNX files of a bundle: parsed where they are complete, refused where a tensor lies in another file."""
+"""ONNX files of a bundle: parsed if complete, refused if a tensor is in another file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_not_a_model(content: bytes) -> None:
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Callable[[str], Path]:
-    """Returns a function: a bundle one of whose models names /etc/passwd, correctly listed in the manifest."""
+    """Returns a function that writes a bundle with a model that reads /etc/passwd, listed in the manifest."""
 
     def write(name: str) -> Path:
         folder = tmp_path / "b"

@@ -1,4 +1,4 @@
-"""model.py: readable, complete, and never code that an untrusted file wrote."""
+"""model.py: readable, complete, and free of code from an untrusted file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_model(net: Net, folder: Path) -> Any:
 
 
 def run_apart(folder: Path, inputs: list[torch.Tensor]) -> tuple[Any, int]:
-    """What `model.py` computes in a process that has torch but not atrous, and how many parameters it has."""
+    """The outputs of `model.py` in a process with torch but without atrous, and its number of parameters."""
     torch.save(inputs, folder / "inputs.pt")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
@@ -165,12 +165,12 @@ def test_source_is_clean_by_ruffs_own_rules(text: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-# ---- what is carried along
+# ---- copied classes
 
 
 @pytest.mark.parametrize("name", sorted(MODULE_CLASSES))
 def test_every_module_stands_alone(name: str) -> None:
-    """Its source, with what it names from its own package, defines it where only torch and math are known."""
+    """Its collected sources define it where only torch and math are known."""
     text = "from __future__ import annotations\n" + "\n\n".join(collect_sources([name]).values())
     code: dict[str, Any] = {"__name__": "alone"}
     exec("import math, torch\nimport torch.nn.functional as F\nfrom torch import nn", code)
@@ -207,7 +207,7 @@ class Doubled(torch.nn.Module):
         return x * self.factor
 
 
-def test_class_of_a_users_layer_is_carried() -> None:
+def test_class_of_a_users_layer_is_copied() -> None:
     place = f"{__name__}:Doubled"
 
     registration = register_layer("DoubledForThisTest")

@@ -1,4 +1,4 @@
-"""The graph rules of build.py, on small nets; the rules' numbers are those of its docstring."""
+"""The graph rules of build.py, numbered as in its docstring, on small nets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..nets import conv, data, layer, random_weights, relu
 
 
 def names_of(net: Net, name: str) -> list[str]:
-    """Where a layer reads from: the producers of its bottoms."""
+    """The producers of a layer's bottoms."""
     found = next(entry for entry in net.layers if entry.name == name)
     return [blob.producer.name if blob.producer else blob.name for blob in found.bottoms]
 
@@ -175,7 +175,7 @@ def test_output_written_over_in_another_shape_is_refused() -> None:
         read_net(text)
 
 
-def test_merged_outputs_are_told() -> None:
+def test_merged_outputs_are_reported() -> None:
     net = read_net(SPLIT + relu("w", "a"))
     assert [blob.name for blob in net.outputs] == ["a"]
     assert any('output "b" shares its memory with "a"' in warning for warning in net.warnings)
@@ -200,12 +200,12 @@ def test_shared_parameter_is_one_blob() -> None:
     assert net.parameter_count() == 2 * 4 * 9
 
 
-def test_strict_sharing_wants_the_same_shape() -> None:
+def test_strict_sharing_requires_the_same_shape() -> None:
     with pytest.raises(NetError, match=r'"b".*param "w" of shape \(3, 4, 3, 3\) cannot share.*"a"'):
         read_net(shared("num_output: 2 kernel_size: 3", "num_output: 3 kernel_size: 3"))
 
 
-def test_permissive_sharing_wants_the_same_count() -> None:
+def test_permissive_sharing_requires_the_same_count() -> None:
     one, other = "num_output: 9 kernel_size: 2", "num_output: 4 kernel_size: 3"
     net = read_net(shared(one, other, "share_mode: PERMISSIVE"))
     assert net.parameter_count() == 144
@@ -365,7 +365,7 @@ def test_no_attribute_means_anything_to_torch() -> None:
     assert known.isdisjoint(entry.attribute for entry in read_net(text).layers)
 
 
-# ---- what cannot be converted
+# ---- unsupported layers
 
 
 def test_unsupported_layers_are_listed_at_once_with_lines() -> None:
@@ -381,7 +381,7 @@ def test_unsupported_layers_are_listed_at_once_with_lines() -> None:
     assert "register_layer" in str(caught.value)
 
 
-def test_tolerant_layout_goes_on_around_them() -> None:
+def test_tolerant_build_skips_them() -> None:
     text = (
         data(1, 2, 3, 3)
         + relu("ok", "data", "a")
@@ -398,8 +398,8 @@ def test_tolerant_layout_goes_on_around_them() -> None:
     assert [blob.name for blob in net.outputs] == ["z"]
 
 
-def test_parameters_are_not_allocated_by_layout() -> None:
-    """A net of 4 GB of weights lays out at once."""
+def test_building_allocates_no_parameters() -> None:
+    """A net of 4 GB of weights is built at once."""
     ip = layer("InnerProduct", "ip", "data", "x", "inner_product_param { num_output: 100000 }")
     net = read_net(data(1, 100, 10, 10) + ip)
     assert net.parameter_count() == 100_000 * 10_000 + 100_000
@@ -407,8 +407,8 @@ def test_parameters_are_not_allocated_by_layout() -> None:
     assert np.prod(net.outputs[0].shape) == 100_000
 
 
-def test_layers_of_one_name_keep_their_own_verdicts(tmp_path: Path) -> None:
-    """In a caffemodel no layer has a line, so (name, line) does not identify one."""
+def test_layers_of_one_name_are_judged_separately(tmp_path: Path) -> None:
+    """In a caffemodel layers have no lines, so (name, line) does not identify one."""
     text = data(1, 2, 3, 3) + relu("same", "data", "a") + layer("Mystery", "same", "data", "b") + conv("c", "a", "y", 3)
     blobs = {"c": [np.ones((3, 2, 1, 1), np.float32), np.ones(3, np.float32)]}
     write_caffemodel(tmp_path / "w.caffemodel", read_prototxt(text), blobs)

@@ -1,4 +1,4 @@
-"""What each layer of a file is to the converted net: input, dropped, computed, or unsupported."""
+"""The role of each layer of a file: input, dropped, computed, or unsupported."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_loss_that_only_a_measurement_reads_is_dropped_with_it() -> None:
     assert set(reasons_of(net)) == {"loss", "acc", "s"}
 
 
-# ---- data layers and the sizes they tell
+# ---- data layers and their sizes
 
 SOURCES = [
     ("Data", "transform_param { crop_size: 7 }", (1, 3, 7, 7)),
@@ -124,7 +124,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("kind", "body", "shape"), SOURCES)
-def test_data_layer_tells_its_size(kind: str, body: str, shape: tuple[int, ...]) -> None:
+def test_data_layer_declares_its_size(kind: str, body: str, shape: tuple[int, ...]) -> None:
     net = read_net(layer(kind, "d", [], ["data", "label"], body) + relu("r", "data", "y"))
     assert inputs_of(net) == {"data": shape}
     assert next(iter(net.definition.input_tops)).type == kind
@@ -132,7 +132,7 @@ def test_data_layer_tells_its_size(kind: str, body: str, shape: tuple[int, ...])
 
 @pytest.mark.parametrize("kind", ["Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "ImageSegData"])
 @pytest.mark.parametrize("tops", [1, 2, 3, 5])
-def test_data_layer_without_a_size_asks_for_it(kind: str, tops: int) -> None:
+def test_data_layer_without_a_size_is_an_error(kind: str, tops: int) -> None:
     text = layer(kind, "d", [], ["data", "label", "c", "d", "e"][:tops]) + relu("r", "data", "y")
     with pytest.raises(NetError, match=rf'"d" \(line 1\): .*shape of input "data" \({kind}\).*--input data='):
         read_net(text)
@@ -224,7 +224,7 @@ def test_dialect_too_old_for_the_file_is_refused() -> None:
 # ---- size
 
 
-def test_thousands_of_layers_are_no_matter_of_minutes() -> None:
+def test_time_is_linear_in_the_number_of_layers() -> None:
     """Rules 3 and 4 look at every layer once."""
     text = layer("HDF5Data", "d", [], ["data", "label"]) + "".join(
         relu(f"l{index}", f"l{index - 1}" if index else "label", f"l{index}")

@@ -1,4 +1,4 @@
-"""A net cut off after chosen blobs."""
+"""Cutting a net off after chosen blobs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_cut_computes_what_the_net_computed() -> None:
         np.testing.assert_array_equal(found, whole[key])
 
 
-def test_several_outputs_in_the_order_asked_for_also_after_a_reshape() -> None:
+def test_several_outputs_in_the_requested_order_also_after_a_reshape() -> None:
     net = read_seeded(DEEPLAB)
     wanted = [blob_of(net, key) for key in ("fc8:fc8", "relu_conv2:conv2")]
     cut = cut_net(net, wanted)
@@ -47,7 +47,7 @@ def test_several_outputs_in_the_order_asked_for_also_after_a_reshape() -> None:
 
 
 def test_submodule_names_survive_a_cut_through_repeated_names() -> None:
-    """Numbered anew, the last layer would be served by the module of the first."""
+    """With new numbers, the last layer would get the module of the first."""
     text = data(1, 2, 4, 4) + "".join(
         layer("Power", name, bottom, top, f"power_param {{ shift: {shift} }}")
         for name, bottom, top, shift in (("a.b", "data", "x", 1), ("a_b", "data", "y", 10), ("a_b", "y", "z", 100))
