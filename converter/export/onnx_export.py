@@ -90,7 +90,7 @@ class GraphValues:
 
     def value(self, blob: Blob) -> Value:
         """The graph value of a blob."""
-        return Value(self.names[blob], blob.shape, self.axes.of(blob))
+        return Value(self.names[blob], self.axes.shape(blob))
 
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
@@ -124,9 +124,12 @@ def write_layers(
     for name in values.names.values():
         graph.reserve(name)
     for layer in net.layers:
-        graph.enter_layer(layer.attribute)
+        graph.enter_layer(layer.attribute, tuple(values.axes.shape(top) for top in layer.tops))
         submodule = module.get_submodule(layer.attribute)
-        tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
+        bottoms = [values.value(blob) for blob in layer.bottoms]
+        for bottom in bottoms:
+            graph.bind_sizes(bottom)
+        tops = layer.operator.emit(graph, submodule, bottoms)
         for top, name in zip(layer.tops, tops, strict=True):
             graph.name_top(name, values.names[top])
     return values

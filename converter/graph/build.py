@@ -26,6 +26,7 @@ from .crop_rule import CropRule
 from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
 from .names import UniqueNames, make_attribute
 from .net import Blob, Layer, Net, ParameterKey, Shape
+from .sizes import as_size, concrete
 
 _SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape", "Squeeze"})
 """Types whose top is their bottom's memory under another name (rule 4)."""
@@ -156,7 +157,7 @@ class _Builder:
                 f'the file does not declare the shape of input "{source.top}" ({source.type}); '
                 f"give it, as in --input {source.top}=1,3,321,321"
             )
-        shape = tuple(int(size) for size in given)
+        shape = tuple(as_size(size) for size in given)
         if _is_impossible(shape) or 0 in shape:
             refuse(f'input "{source.top}" has the impossible shape {_format_shape(shape)}')
         blob = Blob(source.top, shape, None)
@@ -313,7 +314,7 @@ class _OverwrittenError(Exception):
 
 def _is_impossible(shape: Shape) -> bool:
     """Whether Caffe refuses the shape; the number of axes comes first, as the product of many sizes is slow."""
-    return len(shape) > MAX_AXES or any(size < 0 for size in shape) or count(shape) > INT_MAX
+    return len(shape) > MAX_AXES or any(size < 0 for size in shape) or count(map(concrete, shape)) > INT_MAX
 
 
 def _format_shape(shape: Shape) -> str:

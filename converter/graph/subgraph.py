@@ -25,6 +25,8 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
         elif blob.producer not in needed:
             needed.add(blob.producer)
             waiting.extend(blob.producer.bottoms)
+    if needed.issuperset(net.layers) and needed.issuperset(net.inputs):
+        return net if tuple(outputs) == net.outputs else replace(net, outputs=tuple(outputs))
     inputs = {blob.name: blob.shape for blob in net.inputs if blob in needed}
     layers = [layer for layer in net.layers if layer in needed]
     if len(layers) + len(inputs) == len(net.layers) + len(net.inputs):

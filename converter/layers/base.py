@@ -1,4 +1,4 @@
-"""What every layer type states: its parameters, top shapes, weights, torch module and ONNX nodes.
+"""The interface of a layer type: its parameters, top shapes, weights, torch module and ONNX nodes.
 
 One subclass of :class:`Operator` is one Caffe layer type (or a few spellings of one). It is made anew for every layer
 of a net from a :class:`LayerContext`, checks there what Caffe checks in its set-up, and answers the questions below.
@@ -8,7 +8,7 @@ Nothing here imports torch: the module is named by a :class:`ModuleSpec` and mad
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -37,7 +37,7 @@ class LayerContext:
         top_names: the names it writes.
         dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
-        blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
+        blob_count: number of blobs that the weights hold for it, or None if unknown; distinguishes SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
         phase: TEST or TRAIN: the layer's own where it gives one, else the net's.
     """
@@ -163,13 +163,13 @@ class Operator:
         return None
 
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how this layer was read, in plain sentences."""
+        """Remarks for people on how this layer was read."""
         return ()
 
     def coordinate_map(self) -> PlaneMap | None:
         """Where a pixel of the first bottom lies on the first top; None where the layer does not keep pixels in place.
 
-        By default the window's centres, or the identity for a layer without a window that keeps the plane's size.
+        By default the window's centers, or the identity for a layer without a window that keeps the plane's size.
         """
         bottom, top = self.bottoms[0].shape, self.top_shapes()[0]
         if len(bottom) != 4 or len(top) != 4:
@@ -239,7 +239,7 @@ class Operator:
             self.refuse(f"has {count} {what}(s) but takes {wanted}")
 
 
-def count(shape: Sequence[int]) -> int:
+def count(shape: Iterable[int]) -> int:
     """Number of elements of a shape."""
     return math.prod(shape)
 
