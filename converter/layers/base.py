@@ -37,7 +37,7 @@ class LayerContext:
         top_names: the names it writes.
         dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
-        blob_count: number of blobs that the weights hold for it, or None if unknown; distinguishes SegNet's BN from PSPNet's.
+        blob_count: number of its blobs in the weights, or None if unknown; distinguishes SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
         phase: TEST or TRAIN: the layer's own where it gives one, else the net's.
     """
