@@ -1,10 +1,10 @@
-"""One net on one CPU by every library at hand: `python -m tools.bench_cpu [--net largefov] [--sweep] ...`.
+"""One net on one CPU by every available library: `python -m tools.bench_cpu [--net largefov] [--sweep] ...`.
 
 ONNX Runtime, OpenVINO and torch through the runtime's own backends, and OpenCV's DNN module on the same weights; the
 bundle's variants (fp16, int8) too, where it has some. All are loaded first, then run in turn, a round after the other,
 so that whatever else the machine does meets all of them. Every run's scores are compared with ONNX Runtime's: float32
 must agree within `TOLERANCE` of their largest value, or the benchmark fails; of variants, the share of equal labels is
-told. The last line is one JSON object.
+reported. The last line is one JSON object.
 
 It does not know how busy the machine is, nor the processor's clocks: read the spread before the ratio.
 """
@@ -52,7 +52,7 @@ SWEEP: dict[str, tuple[str, str, dict[str, object]]] = {
 
 @dataclass
 class Contender:
-    """What was measured of one library and setting; milliseconds a run, in the order of the rounds."""
+    """Measurements of one library and setting; milliseconds per run, in the order of the rounds."""
 
     name: str
     precision: str
@@ -268,7 +268,7 @@ def make_images(height: int, width: int, count: int) -> list[Array]:
 
 
 def prepare_net(options: argparse.Namespace, folder: Path) -> tuple[Bundle, Any, float | None]:
-    """The bundle to measure, its net for OpenCV if it is a built-in one, and an image's GFLOP where it can be told."""
+    """The bundle to measure, its net for OpenCV if built in, and the GFLOP per image where they can be counted."""
     from atrous.runtime.benchmark.model_cost import count_model_cost
 
     height, width = options.size

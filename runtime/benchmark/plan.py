@@ -86,7 +86,7 @@ def parse_subject(text: str) -> SubjectSpec:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to measure and for how long; fields as the options of `atrous bench`, whose defaults these are."""
+    """Views to measure and their durations; fields as the options of `atrous bench`, whose defaults these are."""
 
     bundle: Bundle
     specs: Sequence[SubjectSpec]  # the baseline first
