@@ -215,9 +215,6 @@ class Size:
     def __hash__(self) -> int:
         return hash(int(self))
 
-    def __float__(self) -> float:
-        return float(int(self))
-
     def __truediv__(self, other: Any) -> float:
         return int(self) / int(other)
 
