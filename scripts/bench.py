@@ -267,9 +267,7 @@ def _print_result(result: BenchResult) -> None:
 
     names = ", ".join(f"{subject.name} on {subject.device}" for subject in result.subjects)
     click.secho(f"\n{result.subjects[0].bundle}: {names}", bold=True)
-    for section in make_sections(result):
-        if section.is_detail:
-            continue
+    for section in (section for section in make_sections(result) if not section.is_detail):
         click.secho(f"\n{section.title}", fg="cyan")
         for note in section.notes:
             click.echo(note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -58,6 +59,14 @@ def _open_regular(path: str, flags: int) -> int:
     code = errno.EISDIR if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.EINVAL
     os.close(descriptor)
     raise OSError(code, "is a folder" if code == errno.EISDIR else "not a regular file", path)
+
+
+def hash_stream(file: IO[bytes]) -> str:
+    """SHA-256 of the rest of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def temporary_name(target: Path) -> Path:

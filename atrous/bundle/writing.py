@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import BundleError, OutputError
 from .crf_parameters import CrfParameters
-from .files import temporary_name, write_file
+from .files import hash_stream, temporary_name, write_file
 from .folder import read_bundle
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
@@ -38,11 +38,8 @@ _AT_FDCWD = -100
 
 def describe_file(path: Path) -> FileEntry:
     """Size and digest of a file, as the manifest lists it."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size)
+        return FileEntry(sha256=hash_stream(stream), bytes=path.stat().st_size)
 
 
 def check_target(target: Path, *, replace: bool) -> None:

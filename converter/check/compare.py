@@ -7,7 +7,7 @@ max(1, the largest absolute reference value). The report names the first blob ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -100,16 +100,7 @@ class VerificationReport:
 
     def rows_json(self) -> list[dict[str, Any]]:
         """Every blob as plain data; JSON has no infinity, so an infinite error is a string."""
-        return [
-            {
-                "key": row.key,
-                "type": row.type,
-                "shape": list(row.shape),
-                "error": _plain_error(row.error),
-                "feeds": list(row.feeds),
-            }
-            for row in self.differences
-        ]
+        return [{**asdict(row), "error": _plain_error(row.error)} for row in self.differences]
 
 
 def _plain_error(error: float) -> float | str:

@@ -24,23 +24,11 @@ from ...errors import PrototxtError
 from ...proto import schema
 
 _V1_NAMES = {
-    "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ARGMAX": "ArgMax",
-    "BIN_ACCURACY": "BinaryAccuracy",
-    "BN": "BN",
-    "BNLL": "BNLL",
-    "DENSE_CRF": "DenseCRF",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "LRN": "LRN",
-    "MVN": "MVN",
-    "ONEHOT": "OneHot",
-    "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss",
-    "RELU": "ReLU",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BIN_ACCURACY": "BinaryAccuracy", "BN": "BN", "BNLL": "BNLL",
+    "DENSE_CRF": "DenseCRF", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "LRN": "LRN", "MVN": "MVN",
+    "ONEHOT": "OneHot", "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
-}
+}  # fmt: skip
 """Enum names whose V2 name is not their capitalized words."""
 
 _V0_UPPERCASED = (

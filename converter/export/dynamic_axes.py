@@ -1,4 +1,4 @@
-"""Which axes of which blobs may change size, from one pass over the net with symbols for sizes (see `graph.sizes`).
+"""The axes whose size may change, of every blob: from one pass over the net with symbols for sizes (see `graph.sizes`).
 
 Three symbols: batch, height and width of the first image input; inputs whose size agrees with it along an axis change
 with it. Weights fix the sizes they depend on. A symbol is dynamic where the net accepts infinitely many values of it,

@@ -109,13 +109,9 @@ class _TextParser:
             if item.dialects:
                 self._result.forks.append(ForkUse(f"{name}.{item.name}", item.dialects, self._line(at)))
             self._advance()
-            colon = self._skip(":")
-            if item.message is not None:
-                self._messages(message, item, at)
-            elif not colon:
+            if not self._skip(":") and item.message is None:
                 self._fail_expected(f'":" after {item.name}')
-            else:
-                self._scalars(message, item)
+            self._values(message, item, at)
             if not self._skip(","):
                 self._skip(";")
         if self._kind is None and closing:
@@ -124,15 +120,17 @@ class _TextParser:
             if needed not in seen:
                 self._fail(f'"{needed}" is missing; {name} must have it', opened_at)
 
-    def _messages(self, message: Any, item: TextField, at: int) -> None:
+    def _values(self, message: Any, item: TextField, at: int) -> None:
+        """Parse one value or message, or a list of them."""
+        parse = self._scalar if item.message is None else self._message
         if item.repeated and self._skip("["):
             if not self._skip("]"):
-                self._message(message, item, self._at)
+                parse(message, item, self._at)
                 while self._skip(","):
-                    self._message(message, item, self._at)
+                    parse(message, item, self._at)
                 self._require("]")
         else:
-            self._message(message, item, at)
+            parse(message, item, at)
 
     def _message(self, message: Any, item: TextField, at: int) -> None:
         closing = {"{": "}", "<": ">"}.get(self._token if self._kind == "symbol" else "")
@@ -150,17 +148,7 @@ class _TextParser:
         self._fields(child, find_layout(item.message), item.message, closing, at)
         self._require(closing)
 
-    def _scalars(self, message: Any, item: TextField) -> None:
-        if item.repeated and self._skip("["):
-            if not self._skip("]"):
-                self._scalar(message, item)
-                while self._skip(","):
-                    self._scalar(message, item)
-                self._require("]")
-        else:
-            self._scalar(message, item)
-
-    def _scalar(self, message: Any, item: TextField) -> None:
+    def _scalar(self, message: Any, item: TextField, _at: int) -> None:
         if self._kind == "placeholder":
             self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
             self._advance()

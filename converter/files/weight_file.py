@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ...bundle.files import open_regular
+from ...bundle.files import hash_stream, open_regular
 from ...errors import CaffemodelError
 from ...proto import schema
 from ...wire import WireError, encode_block
@@ -89,11 +88,8 @@ class WeightFile:
     @cached_property
     def sha256(self) -> str:
         """The file's digest in hexadecimal."""
-        digest = hashlib.sha256()
         with open_regular(self.path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hash_stream(file)
 
     @cached_property
     def count(self) -> int:

@@ -167,7 +167,8 @@ class _Selection:
             source
             for source in self.sources
             # Caffe drops an `input:` without a shape if a layer gives the same blob with one.
-            if self._is_wanted(source, read) and not (source.shape is None and source.top in declared)
+            if (source.top in read or source.type in ("Input", "input"))
+            and not (source.shape is None and source.top in declared)
         ]
         return NetDefinition(
             name=self.prototxt.net.name,
@@ -214,10 +215,6 @@ class _Selection:
             if message.type != "Input" and index > 0 and top != "data_dim":
                 self.label_tops.add(top)
         return True
-
-    @staticmethod
-    def _is_wanted(source: InputTop, read: set[str]) -> bool:
-        return source.top in read or source.type in ("Input", "input")
 
     def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
         """Rule 3."""

@@ -29,6 +29,8 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
         return net if tuple(outputs) == net.outputs else replace(net, outputs=tuple(outputs))
     inputs = {blob.name: blob.shape for blob in net.inputs if blob in needed}
     layers = [layer for layer in net.layers if layer in needed]
+    if len(layers) + len(inputs) == len(net.layers) + len(net.inputs):
+        return replace(net, outputs=tuple(outputs))
     definition = replace(
         net.definition,
         entries=tuple(LayerEntry(layer.message, layer.line, layer.attribute) for layer in layers),

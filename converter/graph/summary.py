@@ -7,7 +7,7 @@ Where paths meet, the largest field and the smallest stride count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -53,16 +53,9 @@ class LayerSummary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "name": self.name,
-            "type": self.type,
-            "line": self.line,
-            "shapes": [list(shape) for shape in self.shapes],
-            "parameters": self.parameters,
-            "multiply_adds": self.multiply_adds,
-            "receptive_field": [float(r) for r in self.receptive_field],
-            "stride": [float(j) for j in self.stride],
-        }
+        field, stride = map(float, self.receptive_field), map(float, self.stride)
+        shapes = [list(shape) for shape in self.shapes]
+        return {**asdict(self), "shapes": shapes, "receptive_field": list(field), "stride": list(stride)}
 
 
 def summarize_layers(net: Net) -> tuple[LayerSummary, ...]:

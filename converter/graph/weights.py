@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,12 +78,8 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
     for index, blob in numbered.items():
         array, shape = np.asarray(blob), shapes[index]
-        fits = (
-            _without_leading_ones(array.shape) == _without_leading_ones(shape)
-            if strict
-            else array.size == _count(shape)
-        )
-        if not fits:
+        fits = _without_leading_ones(array.shape) == _without_leading_ones(shape)
+        if not (fits if strict else array.size == math.prod(shape)):
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
         if array.dtype != np.float32:
             array = array.astype(np.float32)
@@ -97,21 +94,12 @@ def _without_leading_ones(shape: Sequence[int]) -> Shape:
     return tuple(sizes)
 
 
-def _count(shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64))
-
-
 def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
     if first is not layer:
         return "a layer before it has the same name, and with it the blobs of the file; give it a name of its own"
     near = difflib.get_close_matches(layer.name, extra, 1)
     hint = f'; it has "{near[0]}"' if near else ""
     return f"the file has no blobs of this name{hint}"
-
-
-def weights_from_mapping(weights: Mapping[str, Sequence[Any]]) -> list[tuple[str, Blobs]]:
-    """Arrays in memory, in the form that :func:`match_weights` takes."""
-    return [(name, list(blobs)) for name, blobs in weights.items()]
 
 
 def require_finite(net: Net) -> None:

@@ -136,10 +136,8 @@ class PriorBox(_Anchors):
             return self._dense_boxes()
         if not param.min_size:
             self.refuse("has no min_size")
-        if param.max_size and len(param.max_size) != len(param.min_size):
-            self.refuse(
-                f"has {len(param.min_size)} min_size and {len(param.max_size)} max_size; give one max_size each"
-            )
+        if param.max_size:
+            self.require_same_count(min_size=param.min_size, max_size=param.max_size)
         ratios = self._aspect_ratios()
         self.limit_boxes(len(param.min_size) * (len(ratios) + bool(param.max_size)))
         boxes: list[Box] = []
@@ -167,10 +165,7 @@ class PriorBox(_Anchors):
         self.keep_outer = True
         if param.min_size or param.max_size or param.aspect_ratio:
             self.refuse("has both fixed_size and min_size, max_size or aspect_ratio; keep one kind")
-        if len(param.density) != len(param.fixed_size):
-            self.refuse(
-                f"has {len(param.fixed_size)} fixed_size and {len(param.density)} density; give one density each"
-            )
+        self.require_same_count(fixed_size=param.fixed_size, density=param.density)
         densities = [int(density) for density in param.density]
         self.check_sizes("densities, truncated to whole numbers,", densities)
         self.limit_boxes(sum(density**2 for density in densities))
@@ -189,8 +184,9 @@ class PriorBoxClustered(_Anchors):
 
     def find_boxes(self) -> tuple[Box, ...]:
         widths, heights = list(self.param.width), list(self.param.height)
-        if not widths or len(widths) != len(heights):
-            self.refuse(f"has {len(widths)} widths and {len(heights)} heights; give the same number, at least one")
+        if not widths:
+            self.refuse("has no width")
+        self.require_same_count(width=widths, height=heights)
         self.check_sizes("widths and heights", widths + heights)
         self.limit_boxes(len(widths))
         return tuple((0.0, 0.0, width, height) for width, height in zip(widths, heights, strict=True))

@@ -30,19 +30,14 @@ class _WindowedWeights(Operator):
 
     def set_up(self) -> None:
         self.param = self.context.message.convolution_param
-        if len(self.context.top_names) != len(self.bottoms):
-            self.refuse(
-                f"has {len(self.bottoms)} bottoms but {len(self.context.top_names)} tops; give one top for each"
-            )
+        self.require_same_count(bottoms=self.bottoms, tops=self.context.top_names)
         if any(blob.shape != self.bottoms[0].shape for blob in self.bottoms):
             self.refuse(f"its bottoms have different shapes: {', '.join(str(blob.shape) for blob in self.bottoms)}")
         shape = self.bottoms[0].shape
         self.axis = self.bottom_axis(self.param.axis)
         self.spatial = shape[self.axis + 1 :]
         if not self.least_axes <= len(self.spatial) <= 3:
-            self.refuse(
-                f"needs {self.least_axes} to 3 spatial axes, has {len(self.spatial)} (bottom {shape}, axis {self.axis})"
-            )
+            self.refuse(f"needs {self.least_axes} to 3 spatial axes after axis {self.axis}, its bottom is {shape}")
         self.channels = shape[self.axis]
         self.kernel = self._spatial("kernel_size", "kernel", None)
         self.stride = self._spatial("stride", "stride", 1)
@@ -106,11 +101,9 @@ class _WindowedWeights(Operator):
         return int(self.param.group)
 
     def _check_sizes(self) -> None:
-        if self.num_output <= 0:
-            self.refuse("num_output must be above 0")
-        for what, values in (("kernel_size", self.kernel), ("stride", self.stride), ("dilation", self.dilation)):
-            if any(value <= 0 for value in values):
-                self.refuse(f"{what} {values} must be above 0")
+        self.require_positive(
+            num_output=self.num_output, kernel_size=self.kernel, stride=self.stride, dilation=self.dilation
+        )
         if self.groups <= 0 or self.channels % self.groups or self.num_output % self.groups:
             self.refuse(f"{self.groups} groups do not divide {self.channels} channels and {self.num_output} outputs")
         if any(size < 1 for size in self.output_size()):

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
@@ -102,8 +101,7 @@ class Pooling(Operator):
         return ends[0], ends[1]
 
     def _check_sizes(self) -> None:
-        if any(value <= 0 for value in (*self.kernel, *self.stride)):
-            self.refuse(f"kernel {self.kernel} and stride {self.stride} must be above 0")
+        self.require_positive(kernel_size=self.kernel, stride=self.stride)
         if any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
             self.refuse(f"pad {self.pad} must be smaller than the kernel {self.kernel}")
         if any(size < 1 for size in self._pooled()):
@@ -169,16 +167,10 @@ class Pooling(Operator):
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self.global_pooling and (x.is_dynamic(2) or x.is_dynamic(3)):
-            raise ExportError(
-                "global pooling with a mask has no ONNX form at a dynamic size; export with a fixed size",
-                layer=self.context.name,
-            )
+            self.refuse_export("of the whole plane with a mask needs a fixed size; export with a fixed size")
         if self._overhangs():
             if self.with_mask:
-                raise ExportError(
-                    "a mask with windows outside the plane has no ONNX form; run the net in torch",
-                    layer=self.context.name,
-                )
+                self.refuse_export("has a mask and windows outside the plane, which ONNX lacks; run it in torch")
             padded = self._pad(graph, x.name, self.pad, self.pad_end, LOWEST_FLOAT)
             return [graph.add("MaxPool", [padded], **attributes)]
         attributes["pads"] = [*self.pad, *self.pad_end]

@@ -173,8 +173,7 @@ class Reorg(Operator):
         param, shape = self.context.message.reorg_param, self.bottoms[0].shape
         self.stride, self.reverse = param.stride, param.reverse
         self.require_planes()
-        if self.stride < 1:
-            self.refuse("stride must be at least 1")
+        self.require_positive(stride=self.stride)
         if shape[1] % self.stride**2:
             self.refuse(f"{shape[1]} channels are not a multiple of stride^2 = {self.stride**2}")
         if not self.reverse and any(size % self.stride for size in shape[2:]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from ..graph.sizes import at_run_time
 from .base import ModuleSpec, Operator, count, register_layer
@@ -165,9 +164,7 @@ class Filter(Operator):
     def set_up(self) -> None:
         *blobs, selector = (blob.shape for blob in self.bottoms)
         if len(self.context.top_names) != len(blobs):
-            self.refuse(
-                f"has {len(blobs)} bottoms to filter but {len(self.context.top_names)} tops; give one top for each"
-            )
+            self.refuse(f"has {len(self.context.top_names)} tops for {len(blobs)} bottoms to filter; give one for each")
         if not selector or any(size != 1 for size in selector[1:]):
             self.refuse(f"needs a selector with one value for each item, has {selector}")
         for shape in blobs:
@@ -184,9 +181,6 @@ class Filter(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         *blobs, selector = bottoms
         if not all(bottom.is_dynamic(0) for bottom in bottoms):
-            raise ExportError(
-                "keeps a varying number of items, but the net's batch is fixed; run the net in torch",
-                layer=self.context.name,
-            )
+            self.refuse_export("keeps a varying number of items, but the net's batch is fixed; run it in torch")
         kept = graph.add("Cast", [graph.reshape(selector.name, [-1])], to=BOOL)
         return [graph.add("Compress", [blob.name, kept], axis=0) for blob in blobs]

@@ -40,10 +40,8 @@ class Concat(Operator):
             if len(blob.shape) != len(first.shape) or any(
                 a != b for axis, (a, b) in enumerate(zip(blob.shape, first.shape, strict=True)) if axis != self.axis
             ):
-                self.refuse(
-                    f'bottom "{blob.name}" has shape {blob.shape}, "{first.name}" has {first.shape}; '
-                    f"they may differ along axis {self.axis} only"
-                )
+                shapes = f'"{blob.name}" {blob.shape} and "{first.name}" {first.shape}'
+                self.refuse(f"has bottoms {shapes}; they may differ along axis {self.axis} only")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         shape = list(self.bottoms[0].shape)
@@ -71,9 +69,7 @@ class Slice(Operator):
         size = self.bottoms[0].shape[self.axis]
         if not self.points:
             if size % self.parts:
-                self.refuse(
-                    f"cannot split axis {self.axis} of size {size} into {self.parts} equal parts; give slice_point"
-                )
+                self.refuse(f"axis {self.axis} of size {size} has no {self.parts} equal parts; give slice_point")
             return
         if len(self.points) != self.parts - 1:
             self.refuse(f"has {len(self.points)} slice_point for {self.parts} tops; give {self.parts - 1}")
@@ -109,9 +105,6 @@ class Split(Operator):
     top_range = (1, None)
     allows_in_place = False
 
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * len(self.context.top_names)
-
     def module_spec(self) -> ModuleSpec:
         copies = len(self.context.top_names)
         return ModuleSpec("nn.Identity") if copies == 1 else ModuleSpec("Split", {"copies": copies})
@@ -139,7 +132,7 @@ class _Reshaping(Operator):
         if -1 in inner:
             known = -count([*shape[: self.axis], *inner, *shape[self.end :]])
             if known == 0 or count(shape) % known:
-                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values are no multiple of {known}")
+                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values are not a multiple of {known}")
             inner[inner.index(-1)] = count(shape) // known
         top = (*shape[: self.axis], *inner, *shape[self.end :])
         if count(top) != count(shape):
@@ -168,9 +161,7 @@ class Reshape(_Reshaping):
         if not 0 <= self.axis <= axes:
             self.refuse(f"axis {param.axis} is out of range for the {axes}-D blob {self.bottoms[0].shape}")
         if self.num_axes < -1 or self.end > axes:
-            self.refuse(
-                f"num_axes {self.num_axes} from axis {self.axis} on is out of range for {self.bottoms[0].shape}"
-            )
+            self.refuse(f"num_axes {self.num_axes} from axis {self.axis} is out of range for {self.bottoms[0].shape}")
         if self.dims.count(-1) > 1 or min(self.dims, default=0) < -1:
             self.refuse(f"shape {self.dims} may contain sizes, 0 to copy, and one -1 to infer")
         if any(dim == 0 and self.axis + index >= axes for index, dim in enumerate(self.dims)):
@@ -267,8 +258,7 @@ class Tile(Operator):
     def set_up(self) -> None:
         param = self.context.message.tile_param
         self.axis, self.tiles = self.bottom_axis(param.axis), param.tiles
-        if self.tiles <= 0:
-            self.refuse(f"tiles must be above 0, not {self.tiles}")
+        self.require_positive(tiles=self.tiles)
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (

@@ -161,8 +161,7 @@ class Unpooling(_Upsampling):
         self.size = self._required("unpool_size", "unpool")
         if any((self.param.pad, self.param.pad_h, self.param.pad_w)):
             self.refuse("pad must be 0, the only value that DeconvNet's Caffe supports")
-        if min(*self.kernel, *self.stride, *self.size) <= 0:
-            self.refuse(f"kernel {self.kernel}, stride {self.stride} and size {self.size} must be above 0")
+        self.require_positive(kernel_size=self.kernel, stride=self.stride, unpool_size=self.size)
         if len(self.bottoms) == 2:
             self.check_mask()
 
@@ -254,8 +253,7 @@ class ResizeBilinear(_Upsampling):
         if param.data_format != "NCHW":
             self.refuse(f'data_format "{param.data_format}" is not supported; use "NCHW"')
         self.size = param.output_height, param.output_width
-        if min(self.size) < 1:
-            self.refuse("output_height and output_width must be above 0")
+        self.require_positive(output_height=self.size[0], output_width=self.size[1])
 
     def grown(self) -> tuple[int, int]:
         return self.size

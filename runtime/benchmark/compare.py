@@ -91,8 +91,7 @@ def _conclude(
     value, low, high = ratio.value, ratio.low, ratio.high
     change = f"{candidate} takes {value:.3f} x the time of {baseline} ({low:.3f} to {high:.3f})"
     if stage == "pipeline":
-        rates = f"{1 / value:.3f} x the throughput of {baseline} ({1 / high:.3f} to {1 / low:.3f})"
-        change = f"{candidate} has {rates}"
+        change = f"{candidate} has {1 / value:.3f} x the throughput of {baseline} ({1 / high:.3f} to {1 / low:.3f})"
     verdict: Verdict = "inconclusive" if doubts else judge_ratio(ratio, bound)
     reasons = {
         "regression": f"slower by more than the bound of {bound:.0%}",
@@ -151,8 +150,7 @@ def _compare_machines(baseline: BenchResult, candidate: BenchResult, bound: floa
 def _find_noise(pair: Pair, stage: ComparedName) -> list[str]:
     found = []
     for name, subject in zip(("baseline", "candidate"), pair, strict=True):
-        is_piped = stage == "pipeline" and subject.pipeline is not None
-        noise = subject.pipeline.noise if is_piped and subject.pipeline is not None else subject.noise
+        noise = subject.pipeline.noise if stage == "pipeline" and subject.pipeline is not None else subject.noise
         if not noise.conclusive:
             found.append(f"the {name} was too noisy ({', '.join(check.name for check in noise.failed)})")
     return found

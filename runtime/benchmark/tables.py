@@ -29,7 +29,7 @@ _PIPELINE = (
     "blocked=blocked_share:.0%; queued=queue_mean_depth:.1f"
 )
 _LOAD = (
-    "scenario=scenario; mode=mode:mode; path=path; figure of merit=:metric; _quantiles=latency.quantiles; "
+    "scenario=scenario; path=path; figure of merit=:metric; _quantiles=latency.quantiles; "
     "max ms=latency.max_ms:.2f; queries=queries; valid=valid:yes"
 )
 _CURVE = "offered/s=offered_per_s:number; done/s=completed_per_s:number; keeps up=kept_up:yes; _quantiles=quantiles"
@@ -215,10 +215,11 @@ def _describe_stages(subject: Subject) -> Iterable[str]:
 
 
 def _describe_limits(subjects: Sequence[Subject]) -> list[str]:
-    for limits in filter(None, (subject.roofline for subject in subjects)):
-        peak, bandwidth = format_number(limits.peak_gflops), format_number(limits.bandwidth_gb_s)
-        return [f"Limits with {limits.threads} threads: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
-    return []
+    limits = subjects[0].roofline if subjects else None
+    if limits is None:
+        return []
+    peak, bandwidth = format_number(limits.peak_gflops), format_number(limits.bandwidth_gb_s)
+    return [f"Limits with {limits.threads} threads: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
 
 
 def _describe_environment(result: BenchResult) -> Section:
@@ -241,7 +242,7 @@ def _join(value: Any) -> str:
 def _describe_metric(run: LoadRun) -> str:
     if run.metric_value is None:
         return ""
-    asked = run.settings.get("target_qps") if run.scenario == "Server" and run.mode == "performance" else None
+    asked = run.settings.get("target_qps") if run.scenario == "Server" else None
     name = {"latency_p90": "p90 ", "latency_p99": "p99 "}.get(run.metric, "")
     target = f" of {format_number(asked)}" if isinstance(asked, float) else ""
     return f"{name}{format_number(run.metric_value)}{target} {run.metric_unit}"
@@ -251,7 +252,6 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "count": lambda values: str(len(values)),
     "interval": format_interval,
     "metric": _describe_metric,
-    "mode": lambda mode: "" if mode == "performance" else mode,
     "number": format_number,
     "quantile": lambda quantile: format_value(quantile.value_ms, ".2f"),
     "stage": name_stage,

@@ -164,7 +164,7 @@ def test_compare_within_a_run_and_as_json(capsys: pytest.CaptureFixture[str]) ->
     [
         ([], "Missing argument"),
         (["nowhere"], "there is no such bundle"),
-        (["{bundle}"], "say what to measure with"),
+        (["{bundle}"], "no images to measure with"),
         (["{bundle}", "--labels", "{bundle}"], "give both"),
         (["{bundle}", "--size", "big"], "is not HEIGHTxWIDTH"),
         (["{bundle}", "--scenario", "Burst"], "is not one of SingleStream"),

@@ -92,7 +92,7 @@ def _list_cards(subject: Subject) -> Iterator[tuple[str, str, str]]:
         limit = "all cores" if subject.pipeline.limit == "cores" else subject.pipeline.limit
         yield "side by side", f"{format_number(subject.pipeline.throughput_per_s)}/s", f"bound by {limit}"
     for run in subject.load:
-        if run.mode == "performance" and run.scenario in ("Server", "Offline") and run.throughput_per_s is not None:
+        if run.scenario in ("Server", "Offline") and run.throughput_per_s is not None:
             yield run.scenario, f"{format_number(run.throughput_per_s)}/s", "valid" if run.valid else "not valid"
     for row in subject.accuracy:
         crf = {"off": "without CRF", "bundle": "with CRF"}.get(row.crf)

@@ -1,19 +1,19 @@
 """The report's charts: matplotlib SVG, colored by the page's CSS variables for light, dark and print.
 
-No sample is left out: a histogram reaches to the slowest sample, and a long series is drawn as the lowest and highest
-sample of each column. Text stays text, so that CSS sets font and size; the same data gives the same bytes.
+No sample is left out: a histogram reaches to the slowest sample, and a long series keeps its peaks. Text stays text, so
+that CSS sets font and size; the same data gives the same bytes.
 """
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from itertools import cycle
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ..tables import format_number
 WIDTH = 720  # CSS pixels at full size
 _TOP, _BOTTOM, _ROW = 26, 48, 30  # pixels: margins, a bar
 _BINS = 60
-_COLUMNS = 600  # of a time series
+_MOST_MARKERS = 300  # of a time series
 _SPREAD_FOR_LOG = 6.0  # slowest / fastest from which an axis is logarithmic
 # stand-in colors, replaced by the variables of page.css
 _INK, _SOFT, _GRID, _PAPER = "#010101", "#010102", "#010103", "#010104"
@@ -48,23 +48,17 @@ _STYLE: dict[str, Any] = {
     "text.parse_math": False,
     "ytick.major.size": 0,
 }
-Parameters = ParamSpec("Parameters")
 
 
-def _styled(draw: Callable[Parameters, str]) -> Callable[Parameters, str]:
-    """Run a function in the charts' style."""
-
-    @functools.wraps(draw)
-    def draw_styled(*arguments: Parameters.args, **words: Parameters.kwargs) -> str:
-        matplotlib: Any = import_optional("matplotlib")
-        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about glyphs that matplotlib's own font lacks
-            return draw(*arguments, **words)
-
-    return draw_styled
+@contextmanager
+def _style() -> Iterator[None]:
+    matplotlib: Any = import_optional("matplotlib")
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about glyphs that matplotlib's own font lacks
+        yield
 
 
-@_styled
+@_style()
 def draw_stages(view: StageView) -> str:
     """Stages one after another as one image passes them: bars are medians, whiskers reach to p99."""
     stages = [stage for stage in view.stages if stage.name != "end_to_end"]
@@ -87,7 +81,7 @@ def draw_stages(view: StageView) -> str:
     return chart.finish(f"together {format_number(total)} ms")
 
 
-@_styled
+@_style()
 def draw_histogram(series: Mapping[str, Sequence[float]]) -> str:
     """Latencies by name, in milliseconds, counted in bins; all samples are counted."""
     chart = _Chart("Latency histogram", 220)
@@ -103,26 +97,14 @@ def draw_histogram(series: Mapping[str, Sequence[float]]) -> str:
     return chart.finish(", ".join(f"{name}: {len(values)} samples" for name, values in series.items()))
 
 
-@_styled
+@_style()
 def draw_time_series(times_s: Sequence[float], latencies_ms: Sequence[float], *, name: str = "latency") -> str:
     """Latency over time, all samples."""
     chart = _Chart(f"{name} over time", 190)
-    if len(times_s) <= _COLUMNS // 2:
-        chart.axes.plot(times_s, latencies_ms, color=_SERIES[0], linewidth=0.7, marker="o", markersize=4)
-    else:
-        chart.axes.vlines(*thin_series(times_s, latencies_ms), color=_SERIES[0], linewidth=2, capstyle="round")
+    marker = "o" if len(times_s) <= _MOST_MARKERS else None  # a line alone is simplified, keeping every peak
+    chart.axes.plot(times_s, latencies_ms, color=_SERIES[0], linewidth=0.7, marker=marker, markersize=4)
     chart.name_axes("seconds since the start", "latency, ms", log="y" if _is_log(np.asarray(latencies_ms)) else "")
     return chart.finish(f"{len(latencies_ms)} samples")
-
-
-def thin_series(times_s: Sequence[float], values: Sequence[float]) -> tuple[Any, Any, Any]:
-    """The lowest and highest value in each of at most 600 columns: (times, lows, highs), each (columns,)."""
-    times = np.asarray(times_s, float)
-    columns = ((times - times.min()) / max(float(np.ptp(times)), 1e-9) * (_COLUMNS - 1)).astype(int)
-    order = np.argsort(columns, kind="stable")
-    starts = np.flatnonzero(np.diff(columns[order], prepend=-1))
-    ordered = np.asarray(values, float)[order]
-    return times[order][starts], np.minimum.reduceat(ordered, starts), np.maximum.reduceat(ordered, starts)
 
 
 def make_legend(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Joining, cutting and renaming axes: against real Caffe, against numpy, at sizes unknown when the graph was made."""
+"""Joining, splitting and reshaping axes: against real Caffe, against numpy, at sizes unknown at export."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_refused_as_by_caffe(goldens: Path, case: str, words: str) -> None:
 
 
 def one(layer: str, x: np.ndarray, shape: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
-    """Run one layer laid out at `shape` (the array's own by default) on an array."""
+    """Run one layer, built for `shape` (by default the array's), on an array."""
     return Twin(net_text(f'{layer} bottom: "x"', x=shape or x.shape)).run(0, x=x)
 
 
@@ -79,7 +79,7 @@ def test_flatten_of_any_range(shape: tuple[int, ...], data: st.DataObject) -> No
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(shape=SHAPES, data=st.data())
 def test_reshape_of_any_range(shape: tuple[int, ...], data: st.DataObject) -> None:
-    """The values stay in order; sizes copied with 0 are the bottom's, and -1 takes the rest."""
+    """The values keep their order; 0 copies a size of the bottom, and -1 is inferred."""
     axis = data.draw(st.integers(0, len(shape)))
     num_axes = data.draw(st.integers(0, len(shape) - axis))
     replaced = shape[axis : axis + num_axes]

@@ -66,16 +66,6 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
         throughput_per_s=11.9,
         summary={"Result is": "INVALID"},
     )
-    accurate = run.model_copy(
-        update={
-            "mode": "accuracy",
-            "scenario": "Offline",
-            "agreement": 0.9987,
-            "miou": 0.868,
-            "latency": None,
-            "valid": True,
-        }
-    )
     curve = tuple(
         r.CurvePoint(
             offered_per_s=rate,
@@ -121,7 +111,7 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
             throughput_per_s=1000 / (compute + 70.4),
         ),
         pipeline=make_pipeline(compute, draw, hostile=hostile),
-        load=(run, accurate),
+        load=(run,),
         curve=curve,
         accuracy=accuracy,
         roofline=r.Roofline(
