@@ -37,6 +37,8 @@ from .dynamic_axes import find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 
+#: no image is padded further than to a multiple of this; beyond it the net counts as one of fixed size
+_MAX_MULTIPLE = 1024
 _OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
 #: labels are uint8
 MAX_CLASSES = 256
@@ -194,7 +196,7 @@ def _find_steps(accepted: Sequence[Accepted]) -> Iterator[tuple[int, int]]:
     period = math.lcm(*(sizes.period for sizes in accepted))
     start = period * -(-max(sizes.start for sizes in accepted) // period)
     both = np.logical_and.reduce([sizes.at(np.arange(start, start + period)) for sizes in accepted])
-    for multiple in (divisor for divisor in range(1, period + 1) if period % divisor == 0):
+    for multiple in (step for step in range(1, min(period, _MAX_MULTIPLE) + 1) if period % step == 0):
         for offset in np.flatnonzero(both.reshape(-1, multiple).all(0)):
             yield multiple, int(offset)
 

@@ -8,15 +8,13 @@ the others as they are; a blob's axis where its size differs between accepted va
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 from weakref import WeakKeyDictionary
-
-import numpy as np
 
 from ..graph.build import build_net
 from ..graph.net import Blob, Net, Shape
-from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, find_tail
-from ..graph.sizes import Size, Trace
+from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, sample_accepted
+from ..graph.sizes import Size, Terms, Trace
 
 #: symbol -> the axis of an image input that it is
 SYMBOLS = {"batch": 0, "height": 2, "width": 3}
@@ -32,63 +30,65 @@ class DynamicAxes:
 
     def __init__(self, net: Net) -> None:
         self.trace = Trace()
-        reference = next((blob for blob in net.inputs if len(blob.shape) == 4), net.inputs[0] if net.inputs else None)
-        symbols = {
-            axis: self.trace.symbol(name, reference.shape[axis])
-            for name, axis in SYMBOLS.items()
-            if reference is not None and (len(reference.shape) == 4 or axis < min(1, len(reference.shape)))
-        }
-        shapes = {blob.name: _name_sizes(blob.shape, symbols) for blob in net.inputs}
+        inputs = [blob.shape for blob in net.inputs]
+        reference = next((shape for shape in inputs if len(shape) == 4), inputs[0] if inputs else ())
+        axes = SYMBOLS if len(reference) == 4 else {"batch": 0} if reference else {}
+        symbols = {axis: self.trace.symbol(name, reference[axis]) for name, axis in axes.items()}
+        shapes = {blob.name: _put_symbols(blob.shape, symbols) for blob in net.inputs}
         traced = build_net(net.definition, shapes, tolerant=True)
         for shape in traced.parameter_shapes().values():
-            list(map(int, shape))  # weights have one size
+            tuple(map(int, shape))  # weights fix the sizes that they depend on
         self.trace.is_closed = True
-        own = {name: symbols[axis].value for name, axis in SYMBOLS.items() if axis in symbols}
-        accepted = {name: self._find_accepted(name, {k: v for k, v in own.items() if k != name}) for name in own}
-        self.fixed = {name: own[name] for name, sizes in accepted.items() if sizes is None}
+        accepted = {name: self._find_accepted(name) for name in axes}
         self._accepted = {name: sizes for name, sizes in accepted.items() if sizes is not None}
-        self._shapes: dict[Blob, Shape] = {}
-        self._names: dict[Blob, tuple[str | None, ...]] = {}
-        for blob, twin in zip(net.blobs(), traced.blobs(), strict=True):
-            axes = [self._name_axis(size, f"{blob.name}_{axis}") for axis, size in enumerate(twin.shape)]
-            self._shapes[blob] = tuple(size for size, _ in axes)
-            self._names[blob] = tuple(name for _, name in axes)
+        self.fixed = {name: size for name, size in self.trace.values.items() if name not in self._accepted}
+        self._known: dict[Terms, tuple[int, str | None]] = {}
+        self._axes = {
+            blob: [
+                (size, f"{blob.name}_{axis}" if name == "" else name)
+                for axis, (size, name) in enumerate(map(self._describe, twin.shape))
+            ]
+            for blob, twin in zip(net.blobs(), traced.blobs(), strict=True)
+        }
 
-    def _find_accepted(self, symbol: str, others: Mapping[str, int]) -> Accepted | None:
+    def _find_accepted(self, symbol: str) -> Accepted | None:
         """The sizes that the net accepts along a symbol; None where they are finitely many."""
+        others = {name: size for name, size in self.trace.values.items() if name != symbol}
         try:
             accepted = find_accepted(self.trace, self.trace.restrict(self.trace.guards, others), symbol)
         except UnsettledError:
             return None
         return accepted if accepted.is_infinite else None
 
-    def _name_axis(self, size: int, own_name: str) -> tuple[int, str | None]:
-        """A size with fixed symbols put in, and its name if it is dynamic."""
-        size = self.trace.at(size, self.fixed)
+    def _describe(self, size: int) -> tuple[int, str | None]:
+        """A size with fixed symbols put in, and its name: None if it never changes, "" if it is equal to no symbol."""
         if not isinstance(size, Size):
             return size, None
-        (symbol, *others) = sorted(self.trace.symbols(size.terms))
-        if others or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
-            return size, own_name
+        if size.terms not in self._known:
+            self._known[size.terms] = self._describe_expression(self.trace.at(size, self.fixed))
+        return self._known[size.terms]
+
+    def _describe_expression(self, size: Any) -> tuple[int, str | None]:
+        symbols = self.trace.symbols(size.terms) if isinstance(size, Size) else set()
+        if not symbols:
+            return size, None
+        if len(symbols) > 1 or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
+            return size, ""
+        (symbol,) = symbols
         try:
-            tail = find_tail(self.trace, size.terms, symbol)
+            sizes, values = sample_accepted(self.trace, size.terms, symbol, self._accepted[symbol])
         except UnsettledError:
-            return size, own_name
-        accepted = self._accepted[symbol]
-        start, period = max(tail.start, accepted.start), np.lcm(tail.period, accepted.period)
-        sizes = np.arange(1, start + period * (tail.degree + 2))
-        sizes = sizes[accepted.at(sizes)]
-        values = self.trace.at(size, {symbol: sizes})
+            return size, ""
         if (values == size.value).all():
             return size.value, None
-        return size, symbol if (values == sizes).all() else own_name
+        return size, symbol if (values == sizes).all() else ""
 
     def names(self, blob: Blob) -> tuple[str | None, ...]:
         """For each axis of a blob of the net, its name if it is dynamic, else None.
 
         The name is that of a symbol where the size is always the input's own, else `<blob>_<axis>`.
         """
-        return self._names[blob]
+        return tuple(name for _, name in self._axes[blob])
 
     def of(self, blob: Blob) -> tuple[bool, ...]:
         """For each axis of a blob of the net, whether it is dynamic."""
@@ -100,7 +100,7 @@ class DynamicAxes:
 
     def shape(self, blob: Blob) -> Shape:
         """The blob's shape with a Size in the place of sizes that may change."""
-        return self._shapes[blob]
+        return tuple(size for size, _ in self._axes[blob])
 
     def shape_at(self, blob: Blob, sizes: Mapping[str, int]) -> Shape:
         """The blob's shape at these values of symbols that the net accepts; symbols not given keep theirs."""
@@ -113,11 +113,11 @@ class DynamicAxes:
         return same and not self.trace.restrict(self.trace.guards, values)
 
 
-def _name_sizes(shape: Shape, symbols: Mapping[int, Size]) -> Shape:
+def _put_symbols(shape: Shape, symbols: Mapping[int, Size]) -> Shape:
     """An input's shape with symbols in the place of the sizes that it shares with the reference."""
-    varying = symbols.keys() if len(shape) == 4 else {0}
-    same = [axis in varying and axis in symbols and symbols[axis].value == size for axis, size in enumerate(shape)]
-    return tuple(cast(int, symbols[axis]) if same[axis] else size for axis, size in enumerate(shape))
+    varying = {axis: symbol for axis, symbol in symbols.items() if axis == 0 or len(shape) == 4}
+    pairs = [(size, varying.get(axis)) for axis, size in enumerate(shape)]
+    return tuple(size if symbol is None or symbol.value != size else cast(int, symbol) for size, symbol in pairs)
 
 
 #: a net does not change, and every file written of it asks for its axes

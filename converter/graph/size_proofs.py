@@ -66,6 +66,22 @@ def find_accepted(trace: Trace, guards: Iterable[Guard], symbol: str) -> Accepte
     return Accepted(tail.start, tail.period, holds)
 
 
+def sample_accepted(
+    trace: Trace, terms: Terms, symbol: str, accepted: Accepted
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Accepted sizes and the values there of an expression of one symbol.
+
+    They are enough that values equal to one number, or to the sizes, are so at all accepted sizes.
+
+    Raises:
+        UnsettledError: the expression is beyond this algebra.
+    """
+    tail = _join((find_tail(trace, terms, symbol), Tail(accepted.start, accepted.period, 1)))
+    sizes = np.arange(1, tail.start + tail.period * (tail.degree + 1))
+    sizes = sizes[accepted.at(sizes)]
+    return sizes, trace.at(terms, {symbol: sizes})
+
+
 def holds_on_grid(trace: Trace, guard: Guard, first: Mapping[str, int], step: int) -> bool:
     """Whether a guard certainly holds wherever each symbol is `first[symbol]` or any number of steps more.
 
@@ -136,7 +152,7 @@ def _find_atom_tail(trace: Trace, number: int, symbol: str) -> Tail:
     if len(names) > 1 or (kind == "floor" and first.degree > second.degree):
         raise UnsettledError
     if kind == "max":
-        return both._replace(start=_settle(trace, add_terms(operands[0], operands[1], -1), symbol, both).start)
+        return _settle(trace, add_terms(operands[0], operands[1], -1), symbol, both)
 
     def is_constant(start: int) -> bool:
         """Whether the quotient q of each class is: q * divisor <= dividend < (q + 1) * divisor forever."""

@@ -7,8 +7,8 @@ it builds a net; given :class:`Size` objects it records expressions and conditio
    and sizes that depend on the data. It carries its value at the traced input sizes.
 2. A comparison is decided by that value and recorded as a guard. The expressions hold at all sizes at which the guards
    hold; for a size that a layer rejects, some guard fails.
-3. Code that needs the plain integer (`int`, `range`, `hash`, `/`) fixes the size by the guard `size == value`, so no
-   formula can depend on a size unnoticed.
+3. Code that needs the plain number (`int`, `range`, `hash`, `/`, floats) fixes the size by the guard `size == value`,
+   so no formula can depend on a size unnoticed.
 
 Types say `int` where a Size may stand. `size_proofs` decides what a trace says about all sizes at once.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ Terms = tuple[tuple[tuple[int, ...], int], ...]
 
 
 class Atom(NamedTuple):
-    """A `symbol` (name), a `floor` quotient or `max` (two Terms), or a `run time` size (its bound as Terms, key)."""
+    """A `symbol` (its name), `floor` quotient or `max` (two Terms), or `run time` size (its bound as Terms, a key)."""
 
     kind: str
     operands: tuple[Any, ...]
@@ -143,9 +144,13 @@ class Size:
         return None if rest or len(monomial) > 1 or coefficient != 1 else (monomial[0], dict(self.terms).get((), 0))
 
     def __add__(self, other: Any) -> Any:
+        if not isinstance(other, (int, Size)):
+            return int(self) + other
         return self.make(add_terms(self.terms, _terms(other)), self.value + concrete(other))
 
     def __mul__(self, other: Any) -> Any:
+        if not isinstance(other, (int, Size)):
+            return int(self) * other
         return self.make(_multiply(self.terms, _terms(other)), self.value * concrete(other))
 
     __radd__, __rmul__ = __add__, __mul__
@@ -215,9 +220,6 @@ class Size:
     def __hash__(self) -> int:
         return hash(int(self))
 
-    def __float__(self) -> float:
-        return float(int(self))
-
     def __truediv__(self, other: Any) -> float:
         return int(self) / int(other)
 
@@ -228,9 +230,9 @@ class Size:
         return str(self.value)
 
 
-def concrete(size: int) -> int:
+def concrete(size: Any) -> int:
     """A size's value at the traced sizes, without a guard: for limits that do not shape the net."""
-    return size.value if isinstance(size, Size) else size
+    return size.value if isinstance(size, Size) else int(size)
 
 
 def as_size(size: Any) -> Any:
@@ -281,7 +283,7 @@ def _floor_quotient(dividend: Any, divisor: Any) -> Any:
 
 
 def _terms(size: Any) -> Terms:
-    return size.terms if isinstance(size, Size) else (((), int(size)),) if size else ()
+    return size.terms if isinstance(size, Size) else (((), index(size)),) if size else ()
 
 
 def _rank(term: tuple[tuple[int, ...], int]) -> tuple[int, tuple[int, ...]]:
