@@ -64,7 +64,6 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--resume/--again", default=True, help="Skip the images that are done, or do all again.  [default: resume]"
 )
-@click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), help="Write a trace file for Perfetto.")
 @console.json_option
 def command(
     bundle: Path,
@@ -82,7 +81,6 @@ def command(
     workers: dict[str, int],
     batch: int,
     resume: bool,
-    profile: Path | None,
     as_json: bool,
 ) -> int:
     """Label IMAGES with BUNDLE and write the results to a folder.
@@ -107,7 +105,6 @@ def command(
     """  # noqa: D301 (click's \b keeps the line breaks)
     from ..dependencies import import_crf
     from ..runtime.batch import label_files
-    from ..runtime.pipeline import TraceWriter
     from .segment_report import SegmentReport
 
     if out.suffix.lower() in (".png", ".jpg", ".npy"):
@@ -127,7 +124,6 @@ def command(
             cores=threads,
             workers=workers,
             batch=batch,
-            trace=stack.enter_context(TraceWriter(profile)) if profile is not None else None,
             observer=report,
             backend=backend,
             device=device,

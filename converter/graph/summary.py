@@ -40,27 +40,16 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One row of a net's summary.
+    """One row of a net's summary."""
 
-    Attributes:
-        name: layer name.
-        type: its type.
-        line: its line in the prototxt.
-        shapes: the shape of each top.
-        parameters: number of its own parameters; shared blobs count at their owner.
-        multiply_adds: of one forward pass.
-        receptive_field: (height, width) in input pixels.
-        stride: (height, width) in input pixels.
-    """
-
-    name: str
-    type: str
-    line: int | None
-    shapes: tuple[Shape, ...]
-    parameters: int
-    multiply_adds: int
-    receptive_field: tuple[Fraction, Fraction]
-    stride: tuple[Fraction, Fraction]
+    name: str  # layer name
+    type: str  # its type
+    line: int | None  # its line in the prototxt
+    shapes: tuple[Shape, ...]  # the shape of each top
+    parameters: int  # number of its own parameters; shared blobs count at their owner
+    multiply_adds: int  # of one forward pass
+    receptive_field: tuple[Fraction, Fraction]  # (height, width) in input pixels
+    stride: tuple[Fraction, Fraction]  # (height, width) in input pixels
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -37,15 +37,9 @@ class MatchedWeights:
 
 
 def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str) -> MatchedWeights:
-    """Assign an array to every parameter blob of the net.
+    """Assign an array to every parameter blob of the net, from (layer name, its arrays) in the order of the file.
 
-    Args:
-        net: the net.
-        layers: (layer name, its arrays) in file order; arrays keep the file's shapes.
-        source: the file's name for messages.
-
-    Raises:
-        WeightsError: missing, surplus or misshapen blobs.
+    Arrays keep the file's shapes. Raises WeightsError, which names `source`, for missing, surplus or misshapen blobs.
     """
     targets: dict[str, Layer] = {}
     for layer in net.layers:
@@ -109,11 +103,7 @@ def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
 
 
 def require_finite(net: Net) -> None:
-    """Check every parameter of the net (rule 6).
-
-    Raises:
-        WeightsError: with the layer and blob of all NaN and infinite values.
-    """
+    """Check every parameter of the net (rule 6); the WeightsError lists each blob with NaN or infinite values."""
     problems = []
     for layer in net.layers:
         for index, key in enumerate(layer.parameters):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, given, register_layer
 
@@ -86,9 +85,6 @@ class ReLU(_Pointwise):
         self.with_mask = len(self.context.top_names) == 2
         if self.with_mask and self.capped:
             self.refuse("no Caffe fork has both relu6 and a mask as second top; remove one of them")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * len(self.context.top_names)
 
     def module_spec(self) -> ModuleSpec:
         if self.with_mask:
@@ -300,10 +296,9 @@ class Dropout(_Pointwise):
 
     def expression(self, graph: OnnxGraph, x: str) -> str:
         if self.samples:
-            raise ExportError(
-                "Dropout with sample_weights_test is random and has no ONNX form; run the net in torch, "
-                "or remove sample_weights_test from the prototxt for the mean network",
-                layer=self.context.name,
+            self.refuse_export(
+                "with sample_weights_test is random and has no ONNX form; run the net in torch, or remove "
+                "sample_weights_test from the prototxt for the mean network"
             )
         return _affine(graph, x, 1 - self.ratio, 0.0) if self.scales else x
 

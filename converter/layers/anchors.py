@@ -22,7 +22,7 @@ from ..graph.net import Shape
 from .base import ModuleSpec, Operator, given, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: (shift of the center in x, in y, width, height)
 Box = tuple[float, float, float, float]
@@ -82,12 +82,12 @@ class _Anchors(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         features, image = bottoms
-        if not any((*features.dynamic[2:], *image.dynamic[2:])):
+        if not any(value.is_dynamic(axis) for value in bottoms for axis in (2, 3)):
             import torch
 
             priors = module(torch.empty(features.shape), torch.empty(image.shape))
             return [graph.add("Identity", [graph.constant(priors.numpy())])]
-        cells = graph.dim(features, 2), graph.dim(features, 3)
+        cells = features.shape[2:]
         centers = [self._centers(graph, cells[axis], image, axis) for axis in (0, 1)]
         sizes = [self._image_pixels(graph, image, axis) for axis in (0, 1)]
         whole = graph.shape_tensor([cells[0], cells[1], len(self.boxes), 1])
@@ -106,22 +106,22 @@ class _Anchors(Operator):
         variances = graph.add("Expand", [graph.constant(list(self.variances)), shape])
         return [graph.add("Concat", [graph.reshape(part, [1, 1, -1]) for part in (priors, variances)], axis=1)]
 
-    def _centers(self, graph: OnnxGraph, cells: Dim, image: Value, axis: int) -> str:
+    def _centers(self, graph: OnnxGraph, cells: int, image: Value, axis: int) -> str:
         """Centers along an axis in pixels, shaped to broadcast over (rows, columns, P)."""
-        end = graph.add("Squeeze", [cells.tensor()])
+        end = graph.add("Squeeze", [graph.size_tensor(cells)])
         numbers = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
         places = graph.add("Add", [graph.add("Cast", [numbers], to=1), graph.constant(self.param.offset)])
         if self.step is not None:
             step = graph.constant(self.step[axis])
         else:
-            count = graph.add("Cast", [cells.tensor()], to=1)
+            count = graph.add("Cast", [graph.size_tensor(cells)], to=1)
             step = graph.add("Div", [self._image_pixels(graph, image, axis), count])
         return graph.reshape(graph.add("Mul", [places, step]), [-1, 1, 1] if axis == 0 else [1, -1, 1])
 
     def _image_pixels(self, graph: OnnxGraph, image: Value, axis: int) -> str:
         if self.image_size is not None:
             return graph.constant([float(self.image_size[axis])])
-        return graph.add("Cast", [graph.dim(image, axis + 2).tensor()], to=1)
+        return graph.add("Cast", [graph.size_tensor(image.shape[axis + 2])], to=1)
 
 
 @register_layer("PriorBox")
@@ -136,10 +136,8 @@ class PriorBox(_Anchors):
             return self._dense_boxes()
         if not param.min_size:
             self.refuse("has no min_size")
-        if param.max_size and len(param.max_size) != len(param.min_size):
-            self.refuse(
-                f"has {len(param.min_size)} min_size and {len(param.max_size)} max_size; give one max_size each"
-            )
+        if param.max_size:
+            self.require_same_count(min_size=param.min_size, max_size=param.max_size)
         ratios = self._aspect_ratios()
         self.limit_boxes(len(param.min_size) * (len(ratios) + bool(param.max_size)))
         boxes: list[Box] = []
@@ -167,10 +165,7 @@ class PriorBox(_Anchors):
         self.keep_outer = True
         if param.min_size or param.max_size or param.aspect_ratio:
             self.refuse("has both fixed_size and min_size, max_size or aspect_ratio; keep one kind")
-        if len(param.density) != len(param.fixed_size):
-            self.refuse(
-                f"has {len(param.fixed_size)} fixed_size and {len(param.density)} density; give one density each"
-            )
+        self.require_same_count(fixed_size=param.fixed_size, density=param.density)
         densities = [int(density) for density in param.density]
         self.check_sizes("densities, truncated to whole numbers,", densities)
         self.limit_boxes(sum(density**2 for density in densities))
@@ -189,8 +184,9 @@ class PriorBoxClustered(_Anchors):
 
     def find_boxes(self) -> tuple[Box, ...]:
         widths, heights = list(self.param.width), list(self.param.height)
-        if not widths or len(widths) != len(heights):
-            self.refuse(f"has {len(widths)} widths and {len(heights)} heights; give the same number, at least one")
+        if not widths:
+            self.refuse("has no width")
+        self.require_same_count(width=widths, height=heights)
         self.check_sizes("widths and heights", widths + heights)
         self.limit_boxes(len(widths))
         return tuple((0.0, 0.0, width, height) for width, height in zip(widths, heights, strict=True))

@@ -1,4 +1,4 @@
-"""What every layer type states: its parameters, top shapes, weights, torch module and ONNX nodes.
+"""The interface of a layer type: its parameters, top shapes, weights, torch module and ONNX nodes.
 
 One subclass of :class:`Operator` is one Caffe layer type (or a few spellings of one). It is made anew for every layer
 of a net from a :class:`LayerContext`, checks there what Caffe checks in its set-up, and answers the questions below.
@@ -8,7 +8,7 @@ Nothing here imports torch: the module is named by a :class:`ModuleSpec` and mad
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -37,7 +37,7 @@ class LayerContext:
         top_names: the names it writes.
         dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
-        blob_count: how many blobs the weights hold for it, or None where not known; tells SegNet's BN from PSPNet's.
+        blob_count: number of its blobs in the weights, or None if unknown; distinguishes SegNet's BN from PSPNet's.
         crop_rule: what a Crop without crop_param means in this file.
         phase: TEST or TRAIN: the layer's own where it gives one, else the net's.
     """
@@ -110,6 +110,8 @@ class Operator:
     maps_each_bottom: ClassVar[bool] = False
     #: Caffe lets it write over its bottom
     allows_in_place: ClassVar[bool] = True
+    #: multiply-adds for each value of the first bottom
+    adds_per_value: ClassVar[int] = 0
 
     def __init__(self, context: LayerContext) -> None:
         self.context = context
@@ -122,8 +124,8 @@ class Operator:
         """Read and check the layer's parameters (Caffe's LayerSetUp and Reshape checks)."""
 
     def top_shapes(self) -> tuple[Shape, ...]:
-        """Shape of each top; the bottoms' own unless a subclass says otherwise."""
-        return tuple(blob.shape for blob in self.bottoms)
+        """Shape of each top; by default that of the first bottom."""
+        return (self.bottoms[0].shape,) * len(self.context.top_names)
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         """Shape of each parameter blob as Caffe stores it; every subclass with weights says its own."""
@@ -150,24 +152,24 @@ class Operator:
         Raises:
             ExportError: the layer has no faithful ONNX form.
         """
-        raise ExportError(f"{self.context.type} has no ONNX form; it runs in torch only", layer=self.context.name)
+        self.refuse_export("has no ONNX form; it runs in torch only")
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass at the laid-out shapes."""
-        return 0
+        return self.adds_per_value * count(self.bottoms[0].shape) if self.adds_per_value else 0
 
     def window(self) -> Window | None:
         """The sliding window over the first bottom's plane; None where the layer is pointwise."""
         return None
 
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how this layer was read, in plain sentences."""
+        """Remarks for people on how this layer was read."""
         return ()
 
     def coordinate_map(self) -> PlaneMap | None:
         """Where a pixel of the first bottom lies on the first top; None where the layer does not keep pixels in place.
 
-        By default the window's centres, or the identity for a layer without a window that keeps the plane's size.
+        By default the window's centers, or the identity for a layer without a window that keeps the plane's size.
         """
         bottom, top = self.bottoms[0].shape, self.top_shapes()[0]
         if len(bottom) != 4 or len(top) != 4:
@@ -182,6 +184,22 @@ class Operator:
     def refuse(self, message: str) -> NoReturn:
         """Raise a NetError that names this layer and its line."""
         raise NetError(f"{self.context.type}: {message}", layer=self.context.name, line=self.context.line)
+
+    def refuse_export(self, message: str) -> NoReturn:
+        """Raise an ExportError that names this layer."""
+        raise ExportError(f"{self.context.type} {message}", layer=self.context.name)
+
+    def require_positive(self, **fields: Any) -> None:
+        """Refuse fields, numbers or tuples of them, that are not above 0."""
+        for name, value in fields.items():
+            if not all(number > 0 for number in (value if isinstance(value, tuple) else (value,))):
+                self.refuse(f"{name} must be above 0, not {value}")
+
+    def require_same_count(self, **fields: Sized) -> None:
+        """Refuse repeated fields of different lengths."""
+        if len({len(values) for values in fields.values()}) > 1:
+            counts = " and ".join(f"{len(values)} {name}" for name, values in fields.items())
+            self.refuse(f"has {counts}; give the same number of each")
 
     def bottom_axis(self, axis: int, bottom: int = 0, *, extra: int = 0) -> int:
         """The non-negative form of a bottom's axis, as in Caffe (`extra` axes past the end allowed)."""
@@ -221,7 +239,7 @@ class Operator:
             self.refuse(f"has {count} {what}(s) but takes {wanted}")
 
 
-def count(shape: Sequence[int]) -> int:
+def count(shape: Iterable[int]) -> int:
     """Number of elements of a shape."""
     return math.prod(shape)
 

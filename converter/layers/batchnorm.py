@@ -21,7 +21,7 @@ import numpy as np
 
 from ...proto import schema
 from ..graph.net import FloatArray, Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -73,6 +73,8 @@ def _emit_batch_norm(graph: OnnxGraph, x: Value, eps: float) -> tuple[str, str, 
 class BatchNorm(Operator):
     """Normalization per channel (axis 1); only NVCaffe's has its own scale and bias."""
 
+    adds_per_value = 1
+
     def set_up(self) -> None:
         param = self.context.message.batch_norm_param
         self.class_name = _norm_class(self)
@@ -117,9 +119,6 @@ class BatchNorm(Operator):
         copy_blob(module.running_mean, mean)
         copy_blob(module.running_var, variance)
 
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
-
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         if self.uses_global:
@@ -135,13 +134,12 @@ class BN(Operator):
     """
 
     top_range = (1, 3)
+    adds_per_value = 1
 
     def set_up(self) -> None:
         self.param = self.context.message.bn_param
-        shape = self.bottoms[0].shape
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
-        self.channels = shape[1]
+        self.require_planes()
+        self.channels = self.bottoms[0].shape[1]
         self.blobs = self._count_blobs()
         self.learns = self.blobs == 2 and self.param.bn_mode == 0
         trains = self.blobs == 4 and self.context.phase == "TRAIN" and not self.param.frozen
@@ -196,9 +194,6 @@ class BN(Operator):
         super().load(module, blobs[:2] if self.uses_batch else blobs)
         if self.blobs == 4 and not self.uses_batch:
             module.num_batches_tracked.zero_()
-
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]

@@ -43,8 +43,7 @@ class ConvLSTM(Operator):
         x, cont = (blob.shape for blob in self.bottoms[:2])
         if len(x) != 5 or cont != x[:2]:
             self.refuse(f"needs x (T, N, C, H, W) and cont (T, N), has {x} and {cont}")
-        if self.param.num_output <= 0:
-            self.refuse("num_output must be above 0")
+        self.require_positive(num_output=self.param.num_output)
         self.kernel = self._pair("kernel_size", None)
         self.pad, self.dilation = self._pair("pad", 0), self._pair("dilation", 1)
         for size, pad, dilation in zip(self.kernel, self.pad, self.dilation, strict=True):
@@ -114,7 +113,7 @@ class ConvLSTM(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x, cont = bottoms[:2]
         outputs = self.param.num_output
-        sizes = [graph.dim(x, axis) for axis in range(5)]
+        sizes = x.shape
         folded = graph.reshape(x.name, [-1, *sizes[2:]])
         over_x = self._convolve(graph, [folded, graph.parameter("convolve_x.weight", module.convolve_x.weight)])
         steps = graph.reshape(over_x, [*sizes[:2], 4 * outputs, *sizes[3:]])

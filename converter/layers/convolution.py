@@ -30,19 +30,14 @@ class _WindowedWeights(Operator):
 
     def set_up(self) -> None:
         self.param = self.context.message.convolution_param
-        if len(self.context.top_names) != len(self.bottoms):
-            self.refuse(
-                f"has {len(self.bottoms)} bottoms but {len(self.context.top_names)} tops; give one top for each"
-            )
+        self.require_same_count(bottoms=self.bottoms, tops=self.context.top_names)
         if any(blob.shape != self.bottoms[0].shape for blob in self.bottoms):
             self.refuse(f"its bottoms have different shapes: {', '.join(str(blob.shape) for blob in self.bottoms)}")
         shape = self.bottoms[0].shape
         self.axis = self.bottom_axis(self.param.axis)
         self.spatial = shape[self.axis + 1 :]
         if not self.least_axes <= len(self.spatial) <= 3:
-            self.refuse(
-                f"needs {self.least_axes} to 3 spatial axes, has {len(self.spatial)} (bottom {shape}, axis {self.axis})"
-            )
+            self.refuse(f"needs {self.least_axes} to 3 spatial axes after axis {self.axis}, its bottom is {shape}")
         self.channels = shape[self.axis]
         self.kernel = self._spatial("kernel_size", "kernel", None)
         self.stride = self._spatial("stride", "stride", 1)
@@ -106,11 +101,9 @@ class _WindowedWeights(Operator):
         return int(self.param.group)
 
     def _check_sizes(self) -> None:
-        if self.num_output <= 0:
-            self.refuse("num_output must be above 0")
-        for what, values in (("kernel_size", self.kernel), ("stride", self.stride), ("dilation", self.dilation)):
-            if any(value <= 0 for value in values):
-                self.refuse(f"{what} {values} must be above 0")
+        self.require_positive(
+            num_output=self.num_output, kernel_size=self.kernel, stride=self.stride, dilation=self.dilation
+        )
         if self.groups <= 0 or self.channels % self.groups or self.num_output % self.groups:
             self.refuse(f"{self.groups} groups do not divide {self.channels} channels and {self.num_output} outputs")
         if any(size < 1 for size in self.output_size()):
@@ -181,7 +174,7 @@ class _WindowedWeights(Operator):
         """Nodes for one bottom; the axes before the channels are folded into one batch axis and restored."""
         x = bottom.name
         if self.axis != 1:
-            x = graph.reshape(x, [-1, *(graph.dim(bottom, axis) for axis in range(self.axis, len(bottom.shape)))])
+            x = graph.reshape(x, [-1, *bottom.shape[self.axis :]])
         y = graph.add(
             self.onnx_op,
             [x, *weights],
@@ -191,11 +184,7 @@ class _WindowedWeights(Operator):
             pads=[*self.pad_begin, *self.pad_end],
             group=self.groups,
         )
-        if self.axis == 1:
-            return y
-        lead = [graph.sizes(bottom.name, 0, self.axis)] if self.axis else []
-        sizes = [*lead, graph.sizes(y, 1)]
-        return graph.add("Reshape", [y, graph.add("Concat", sizes, axis=0) if lead else sizes[0]])
+        return y if self.axis == 1 else graph.reshape(y, graph.top_shapes[0])
 
 
 def _without_defaults(arguments: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -248,8 +237,7 @@ class Convolution(_WindowedWeights):
         for x in bottoms:
             rows = graph.add("Flatten", [x.name], axis=self.axis)
             product = graph.add("Gemm", [rows, *weights], transB=1)
-            lead = [graph.dim(x, axis) for axis in range(self.axis)]
-            tops.append(graph.reshape(product, [*lead, self.num_output]))
+            tops.append(graph.reshape(product, graph.top_shapes[0]))
         return tops
 
 

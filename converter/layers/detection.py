@@ -29,9 +29,7 @@ class DetectionOutput(Operator):
             self.refuse("has no num_classes")
         nms = param.nms_param
         if nms.nms_threshold < 0 or not 0 < nms.eta <= 1:
-            self.refuse(
-                f"needs nms_threshold of at least 0 and eta in (0, 1], has {nms.nms_threshold:g} and {nms.eta:g}"
-            )
+            self.refuse(f"needs nms_threshold >= 0 and 0 < eta <= 1, has {nms.nms_threshold:g} and {nms.eta:g}")
         locations, scores, priors = (blob.shape for blob in self.bottoms)
         if len(priors) < 3 or priors[1] != 2 or priors[2] % 4:
             self.refuse(f"needs priors (1, 2, K * 4) as third bottom, has {priors}")
@@ -81,8 +79,7 @@ class Yolov3DetectionOutput(Operator):
         scales, boxes = len(self.bottoms), param.num_box
         if not param.HasField("num_classes"):
             self.refuse("has no num_classes")
-        if boxes < 1:
-            self.refuse("num_box must be at least 1")
+        self.require_positive(num_box=boxes)
         if param.mask_group_num != scales or len(param.anchors_scale) != scales or len(param.mask) != scales * boxes:
             self.refuse(
                 f"needs mask_group_num {scales}, {scales} anchors_scale and {scales * boxes} mask entries for {scales} "
@@ -93,9 +90,8 @@ class Yolov3DetectionOutput(Operator):
         for blob in self.bottoms:
             shape = blob.shape
             if len(shape) != 4 or shape[2] != shape[3] or shape[1] != boxes * (5 + param.num_classes):
-                self.refuse(
-                    f'needs square maps of {boxes} * (5 + {param.num_classes}) channels; "{blob.name}" is {shape}'
-                )
+                channels = f"{boxes} * (5 + {param.num_classes})"
+                self.refuse(f'needs square maps of {channels} channels; "{blob.name}" is {shape}')
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((1, 1, 1, 7),)

@@ -31,16 +31,12 @@ class Eltwise(Operator):
         coefficients = list(param.coeff)
         for blob in self.bottoms[1:]:
             if blob.shape != self.bottoms[0].shape:
-                self.refuse(
-                    f'bottom "{blob.name}" has shape {blob.shape}, "{self.bottoms[0].name}" has '
-                    f"{self.bottoms[0].shape}; they must be equal, Eltwise does not broadcast"
-                )
+                shapes = f'"{blob.name}" {blob.shape} and "{self.bottoms[0].name}" {self.bottoms[0].shape}'
+                self.refuse(f"has bottoms {shapes}; their shapes must be equal, Eltwise does not broadcast")
         if coefficients and self.operation == "PROD":
             self.refuse("has coeff, which is for SUM only; remove it")
         if coefficients and len(coefficients) != len(self.bottoms):
-            self.refuse(
-                f"has {len(coefficients)} coeff for {len(self.bottoms)} bottoms; give one for each bottom, or none"
-            )
+            self.refuse(f"has {len(coefficients)} coeff for {len(self.bottoms)} bottoms; give one for each or none")
         coefficients = coefficients or [1.0] * len(self.bottoms)
         self.loses_first = self.operation != "PROD" and self.context.top_names[0] == self.bottoms[0].name
         if self.loses_first:
@@ -55,9 +51,6 @@ class Eltwise(Operator):
             f'overwrites its bottom "{name}", which Caffe\'s CPU code clears before {self.operation} reads it: the '
             f'result ignores "{name}". Rename the top to include it',
         )
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def module_spec(self) -> ModuleSpec:
         if self.operation == "MAX":
@@ -143,9 +136,6 @@ class SpatialProduct(Operator):
         x, weight = (blob.shape for blob in self.bottoms)
         if len(x) < 2 or weight != (x[0], 1, *x[2:]):
             self.refuse(f"needs a map with one channel and the other axes of {x}, has {weight}")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("EltwiseProduct")

@@ -84,7 +84,7 @@ class InnerProduct(_Matrix):
         trailing = (1, 1) if self.always_4d else ()
         if self.axis == 1 and not trailing:
             return [product]
-        return [graph.reshape(product, [*(graph.dim(x, axis) for axis in range(self.axis)), self.outputs, *trailing])]
+        return [graph.reshape(product, graph.top_shapes[0])]
 
 
 @register_layer("Embed")
@@ -93,8 +93,7 @@ class Embed(_Matrix):
 
     def set_up(self) -> None:
         self.param = self.context.message.embed_param
-        if self.param.num_output <= 0 or self.param.input_dim <= 0:
-            self.refuse(f"input_dim {self.param.input_dim} and num_output {self.param.num_output} must be above 0")
+        self.require_positive(input_dim=self.param.input_dim, num_output=self.param.num_output)
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((*self.bottoms[0].shape, self.param.num_output),)

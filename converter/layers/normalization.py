@@ -57,15 +57,14 @@ class LRN(Operator):
 class MVN(Operator):
     """Zero mean and unit variance for each channel, or each item."""
 
+    adds_per_value = 2
+
     def set_up(self) -> None:
         self.param = self.context.message.mvn_param
         shape = self.bottoms[0].shape
         if not 1 <= len(shape) <= 4:
             self.refuse(f"needs a bottom of 1 to 4 axes, has {shape}")
         self.first_axis = min(1 if self.param.across_channels else 2, len(shape))
-
-    def multiply_adds(self) -> int:
-        return 2 * count(self.bottoms[0].shape)
 
     def module_spec(self) -> ModuleSpec:
         eps = self.param.eps if self.param.normalize_variance else None
@@ -89,15 +88,14 @@ class MVN(Operator):
 class Normalize(Operator):
     """SSD's (and ParseNet's) L2 normalization with a learned scale."""
 
+    adds_per_value = 2
+
     def set_up(self) -> None:
         self.param = self.context.message.norm_param
         shape = self.bottoms[0].shape
         if not 2 <= len(shape) <= 4:
             self.refuse(f"needs a bottom of 2 to 4 axes (N, C, H, W), has {shape}")
         self.channels = shape[1]
-
-    def multiply_adds(self) -> int:
-        return 2 * count(self.bottoms[0].shape)
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         return ((),) if self.param.channel_shared else ((self.channels,),)

@@ -32,8 +32,7 @@ class _Recurrent(Operator):
     def set_up(self) -> None:
         self.param = self.context.message.recurrent_param
         self.outputs = self.param.num_output
-        if self.outputs <= 0:
-            self.refuse("num_output must be above 0")
+        self.require_positive(num_output=self.outputs)
         self.exposed = self.states if self.param.expose_hidden else 0
         if len(self.bottoms) not in (2 + self.exposed, 3 + self.exposed):
             self.refuse(f"has {len(self.bottoms)} bottoms; needs {2 + self.exposed}, or one more with a static input")
@@ -85,7 +84,7 @@ class _Recurrent(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x, cont = bottoms[:2]
-        steps, batch, rows = graph.dim(x, 0), graph.dim(x, 1), self.gates * self.outputs
+        (steps, batch), rows = x.shape[:2], self.gates * self.outputs
         flat = graph.reshape(x.name, [-1, self.inputs])
         weights = {name: graph.parameter(name, getattr(module, name)) for name in self.parameter_names()}
         linear = graph.add("Gemm", [flat, weights["weight_x"], weights["bias"]], transB=1)
@@ -197,9 +196,6 @@ class LSTMUnit(Operator):
         cell, gates, cont = (blob.shape for blob in self.bottoms)
         if len(cell) != 3 or cell[0] != 1 or gates != (*cell[:2], 4 * cell[2]) or cont != cell[:2]:
             self.refuse(f"needs a cell state (1, N, H), gates (1, N, 4 H) and cont (1, N), has {cell}, {gates}, {cont}")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * 2
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("LSTMUnit")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
+from ..graph.sizes import at_run_time
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
@@ -112,13 +112,8 @@ class ArgMax(Operator):
         backwards = graph.add("Slice", [candidates, *bounds])
         top_k = graph.constant([self.top_k], "int64")
         values, place = graph.add_multiple("TopK", [backwards, top_k], 2, axis=axis, largest=1, sorted=1)
-        if self.axis is None:
-            length = graph.number(1)
-            for follower in range(1, len(x.shape)):
-                length = length * graph.dim(x, follower)
-        else:
-            length = graph.dim(x, axis)
-        return values, graph.add("Sub", [(length - 1).tensor(), place])
+        length = count(x.shape[1:]) if self.axis is None else x.shape[axis]
+        return values, graph.add("Sub", [graph.size_tensor(length - 1), place])
 
 
 @register_layer("MaskCreate")
@@ -169,17 +164,16 @@ class Filter(Operator):
     def set_up(self) -> None:
         *blobs, selector = (blob.shape for blob in self.bottoms)
         if len(self.context.top_names) != len(blobs):
-            self.refuse(
-                f"has {len(blobs)} bottoms to filter but {len(self.context.top_names)} tops; give one top for each"
-            )
+            self.refuse(f"has {len(self.context.top_names)} tops for {len(blobs)} bottoms to filter; give one for each")
         if not selector or any(size != 1 for size in selector[1:]):
             self.refuse(f"needs a selector with one value for each item, has {selector}")
         for shape in blobs:
             if shape[:1] != selector[:1]:
                 self.refuse(f"its selector has {selector[0]} items, but a bottom has shape {shape}")
+        self.kept = at_run_time(selector[0], self.context.name)
 
     def top_shapes(self) -> tuple[Shape, ...]:
-        return tuple(blob.shape for blob in self.bottoms[:-1])
+        return tuple((self.kept, *blob.shape[1:]) for blob in self.bottoms[:-1])
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("Filter")
@@ -187,9 +181,6 @@ class Filter(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         *blobs, selector = bottoms
         if not all(bottom.is_dynamic(0) for bottom in bottoms):
-            raise ExportError(
-                "keeps a varying number of items, but the net's batch is fixed; run the net in torch",
-                layer=self.context.name,
-            )
+            self.refuse_export("keeps a varying number of items, but the net's batch is fixed; run it in torch")
         kept = graph.add("Cast", [graph.reshape(selector.name, [-1])], to=BOOL)
         return [graph.add("Compress", [blob.name, kept], axis=0) for blob in blobs]

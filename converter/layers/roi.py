@@ -44,8 +44,7 @@ class ROIPooling(_Pooling):
         self.param = self.context.message.roi_pooling_param
         self.check_bottoms()
         self.size = self.param.pooled_h, self.param.pooled_w
-        if min(self.size) <= 0:
-            self.refuse(f"pooled_h and pooled_w must be above 0, not {self.size}")
+        self.require_positive(pooled_h=self.size[0], pooled_w=self.size[1])
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((self.bottoms[1].shape[0], self.bottoms[0].shape[1], *self.size),)
@@ -68,8 +67,7 @@ class PSROIPooling(_Pooling):
         self.param = self.context.message.psroi_pooling_param
         self.check_bottoms()
         channels, grid = self.param.output_dim, self.param.group_size
-        if min(channels, grid) <= 0 or self.param.spatial_scale <= 0:
-            self.refuse("output_dim, group_size and spatial_scale must be above 0")
+        self.require_positive(output_dim=channels, group_size=grid, spatial_scale=self.param.spatial_scale)
         if self.bottoms[0].shape[1] != channels * grid * grid:
             self.refuse(f"needs features of {channels} * {grid}^2 channels, has {self.bottoms[0].shape[1]}")
 
@@ -101,8 +99,8 @@ class Proposal(Operator):
             self.refuse(f"has {len(self.anchors)} anchors, which do not match scores {scores} and boxes {codes}")
         if count(im_info) < 3:
             self.refuse(f"needs im_info (height, width, scale), has shape {im_info}")
-        if min(param.feat_stride, param.pre_nms_topn, param.post_nms_topn) <= 0:
-            self.refuse("feat_stride, pre_nms_topn and post_nms_topn must be above 0")
+        for field in ("feat_stride", "pre_nms_topn", "post_nms_topn"):
+            self.require_positive(**{field: getattr(param, field)})
 
     def _anchors(self) -> tuple[tuple[float, float, float, float], ...]:
         param = self.param

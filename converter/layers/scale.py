@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -21,6 +21,7 @@ class _AlongAxes(Operator):
     """Position of the operand (factor or addend) within the bottom's axes."""
 
     bottom_range = (1, 2)
+    adds_per_value = 1
     param: Any
 
     def find_operand(self) -> None:
@@ -38,21 +39,12 @@ class _AlongAxes(Operator):
             self.operand = shape[axis:end]
         self.trailing = len(shape) - axis - len(self.operand)
         if self.trailing < 0 or shape[axis : axis + len(self.operand)] != self.operand:
-            self.refuse(
-                f"the second bottom's shape {self.operand} does not equal that of {shape} from axis {axis} on; "
-                "check `axis`"
-            )
+            self.refuse(f"its second bottom {self.operand} does not equal {shape} from axis {axis} on; check `axis`")
 
     @property
     def broadcast_shape(self) -> Shape:
         """The operand's shape, then ones for the axes after it."""
         return (*self.operand, *(1,) * self.trailing)
-
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def operand_value(self, graph: OnnxGraph, value: Value) -> str:
         """The second bottom, unsqueezed so that it broadcasts."""

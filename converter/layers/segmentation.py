@@ -32,13 +32,10 @@ class DenseCRF(Operator):
     def _set_up_deeplab(self) -> None:
         param = self.param = self.context.message.dense_crf_param
         scores, data_dim = self.bottoms[0].shape, self.bottoms[1].shape
-        if len(param.pos_xy_std) != len(param.pos_w):
-            self.refuse(f"has {len(param.pos_xy_std)} pos_xy_std and {len(param.pos_w)} pos_w; give one pos_w for each")
-        counts = len(param.bi_xy_std), len(param.bi_rgb_std), len(param.bi_w)
-        if len(set(counts)) > 1:
-            self.refuse(f"has {counts} of bi_xy_std, bi_rgb_std and bi_w; give the same number of each")
-        if min([*param.pos_xy_std, *param.bi_xy_std, *param.bi_rgb_std], default=1) <= 0:
-            self.refuse("pos_xy_std, bi_xy_std and bi_rgb_std must be above 0")
+        self.require_same_count(pos_xy_std=param.pos_xy_std, pos_w=param.pos_w)
+        self.require_same_count(bi_xy_std=param.bi_xy_std, bi_rgb_std=param.bi_rgb_std, bi_w=param.bi_w)
+        for field in ("pos_xy_std", "bi_xy_std", "bi_rgb_std"):
+            self.require_positive(**{field: tuple(getattr(param, field))})
         if param.bi_w and len(self.bottoms) < 3:
             self.refuse("has bilateral terms but no image; give the image as third bottom")
         if data_dim != (scores[0], 1, 1, 2):
@@ -54,11 +51,10 @@ class DenseCRF(Operator):
         if len(self.bottoms) != 2:
             self.refuse("with densecrf_param needs two bottoms: scores and image")
         self.gaussian = (param.x_gauss, param.y_gauss, param.wt_gauss)
-        place = (param.x_bilateral, param.y_bilateral)
-        colors = (param.r_bilateral, param.g_bilateral, param.b_bilateral)
-        self.bilateral = (*place, *colors, param.wt_bilateral)
-        if min(*self.gaussian[:2], *self.bilateral[:5]) <= 0:
-            self.refuse("standard deviations must be above 0; give x_gauss, y_gauss and all five *_bilateral")
+        deviations = {name: getattr(param, f"{name}_bilateral") for name in "xyrgb"}
+        self.bilateral = (*deviations.values(), param.wt_bilateral)
+        self.require_positive(x_gauss=param.x_gauss, y_gauss=param.y_gauss)
+        self.require_positive(**{f"{name}_bilateral": value for name, value in deviations.items()})
         self._check_image(self.bottoms[1].shape)
 
     def _check_image(self, image: Shape) -> None:
@@ -96,12 +92,9 @@ class MultiStageMeanfield(Operator):
             self.refuse(f"needs two scores and an image of equal size, has {unary}, {initial} and {image}")
         if self.param.num_iterations < 2:
             self.refuse("num_iterations must be at least 2")
-        if min(self.param.theta_alpha, self.param.theta_beta, self.param.theta_gamma) <= 0:
-            self.refuse("theta_alpha, theta_beta and theta_gamma must be above 0")
+        for field in ("theta_alpha", "theta_beta", "theta_gamma"):
+            self.require_positive(**{field: getattr(self.param, field)})
         self.labels = unary[1]
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         return ((1, 1, self.labels, self.labels),) * 3
@@ -134,13 +127,10 @@ class DomainTransform(Operator):
                 "needs scores (N, C, H, W), their reference gradient (N, 1, H, W) and data_dim (N, 1, 1, 2), "
                 f"has {x}, {gradient} and {data_dim}"
             )
-        if min(self.param.spatial_sigma, self.param.range_sigma, self.param.num_iter) <= 0:
-            self.refuse("spatial_sigma, range_sigma and num_iter must be above 0")
+        for field in ("spatial_sigma", "range_sigma", "num_iter"):
+            self.require_positive(**{field: getattr(self.param, field)})
         if self.param.min_weight < 0:
-            self.refuse("min_weight must not be negative")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
+            self.refuse(f"min_weight must not be negative, not {self.param.min_weight}")
 
     def module_spec(self) -> ModuleSpec:
         arguments = {

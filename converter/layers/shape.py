@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, given, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 def _read_axis(operator: Operator, param: Any, old_name: str) -> int:
@@ -41,10 +40,8 @@ class Concat(Operator):
             if len(blob.shape) != len(first.shape) or any(
                 a != b for axis, (a, b) in enumerate(zip(blob.shape, first.shape, strict=True)) if axis != self.axis
             ):
-                self.refuse(
-                    f'bottom "{blob.name}" has shape {blob.shape}, "{first.name}" has {first.shape}; '
-                    f"they may differ along axis {self.axis} only"
-                )
+                shapes = f'"{blob.name}" {blob.shape} and "{first.name}" {first.shape}'
+                self.refuse(f"has bottoms {shapes}; they may differ along axis {self.axis} only")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         shape = list(self.bottoms[0].shape)
@@ -72,9 +69,7 @@ class Slice(Operator):
         size = self.bottoms[0].shape[self.axis]
         if not self.points:
             if size % self.parts:
-                self.refuse(
-                    f"cannot split axis {self.axis} of size {size} into {self.parts} equal parts; give slice_point"
-                )
+                self.refuse(f"axis {self.axis} of size {size} has no {self.parts} equal parts; give slice_point")
             return
         if len(self.points) != self.parts - 1:
             self.refuse(f"has {len(self.points)} slice_point for {self.parts} tops; give {self.parts - 1}")
@@ -99,12 +94,7 @@ class Slice(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         if self.parts == 1:
             return [bottoms[0].name]
-        size = graph.dim(bottoms[0], self.axis)
-        if self.points:
-            lengths: list[Dim | int] = [end - start for start, end in zip((0, *self.points), self.points, strict=False)]
-            lengths.append(size - self.points[-1])
-        else:
-            lengths = [size // self.parts] * self.parts
+        lengths = [shape[self.axis] for shape in graph.top_shapes]
         return graph.add_multiple("Split", [bottoms[0].name, graph.shape_tensor(lengths)], self.parts, axis=self.axis)
 
 
@@ -114,9 +104,6 @@ class Split(Operator):
 
     top_range = (1, None)
     allows_in_place = False
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * len(self.context.top_names)
 
     def module_spec(self) -> ModuleSpec:
         copies = len(self.context.top_names)
@@ -145,7 +132,7 @@ class _Reshaping(Operator):
         if -1 in inner:
             known = -count([*shape[: self.axis], *inner, *shape[self.end :]])
             if known == 0 or count(shape) % known:
-                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values are no multiple of {known}")
+                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values are not a multiple of {known}")
             inner[inner.index(-1)] = count(shape) // known
         top = (*shape[: self.axis], *inner, *shape[self.end :])
         if count(top) != count(shape):
@@ -159,8 +146,7 @@ class _Reshaping(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         # ONNX reads 0 and -1 as Caffe does; the axes after the replaced ones may move, so a 0 cannot copy them
-        tail = [graph.dim(x, axis) for axis in range(self.end, len(x.shape))]
-        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *tail])]
+        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *x.shape[self.end :]])]
 
 
 @register_layer("Reshape")
@@ -175,9 +161,7 @@ class Reshape(_Reshaping):
         if not 0 <= self.axis <= axes:
             self.refuse(f"axis {param.axis} is out of range for the {axes}-D blob {self.bottoms[0].shape}")
         if self.num_axes < -1 or self.end > axes:
-            self.refuse(
-                f"num_axes {self.num_axes} from axis {self.axis} on is out of range for {self.bottoms[0].shape}"
-            )
+            self.refuse(f"num_axes {self.num_axes} from axis {self.axis} is out of range for {self.bottoms[0].shape}")
         if self.dims.count(-1) > 1 or min(self.dims, default=0) < -1:
             self.refuse(f"shape {self.dims} may contain sizes, 0 to copy, and one -1 to infer")
         if any(dim == 0 and self.axis + index >= axes for index, dim in enumerate(self.dims)):
@@ -222,9 +206,9 @@ class Squeeze(Operator):
 
     def set_up(self) -> None:
         shape = self.bottoms[0].shape
-        listed = list(self.context.message.squeeze_param.axis)
-        ones = [axis for axis, size in enumerate(shape) if size == 1]
-        self.axes = sorted({self.bottom_axis(axis) for axis in listed}) or ones
+        self.axes = sorted({self.bottom_axis(axis) for axis in self.context.message.squeeze_param.axis})
+        if not self.axes:  # otherwise the sizes of other axes do not matter and may vary
+            self.axes = [axis for axis, size in enumerate(shape) if size == 1]
         for axis in self.axes:
             if shape[axis] != 1:
                 self.refuse(f"axis {axis} of {shape} has size {shape[axis]}; only axes of size 1 can be removed")
@@ -237,12 +221,6 @@ class Squeeze(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if any(x.is_dynamic(axis) for axis in self.axes):
-            raise ExportError(
-                f"removes axes {self.axes}, one of which has a dynamic size; "
-                "list the axes that are always 1 in squeeze_param",
-                layer=self.context.name,
-            )
         return [graph.add("Squeeze", [x.name, graph.constant(self.axes, "int64")]) if self.axes else x.name]
 
 
@@ -280,8 +258,7 @@ class Tile(Operator):
     def set_up(self) -> None:
         param = self.context.message.tile_param
         self.axis, self.tiles = self.bottom_axis(param.axis), param.tiles
-        if self.tiles <= 0:
-            self.refuse(f"tiles must be above 0, not {self.tiles}")
+        self.require_positive(tiles=self.tiles)
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (

@@ -7,25 +7,33 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def normalize_batch(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(x - mean) / sqrt(variance + eps), mean and biased variance of the batch, per channel (axis 1).
+
+    Caffe computes the variance as E[x^2] - E[x]^2, which rounding can make negative; here it is E[(x - E[x])^2].
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    mean = wide.mean(axes, keepdim=True)
+    centered = wide - mean
+    variance = (centered * centered).mean(axes, keepdim=True)
+    return (centered / (variance + eps).sqrt()).to(x.dtype), mean.to(x.dtype), variance.to(x.dtype)
+
+
 class BatchStatisticsNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) with the batch's mean and biased variance, per channel (axis 1)."""
+    """Batch normalization with statistics of the batch in every mode."""
 
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        centered = wide - wide.mean(axes, keepdim=True)
-        variance = (centered * centered).mean(axes, keepdim=True)
-        return (centered / (variance + self.eps).sqrt()).to(x.dtype)
+        return normalize_batch(x, self.eps)[0]
 
 
 class SegNetBN(nn.Module):
     """SegNet's BN in mode LEARN and PSPNet's in training: statistics of the batch, then scale and shift.
 
-    Caffe computes the variance as E[x^2] - E[x]^2, which rounding can make negative; here it is E[(x - E[x])^2].
     `statistics` 1 adds the batch's mean as an output of shape (1, C, 1, 1), 2 the mean and the variance.
     """
 
@@ -36,14 +44,9 @@ class SegNetBN(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.mean((0, 2, 3), keepdim=True)
-        centered = wide - mean
-        variance = (centered * centered).mean((0, 2, 3), keepdim=True)
-        y = (centered / (variance + self.eps).sqrt()).to(x.dtype) * self.scale + self.shift
-        if not self.statistics:
-            return y
-        return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
+        normal, *statistics = normalize_batch(x, self.eps)
+        y = normal * self.scale + self.shift
+        return (y, *statistics[: self.statistics]) if self.statistics else y
 
 
 class LRNAcrossChannels(nn.LocalResponseNorm):

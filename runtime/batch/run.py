@@ -24,7 +24,7 @@ from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from .. import pictures
 from ..images import read_image
-from ..pipeline import ItemResult, Pipeline, PipelineReport, TraceWriter
+from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmenter import Segmentation, Segmenter, load
@@ -120,7 +120,6 @@ def label_files(
     cores: int | None = None,
     workers: Mapping[str, int] | None = None,
     batch: int = 1,
-    trace: TraceWriter | None = None,
     observer: BatchObserver | None = None,
     **load_options: Any,
 ) -> BatchSummary:
@@ -145,7 +144,6 @@ def label_files(
         workers: numbers of concurrent calls by stage, such as {"crf": 2}; by default 1 for the network and one per
             core for the others.
         batch: largest number of images of one size in a run of the network.
-        trace: receives every call of a stage, for Perfetto.
         observer: receives every event.
         load_options: further arguments of `runtime.load` for a bundle given by its folder, such as `backend`,
             `precision` or `crf`.
@@ -200,7 +198,7 @@ def label_files(
             batch=batch,
         )
         todo = _skip_finished(jobs, journal, _describe_settings(segmenter, batch, kinds), out, summary, observer)
-        pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,), trace=trace)
+        pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
         try:
             with pipeline:
                 for outcome in pipeline.run(todo):

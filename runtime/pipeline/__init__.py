@@ -23,7 +23,7 @@ Guarantees:
 6. A stage starts threads as items need them, up to `max_workers`; `Pipeline(workers={"crf": 2})` lowers that.
 
 `Stage(..., batch=8, batch_key=f)` passes lists of up to 8 values of equal key to its function, which returns a list of
-the same length. `trace=TraceWriter(path)` writes a Chrome trace. `.segmentation.make_stages` makes the stages of a
+the same length. `.segmentation.make_stages` makes the stages of a
 segmenter.
 """
 
@@ -32,7 +32,6 @@ from __future__ import annotations
 from .engine import Pipeline
 from .report import PipelineReport, QueueReport, StageReport
 from .stage import ItemResult, Stage
-from .trace import TraceWriter
 
 __all__ = [
     "ItemResult",
@@ -41,5 +40,4 @@ __all__ = [
     "QueueReport",
     "Stage",
     "StageReport",
-    "TraceWriter",
 ]

@@ -17,7 +17,6 @@ from .cores import CorePool
 from .meters import Level, StageMeter
 from .report import PipelineReport, describe_stage
 from .stage import MAX_WORKERS, ItemResult, Stage
-from .trace import TraceWriter
 from .workers import StageWorkers
 
 _EXIT_CODE_INTERRUPTED = 130
@@ -54,7 +53,6 @@ class Pipeline:
         queue_size: int | None = None,
         max_alive: int | None = None,
         fatal: tuple[type[BaseException], ...] = (),
-        trace: TraceWriter | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Set up the stages; `run` starts the threads.
@@ -67,7 +65,6 @@ class Pipeline:
             max_alive: largest number of items between the iterable and the caller; None for one per worker and queue
                 place, so that no worker waits for the order alone.
             fatal: types of exceptions that end the run instead of failing their item.
-            trace: receives calls and queue depths.
             clock: monotonic seconds.
 
         Raises:
@@ -81,7 +78,7 @@ class Pipeline:
         _check_workers(stages, workers or {})
         self.lock = threading.Lock()
         self.cores = CorePool(total)
-        self.clock, self.trace, self.fatal = clock, trace, fatal
+        self.clock, self.fatal = clock, fatal
         self.is_stopped = False
         self.live_threads = 0
         self._stages: list[StageWorkers] = []

@@ -87,7 +87,7 @@ class StageWorkers:
             while items := self._take():
                 self._call(items)
                 self._pass_on(items)
-        except BaseException as error:  # an error of the pipeline or its trace must not leave the run hanging
+        except BaseException as error:  # an error of the pipeline must not leave the run hanging
             with self._run.lock:
                 self._run.abort(error)
         finally:
@@ -136,9 +136,6 @@ class StageWorkers:
             error = raised
         end_s = run.clock()
         self._end(held, len(items), end_s - start_s, failed=error is not None)
-        if run.trace is not None:
-            indices = [item.index for item in items]
-            run.trace.add_call(self.stage.name, start_s, end_s, indices, failed=error is not None)
         for item in items:
             spent_ms = (end_s - start_s) * 1000 / len(items)
             item.timings_ms[self.stage.name] = item.timings_ms.get(self.stage.name, 0.0) + spent_ms
@@ -222,7 +219,4 @@ class StageWorkers:
                 self.close()
 
     def _note_depth(self) -> None:
-        now_s = self._run.clock()
-        self.meter.depth.set(len(self._queue), now_s)
-        if self._run.trace is not None:
-            self._run.trace.add_depth(self.stage.name, len(self._queue), now_s)
+        self.meter.depth.set(len(self._queue), self._run.clock())

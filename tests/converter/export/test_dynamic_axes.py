@@ -1,4 +1,4 @@
-"""Which sizes may change, found by laying out again."""
+"""Dynamic axes: the sizes that may change, found by building the net at other sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BatchNorm and both layers called BN: against real Caffe, against numpy, and how the two BN are told apart."""
+"""BatchNorm and both layers called BN: against real Caffe, against numpy, and the choice between the two BN."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_statistics_of_the_batch(shape: tuple[int, ...], layer: str, opset: int)
 
 
 def test_own_scale_and_bias_of_nvcaffe() -> None:
-    """Five blobs: statistics as stored, whatever the third says, and an eps of at least 1e-5."""
+    """Five blobs: unscaled statistics, an unused third blob, and an eps of at least 1e-5."""
     blobs = [random_array(3), positive(3), np.float32([7]), random_array(3, seed=2), random_array(3, seed=3)]
     layer = 'type: "BatchNorm" bottom: "x" top: "y" batch_norm_param { scale_bias: true eps: 1e-9 }'
     x = random_array(2, 3, 4, 5)
@@ -146,7 +146,7 @@ def test_pspnets_bn_in_training(frozen: bool) -> None:
     [("TEST", "", False), ("TRAIN", "", True), ("TRAIN", "phase: TEST", False), ("TEST", "phase: TRAIN", True)],
 )
 def test_the_phase_decides_whose_statistics(net_phase: str, own: str, of_batch: bool) -> None:
-    """A layer's own phase comes before the net's; use_global_stats before both."""
+    """A layer's phase overrides the net's; use_global_stats overrides both."""
     for said, expected in (("", of_batch), ("use_global_stats: true", False), ("use_global_stats: false", True)):
         layer = f'type: "BatchNorm" bottom: "x" top: "y" {own} batch_norm_param {{ {said} }}'
         (found,) = read_net(net_text(layer, x=(2, 3, 4, 4)), phase=net_phase).layers
@@ -166,7 +166,7 @@ def test_learning_bn_gives_its_statistics_too() -> None:
 
 
 def test_a_constant_channel_gives_the_shift() -> None:
-    """E[x^2] - E[x]^2 would round to less than nothing here."""
+    """E[x^2] - E[x]^2 would round to a negative variance here."""
     text = net_text('type: "BN" bottom: "x" top: "y" bn_param { bn_mode: LEARN }', x=(1, 1, 7, 9))
     y = Twin(text, {"y": [np.float32([[[[2]]]]), np.float32([[[[-3]]]])]}).run(x=np.full((1, 1, 7, 9), 1234.567))["y"]
     np.testing.assert_allclose(y, -3, atol=1e-2)
@@ -190,7 +190,7 @@ def test_any_size_and_torch_export() -> None:
 
 
 def test_weights_load_the_same_twice(tmp_path: Path) -> None:
-    """Nothing of a module is left to chance, so that equal nets are saved as equal files."""
+    """Every tensor of a module is set, so equal nets are saved as equal files."""
     text = net_text('type: "BN" bottom: "x" top: "y" bn_param { frozen: true }', x=(1, 3, 4, 4))
     states = [to_torch(read_net(text, {"y": [positive(1, 3, 1, 1)] * 4})).state_dict() for _ in range(2)]
     assert all((states[0][key] == states[1][key]).all() for key in states[0])

@@ -1,4 +1,4 @@
-"""Convolution and Deconvolution against sums over taps, for any window over one to three axes; every spelling of it."""
+"""Convolution and Deconvolution against sums over taps, for windows over one to three axes; all window fields."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def convolve(x: Array, weight: Array, stride: Sizes, begin: Sizes, end: Sizes, d
 
 
 def spread(x: Array, weight: Array, stride: Sizes, pad: Sizes, dilation: Sizes, group: int) -> Array:
-    """Deconvolution: every value of (N, C, ...) times (C, out / group, k...) is added where the window lies."""
+    """Deconvolution: every value of (N, C, ...) times (C, out / group, k...) is added at its window."""
     kernel = weight.shape[2:]
     whole = tuple(
         s * (size - 1) + d * (k - 1) + 1 for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)

@@ -1,4 +1,4 @@
-"""Im2col, SPP, Padding, Reorg and ShuffleChannel, against real Caffe and against loops that say what each means."""
+"""Im2col, SPP, Padding, Reorg and ShuffleChannel against real Caffe and against loops."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_reorg_moves_values_as_darknet_does(stride: int, reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 6])
-def test_shuffle_channel_deals_groups_out(group: int) -> None:
+def test_shuffle_channel_interleaves_groups(group: int) -> None:
     pair = twin(f'type: "ShuffleChannel" shuffle_channel_param {{ group: {group} }}', (1, 6, 2, 3))
     x = random_array(2, 6, 1, 5)
     order = [g * (6 // group) + member for member in range(6 // group) for g in range(group)]

@@ -1,4 +1,4 @@
-"""Interp against bilinear sampling with aligned corners, for every way of giving the size; what Caffe refuses."""
+"""Interp against bilinear sampling with aligned corners, for every form of the size; refused parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def twin(param: str, shape: tuple[int, ...], dialect: str | None = None) -> Twin
 
 
 def sample(x: Array, out: int, axis: int) -> Array:
-    """Linear sampling along an axis so that both ends stay where they are; one sample is the first."""
+    """Linear sampling along an axis with fixed ends; a single sample is the first value."""
     size = x.shape[axis]
     place = np.arange(out) * ((size - 1) / (out - 1) if out > 1 else 0.0)
     before = np.minimum(place.astype(int), size - 1)

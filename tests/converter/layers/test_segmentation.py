@@ -1,4 +1,4 @@
-"""The CRF layers and DomainTransform: against real Caffe and the reference CRF's recordings, and what they refuse."""
+"""The CRF layers and DomainTransform: against real Caffe and the reference CRF's recordings; refused parameters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_marginals_of_the_reference_programs(shared_dir: Path, name: str, tolera
     assert (q.argmax(0) == recorded["marginals"].argmax(0)).all()
 
 
-def test_the_lattice_is_a_gaussian_filter_by_and_large() -> None:
+def test_the_lattice_approximates_a_gaussian_filter() -> None:
     """Against the sum over all pairs, normalized; the lattice's own kernel is a little wider."""
     features = position_features(12, 14, 3.0, torch.device("cpu"))
     values = torch.from_numpy(random_array(12 * 14, 3))
@@ -95,7 +95,7 @@ def test_only_the_real_part_of_each_item_is_inferred() -> None:
     np.testing.assert_allclose(y.sum(1)[1], 1, rtol=1e-5)
 
 
-def test_every_item_takes_the_colors_of_the_first_image() -> None:
+def test_every_item_uses_the_colors_of_the_first_image() -> None:
     scores, image = random_array(2, 4, 9, 8), random_array(2, 3, 9, 8) * 50
     sizes = np.full((2, 1, 1, 2), 100, np.float32)
     y = run_crf(crf_text(), s=scores, d=sizes, i=image)
@@ -140,7 +140,7 @@ def test_ccnn_gives_the_labels_of_the_same_crf() -> None:
     )
     labels = run_blobs(to_torch(read_net(text)), {"s": scores, "i": image})["y:y"]
     same = DenseCRF(10, ((3.0, 2.0),), ((20.0, 10.0, 4.0),))
-    # red first there
+    # RGB there
     q = same(torch.from_numpy(scores), torch.tensor([[[[9, 8]]]]), torch.from_numpy(image[:, ::-1].copy()))
     np.testing.assert_array_equal(labels, q.argmax(1, keepdim=True).float().numpy())
     with pytest.raises(NetError, match="above 0"):

@@ -1,4 +1,4 @@
-"""Joining, cutting and renaming axes: against real Caffe, against numpy, at sizes unknown when the graph was made."""
+"""Joining, splitting and reshaping axes: against real Caffe, against numpy, at sizes unknown at export."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atrous.converter import export_onnx, read_net, to_torch
-from atrous.errors import ExportError, NetError
+from atrous.converter import read_net
+from atrous.converter.export.dynamic_axes import find_dynamic_axes
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 
@@ -57,7 +58,7 @@ def test_refused_as_by_caffe(goldens: Path, case: str, words: str) -> None:
 
 
 def one(layer: str, x: np.ndarray, shape: tuple[int, ...] | None = None) -> dict[str, np.ndarray]:
-    """Run one layer laid out at `shape` (the array's own by default) on an array."""
+    """Run one layer, built for `shape` (by default the array's), on an array."""
     return Twin(net_text(f'{layer} bottom: "x"', x=shape or x.shape)).run(0, x=x)
 
 
@@ -78,7 +79,7 @@ def test_flatten_of_any_range(shape: tuple[int, ...], data: st.DataObject) -> No
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(shape=SHAPES, data=st.data())
 def test_reshape_of_any_range(shape: tuple[int, ...], data: st.DataObject) -> None:
-    """The values stay in order; sizes copied with 0 are the bottom's, and -1 takes the rest."""
+    """The values keep their order; 0 copies a size of the bottom, and -1 is inferred."""
     axis = data.draw(st.integers(0, len(shape)))
     num_axes = data.draw(st.integers(0, len(shape) - axis))
     replaced = shape[axis : axis + num_axes]
@@ -247,11 +248,12 @@ class TestSqueeze:
         x = random_array(2, 3)
         np.testing.assert_array_equal(one('type: "Squeeze" top: "y"', x)["y"], x)
 
-    def test_a_batch_of_one_has_no_static_form(self) -> None:
+    def test_an_axis_that_is_removed_for_being_one_stays_one(self) -> None:
+        """The batch too: another batch would leave another number of axes."""
         net = read_net(net_text('type: "Squeeze" bottom: "x" top: "y"', x=(1, 2, 1, 1)))
-        assert net.outputs[0].shape == (2,)
-        with pytest.raises(ExportError, match="list the axes"):
-            export_onnx(net, to_torch(net))
+        assert find_dynamic_axes(net).sizes(net.inputs[0]) == [1, 2, 1, 1]
+        x = random_array(1, 2, 1, 1)
+        np.testing.assert_array_equal(one('type: "Squeeze" top: "y"', x)["y"], x[0, :, 0, 0])
 
 
 def test_exports_with_dynamic_sizes() -> None:
