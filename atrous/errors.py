@@ -38,7 +38,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+
+AnyPath = str | os.PathLike[str]
 
 
 class AtrousError(Exception):
@@ -48,7 +49,7 @@ class AtrousError(Exception):
 
 
 class _PathError(AtrousError):
-    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, message: str, *, path: AnyPath | None = None) -> None:
         self.path = path
         super().__init__(f"{path}: {message}" if path is not None else message)
 
@@ -67,12 +68,7 @@ class PrototxtError(ConverterError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        line: int | None = None,
-        column: int | None = None,
+        self, message: str, *, path: AnyPath | None = None, line: int | None = None, column: int | None = None
     ) -> None:
         self.path, self.line, self.column = path, line, column
         place = ":".join(str(part) for part in (path or "<text>", line, column) if part is not None)
@@ -87,9 +83,7 @@ class UnknownFieldError(PrototxtError):
         field: its name.
     """
 
-    def __init__(
-        self, text: str, *, message: str, field: str, path: str | os.PathLike[str] | None, line: int, column: int
-    ) -> None:
+    def __init__(self, text: str, *, message: str, field: str, path: AnyPath | None, line: int, column: int) -> None:
         super().__init__(text, path=path, line=line, column=column)
         self.message, self.field = message, field
 
@@ -102,7 +96,7 @@ class CaffemodelError(ConverterError):
         offset: byte offset of the fault, or None.
     """
 
-    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None, offset: int | None = None) -> None:
+    def __init__(self, message: str, *, path: AnyPath | None = None, offset: int | None = None) -> None:
         self.path, self.offset = path, offset
         place = str(path or "<bytes>") + (f" at byte {offset}" if offset is not None else "")
         super().__init__(f"{place}: {message}")
@@ -202,16 +196,12 @@ class FetchError(ConverterError):
     """An official model that cannot be fetched, or whose files are not what they should be."""
 
 
-class ArchiveError(FetchError):
+class ArchiveError(FetchError, _PathError):
     """A zip file that is broken, hostile, or does not hold what is wanted.
 
     Attributes:
         path: the archive.
     """
-
-    def __init__(self, message: str, *, path: str | Path) -> None:
-        self.path = path
-        super().__init__(f"{path}: {message}")
 
 
 class FolderError(FetchError):
@@ -273,13 +263,7 @@ class EngineError(_PathError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        field: str,
-        expected: object = None,
-        found: object = None,
-        path: str | os.PathLike[str] | None = None,
+        self, message: str, *, field: str, expected: object = None, found: object = None, path: AnyPath | None = None
     ) -> None:
         self.field, self.expected, self.found = field, expected, found
         super().__init__(message, path=path)

@@ -37,25 +37,15 @@ class WireError(ValueError):
 
 
 class Field(NamedTuple):
-    """The location of one field, or of a run of adjacent fields with the same fixed-width tag.
+    """The location of one field, or of a run of adjacent fields with the same fixed-width tag."""
 
-    Attributes:
-        number: field number.
-        wire_type: VARINT, FIXED64, LENGTH or FIXED32.
-        at: offset of the (first) tag.
-        start: offset of the (first) payload.
-        stop: end of the (last) payload.
-        value: of a VARINT, as 64 unsigned bits; 0 otherwise.
-        repeats: number of fields; above 1 only in a run, whose payloads are one tag (a byte) apart.
-    """
-
-    number: int
-    wire_type: int
-    at: int
-    start: int
-    stop: int
-    value: int
-    repeats: int
+    number: int  # field number
+    wire_type: int  # VARINT, FIXED64, LENGTH or FIXED32
+    at: int  # offset of the (first) tag
+    start: int  # offset of the (first) payload
+    stop: int  # end of the (last) payload
+    value: int  # of a VARINT, as 64 unsigned bits; 0 otherwise
+    repeats: int  # number of fields; above 1 only in a run, whose payloads are one tag (a byte) apart
 
 
 class WireReader:
@@ -72,8 +62,7 @@ class WireReader:
     def fields(self, start: int, stop: int) -> Iterator[Field]:
         """The fields of the message in data[start:stop], in order; fixed-width runs as one.
 
-        Raises:
-            WireError: the bytes are not a message, or the budget is exhausted.
+        Raises WireError if the bytes are not a message, or the budget is exhausted.
         """
         data, at = self.data, start
         while at < stop:
@@ -106,11 +95,7 @@ class WireReader:
             at = end
 
     def text(self, field: Field) -> str:
-        """The payload of a field as a string; invalid UTF-8 is replaced.
-
-        Raises:
-            WireError: it exceeds `MAX_NAME_BYTES`.
-        """
+        """The payload of a field as a string, invalid UTF-8 replaced; WireError if it exceeds `MAX_NAME_BYTES`."""
         if field.stop - field.start > MAX_NAME_BYTES:
             raise WireError(f"a name of {field.stop - field.start} bytes", field.at)
         return str(self.data[field.start : field.stop], "utf-8", "replace")
@@ -132,8 +117,7 @@ class WireReader:
 def read_varint(data: Buffer, at: int, stop: int) -> tuple[int, int]:
     """The varint at `at` (as 64 bits, unsigned), and the offset after it.
 
-    Raises:
-        WireError: it runs past `stop` or exceeds ten bytes or 64 bits.
+    Raises WireError if it runs past `stop` or exceeds ten bytes or 64 bits.
     """
     if at < stop and data[at] < 0x80:
         return data[at], at + 1

@@ -15,7 +15,7 @@ from .graph.build import build_net
 from .graph.net import Net
 from .graph.select import define_net
 from .graph.structure_diff import compare_structure
-from .graph.weights import Blobs, match_weights, weights_from_mapping
+from .graph.weights import Blobs, match_weights
 
 if TYPE_CHECKING:
     from .files.weight_file import WeightFile
@@ -146,7 +146,7 @@ def _named_blobs(
     if source is None:
         return None, ""
     if isinstance(source, Mapping):
-        return weights_from_mapping(source), "the given mapping"
+        return [(name, list(blobs)) for name, blobs in source.items()], "the given mapping"
     layers: list[tuple[str, Blobs]] = []
     for layer in source.layers:
         arrays = {index: blob.array for index, blob in zip(layer.indices, layer.blobs, strict=True)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from ..runtime.benchmark.plan import COMPARED, PRESETS, REGRESSION_BOUND, SCENARIOS, BenchPlan, parse_subject
+from ..runtime.benchmark.plan import COMPARED, REGRESSION_BOUND, SCENARIOS, BenchPlan, parse_subject
 from ..runtime.benchmark.plan import SubjectSpec as Spec
 from . import console
 from .backend_option import backend_options
@@ -96,8 +96,7 @@ _BOUND = click.option(
 
 
 @command.command("run")
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Measure at a published size, beside its figure.")
+@click.argument("bundle", type=click.Path(path_type=Path))
 @backend_options
 @click.option(
     "--vs",
@@ -123,8 +122,10 @@ _BOUND = click.option(
 @click.option(
     "--pipeline-rounds",
     type=click.IntRange(0, 1000),
+    default=BenchPlan.pipeline_rounds,
+    show_default=True,
     metavar="N",
-    help=f"Rounds of the pipeline view; 0 skips it.  [default: {BenchPlan.pipeline_rounds}; 0 for a preset]",
+    help="Rounds of the pipeline view; 0 skips it.",
 )
 @_number("--pipeline-images", most=100_000, help="Images per round of the pipeline view.  [default: 12 per core]")
 @click.option(
@@ -132,12 +133,12 @@ _BOUND = click.option(
     "scenarios",
     callback=_parse_scenarios,
     metavar="NAMES",
-    help=f"LoadGen scenarios: {', '.join(SCENARIOS)}, all, or none.  [default: all; none for a preset]",
+    help=f"LoadGen scenarios: {', '.join(SCENARIOS)}, all, or none.  [default: all]",
 )
 @_number("--load-duration", "load_duration_s", kind=float, help="Shortest duration of a LoadGen test, in seconds.")
 @click.option("--full", is_flag=True, help="Use MLPerf's durations: ten minutes per scenario.")
 @_number("--server-qps", kind=float, help="Rate of Server, in images/s.  [default: 70 % of the rate of calls]")
-@_number("--latency-bound-ms", kind=float, help="Latency bound of Server; also find the peak rate under it.")
+@_number("--latency-bound-ms", kind=float, help="Latency bound of Server, in ms.  [default: 10 x one image]")
 @_number("--samples-per-query", most=1024, help="Images per query of MultiStream.")
 @_number("--workers", most=256, help="Images labeled at once under load.")
 @click.option("--curve/--no-curve", default=True, show_default=True, help="Measure Server at six rates.")
@@ -146,12 +147,11 @@ _BOUND = click.option(
 @click.option("-o", "--out", type=_FILE, help="Write the result as JSON to this file.")
 @click.option("--report", type=_FILE, help="Write the HTML report to this file.")
 @console.json_option
-def run(bundle: Path | None, out: Path | None, report: Path | None, as_json: bool, **options: Any) -> int:
+def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **options: Any) -> int:
     """Measure BUNDLE: stages, pipeline, latency under load, accuracy, and the machine meanwhile.
 
-    Without BUNDLE, --preset makes full-size DeepLab-LargeFOV with random weights: its speed is real, its labels are
-    meaningless. Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at
-    --size or the preset's size; the built-in miniature has its own.
+    Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at --size; the
+    built-in miniature has its own.
 
     `atrous bench compare A.json B.json` compares two results.
 
@@ -240,32 +240,17 @@ def _exit_at_once() -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _make_plan(path: Path | None, **options: Any) -> BenchPlan:
+def _make_plan(path: Path, **options: Any) -> BenchPlan:
     from ..runtime import read_bundle
     from .bench_images import load_samples
-    from .bench_presets import open_preset_bundle
 
-    images, labels, size, count, preset_name, vs, backend, precision, device = (
-        options.pop(name)
-        for name in ("images", "labels", "size", "count", "preset", "vs", "backend", "precision", "device")
+    images, labels, size, count, vs, backend, precision, device = (
+        options.pop(name) for name in ("images", "labels", "size", "count", "vs", "backend", "precision", "device")
     )
     if labels is not None and images is None:
         raise click.UsageError("--labels need --images: give both")
-    preset = PRESETS[preset_name] if preset_name is not None else None
-    if path is not None:
-        bundle = read_bundle(path)
-    elif preset is not None:
-        with console.show_steps() as show:
-            show(f"making the bundle of the preset {preset.preset}")
-            bundle = open_preset_bundle(preset)
-    else:
-        raise click.UsageError("give a BUNDLE, or a --preset")
-    if preset is not None and images is None and size is None:
-        size = preset.image_height, preset.image_width
+    bundle = read_bundle(path)
     dataset, samples = load_samples(bundle.manifest, images=images, labels=labels, size=size, count=count)
-    defaults: dict[str, Any] = {"crf": "auto"}
-    if preset is not None:
-        defaults |= {"crf_sweep": False, "pipeline_rounds": 0, "scenarios": ()}
     given = {name: value for name, value in options.items() if value is not None}
     return BenchPlan(
         bundle,
@@ -273,9 +258,7 @@ def _make_plan(path: Path | None, **options: Any) -> BenchPlan:
         samples,
         dataset=dataset,
         command=("atrous", *sys.argv[1:]),
-        preset=preset,
-        weights="seeded" if path is None else "given",
-        **{**defaults, **given},
+        **given,
     )
 
 
@@ -284,9 +267,7 @@ def _print_result(result: BenchResult) -> None:
 
     names = ", ".join(f"{subject.name} on {subject.device}" for subject in result.subjects)
     click.secho(f"\n{result.subjects[0].bundle}: {names}", bold=True)
-    for section in make_sections(result):
-        if section.is_detail:
-            continue
+    for section in (section for section in make_sections(result) if not section.is_detail):
         click.secho(f"\n{section.title}", fg="cyan")
         for note in section.notes:
             click.echo(note)

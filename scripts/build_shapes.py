@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # height, width
 Batch = tuple[int, int, int]  # minimum, optimum, maximum
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SMALLEST_USEFUL = 32  # pixels; a smaller minimum of the size rule does not tell the size of the user's images
+_SMALLEST_USEFUL = 32  # pixels; a smaller minimum of the size rule says nothing about the user's images
 
 
 def read_size(text: str, option: str) -> Size:

@@ -1,6 +1,6 @@
-"""Draws what bench_crf measured: `python -m tools.crf_picture PICTURE.png RESULTS.json...`.
+"""Draws the results of bench_crf: `python -m tools.crf_picture PICTURE.png RESULTS.json...`.
 
-One row of bars a setting: milliseconds of pydensecrf and of this project by threads, with the ratio at its end.
+One group of bars per setting: milliseconds of pydensecrf and of this project by threads, labeled with the ratio.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def read_cases(files: list[Path]) -> list[dict[str, Any]]:
 
 
 def draw_cases(cases: list[dict[str, Any]], clock: str) -> bytes:
-    """A PNG of one row of bars a case; `clock` is "wall_s" or "cpu_s"."""
+    """Write a PNG with one group of bars per case; `clock` is "wall_s" or "cpu_s"."""
     import_optional("matplotlib").use("Agg")
     plt = importlib.import_module("matplotlib.pyplot")
     names = [name for name in cases[0][clock] if clock == "wall_s" or name != "atrous 2t"]

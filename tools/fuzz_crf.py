@@ -1,4 +1,4 @@
-"""Fuzzes the dense CRF with random shapes, types and extreme values: it must return distributions or refuse.
+"""Fuzzes the dense CRF with random shapes, types and extreme values: it must return distributions or reject the input.
 
     python -m tools.fuzz_crf --rounds 500 --seed 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -22,13 +23,9 @@ def write_file(
 ) -> None:
     """Write a file whole or not at all; missing folders are created.
 
-    Args:
-        path: the target.
-        content: the bytes, or a function that writes them to an open binary file.
-        durable: flush to the disk before the rename, so that the file survives a power loss.
-
-    Raises:
-        OutputError: if the folder or the file cannot be written; nothing is left behind.
+    `content` is the bytes, or a function that writes them to an open binary file. `durable` flushes to the disk before
+    the rename, so that the file survives a power loss. Raises OutputError if the folder or the file cannot be written;
+    nothing is left behind.
     """
     target = Path(path)
     temporary = temporary_name(target)
@@ -51,11 +48,7 @@ def write_file(
 
 
 def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Open a regular file for reading; a FIFO or device, which could block forever, is rejected.
-
-    Raises:
-        OSError: the file cannot be opened or is not a regular file.
-    """
+    """Open a regular file for reading; OSError for a FIFO or device, which could block forever, or if it fails."""
     return open(path, "rb", opener=_open_regular)
 
 
@@ -66,6 +59,14 @@ def _open_regular(path: str, flags: int) -> int:
     code = errno.EISDIR if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.EINVAL
     os.close(descriptor)
     raise OSError(code, "is a folder" if code == errno.EISDIR else "not a regular file", path)
+
+
+def hash_stream(file: IO[bytes]) -> str:
+    """SHA-256 of the rest of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def temporary_name(target: Path) -> Path:
@@ -83,11 +84,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def prepare_folder(path: str | Path) -> Path:
-    """Create a folder for results and check that files can be written there.
-
-    Raises:
-        OutputError: if it is a file, cannot be created, or cannot be written to.
-    """
+    """Create a folder for results; raises OutputError if that fails, or no files can be written there."""
     folder = Path(path)
     probe = folder / f".{secrets.token_hex(6)}.part"
     try:

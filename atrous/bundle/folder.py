@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
+from .files import hash_stream
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
-_CHUNK_BYTES = 1 << 20
 _REMEDY = "copy the bundle again, or convert the net again"
 
 
@@ -136,14 +136,12 @@ class Bundle:
             BundleError: for the first file that differs from the manifest.
         """
         for name in self.manifest.files if names is None else names:
-            digest = hashlib.sha256()
             try:
                 with self.locate_file(name).open("rb") as file:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        digest.update(chunk)
+                    digest = hash_stream(file)
             except OSError as error:
                 raise BundleError(f"cannot be read: {error.strerror}", path=self.path / name) from error
-            self._compare_digest(name, digest.hexdigest())
+            self._compare_digest(name, digest)
 
     def _compare_digest(self, name: str, found: str) -> None:
         expected = self.manifest.files[name].sha256

@@ -43,8 +43,7 @@ MAX_LABELS = 256  # labels are stored as uint8
 def check_contained_name(name: str) -> str:
     """Return `name` if it can only mean a file below the bundle's folder.
 
-    Raises:
-        ValueError: for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
+    Raises ValueError for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
     """
     parts = name.split("/")
     contained = (
@@ -138,27 +137,16 @@ class Deploy(Section):
 
 
 class Comparison(Section):
-    """A stage of the conversion compared with a reference, every blob on one input.
+    """A stage of the conversion compared with a reference, every blob on one input."""
 
-    Attributes:
-        stage: the stage compared, such as "model.onnx".
-        reference: the stage or recording it was compared with.
-        input_shapes: input name -> shape.
-        blobs: number of blobs compared.
-        worst_error: largest error relative to max(1, largest absolute value), or "inf" or "nan".
-        tolerance: largest error that passes.
-        passed: whether all blobs passed.
-        first_divergence: recording key of the first blob that did not pass, or None.
-    """
-
-    stage: str
-    reference: str
-    input_shapes: dict[str, tuple[NonNegativeInt, ...]]
-    blobs: NonNegativeInt
-    worst_error: float | str
-    tolerance: float
-    passed: bool
-    first_divergence: str | None
+    stage: str  # the stage compared, such as "model.onnx"
+    reference: str  # the stage or recording it was compared with
+    input_shapes: dict[str, tuple[NonNegativeInt, ...]]  # input name -> shape
+    blobs: NonNegativeInt  # number of blobs compared
+    worst_error: float | str  # largest error relative to max(1, largest absolute value), or "inf" or "nan"
+    tolerance: float  # largest error that passes
+    passed: bool  # whether all blobs passed
+    first_divergence: str | None  # recording key of the first blob that did not pass, or None
 
 
 class Variant(Section):
@@ -190,28 +178,17 @@ class GraphFacts(Section):
     """Facts about an ONNX file that a runtime needs before it builds an engine, so that it does not parse the file.
 
     A node is listed by its name, or by its first output if it has none.
-
-    Attributes:
-        opset: version of ONNX's operators.
-        inputs: input name -> type and shape.
-        outputs: output name -> type and shape.
-        types: all element types in the graph, sorted.
-        subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
-        quantized: whether the graph has QuantizeLinear or DequantizeLinear.
-        node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
-        wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
-        patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
     """
 
-    opset: PositiveInt
-    inputs: dict[str, GraphBlob]
-    outputs: dict[str, GraphBlob]
-    types: tuple[str, ...]
-    subgraphs: tuple[str, ...]
-    quantized: bool
-    node_precisions: dict[str, NodePrecision]
-    wide_nodes: dict[str, str]
-    patterns: dict[str, tuple[str, ...]]
+    opset: PositiveInt  # version of ONNX's operators
+    inputs: dict[str, GraphBlob]  # input name -> type and shape
+    outputs: dict[str, GraphBlob]  # output name -> type and shape
+    types: tuple[str, ...]  # all element types in the graph, sorted
+    subgraphs: tuple[str, ...]  # nodes with a body (Scan, Loop, If), whose nodes are not described
+    quantized: bool  # whether the graph has QuantizeLinear or DequantizeLinear
+    node_precisions: dict[str, NodePrecision]  # product (Conv, ConvTranspose, Gemm, MatMul) -> its precision
+    wide_nodes: dict[str, str]  # in a graph with float16: node that computes in float32 -> its operator
+    patterns: dict[str, tuple[str, ...]]  # pattern that some TensorRT version rejects or mishandles -> nodes with it
 
 
 class Manifest(Section):

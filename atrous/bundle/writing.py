@@ -20,7 +20,7 @@ from typing import Any
 
 from ..errors import BundleError, OutputError
 from .crf_parameters import CrfParameters
-from .files import temporary_name, write_file
+from .files import hash_stream, temporary_name, write_file
 from .folder import read_bundle
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
@@ -38,18 +38,14 @@ _AT_FDCWD = -100
 
 def describe_file(path: Path) -> FileEntry:
     """Size and digest of a file, as the manifest lists it."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size)
+        return FileEntry(sha256=hash_stream(stream), bytes=path.stat().st_size)
 
 
 def check_target(target: Path, *, replace: bool) -> None:
     """Refuse a target that is not an empty folder or, with `replace`, a bundle and nothing else.
 
-    Raises:
-        OutputError: names the entries that are not part of a bundle, and what to do.
+    The OutputError names the entries that are not part of a bundle, and the remedy.
     """
     try:
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -93,12 +89,8 @@ def _find_foreign(folder: Path) -> list[str]:
 def new_bundle(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder to fill, which becomes the bundle when the block ends without an error.
 
-    Args:
-        target: where the bundle goes; must not exist, be empty, or be a bundle with `replace`.
-        replace: put the new bundle in the place of an old one.
-
-    Raises:
-        OutputError: the target is refused or cannot be written; nothing is left behind.
+    The target must not exist, be empty, or be a bundle with `replace`. OutputError is raised if it is refused or cannot
+    be written; nothing is left behind.
     """
     check_target(target, replace=replace)
     place = temporary_name(target)
@@ -162,11 +154,7 @@ def _sweep(target: Path) -> None:
 
 
 def _lock(folder: Path, *, wait: bool = True) -> int:
-    """An open descriptor that holds an exclusive lock on a folder; the system frees it when the process dies.
-
-    Raises:
-        OSError: the folder cannot be opened, or is locked and `wait` is False.
-    """
+    """An open descriptor with an exclusive lock on a folder, freed when the process dies; OSError if it is locked."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system: writers are not kept apart
@@ -181,24 +169,12 @@ def _lock(folder: Path, *, wait: bool = True) -> int:
 
 
 def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: GraphFacts, source_sha256: str) -> Variant:
-    """Write a variant's graph into a bundle and list it in the manifest.
+    """Write a variant's graph into a bundle and list it in the manifest; returns the entry as listed.
 
     The graph is written under a name that no manifest lists; the manifest that lists it then replaces the old one in
-    one rename; a replaced variant's file is removed last. A process killed in between leaves an unlisted file.
-
-    Args:
-        folder: the bundle.
-        variant: the entry; its `file` is chosen here.
-        model: the ONNX file.
-        graph: facts about it.
-        source_sha256: digest of the float32 graph that the variant was made of.
-
-    Returns:
-        The entry as listed.
-
-    Raises:
-        BundleError: the bundle cannot be read, or is no longer the one the variant was made of.
-        OutputError: the folder cannot be written.
+    one rename; a replaced variant's file is removed last. A process killed in between leaves an unlisted file. The
+    entry's `file` is chosen here. Raises BundleError if the bundle cannot be read, or its float32 graph no longer has
+    the digest `source_sha256`, and OutputError if the folder cannot be written.
     """
     place = Path(folder)
     with _locked(place):
@@ -229,14 +205,8 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
 def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[str, Any]) -> None:
     """Replace the CRF parameters of a bundle: its manifest in one rename, nothing else.
 
-    Args:
-        folder: the bundle.
-        parameters: the new parameters.
-        record: how they were chosen, as plain JSON data; replaces an older record.
-
-    Raises:
-        BundleError: the bundle is missing, or does not match its manifest.
-        OutputError: the manifest cannot be written; the old one remains.
+    `record` is plain JSON data about their choice, and replaces an older record. Raises BundleError if the bundle is
+    missing or does not match its manifest, and OutputError if the manifest cannot be written; the old one remains.
     """
     place = Path(folder)
     with _locked(place):

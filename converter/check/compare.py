@@ -7,7 +7,7 @@ max(1, the largest absolute reference value). The report names the first blob ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,21 +23,13 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class BlobDifference:
-    """One blob of two stages.
+    """One blob of two stages."""
 
-    Attributes:
-        key: `<layer>:<top>`.
-        type: the layer's type.
-        shape: its shape.
-        error: see the module docstring; inf where shapes or non-finite values differ.
-        feeds: keys of the blobs the layer reads.
-    """
-
-    key: str
-    type: str
-    shape: tuple[int, ...]
-    error: float
-    feeds: tuple[str, ...]
+    key: str  # `<layer>:<top>`
+    type: str  # the layer's type
+    shape: tuple[int, ...]  # its shape
+    error: float  # see the module docstring; inf where shapes or non-finite values differ
+    feeds: tuple[str, ...]  # keys of the blobs the layer reads
 
 
 @dataclass(frozen=True)
@@ -88,11 +80,7 @@ class VerificationReport:
         )
 
     def require_passed(self) -> None:
-        """Raise where a blob is out of tolerance.
-
-        Raises:
-            VerificationError: naming the first such blob.
-        """
+        """Raise a VerificationError that names the first blob out of tolerance, if there is one."""
         if not self.passed:
             raise VerificationError(self.describe())
 
@@ -112,16 +100,7 @@ class VerificationReport:
 
     def rows_json(self) -> list[dict[str, Any]]:
         """Every blob as plain data; JSON has no infinity, so an infinite error is a string."""
-        return [
-            {
-                "key": row.key,
-                "type": row.type,
-                "shape": list(row.shape),
-                "error": _plain_error(row.error),
-                "feeds": list(row.feeds),
-            }
-            for row in self.differences
-        ]
+        return [{**asdict(row), "error": _plain_error(row.error)} for row in self.differences]
 
 
 def _plain_error(error: float) -> float | str:
@@ -153,17 +132,7 @@ def compare_stages(
     input_shapes: Mapping[str, Sequence[int]],
     tolerance: float = TOLERANCE,
 ) -> VerificationReport:
-    """Compare all blobs that both stages have.
-
-    Args:
-        table: the blob table of the net (see `onnx_export.blob_table`).
-        computed: key -> array of the stage under test.
-        reference: key -> array of the reference.
-        stage: name of the stage under test.
-        reference_name: name of the reference.
-        input_shapes: input name -> shape of the run.
-        tolerance: the largest error that passes.
-    """
+    """Compare all blobs of the net's blob table (`onnx_export.blob_table`) that both stages have, by key."""
     rows = tuple(
         BlobDifference(
             entry["key"],

@@ -13,16 +13,9 @@ from ...errors import ConverterError
 
 
 def parse_onnx(content: bytes, path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file; refuse tensors whose content is in another file.
+    """Parse an ONNX file; raises ConverterError if it is invalid, or a tensor's content is in another file.
 
     Such a tensor may name any file, and onnx, onnx_ir and ONNX Runtime before 1.24 follow names out of the bundle.
-
-    Args:
-        content: the file's bytes.
-        path: the file, for error messages.
-
-    Raises:
-        ConverterError: the bytes are not an ONNX model, or a tensor's content is in another file.
     """
     try:
         model = onnx.load_from_string(content)

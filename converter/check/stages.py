@@ -36,11 +36,7 @@ class TorchStage:
         self._table = table
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every blob by its recording key.
-
-        Raises:
-            VerificationInputError: the net does not take these sizes.
-        """
+        """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
         import torch
 
         by_module: dict[str, list[Mapping[str, Any]]] = {}
@@ -104,11 +100,7 @@ class OnnxStage:
         )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Every blob by its recording key.
-
-        Raises:
-            VerificationInputError: the net does not take these sizes.
-        """
+        """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
         from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
         names = sorted({entry["value"] for entry in self.table})

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...bundle.folder import read_bundle
 from ...bundle.manifest import Manifest
-from ...errors import NetError, VerificationInputError
-from ..graph.build import reshape_net
+from ...errors import VerificationInputError
+from ..export.dynamic_axes import find_dynamic_axes
 from ..graph.net import Net
 from .compare import TOLERANCE, Array, VerificationReport, compare_stages
 from .stages import OnnxStage, TorchStage
@@ -48,20 +48,14 @@ def verify_model(net: Net, module: Any, onnx_path: Path, *, tolerance: float = T
 
 def verification_shapes(net: Net) -> list[dict[str, tuple[int, ...]]]:
     """Input shapes to check: a moderate odd size and an even one with a batch of two, or else the net's own."""
-    own = {blob.name: blob.shape for blob in net.inputs}
-    candidates = []
+    axes = find_dynamic_axes(net)
+    has_image = any(len(blob.shape) == 4 and blob.shape[1] == 3 for blob in net.inputs)
+    found = []
     for batch, height, width in ((1, 97, 129), (2, 64, 96), (1, 128, 128)):
-        changed = {
-            name: (batch, shape[1], height, width) if len(shape) == 4 and shape[1] == 3 else (batch, *shape[1:])
-            for name, shape in own.items()
-        }
-        try:
-            other = reshape_net(net, changed)
-        except NetError:
-            continue
-        if other.parameter_shapes() == net.parameter_shapes():
-            candidates.append(changed)
-    return candidates[:2] or [own]
+        sizes = {"batch": batch} | ({"height": height, "width": width} if has_image else {})
+        if axes.accepts(sizes):
+            found.append({blob.name: axes.shape_at(blob, sizes) for blob in net.inputs})
+    return found[:2] or [{blob.name: blob.shape for blob in net.inputs}]
 
 
 def random_inputs(shapes: Mapping[str, Sequence[int]], seed: int = 0) -> Blobs:

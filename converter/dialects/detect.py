@@ -34,57 +34,36 @@ _V1_COMMON = frozenset({32, 33, 35, 36, 1001, 1002})
 
 @dataclass(frozen=True)
 class Detection:
-    """The dialect of a file and the reasons for it.
+    """The dialect of a file and the reasons for it."""
 
-    Attributes:
-        name: of the dialect.
-        evidence: one sentence each; empty if nothing in the file depends on the dialect.
-        also: other dialects that fit equally well.
-        ambiguous: the dialects in `also` would read the file differently.
-    """
-
-    name: str
-    evidence: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
-    ambiguous: bool = False
+    name: str  # of the dialect
+    evidence: tuple[str, ...] = ()  # one sentence each; empty if nothing in the file depends on the dialect
+    also: tuple[str, ...] = ()  # other dialects that fit equally well
+    ambiguous: bool = False  # the dialects in `also` would read the file differently
 
 
 @dataclass(frozen=True)
 class ForkUse:
-    """One use in a text file of something that BVLC Caffe lacks.
+    """One use in a text file of something that BVLC Caffe lacks."""
 
-    Attributes:
-        what: `ConvolutionParameter.hole`, `V1LayerParameter.LayerType.INTERP` or `type "Interp"`.
-        dialects: the forks that have it.
-        line: 1-based.
-    """
-
-    what: str
-    dialects: tuple[str, ...]
-    line: int
+    what: str  # `ConvolutionParameter.hole`, `V1LayerParameter.LayerType.INTERP` or `type "Interp"`
+    dialects: tuple[str, ...]  # the forks that have it
+    line: int  # 1-based
 
 
 @dataclass(frozen=True)
 class LayerEvidence:
-    """The parts of a binary layer that detection reads.
+    """The parts of a binary layer that detection reads."""
 
-    Attributes:
-        type: type string of V2; empty in V1.
-        type_number: type number of V1, or None.
-        structure: the layer's bytes without its blobs.
-    """
-
-    type: str
-    type_number: int | None
-    structure: bytes
+    type: str  # type string of V2; empty in V1
+    type_number: int | None  # type number of V1, or None
+    structure: bytes  # the layer's bytes without its blobs
 
 
 def detect_in_text(uses: Sequence[ForkUse], file_format: str) -> Detection:
-    """Detect the dialect of a text file; ties go to the dialect seen first, so the result is deterministic.
+    """Detect the dialect of a text file from its uses of forks' features, in order; ties go to the dialect seen first.
 
-    Args:
-        uses: in the order of the text.
-        file_format: "V0", "V1" or "V2"; dialects that cannot read it are left out.
+    Dialects that cannot read the format ("V0", "V1" or "V2") are left out.
     """
     votes: Counter[str] = Counter()
     for use in uses:
@@ -105,15 +84,7 @@ def find_type_uses(types: Iterable[tuple[str, int]]) -> list[ForkUse]:
 
 
 def detect_in_binary(layers: Sequence[LayerEvidence], file_format: str) -> Detection:
-    """Detect the dialect of a binary.
-
-    Args:
-        layers: in file order.
-        file_format: "V0", "V1" or "V2".
-
-    Raises:
-        WireError: a layer's bytes are not a message.
-    """
+    """Detect the dialect of a "V0", "V1" or "V2" binary; raises WireError if a layer's bytes are not a message."""
     if file_format == "V0":
         return Detection(BVLC.name)
     return _detect_v2(layers) if file_format == "V2" else _detect_v1(layers)

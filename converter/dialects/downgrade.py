@@ -25,10 +25,9 @@ def _v1_types() -> dict[str, int]:
 
 
 def downgrade_layer(layer: Any, file_format: str, dialect: str) -> Any:
-    """A copy of a layer for files of the format "V1" (a V1LayerParameter) or "V2" (with `hole` as `dilation`).
+    """A copy of a layer for "V1" (a V1LayerParameter) or "V2" files (with `hole` as `dilation`).
 
-    Raises:
-        CaffemodelError: the format cannot express the layer.
+    Raises CaffemodelError if the format cannot express the layer.
     """
     adapted = type(layer)()
     adapted.CopyFrom(layer)
@@ -39,8 +38,8 @@ def downgrade_layer(layer: Any, file_format: str, dialect: str) -> Any:
 
 def _adapt_convolution(param: Any, name: str, file_format: str, dialect: str) -> None:
     if file_format == "V2":
-        holes = _holes(param)
-        if holes:
+        holes = [param.hole_h, param.hole_w] if param.HasField("hole_h") else [param.hole]
+        if param.HasField("hole_h") or param.HasField("hole"):
             if param.dilation:
                 raise CaffemodelError(f'layer "{name}" has both hole and dilation; keep dilation')
             param.dilation.extend(holes)
@@ -67,12 +66,6 @@ def _adapt_convolution(param: Any, name: str, file_format: str, dialect: str) ->
             param.ClearField(field)
             setattr(param, f"{pair}_h", values[0])
             setattr(param, f"{pair}_w", values[1])
-
-
-def _holes(param: Any) -> list[int]:
-    if param.HasField("hole_h"):
-        return [param.hole_h, param.hole_w]
-    return [param.hole] if param.HasField("hole") else []
 
 
 def _to_v1(layer: Any) -> Any:

@@ -17,43 +17,29 @@ from ...proto import schema
 
 @dataclass(frozen=True)
 class Dialect:
-    """The differences between one Caffe and BVLC Caffe.
+    """The differences between one Caffe and BVLC Caffe."""
 
-    Attributes:
-        name: the name in options, manifests and the schema.
-        formats: the syntaxes it reads: "V0", "V1" (`layers { }`) and "V2" (`layer { }`).
-        layers: layer types it adds, except those below.
-        data_layers: layer types it adds that read files; their tops become inputs.
-        losses: layer types it adds for training only.
-        metrics: layer types it adds that measure against labels.
-        writers: layer types it adds that write files.
-        parameters: layer type -> parameter messages, where the type's name does not give them.
-        replacements: field of its V1 syntax -> advice for a V2 file that uses it.
-        shape_before_dims: of `input_shape` and `input_dim`, the shape counts; other Caffes reject a net with both.
-        automatic_crop: Crop has no parameters and takes its offset from the graph.
-        has_hole: convolutions of V1 binaries keep `hole` in fields 17 to 19.
-        four_axis_blobs: every blob has four axes: convolution biases, InnerProduct and Flatten.
-        argmax_per_pixel: ArgMax without `axis` runs over the channels.
-        one_interp_form: Interp rejects more than one of zoom, shrink and size; others take the first that applies.
-        bn_blobs: blobs of its BN layer: 2 (scale, shift) or 4 (slope, bias, mean, variance); 0 without one.
-    """
-
-    name: str
+    name: str  # the name in options, manifests and the schema
+    # the syntaxes it reads: "V0", "V1" (`layers { }`) and "V2" (`layer { }`)
     formats: tuple[str, ...] = ("V0", "V1", "V2")
-    layers: tuple[str, ...] = ()
-    data_layers: tuple[str, ...] = ()
-    losses: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    writers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()  # layer types it adds, except those below
+    data_layers: tuple[str, ...] = ()  # layer types it adds that read files; their tops become inputs
+    losses: tuple[str, ...] = ()  # layer types it adds for training only
+    metrics: tuple[str, ...] = ()  # layer types it adds that measure against labels
+    writers: tuple[str, ...] = ()  # layer types it adds that write files
+    # layer type -> parameter messages, where the type's name does not give them
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # field of its V1 syntax -> advice for a V2 file that uses it
     replacements: Mapping[str, str] = field(default_factory=dict)
+    # of `input_shape` and `input_dim`, the shape counts; other Caffes reject a net with both
     shape_before_dims: bool = False
-    automatic_crop: bool = False
-    has_hole: bool = False
-    four_axis_blobs: bool = False
-    argmax_per_pixel: bool = False
+    automatic_crop: bool = False  # Crop has no parameters and takes its offset from the graph
+    has_hole: bool = False  # convolutions of V1 binaries keep `hole` in fields 17 to 19
+    four_axis_blobs: bool = False  # every blob has four axes: convolution biases, InnerProduct and Flatten
+    argmax_per_pixel: bool = False  # ArgMax without `axis` runs over the channels
+    # Interp rejects more than one of zoom, shrink and size; others take the first that applies
     one_interp_form: bool = False
-    bn_blobs: int = 0
+    bn_blobs: int = 0  # blobs of its BN layer: 2 (scale, shift) or 4 (slope, bias, mean, variance); 0 without one
 
     @property
     def layer_types(self) -> tuple[str, ...]:
@@ -191,8 +177,7 @@ DIALECTS: dict[str, Dialect] = {
 def find_dialect(name: str, file_format: str | None = None) -> Dialect:
     """The entry of a dialect that reads the syntax of a file ("V0", "V1" or "V2"; None: any).
 
-    Raises:
-        NetError: the name is unknown, or the dialect does not read that syntax.
+    Raises NetError if the name is unknown, or the dialect does not read that syntax.
     """
     if name not in DIALECTS:
         raise NetError(f'unknown dialect "{name}"; choose one of: {", ".join(sorted(DIALECTS))}')

@@ -156,16 +156,9 @@ def enum_values(enum: str, dialect: str) -> dict[int, int]:
 
 
 def to_merged(data: bytes, message: str, dialect: str, unknown: Unknown | None = None) -> bytes:
-    """The bytes of a message in a dialect, renumbered for the merged schema.
+    """The bytes of a message in a dialect, renumbered for the merged schema; raises WireError if they are invalid.
 
-    Args:
-        data: the message as the dialect writes it.
-        message: its name in the schema.
-        dialect: its name.
-        unknown: counts the numbers left out, by (message, number).
-
-    Raises:
-        WireError: `data` is not such a message.
+    `unknown` counts the numbers left out, by (message, number).
     """
     return _Renumberer(data, dialect, Counter() if unknown is None else unknown).read(message, 0, len(data))
 
@@ -173,8 +166,7 @@ def to_merged(data: bytes, message: str, dialect: str, unknown: Unknown | None =
 def from_merged(data: bytes, message: str, dialect: str) -> bytes:
     """The bytes of a message in the merged schema, renumbered as a dialect writes them.
 
-    Raises:
-        WireError: the dialect has no number for a field or value that is set; the message names it.
+    Raises WireError if the dialect has no number for a field or value that is set; the error names it.
     """
     return _Renumberer(data, dialect, Counter()).write(message, 0, len(data))
 

@@ -24,23 +24,11 @@ from ...errors import PrototxtError
 from ...proto import schema
 
 _V1_NAMES = {
-    "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ARGMAX": "ArgMax",
-    "BIN_ACCURACY": "BinaryAccuracy",
-    "BN": "BN",
-    "BNLL": "BNLL",
-    "DENSE_CRF": "DenseCRF",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "LRN": "LRN",
-    "MVN": "MVN",
-    "ONEHOT": "OneHot",
-    "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss",
-    "RELU": "ReLU",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BIN_ACCURACY": "BinaryAccuracy", "BN": "BN", "BNLL": "BNLL",
+    "DENSE_CRF": "DenseCRF", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "LRN": "LRN", "MVN": "MVN",
+    "ONEHOT": "OneHot", "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
-}
+}  # fmt: skip
 """Enum names whose V2 name is not their capitalized words."""
 
 _V0_UPPERCASED = (
@@ -82,21 +70,13 @@ _DATA_LAYERS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_
 
 @dataclass(frozen=True)
 class UpgradedNet:
-    """A net in V2 form, and the origin of its layers.
+    """A net in V2 form, and the origin of its layers."""
 
-    Attributes:
-        net: a NetParameter with all layers in `layer`.
-        format: the original syntax: "V0", "V1" or "V2".
-        sources: for each layer, the index of its entry in `layer` or `layers`.
-        types: for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`.
-        warnings: one for each parameter left out.
-    """
-
-    net: Any
-    format: str
-    sources: tuple[int, ...]
-    types: tuple[str, ...]
-    warnings: tuple[str, ...]
+    net: Any  # a NetParameter with all layers in `layer`
+    format: str  # the original syntax: "V0", "V1" or "V2"
+    sources: tuple[int, ...]  # for each layer, the index of its entry in `layer` or `layers`
+    types: tuple[str, ...]  # for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`
+    warnings: tuple[str, ...]  # one for each parameter left out
 
 
 def camel_case(enum_name: str) -> str:
@@ -112,16 +92,11 @@ def v1_type_names() -> dict[int, str]:
 
 
 def upgrade_net(net: Any, *, path: str | Path | None = None, lines: Sequence[int] = ()) -> UpgradedNet:
-    """Upgrade a NetParameter to V2 form; `net` itself may be changed.
+    """Upgrade a parsed NetParameter to V2 form; `net` itself may be changed.
 
-    Args:
-        net: as parsed, in the merged schema.
-        path: for error messages.
-        lines: the line of each entry of `layer` or `layers`; empty for binaries.
-
-    Raises:
-        PrototxtError: `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding
-            layer before a layer that has no pad.
+    `lines` has the line of each entry of `layer` or `layers`, and is empty for binaries. Raises PrototxtError for
+    `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding layer before a layer
+    that has no pad.
     """
     if not net.layers:
         types = tuple(layer.type for layer in net.layer)

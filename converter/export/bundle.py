@@ -150,19 +150,18 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         raise OutputError(f"cannot be written ({error})", path=place / "model.safetensors") from error
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
-    deployed = None
+    deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}
     if plan is not None:
         progress("writing deploy.onnx")
-        deployed = export_deploy(
-            plan,
-            module,
-            place / "deploy.onnx",
-            head=options.head,
-            mean=mean,
-            scale=scale,
-            color_order=options.preprocessing.color_order,
-            opset=options.opset,
-        )
+        path, head = place / "deploy.onnx", options.head
+        pixels: dict[str, Any] = {"mean": mean, "scale": scale, "color_order": options.preprocessing.color_order}
+        model = export_deploy(plan, module, path, head=head, opset=options.opset, **pixels)
+        deployment = {
+            "preprocessing": Preprocessing(**pixels, size_rule=plan.size_rule),
+            "deploy": _describe_deployment(plan, head),
+            "crf": plan.crf if options.crf is None else options.crf,
+            "graphs": {path.name: describe_graph(model)},
+        }
     reports: list[VerificationReport] = []
     if options.verify:
         progress("comparing torch and ONNX Runtime")
@@ -171,7 +170,6 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
             report.require_passed()
     # safetensors writes its file with mode 600
     (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
-    crf = options.crf if options.crf is not None else plan.crf if plan is not None else None
     return Manifest(
         name=options.name or net.name or "net",
         created=datetime.now(timezone.utc).replace(microsecond=0),
@@ -179,16 +177,13 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         sources=tuple(_source(*source) for source in sources),
         inputs=_describe_blobs(faithful, faithful.inputs),
         outputs=_describe_blobs(faithful, faithful.outputs),
-        preprocessing=None if plan is None else _describe_preprocessing(plan, options.preprocessing, mean, scale),
-        deploy=None if plan is None else _describe_deployment(plan, options.head),
         classes=classes,
         palette=palette,
-        crf=crf if plan is not None else None,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
-        graphs={} if deployed is None else {"deploy.onnx": describe_graph(deployed)},
         verification=tuple(report.summarize() for report in reports),
         warnings=tuple(warnings),
         versions=_read_versions(),
+        **deployment,
     )
 
 
@@ -268,12 +263,6 @@ def _shortest(value: float) -> float:
 def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:
     axes = find_dynamic_axes(net)
     return tuple(BlobSpec(name=blob.name, shape=tuple(axes.sizes(blob)), dtype="float32") for blob in blobs)
-
-
-def _describe_preprocessing(
-    plan: Deployment, given: PreprocessingOptions, mean: tuple[float, float, float], scale: float
-) -> Preprocessing:
-    return Preprocessing(color_order=given.color_order, mean=mean, scale=scale, size_rule=plan.size_rule)
 
 
 def _describe_deployment(plan: Deployment, head: Head) -> Deploy:

@@ -1,7 +1,7 @@
 """`deploy.onnx`: image in, head out, with everything DeepLab does around the net inside the graph.
 
     image  uint8 N x H x W x 3, RGB
-      1. float, colour order of the net, minus mean, times scale
+      1. float, color order of the net, minus mean, times scale
       2. N x C x H x W, zeros below and to the right up to a size the net takes (0 after the mean, as DeepLab pads)
       3. the net, up to its class scores
     head   scores: float32 N x L x H x W, cut to the image     labels: uint8 N x H x W, the first largest score
@@ -12,11 +12,14 @@ The size rule is found, not assumed: the smallest step of sizes at which the sco
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -27,12 +30,15 @@ from ...bundle.size_rule import SizeRule
 from ...errors import ExportError, NetError
 from ..graph.build import reshape_net
 from ..graph.net import Blob, Net
+from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, holds_on_grid
+from ..graph.sizes import Trace, at_least, equality
 from ..graph.subgraph import cut_net
 from .dynamic_axes import find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 
-_STEPS = (1, 2, 4, 8, 16, 32, 64)
+#: no image is padded further than to a multiple of this; beyond it the net counts as one of fixed size
+_MAX_MULTIPLE = 1024
 _OWN_NAMES = frozenset({"image", "scores", "labels", "lowres"})
 #: labels are uint8
 MAX_CLASSES = 256
@@ -44,7 +50,7 @@ _AFTER_SCORES = ("ArgMax", *CRF_TYPES)
 
 @dataclass(frozen=True)
 class Deployment:
-    """How a net is deployed.
+    """The deployment of a net.
 
     Attributes:
         net: the net, cut after its class scores.
@@ -153,18 +159,30 @@ def _padded_crop(net: Net) -> tuple[int, int] | None:
 
 
 def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int] | None) -> SizeRule:
-    """The smallest step of input sizes at which the scores have the input's height and width.
+    """The smallest step of input sizes at which the scores always have the input's height and width.
+
+    `multiple`, then `offset`, are the smallest such that the net takes all sizes `multiple * k + offset`, k > 0, from
+    some size on. That is decided for all of them: along each axis for one period of what the net accepts, and where
+    height and width depend on each other for the whole plane.
 
     Raises:
         ExportError: the scores are never as large as the input.
     """
+    axes, wanted = find_dynamic_axes(net), minimum or (1, 1)
+    trace = axes.trace
+    sides = {name: trace.symbol(name, size) for name, size in zip(("height", "width"), image.shape[2:], strict=True)}
+    same = [equality(*pair) for pair in zip(axes.shape(scores)[2:], sides.values(), strict=True)]
+    guards = trace.restrict([*trace.guards, *same], {"batch": image.shape[0]})
+    alone = {name: [guard for guard in guards if trace.symbols(guard.terms) <= {name}] for name in sides}
+    joint = [guard for guard in guards if trace.symbols(guard.terms) == sides.keys()]
+    with suppress(UnsettledError):
+        accepted = [find_accepted(trace, alone[name], name) for name in sides]
+        for multiple, offset in _find_steps(accepted):
+            least = [_find_least(sizes, multiple, offset) for sizes in accepted]
+            if all(holds_on_grid(trace, guard, dict(zip(sides, least, strict=True)), multiple) for guard in joint):
+                sizes = (max(wanted[0], least[0]), max(wanted[1], least[1]))
+                return SizeRule(minimum=sizes, multiple=multiple, offset=offset)
     height, width = image.shape[2:]
-    for step, offset in ((m, o) for m in _STEPS for o in ((0, 1) if m > 1 else (0,))):
-        sizes = _step_sizes(step, offset, max(height, width))
-        if all(_keeps_size(net, image.name, scores.name, size) for size in sizes):
-            least = _smallest(net, image.name, scores.name, step, offset)
-            wanted = minimum or (1, 1)
-            return SizeRule(minimum=(max(wanted[0], least), max(wanted[1], least)), multiple=step, offset=offset)
     if scores.shape[2:] == (height, width):
         return SizeRule(fixed=(height, width))
     raise ExportError(
@@ -173,33 +191,21 @@ def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int]
     )
 
 
-def _step_sizes(step: int, offset: int, near: int) -> Iterator[tuple[int, int]]:
-    k = max(1, near // step)
-    for number in (k, k + 1, k + 3):
-        yield number * step + offset, (number + 2) * step + offset
+def _find_steps(accepted: Sequence[Accepted]) -> Iterator[tuple[int, int]]:
+    """All (multiple, offset) of sizes that both axes accept from some size on; other multiples of theirs follow."""
+    period = math.lcm(*(sizes.period for sizes in accepted))
+    start = period * -(-max(sizes.start for sizes in accepted) // period)
+    both = np.logical_and.reduce([sizes.at(np.arange(start, start + period)) for sizes in accepted])
+    for multiple in (step for step in range(1, min(period, _MAX_MULTIPLE) + 1) if period % step == 0):
+        for offset in np.flatnonzero(both.reshape(-1, multiple).all(0)):
+            yield multiple, int(offset)
 
 
-def _keeps_size(net: Net, image: str, scores: str, size: tuple[int, int]) -> bool:
-    shape = next(blob.shape for blob in net.inputs if blob.name == image)
-    try:
-        other = reshape_net(net, {image: (*shape[:2], *size)})
-    except NetError:
-        return False
-    same = other.parameter_shapes() == net.parameter_shapes()
-    return same and any(blob.name == scores and blob.shape[2:] == size for blob in _tops(other))
-
-
-def _tops(net: Net) -> Iterator[Blob]:
-    for layer in net.layers:
-        yield from layer.tops
-
-
-def _smallest(net: Net, image: str, scores: str, step: int, offset: int) -> int:
-    height, width = net.inputs[0].shape[2:]
-    for k in (*range(1, 9), *range(10, 66, 4)):
-        if _keeps_size(net, image, scores, (k * step + offset, k * step + offset)):
-            return int(k * step + offset)
-    return int(min(height, width))
+def _find_least(accepted: Accepted, multiple: int, offset: int) -> int:
+    """The least size `multiple * k + offset`, k > 0, from which on all such sizes are accepted."""
+    sizes = np.arange(multiple + offset, accepted.start + 2 * multiple, multiple)
+    refused = np.flatnonzero(~accepted.at(sizes))
+    return int(sizes[refused[-1] + 1 if len(refused) else 0])
 
 
 def export_deploy(
@@ -220,7 +226,7 @@ def export_deploy(
         module: the torch module of `plan.net`, or of a net that contains it.
         path: where to write, atomically; None only returns the model.
         head: scores, labels or lowres.
-        mean: three grey levels of 0 to 255 in `color_order`, subtracted first.
+        mean: three gray levels of 0 to 255 in `color_order`, subtracted first.
         scale: multiplied after the mean.
         color_order: the order of the net's input channels; the image is RGB.
         opset: 17 to 21.
@@ -233,11 +239,14 @@ def export_deploy(
     net = plan.net if head != "lowres" else cut_net(plan.net, [plan.lowres])  # type: ignore[list-item]
     graph = OnnxGraph(net.name, check_opset(opset))
     any_batch, any_size = find_dynamic_axes(net).of(net.inputs[0])[0], plan.size_rule.fixed is None
-    image = Value("image", (1, *plan.image.shape[2:], 3), (any_batch, any_size, any_size, False))
+    sizes = Trace()
+    shape = zip(("batch", "height", "width"), (1, *plan.image.shape[2:]), (any_batch, any_size, any_size), strict=True)
+    image = Value("image", (*(sizes.symbol(name, size) if varies else size for name, size, varies in shape), 3))
     graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
     graph.reserve("image")
     # Every size is asked of the float pixels: TensorRT lets nothing but a Cast have a uint8 tensor.
-    pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape, image.dynamic)
+    pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape)
+    graph.bind_sizes(pixels)
     prepared = _prepare(graph, pixels, plan, mean, scale, color_order)
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
     _write_head(graph, values, net.outputs[0], head, pixels)
@@ -249,7 +258,7 @@ def export_deploy(
 def _prepare(
     graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float, color_order: str
 ) -> str:
-    """Steps 1 and 2: N x H x W x 3 grey levels, float32 by now -> float32 N x 3 x H' x W'."""
+    """Steps 1 and 2: N x H x W x 3 gray levels, float32 by now -> float32 N x 3 x H' x W'."""
     pixels = image.name
     if color_order == "BGR":
         pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
@@ -262,8 +271,8 @@ def _prepare(
         return planes
     missing = []
     for axis, least in zip((1, 2), rule.minimum, strict=True):
-        size = graph.dim(image, axis)
-        steps = (size.at_least(least) - rule.offset + (rule.multiple - 1)) // rule.multiple
+        size = image.shape[axis]
+        steps = (at_least(size, least) - rule.offset + (rule.multiple - 1)) // rule.multiple
         missing.append(steps * rule.multiple + rule.offset - size)
     pads = graph.shape_tensor([0, 0, 0, 0, 0, 0, *missing])
     return graph.add("Pad", [planes, pads, graph.constant(0.0)], mode="constant")
@@ -281,7 +290,7 @@ def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, i
         shape = [batch, classes, "lowres_height", "lowres_width"]
         graph.outputs.append(helper.make_tensor_value_info("lowres", FLOAT, shape))
         return
-    name = graph.slice(graph.slice(name, 2, 0, graph.dim(image, 1)), 3, 0, graph.dim(image, 2))
+    name = graph.slice(graph.slice(name, 2, 0, image.shape[1]), 3, 0, image.shape[2])
     if head == "labels":
         largest = graph.add("ArgMax", [name], axis=1, keepdims=0)
         # by way of float32: TensorRT casts to uint8 from float32 and float16 only

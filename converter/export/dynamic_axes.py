@@ -1,49 +1,123 @@
-"""Which axes of which blobs may change size: found by laying the net out again at other input sizes.
+"""The axes whose size may change, of every blob: from one pass over the net with symbols for sizes (see `graph.sizes`).
 
-Three symbols are tried: batch, height and width. Inputs whose size agrees with the first image input along an axis
-change with it. A symbol is dynamic where the net accepts other sizes with unchanged parameter shapes, for height and
-width a much larger one among them: weights for one size let a few more pass, which rounding hides. A blob's axis is
-dynamic where its size differs in any accepted layout.
+Three symbols: batch, height and width of the first image input; inputs whose size agrees with it along an axis change
+with it. Weights fix the sizes they depend on. A symbol is dynamic where the net accepts infinitely many values of it,
+the others as they are; a blob's axis where its size differs between accepted values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from ...errors import NetError
-from ..graph.build import reshape_net
+from ..graph.build import build_net
 from ..graph.net import Blob, Net, Shape
+from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, sample_accepted
+from ..graph.sizes import Size, Terms, Trace
 
 #: symbol -> the axis of an image input that it is
 SYMBOLS = {"batch": 0, "height": 2, "width": 3}
-#: a net that takes height or width at will takes so many pixels more
-LARGER = 32
 
 
-@dataclass(frozen=True)
 class DynamicAxes:
-    """The result.
+    """The sizes of a net's blobs as expressions.
 
     Attributes:
-        blobs: id of a blob -> for each axis its name, or None where it is fixed. The name is that of a symbol where the
-            size is the input's own, else `<blob>_<axis>`.
+        trace: their symbols and the guards under which they hold.
+        fixed: symbol -> its size, where the net takes that one only.
     """
 
-    blobs: dict[int, tuple[str | None, ...]]
+    def __init__(self, net: Net) -> None:
+        self.trace = Trace()
+        inputs = [blob.shape for blob in net.inputs]
+        reference = next((shape for shape in inputs if len(shape) == 4), inputs[0] if inputs else ())
+        axes = SYMBOLS if len(reference) == 4 else {"batch": 0} if reference else {}
+        symbols = {axis: self.trace.symbol(name, reference[axis]) for name, axis in axes.items()}
+        shapes = {blob.name: _put_symbols(blob.shape, symbols) for blob in net.inputs}
+        traced = build_net(net.definition, shapes, tolerant=True)
+        for shape in traced.parameter_shapes().values():
+            tuple(map(int, shape))  # weights fix the sizes that they depend on
+        self.trace.is_closed = True
+        accepted = {name: self._find_accepted(name) for name in axes}
+        self._accepted = {name: sizes for name, sizes in accepted.items() if sizes is not None}
+        self.fixed = {name: size for name, size in self.trace.values.items() if name not in self._accepted}
+        self._known: dict[Terms, tuple[int, str | None]] = {}
+        self._axes = {
+            blob: [
+                (size, f"{blob.name}_{axis}" if name == "" else name)
+                for axis, (size, name) in enumerate(map(self._describe, twin.shape))
+            ]
+            for blob, twin in zip(net.blobs(), traced.blobs(), strict=True)
+        }
+
+    def _find_accepted(self, symbol: str) -> Accepted | None:
+        """The sizes that the net accepts along a symbol; None where they are finitely many."""
+        others = {name: size for name, size in self.trace.values.items() if name != symbol}
+        try:
+            accepted = find_accepted(self.trace, self.trace.restrict(self.trace.guards, others), symbol)
+        except UnsettledError:
+            return None
+        return accepted if accepted.is_infinite else None
+
+    def _describe(self, size: int) -> tuple[int, str | None]:
+        """A size with fixed symbols put in, and its name: None if it never changes, "" if it is equal to no symbol."""
+        if not isinstance(size, Size):
+            return size, None
+        if size.terms not in self._known:
+            self._known[size.terms] = self._describe_expression(self.trace.at(size, self.fixed))
+        return self._known[size.terms]
+
+    def _describe_expression(self, size: Any) -> tuple[int, str | None]:
+        symbols = self.trace.symbols(size.terms) if isinstance(size, Size) else set()
+        if not symbols:
+            return size, None
+        if len(symbols) > 1 or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
+            return size, ""
+        (symbol,) = symbols
+        try:
+            sizes, values = sample_accepted(self.trace, size.terms, symbol, self._accepted[symbol])
+        except UnsettledError:
+            return size, ""
+        if (values == size.value).all():
+            return size.value, None
+        return size, symbol if (values == sizes).all() else ""
 
     def names(self, blob: Blob) -> tuple[str | None, ...]:
-        """For each axis of a blob of the net, its name if it is dynamic, else None."""
-        return self.blobs[id(blob)]
+        """For each axis of a blob of the net, its name if it is dynamic, else None.
+
+        The name is that of a symbol where the size is always the input's own, else `<blob>_<axis>`.
+        """
+        return tuple(name for _, name in self._axes[blob])
 
     def of(self, blob: Blob) -> tuple[bool, ...]:
         """For each axis of a blob of the net, whether it is dynamic."""
-        return tuple(name is not None for name in self.blobs[id(blob)])
+        return tuple(name is not None for name in self.names(blob))
 
     def sizes(self, blob: Blob) -> list[str | int]:
         """The blob's shape with names in the place of sizes that may change."""
         return [size if name is None else name for name, size in zip(self.names(blob), blob.shape, strict=True)]
+
+    def shape(self, blob: Blob) -> Shape:
+        """The blob's shape with a Size in the place of sizes that may change."""
+        return tuple(size for size, _ in self._axes[blob])
+
+    def shape_at(self, blob: Blob, sizes: Mapping[str, int]) -> Shape:
+        """The blob's shape at these values of symbols that the net accepts; symbols not given keep theirs."""
+        return tuple(self.trace.at(size, {**self.trace.values, **sizes}) for size in self.shape(blob))
+
+    def accepts(self, sizes: Mapping[str, int]) -> bool:
+        """Whether the net accepts these values of its symbols; symbols not given keep theirs."""
+        values = {**self.trace.values, **sizes}
+        same = all(values[name] == size for name, size in self.fixed.items())
+        return same and not self.trace.restrict(self.trace.guards, values)
+
+
+def _put_symbols(shape: Shape, symbols: Mapping[int, Size]) -> Shape:
+    """An input's shape with symbols in the place of the sizes that it shares with the reference."""
+    varying = {axis: symbol for axis, symbol in symbols.items() if axis == 0 or len(shape) == 4}
+    pairs = [(size, varying.get(axis)) for axis, size in enumerate(shape)]
+    return tuple(size if symbol is None or symbol.value != size else cast(int, symbol) for size, symbol in pairs)
 
 
 #: a net does not change, and every file written of it asks for its axes
@@ -51,60 +125,7 @@ _FOUND: WeakKeyDictionary[Net, DynamicAxes] = WeakKeyDictionary()
 
 
 def find_dynamic_axes(net: Net) -> DynamicAxes:
-    """Probe the net at other sizes (once a net); see the module docstring."""
+    """The dynamic axes of a net, found once."""
     if net not in _FOUND:
-        _FOUND[net] = _probe_axes(net)
+        _FOUND[net] = DynamicAxes(net)
     return _FOUND[net]
-
-
-def _probe_axes(net: Net) -> DynamicAxes:
-    blobs = net.blobs()
-    names: list[list[str | None]] = [[None] * len(blob.shape) for blob in blobs]
-    reference = next((blob for blob in net.inputs if len(blob.shape) == 4), net.inputs[0] if net.inputs else None)
-    if reference is not None:
-        for symbol, axis in SYMBOLS.items():
-            accepted = list(_probe(net, reference, axis))
-            if axis > 0 and all(size < reference.shape[axis] + LARGER for size, _ in accepted):
-                continue
-            for size, other in accepted:
-                for found, blob, probed in zip(names, blobs, other.blobs(), strict=True):
-                    _compare(found, blob, probed, symbol, (reference.shape[axis], size))
-    return DynamicAxes({id(blob): tuple(found) for blob, found in zip(blobs, names, strict=True)})
-
-
-def _compare(found: list[str | None], blob: Blob, probed: Blob, symbol: str, change: tuple[int, int]) -> None:
-    """Name the axes of a blob that differ when the input's size along `symbol` goes through `change`."""
-    if len(blob.shape) != len(probed.shape):
-        found[:] = [f"{blob.name}_{axis}" for axis in range(len(found))]
-        return
-    for axis, sizes in enumerate(zip(blob.shape, probed.shape, strict=True)):
-        if sizes[0] != sizes[1]:
-            follows = sizes == change and found[axis] in (None, symbol)
-            found[axis] = symbol if follows else f"{blob.name}_{axis}"
-        elif found[axis] == symbol:
-            found[axis] = f"{blob.name}_{axis}"
-
-
-def _probe(net: Net, reference: Blob, axis: int) -> Iterator[tuple[int, Net]]:
-    """Other sizes of the reference along an axis that the net takes, each with the net at it."""
-    if axis >= len(reference.shape) or (axis > 0 and len(reference.shape) != 4):
-        return
-    size = reference.shape[axis]
-    parameters = net.parameter_shapes()
-    multiple = size * (1 + -(-LARGER // size))  # for layers that take multiples of 3, 5, 7, ... only
-    larger = (multiple, size + LARGER, 2 * size + LARGER)
-    candidates = (size + 1, size + 2) if axis == 0 else (size + 1, size + 8, size + 16, *larger)
-    for candidate in dict.fromkeys(candidates):
-        shapes = {blob.name: _resized(blob.shape, axis, size, candidate) for blob in net.inputs}
-        try:
-            other = reshape_net(net, shapes)
-        except NetError:
-            continue
-        if other.parameter_shapes() == parameters:
-            yield candidate, other
-
-
-def _resized(shape: Shape, axis: int, size: int, candidate: int) -> Shape:
-    if axis >= len(shape) or shape[axis] != size or (axis > 0 and len(shape) != 4):
-        return shape
-    return (*shape[:axis], candidate, *shape[axis + 1 :])

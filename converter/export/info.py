@@ -14,27 +14,17 @@ _Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ConversionInfo(BaseModel):
-    """The content of an info file; every field is optional, and other keys are ignored.
-
-    Attributes:
-        name: of the bundle.
-        classes: names in channel order.
-        palette: RGB by class.
-        mean: subtracted first, in gray levels, in the net's channel order.
-        scale: factor after the mean.
-        minimum_size: (height, width) in pixels to which smaller images are padded.
-        crf: parameters of the dense CRF in the manifest's form, or some of them.
-    """
+    """The content of an info file; every field is optional, and other keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
-    name: str | None = None
-    classes: tuple[str, ...] | None = None
-    palette: tuple[tuple[_Byte, _Byte, _Byte], ...] | None = None
-    mean: tuple[float, float, float] | None = None
-    scale: float | None = None
-    minimum_size: Sides | None = None
-    crf: dict[str, Any] | None = None
+    name: str | None = None  # of the bundle
+    classes: tuple[str, ...] | None = None  # names in channel order
+    palette: tuple[tuple[_Byte, _Byte, _Byte], ...] | None = None  # RGB by class
+    mean: tuple[float, float, float] | None = None  # subtracted first, in gray levels, in the net's channel order
+    scale: float | None = None  # factor after the mean
+    minimum_size: Sides | None = None  # (height, width) in pixels to which smaller images are padded
+    crf: dict[str, Any] | None = None  # parameters of the dense CRF in the manifest's form, or some of them
 
     @model_validator(mode="after")
     def _match_palette(self) -> ConversionInfo:
@@ -44,11 +34,7 @@ class ConversionInfo(BaseModel):
 
 
 def read_info(path: Path) -> ConversionInfo:
-    """Read an info file.
-
-    Raises:
-        ConverterError: the file cannot be read or is invalid; the message names the field.
-    """
+    """Read an info file; raises ConverterError, which names the field, if it cannot be read or is invalid."""
     try:
         return ConversionInfo.model_validate_json(path.read_bytes())
     except OSError as error:

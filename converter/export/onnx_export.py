@@ -65,9 +65,7 @@ def export_onnx(
 def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
     """Check a model and write it, serialized once for both; None as path only checks.
 
-    Raises:
-        ExportError: the model is larger than one file can hold.
-        OutputError: the file cannot be written.
+    Raises ExportError if it exceeds what one file can hold, OutputError if the file cannot be written.
     """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
@@ -78,11 +76,7 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> 
 
 
 def check_opset(opset: int) -> int:
-    """Return the opset if it is supported.
-
-    Raises:
-        ExportError: it is not supported.
-    """
+    """Return the opset; raises ExportError if it is not supported."""
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
     return opset
@@ -96,7 +90,7 @@ class GraphValues:
 
     def value(self, blob: Blob) -> Value:
         """The graph value of a blob."""
-        return Value(self.names[blob], blob.shape, self.axes.of(blob))
+        return Value(self.names[blob], self.axes.shape(blob))
 
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
@@ -117,12 +111,8 @@ def write_layers(
 ) -> GraphValues:
     """Append a net's layers to a graph.
 
-    Args:
-        graph: the graph.
-        net: the net.
-        module: its torch module.
-        inputs: input blob -> the value that replaces it; by default a value of its own name.
-        taken: names that blobs must not use, besides those in the graph; such a blob becomes `net/<name>`.
+    `inputs` maps input blobs to the values that replace them; by default each has a value of its own name. Blobs must
+    not use the names in `taken` or in the graph; such a blob becomes `net/<name>`.
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken
@@ -134,9 +124,12 @@ def write_layers(
     for name in values.names.values():
         graph.reserve(name)
     for layer in net.layers:
-        graph.enter_layer(layer.attribute)
+        graph.enter_layer(layer.attribute, tuple(values.axes.shape(top) for top in layer.tops))
         submodule = module.get_submodule(layer.attribute)
-        tops = layer.operator.emit(graph, submodule, [values.value(blob) for blob in layer.bottoms])
+        bottoms = [values.value(blob) for blob in layer.bottoms]
+        for bottom in bottoms:
+            graph.bind_sizes(bottom)
+        tops = layer.operator.emit(graph, submodule, bottoms)
         for top, name in zip(layer.tops, tops, strict=True):
             graph.name_top(name, values.names[top])
     return values

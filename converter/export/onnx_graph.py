@@ -1,8 +1,8 @@
 """A small ONNX graph writer with sizes that may only be known at run time.
 
 What it is: the pen that layers write their nodes with. What it does not know: Caffe.
-A :class:`Dim` is either a number or the name of a one-element int64 tensor; arithmetic on it folds where it can and
-adds nodes where it cannot, so one emitter serves static and dynamic nets.
+Sizes are integers, or expressions in the inputs' sizes (:class:`~..graph.sizes.Size`) that become int64 nodes where a
+layer needs them as a tensor, so one emitter serves static and dynamic nets.
 """
 
 from __future__ import annotations
@@ -18,81 +18,27 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...errors import ExportError
+from ..graph.net import Shape
+from ..graph.sizes import Size, Terms, Trace
 
 DEFAULT_OPSET = 17
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
     """A tensor of the graph.
 
     Attributes:
         name: its name in the graph.
-        shape: its shape at the laid-out sizes.
-        dynamic: for each axis, whether its size may differ at run time.
+        shape: its shape, with a :class:`~..graph.sizes.Size` for each axis whose size is only known at run time.
     """
 
     name: str
-    shape: tuple[int, ...]
-    dynamic: tuple[bool, ...]
+    shape: Shape
 
     def is_dynamic(self, axis: int) -> bool:
         """Whether the size along an axis is only known at run time."""
-        return self.dynamic[axis]
-
-
-class Dim:
-    """A size: a number, or a one-element int64 tensor computed in the graph."""
-
-    def __init__(self, graph: OnnxGraph, value: int | str) -> None:
-        self._graph, self.value = graph, value
-
-    @property
-    def is_static(self) -> bool:
-        """Whether the size is a plain number."""
-        return isinstance(self.value, int)
-
-    def tensor(self) -> str:
-        """The name of the one-element int64 tensor that holds this size."""
-        return self._graph.constant([self.value], np.int64) if isinstance(self.value, int) else self.value
-
-    def _apply(self, op_type: str, other: Dim | int) -> Dim:
-        right = other if isinstance(other, Dim) else Dim(self._graph, other)
-        if isinstance(self.value, int) and isinstance(right.value, int):
-            a, b = self.value, right.value
-            folded = {
-                "Add": a + b,
-                "Sub": a - b,
-                "Mul": a * b,
-                "Div": a // b if b else 0,
-                "Max": max(a, b),
-                "Min": min(a, b),
-            }
-            return Dim(self._graph, folded[op_type])
-        if (op_type, right.value) in (("Add", 0), ("Sub", 0), ("Mul", 1), ("Div", 1)):
-            return self
-        return Dim(self._graph, self._graph.add(op_type, [self.tensor(), right.tensor()]))
-
-    def __add__(self, other: Dim | int) -> Dim:
-        return self._apply("Add", other)
-
-    def __sub__(self, other: Dim | int) -> Dim:
-        return self._apply("Sub", other)
-
-    def __mul__(self, other: Dim | int) -> Dim:
-        return self._apply("Mul", other)
-
-    def __floordiv__(self, other: Dim | int) -> Dim:
-        """Integer division of non-negative sizes."""
-        return self._apply("Div", other)
-
-    def at_least(self, other: Dim | int) -> Dim:
-        """The larger of two sizes."""
-        return self._apply("Max", other)
-
-    def at_most(self, other: Dim | int) -> Dim:
-        """The smaller of two sizes."""
-        return self._apply("Min", other)
+        return isinstance(self.shape[axis], Size)
 
 
 class OnnxGraph:
@@ -105,15 +51,20 @@ class OnnxGraph:
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._dims: dict[tuple[str, int], Dim] = {}
+        #: expression -> the tensor that holds it; atom -> (value, axis, addend): the size there is atom + addend
+        self._sizes: dict[tuple[Trace, Terms], str] = {}
+        self._sources: dict[tuple[Trace, int], tuple[str, int, int]] = {}
+        #: shapes of the current layer's tops
+        self.top_shapes: tuple[Shape, ...] = ()
         # the tensor is kept with its name: an id means nothing once its object is gone
         self._parameters: dict[tuple[int, tuple[int, ...]], tuple[str, Any]] = {}
         self._used: set[str] = set()
         self._scope, self._scope_start = "graph", 0
         self._renamed: dict[str, str] = {}
 
-    def enter_layer(self, layer: str) -> None:
-        """Name the nodes and values that follow after this layer."""
+    def enter_layer(self, layer: str, top_shapes: tuple[Shape, ...] = ()) -> None:
+        """Name the nodes and values that follow after this layer, whose tops have these shapes."""
+        self.top_shapes = top_shapes
         self._scope, self._scope_start = layer, len(self._nodes)
         self._renamed.clear()
 
@@ -131,7 +82,7 @@ class OnnxGraph:
         return name in self._used
 
     def reserve(self, name: str) -> None:
-        """Keep a name for a value that :meth:`add` will be told to write."""
+        """Reserve a name for a value that :meth:`add` will write."""
         self._used.add(name)
 
     def add(self, op_type: str, inputs: Sequence[str], *, output: str | None = None, **attributes: Any) -> str:
@@ -173,7 +124,7 @@ class OnnxGraph:
 
         Args:
             name: the attribute of the module.
-            tensor: that attribute itself, not a view of it: who shares it is told by its identity.
+            tensor: that attribute itself, not a view of it: sharing is detected by identity.
             shape: the shape to store it in, where that is not its own.
         """
         key = (id(tensor), tuple(tensor.shape if shape is None else shape))
@@ -187,44 +138,64 @@ class OnnxGraph:
             self._parameters[key] = self.initializer(f"{self._scope}.{name}", array), tensor
         return self._parameters[key][0]
 
-    def dim(self, value: Value, axis: int) -> Dim:
-        """The size of a value along an axis."""
-        axis %= len(value.shape)
-        if not value.is_dynamic(axis):
-            return Dim(self, value.shape[axis])
-        key = (value.name, axis)
-        if key not in self._dims:
-            self._dims[key] = Dim(self, self.sizes(value.name, axis, axis + 1))
-        return self._dims[key]
+    def dim(self, value: Value, axis: int) -> int:
+        """The size of a value along an axis; calculate with it as with an int (+ - * // %)."""
+        return value.shape[axis]
 
-    def sizes(self, name: str, start: int, end: int | None = None) -> str:
-        """The sizes of a value from axis `start` up to `end`, a 1-D int64 tensor.
+    def bind_sizes(self, value: Value) -> None:
+        """Read sizes that follow from this value's, up to an addend, from this value."""
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, Size) and (found := size.split_atom()) is not None:
+                atom, addend = found
+                self._sources[size.trace, atom] = (value.name, axis, addend)
 
-        By a Slice of its whole shape: TensorRT's parser before 10 passes over the `start` and `end` of Shape itself.
-        """
-        stop = np.iinfo(np.int32).max if end is None else end
-        bounds = [self.constant([bound], np.int64) for bound in (start, stop, 0)]
-        return self.add("Slice", [self.add("Shape", [name]), *bounds])
+    def size_tensor(self, size: int) -> str:
+        """The name of a one-element int64 tensor that holds this size: a constant, or computed by nodes."""
+        if not isinstance(size, Size):
+            return self.constant([size], np.int64)
+        key = (size.trace, size.terms)
+        if key not in self._sizes:
+            terms = sorted(size.terms, key=lambda term: term[1] < 0)  # begin with an addend
+            total = ""
+            for monomial, coefficient in terms:
+                factor = abs(coefficient) if total else coefficient
+                product = self.constant([factor], np.int64) if factor != 1 or not monomial else ""
+                for atom in monomial:
+                    other = self._atom_tensor(size.trace, atom)
+                    product = self.add("Mul", [other, product]) if product else other
+                total = self.add("Add" if coefficient > 0 else "Sub", [total, product]) if total else product
+            self._sizes[key] = total
+        return self._sizes[key]
 
-    def number(self, value: int) -> Dim:
-        """A known size as a Dim."""
-        return Dim(self, value)
+    def _atom_tensor(self, trace: Trace, atom: int) -> str:
+        key = (trace, (((atom,), 1),))
+        if key not in self._sizes:
+            kind, operands = trace.atoms[atom]
+            if (trace, atom) in self._sources:
+                # By a Slice of the whole shape: TensorRT's parser before 10 ignores the `start` and `end` of Shape.
+                name, axis, addend = self._sources[trace, atom]
+                bounds = [self.constant([bound], np.int64) for bound in (axis, axis + 1, 0)]
+                size = self.add("Slice", [self.add("Shape", [name]), *bounds])
+                self._sizes[key] = self.add("Sub", [size, self.constant([addend], np.int64)]) if addend else size
+            else:
+                parts = [self.size_tensor(trace.at(terms, {})) for terms in operands]
+                self._sizes[key] = self.add({"floor": "Div", "max": "Max"}[kind], parts)
+        return self._sizes[key]
 
-    def shape_tensor(self, dims: Sequence[Dim | int]) -> str:
+    def shape_tensor(self, sizes: Sequence[int]) -> str:
         """A 1-D int64 tensor of these sizes: a constant where all are known."""
-        sizes = [d if isinstance(d, Dim) else Dim(self, d) for d in dims]
-        if all(isinstance(d.value, int) for d in sizes):
-            return self.constant([d.value for d in sizes], np.int64)
-        return self.add("Concat", [d.tensor() for d in sizes], axis=0)
+        if not any(isinstance(size, Size) for size in sizes):
+            return self.constant(list(sizes), np.int64)
+        return self.add("Concat", [self.size_tensor(size) for size in sizes], axis=0)
 
-    def reshape(self, value: str, dims: Sequence[Dim | int]) -> str:
+    def reshape(self, value: str, sizes: Sequence[int]) -> str:
         """Reshape to these sizes (-1 infers one, as ONNX)."""
-        return self.add("Reshape", [value, self.shape_tensor(dims)])
+        return self.add("Reshape", [value, self.shape_tensor(sizes)])
 
-    def slice(self, value: str, axis: int, start: Dim | int, end: Dim | int) -> str:
+    def slice(self, value: str, axis: int, start: int, end: int) -> str:
         """The part [start, end) along one axis."""
-        bounds = [d if isinstance(d, Dim) else Dim(self, d) for d in (start, end)]
-        return self.add("Slice", [value, bounds[0].tensor(), bounds[1].tensor(), self.constant([axis], np.int64)])
+        bounds = [self.size_tensor(start), self.size_tensor(end)]
+        return self.add("Slice", [value, *bounds, self.constant([axis], np.int64)])
 
     def reduce(self, op_type: str, value: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
         """A Reduce* node over these axes, which are an attribute before opset 18 (ReduceSum: 13) and an input since."""
@@ -236,7 +207,7 @@ class OnnxGraph:
     def body(self) -> Iterator[list[Any]]:
         """Collect the nodes added inside in a list of their own, for the body of a Scan or Loop.
 
-        They may read values and weights of the graph around them. Sizes by :meth:`dim` are not for use inside.
+        They may read values and weights of the graph around them. Size tensors are not for use inside.
         """
         outer, self._nodes = self._nodes, []
         try:
@@ -255,7 +226,6 @@ class OnnxGraph:
         for node in own:
             node.output[:] = [wanted if name == value else name for name in node.output]
             node.input[:] = [wanted if name == value else name for name in node.input]
-        self._dims = {(wanted if name == value else name, axis): dim for (name, axis), dim in self._dims.items()}
 
     def model(self, *, producer: str, version: str) -> onnx.ModelProto:
         """The finished model; unused initializers are left out."""

@@ -55,14 +55,7 @@ def load(path: str | Path | None = None) -> {cls}:
 
 
 def write_model_source(net: Net) -> str:
-    """The text of `model.py`.
-
-    Args:
-        net: the net.
-
-    Returns:
-        Python source that defines the net's class and `load()`.
-    """
+    """The text of `model.py`: Python source that defines the net's class and `load()`."""
     copied = collect_sources(layer.operator.module_spec().class_name for layer in net.layers)
     cls = class_name(net.name, copied)
     title = f"{_plain(net.name) or 'A Caffe net'} as a torch module."
@@ -148,8 +141,7 @@ def _write_forward(net: Net) -> str:
 def collect_sources(class_names: Iterable[str]) -> dict[str, str]:
     """Sources by name of all classes that torch lacks and of what they use from their own package, in order.
 
-    Raises:
-        ExportError: two classes, functions or constants have the same name.
+    Raises ExportError if two classes, functions or constants have the same name.
     """
     found: dict[str, tuple[Any, str]] = {}
     for name in class_names:

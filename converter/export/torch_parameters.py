@@ -9,14 +9,10 @@ from ..graph.weights import CHUNK_ELEMENTS, release_pages
 
 
 def copy_blob(tensor: torch.Tensor, blob: FloatArray) -> None:
-    """Fill a tensor with a blob of the same element count, row-major; shapes may differ.
+    """Fill a float32, contiguous tensor with a blob of the same element count, row-major; shapes may differ.
 
-    Args:
-        tensor: the module's parameter or buffer, float32, contiguous.
-        blob: the values in Caffe's order; any float dtype; may be a read-only view into a mapped file.
-
-    Raises:
-        ValueError: the counts differ (a layer declares a weight shape that its module does not have).
+    The blob may have any float dtype, and be a read-only view into a mapped file. Raises ValueError if the counts
+    differ: a layer declares a weight shape that its module does not have.
     """
     if tensor.numel() != blob.size:
         raise ValueError(f"a blob of shape {blob.shape} does not fill a tensor of shape {tuple(tensor.shape)}")

@@ -40,19 +40,12 @@ _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2", 3: "<i4", 4: "<u4"}
 
 @dataclass(frozen=True, eq=False)
 class BlobView:
-    """One parameter blob.
+    """One parameter blob."""
 
-    Attributes:
-        shape: as stored; (num, channels, height, width) if legacy.
-        legacy: the shape is the four numbers of 2014, in which leading ones have no meaning.
-        stored: element type in the file: "float32", "float64", "float16", "int32" or "uint32".
-        pieces: flat read-only arrays, usually one; concatenated they are the blob.
-    """
-
-    shape: tuple[int, ...]
-    legacy: bool
-    stored: str
-    pieces: tuple[NDArray[Any], ...]
+    shape: tuple[int, ...]  # as stored; (num, channels, height, width) if legacy
+    legacy: bool  # the shape is the four numbers of 2014, in which leading ones have no meaning
+    stored: str  # element type in the file: "float32", "float64", "float16", "int32" or "uint32"
+    pieces: tuple[NDArray[Any], ...]  # flat read-only arrays, usually one; concatenated they are the blob
 
     @property
     def size(self) -> int:
@@ -67,11 +60,7 @@ class BlobView:
 
 
 def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
-    """The BlobProto in reader.data[start:stop].
-
-    Raises:
-        WireError: not a BlobProto, or its data do not fill its shape.
-    """
+    """The BlobProto in reader.data[start:stop]; raises WireError if it is invalid or its data do not fill its shape."""
     legacy: dict[int, int] = {}
     dims: list[int] = []
     floats: list[NDArray[Any]] = []
@@ -106,12 +95,9 @@ def read_blob(reader: WireReader, start: int, stop: int) -> BlobView:
 
 
 def encode_blob(shape: tuple[int, ...], *, legacy: bool, data_bytes: int) -> tuple[bytes, bytes]:
-    """The bytes before and after the float32 data of a BlobProto, in protobuf's order.
+    """The bytes before and after the `data_bytes` of float32 data of a BlobProto, in protobuf's order.
 
-    Args:
-        shape: of four axes if legacy.
-        legacy: write num, channels, height, width instead of a BlobShape.
-        data_bytes: length of the data.
+    `legacy` writes num, channels, height, width instead of a BlobShape; `shape` then has four axes.
     """
     data_tag = encode_tag(_DATA, LENGTH) + encode_varint(data_bytes)
     if legacy:

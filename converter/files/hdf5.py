@@ -26,9 +26,7 @@ _MAX_COMPRESSION = 100
 def read_hdf5(path: Path) -> WeightFile:
     """Open HDF5 weights.
 
-    Raises:
-        CaffemodelError: the file is damaged or not weights of Caffe.
-        MissingDependencyError: h5py is not installed.
+    Raises CaffemodelError if the file is damaged or not Caffe's, MissingDependencyError without h5py.
     """
     try:
         h5py = importlib.import_module("h5py")

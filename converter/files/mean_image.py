@@ -14,16 +14,10 @@ LEAST_SPREAD = 1e-2
 
 
 def read_mean_pixel(path: str | Path) -> tuple[tuple[float, float, float], str | None]:
-    """Average a mean image over its pixels.
+    """Average a mean image of 1 or 3 channels over its pixels.
 
-    Args:
-        path: a mean image of 1 or 3 channels.
-
-    Returns:
-        The mean pixel in gray levels, in the net's channel order, and a warning if the pixels differ, else None.
-
-    Raises:
-        CaffemodelError: the file is not a mean image, has another number of channels, or is not finite.
+    Returns the mean pixel in gray levels, in the net's channel order, and a warning if the pixels differ, else None.
+    Raises CaffemodelError for another kind of file, another number of channels, or numbers that are not finite.
     """
     image = read_mean(path)
     channels, height, width = image.shape

@@ -34,30 +34,20 @@ _MAX_LISTED = 30
 
 @dataclass(frozen=True)
 class Prototxt:
-    """A net in V2 form, and facts about its text.
+    """A net in V2 form, and facts about its text."""
 
-    Attributes:
-        net: NetParameter with all layers in `layer`, with string types; `input`, `input_dim` and `input_shape` are
-            unchanged, with matching counts.
-        lines: 1-based line of each layer.
-        original_types: each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`.
-        format: "V0", "V1" or "V2".
-        path: the file, or None for text.
-        text_sha256: of the file's bytes, before templates are filled in.
-        forks: uses of fields, enum values and layer types that BVLC Caffe lacks, in the order of the text.
-        templates: `${NAME}` left inside strings -> the line of its first use.
-        warnings: one sentence each.
-    """
-
+    # NetParameter with all layers in `layer`, with string types; `input`, `input_dim` and `input_shape` are unchanged,
+    # with matching counts
     net: Any
-    lines: tuple[int, ...]
-    original_types: tuple[str, ...]
-    format: str
-    path: Path | None
-    text_sha256: str
+    lines: tuple[int, ...]  # 1-based line of each layer
+    original_types: tuple[str, ...]  # each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`
+    format: str  # "V0", "V1" or "V2"
+    path: Path | None  # the file, or None for text
+    text_sha256: str  # of the file's bytes, before templates are filled in
+    # uses of fields, enum values and layer types that BVLC Caffe lacks, in the order of the text
     forks: tuple[ForkUse, ...]
-    templates: Mapping[str, int]
-    warnings: tuple[str, ...]
+    templates: Mapping[str, int]  # `${NAME}` left inside strings -> the line of its first use
+    warnings: tuple[str, ...]  # one sentence each
 
 
 def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str] | None = None) -> Prototxt:
@@ -183,10 +173,9 @@ def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
 
 
 def check_inputs(net: Any, path: Path | None) -> None:
-    """Check the counts and sizes of the legacy `input` fields; of both kinds, the dialect may ignore input_dim.
+    """Check counts and sizes of the legacy `input` fields; raises PrototxtError if they do not match.
 
-    Raises:
-        PrototxtError: they do not match.
+    If both kinds are there, the dialect may ignore input_dim.
     """
     inputs, dims, shapes = len(net.input), len(net.input_dim), len(net.input_shape)
     if inputs and dims and not shapes and dims != 4 * inputs:

@@ -58,34 +58,20 @@ _INT_RANGES = {
 
 @dataclass
 class ParsedText:
-    """A parsed message and facts about its text.
+    """A parsed message and facts about its text."""
 
-    Attributes:
-        message: the parsed message.
-        lines: top-level message field -> 1-based line of each of its entries.
-        forks: every use of a fork's field or enum value, in the order of the text.
-        missing: `${NAME}` in place of a value -> the line of its first use.
-        in_strings: `${NAME}` inside quoted strings -> the line of its first use.
-    """
-
-    message: Any
+    message: Any  # the parsed message
+    # top-level message field -> 1-based line of each of its entries
     lines: dict[str, list[int]] = field(default_factory=dict)
+    # every use of a fork's field or enum value, in the order of the text
     forks: list[ForkUse] = field(default_factory=list)
-    missing: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)  # `${NAME}` in place of a value -> the line of its first use
+    # `${NAME}` inside quoted strings -> the line of its first use
     in_strings: dict[str, int] = field(default_factory=dict)
 
 
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
-    """Parse text format into a message of the schema.
-
-    Args:
-        text: the text, with known `${NAME}` templates already filled in.
-        message_name: such as `NetParameter`.
-        path: for error messages.
-
-    Raises:
-        PrototxtError: invalid text, with line and column.
-    """
+    """Parse text format into a message of the schema; raises PrototxtError with line and column if it is invalid."""
     if len(text) > MAX_TEXT_BYTES:
         raise PrototxtError(f"has {len(text)} characters; the limit is {MAX_TEXT_BYTES}", path=path)
     return _TextParser(text, path).parse(message_name)
@@ -123,13 +109,9 @@ class _TextParser:
             if item.dialects:
                 self._result.forks.append(ForkUse(f"{name}.{item.name}", item.dialects, self._line(at)))
             self._advance()
-            colon = self._skip(":")
-            if item.message is not None:
-                self._messages(message, item, at)
-            elif not colon:
+            if not self._skip(":") and item.message is None:
                 self._fail_expected(f'":" after {item.name}')
-            else:
-                self._scalars(message, item)
+            self._values(message, item, at)
             if not self._skip(","):
                 self._skip(";")
         if self._kind is None and closing:
@@ -138,15 +120,17 @@ class _TextParser:
             if needed not in seen:
                 self._fail(f'"{needed}" is missing; {name} must have it', opened_at)
 
-    def _messages(self, message: Any, item: TextField, at: int) -> None:
+    def _values(self, message: Any, item: TextField, at: int) -> None:
+        """Parse one value or message, or a list of them."""
+        parse = self._scalar if item.message is None else self._message
         if item.repeated and self._skip("["):
             if not self._skip("]"):
-                self._message(message, item, self._at)
+                parse(message, item, self._at)
                 while self._skip(","):
-                    self._message(message, item, self._at)
+                    parse(message, item, self._at)
                 self._require("]")
         else:
-            self._message(message, item, at)
+            parse(message, item, at)
 
     def _message(self, message: Any, item: TextField, at: int) -> None:
         closing = {"{": "}", "<": ">"}.get(self._token if self._kind == "symbol" else "")
@@ -164,17 +148,7 @@ class _TextParser:
         self._fields(child, find_layout(item.message), item.message, closing, at)
         self._require(closing)
 
-    def _scalars(self, message: Any, item: TextField) -> None:
-        if item.repeated and self._skip("["):
-            if not self._skip("]"):
-                self._scalar(message, item)
-                while self._skip(","):
-                    self._scalar(message, item)
-                self._require("]")
-        else:
-            self._scalar(message, item)
-
-    def _scalar(self, message: Any, item: TextField) -> None:
+    def _scalar(self, message: Any, item: TextField, _at: int) -> None:
         if self._kind == "placeholder":
             self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
             self._advance()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ...bundle.files import open_regular
+from ...bundle.files import hash_stream, open_regular
 from ...errors import CaffemodelError
 from ...proto import schema
 from ...wire import WireError, encode_block
@@ -32,25 +31,15 @@ LAYER_FIELDS = {"V0": 2, "V1": 2, "V2": 100}
 
 @dataclass(frozen=True, eq=False)
 class LayerWeights:
-    """One layer of a weights file.
+    """One layer of a weights file."""
 
-    Attributes:
-        name: may occur more than once in a file.
-        type: its type as written: `Convolution`, `CONVOLUTION`, `conv`; empty if the file does not contain it.
-        blobs: its parameters.
-        indices: the index of each of `blobs` in the layer; HDF5 files omit shared blobs.
-        bottoms: blob names.
-        tops: blob names.
-        structure: the layer's bytes without its blobs, in the file's own dialect.
-    """
-
-    name: str
-    type: str
-    blobs: tuple[BlobView, ...]
-    indices: tuple[int, ...]
-    bottoms: tuple[str, ...] = ()
-    tops: tuple[str, ...] = ()
-    structure: bytes = b""
+    name: str  # may occur more than once in a file
+    type: str  # its type as written: `Convolution`, `CONVOLUTION`, `conv`; empty if the file does not contain it
+    blobs: tuple[BlobView, ...]  # its parameters
+    indices: tuple[int, ...]  # the index of each of `blobs` in the layer; HDF5 files omit shared blobs
+    bottoms: tuple[str, ...] = ()  # blob names
+    tops: tuple[str, ...] = ()  # blob names
+    structure: bytes = b""  # the layer's bytes without its blobs, in the file's own dialect
 
 
 class WeightFile:
@@ -99,11 +88,8 @@ class WeightFile:
     @cached_property
     def sha256(self) -> str:
         """The file's digest in hexadecimal."""
-        digest = hashlib.sha256()
         with open_regular(self.path) as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hash_stream(file)
 
     @cached_property
     def count(self) -> int:
@@ -111,15 +97,10 @@ class WeightFile:
         return sum(blob.size for layer in self.layers for blob in layer.blobs)
 
     def read_structure(self, dialect: str | None = None) -> Prototxt:
-        """The net definition saved with the weights, in V2 form.
+        """The net definition saved with the weights, in V2 form, read in the given or the detected dialect.
 
-        Args:
-            dialect: read it in this dialect instead of the detected one.
-
-        Raises:
-            CaffemodelError: the file contains none, it is damaged, or its dialect is ambiguous.
-            NetError: an unknown dialect.
-            PrototxtError: a structure that Caffe rejects.
+        Raises CaffemodelError if the file contains none, it is damaged, or its dialect is ambiguous; NetError for an
+        unknown dialect; PrototxtError for a structure that Caffe rejects.
         """
         if self.format == "HDF5":
             raise CaffemodelError("HDF5 weights contain no structure: give the prototxt as well", path=self.path)

@@ -26,6 +26,7 @@ from .crop_rule import CropRule
 from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
 from .names import UniqueNames, make_attribute
 from .net import Blob, Layer, Net, ParameterKey, Shape
+from .sizes import as_size, concrete
 
 _SHARING_TYPES = frozenset({"Split", "Flatten", "Reshape", "Squeeze"})
 """Types whose top is their bottom's memory under another name (rule 4)."""
@@ -36,16 +37,11 @@ INT_MAX = 2**31 - 1
 def build_net(
     definition: NetDefinition, input_shapes: Mapping[str, Sequence[int]] | None = None, *, tolerant: bool = False
 ) -> Net:
-    """Build the net of a definition at given input shapes.
+    """Build the net of a definition; `input_shapes` replace the declared ones, by input name.
 
-    Args:
-        definition: layers and inputs of the net.
-        input_shapes: input name -> shape, in place of the declared ones.
-        tolerant: skip layers without a conversion; they and the layers that depend on them are listed in `dropped`.
-
-    Raises:
-        UnsupportedLayersError: layers without a conversion (all at once), unless tolerant.
-        NetError: a graph or size that Caffe would refuse.
+    With `tolerant`, layers without a conversion are skipped; they and the layers that depend on them are listed in
+    `dropped`. Otherwise they raise UnsupportedLayersError, all at once. A graph or size that Caffe would refuse raises
+    NetError.
     """
     if definition.unsupported and not tolerant:
         raise UnsupportedLayersError(definition.unsupported)
@@ -161,7 +157,7 @@ class _Builder:
                 f'the file does not declare the shape of input "{source.top}" ({source.type}); '
                 f"give it, as in --input {source.top}=1,3,321,321"
             )
-        shape = tuple(int(size) for size in given)
+        shape = tuple(as_size(size) for size in given)
         if _is_impossible(shape) or 0 in shape:
             refuse(f'input "{source.top}" has the impossible shape {_format_shape(shape)}')
         blob = Blob(source.top, shape, None)
@@ -226,11 +222,7 @@ class _Builder:
         return blob
 
     def _latest(self, name: str) -> Blob:
-        """The content of a name's memory: the last version written under any of the memory's names (rule 4).
-
-        Raises:
-            _OverwrittenError: that version has another shape.
-        """
+        """The version last written under any name of a name's memory (rule 4); _OverwrittenError for another shape."""
         blob, memory, writes = self.written[name]
         last = memory.last
         if memory.writes == writes or last is None:
@@ -322,7 +314,7 @@ class _OverwrittenError(Exception):
 
 def _is_impossible(shape: Shape) -> bool:
     """Whether Caffe refuses the shape; the number of axes comes first, as the product of many sizes is slow."""
-    return len(shape) > MAX_AXES or any(size < 0 for size in shape) or count(shape) > INT_MAX
+    return len(shape) > MAX_AXES or any(size < 0 for size in shape) or count(map(concrete, shape)) > INT_MAX
 
 
 def _format_shape(shape: Shape) -> str:

@@ -33,13 +33,7 @@ class CropRule(Enum):
 
 
 def find_crop_rule(messages: Iterable[Any], dialect: Dialect, *, given: bool) -> CropRule:
-    """The rule of a file.
-
-    Args:
-        messages: its LayerParameter messages, V2 types.
-        dialect: of the file.
-        given: the caller named the dialect; it was not detected.
-    """
+    """The rule of a file with these LayerParameter messages; `given`: the caller named the dialect."""
     if dialect.automatic_crop:
         return CropRule.GRAPH
     layers = list(messages)

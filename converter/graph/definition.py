@@ -34,73 +34,43 @@ class DroppedLayer:
 
 @dataclass(frozen=True)
 class InputTop:
-    """A blob that the caller supplies.
+    """A blob that the caller supplies."""
 
-    Attributes:
-        top: blob name.
-        shape: its declared shape, or None where the file does not declare one.
-        layer: name of its Input or data layer, or None for a legacy `input:` field.
-        type: that layer's type, or "input".
-        line: that layer's line, or None.
-    """
-
-    top: str
-    shape: Shape | None
-    layer: str | None
-    type: str
-    line: int | None
+    top: str  # blob name
+    shape: Shape | None  # its declared shape, or None where the file does not declare one
+    layer: str | None  # name of its Input or data layer, or None for a legacy `input:` field
+    type: str  # that layer's type, or "input"
+    line: int | None  # that layer's line, or None
 
 
 @dataclass(frozen=True, eq=False)
 class LayerEntry:
-    """A layer that runs.
+    """A layer that runs."""
 
-    Attributes:
-        message: its LayerParameter message.
-        line: 1-based line in the prototxt, or None.
-        attribute: the submodule name it keeps from the net it was cut out of, or None for a new one.
-        unsupported: the reason why it has no conversion, or None where it has one.
-    """
-
-    message: Any
-    line: int | None
-    attribute: str | None = None
-    unsupported: str | None = None
+    message: Any  # its LayerParameter message
+    line: int | None  # 1-based line in the prototxt, or None
+    attribute: str | None = None  # the submodule name it keeps from the net it was cut out of, or None for a new one
+    unsupported: str | None = None  # the reason why it has no conversion, or None where it has one
 
 
 @dataclass(frozen=True)
 class NetDefinition:
-    """The inputs and layers of a net in one phase.
+    """The inputs and layers of a net in one phase."""
 
-    Attributes:
-        name: the net's name.
-        input_tops: blobs that the caller supplies.
-        entries: layers that run, unsupported ones included.
-        dropped: layers left out, with reasons.
-        silenced: blobs that Silence layers read; they do not become outputs.
-        dialect: the Caffe that the file comes from.
-        dialect_evidence: the evidence for it.
-        warnings: for people.
-        blob_counts: layer name -> number of blobs in the weights, where known.
-        transform: TransformationParameter of the image data layer, or None.
-        crop_rule: the offset of a Crop without crop_param.
-        phase: TEST or TRAIN.
-        format: syntax of the file: V0, V1 or V2.
-    """
-
-    name: str
-    input_tops: tuple[InputTop, ...]
-    entries: tuple[LayerEntry, ...]
-    dropped: tuple[DroppedLayer, ...]
-    silenced: frozenset[str]
-    dialect: str
-    dialect_evidence: tuple[str, ...]
-    warnings: tuple[str, ...]
+    name: str  # the net's name
+    input_tops: tuple[InputTop, ...]  # blobs that the caller supplies
+    entries: tuple[LayerEntry, ...]  # layers that run, unsupported ones included
+    dropped: tuple[DroppedLayer, ...]  # layers left out, with reasons
+    silenced: frozenset[str]  # blobs that Silence layers read; they do not become outputs
+    dialect: str  # the Caffe that the file comes from
+    dialect_evidence: tuple[str, ...]  # the evidence for it
+    warnings: tuple[str, ...]  # for people
+    # layer name -> number of blobs in the weights, where known
     blob_counts: Mapping[str, int] = field(default_factory=dict)
-    transform: Any = None
-    format: str = "V2"
-    crop_rule: CropRule = CropRule.ZERO
-    phase: str = "TEST"
+    transform: Any = None  # TransformationParameter of the image data layer, or None
+    format: str = "V2"  # syntax of the file: V0, V1 or V2
+    crop_rule: CropRule = CropRule.ZERO  # the offset of a Crop without crop_param
+    phase: str = "TEST"  # TEST or TRAIN
 
     @property
     def unsupported(self) -> tuple[tuple[str, str, int | None, str], ...]:

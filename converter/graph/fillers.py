@@ -17,15 +17,9 @@ from .net import FloatArray, Shape
 
 
 def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
-    """Values for a parameter blob.
+    """Values of a parameter blob by its FillerParameter (None: zeros); the name seeds the random ones.
 
-    Args:
-        name: the blob's name, which seeds the random fillers.
-        shape: its shape.
-        filler: a FillerParameter message, or None for zeros.
-
-    Raises:
-        NetError: the filler's type is unknown, or it does not fit the shape.
+    Raises NetError if the filler's type is unknown, or it does not fit the shape.
     """
     kind = "constant" if filler is None else (filler.type or "constant")
     if kind == "constant":
@@ -58,10 +52,7 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
 
 
 def _bilinear(shape: Shape) -> FloatArray:
-    """Weights of bilinear upsampling by ceil(width / 2) in every (height, width) plane.
-
-    Caffe before 2017 was off center for widths that no upsampling uses: 4k + 2 and 4k + 3.
-    """
+    """Weights of bilinear upsampling by ceil(width / 2) in every (height, width) plane."""
     width = shape[-1]
     factor = math.ceil(width / 2)
     center = (width - 1) / (2 * factor)

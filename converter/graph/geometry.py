@@ -17,19 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window along (height, width).
+    """A sliding window along (height, width)."""
 
-    Attributes:
-        kernel: its extent, dilation included.
-        stride: its step in the bottom; in the top where `upsampling`.
-        pad: zeros added on each side.
-        upsampling: the window is transposed.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-    upsampling: bool = False
+    kernel: tuple[int, int]  # its extent, dilation included
+    stride: tuple[int, int]  # its step in the bottom; in the top where `upsampling`
+    pad: tuple[int, int]  # zeros added on each side
+    upsampling: bool = False  # the window is transposed
 
 
 @dataclass(frozen=True)
@@ -78,10 +71,8 @@ class AlignmentError(Exception):
 def align_blobs(source: Blob, target: Blob) -> PlaneMap:
     """The map from a pixel of one blob to the pixel of another, through their nearest common ancestor.
 
-    Only the first bottom of each layer is followed, as in the forks with the automatic Crop.
-
-    Raises:
-        AlignmentError: the blobs have no common ancestor, or a layer on the path has no affine map.
+    Only the first bottom of each layer is followed, as in the forks with the automatic Crop. Raises AlignmentError if
+    there is no common ancestor, or a layer on the path has no affine map.
     """
     down = list(_walk_back(source))
     above_source = {blob for blob, _ in down}

@@ -13,29 +13,17 @@ from .roles import PYTHON_LAYER
 
 
 def legacy_inputs(net: Any, dialect: Dialect) -> list[InputTop]:
-    """The `input:` fields of a net with their `input_dim` or `input_shape`.
+    """The `input:` fields of a net with their `input_dim` or `input_shape`, whose counts the reader has checked.
 
-    The reader has checked their counts. Where both are given, Caffes that turn them into an Input layer use the shape.
-
-    Raises:
-        NetError: there are both, and the dialect rejects that.
+    Where both are given, Caffes that turn them into an Input layer use the shape; in other dialects NetError is raised.
     """
-    names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
-    if not names:
-        return []
-    if dims and shapes:
-        if not dialect.shape_before_dims:
-            raise NetError("the net gives both input_dim and input_shape; keep one of them")
-        dims = []
-    tops: list[InputTop] = []
-    for index, name in enumerate(names):
-        shape: Shape | None = None
-        if dims:
-            shape = tuple(dims[4 * index : 4 * index + 4])
-        elif shapes:
-            shape = tuple(shapes[index].dim)
-        tops.append(InputTop(name, shape, None, "input", None))
-    return tops
+    dims = list(net.input_dim)
+    if net.input and dims and net.input_shape and not dialect.shape_before_dims:
+        raise NetError("the net gives both input_dim and input_shape; keep one of them")
+    shapes: list[Shape | None] = [tuple(shape.dim) for shape in net.input_shape]
+    if not shapes:
+        shapes = [tuple(dims[at : at + 4]) or None for at in range(0, 4 * len(net.input), 4)]
+    return [InputTop(name, shape, None, "input", None) for name, shape in zip(net.input, shapes, strict=False)]
 
 
 def source_shapes(message: Any) -> tuple[Shape | None, ...]:

@@ -7,6 +7,7 @@ Caffe would give it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ class Net:
 
     def parameter_count(self) -> int:
         """Number of float32 parameters, shared blobs counted once."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.parameter_shapes().values())
+        return sum(map(math.prod, self.parameter_shapes().values()))
 
     def blobs(self) -> list[Blob]:
         """Every version of every blob: inputs, then tops in execution order."""

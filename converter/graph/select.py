@@ -1,4 +1,4 @@
-"""Which layers of a file run, what the caller supplies, and what is left out and why.
+"""Selection of a file's layers: those that run, those the caller supplies, and those left out, with the reason.
 
 1. NetState decides which layers exist in this phase:
    - the caller's phase and level replace the file's `state`; the caller's stages are added to the file's;
@@ -35,17 +35,12 @@ _MAX_SUGGESTIONS = 32
 
 
 class FilteredLayers(NamedTuple):
-    """The layers of a net under one state.
+    """The layers of a net under one state."""
 
-    Attributes:
-        kept: (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order.
-        dropped: the others.
-        stages: all stages that are set, the file's included.
-    """
-
+    # (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order
     kept: tuple[tuple[int, Any], ...]
-    dropped: tuple[DroppedLayer, ...]
-    stages: frozenset[str]
+    dropped: tuple[DroppedLayer, ...]  # the others
+    stages: frozenset[str]  # all stages that are set, the file's included
 
 
 def filter_layers(
@@ -172,7 +167,8 @@ class _Selection:
             source
             for source in self.sources
             # Caffe drops an `input:` without a shape if a layer gives the same blob with one.
-            if self._is_wanted(source, read) and not (source.shape is None and source.top in declared)
+            if (source.top in read or source.type in ("Input", "input"))
+            and not (source.shape is None and source.top in declared)
         ]
         return NetDefinition(
             name=self.prototxt.net.name,
@@ -219,10 +215,6 @@ class _Selection:
             if message.type != "Input" and index > 0 and top != "data_dim":
                 self.label_tops.add(top)
         return True
-
-    @staticmethod
-    def _is_wanted(source: InputTop, read: set[str]) -> bool:
-        return source.top in read or source.type in ("Input", "input")
 
     def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
         """Rule 3."""

@@ -24,34 +24,19 @@ _IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "m
 
 @dataclass(frozen=True)
 class StructureDifference:
-    """One disagreement.
+    """One disagreement."""
 
-    Attributes:
-        layer: the layer's name.
-        field: the field that differs, such as `convolution_param.dilation`.
-        prototxt: its value in the prototxt.
-        caffemodel: its value in the caffemodel.
-    """
-
-    layer: str
-    field: str
-    prototxt: str
-    caffemodel: str
+    layer: str  # the layer's name
+    field: str  # the field that differs, such as `convolution_param.dilation`
+    prototxt: str  # its value in the prototxt
+    caffemodel: str  # its value in the caffemodel
 
     def __str__(self) -> str:
         return f'"{self.layer}" {self.field}: {self.prototxt} in the prototxt, {self.caffemodel} in the weights file'
 
 
 def compare_structure(net: Net, saved: Any) -> tuple[StructureDifference, ...]:
-    """Compare a net with the NetParameter saved beside its weights.
-
-    Args:
-        net: the net.
-        saved: V2-form NetParameter, from `WeightFile.read_structure().net`.
-
-    Returns:
-        The differences of the layers that both have, in the net's order.
-    """
+    """Differences of a net to the V2-form NetParameter saved with its weights, in the order of the net's layers."""
     theirs = {layer.name: layer for layer in reversed(saved.layer)}
     differences: list[StructureDifference] = []
     for layer in net.layers:

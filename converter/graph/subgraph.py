@@ -11,15 +11,10 @@ from .net import Blob, Layer, Net
 
 
 def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
-    """The part of a net that computes `outputs`.
+    """The part of a net that computes the given blobs of it, which become its outputs in this order.
 
-    Args:
-        net: the net.
-        outputs: blobs of it, which become the outputs in this order.
-
-    Returns:
-        A complete net that can be reshaped, converted and exported. Its layers keep their submodule names, so the whole
-        net's torch module serves it too; its parameters are the same arrays.
+    It is complete: it can be reshaped, converted and exported. Its layers keep their submodule names, so the whole
+    net's torch module serves it too; its parameters are the same arrays.
     """
     needed: set[Blob | Layer] = set()
     waiting = list(outputs)
@@ -30,8 +25,12 @@ def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
         elif blob.producer not in needed:
             needed.add(blob.producer)
             waiting.extend(blob.producer.bottoms)
+    if needed.issuperset(net.layers) and needed.issuperset(net.inputs):
+        return net if tuple(outputs) == net.outputs else replace(net, outputs=tuple(outputs))
     inputs = {blob.name: blob.shape for blob in net.inputs if blob in needed}
     layers = [layer for layer in net.layers if layer in needed]
+    if len(layers) + len(inputs) == len(net.layers) + len(net.inputs):
+        return replace(net, outputs=tuple(outputs))
     definition = replace(
         net.definition,
         entries=tuple(LayerEntry(layer.message, layer.line, layer.attribute) for layer in layers),

@@ -7,7 +7,7 @@ Where paths meet, the largest field and the smallest stride count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -40,40 +40,22 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One row of a net's summary.
+    """One row of a net's summary."""
 
-    Attributes:
-        name: layer name.
-        type: its type.
-        line: its line in the prototxt.
-        shapes: the shape of each top.
-        parameters: number of its own parameters; shared blobs count at their owner.
-        multiply_adds: of one forward pass.
-        receptive_field: (height, width) in input pixels.
-        stride: (height, width) in input pixels.
-    """
-
-    name: str
-    type: str
-    line: int | None
-    shapes: tuple[Shape, ...]
-    parameters: int
-    multiply_adds: int
-    receptive_field: tuple[Fraction, Fraction]
-    stride: tuple[Fraction, Fraction]
+    name: str  # layer name
+    type: str  # its type
+    line: int | None  # its line in the prototxt
+    shapes: tuple[Shape, ...]  # the shape of each top
+    parameters: int  # number of its own parameters; shared blobs count at their owner
+    multiply_adds: int  # of one forward pass
+    receptive_field: tuple[Fraction, Fraction]  # (height, width) in input pixels
+    stride: tuple[Fraction, Fraction]  # (height, width) in input pixels
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "name": self.name,
-            "type": self.type,
-            "line": self.line,
-            "shapes": [list(shape) for shape in self.shapes],
-            "parameters": self.parameters,
-            "multiply_adds": self.multiply_adds,
-            "receptive_field": [float(r) for r in self.receptive_field],
-            "stride": [float(j) for j in self.stride],
-        }
+        field, stride = map(float, self.receptive_field), map(float, self.stride)
+        shapes = [list(shape) for shape in self.shapes]
+        return {**asdict(self), "shapes": shapes, "receptive_field": list(field), "stride": list(stride)}
 
 
 def summarize_layers(net: Net) -> tuple[LayerSummary, ...]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,15 +37,9 @@ class MatchedWeights:
 
 
 def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str) -> MatchedWeights:
-    """Assign an array to every parameter blob of the net.
+    """Assign an array to every parameter blob of the net, from (layer name, its arrays) in the order of the file.
 
-    Args:
-        net: the net.
-        layers: (layer name, its arrays) in file order; arrays keep the file's shapes.
-        source: the file's name for messages.
-
-    Raises:
-        WeightsError: missing, surplus or misshapen blobs.
+    Arrays keep the file's shapes. Raises WeightsError, which names `source`, for missing, surplus or misshapen blobs.
     """
     targets: dict[str, Layer] = {}
     for layer in net.layers:
@@ -83,12 +78,8 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
     for index, blob in numbered.items():
         array, shape = np.asarray(blob), shapes[index]
-        fits = (
-            _without_leading_ones(array.shape) == _without_leading_ones(shape)
-            if strict
-            else array.size == _count(shape)
-        )
-        if not fits:
+        fits = _without_leading_ones(array.shape) == _without_leading_ones(shape)
+        if not (fits if strict else array.size == math.prod(shape)):
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
         if array.dtype != np.float32:
             array = array.astype(np.float32)
@@ -103,10 +94,6 @@ def _without_leading_ones(shape: Sequence[int]) -> Shape:
     return tuple(sizes)
 
 
-def _count(shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64))
-
-
 def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
     if first is not layer:
         return "a layer before it has the same name, and with it the blobs of the file; give it a name of its own"
@@ -115,17 +102,8 @@ def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
     return f"the file has no blobs of this name{hint}"
 
 
-def weights_from_mapping(weights: Mapping[str, Sequence[Any]]) -> list[tuple[str, Blobs]]:
-    """Arrays in memory, in the form that :func:`match_weights` takes."""
-    return [(name, list(blobs)) for name, blobs in weights.items()]
-
-
 def require_finite(net: Net) -> None:
-    """Check every parameter of the net (rule 6).
-
-    Raises:
-        WeightsError: with the layer and blob of all NaN and infinite values.
-    """
+    """Check every parameter of the net (rule 6); the WeightsError lists each blob with NaN or infinite values."""
     problems = []
     for layer in net.layers:
         for index, key in enumerate(layer.parameters):

@@ -22,7 +22,7 @@ from ..graph.net import Shape
 from .base import ModuleSpec, Operator, given, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: (shift of the center in x, in y, width, height)
 Box = tuple[float, float, float, float]
@@ -82,12 +82,12 @@ class _Anchors(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         features, image = bottoms
-        if not any((*features.dynamic[2:], *image.dynamic[2:])):
+        if not any(value.is_dynamic(axis) for value in bottoms for axis in (2, 3)):
             import torch
 
             priors = module(torch.empty(features.shape), torch.empty(image.shape))
             return [graph.add("Identity", [graph.constant(priors.numpy())])]
-        cells = graph.dim(features, 2), graph.dim(features, 3)
+        cells = features.shape[2:]
         centers = [self._centers(graph, cells[axis], image, axis) for axis in (0, 1)]
         sizes = [self._image_pixels(graph, image, axis) for axis in (0, 1)]
         whole = graph.shape_tensor([cells[0], cells[1], len(self.boxes), 1])
@@ -106,22 +106,22 @@ class _Anchors(Operator):
         variances = graph.add("Expand", [graph.constant(list(self.variances)), shape])
         return [graph.add("Concat", [graph.reshape(part, [1, 1, -1]) for part in (priors, variances)], axis=1)]
 
-    def _centers(self, graph: OnnxGraph, cells: Dim, image: Value, axis: int) -> str:
+    def _centers(self, graph: OnnxGraph, cells: int, image: Value, axis: int) -> str:
         """Centers along an axis in pixels, shaped to broadcast over (rows, columns, P)."""
-        end = graph.add("Squeeze", [cells.tensor()])
+        end = graph.add("Squeeze", [graph.size_tensor(cells)])
         numbers = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
         places = graph.add("Add", [graph.add("Cast", [numbers], to=1), graph.constant(self.param.offset)])
         if self.step is not None:
             step = graph.constant(self.step[axis])
         else:
-            count = graph.add("Cast", [cells.tensor()], to=1)
+            count = graph.add("Cast", [graph.size_tensor(cells)], to=1)
             step = graph.add("Div", [self._image_pixels(graph, image, axis), count])
         return graph.reshape(graph.add("Mul", [places, step]), [-1, 1, 1] if axis == 0 else [1, -1, 1])
 
     def _image_pixels(self, graph: OnnxGraph, image: Value, axis: int) -> str:
         if self.image_size is not None:
             return graph.constant([float(self.image_size[axis])])
-        return graph.add("Cast", [graph.dim(image, axis + 2).tensor()], to=1)
+        return graph.add("Cast", [graph.size_tensor(image.shape[axis + 2])], to=1)
 
 
 @register_layer("PriorBox")

@@ -8,7 +8,7 @@ built from a :class:`LayerContext`, which makes the checks of Caffe's set-up. Th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -239,7 +239,7 @@ class Operator:
             self.refuse(f"has {count} {what}(s) but needs {wanted}")
 
 
-def count(shape: Sequence[int]) -> int:
+def count(shape: Iterable[int]) -> int:
     """Number of elements of a shape."""
     return math.prod(shape)
 

@@ -113,7 +113,7 @@ class ConvLSTM(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x, cont = bottoms[:2]
         outputs = self.param.num_output
-        sizes = [graph.dim(x, axis) for axis in range(5)]
+        sizes = x.shape
         folded = graph.reshape(x.name, [-1, *sizes[2:]])
         over_x = self._convolve(graph, [folded, graph.parameter("convolve_x.weight", module.convolve_x.weight)])
         steps = graph.reshape(over_x, [*sizes[:2], 4 * outputs, *sizes[3:]])

@@ -174,7 +174,7 @@ class _WindowedWeights(Operator):
         """Nodes for one bottom; the axes before the channels are folded into one batch axis and restored."""
         x = bottom.name
         if self.axis != 1:
-            x = graph.reshape(x, [-1, *(graph.dim(bottom, axis) for axis in range(self.axis, len(bottom.shape)))])
+            x = graph.reshape(x, [-1, *bottom.shape[self.axis :]])
         y = graph.add(
             self.onnx_op,
             [x, *weights],
@@ -184,11 +184,7 @@ class _WindowedWeights(Operator):
             pads=[*self.pad_begin, *self.pad_end],
             group=self.groups,
         )
-        if self.axis == 1:
-            return y
-        lead = [graph.sizes(bottom.name, 0, self.axis)] if self.axis else []
-        sizes = [*lead, graph.sizes(y, 1)]
-        return graph.add("Reshape", [y, graph.add("Concat", sizes, axis=0) if lead else sizes[0]])
+        return y if self.axis == 1 else graph.reshape(y, graph.top_shapes[0])
 
 
 def _without_defaults(arguments: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -241,8 +237,7 @@ class Convolution(_WindowedWeights):
         for x in bottoms:
             rows = graph.add("Flatten", [x.name], axis=self.axis)
             product = graph.add("Gemm", [rows, *weights], transB=1)
-            lead = [graph.dim(x, axis) for axis in range(self.axis)]
-            tops.append(graph.reshape(product, [*lead, self.num_output]))
+            tops.append(graph.reshape(product, graph.top_shapes[0]))
         return tops
 
 

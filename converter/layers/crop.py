@@ -107,7 +107,7 @@ class Crop(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         axes = range(self.axis, self.axis + len(self.offsets))
-        ends = [graph.dim(bottoms[1], axis) + offset for axis, offset in zip(axes, self.offsets, strict=True)]
+        ends = [bottoms[1].shape[axis] + offset for axis, offset in zip(axes, self.offsets, strict=True)]
         starts = graph.constant(list(self.offsets), "int64")
         return [
             graph.add("Slice", [bottoms[0].name, starts, graph.shape_tensor(ends), graph.constant(list(axes), "int64")])
@@ -140,7 +140,7 @@ class MergeCrop(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         small, large = bottoms
         axes = range(2, len(small.shape))
-        starts = [(graph.dim(large, axis) - graph.dim(small, axis)) // 2 for axis in axes]
-        ends = [start + graph.dim(small, axis) for start, axis in zip(starts, axes, strict=True)]
+        starts = [(large.shape[axis] - small.shape[axis]) // 2 for axis in axes]
+        ends = [start + small.shape[axis] for start, axis in zip(starts, axes, strict=True)]
         bounds = [graph.shape_tensor(starts), graph.shape_tensor(ends), graph.constant(list(axes), "int64")]
         return [graph.add("Concat", [small.name, graph.add("Slice", [large.name, *bounds])], axis=1)]

@@ -84,7 +84,7 @@ class InnerProduct(_Matrix):
         trailing = (1, 1) if self.always_4d else ()
         if self.axis == 1 and not trailing:
             return [product]
-        return [graph.reshape(product, [*(graph.dim(x, axis) for axis in range(self.axis)), self.outputs, *trailing])]
+        return [graph.reshape(product, graph.top_shapes[0])]
 
 
 @register_layer("Embed")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, Window, register_layer
+from .base import ModuleSpec, Operator, Window, count, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -166,7 +166,7 @@ class Pooling(Operator):
 
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
-        if self.global_pooling and any(x.dynamic[2:]):
+        if self.global_pooling and (x.is_dynamic(2) or x.is_dynamic(3)):
             self.refuse_export("of the whole plane with a mask needs a fixed size; export with a fixed size")
         if self._overhangs():
             if self.with_mask:
@@ -178,8 +178,8 @@ class Pooling(Operator):
             return [graph.add("MaxPool", [x.name], **attributes)]
         pooled, flat = graph.add_multiple("MaxPool", [x.name], 2, **attributes)
         # ONNX counts over the whole tensor, Caffe within one (n, c) plane
-        plane = graph.dim(x, 2) * graph.dim(x, 3)
-        mask = graph.add("Cast", [graph.add("Mod", [flat, plane.tensor()])], to=1)
+        plane = graph.size_tensor(count(x.shape[2:]))
+        mask = graph.add("Cast", [graph.add("Mod", [flat, plane])], to=1)
         return [pooled, mask]
 
     def _emit_average(self, graph: OnnxGraph, x: Value) -> str:
@@ -202,11 +202,12 @@ class Pooling(Operator):
 
         As in Caffe, it is 0 (a result of 0 / 0) or negative for windows that begin at or beyond the plane's end.
         """
-        size, kernel, stride = graph.dim(x, axis + 2), self.kernel[axis], self.stride[axis]
-        number = (size + (self.pad_end[axis] + stride - kernel)) // stride
-        end = graph.add("Squeeze", [number.tensor()])
+        kernel, stride = self.kernel[axis], self.stride[axis]
+        end = graph.add("Squeeze", [graph.size_tensor(graph.top_shapes[0][axis + 2])])
         places = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
         start = graph.add("Mul", [places, graph.constant(stride, "int64")])
-        stop = graph.add("Min", [graph.add("Add", [start, graph.constant(kernel, "int64")]), size.tensor()])
+        stop = graph.add(
+            "Min", [graph.add("Add", [start, graph.constant(kernel, "int64")]), graph.size_tensor(x.shape[axis + 2])]
+        )
         extent = graph.add("Cast", [graph.add("Sub", [stop, start])], to=1)
         return graph.reshape(extent, [-1, 1] if axis == 0 else [1, -1])

@@ -16,7 +16,7 @@ from .convolution import Convolution
 from .pooling import LOWEST_FLOAT, STOCHASTIC
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 #: end of an ONNX Slice that keeps the rest of the axis
 INT64_MAX = 2**63 - 1
@@ -108,11 +108,10 @@ class SPP(Operator):
     def _emit_level(self, graph: OnnxGraph, x: Value, bins: int) -> str:
         if bins == 1:
             return graph.add("GlobalMaxPool" if self.method == "MAX" else "GlobalAveragePool", [x.name])
-        kernels: list[Dim] = []
-        before: list[Dim | int] = [0, 0]
-        after: list[Dim | int] = [0, 0]
+        kernels: list[int] = []
+        before, after = [0, 0], [0, 0]
         for axis in (2, 3):
-            size = graph.dim(x, axis)
+            size = x.shape[axis]
             kernel = (size + (bins - 1)) // bins
             missing = kernel * bins - size
             kernels.append(kernel)
@@ -120,7 +119,7 @@ class SPP(Operator):
             after.append(missing // 2)
         fill = graph.constant(LOWEST_FLOAT if self.method == "MAX" else 0.0)
         padded = graph.add("Pad", [x.name, graph.shape_tensor([*before, *after]), fill], mode="constant")
-        cells = graph.reshape(padded, [graph.dim(x, 0), graph.dim(x, 1), bins, kernels[0], bins, kernels[1]])
+        cells = graph.reshape(padded, [*x.shape[:2], bins, kernels[0], bins, kernels[1]])
         return graph.reduce("ReduceMax" if self.method == "MAX" else "ReduceMean", cells, [3, 5], keepdims=False)
 
 
@@ -136,7 +135,7 @@ class Padding(Operator):
         self.require_planes()
         if self.begin * self.end < 0:
             self.refuse(f"pad_beg {self.begin} and pad_end {self.end} must both pad (above 0) or both crop (below 0)")
-        if min(self._plane()) < 1:
+        if any(size < 1 for size in self._plane()):
             self.refuse(f"pad_beg and pad_end crop all of a {shape[2]} x {shape[3]} plane")
 
     def _plane(self) -> tuple[int, int]:
@@ -193,10 +192,10 @@ class Reorg(Operator):
         x, s = bottoms[0], self.stride
         if self.reverse:
             return [graph.add("DepthToSpace", [x.name], blocksize=s, mode="DCR")]
-        batch, channels, height, width = (graph.dim(x, axis) for axis in range(4))
+        batch, channels, height, width = x.shape
         cells = graph.reshape(x.name, [batch, channels // s**2, height, s, width, s])
         moved = graph.add("Transpose", [cells], perm=[0, 3, 5, 1, 2, 4])
-        return [graph.reshape(moved, [batch, channels * s**2, height // s, width // s])]
+        return [graph.reshape(moved, graph.top_shapes[0])]
 
 
 @register_layer("ShuffleChannel")
@@ -216,7 +215,7 @@ class ShuffleChannel(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        batch, channels, height, width = (graph.dim(x, axis) for axis in range(4))
+        batch, channels, height, width = x.shape
         groups = graph.reshape(x.name, [batch, self.group, channels // self.group, height, width])
         shuffled = graph.add("Transpose", [groups], perm=[0, 2, 1, 3, 4])
-        return [graph.reshape(shuffled, [batch, channels, height, width])]
+        return [graph.reshape(shuffled, graph.top_shapes[0])]

@@ -84,7 +84,7 @@ class _Recurrent(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x, cont = bottoms[:2]
-        steps, batch, rows = graph.dim(x, 0), graph.dim(x, 1), self.gates * self.outputs
+        (steps, batch), rows = x.shape[:2], self.gates * self.outputs
         flat = graph.reshape(x.name, [-1, self.inputs])
         weights = {name: graph.parameter(name, getattr(module, name)) for name in self.parameter_names()}
         linear = graph.add("Gemm", [flat, weights["weight_x"], weights["bias"]], transB=1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
+from ..graph.sizes import at_run_time
 from .base import ModuleSpec, Operator, count, register_layer
 
 if TYPE_CHECKING:
@@ -111,13 +112,8 @@ class ArgMax(Operator):
         backwards = graph.add("Slice", [candidates, *bounds])
         top_k = graph.constant([self.top_k], "int64")
         values, place = graph.add_multiple("TopK", [backwards, top_k], 2, axis=axis, largest=1, sorted=1)
-        if self.axis is None:
-            length = graph.number(1)
-            for follower in range(1, len(x.shape)):
-                length = length * graph.dim(x, follower)
-        else:
-            length = graph.dim(x, axis)
-        return values, graph.add("Sub", [(length - 1).tensor(), place])
+        length = count(x.shape[1:]) if self.axis is None else x.shape[axis]
+        return values, graph.add("Sub", [graph.size_tensor(length - 1), place])
 
 
 @register_layer("MaskCreate")
@@ -174,9 +170,10 @@ class Filter(Operator):
         for shape in blobs:
             if shape[:1] != selector[:1]:
                 self.refuse(f"its selector has {selector[0]} items, but a bottom has shape {shape}")
+        self.kept = at_run_time(selector[0], self.context.name)
 
     def top_shapes(self) -> tuple[Shape, ...]:
-        return tuple(blob.shape for blob in self.bottoms[:-1])
+        return tuple((self.kept, *blob.shape[1:]) for blob in self.bottoms[:-1])
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("Filter")

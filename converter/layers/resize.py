@@ -20,7 +20,7 @@ from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 @register_layer("Interp")
@@ -55,7 +55,7 @@ class Interp(Operator):
             self.shrink, self.zoom = shrink, zoom
         if self.shrink < 1 or self.zoom < 1 or (self.size is not None and min(self.size) < 1):
             self.refuse("zoom_factor, shrink_factor, height and width must be at least 1")
-        if min(self._cropped()) < 1:
+        if any(size < 1 for size in self._cropped()):
             self.refuse(f"pad_beg and pad_end crop all of a {self.bottoms[0].shape[2:]} plane")
 
     def _cropped(self) -> tuple[int, int]:
@@ -77,7 +77,9 @@ class Interp(Operator):
         maps = []
         for size, out in zip(self._cropped(), self.top_shapes()[0][2:], strict=True):
             # corners map to corners; a single row or column does not define a scale
-            scale = Fraction(out - 1, size - 1) if size > 1 and out > 1 else Fraction(1)
+            scale = Fraction(self.zoom)
+            if self.shrink > 1 or self.size is not None:  # int() fixes the size: the scale holds for it alone
+                scale = Fraction(int(out) - 1, int(size) - 1) if size > 1 and out > 1 else Fraction(1)
             maps.append(AxisMap(scale, self.pad_begin * scale))
         return maps[0], maps[1]
 
@@ -94,20 +96,13 @@ class Interp(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         name = x.name
-        sizes: list[Dim] = []
-        for axis in (2, 3):
-            size = graph.dim(x, axis)
-            if self.pad_begin or self.pad_end:
-                name = graph.slice(name, axis, -self.pad_begin, size + self.pad_end)
-                size = size + self.pad_begin + self.pad_end
-            if self.size is not None:
-                sizes.append(graph.number(self.size[axis - 2]))
-            else:
-                sizes.append((size - 1) // self.shrink * self.zoom + 1)
-        return [emit_bilinear(graph, name, [graph.dim(x, 0), graph.dim(x, 1), *sizes])]
+        if self.pad_begin or self.pad_end:
+            for axis in (2, 3):
+                name = graph.slice(name, axis, -self.pad_begin, x.shape[axis] + self.pad_end)
+        return [emit_bilinear(graph, name, graph.top_shapes[0])]
 
 
-def emit_bilinear(graph: OnnxGraph, x: str, sizes: Sequence[Dim]) -> str:
+def emit_bilinear(graph: OnnxGraph, x: str, sizes: Shape) -> str:
     """A corner-aligned bilinear Resize to the four sizes (N, C, H, W)."""
     return graph.add(
         "Resize",

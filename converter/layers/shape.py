@@ -14,7 +14,7 @@ from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, given, register_layer
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 def _read_axis(operator: Operator, param: Any, old_name: str) -> int:
@@ -94,12 +94,7 @@ class Slice(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         if self.parts == 1:
             return [bottoms[0].name]
-        size = graph.dim(bottoms[0], self.axis)
-        if self.points:
-            lengths: list[Dim | int] = [end - start for start, end in zip((0, *self.points), self.points, strict=False)]
-            lengths.append(size - self.points[-1])
-        else:
-            lengths = [size // self.parts] * self.parts
+        lengths = [shape[self.axis] for shape in graph.top_shapes]
         return graph.add_multiple("Split", [bottoms[0].name, graph.shape_tensor(lengths)], self.parts, axis=self.axis)
 
 
@@ -151,8 +146,7 @@ class _Reshaping(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         # ONNX reads 0 and -1 as Caffe does; the axes after the replaced ones may move, so a 0 cannot copy them
-        tail = [graph.dim(x, axis) for axis in range(self.end, len(x.shape))]
-        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *tail])]
+        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *x.shape[self.end :]])]
 
 
 @register_layer("Reshape")
@@ -212,9 +206,9 @@ class Squeeze(Operator):
 
     def set_up(self) -> None:
         shape = self.bottoms[0].shape
-        listed = list(self.context.message.squeeze_param.axis)
-        ones = [axis for axis, size in enumerate(shape) if size == 1]
-        self.axes = sorted({self.bottom_axis(axis) for axis in listed}) or ones
+        self.axes = sorted({self.bottom_axis(axis) for axis in self.context.message.squeeze_param.axis})
+        if not self.axes:  # otherwise the sizes of other axes do not matter and may vary
+            self.axes = [axis for axis, size in enumerate(shape) if size == 1]
         for axis in self.axes:
             if shape[axis] != 1:
                 self.refuse(f"axis {axis} of {shape} has size {shape[axis]}; only axes of size 1 can be removed")
@@ -227,10 +221,6 @@ class Squeeze(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if any(x.is_dynamic(axis) for axis in self.axes):
-            self.refuse_export(
-                f"removes axes {self.axes}, one of which is dynamic; list the axes that are always 1 in squeeze_param"
-            )
         return [graph.add("Squeeze", [x.name, graph.constant(self.axes, "int64")]) if self.axes else x.name]
 
 

@@ -21,7 +21,7 @@ from .base import ModuleSpec, Operator, Window, register_layer
 from .resize import emit_bilinear
 
 if TYPE_CHECKING:
-    from ..export.onnx_graph import Dim, OnnxGraph, Value
+    from ..export.onnx_graph import OnnxGraph, Value
 
 
 class _Upsampling(Operator):
@@ -58,27 +58,26 @@ class _Upsampling(Operator):
                 f'{height} x {width} ("{pooling.name}"); set the size to that of the pooling\'s bottom'
             )
 
-    def emit_scatter(self, graph: OnnxGraph, x: Value, mask: Value, height: Dim, width: Dim) -> list[str]:
-        """Zeros (N, C, height, width) with x at the flat plane indices of the mask."""
+    def emit_scatter(self, graph: OnnxGraph, x: Value, mask: Value) -> list[str]:
+        """Zeros of the top's shape with x at the flat plane indices of the mask."""
         index = graph.reshape(graph.add("Cast", [mask.name], to=7), [0, 0, -1])
-        return [_emit_scatter(graph, x, index, height, width)]
+        return [_emit_scatter(graph, x, index)]
 
 
-def _emit_scatter(graph: OnnxGraph, x: Value, index: str, height: Dim, width: Dim) -> str:
-    """Zeros (N, C, height, width) with x at the flat plane indices (N, C, H * W)."""
-    batch, channels = graph.dim(x, 0), graph.dim(x, 1)
+def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:
+    """Zeros of the top's shape with x at the flat plane indices (N, C, H * W)."""
+    batch, channels, height, width = graph.top_shapes[0]
     plane = graph.add("ConstantOfShape", [graph.shape_tensor([batch, channels, height * width])])
     values = graph.reshape(x.name, [0, 0, -1])
     scattered = graph.add("ScatterElements", [plane, index, values], axis=2)
-    return graph.reshape(scattered, [batch, channels, height, width])
+    return graph.reshape(scattered, graph.top_shapes[0])
 
 
-def _emit_repeat(graph: OnnxGraph, x: Value, height: Dim, width: Dim) -> str:
-    """Repeat pixels up to a height and width that are multiples of x's."""
-    sizes = graph.shape_tensor([graph.dim(x, 0), graph.dim(x, 1), height, width])
+def _emit_repeat(graph: OnnxGraph, x: Value, shape: Shape) -> str:
+    """Repeat pixels up to a shape whose height and width are multiples of x's."""
     return graph.add(
         "Resize",
-        [x.name, "", "", sizes],
+        [x.name, "", "", graph.shape_tensor(shape)],
         mode="nearest",
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
@@ -141,15 +140,9 @@ class Upsample(_Upsampling):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        height, width = (
-            graph.number(self.size[axis])
-            if self.size is not None
-            else graph.dim(x, axis + 2) * self.scale[axis] - self.trim[axis]
-            for axis in (0, 1)
-        )
         if not self.has_mask:
-            return [_emit_repeat(graph, x, height, width)]
-        return self.emit_scatter(graph, x, bottoms[1], height, width)
+            return [_emit_repeat(graph, x, graph.top_shapes[0])]
+        return self.emit_scatter(graph, x, bottoms[1])
 
 
 @register_layer("Unpooling")
@@ -188,20 +181,18 @@ class Unpooling(_Upsampling):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        height, width = (graph.number(size) for size in self.size)
         if len(self.bottoms) == 2:
-            return self.emit_scatter(graph, x, bottoms[1], height, width)
+            return self.emit_scatter(graph, x, bottoms[1])
         rows, columns = (self._positions(graph, x, axis) for axis in (0, 1))
         starts = graph.add("Mul", [rows, graph.constant(self.size[1], "int64")])
         plane = graph.add("Add", [graph.add("Unsqueeze", [starts, graph.constant([1], "int64")]), columns])
-        cells = graph.dim(x, 2) * graph.dim(x, 3)
-        shape = graph.shape_tensor([graph.dim(x, 0), graph.dim(x, 1), cells])
+        shape = graph.shape_tensor([*x.shape[:2], x.shape[2] * x.shape[3]])
         index = graph.add("Expand", [graph.reshape(plane, [-1]), shape])
-        return [_emit_scatter(graph, x, index, height, width)]
+        return [_emit_scatter(graph, x, index)]
 
     def _positions(self, graph: OnnxGraph, x: Value, axis: int) -> str:
         """Destinations of the rows (axis 0) or columns (axis 1): stride times their index, at most the last."""
-        end = graph.add("Squeeze", [graph.dim(x, axis + 2).tensor()])
+        end = graph.add("Squeeze", [graph.size_tensor(x.shape[axis + 2])])
         numbers = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
         spread = graph.add("Mul", [numbers, graph.constant(self.stride[axis], "int64")])
         return graph.add("Min", [spread, graph.constant(self.size[axis] - 1, "int64")])
@@ -240,12 +231,11 @@ class UnPooling(_Upsampling):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        plane = graph.dim(x, 2), graph.dim(x, 3)
         if len(self.bottoms) == 1:
-            return [_emit_repeat(graph, x, plane[0] * self.scale[0], plane[1] * self.scale[1])]
-        wanted = graph.dim(bottoms[1], 2), graph.dim(bottoms[1], 3)
-        covering = [(size + have - 1) // have * have for size, have in zip(wanted, plane, strict=True)]
-        result = _emit_repeat(graph, x, covering[0], covering[1])
+            return [_emit_repeat(graph, x, graph.top_shapes[0])]
+        wanted = bottoms[1].shape[2:]
+        covering = [(size + have - 1) // have * have for size, have in zip(wanted, x.shape[2:], strict=True)]
+        result = _emit_repeat(graph, x, (*x.shape[:2], *covering))
         for axis, (size, cover) in enumerate(zip(wanted, covering, strict=True), 2):
             start = (cover - size) // 2
             result = graph.slice(result, axis, start, cover - start)
@@ -273,8 +263,7 @@ class ResizeBilinear(_Upsampling):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        sizes = [graph.dim(x, 0), graph.dim(x, 1), *(graph.number(size) for size in self.size)]
         if self.aligned:
-            return [emit_bilinear(graph, x.name, sizes)]
-        target = [x.name, "", "", graph.shape_tensor(sizes)]
+            return [emit_bilinear(graph, x.name, graph.top_shapes[0])]
+        target = [x.name, "", "", graph.shape_tensor(graph.top_shapes[0])]
         return [graph.add("Resize", target, mode="linear", coordinate_transformation_mode="asymmetric")]

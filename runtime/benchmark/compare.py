@@ -21,8 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import InputError
-from .plan import REGRESSION_BOUND, ComparedName, Preset
-from .results import BenchResult, Comparison, Published, StageView, Subject, Verdict, copy_fields
+from .plan import REGRESSION_BOUND, ComparedName
+from .results import BenchResult, Comparison, Subject, Verdict
 from .statistics import FloatArray, Ratio, estimate_ratio
 
 Pair = tuple[Subject, Subject]
@@ -65,20 +65,6 @@ def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
     return "same" if is_same else "inconclusive"
 
 
-def compare_published(preset: Preset, view: StageView, device: str, *, seeded: bool) -> Published:
-    """A preset's published figure and ours, the median of the network's stages with copies; `device` by name."""
-    parts = [stage for name in ("h2d", "compute", "d2h") if (stage := view.find_stage(name)) is not None]
-    network_ms = sum(stage.series.typical_ms for stage in parts)
-    crf = view.find_stage("crf")
-    return Published(
-        **copy_fields(preset, Published),
-        ours_ms=network_ms or None,
-        ours_per_s=1000 / network_ms if network_ms else None,
-        ours_with_crf_ms=network_ms + crf.series.typical_ms if network_ms and crf is not None else None,
-        note=f"ours on {device}" + ("; random weights: valid speed, meaningless labels" if seeded else ""),
-    )
-
-
 def _compare(
     pairs: Sequence[Pair], stages: Sequence[ComparedName], bound: float, *, paired: bool, doubts: Sequence[str] = ()
 ) -> list[Comparison]:
@@ -105,8 +91,7 @@ def _conclude(
     value, low, high = ratio.value, ratio.low, ratio.high
     change = f"{candidate} takes {value:.3f} x the time of {baseline} ({low:.3f} to {high:.3f})"
     if stage == "pipeline":
-        rates = f"{1 / value:.3f} x the throughput of {baseline} ({1 / high:.3f} to {1 / low:.3f})"
-        change = f"{candidate} has {rates}"
+        change = f"{candidate} has {1 / value:.3f} x the throughput of {baseline} ({1 / high:.3f} to {1 / low:.3f})"
     verdict: Verdict = "inconclusive" if doubts else judge_ratio(ratio, bound)
     reasons = {
         "regression": f"slower by more than the bound of {bound:.0%}",
@@ -165,8 +150,7 @@ def _compare_machines(baseline: BenchResult, candidate: BenchResult, bound: floa
 def _find_noise(pair: Pair, stage: ComparedName) -> list[str]:
     found = []
     for name, subject in zip(("baseline", "candidate"), pair, strict=True):
-        is_piped = stage == "pipeline" and subject.pipeline is not None
-        noise = subject.pipeline.noise if is_piped and subject.pipeline is not None else subject.noise
+        noise = subject.pipeline.noise if stage == "pipeline" and subject.pipeline is not None else subject.noise
         if not noise.conclusive:
             found.append(f"the {name} was too noisy ({', '.join(check.name for check in noise.failed)})")
     return found

@@ -1,4 +1,4 @@
-"""The load view: LoadGen's scenarios, the throughput-latency curve, and the peak rate under a latency bound.
+"""The load view: LoadGen's scenarios and the throughput-latency curve.
 
 Each scenario takes the path of production. SingleStream, MultiStream and Server are calls, one image at a time per
 worker with all threads, because each answer is awaited. Offline, one query of many images in any order, goes through
@@ -23,7 +23,6 @@ from .timing import Clock
 
 CURVE_SHARES = (0.3, 0.5, 0.7, 0.8, 0.9, 1.1)  # of the calls' throughput
 SERVER_SHARE = 0.7
-PEAK_START_SHARE = 0.3
 KEPT_UP_SHARE = 0.95
 _ORDER: tuple[Scenario, ...] = ("Offline", "SingleStream", "MultiStream", "Server")  # Server's rate follows from others
 _MIN_OFFLINE_SAMPLES = 24
@@ -81,10 +80,6 @@ def measure_load(
     if "Server" not in plan.scenarios:
         return tuple(ordered), ()
     server = _plan_test(plan, "Server", rate, context)
-    if plan.latency_bound_ms is not None:
-        on_step("LoadGen FindPeakPerformance")
-        start_qps = plan.server_qps or rate * PEAK_START_SHARE
-        ordered.append(_run(replace(server, finds_peak=True, target_qps=start_qps), context))
     points = []
     short = replace(server, min_duration_s=plan.load_duration_s, min_queries=_MIN_CURVE_QUERIES)
     for offered in [rate * share for share in CURVE_SHARES] if plan.curve else []:
@@ -135,16 +130,15 @@ def describe_run(settings: LoadSettings, outcome: LoadOutcome, context: LoadCont
         )
     value = float(outcome.summary.fields[metric.key]) / metric.divisor
     queries = outcome.samples if settings.scenario == "Offline" else join_queries(outcome.samples)
-    traced = [] if settings.finds_peak else queries
     span_s = max((sample.at_s + sample.latency_ms / 1000 for sample in outcome.samples), default=0.0)
     reached = len(outcome.samples) / span_s if span_s > 0 else None
     is_piped = context.is_piped(settings)
     asked = {"seeds": [str(seed) for seed in SEEDS], **asdict(settings)}
-    unused = {"scenario", "finds_peak"} | ({"workers"} if is_piped else set())
+    unused = {"scenario"} | ({"workers"} if is_piped else set())
     unused |= {"samples_per_query"} if settings.scenario != "MultiStream" else set()
     return LoadRun(
         scenario=settings.scenario,
-        mode="find-peak" if settings.finds_peak else "performance",
+        mode="performance",
         settings={name: value for name, value in asked.items() if name not in unused},
         includes=context.includes,
         path="pipeline" if is_piped else "call",
@@ -153,15 +147,15 @@ def describe_run(settings: LoadSettings, outcome: LoadOutcome, context: LoadCont
         metric=metric.name,
         metric_unit=metric.unit,
         metric_value=value,
-        latency=describe_series([start_s + query.at_s for query in traced], [query.latency_ms for query in traced])
-        if traced
+        latency=describe_series([start_s + query.at_s for query in queries], [query.latency_ms for query in queries])
+        if queries
         else None,
-        issue_delay_ms=tuple(query.issue_delay_ms for query in traced),
-        service_ms=_sum_service(settings, outcome) if traced else (),
-        sample_index=tuple(query.image for query in traced),
+        issue_delay_ms=tuple(query.issue_delay_ms for query in queries),
+        service_ms=_sum_service(settings, outcome),
+        sample_index=tuple(query.image for query in queries),
         queries=len(queries),
         duration_s=outcome.duration_s,
-        throughput_per_s=value if settings.finds_peak else reached,
+        throughput_per_s=reached,
         summary=outcome.summary.fields,
     )
 

@@ -40,7 +40,6 @@ class LoadSettings:
     """Settings of one test, which lasts until its minimum duration and number of queries are reached."""
 
     scenario: Scenario
-    finds_peak: bool = False  # Server: search the largest rate under latency_bound_ms instead
     min_duration_s: float = 2.0
     min_queries: int = 1
     target_qps: float | None = None  # Server: Poisson rate; Offline: expected rate, which sets its number of samples
@@ -81,7 +80,7 @@ class LoadOutcome:
     """Results of a test; lists by arrival are in the order in which LoadGen issued the samples."""
 
     summary: Summary
-    samples: list[TracedSample]  # by number; of a peak search, of all its runs
+    samples: list[TracedSample]  # by number
     service_ms: list[float]  # by arrival, time at work
     arrived: list[int]  # by arrival, the image's index
     duration_s: float
@@ -255,7 +254,7 @@ def join_queries(samples: Sequence[TracedSample]) -> list[TracedSample]:
 def _run_test(loadgen: Any, settings: LoadSettings, system: _SystemUnderTest, images: int, folder: Path) -> None:
     test = loadgen.TestSettings()  # what is not set keeps LoadGen's default
     test.scenario = getattr(loadgen.TestScenario, settings.scenario)
-    test.mode = loadgen.TestMode.FindPeakPerformance if settings.finds_peak else loadgen.TestMode.PerformanceOnly
+    test.mode = loadgen.TestMode.PerformanceOnly
     test.min_duration_ms = int(settings.min_duration_s * 1000)
     test.min_query_count = settings.min_queries
     test.sample_index_rng_seed, test.qsl_rng_seed, test.schedule_rng_seed = SEEDS
@@ -264,7 +263,6 @@ def _run_test(loadgen: Any, settings: LoadSettings, system: _SystemUnderTest, im
         test.server_target_qps = test.offline_expected_qps = settings.target_qps
     if settings.latency_bound_ms is not None:
         test.server_target_latency_ns = int(settings.latency_bound_ms * 1e6)
-    test.server_find_peak_qps_decimals_of_precision = 1
     logs = loadgen.LogSettings()
     logs.log_output = loadgen.LogOutputSettings()
     logs.log_output.outdir = str(folder)

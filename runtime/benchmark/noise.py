@@ -48,9 +48,7 @@ def judge_noise(series: Series, warmup: Warmup | None, canary: Series | None, tr
 def collect_warnings(subjects: Sequence[Subject], samples: Sequence[Sample]) -> list[str]:
     """Caveats of a run, one sentence each; `samples` are the measured images."""
     found = []
-    if any(subject.weights == "seeded" for subject in subjects):
-        found.append("the weights are random: speed figures are valid, labels are meaningless")
-    elif any(sample.truth is None for sample in samples):
+    if any(sample.truth is None for sample in samples):
         found.append("the images have no labels: accuracy is the agreement with float32 only")
     if any(subject.backend == "fake" for subject in subjects):
         found.append("the fake backend is a formula, not a network")

@@ -86,7 +86,7 @@ def parse_subject(text: str) -> SubjectSpec:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to measure and for how long; fields as the options of `atrous bench`, whose defaults these are."""
+    """Subjects, inputs and duration of a benchmark; fields and defaults are those of the `atrous bench` options."""
 
     bundle: Bundle
     specs: Sequence[SubjectSpec]  # the baseline first
@@ -108,14 +108,12 @@ class BenchPlan:
     load_duration_s: float = 2.0  # minimum duration of each test
     full: bool = False  # MLPerf's durations and counts
     server_qps: float | None = None  # None: 70 % of the best measured rate of calls
-    latency_bound_ms: float | None = None  # of Server; searches the peak rate. None: 10 x one image, no search
+    latency_bound_ms: float | None = None  # of Server; None: 10 x one image
     curve: bool = True  # throughput-latency curve
     samples_per_query: int = 8  # of MultiStream
     workers: int = 1  # images labeled at once, in calls
     roofline: bool = True
     bound: float = REGRESSION_BOUND
-    preset: Preset | None = None
-    weights: Literal["given", "seeded"] = "given"
 
     def open(self, spec: SubjectSpec, threads: int | None, *, fast_crf: bool) -> Segmenter:
         """Load the bundle as a subject; raises what `runtime.load` raises."""
@@ -127,47 +125,3 @@ class BenchPlan:
         words: dict[str, Any] = {"device": spec.device, "threads": threads, "precision": spec.precision}
         backend = open_backend(spec.backend, self.bundle, **words, options=dict(spec.options))
         return load(self.bundle.path, backend, threads=threads, crf=self.crf, crf_shortcuts=shortcuts)
-
-
-class Preset(NamedTuple):
-    """An image size at which DeepLab-LargeFOV's speed was published, and the published figures."""
-
-    preset: str  # value of --preset
-    image_height: int
-    image_width: int
-    classes: int  # with the background where the data set has one
-    class_names: str | None  # a set of `atrous convert --classes`; None: numbered classes
-    published_ms: float | None  # None: the source prints none
-    published_per_s: float | None
-    published_hardware: str
-    published_note: str
-    source: str
-
-    @property
-    def title(self) -> str:
-        """One-line description."""
-        size = f"{self.image_height}x{self.image_width}, {self.classes} classes"
-        return f"DeepLab-LargeFOV: VGG-16, stride 8, fc6 of 3x3x1024 with hole 12; {size}"
-
-
-_DEEPLAB = (
-    "Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, ICLR 2015, "
-    "introduction"
-)
-_ICNET = (
-    "Zhao et al., ICNet for Real-Time Semantic Segmentation on High-Resolution Images, ECCV 2018, comparison on {}, "
-    "row DeepLab"
-)
-_SEGNET = "Badrinarayanan et al., SegNet, TPAMI 2017, comparison on SUN RGB-D: mean IoU 32.08 for DeepLab-LargeFOV"
-_VOC_NOTE = "the network alone; the CRF takes another half second on a CPU"
-_CITYSCAPES, _CAMVID = _ICNET.format("Cityscapes"), _ICNET.format("CamVid")
-
-PRESETS = {
-    preset.preset: preset
-    for preset in (
-        Preset("voc", 513, 513, 21, "voc", None, 8.0, "a GPU of 2014", _VOC_NOTE, _DEEPLAB),
-        Preset("cityscapes", 1024, 2048, 19, "cityscapes", 4000.0, 0.25, "a GPU", "the network", _CITYSCAPES),
-        Preset("camvid", 360, 480, 11, None, 203.0, 4.9, "a GPU", "the network", _CAMVID),
-        Preset("sun-rgbd", 530, 730, 37, None, None, None, "", "accuracy only: no speed was published", _SEGNET),
-    )
-}

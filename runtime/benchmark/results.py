@@ -188,7 +188,9 @@ class LoadRun(Record):
     """One MLPerf LoadGen test."""
 
     scenario: Scenario
-    mode: Literal["performance", "accuracy", "find-peak"] = Field(description="accuracy: in files of version 1 only")
+    mode: Literal["performance", "accuracy", "find-peak"] = Field(
+        description="others than performance: in older files only"
+    )
     settings: dict[str, JsonValue] = Field(description="requested durations, counts, rates, bounds and seeds")
     includes: tuple[StageName, ...] = Field(description="stages that a query passes, in order")
     path: Literal["call", "pipeline"] = Field(default="call", description="one image per worker, or the pipeline")
@@ -270,7 +272,7 @@ class Subject(Record):
     threads: Count | None
     bundle: str
     bundle_sha256: str = Field(description="of the manifest, which lists the digests of all files")
-    weights: Literal["given", "seeded"] = Field(description="seeded: random, so the accuracy is meaningless")
+    weights: Literal["given", "seeded"] = Field(default="given", description="seeded (random): in older files only")
     head: str
     classes: Count
     image_height: Count
@@ -374,25 +376,6 @@ class Comparison(Record):
     reason: str = Field(description="the verdict as a sentence")
 
 
-class Published(Record):
-    """A published figure and ours."""
-
-    preset: str
-    title: str
-    image_height: Count
-    image_width: Count
-    classes: Count
-    published_ms: float | None
-    published_per_s: float | None
-    published_hardware: str
-    published_note: str = Field(description="what the figure includes")
-    source: str
-    ours_ms: Number | None = Field(description="median network time per image of the baseline")
-    ours_per_s: Number | None
-    ours_with_crf_ms: Number | None = Field(description="network and CRF, where the CRF was on")
-    note: str = Field(description="how far the two are comparable")
-
-
 class BenchResult(Record):
     """A whole run of `atrous bench`."""
 
@@ -407,7 +390,7 @@ class BenchResult(Record):
     environment: Environment
     subjects: Annotated[tuple[Subject, ...], Field(min_length=1)]
     comparisons: tuple[Comparison, ...] = Field(default=(), description="the other subjects relative to the first")
-    published: tuple[Published, ...] = Field(default=(), description="published figures of the preset")
+    published: tuple[dict[str, JsonValue], ...] = Field(default=(), description="in older files only")
     canary: Series | None = Field(description="a fixed piece of arithmetic timed between samples")
     machine_trace: MachineTrace
     warnings: tuple[str, ...] = Field(default=(), description="caveats to read before quoting a figure")

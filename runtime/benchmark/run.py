@@ -12,7 +12,7 @@ from ...bundle.manifest import MANIFEST_NAME
 from ...dependencies import import_optional, read_version
 from ...errors import InputError, MissingDependencyError
 from .accuracy import BUNDLE, FAST_CRF, OFF, CrfSetting, label_references, list_crf_settings, measure_accuracy
-from .compare import compare_published, compare_within
+from .compare import compare_within
 from .load_view import LoadContext, measure_load
 from .machine import MachineWatch, describe_environment
 from .model_cost import count_model_cost
@@ -69,11 +69,6 @@ def run_bench(plan: BenchPlan, *, on_step: OnStep = lambda step: None) -> BenchR
     for system, one in zip(systems, rounds, strict=False):
         system.views["pipeline"] = describe_pipeline(one, system, system.views["stages"], series, trace)
     subjects = [_describe(plan, system, series, trace) for system in systems]
-    published = []
-    if plan.preset is not None:
-        device = environment.cpu.name if subjects[0].device == "cpu" else subjects[0].device
-        is_seeded = plan.weights == "seeded"
-        published = [compare_published(plan.preset, systems[0].views["stages"], device, seeded=is_seeded)]
     compared: tuple[ComparedName, ...] = ("compute", "end_to_end", "pipeline") if rounds else ("compute", "end_to_end")
     return BenchResult(
         atrous_version=read_version("atrous") or "source tree",
@@ -85,7 +80,6 @@ def run_bench(plan: BenchPlan, *, on_step: OnStep = lambda step: None) -> BenchR
         environment=environment,
         subjects=tuple(subjects),
         comparisons=tuple(compare_within(subjects, compared, bound=plan.bound)),
-        published=tuple(published),
         canary=series,
         machine_trace=trace,
         warnings=(*warnings, *collect_warnings(subjects, plan.samples)),
@@ -164,7 +158,6 @@ def _describe(plan: BenchPlan, system: System, canary: Series | None, trace: Mac
         threads=plan.threads,
         bundle=manifest.name,
         bundle_sha256=hashlib.sha256((plan.bundle.path / MANIFEST_NAME).read_bytes()).hexdigest(),
-        weights=plan.weights,
         head=segmenter.head,
         classes=len(manifest.classes),
         image_height=height,

@@ -19,10 +19,6 @@ _COMPARISONS = (
     "candidate=candidate; baseline=baseline; time of=stage:stage; ratio=ratio:.3f; low=low:.3f; high=high:.3f; "
     "verdict=verdict"
 )
-_PUBLISHED = (
-    "preset=preset; published ms=published_ms:number; published/s=published_per_s:number; on=published_hardware; "
-    "ours ms=ours_ms:number; ours/s=ours_per_s:number; ours with CRF ms=ours_with_crf_ms:number"
-)
 _STAGES = (
     "stage=name:stage; _quantiles=series.quantiles; max ms=series.max_ms:.2f; samples=series.values_ms:count; "
     "clock=clock"
@@ -33,7 +29,7 @@ _PIPELINE = (
     "blocked=blocked_share:.0%; queued=queue_mean_depth:.1f"
 )
 _LOAD = (
-    "scenario=scenario; mode=mode:mode; path=path; figure of merit=:metric; _quantiles=latency.quantiles; "
+    "scenario=scenario; path=path; figure of merit=:metric; _quantiles=latency.quantiles; "
     "max ms=latency.max_ms:.2f; queries=queries; valid=valid:yes"
 )
 _CURVE = "offered/s=offered_per_s:number; done/s=completed_per_s:number; keeps up=kept_up:yes; _quantiles=quantiles"
@@ -47,7 +43,7 @@ _ROOFLINE = (
 )
 _SUBJECTS = (
     "subject=name; device=device; threads=threads; precision=precision; height=image_height; width=image_width; "
-    "classes=classes; head=head; weights=weights; sha256 of the bundle=bundle_sha256:.12s"
+    "classes=classes; head=head; sha256 of the bundle=bundle_sha256:.12s"
 )
 _NOISE = "rule=name; value=value:.3g; bound=bound:.3g; passed=passed:yes; =text"
 
@@ -92,11 +88,6 @@ def make_sections(result: BenchResult) -> list[Section]:
     pipelines = [(subject.name, subject.pipeline) for subject in result.subjects if subject.pipeline is not None]
     roofs = [subject for subject in result.subjects if subject.roofline is not None]
     sections = [
-        Section(
-            "Published figures and ours",
-            [f"{one.title}: {one.published_note} ({one.source}); {one.note}" for one in result.published],
-            [make_table(_PUBLISHED, result.published)],
-        ),
         Section(
             "Comparison",
             ["Ratios of medians; below 1 is faster than the baseline."],
@@ -224,10 +215,11 @@ def _describe_stages(subject: Subject) -> Iterable[str]:
 
 
 def _describe_limits(subjects: Sequence[Subject]) -> list[str]:
-    for limits in filter(None, (subject.roofline for subject in subjects)):
-        peak, bandwidth = format_number(limits.peak_gflops), format_number(limits.bandwidth_gb_s)
-        return [f"Limits with {limits.threads} threads: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
-    return []
+    limits = subjects[0].roofline if subjects else None
+    if limits is None:
+        return []
+    peak, bandwidth = format_number(limits.peak_gflops), format_number(limits.bandwidth_gb_s)
+    return [f"Limits with {limits.threads} threads: {peak} GFLOP/s, {bandwidth} GB/s ({limits.method})."]
 
 
 def _describe_environment(result: BenchResult) -> Section:
@@ -250,7 +242,7 @@ def _join(value: Any) -> str:
 def _describe_metric(run: LoadRun) -> str:
     if run.metric_value is None:
         return ""
-    asked = run.settings.get("target_qps") if run.scenario == "Server" and run.mode == "performance" else None
+    asked = run.settings.get("target_qps") if run.scenario == "Server" else None
     name = {"latency_p90": "p90 ", "latency_p99": "p99 "}.get(run.metric, "")
     target = f" of {format_number(asked)}" if isinstance(asked, float) else ""
     return f"{name}{format_number(run.metric_value)}{target} {run.metric_unit}"
@@ -260,7 +252,6 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "count": lambda values: str(len(values)),
     "interval": format_interval,
     "metric": _describe_metric,
-    "mode": lambda mode: "" if mode == "performance" else mode,
     "number": format_number,
     "quantile": lambda quantile: format_value(quantile.value_ms, ".2f"),
     "stage": name_stage,

@@ -22,7 +22,7 @@ def test_json_of_paths_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_json_refuses_what_it_cannot_say() -> None:
+def test_json_rejects_nan_and_unknown_objects() -> None:
     with pytest.raises(ValueError, match="JSON"):
         console.print_json("x", {"number": float("nan")})
     with pytest.raises(TypeError, match="object"):
@@ -37,7 +37,7 @@ def test_table_keeps_brackets_and_long_cells(capsys: pytest.CaptureFixture[str])
     assert len(out.splitlines()) == 3
 
 
-def test_no_progress_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with console.show_progress("working", 2) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")

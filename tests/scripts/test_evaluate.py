@@ -99,7 +99,7 @@ def test_real_pairs_end_to_end_by_the_fake_network(
 
 
 def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "i" / "1.png").write_bytes(b"rubbish")
+    (folder / "i" / "1.png").write_bytes(b"not an image")
     assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "--json"]) == 1
     caught = capsys.readouterr()
     report = json.loads(caught.out)

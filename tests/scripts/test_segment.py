@@ -224,7 +224,7 @@ def test_patterns_and_folders(run: Any, workplace: Path) -> None:
     assert listing() == ["one.png", "two.png"]
     assert run("photos", "--recursive", "-o", "photos/out")[0] == 0
     assert listing("photos/out") == ["one.png", "sub/one.png", "two.png"]
-    assert run("photos", "-r", "-o", "photos/out")[0] == 0  # its own results are no images
+    assert run("photos", "-r", "-o", "photos/out")[0] == 0  # its own results are skipped
     assert listing("photos/out") == ["one.png", "sub/one.png", "two.png"]
 
 

@@ -108,7 +108,7 @@ class TestCases:
         found = [target.judge(rows, {"fp16": 750.0}) for target in TARGETS]
         assert [entry["found"] for entry in found] == [0.64, 11.0, 10.5, 1.2, 1900.0]
         assert [entry["passed"] for entry in found] == [True, True, False, True, True]
-        rows[0]["agrees"] = False  # a figure of wrong scores is none
+        rows[0]["agrees"] = False  # wrong scores: its time does not count
         assert TARGETS[0].judge(rows, {"fp16": 750.0})["passed"] is None
         assert [target.judge([], {})["passed"] for target in TARGETS] == [None] * 5
 
@@ -223,7 +223,7 @@ class TestWorkers:
 
 class TestCaffeParser:
     def test_needs_tensorrt_8(self, job: Job) -> None:
-        with pytest.raises(BackendError, match=r"has no Caffe parser; 8\.5 has"):
+        with pytest.raises(BackendError, match=r"has no Caffe parser; use 8\.5"):
             run_caffe_parser(job, CASE, SimpleNamespace(__version__="11.4"), FakeDriver(), None)
 
     def test_calls_and_numbers(self, job: Job) -> None:

@@ -72,7 +72,7 @@ def test_command_makes_a_whole_miniature(tmp_path: Path) -> None:
 def test_command_has_no_weights_to_keep_in_an_empty_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(train_miniature.command, ["--keep-weights", "--output", str(tmp_path)])
     assert done.exit_code == 2
-    assert "leave out --keep-weights" in done.output
+    assert "omit --keep-weights" in done.output
 
 
 def test_seeds_are_apart() -> None:

@@ -1,6 +1,6 @@
-"""The whole benchmark without a GPU: engines are ONNX Runtime on the CPU behind the fake driver.
+"""The benchmark without a GPU: engines run ONNX Runtime on the CPU behind the fake driver.
 
-Scores are real and are compared as on a GPU; times are of a simulated clock and mean nothing.
+Scores are real and are compared as on a GPU; times come from a simulated clock and mean nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class FakeHost:
     """A `Host` for tests.
 
     Attributes:
-        fault: of the engines it builds; see `FakeEngine`.
+        fault: fault of the engines it builds; see `FakeEngine`.
     """
 
     def __init__(self, fault: str = ""):
-        """Build engines with a planted fault, or none."""
+        """Build engines with an injected fault, or without one if ""."""
         self.device = FakeDriver()
         self.driver: CudaDriver = self.device
         self.fault = fault

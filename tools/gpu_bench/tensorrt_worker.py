@@ -1,6 +1,6 @@
-"""TensorRT: an engine of each case's own shape, built here, audited, compared and run with CUDA graphs.
+"""TensorRT worker: builds an engine for the shape of each case, audits and compares it, runs it with CUDA graphs.
 
-Needs TensorRT, NumPy and cuda-bindings alone, so that TensorRT 8.5 can run under a Python of its own.
+Needs only TensorRT, NumPy and cuda-bindings, so that TensorRT 8.5 can run under its own Python.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .measuring import Feeds, Opened
 
 OPTIONS = TensorRtOptions(slots=3, contexts=1, cuda_graphs=True)
 _WARM_UPS_A_SLOT = 3
-_THROUGHPUT_RUNS = 24  # at least, in flight behind each other
+_THROUGHPUT_RUNS = 24  # at least, pipelined
 
 
 class Host(Protocol):
-    """What builds engines."""
+    """Builder of engines."""
 
     driver: CudaDriver
 
     def build(
         self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
     ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
-        """An engine, what to call once it is released, and details for the row."""
+        """Build an engine; return it, a function to call after its release, and details for the row."""
 
 
 class TensorRtHost:
-    """The TensorRT that is installed."""
+    """A `Host` that uses the installed TensorRT."""
 
     def __init__(self, folder: Path):
-        """Start CUDA and TensorRT, with a store for engines.
+        """Initialize CUDA and TensorRT, with a store for engines.
 
         Raises:
             MissingDependencyError: if either is not installed.
@@ -54,13 +54,13 @@ class TensorRtHost:
         self._trt, self._capabilities = compat.load_tensorrt()
         self._machine = read_machine()
         self._store = EngineStore(folder / "engines")
-        self._timings = b""  # of the layers timed so far; the next build begins with them
+        self._timings = b""  # timing cache, passed from build to build
         self.version = str(self._trt.__version__)
 
     def build(
         self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
     ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
-        """See `Host`; refuses an engine that does not reach the precision."""
+        """See `Host`; raises if the engine does not reach the precision."""
         from atrous.runtime.backends.tensorrt import compat, workflow
         from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 
@@ -83,16 +83,16 @@ class TensorRtHost:
 
 
 class TensorRt:
-    """A `Library`: engines by a host."""
+    """A `Library` that runs engines built by a `Host`."""
 
     name = "tensorrt"
 
     def __init__(self, host: Host):
-        """Build by a host."""
+        """Use a host."""
         self._host = host
 
     def takes(self, case: Case) -> bool:
-        """All cases."""
+        """Accept all cases."""
         return True
 
     def open(self, job: Job, case: Case) -> Opened:

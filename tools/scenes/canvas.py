@@ -21,7 +21,7 @@ Color = tuple[float, float, float]
 
 
 def to_planes(color: Color) -> Array:
-    """One RGB color as (3, 1, 1) float32, ready to meet (h, w) textures."""
+    """One RGB color as (3, 1, 1) float32, which broadcasts with (h, w) textures."""
     return np.asarray(color, np.float32).reshape(3, 1, 1)
 
 

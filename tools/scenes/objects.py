@@ -1,7 +1,7 @@
-"""The things that stand in a scene: trees, houses, cars and balls.
+"""The objects of a scene: trees, houses, cars and balls.
 
-Each painter takes the sketch, the column of the thing's middle and the row it stands on, and paints it with its parts
-and its own label; `cast_shadow` comes first and changes no label.
+Each painter takes the sketch, the column of the object's middle and the row it stands on, and paints it with its parts
+and label; `cast_shadow` comes first and changes no label.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HEADLAMP, _TAILLAMP = to_planes((0.98, 0.95, 0.78)), to_planes((0.75, 0.10, 0.1
 
 
 def cast_shadow(sketch: Sketch, middle: float, base: float, reach: float) -> None:
-    """Darken the ground beside a thing of half-width ``reach``, away from the light."""
+    """Darken the ground beside an object of half-width ``reach``, away from the light."""
     offset = -sketch.light * reach * 0.9
     left, right = middle - reach * 1.4 + min(offset, 0), middle + reach * 1.4 + max(offset, 0)
     window = sketch.canvas.open_window(left, base - reach, right, base + reach)

@@ -13,16 +13,16 @@ Option = TypeVar("Option")
 
 
 class Sketch:
-    """What the brushes of one scene share.
+    """State that the painters of one scene share.
 
     Attributes:
         rng: the scene's only source of randomness.
         height, width: size in pixels.
         canvas: picture and labels so far.
-        full: the window over all of the canvas.
+        full: the window over the whole canvas.
         horizon: row of the horizon.
-        zenith_color, haze_color: the sky above, and at the horizon, where everything far fades into it.
-        light: where the light comes from, -1 (left) to 1 (right).
+        zenith_color, haze_color: colors of the sky at the top and at the horizon; distant objects fade to the latter.
+        light: direction of the light, -1 (left) to 1 (right).
     """
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
@@ -35,15 +35,15 @@ class Sketch:
         self.light = rng.uniform(-1, 1)
 
     def choose(self, options: tuple[Option, ...]) -> Option:
-        """One of ``options``, each as likely."""
+        """Choose one of ``options`` with equal probability."""
         return options[int(self.rng.integers(len(options)))]
 
     def vary(self, color: Color, amount: float) -> Array:
-        """``color`` as (3, 1, 1), brighter or darker as a whole by about ``amount``, each channel by half of that."""
+        """Return ``color`` as (3, 1, 1) with noise: std ``amount`` on brightness, half of it on each channel."""
         shift = self.rng.normal(0, amount) + self.rng.normal(0, amount / 2, (3, 1, 1))
         return to_planes(color) + shift.astype(np.float32)
 
     def scale_at(self, base: float) -> float:
-        """Size of a thing that stands on row ``base``, against the same thing in the foreground of a 257-row scene."""
+        """Scale of an object that stands on row ``base``; 1 is near the foreground of a 257-row scene."""
         nearness = (base - self.horizon) / (self.height - self.horizon)
         return (0.42 + 0.75 * nearness) * self.height / 257

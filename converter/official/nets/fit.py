@@ -27,10 +27,9 @@ _EXPERIMENT = re.compile(r"[\w./-]{1,64}", re.ASCII)
 
 
 def fit_net(model: OfficialModel, weights: Path) -> tuple[str, tuple[str, ...]]:
-    """Check a caffemodel; returns the prototxt for it, and warnings such as differences to the structure saved in it.
+    """Check a caffemodel; returns the prototxt for it, and warnings such as differences to the saved structure.
 
-    Raises:
-        FetchError: it is another model, or not a caffemodel.
+    Raises FetchError if it is another model, or not a caffemodel.
     """
     architecture = find_architecture(model.architecture)
     try:
@@ -54,11 +53,7 @@ def fit_net(model: OfficialModel, weights: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _find_head(model: OfficialModel, file: WeightFile) -> Head | None:
-    """The classifier, identified by its layer in the weights.
-
-    Raises:
-        FetchError: it has another number of classes, or is missing from a model that must have one.
-    """
+    """The classifier, by its layer; raises FetchError for another number of classes, or if it must not be missing."""
     architecture = find_architecture(model.architecture)
     for layer in file.layers:
         found = architecture.head_layer.fullmatch(layer.name)

@@ -1,4 +1,4 @@
-"""What each TensorRT version supports. All other code asks a `Capabilities`, never for a version.
+"""Capabilities of each TensorRT version. All other code asks a `Capabilities`, never for a version.
 
 `LINES` serves dry runs without TensorRT; for an installed module, `read_capabilities` also checks the names.
 """
@@ -18,7 +18,7 @@ _RELEASES = ("8.5.3.1", "8.6.1", "9.3.0", "10.13.3.9", "11.4.0.106")
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a TensorRT supports, as far as builds and runs here depend on it.
+    """Capabilities of a TensorRT version, as far as builds and runs here depend on it.
 
     Attributes:
         version: complete, such as "10.13.3.9".

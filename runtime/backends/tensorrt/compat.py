@@ -1,4 +1,4 @@
-"""What differs between TensorRT 8.5 and 11 outside of builds: import, types, logger, monitor, engine loading.
+"""Differences between TensorRT 8.5 and 11 outside of builds: import, types, logger, monitor, engine loading.
 
 `capabilities` lists what exists in which version, `plan` makes the calls of a build. A name that a version lacks is
 looked up only where the version has it.

@@ -209,7 +209,7 @@ class EngineStore:
         return garbage
 
     def _judge(self, folder: Path, find_reason: Callable[[StoredEngine], str]) -> Iterator[tuple[Path, str]]:
-        """What can be removed of an engine's folder, and why: the folder itself, or some of its files."""
+        """Find what can be removed of an engine's folder, and why: the folder itself, or some of its files."""
         try:
             engine = self.read(folder)
             engine.record.check_signature(self.signer, path=folder / RECORD_NAME)

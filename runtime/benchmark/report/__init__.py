@@ -7,17 +7,16 @@ scripts; the template escapes all text, and the charts escape theirs.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ....bundle.files import write_file
 from ....dependencies import import_optional
 from ..plan import name_stage
-from ..results import BenchResult, MachineTrace, Series, Subject, find_quantile
+from ..results import BenchResult, Subject
 from ..tables import format_interval, format_number, make_sections
 from . import charts
-from .charts import Mark, Trace
 
 __all__ = ["check_report_libraries", "render_report", "write_report"]
 
@@ -93,7 +92,7 @@ def _list_cards(subject: Subject) -> Iterator[tuple[str, str, str]]:
         limit = "all cores" if subject.pipeline.limit == "cores" else subject.pipeline.limit
         yield "side by side", f"{format_number(subject.pipeline.throughput_per_s)}/s", f"bound by {limit}"
     for run in subject.load:
-        if run.mode == "performance" and run.scenario in ("Server", "Offline") and run.throughput_per_s is not None:
+        if run.scenario in ("Server", "Offline") and run.throughput_per_s is not None:
             yield run.scenario, f"{format_number(run.throughput_per_s)}/s", "valid" if run.valid else "not valid"
     for row in subject.accuracy:
         crf = {"off": "without CRF", "bundle": "with CRF"}.get(row.crf)
@@ -114,41 +113,11 @@ def _draw_stages(result: BenchResult) -> Iterator[Figure]:
         yield Figure("Latencies of the network", drawing, caption, charts.make_legend(list(computed)))
     for name, view in views.items():
         series, whole = view.stages[-1].series, name_stage(view.stages[-1].name)
-        traces = _list_traces(result.canary, result.machine_trace, min(series.at_s) - 1, max(series.at_s) + 1)
-        drawing = charts.draw_time_series(series.at_s, series.values_ms, list(traces), name=whole)
-        yield Figure(f"{whole.capitalize()} of {name} over time", drawing, "Below, the machine at the same time.")
-
-
-def _list_traces(canary: Series | None, trace: MachineTrace, first: float, last: float) -> Iterator[Trace]:
-    """The canary and the machine between two moments, where this machine reports them."""
-    both = zip(trace.cpu_busy, trace.own_busy, strict=True)
-    others = [None if busy is None or own is None else max(busy - own, 0.0) for busy, own in both]
-    columns: list[tuple[str, str, Sequence[float | None]]] = [("CPU clock", "MHz", trace.cpu_mhz)]
-    for gpu in trace.gpus:
-        columns += [(f"{gpu.name} clock", "MHz", gpu.sm_mhz), (f"{gpu.name} power", "W", gpu.power_w)]
-        columns.append((f"{gpu.name} temperature", "°C", gpu.temperature_c))
-    columns += [("cores busy with other programs", "of 1", others), ("CPU temperature", "°C", trace.temperature_c)]
-    columns.append(("time given to other virtual machines", "of 1", trace.steal))
-    series = [(name, unit, trace.at_s, values) for name, unit, values in columns]
-    if canary is not None:
-        series.insert(0, ("canary (fixed arithmetic)", "ms", canary.at_s, canary.values_ms))
-    for name, unit, times, values in series:
-        kept = [(t, v) for t, v in zip(times, values, strict=True) if v is not None and first <= t <= last]
-        if len(kept) >= 2:
-            yield Trace(name, unit, [t for t, _ in kept], [v for _, v in kept])
+        drawing = charts.draw_time_series(series.at_s, series.values_ms, name=whole)
+        yield Figure(f"{whole.capitalize()} of {name} over time", drawing, "All samples in the order they were taken.")
 
 
 def _draw_load(result: BenchResult) -> Iterator[Figure]:
-    curves = {subject.name: subject.curve for subject in result.subjects if subject.curve}
-    if curves:
-        points = [point for curve in curves.values() for point in curve]
-        q = 0.99 if all(find_quantile(point.quantiles, 0.99) is not None for point in points) else 0.9
-        peaks = [run for subject in result.subjects for run in subject.load if run.mode == "find-peak"]
-        bounds = [run.settings.get("latency_bound_ms") for run in peaks]  # given by the user
-        bound_ms = next((value for value in bounds if isinstance(value, float)), None)
-        drawing = charts.draw_curves(curves, q, bound_ms=bound_ms)
-        caption = "Poisson arrivals; each dot is a run at one rate, hollow if the system did not keep up."
-        yield Figure("Throughput against latency", drawing, caption, charts.make_legend(list(curves)))
     for subject in result.subjects:
         for run in subject.load:
             if run.scenario == "Server" and run.latency is not None:
@@ -158,22 +127,7 @@ def _draw_load(result: BenchResult) -> Iterator[Figure]:
                 yield Figure(f"Server scenario of {subject.name}", drawing, "All queries are counted.", legend)
 
 
-def _draw_accuracy(result: BenchResult) -> Iterator[Figure]:
-    rows = [(subject.name, row) for subject in result.subjects for row in subject.accuracy]
-    has_labels = any(row.miou is not None for _, row in rows)
-    marks = [
-        Mark(f"{name}, {row.crf}" if len(result.subjects) > 1 else f"CRF {row.crf}", row.images_per_s, 100 * value)
-        for name, row in rows
-        if (value := row.miou if has_labels else row.label_agreement) is not None
-    ]
-    if marks:
-        drawing = charts.draw_accuracy_speed(marks, "mean IoU" if has_labels else "label agreement")
-        caption = "Up and right is better; the dashed line joins the settings that no other beats in both."
-        yield Figure("", drawing, caption)
-
-
 _FIGURES: dict[str, Callable[[BenchResult], Iterator[Figure]]] = {
     "Stages": _draw_stages,
     "Under load": _draw_load,
-    "Accuracy and speed": _draw_accuracy,
 }

@@ -165,7 +165,7 @@ class ColorCoding:
             )
             share = float(np.isin(codes, [red << 16 | green << 8 | blue for red, green, blue in unknown]).mean())
             raise DatasetError(
-                f"holds the colors {list_some(unknown)} ({share:.2%} of its pixels), which are none of the "
+                f"holds the colors {list_some(unknown)} ({share:.2%} of its pixels), not among the "
                 f"{len(self.meanings)} of the {self.what}: {advice}",
                 path=path,
             )

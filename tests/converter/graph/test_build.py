@@ -286,7 +286,7 @@ def test_reshape_of_a_net_keeps_parameters_and_outputs() -> None:
     assert other.outputs[0].shape == (2, 2, 7, 9)
     assert other.parameters is net.parameters
     assert net.outputs[0].shape == (1, 2, 6, 6)
-    with pytest.raises(NetError, match=r"would be empty"):
+    with pytest.raises(NetError, match=r"its top would be empty"):
         reshape_net(net, {"data": (1, 3, 2, 2)})
 
 

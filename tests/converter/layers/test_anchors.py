@@ -82,7 +82,7 @@ def test_clustered_boxes_are_not_cut_to_pixels() -> None:
 
 
 def test_dense_boxes_of_faceboxes() -> None:
-    """fixed_size 32 at density 4: centers at -12, -4, 4, 12 around the cell's; outer sides are clipped to the image."""
+    """fixed_size 32, density 4: centers at -12, -4, 4, 12 around the cell's; outer sides are clipped to the image."""
     y = run(Twin(prior_text("fixed_size: 32 fixed_size: 9 density: 4 density: 2")))[0, 0].reshape(3, 4, 20, 4)
     centers = [(x, y) for y in (-12, -4, 4, 12) for x in (-12, -4, 4, 12)]
     # int(9 / 2) = 4 apart, from -(9 // 2) + 2

@@ -94,7 +94,6 @@ def make_subject(
         "threads": 1,
         "bundle": "b",
         "bundle_sha256": "0" * 64,
-        "weights": "given",
         "head": "scores",
         "classes": 4,
         "image_height": 24,

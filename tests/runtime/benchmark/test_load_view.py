@@ -105,7 +105,7 @@ def test_loadgen_shows_the_tail_of_a_backend_that_stalls() -> None:
     assert outcome.summary.fields["99.00 percentile latency (ns)"].isdigit()
 
 
-def test_all_scenarios_the_peak_and_the_curve() -> None:
+def test_all_scenarios_and_the_curve() -> None:
     plan = plan_for(
         scenarios=("SingleStream", "MultiStream", "Server", "Offline"),
         load_duration_s=0.05,
@@ -118,9 +118,8 @@ def test_all_scenarios_the_peak_and_the_curve() -> None:
         ("MultiStream", "performance"),
         ("Server", "performance"),
         ("Offline", "performance"),
-        ("Server", "find-peak"),
     ]
-    for run in runs[:4]:
+    for run in runs:
         assert run.latency is not None
         assert len(run.latency.values_ms) == len(run.sample_index) == len(run.issue_delay_ms) == run.queries
         assert len(run.service_ms) == run.queries
@@ -132,8 +131,7 @@ def test_all_scenarios_the_peak_and_the_curve() -> None:
             service <= latency + 0.001 for service, latency in zip(run.service_ms, run.latency.values_ms, strict=True)
         )
     assert runs[1].settings["samples_per_query"] == 2
-    assert runs[4].throughput_per_s == runs[4].metric_value
-    assert runs[4].settings["latency_bound_ms"] == 50
+    assert runs[2].settings["latency_bound_ms"] == 50
     assert len(curve) == 6
     assert [point.offered_per_s for point in curve] == sorted(point.offered_per_s for point in curve)
     assert all(point.queries >= 24 for point in curve)
@@ -197,4 +195,4 @@ def test_several_workers_label_at_once() -> None:
 def test_a_missing_figure_is_an_error_that_says_what_to_do() -> None:
     outcome = LoadOutcome(Summary({}, None, ()), [], [], [], 1.0)
     with pytest.raises(BackendError, match="raise --latency-bound-ms"):
-        describe_run(LoadSettings("Server", finds_peak=True), outcome, make_context(FakeSystem(FakeBackend(3))), 0.0)
+        describe_run(LoadSettings("Server"), outcome, make_context(FakeSystem(FakeBackend(3))), 0.0)

@@ -11,15 +11,13 @@ from atrous.errors import BackendError, InputError
 from atrous.runtime import read_bundle
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.benchmark.accuracy import list_crf_settings, measure_accuracy, measure_agreement, score_labels
-from atrous.runtime.benchmark.compare import compare_published
-from atrous.runtime.benchmark.plan import PRESETS, BenchPlan, Sample, SubjectSpec, parse_subject
+from atrous.runtime.benchmark.plan import BenchPlan, Sample, SubjectSpec, parse_subject
 from atrous.runtime.benchmark.run import run_bench
 from atrous.runtime.benchmark.system import System
 from atrous.runtime.benchmark.timing import Clock
 from atrous.runtime.segmenter import Segmenter
 
 from ..bundles import CRF, expected_scores, make_image, write_bundle
-from .simulation import make_subject
 
 
 def make_samples(count: int = 2, height: int = 25, width: int = 33) -> list[Sample]:
@@ -198,23 +196,3 @@ def test_subjects_are_parsed(text: str, spec: SubjectSpec) -> None:
 def test_invalid_subjects_are_rejected(text: str) -> None:
     with pytest.raises(InputError):
         parse_subject(text)
-
-
-def test_published_figures_stand_beside_ours() -> None:
-    view = make_subject(np.full(10, 250.0)).stages
-    assert view is not None
-    renamed = view.model_copy(update={"stages": (view.stages[0].model_copy(update={"name": "compute"}),)})
-    found = compare_published(PRESETS["cityscapes"], renamed, "a CPU", seeded=True)
-    assert (found.published_ms, found.published_per_s, found.ours_ms, found.ours_per_s) == (4000, 0.25, 250, 4)
-    assert "random weights" in found.note
-    assert found.ours_with_crf_ms is None
-    sizes = {
-        name: (p.image_height, p.image_width, p.classes, p.published_ms, p.published_per_s)
-        for name, p in PRESETS.items()
-    }
-    assert sizes == {
-        "voc": (513, 513, 21, None, 8.0),
-        "cityscapes": (1024, 2048, 19, 4000.0, 0.25),
-        "camvid": (360, 480, 11, 203.0, 4.9),
-        "sun-rgbd": (530, 730, 37, None, None),
-    }

@@ -123,13 +123,13 @@ def test_worst_images_come_first(tmp_path: Path) -> None:
 
 
 def test_images_that_fail_are_named_and_the_others_evaluated(tmp_path: Path, dataset: Dataset) -> None:
-    dataset.pairs[1].image.write_bytes(b"rubbish")
+    dataset.pairs[1].image.write_bytes(b"not an image")
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter:
         evaluation = evaluate(segmenter, dataset, variants=("network",))
         assert [name for name, _ in evaluation.failures] == ["1"]
         assert len(evaluation.images) == 2
         for pair in dataset.pairs:
-            pair.image.write_bytes(b"rubbish")
+            pair.image.write_bytes(b"not an image")
         with pytest.raises(InputError, match="all 3 images failed; the first: "):
             evaluate(segmenter, dataset, variants=("network",))
 

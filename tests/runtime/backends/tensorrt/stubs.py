@@ -53,7 +53,7 @@ def _make_v9(older: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
 
 
 class Behavior:
-    """What a stub does, set by a test, and what it recorded.
+    """Behavior of a stub, set by a test, and its records.
 
     Attributes:
         fail_build: build_serialized_network returns None and logs this.

@@ -442,7 +442,7 @@ class TestStream:
             stream.submit({"image": images(1)[0]})
         check(tickets[1].result(), images(2)[1])
         for image in images(3):
-            check(backend.run({"image": image}), image)  # what nobody took does not block the lane
+            check(backend.run({"image": image}), image)  # uncollected results do not block the lane
 
     def test_a_caller_that_stops_early(self) -> None:
         driver = FakeDriver()

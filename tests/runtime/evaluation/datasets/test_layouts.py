@@ -128,7 +128,7 @@ class TestCamvid:
     def test_an_unknown_color(self, tmp_path: Path) -> None:
         root = layouts.make_original_camvid(tmp_path, [(0, 0, 0), (128, 64, 129)])
         dataset = open_dataset("camvid", root)
-        with pytest.raises(DatasetError, match=r"\(128, 64, 129\) .*none of the 32"):
+        with pytest.raises(DatasetError, match=r"\(128, 64, 129\) .*not among the 32"):
             dataset.load_truth(dataset.pairs[0])
 
     def test_red_and_blue_swapped(self, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..converter.graph.net import Net
+    from atrous.converter.graph.net import Net
 
 LABELS = 21
 CROP = 513
@@ -50,7 +50,7 @@ def read_large_fov(
 
     `score_gain` scales the weights of fc8 and so the scores.
     """
-    from ..converter import read_net
+    from atrous.converter import read_net
 
     text = write_prototxt(labels, size)
     random = np.random.default_rng(seed)
