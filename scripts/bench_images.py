@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 def load_samples(
     manifest: Manifest, *, images: Path | None, labels: Path | None, size: tuple[int, int] | None, count: int
 ) -> tuple[str, list[Sample]]:
-    """Load at most `count` images of one size: a folder's, scenes drawn at (height, width), or the miniature's.
-
-    Returns a description of the source, and the images. Labels must have the classes of the bundle's manifest.
-
-    Raises:
-        click.UsageError: if neither images nor a size are given for another bundle than the miniature's.
-        DatasetError: if a folder does not have the expected files.
-        ImageError: if an image cannot be read.
-    """
+    """Load at most `count` images of one size: a folder's, scenes drawn at (height, width), or the miniature's."""
     if images is not None:
         found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
         return _keep_one_size(str(images), found, count)

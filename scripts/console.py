@@ -50,11 +50,7 @@ def debug_option() -> click.Option:
 
 
 def print_json(command: str, payload: Mapping[str, object]) -> None:
-    """Print one JSON object: `schema_version`, `command`, then `payload`.
-
-    Raises:
-        ValueError: if the payload holds NaN or an infinity, which JSON does not have.
-    """
+    """Print one JSON object: `schema_version`, `command`, then `payload`; ValueError for NaN and infinities."""
     click.echo(_to_json({"schema_version": SCHEMA_VERSION, "command": command, **payload}))
 
 
@@ -111,16 +107,7 @@ def print_warning(message: str) -> None:
 def show_progress(
     description: str, total: int | None = None, *, unit: str | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Draw a progress bar on stderr while the block runs, if stderr is a terminal.
-
-    Args:
-        description: the work.
-        total: number of steps, or None if unknown.
-        unit: the unit of a step, such as "images", to show the steps per second.
-
-    Yields:
-        A function that advances the bar by a number of steps.
-    """
+    """Draw a progress bar on stderr, if it is a terminal; yields a function that advances it by `unit`s."""
     if not sys.stderr.isatty():
         yield lambda steps: None
         return
@@ -155,11 +142,7 @@ def _make_speed_column(unit: str) -> Any:
 
 @contextmanager
 def show_steps() -> Iterator[Callable[[str], None]]:
-    """Show the current step on stderr, if it is a terminal.
-
-    Yields:
-        A function to call with the name of each step as it begins.
-    """
+    """Show the current step on stderr, if it is a terminal; yields a function that takes the name of each step."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return

@@ -37,12 +37,7 @@ class DatasetChoice:
     limit: int | None
 
     def open(self, bundle: Bundle) -> Dataset:
-        """Open the dataset; two plain folders get the bundle's classes and palette.
-
-        Raises:
-            click.UsageError: if options are missing or exclude each other.
-            DatasetError: if the files do not have the dataset's layout.
-        """
+        """Open the dataset; two plain folders get the bundle's classes and palette."""
         from ..runtime.evaluation.datasets import open_dataset
         from ..runtime.evaluation.datasets.folders import open_folders
 

@@ -28,16 +28,7 @@ BUNDLE_NAME = "deeplab-miniature"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Results of the demo.
-
-    Attributes:
-        picture: the PNG file.
-        bundle: the bundle's folder.
-        scenes: number of held-out scenes.
-        miou_network, miou_crf: mean IoU, pixels pooled over the scenes, as fractions of 1.
-        convert_s: seconds to convert the net and write the bundle.
-        network_ms, crf_ms: median milliseconds per scene.
-    """
+    """Results of the demo: mean IoU over all pixels as fractions of 1, median milliseconds per scene."""
 
     picture: Path
     bundle: Path
@@ -97,20 +88,7 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
 
 
 def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, dict[str, DemoRow]]:
-    """Convert the miniature, segment its held-out scenes, draw the picture.
-
-    Args:
-        folder: gets `demo.png`, the bundle `deeplab-miniature`, and copies of the inputs (`caffe`, `scenes`, `truth`);
-            those of an earlier demo are replaced.
-        threads: threads of the network and of the CRF; None for all cores.
-
-    Returns:
-        The results, and the row of each scene by the name of its picture.
-
-    Raises:
-        OutputError: the folder cannot be written, or something other than a bundle is in the bundle's place.
-        MissingDependencyError: a library that converts or runs the net is not installed.
-    """
+    """Convert the miniature, segment its scenes, draw the picture; replaces an earlier demo in `folder`."""
     from .. import runtime
     from ..bundle.files import prepare_folder, write_file
     from ..errors import MissingDependencyError

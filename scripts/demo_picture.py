@@ -25,14 +25,7 @@ _HEADER, _TITLE, _CAPTION, _LEGEND = 74, 30, 30, 64  # heights of the lines of t
 
 @dataclass(frozen=True)
 class DemoRow:
-    """One scene of the picture.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        network, crf, truth: (H, W) uint8 labels.
-        miou_network, miou_crf: mean IoU over the scene's own classes, as fractions of 1.
-        network_ms, crf_ms: time of the two steps in milliseconds.
-    """
+    """One scene of the picture: uint8 RGB image, uint8 labels, mean IoU over its own classes as fractions of 1."""
 
     image: Picture
     network: Picture
@@ -51,18 +44,7 @@ def draw_demo(
     heading: str,
     summary: str,
 ) -> Picture:
-    """Draw the whole picture.
-
-    Args:
-        rows: at least one; the panels of a row have one size, which may differ between rows.
-        classes: names for the legend.
-        palette: RGB by label.
-        heading: the title.
-        summary: one line below it.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Draw the whole picture, (H, W, 3) uint8 RGB; the panels of a row have one size."""
     panel_width = max(row.image.shape[1] for row in rows)
     columns = [_MARGIN + index * (panel_width + _GAP) for index in range(len(TITLES))]
     width = columns[-1] + panel_width + _MARGIN

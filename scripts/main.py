@@ -101,11 +101,7 @@ cli.params.append(console.debug_option())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        arguments: the words after the program's name; None for `sys.argv[1:]`.
-    """
+    """Run the command line and return its exit code; arguments None for `sys.argv[1:]`."""
     state: dict[str, Any] = {}
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -77,11 +77,7 @@ def net_options(function: Command) -> Command:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The path if it is a file; `what` names the expected kind.
-
-    Raises:
-        click.UsageError: the path does not exist or is a folder.
-    """
+    """Return the path if it is a file, else raise click.UsageError; `what` names the expected kind."""
     if path.is_dir():
         raise click.UsageError(f"{path} is a folder, not a {what}")
     if not path.exists():

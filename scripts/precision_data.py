@@ -55,21 +55,7 @@ def gather_evidence(
     calibrate_on: int = 32,
     check_on: int = 8,
 ) -> Evidence:
-    """Gather the images for a variant; see the module docstring.
-
-    Args:
-        bundle: the bundle.
-        precision: of the variant.
-        images: folders or files without labels.
-        dataset: folders of images and of labels.
-        size: (height, width) to resize every image to; by default that of the bundle, if it is fixed.
-        calibrate_on: number of images observed at most.
-        check_on: number of images checked at most.
-
-    Raises:
-        click.UsageError: int8 or fp8 without images, or a folder without any.
-        AtrousError: an image or a data set cannot be read.
-    """
+    """Gather images for a variant, resized to (height, width) or the fixed size; see the module docstring."""
     size = size or bundle.preprocessing.size_rule.fixed
     choose = partial(choose_evidence, calibrate_on=calibrate_on, check_on=check_on, size=size)
     loaders = [partial(_read_picture, found.image) for found in list_images(images)]

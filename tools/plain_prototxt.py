@@ -29,9 +29,9 @@ def plain_name(blob: Blob) -> str:
 
 def outer_blobs(layers: Sequence[Layer]) -> list[Blob]:
     """The external blobs: read by these layers, but written by none of them."""
-    made = {id(top) for layer in layers for top in layer.tops}
-    read = {id(blob): blob for layer in layers for blob in layer.bottoms}
-    return [blob for key, blob in read.items() if key not in made]
+    made = {top for layer in layers for top in layer.tops}
+    read = dict.fromkeys(blob for layer in layers for blob in layer.bottoms)
+    return [blob for blob in read if blob not in made]
 
 
 def plain_text(net: Net, layers: Sequence[Layer]) -> str:

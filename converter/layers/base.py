@@ -1,8 +1,8 @@
-"""The interface of a layer type: its parameters, top shapes, weights, torch module and ONNX nodes.
+"""The interface of a layer type: parameters, top shapes, weights, torch module and ONNX nodes.
 
-One subclass of :class:`Operator` is one Caffe layer type (or a few spellings of one). It is made anew for every layer
-of a net from a :class:`LayerContext`, checks there what Caffe checks in its set-up, and answers the questions below.
-Nothing here imports torch: the module is named by a :class:`ModuleSpec` and made by `torch_module`.
+A subclass of :class:`Operator` is one Caffe layer type (or several similar ones). Each layer of a net has an instance,
+built from a :class:`LayerContext`, which makes the checks of Caffe's set-up. This file does not import torch:
+:class:`ModuleSpec` names the module, and `torch_module` builds it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LayerContext:
         dialect: the Caffe that the file comes from, with its capability flags.
         line: line in the prototxt, or None.
         blob_count: number of its blobs in the weights, or None if unknown; distinguishes SegNet's BN from PSPNet's.
-        crop_rule: what a Crop without crop_param means in this file.
+        crop_rule: meaning of a Crop without crop_param in this file.
         phase: TEST or TRAIN: the layer's own where it gives one, else the net's.
     """
 
@@ -101,14 +101,14 @@ def given(**arguments: Any) -> dict[str, Any]:
 
 
 class Operator:
-    """One layer: subclasses fill in what differs from an elementwise function of one bottom."""
+    """One layer; the defaults are those of an element-wise function of one bottom."""
 
     #: (least, most) number of bottoms and tops; None is any number.
     bottom_range: ClassVar[tuple[int, int | None]] = (1, 1)
     top_range: ClassVar[tuple[int, int | None]] = (1, 1)
-    #: the layer is applied to each bottom by itself, with the same weights, giving one top each
+    #: the layer maps each bottom to one top separately, with the same weights
     maps_each_bottom: ClassVar[bool] = False
-    #: Caffe lets it write over its bottom
+    #: Caffe lets it overwrite its bottom
     allows_in_place: ClassVar[bool] = True
     #: multiply-adds for each value of the first bottom
     adds_per_value: ClassVar[int] = 0
@@ -163,11 +163,11 @@ class Operator:
         return None
 
     def notes(self) -> tuple[str, ...]:
-        """Remarks for people on how this layer was read."""
+        """Warnings for the user about the conversion of this layer."""
         return ()
 
     def coordinate_map(self) -> PlaneMap | None:
-        """Where a pixel of the first bottom lies on the first top; None where the layer does not keep pixels in place.
+        """Map from pixels of the first bottom to pixels of the first top; None if the layer rearranges pixels.
 
         By default the window's centers, or the identity for a layer without a window that keeps the plane's size.
         """
@@ -236,7 +236,7 @@ class Operator:
             wanted = (
                 f"exactly {least}" if least == most else f"at least {least}" + (f", at most {most}" if most else "")
             )
-            self.refuse(f"has {count} {what}(s) but takes {wanted}")
+            self.refuse(f"has {count} {what}(s) but needs {wanted}")
 
 
 def count(shape: Iterable[int]) -> int:

@@ -32,7 +32,7 @@ class Im2col(Convolution):
 
     def set_up(self) -> None:
         if len(self.bottoms) != 1:
-            self.refuse(f"has {len(self.bottoms)} bottoms but takes exactly 1")
+            self.refuse(f"has {len(self.bottoms)} bottoms but needs exactly 1")
         super().set_up()
 
     def _check_sizes(self) -> None:

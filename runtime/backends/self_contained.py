@@ -37,15 +37,7 @@ class _RefusedError(Exception):
 
 
 def require_self_contained(model: bytes, path: Path | None = None) -> None:
-    """Refuse a model that reads other files or contains a compiled engine.
-
-    Args:
-        model: the bytes of an ONNX file.
-        path: the file, for error messages.
-
-    Raises:
-        BackendError: for such a model, and for bytes that are not a protobuf message.
-    """
+    """Raise BackendError for a model that reads other files or contains a compiled engine, or is not protobuf."""
     where = f"{path}: " if path is not None else ""
     try:
         _check(WireReader(model), 0, len(model), "Model", 0)

@@ -46,14 +46,6 @@ def list_images(
 
     A file is accepted with any suffix, even if it does not exist: reading it raises the error. Of a folder, the files
     with a known suffix are taken.
-
-    Args:
-        arguments: files, folders and glob patterns.
-        recursive: whether to search the subfolders of folders.
-        exclude: a folder to skip, usually the output folder.
-
-    Raises:
-        InputError: if nothing matches a pattern, or a folder has no images or cannot be read.
     """
     found: dict[str, FoundImage] = {}
     for path in (path for argument in arguments for path in _expand_pattern(str(argument))):
@@ -68,17 +60,7 @@ def list_images(
 
 
 def find_jobs(arguments: Sequence[str | Path], out: Path, kinds: Iterable[str], *, recursive: bool) -> list[ImageJob]:
-    """Find images and give each its own output files.
-
-    Args:
-        arguments: files, folders and glob patterns.
-        out: the output folder, which is not searched.
-        kinds: keys of `ENDINGS`.
-        recursive: whether to search the subfolders of folders.
-
-    Raises:
-        InputError: as `list_images`, or if a result would overwrite one of the images.
-    """
+    """Find images outside `out`, each with its own output files; InputError if a result would overwrite an image."""
     found = list_images(arguments, recursive=recursive, exclude=out)
     endings = [ENDINGS[kind] for kind in kinds]
     levels = [0] * len(found)
@@ -96,17 +78,7 @@ def find_jobs(arguments: Sequence[str | Path], out: Path, kinds: Iterable[str], 
 
 
 def read_jobs(paths: Iterable[str | Path], out: Path, kinds: Iterable[str]) -> Iterator[ImageJob]:
-    """The jobs of a list of image files, made lazily; blank lines are skipped.
-
-    Args:
-        paths: absolute or relative to the working folder, as lines of a file or as paths; `a/../b` counts as `b`, and
-            a leading `..` is dropped.
-        out: the output folder: OUT/folder/photo.jpg.png for folder/photo.jpg or /folder/photo.jpg.
-        kinds: keys of `ENDINGS`.
-
-    Raises:
-        InputError: at a path inside the output folder.
-    """
+    """Make the jobs of image files lazily: OUT/folder/photo.jpg.png for folder/photo.jpg; skips blank lines."""
     results = os.path.realpath(out)
     for line in paths:
         path = str(line).rstrip("\r\n")

@@ -44,15 +44,7 @@ class Journal:
     """The record of finished items in a folder; use it in a `with` block."""
 
     def __init__(self, folder: str | Path, *, again: bool = False) -> None:
-        """Open or create the journal of a folder.
-
-        Args:
-            folder: the output folder, which exists.
-            again: forget the finished items.
-
-        Raises:
-            OutputError: if the file is not a journal, cannot be written, or is locked by another run.
-        """
+        """Open or create a folder's journal, forgetting finished items with `again`; OutputError if it is locked."""
         self._lines = _LineFile(Path(folder) / DONE_NAME, "done")
         try:
             self._keys, self._bytes = self._read()
@@ -80,11 +72,7 @@ class Journal:
             return False
 
     def add(self, key: str, size_bytes: int, record: Mapping[str, Any]) -> None:
-        """Record an item as finished, with the total size of its files; thread-safe.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
+        """Record an item as finished, with the total size of its files; thread-safe."""
         self._lines.write({"key": key, "bytes": size_bytes, **record})
 
     def check(self) -> None:
@@ -125,11 +113,7 @@ class FailureLog:
     """`failures.jsonl` of the latest run: one line per failed item; without failures, no file."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Remove the file of the previous run.
-
-        Raises:
-            OutputError: if the file is not a failure log, or cannot be removed.
-        """
+        """Remove the previous run's file; OutputError if it is not a failure log."""
         self._path = Path(folder) / FAILURES_NAME
         self._lines: _LineFile | None = None
         if os.path.lexists(self._path):
@@ -142,11 +126,7 @@ class FailureLog:
                 before.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Record a failure.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
+        """Record a failure."""
         if self._lines is None:
             self._lines = _LineFile(self._path, "failures")
             self._lines.begin()

@@ -28,11 +28,7 @@ MAX_WIDTH = 200
 
 
 def measure_distance(truth: LabelMap, reference: Reference, limit: int) -> npt.NDArray[np.uint8]:
-    """Distance of each pixel of the H x W truth from the reference, H x W uint8; `limit` + 1 for pixels further away.
-
-    Raises:
-        InputError: if the reference is unknown, or the limit is not 1 to 200.
-    """
+    """Distance of H x W truth from the reference, H x W uint8; `limit` (1 to 200) + 1 for pixels further away."""
     if reference not in ("void", "labels") or not 1 <= limit <= MAX_WIDTH:
         raise InputError(f'bands are of "void" or "labels" and 1 to {MAX_WIDTH} wide, not {reference!r} and {limit}')
     distance = np.full(truth.shape, limit + 1, np.uint8)

@@ -20,15 +20,7 @@ _SHOWN = 6  # classes named in a message
 
 
 def find_class_order(counts: Counts, classes: Sequence[str]) -> list[str]:
-    """Warn if another assignment of labels to classes fits far better than the bundle's order.
-
-    Args:
-        counts: (classes, classes) int64, row = truth, column = label.
-        classes: names by label.
-
-    Returns:
-        One warning with the best assignment, or none.
-    """
+    """Warn if another assignment of labels to classes fits far better; (classes, classes) rows are the truth."""
     true, labeled = counts.sum(1), counts.sum(0)
     if (true > 0).sum() < _MIN_CLASSES:
         return []

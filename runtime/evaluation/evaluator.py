@@ -186,11 +186,7 @@ def evaluate(
 
 
 def check_classes(classes: Sequence[str], dataset: Dataset) -> list[str]:
-    """Compare a bundle's classes with a dataset's by name; returns warnings.
-
-    Raises:
-        InputError: if their numbers differ, or the same names are in another order.
-    """
+    """Warn where class names differ from the dataset's; InputError if number or order differs."""
     if len(classes) != len(dataset.classes):
         raise InputError(
             f"the bundle has {len(classes)} classes, {dataset.title} has {len(dataset.classes)}: a net can only be "

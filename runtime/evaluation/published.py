@@ -71,12 +71,7 @@ PUBLISHED = tuple(
 
 
 def find_published(bundle: str, dataset: str) -> Sequence[PublishedResult]:
-    """The results of a bundle's own model on a dataset; without any, those of models without released weights.
-
-    Args:
-        bundle: name of the bundle, from its manifest.
-        dataset: key of the dataset.
-    """
+    """Find the results of a bundle's own model on a dataset; else those of models without released weights."""
     here = [result for result in PUBLISHED if result.dataset == dataset]
     own = [
         replace(result, note=_TRAINED_ON_VAL if result.split == "val" and not bundle.endswith("-trainaug") else "")

@@ -48,15 +48,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:
-    """Write `evaluation.json` and the pictures.
-
-    Returns:
-        The written files: "report", "confusion_<variant>", "bands", "worst".
-
-    Raises:
-        OutputError: if the folder cannot be written.
-        MissingDependencyError: if matplotlib is missing.
-    """
+    """Write `evaluation.json` and the pictures; the files are "report", "confusion_<variant>", "bands", "worst"."""
     from .drawing import draw_bands, draw_confusion, draw_worst
 
     prepare_folder(folder)

@@ -13,11 +13,7 @@ from collections.abc import Callable
 
 
 class CoreRequest:
-    """A call's place in the queue.
-
-    Attributes:
-        held: granted cores; 0 while the call waits.
-    """
+    """A call's place in the queue; it holds 0 cores while it waits."""
 
     def __init__(self, least: int, choose: Callable[[], int], on_grant: Callable[[], None]) -> None:
         """Make a request for `choose()` cores, evaluated when it is granted, and at least `least`."""

@@ -50,18 +50,7 @@ def make_stages(
     probabilities: bool = False,
     batch: int = 1,
 ) -> list[Stage]:
-    """Make the stages from an item to the return value of `finish`.
-
-    Args:
-        segmenter: loaded with `threads=cores`.
-        read: the stage "decode": returns an item's image, H x W x 3 uint8 RGB.
-        finish: the stage "encode": gets item, image and segmentation, e.g. to write files.
-        cores: of the pipeline.
-        workers: numbers of concurrent calls by stage, as the pipeline gets them.
-        probabilities: whether `finish` needs the probabilities.
-        batch: largest number of images of one size in a call of the network; with batches, scores may differ from
-            those of single images in the last bits.
-    """
+    """Make the stages from an item to the return value of `finish`, which gets item, image and segmentation."""
     is_local, has_crf = segmenter.backend.device == "cpu", segmenter.crf is not None
     networks = (workers or {}).get("network", 1)
 

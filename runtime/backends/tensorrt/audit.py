@@ -53,16 +53,7 @@ _MOVES = ("reformat", "noop", "shape", "constant", "shuffle", "copy", "cast", "s
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One layer of an engine.
-
-    Attributes:
-        name: TensorRT's name: the nodes it was fused from, joined by " + ".
-        kind: "product" (convolution or matrix product), "move" (copies and reformats), or "other".
-        inputs, outputs: their types, such as "fp16".
-        weights: type of its weights, "" if not given.
-        tactic: the kernel's name, "" if not given.
-        nodes: names of the ONNX nodes it computes, as far as given.
-    """
+    """One layer of an engine; `kind` is "product", "move" (copies and reformats) or "other"; "" where not given."""
 
     name: str
     kind: Literal["product", "move", "other"]

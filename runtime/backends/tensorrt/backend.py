@@ -101,11 +101,7 @@ class TensorRtBackend:
 
     @contextmanager
     def open_stream(self) -> Iterator[ExecutionLane]:
-        """Borrow a lane for the block: `submit` up to `slots` feeds, then take results in order.
-
-        Raises:
-            BackendError: if the backend was closed, or CUDA fails.
-        """
+        """Borrow a lane for the block: `submit` up to `slots` feeds, then take results in order."""
         holder = threading.get_ident()
         lane = self._take_lane(holder)
         try:

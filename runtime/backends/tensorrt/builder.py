@@ -18,15 +18,7 @@ _SHOWN_LINES = 20
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """The result of a build.
-
-    Attributes:
-        plan: the serialized engine. It is code: only plans that this installation signed are loaded again.
-        timing_cache: the kernel timings, to replay the build.
-        inspection: the inspector's JSON about its layers.
-        log: TensorRT's warnings and errors.
-        seconds: duration of the build.
-    """
+    """The result of a build. The plan is code: only plans that this installation signed are loaded again."""
 
     plan: bytes
     timing_cache: bytes
@@ -38,12 +30,7 @@ class BuiltEngine:
 def build_engine(
     trt: Any, plan: BuildPlan, model: bytes, *, timing_cache: bytes = b"", progress: Progress | None = None
 ) -> BuiltEngine:
-    """Build an engine from the ONNX bytes that a plan was made for, starting from the timings of an earlier build.
-
-    Raises:
-        BuildError: with every error of the parser, or the builder's log; ends with what to do where known.
-        EngineError: if TensorRT refuses the plan that it has just built.
-    """
+    """Build an engine from the plan's ONNX bytes; BuildError has the parser's errors or the builder's log."""
     lines: list[str] = []
     logger = compat.make_logger(trt, lines)  # receives all errors; a recorder would crash NVIDIA's parser when freed
     made: dict[str, Any] = {"logger": logger, "model": model, "timings_before": timing_cache}

@@ -49,11 +49,7 @@ class Capabilities:
 
 
 def find_capabilities(version: str) -> Capabilities:
-    """Return what a version supports; a major version after 11 is treated as 11.
-
-    Raises:
-        BackendError: if the version is older than 8.5 or is not a version.
-    """
+    """Return what a version, 8.5 or later, supports; a major version after 11 is treated as 11."""
     try:
         major, minor = release = tuple(int(part) for part in version.split(".")[:2])
     except ValueError:
@@ -79,11 +75,7 @@ def find_capabilities(version: str) -> Capabilities:
 
 
 def read_capabilities(trt: Any) -> Capabilities:
-    """Return what an imported tensorrt module supports: its version's capabilities, as far as it has their names.
-
-    Raises:
-        BackendError: if it is older than 8.5.
-    """
+    """Return an imported tensorrt module's capabilities: its version's, as far as it has their names."""
 
     def list_members(enumeration: str) -> Any:
         return getattr(getattr(trt, enumeration, None), "__members__", ())  # where pybind keeps them

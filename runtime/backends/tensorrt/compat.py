@@ -46,12 +46,7 @@ _REMEDIES = (
 
 
 def load_tensorrt() -> tuple[Any, Capabilities]:
-    """Import TensorRT; return the module and its capabilities.
-
-    Raises:
-        MissingDependencyError: if it is not installed; names the pip line.
-        BackendError: if it cannot be loaded, or is older than 8.5.
-    """
+    """Import TensorRT 8.5 or later; return the module and its capabilities."""
     trt = import_optional("tensorrt")
     return trt, read_capabilities(trt)
 
@@ -144,12 +139,7 @@ class LoadedEngine:
     """A deserialized engine, with the runtime and the logger that it needs in `made`, and their log."""
 
     def __init__(self, trt: Any, plan: bytes):
-        """Load a plan that the store has checked; engine_host_code_allowed keeps its default, off.
-
-        Raises:
-            BackendError: if TensorRT cannot start, such as without a driver.
-            EngineError: if TensorRT refuses the plan.
-        """
+        """Load a plan that the store has checked; engine_host_code_allowed keeps its default, off."""
         self.log: list[str] = []
         self.made: dict[str, Any] = {"logger": make_logger(trt, self.log)}
         name = f"TensorRT {trt.__version__}"

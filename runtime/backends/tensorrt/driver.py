@@ -24,12 +24,7 @@ class CudaDriver:
     """CUDA's runtime. Every call may raise BackendError with CUDA's error name."""
 
     def __init__(self) -> None:
-        """Initialize CUDA.
-
-        Raises:
-            MissingDependencyError: if cuda-bindings is not installed.
-            BackendError: if there is no driver or device.
-        """
+        """Initialize CUDA; BackendError if there is no driver or device."""
         import_optional("cuda.bindings")
         try:
             from cuda.bindings import runtime

@@ -85,11 +85,7 @@ class BuildOptions:
             raise InputError(f"a workspace of {self.workspace_bytes} bytes is invalid: give 1 byte to 4 EiB")
 
     def check_inputs(self, facts: GraphFacts) -> None:
-        """Check the profiles against the graph's inputs.
-
-        Raises:
-            InputError: naming the input that has no shape, is unknown, or has another fixed size in the graph.
-        """
+        """Raise InputError if the profiles do not match the graph's inputs."""
         dynamic = [name for name, blob in facts.inputs.items() if -1 in blob.shape]
         if dynamic and not self.profiles:
             raise InputError(

@@ -37,17 +37,7 @@ class CallFailedError(Exception):
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A decided build.
-
-    Attributes:
-        options: the user's choices.
-        capabilities: of the TensorRT it was decided for.
-        network_flags: members of NetworkDefinitionCreationFlag.
-        builder_flags: members of BuilderFlag to set, besides TF32.
-        pinned: nodes held in FP32 by name, on weakly typed lines.
-        precision: the narrowest precision of the graph's products.
-        notes: for the user, one line each.
-    """
+    """A decided build; `pinned` nodes stay in FP32 on weakly typed lines, and `builder_flags` leave out TF32."""
 
     options: BuildOptions
     capabilities: Capabilities
@@ -152,12 +142,7 @@ class BuildPlan:
 
 
 def plan_build(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> BuildPlan:
-    """Decide a build.
-
-    Raises:
-        InputError: if the profiles do not fit the graph.
-        BackendError: if TensorRT does not support the options or the graph's types; names all of them.
-    """
+    """Decide a build; BackendError names all options and types that TensorRT does not support."""
     options.check_inputs(facts)
     missing = _find_missing(options, capabilities, facts)
     if missing:

@@ -105,11 +105,7 @@ def check_graph(facts: GraphFacts, capabilities: Capabilities) -> list[Finding]:
 
 
 def require_sound(findings: Sequence[Finding]) -> None:
-    """Refuse a graph with findings of severity "refuse".
-
-    Raises:
-        InputError: with every problem, its first node, and the number of further nodes.
-    """
+    """Raise InputError for findings of severity "refuse", with every problem and its first node."""
     nodes: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
         if finding.severity == "refuse":

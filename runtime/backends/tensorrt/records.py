@@ -37,17 +37,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """The record of an engine.
-
-    Attributes:
-        key: the fields that identify it.
-        plan: the serialized engine.
-        timing_cache: the kernel timings it was built from.
-        created: time of the build, ISO 8601 in UTC.
-        build: seconds, log, audit and other details; informational only.
-        installation: the installation that signed it; empty if unsigned.
-        signature: over everything else.
-    """
+    """A stored engine: key fields, plan, timing cache, ISO 8601 UTC time, build details, and who signed it."""
 
     key: EngineKey
     plan: Piece

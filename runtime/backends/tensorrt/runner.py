@@ -43,11 +43,7 @@ class EngineTensors:
     profiles: tuple[Mapping[str, Range], ...]
 
     def find_profile(self, shapes: Shapes) -> int:
-        """Find the profile for input shapes: one whose optimum they are, else the smallest that allows them.
-
-        Raises:
-            InputError: if no profile allows them; names an input, its shape and the allowed shapes.
-        """
+        """Find the profile for input shapes: one whose optimum they are, else the smallest that allows them."""
         fitting = [index for index, profile in enumerate(self.profiles) if _find_misfit(profile, shapes) is None]
         if fitting:
             return min(fitting, key=lambda index: _rank(self.profiles[index], shapes))
@@ -213,12 +209,7 @@ class ExecutionLane:
         return sum(slot.ticket is not None for slot in self._slots)
 
     def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run and return at once; the feeds, arrays by input name, are copied before.
-
-        Raises:
-            InputError: if a feed does not match its input, or no profile allows its shape.
-            BackendError: if all slots are busy, or TensorRT or CUDA fails.
-        """
+        """Queue one run and return at once; the feeds, arrays by input name, are copied before."""
         check_feeds(self._tensors.inputs, feeds)
         shapes = {name: tuple(array.shape) for name, array in feeds.items()}
         profile = self._tensors.find_profile(shapes)

@@ -52,12 +52,7 @@ def find_key_file() -> Path:
 
 
 def open_signer(path: Path | None = None) -> Signer:
-    """Return this installation's signer, with a new key at the first use.
-
-    Raises:
-        EngineError: if others can read or replace the key file, or it does not hold a key.
-        OutputError: if the key cannot be created or read.
-    """
+    """Return this installation's signer, with a new key at the first use; EngineError if the key file is unsafe."""
     path = path or find_key_file()
     try:
         return Signer(_read_key(path))

@@ -154,11 +154,7 @@ class EngineStore:
         return sorted(engines, key=lambda engine: engine.record.created)
 
     def read_plan(self, engine: StoredEngine, *, trust: bool = False) -> bytes:
-        """Return the plan of an engine, or of its replacement, after all checks; with `trust`, from any signer.
-
-        Raises:
-            EngineError: naming the invalid field.
-        """
+        """Return the plan of an engine, or of its replacement, after all checks; with `trust`, from any signer."""
         return self._read_current(engine, "plan", trust=trust)
 
     def read_timing_cache(self, engine: StoredEngine) -> bytes:

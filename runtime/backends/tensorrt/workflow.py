@@ -51,20 +51,7 @@ class MadeEngine:
 def prepare_build(
     model: bytes, facts: GraphFacts, options: BuildOptions, capabilities: Capabilities, *, precision: str = "fp32"
 ) -> PreparedBuild:
-    """Decide a build of an ONNX model, after all checks that need no GPU.
-
-    Args:
-        model: bytes of the ONNX file.
-        facts: the manifest's facts about it, see `Bundle.graph_facts`.
-        options: the user's choices.
-        capabilities: of the TensorRT to build with.
-        precision: "fp32", or the precision of the variant.
-
-    Raises:
-        InputError: if the model has another precision, would compute something else, or does not allow the shapes.
-        BackendError: if the model is not ONNX or takes weights from other files, or TensorRT does not support the
-            options.
-    """
+    """Decide a build of an ONNX model, after all checks that need no GPU; `facts` are `Bundle.graph_facts`."""
     require_self_contained(model)
     present = set(facts.node_precisions.values()) - {"other"}
     if (present and precision not in present) or (precision == "fp32" and present - {"fp32"}):
@@ -87,12 +74,7 @@ def make_engine(
     required_share: float = REQUIRED_SHARE,
     progress: Progress | None = None,
 ) -> MadeEngine:
-    """Build an engine, audit its precision, and store it if it passes.
-
-    Raises:
-        BuildError: if TensorRT does not build it.
-        EnginePrecisionError: if less than `required_share` of the graph's narrow products are narrow in the engine.
-    """
+    """Build an engine, audit its precision, and store it if `required_share` of its narrow products are narrow."""
     built = build_engine(trt, prepared.plan, prepared.model, timing_cache=timing_cache, progress=progress)
     audit = audit_precision(parse_inspection(built.inspection), prepared.facts)
     audit.require(required_share)

@@ -60,18 +60,7 @@ DATASETS = {
 
 
 def open_dataset(key: str, root: str | Path, split: str | None = None, annotations: str | None = None) -> Dataset:
-    """Open a published dataset.
-
-    Args:
-        key: a key of `DATASETS`.
-        root: the folder it was unpacked to.
-        split: None for the default one.
-        annotations: kind of labels, for PASCAL VOC and Cityscapes; None for the default one.
-
-    Raises:
-        InputError: if the dataset is unknown or has one kind of annotations.
-        DatasetError: if the folder does not have the published layout, the split is empty, or files are missing.
-    """
+    """Open a published dataset unpacked to `root`; split and annotations None for its default ones."""
     if key not in DATASETS:
         raise InputError(f'unknown dataset "{key}": use one of {", ".join(DATASETS)}')
     entry = DATASETS[key]

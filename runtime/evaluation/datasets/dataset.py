@@ -58,11 +58,7 @@ class Dataset:
         return len(self.pairs)
 
     def take(self, limit: int | None) -> Dataset:
-        """At most `limit` pairs, evenly spread over the split and the same in every call.
-
-        Raises:
-            InputError: if `limit` is below 1.
-        """
+        """Take at most `limit` pairs, evenly spread over the split and the same in every call."""
         if limit is None or limit >= len(self.pairs):
             return self
         if limit < 1:
@@ -71,20 +67,11 @@ class Dataset:
         return replace(self, pairs=tuple(chosen))
 
     def load_truth(self, pair: Pair) -> LabelMap:
-        """The label map of a pair, H x W uint8.
-
-        Raises:
-            DatasetError: if the file is unreadable, or a pixel is not a label of this dataset.
-        """
+        """Read the label map of a pair, H x W uint8; DatasetError if a pixel is not a label of this dataset."""
         return self.coding.decode(read_label_image(pair.labels), pair.labels)
 
     def load(self, pair: Pair) -> Example:
-        """Read image and label map.
-
-        Raises:
-            ImageError: if the image is unreadable.
-            DatasetError: see `load_truth`; also if the two differ in size.
-        """
+        """Read image and label map, which must have one size."""
         image, truth = read_image(pair.image), self.load_truth(pair)
         if image.shape[:2] != truth.shape:
             raise DatasetError(_describe_sizes(image.shape[:2], truth.shape, pair.image), path=pair.labels)
@@ -92,11 +79,7 @@ class Dataset:
 
 
 def check_pairs(pairs: Sequence[Pair], *, root: Path, what: str) -> tuple[Pair, ...]:
-    """Return the pairs unchanged.
-
-    Raises:
-        DatasetError: if there are none, a name occurs twice, or files are missing.
-    """
+    """Return the pairs unchanged; DatasetError if there are none, a name occurs twice, or files are missing."""
     if not pairs:
         raise DatasetError(f"the split {what} is empty: check its list or folder", path=root)
     names = [pair.name for pair in pairs]

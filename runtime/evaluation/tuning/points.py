@@ -48,11 +48,7 @@ class Point:
 
     @classmethod
     def from_parameters(cls, parameters: CrfParameters) -> Point:
-        """Convert from the runtime's parameters.
-
-        Raises:
-            InputError: if there is not one term of each kind, or a sigma differs by axis or channel.
-        """
+        """Convert the runtime's parameters: one term of each kind, with one sigma for all axes and channels."""
         if len(parameters.gaussian) != 1 or len(parameters.bilateral) != 1:
             raise InputError("a search can only start from a CRF of one position term and one bilateral term")
         near, far = parameters.gaussian[0], parameters.bilateral[0]
@@ -107,11 +103,7 @@ _FIELDS = ("weight", "sxy", "srgb", "near_weight", "near_sxy")
 
 
 class ScoreBook:
-    """Scores each point once.
-
-    Attributes:
-        scores: all points so far and their scores.
-    """
+    """Scores each point once; `scores` has all points so far."""
 
     def __init__(self, score: Score) -> None:
         self._score = score

@@ -45,15 +45,7 @@ def describe_search(search: Search, *, bundle: str, dataset: str) -> dict[str, A
 
 
 def write_search(search: Search, described: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """Write `tuning.json` and the heat maps of the coarse grid and, if there were finer steps, around the best.
-
-    Returns:
-        The written files: "report", "heat_map", "heat_map_fine".
-
-    Raises:
-        OutputError: if a file cannot be written.
-        MissingDependencyError: if matplotlib is missing.
-    """
+    """Write `tuning.json` and heat maps; the files are "report", "heat_map" and, after finer steps, "heat_map_fine"."""
     images = len(search.chosen_on.names)
     title = f"{described['bundle']} on {described['dataset']}, {images} images: {{}}, mean IoU %"
     coarse = {point: search.scores[point] for point in search.grid.points(START) if point in search.scores}

@@ -53,13 +53,7 @@ class ScoredImage:
 def score_images(
     segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None] = lambda steps: None
 ) -> Iterator[list[ScoredImage]]:
-    """Run the network once on every image; its probabilities are in a temporary folder while the block runs.
-
-    Raises:
-        InputError: if the network rejects an image, or has a head of labels only.
-        DatasetError: if a label image is invalid.
-        ImageError: if an image cannot be read.
-    """
+    """Run the network once on every image; its probabilities are in a temporary folder while the block runs."""
     with TemporaryDirectory(prefix="atrous-tune-") as folder:
         scored = []
         for index, pair in enumerate(dataset.pairs):

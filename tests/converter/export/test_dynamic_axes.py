@@ -112,7 +112,7 @@ def build_at(net: Net, sizes: dict[str, int]) -> Net | None:
         built = reshape_net(net, shapes)
     except NetError as error:
         if "impossible shape" in str(error):
-            raise OverflowError from error  # the builder's limit on memory, which is no rule of the net
+            raise OverflowError from error  # the builder's limit on memory, which is not a rule of the net
         return None
     return built if built.parameter_shapes() == net.parameter_shapes() else None
 
