@@ -1,4 +1,4 @@
-# The two commands of the README: `make demo` and `make test`. Everything runs in a virtual environment of its own.
+# `make demo` and `make test` are the README's commands. All targets use the virtual environment in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,9 +10,9 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings-at-hand readme wheel schema check-native import-root clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema check-native import-root clean
 
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: $(VENV)/.ready ## the virtual environment with atrous in it
@@ -29,11 +29,13 @@ demo: setup ## convert the built-in miniature, segment its scenes, leave out/dem
 test: setup ## the tests, without the full sweep over the recordings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not conformance and not gpu"
 
-check: lint types ## style and strict types
+check: lint types ## style, word list and strict types
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m tools.check_words
+	$(BIN)/clang-format --dry-run -Werror runtime/crf/src/*.cpp runtime/crf/src/*.h runtime/crf/src/*.inl tests/runtime/crf/native/*.cpp
 
 import-root: ## build/typing: links from which the source tree imports as atrous without an installation
 	@rm -rf build/typing && mkdir -p build/typing/atrous
@@ -43,16 +45,16 @@ types: setup import-root
 	MYPYPATH=build/typing $(BIN)/mypy --strict --namespace-packages --explicit-package-bases \
 		-p atrous -p tools
 
-conformance: setup recordings-at-hand ## every recording of real Caffe, blob by blob, and the long tests
+conformance: setup recordings ## every recording of real Caffe, blob by blob, and the long tests
 	@mkdir -p build
 	$(BIN)/python -m tools.conformance $(SHARED) --json build/conformance.json
 	$(BIN)/python -m pytest -q -m conformance --ignore tests/converter/check/test_conformance.py
 
-conformance-quick: setup recordings-at-hand ## the recordings of tiny nets, trained weights and DeepLab
+conformance-quick: setup recordings ## the recordings of tiny nets, trained weights and DeepLab
 	$(BIN)/python -m tools.conformance $(SHARED) --kind tiny --kind real
 	$(BIN)/python -m tools.conformance $(SHARED) --kind nets --only 'deeplab*'
 
-recordings-at-hand:
+recordings:
 	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
 
 readme: setup ## run the README's commands as a reader would

@@ -12,19 +12,12 @@ from .errors import BackendError, MissingDependencyError
 
 @dataclass(frozen=True)
 class Dependency:
-    """A library outside the core.
+    """A library outside the core."""
 
-    Attributes:
-        module: the name it is imported by.
-        distributions: the names it is installed under, the usual one first.
-        extra: the extra of atrous that installs it.
-        brings: what it makes possible, as the end of "needed to ...".
-    """
-
-    module: str
-    distributions: tuple[str, ...]
-    extra: str
-    brings: str
+    module: str  # the name it is imported by
+    distributions: tuple[str, ...]  # the names it is installed under, the usual one first
+    extra: str  # the extra of atrous that installs it
+    brings: str  # what it makes possible, as the end of "needed to ..."
 
     @property
     def pip_line(self) -> str:
@@ -55,11 +48,9 @@ OPTIONAL = {
 
 
 def import_optional(module: str) -> ModuleType:
-    """Import a library of `OPTIONAL`, or say how to get it.
+    """Import a library of `OPTIONAL`.
 
-    Raises:
-        MissingDependencyError: if it is not installed; the message names the pip line.
-        BackendError: if it is installed but does not load.
+    Raises MissingDependencyError with the pip line if it is not installed, BackendError if it does not load.
     """
     dependency = OPTIONAL[module]
     try:
@@ -75,11 +66,7 @@ def import_optional(module: str) -> ModuleType:
 
 
 def import_crf() -> ModuleType:
-    """Import `atrous.runtime.crf`, whose core is a compiled extension.
-
-    Raises:
-        MissingDependencyError: if this installation has no compiled extension.
-    """
+    """Import `atrous.runtime.crf`; raises MissingDependencyError if its compiled extension is not installed."""
     try:
         return importlib.import_module(".runtime.crf", __package__)
     except ImportError as error:

@@ -8,7 +8,7 @@
     │   │   └── UnknownFieldError      a field that the schema does not have
     │   ├── CaffemodelError            a binary that cannot be read as weights (path, offset)
     │   ├── NetError                   a graph Caffe would refuse (layer, line)
-    │   │   ├── CropOffsetError        a Crop whose place in the graph gives no whole offset
+    │   │   ├── CropOffsetError        a Crop whose offset by the graph is not an integer
     │   │   └── UnsupportedLayersError every layer without a conversion, at once
     │   ├── WeightsError               missing or misshapen blobs (each with its layer)
     │   ├── ExportError                no faithful ONNX form (layer)
@@ -36,8 +36,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+
+AnyPath = str | os.PathLike[str]
 
 
 class AtrousError(Exception):
@@ -47,7 +49,7 @@ class AtrousError(Exception):
 
 
 class _PathError(AtrousError):
-    def __init__(self, message: str, *, path: str | Path | None = None) -> None:
+    def __init__(self, message: str, *, path: AnyPath | None = None) -> None:
         self.path = path
         super().__init__(f"{path}: {message}" if path is not None else message)
 
@@ -66,7 +68,7 @@ class PrototxtError(ConverterError):
     """
 
     def __init__(
-        self, message: str, *, path: str | Path | None = None, line: int | None = None, column: int | None = None
+        self, message: str, *, path: AnyPath | None = None, line: int | None = None, column: int | None = None
     ) -> None:
         self.path, self.line, self.column = path, line, column
         place = ":".join(str(part) for part in (path or "<text>", line, column) if part is not None)
@@ -81,7 +83,7 @@ class UnknownFieldError(PrototxtError):
         field: its name.
     """
 
-    def __init__(self, text: str, *, message: str, field: str, path: str | Path | None, line: int, column: int) -> None:
+    def __init__(self, text: str, *, message: str, field: str, path: AnyPath | None, line: int, column: int) -> None:
         super().__init__(text, path=path, line=line, column=column)
         self.message, self.field = message, field
 
@@ -94,7 +96,7 @@ class CaffemodelError(ConverterError):
         offset: byte offset of the fault, or None.
     """
 
-    def __init__(self, message: str, *, path: str | Path | None = None, offset: int | None = None) -> None:
+    def __init__(self, message: str, *, path: AnyPath | None = None, offset: int | None = None) -> None:
         self.path, self.offset = path, offset
         place = str(path or "<bytes>") + (f" at byte {offset}" if offset is not None else "")
         super().__init__(f"{place}: {message}")
@@ -115,7 +117,7 @@ class NetError(ConverterError):
 
 
 class CropOffsetError(NetError):
-    """A Crop that takes its offset from the graph, which gives no whole number."""
+    """A Crop that takes its offset from the graph, which does not give an integer."""
 
 
 class UnsupportedLayersError(NetError):
@@ -138,20 +140,24 @@ class UnsupportedLayersError(NetError):
 
 
 class WeightsError(ConverterError):
-    """Weights that do not belong to the net.
+    """Weights that do not belong to the net, or are not finite.
 
     Attributes:
         problems: (layer name, what is wrong) of every layer at fault.
     """
 
-    def __init__(self, source: str, problems: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        source: str,
+        problems: Sequence[tuple[str, str]],
+        *,
+        fault: str = "does not hold the weights of this net: {count} layer(s) disagree",
+        remedy: str = "give the prototxt these weights were trained with",
+    ) -> None:
         self.problems = tuple(problems)
         shown = "; ".join(f'"{name}": {problem}' for name, problem in self.problems[:3])
         more = f"; and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-        super().__init__(
-            f"{source} does not hold the weights of this net: {len(self.problems)} layer(s) disagree ({shown}{more}); "
-            "give the prototxt these weights were trained with"
-        )
+        super().__init__(f"{source} {fault.format(count=len(self.problems))} ({shown}{more}); {remedy}")
 
 
 class ExportError(ConverterError):
@@ -190,16 +196,12 @@ class FetchError(ConverterError):
     """An official model that cannot be fetched, or whose files are not what they should be."""
 
 
-class ArchiveError(FetchError):
+class ArchiveError(FetchError, _PathError):
     """A zip file that is broken, hostile, or does not hold what is wanted.
 
     Attributes:
         path: the archive.
     """
-
-    def __init__(self, message: str, *, path: str | Path) -> None:
-        self.path = path
-        super().__init__(f"{path}: {message}")
 
 
 class FolderError(FetchError):
@@ -261,13 +263,7 @@ class EngineError(_PathError):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        field: str,
-        expected: object = None,
-        found: object = None,
-        path: str | Path | None = None,
+        self, message: str, *, field: str, expected: object = None, found: object = None, path: AnyPath | None = None
     ) -> None:
         self.field, self.expected, self.found = field, expected, found
         super().__init__(message, path=path)

@@ -8,16 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError
 from .files.prototxt import Prototxt, read_prototxt
-from .graph.build import lay_out
-from .graph.definition import define_net
+from .graph.build import build_net
 from .graph.net import Net
+from .graph.select import define_net
 from .graph.structure_diff import compare_structure
-from .graph.weights import Blobs, match_weights, weights_from_mapping
+from .graph.weights import Blobs, match_weights
 
 if TYPE_CHECKING:
-    from .files.caffemodel import WeightFile
+    from .files.weight_file import WeightFile
 
 
 def read_net(
@@ -35,22 +36,22 @@ def read_net(
     """Read a Caffe net as published.
 
     Args:
-        prototxt: path of a text file (V0, V1 or V2 syntax), or the text itself; None, or the path of a caffemodel in
-            its place, takes the structure saved inside the caffemodel, as far as its dialect can be told.
+        prototxt: path of a text file (V0, V1 or V2 syntax), or the text itself. None, or the path of a caffemodel,
+            reads the structure saved inside the caffemodel, if its dialect can be detected.
         weights: path of a caffemodel, an open :class:`WeightFile`, a mapping of layer name to arrays, or None.
         phase: TEST or TRAIN, for the include and exclude rules.
         level: NetState level.
         stages: NetState stages.
         variables: values for `${NAME}` placeholders.
         input_shapes: input name -> shape, in place of the file's.
-        dialect: which Caffe the file is from, where the file does not show it.
-        tolerant: lay out past layers without a conversion (for inspection only; they are listed in `dropped`).
+        dialect: the Caffe that the file comes from, in place of the detected one.
+        tolerant: skip layers without a conversion (for inspection only; they are listed in `dropped`).
 
     Returns:
-        The laid-out net. Its parameters are views into the memory-mapped file; nothing is copied.
+        The net. Its parameters are views into the memory-mapped file; nothing is copied.
 
     Raises:
-        ConverterError: see `atrous.errors`; every message says what, where and what to do.
+        ConverterError: the files cannot be read or converted; see `atrous.errors` for its subclasses.
     """
     if prototxt is not None and weights is None and _is_binary(prototxt):
         prototxt, weights = None, prototxt
@@ -73,7 +74,7 @@ def read_net(
     )
     if evidence:
         definition = replace(definition, dialect_evidence=evidence)
-    net = lay_out(definition, input_shapes, tolerant=tolerant)
+    net = build_net(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
     matched = match_weights(net, layers, source=name)
@@ -89,11 +90,11 @@ def read_net(
 
 
 def _is_binary(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names a file that no text could be."""
+    """Whether a path names a binary file."""
     if isinstance(path, str) and ("\n" in path or "{" in path):
         return False
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return b"\0" in file.read(4096)
     except OSError:
         return False
@@ -112,9 +113,9 @@ def _open_weights(
 def _saved_structure(
     source: WeightFile | Mapping[str, Sequence[Any]] | None, dialect: str | None
 ) -> tuple[Prototxt, str, tuple[str, ...]]:
-    """The structure inside a caffemodel, the dialect it was read in, and why where the caller did not say."""
+    """The structure inside a caffemodel, its dialect, and the evidence where the dialect was detected."""
     if source is None or isinstance(source, Mapping):
-        raise NetError("a net needs a prototxt, or a caffemodel that holds its structure; neither was given")
+        raise NetError("no structure was given; give a prototxt, or a caffemodel that contains one")
     structure = source.read_structure(dialect)
     if dialect is not None:
         return structure, dialect, ()
@@ -129,7 +130,7 @@ def _check_structure(net: Net, source: WeightFile | None) -> list[str]:
     try:
         saved = source.read_structure()
     except CaffemodelError:
-        return []  # the weights are readable all the same; a structure of unknown dialect proves nothing
+        return []  # the weights can be read, and a structure of unknown dialect proves nothing
     differences = compare_structure(net, saved.net)
     if not differences:
         return []
@@ -141,11 +142,11 @@ def _check_structure(net: Net, source: WeightFile | None) -> list[str]:
 def _named_blobs(
     source: WeightFile | Mapping[str, Sequence[Any]] | None,
 ) -> tuple[list[tuple[str, Blobs]] | None, str]:
-    """(layer name, arrays) in file order, and what to call the source."""
+    """(layer name, arrays) in file order, and the source's name for messages."""
     if source is None:
         return None, ""
     if isinstance(source, Mapping):
-        return weights_from_mapping(source), "the given mapping"
+        return [(name, list(blobs)) for name, blobs in source.items()], "the given mapping"
     layers: list[tuple[str, Blobs]] = []
     for layer in source.layers:
         arrays = {index: blob.array for index, blob in zip(layer.indices, layer.blobs, strict=True)}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..bundle import palettes
     from ..bundle.folder import Bundle, read_bundle
     from ..bundle.manifest import Manifest
-    from . import backends, crf, evaluation, pictures
+    from . import backends, batch, crf, evaluation, pictures
     from .images import read_image
     from .segmenter import Segmentation, Segmenter, load
 
@@ -44,6 +44,7 @@ __all__ = [
     "Segmentation",
     "Segmenter",
     "backends",
+    "batch",
     "crf",
     "evaluation",
     "load",
@@ -55,6 +56,7 @@ __all__ = [
 
 _MODULES = {
     "backends": ".backends",
+    "batch": ".batch",
     "crf": ".crf",
     "evaluation": ".evaluation",
     "palettes": "..bundle.palettes",

@@ -59,7 +59,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     file_path = Path(path)
     try:
         if not stat.S_ISREG(file_path.stat().st_mode) and not file_path.is_dir():
-            raise ImageError("is not a regular file", path=file_path)  # opening a FIFO would wait for ever
+            raise ImageError("is not a regular file", path=file_path)  # opening a FIFO would wait forever
         with file_path.open("rb") as file:
             head = file.read(64)
             file.seek(0)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.choices import Head
 from ..bundle.folder import Bundle, read_bundle
-from ..bundle.manifest import Head
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
@@ -58,6 +58,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         backend: runs its network.
         crf: the parameters of the CRF, or None if it is off.
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
+        precision: the precision the network was loaded in, such as "fp32" or "int8".
         head: the network's output: "scores" at full size, "lowres" scores, or "labels".
     """
 
@@ -69,6 +70,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         crf: CrfParameters | None = None,
         crf_shortcuts: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        precision: str = "fp32",
     ):
         """Join a bundle, a backend that runs its network, and the parameters of the CRF (None: no CRF).
 
@@ -78,6 +80,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         """
         self.bundle = bundle
         self.backend = backend
+        self.precision = precision
         self.crf = crf
         self.crf_shortcuts = dict(crf_shortcuts or {})
         unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
@@ -125,9 +128,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if probabilities:
             self._require_scores()
         timings_ms: dict[str, float] = {}
-        with _measure("prepare", timings_ms):
+        with measure("prepare", timings_ms):
             feeds = self.prepare(image)
-        with _measure("network", timings_ms):
+        with measure("network", timings_ms):
             raw = self.run_network(feeds)
         rest = self.finish(image, raw, probabilities=probabilities)
         return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
@@ -151,17 +154,17 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if self.head == "labels":
             return Segmentation(raw, None, timings_ms)
         if self.crf is not None and self._upsamples_inside(size):
-            with _measure("crf", timings_ms):
+            with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, scores=raw)
         else:
-            with _measure("scores", timings_ms):
+            with measure("scores", timings_ms):
                 belief = self.complete_scores(raw, size)
                 if probabilities or self.crf is not None:
                     belief = self.to_probabilities(belief)
             if self.crf is not None:
-                with _measure("crf", timings_ms):
+                with measure("crf", timings_ms):
                     belief = self.refine(image, belief, threads=threads)
-        with _measure("labels", timings_ms):
+        with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
 
@@ -311,11 +314,12 @@ def load(
         raise InputError(f"threads must be at least 1, got {threads}")
     bundle = read_bundle(path)
     parameters = _choose_crf(bundle, crf)
+    choices: dict[str, Any] = {"crf": parameters, "crf_shortcuts": crf_shortcuts, "threads": threads}
     if not isinstance(backend, str):
-        return Segmenter(bundle, backend, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
+        return Segmenter(bundle, backend, precision=precision, **choices)
     network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
     try:
-        return Segmenter(bundle, network, crf=parameters, crf_shortcuts=crf_shortcuts, threads=threads)
+        return Segmenter(bundle, network, precision=precision, **choices)
     except BaseException:
         network.close()
         raise
@@ -334,7 +338,8 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
 
 
 @contextmanager
-def _measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
+def measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
+    """Record the milliseconds of a stage."""
     start_s = time.perf_counter()
     yield
     timings_ms[name] = (time.perf_counter() - start_s) * 1000

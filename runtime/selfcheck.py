@@ -31,13 +31,6 @@ def check_crf() -> str:
     The image is half black, half white, and the colors are further apart than the kernel reaches. A normalized filter
     preserves constants, so one step in a half where label 0 has probability p gives p e^(w p) / (p e^(w p) + q e^(w q))
     with q = 1 - p and the term's weight w.
-
-    Returns:
-        A short description of the check.
-
-    Raises:
-        MissingDependencyError: if the extension is not compiled.
-        SelfCheckError: if the marginals differ.
     """
     crf = import_crf()
     image = np.zeros((4, 6, 3), np.uint8)
@@ -56,16 +49,7 @@ def check_crf() -> str:
 
 
 def check_onnxruntime() -> str:
-    """Run a dilated 3 x 3 convolution of a 5 x 5 image; its single output is a sum computed by hand.
-
-    Returns:
-        A short description of the check.
-
-    Raises:
-        MissingDependencyError: if ONNX Runtime is not installed.
-        BackendError: if it does not load the model.
-        SelfCheckError: if the output differs.
-    """
+    """Run a dilated 3 x 3 convolution of a 5 x 5 image; its single output is a sum computed by hand."""
     from .backends.onnxruntime import OnnxRuntimeBackend
 
     backend = OnnxRuntimeBackend(DILATED_CONVOLUTION, threads=1)

@@ -1,7 +1,6 @@
 """The options of commands that run a network: `--backend`, `--device`, `--precision`.
 
-The names of backends are looked up when one is given, not when the command line starts: their package costs more to
-import than `--help` may.
+The names of backends are imported when the command runs: their package is too slow to import for `--help`.
 """
 
 from __future__ import annotations
@@ -11,37 +10,40 @@ from typing import Any, TypeVar
 
 import click
 
+from ..bundle.choices import PRECISIONS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 
 def _check_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what is no backend."""
+    """Reject an unknown backend."""
     from ..runtime.backends import BACKENDS
 
     if value not in BACKENDS:
-        raise click.BadParameter(f'"{value}" is none of {", ".join(BACKENDS)}', context, parameter)
+        raise click.BadParameter(f'"{value}" is not a backend: use one of {", ".join(BACKENDS)}', context, parameter)
     return value
 
 
 def backend_options(function: Command) -> Command:
-    """Give a command `backend`, `device` (None for the backend's usual one) and `precision`."""
+    """Add the options; the command receives `backend`, `device` (None for the backend's default) and `precision`."""
     for option in (
         click.option(
             "--precision",
             type=click.Choice(PRECISIONS),
             default="fp32",
             show_default=True,
-            help="What the network computes in; `atrous precision` adds others to a bundle.",
+            help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
         ),
-        click.option("--device", type=click.Choice(("cpu", "cuda")), help="Where it runs.  [default: as the backend]"),
+        click.option(
+            "--device", type=click.Choice(("cpu", "cuda")), help="Device of the network.  [default: the backend's]"
+        ),
         click.option(
             "--backend",
             callback=_check_name,
             default="onnxruntime",
             show_default=True,
             metavar="NAME",
-            help="What runs the network, such as onnxruntime, openvino or torch.",
+            help="Library that runs the network, such as onnxruntime, openvino or torch.",
         ),
     ):
         function = option(function)

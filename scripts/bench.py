@@ -1,4 +1,4 @@
-"""`atrous bench`: how fast a bundle is, how sure that is, and what its labels are worth at that speed.
+"""`atrous bench`: speed of a bundle with confidence intervals, and accuracy at that speed.
 
 `atrous bench BUNDLE` measures; `atrous bench compare A.json B.json` compares two results, for CI.
 """
@@ -6,36 +6,34 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from ..runtime.benchmark.plan import COMPARED, REGRESSION_BOUND, SCENARIOS, BenchPlan, parse_subject
+from ..runtime.benchmark.plan import SubjectSpec as Spec
 from . import console
 from .backend_option import backend_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from ..runtime.benchmark.load_view import LoadPlan
-    from ..runtime.benchmark.pipeline_view import PipelinePlan
-    from ..runtime.benchmark.results import ComparedName, Comparison, Scenario
+    from ..runtime.benchmark.plan import ComparedName
+    from ..runtime.benchmark.results import BenchResult, Comparison
 
-SCENARIOS = ("SingleStream", "MultiStream", "Server", "Offline")
-PRESETS = ("voc", "cityscapes", "camvid", "sun-rgbd")
-STAGES = ("decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end")
-COMPARED = (*STAGES, "pipeline")
-PIPELINE_ROUNDS = 9
+Function = TypeVar("Function", bound="Callable[..., Any]")
 REGRESSION = 1
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class BenchGroup(click.Group):
-    """A group whose first word may be left out: what is not `compare` is measured."""
+    """A group whose default command is `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `run` in front where no command is named."""
+        """Insert `run` where no command is named."""
         if not args or args[0] not in self.commands:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -46,12 +44,12 @@ def command() -> None:
     """Measure a bundle, or compare two measurements."""
 
 
-def _parse_percent(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    text = value.strip()
+def _parse_percent(context: click.Context, parameter: click.Parameter, value: str | float) -> float:
+    text = str(value).strip()
     try:
         bound = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise click.BadParameter(f'"{value}" is no share such as 5% or 0.05', context, parameter) from None
+        raise click.BadParameter(f'"{value}" is not a share such as 5% or 0.05', context, parameter) from None
     if not 0 <= bound < 10:
         raise click.BadParameter(f'"{value}" is not between 0 and 10', context, parameter)
     return bound
@@ -66,114 +64,130 @@ def _parse_size(context: click.Context, parameter: click.Parameter, value: str |
     return int(height), int(width)
 
 
-def _parse_scenarios(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    if value in ("all", "none"):
-        return SCENARIOS if value == "all" else ()
+def _parse_scenarios(context: click.Context, parameter: click.Parameter, value: str | None) -> Sequence[str] | None:
+    if value in (None, "all", "none"):
+        return {"all": SCENARIOS, "none": ()}.get(value or "")
     known = {name.lower(): name for name in SCENARIOS}
-    words = [word.strip().lower() for word in value.split(",")]
-    unknown = [word for word in words if word not in known]
+    names = [name.strip().lower() for name in str(value).split(",")]
+    unknown = [name for name in names if name not in known]
     if unknown:
         choices = ", ".join(SCENARIOS)
-        raise click.BadParameter(f'"{unknown[0]}" is none of {choices}, all, none', context, parameter)
-    return tuple(dict.fromkeys(known[word] for word in words))
+        raise click.BadParameter(f'"{unknown[0]}" is not one of {choices}, all, none', context, parameter)
+    return tuple(dict.fromkeys(known[name] for name in names))
 
 
+def _number(*names: str, help: str, kind: type = int, most: int | None = None) -> Callable[[Function], Function]:
+    """An option of a whole number from 1, or of a float from 0, with the plan's default."""
+    limits: Any = click.IntRange(1, most) if kind is int else click.FloatRange(0)
+    default = getattr(BenchPlan, names[-1].lstrip("-").replace("-", "_"), None)
+    return click.option(*names, type=limits, default=default, show_default=default is not None, metavar="N", help=help)
+
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _BOUND = click.option(
-    "--bound", default="5%", show_default=True, callback=_parse_percent, metavar="SHARE", help="Tolerated slowdown."
+    "--bound",
+    default=f"{REGRESSION_BOUND:.0%}",
+    show_default=True,
+    callback=_parse_percent,
+    metavar="SHARE",
+    help="Slowdown tolerated in comparisons.",
 )
 
 
 @command.command("run")
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
-@click.option("--preset", type=click.Choice(PRESETS), help="A published size, with its published speed beside ours.")
+@click.argument("bundle", type=click.Path(path_type=Path))
 @backend_options
 @click.option(
     "--vs",
     multiple=True,
     metavar="BACKEND[:PRECISION][@DEVICE]",
-    help="Measure this too, in turns with the first, and compare. May be repeated.",
+    help="Measure this subject too, in turns with the first, and compare. May be repeated.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the network and the CRF.  [default: all cores]")
+@_number("--threads", help="Threads of the network and the CRF.  [default: one per core]")
+@click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or switch it off.  [default: as the bundle]")
+@click.option("--fast-crf", is_flag=True, help="Allow the CRF its shortcuts in all views.")
+@click.option("--images", type=_FOLDER, help="Folder of images to measure with.")
+@click.option("--labels", type=_FOLDER, help="Folder of their true labels.")
+@click.option("--size", callback=_parse_size, metavar="HxW", help="Draw scenes of this size instead, in pixels.")
+@click.option("--count", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Most images to use.")
+@_number("--duration", "duration_s", kind=float, help="Shortest duration of the stage view, in seconds.")
+@_number("--min-samples", help="Fewest samples of the stage view.")
+@_number("--max-samples", help="Most samples of the stage view.")
+@_number("--warmup", "warmup_s", kind=float, help="Longest warm-up per subject, in seconds.")
+@_number("--repeats", help="Runs per image in the accuracy view.")
 @click.option(
-    "--crf/--no-crf", default=None, help="Insist on the dense CRF, or leave it out.  [default: as the bundle]"
-)
-@click.option("--fast-crf", is_flag=True, help="Let the CRF take its shortcuts in all that is measured.")
-@click.option("--images", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of images.")
-@click.option("--labels", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Their true labels.")
-@click.option("--size", callback=_parse_size, metavar="HxW", help="Draw scenes of this size instead.")
-@click.option("--count", type=click.IntRange(min=1), default=5, show_default=True, help="Images at most.")
-@click.option("--duration", type=float, default=5.0, show_default=True, help="Seconds of the stage view.")
-@click.option("--min-samples", type=click.IntRange(min=1), default=10, show_default=True, help="Samples at least.")
-@click.option("--max-samples", type=click.IntRange(min=1), help="Samples at most.")
-@click.option("--warmup", type=float, default=10.0, show_default=True, help="Seconds at most to wait for stable times.")
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Of the accuracy view.")
-@click.option(
-    "--crf-sweep/--no-crf-sweep", default=None, help="Try the CRF with fewer iterations, and with its shortcuts, too."
+    "--crf-sweep/--no-crf-sweep", default=None, help="Also try the CRF with fewer iterations and with its shortcuts."
 )
 @click.option(
     "--pipeline-rounds",
     type=click.IntRange(0, 1000),
-    help=f"Of many images side by side; 0 for none.  [default: {PIPELINE_ROUNDS}; 0 for a preset]",
+    default=BenchPlan.pipeline_rounds,
+    show_default=True,
+    metavar="N",
+    help="Rounds of the pipeline view; 0 skips it.",
 )
-@click.option("--pipeline-images", type=click.IntRange(1, 100_000), help="Of a round.  [default: 12 a core]")
+@_number("--pipeline-images", most=100_000, help="Images per round of the pipeline view.  [default: 12 per core]")
 @click.option(
     "--scenario",
     "scenarios",
-    default=None,
-    callback=lambda context, parameter, value: None if value is None else _parse_scenarios(context, parameter, value),
+    callback=_parse_scenarios,
     metavar="NAMES",
-    help=f"LoadGen's: {', '.join(SCENARIOS)}, all, or none.  [default: all; none for a preset]",
+    help=f"LoadGen scenarios: {', '.join(SCENARIOS)}, all, or none.  [default: all]",
 )
-@click.option("--load-duration", type=float, default=2.0, show_default=True, help="Least seconds of a LoadGen test.")
-@click.option("--full", is_flag=True, help="MLPerf's own durations: ten minutes a scenario.")
-@click.option("--server-qps", type=float, help="Rate of Server.  [default: 70 % of what calls reached]")
-@click.option("--latency-bound-ms", type=float, help="Bound of Server; also finds the peak rate under it.")
-@click.option("--samples-per-query", type=click.IntRange(1, 1024), default=8, show_default=True, help="Of MultiStream.")
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Calls at once under load.")
-@click.option("--curve/--no-curve", default=True, show_default=True, help="Server at six rates.")
-@click.option("--roofline/--no-roofline", default=True, show_default=True, help="What the machine can do at most.")
+@_number("--load-duration", "load_duration_s", kind=float, help="Shortest duration of a LoadGen test, in seconds.")
+@click.option("--full", is_flag=True, help="Use MLPerf's durations: ten minutes per scenario.")
+@_number("--server-qps", kind=float, help="Rate of Server, in images/s.  [default: 70 % of the rate of calls]")
+@_number("--latency-bound-ms", kind=float, help="Latency bound of Server, in ms.  [default: 10 x one image]")
+@_number("--samples-per-query", most=1024, help="Images per query of MultiStream.")
+@_number("--workers", most=256, help="Images labeled at once under load.")
+@click.option("--curve/--no-curve", default=True, show_default=True, help="Measure Server at six rates.")
+@click.option("--roofline/--no-roofline", default=True, show_default=True, help="Measure the machine's limits.")
 @_BOUND
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result file here.")
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the HTML report here.")
+@click.option("-o", "--out", type=_FILE, help="Write the result as JSON to this file.")
+@click.option("--report", type=_FILE, help="Write the HTML report to this file.")
 @console.json_option
-def run(
-    bundle: Path | None, preset: str | None, out: Path | None, report: Path | None, as_json: bool, **words: Any
-) -> int:
-    """Measure BUNDLE: its stages, its pipeline, its latency under load, its accuracy, and the machine meanwhile.
+def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **options: Any) -> int:
+    """Measure BUNDLE: stages, pipeline, latency under load, accuracy, and the machine meanwhile.
 
-    Without BUNDLE, --preset makes full-size DeepLab-LargeFOV with seeded weights: its speed is real, its labels mean
-    nothing. Images are --images (with --labels, or accuracy is the agreement with float32 only), or scenes drawn at
-    --size, or the preset's size; the built-in miniature brings its own.
+    Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at --size; the
+    built-in miniature has its own.
 
     `atrous bench compare A.json B.json` compares two results.
 
     Exit codes: 0 measured, 2 bad usage or input, 3 a library or device is missing.
     """
     click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
+    from ..bundle.files import prepare_folder
+    from ..errors import OutputError
+    from ..runtime.benchmark.report import check_report_libraries, write_report
     from ..runtime.benchmark.results import write_result
     from ..runtime.benchmark.run import run_bench
 
-    plan = _make_plan(bundle, preset, words)
+    for path in filter(None, (out, report)):
+        prepare_folder(path.absolute().parent)
+    if report is not None:
+        check_report_libraries()
+    plan = _make_plan(bundle, **options)
     with console.show_steps() as show:
         try:
             result = run_bench(plan, on_step=show)
         except KeyboardInterrupt:
-            _leave_at_once()
-        if out is not None:
-            write_result(result, out)
-        if report is not None:
-            from ..runtime.benchmark.report import write_report
-
-            write_report(result, report)
+            _exit_at_once()
     if as_json:
         console.print_json("bench", {"result": result.model_dump(mode="json")})
-        return 0
-    from .bench_tables import print_result
-
-    print_result(result)
-    for path in (out, report):
-        if path is not None:
-            click.echo(f"-> {path}")
+    else:
+        _print_result(result)
+    for target, write in ((out, write_result), (report, write_report)):
+        try:
+            if target is not None:
+                write(result, target)
+                click.echo(f"-> {target}", err=as_json)
+        except OutputError as error:
+            if not as_json:
+                raise
+            console.print_warning(f"atrous: {error}")  # stdout has its one JSON object already
+            return error.exit_code
     return 0
 
 
@@ -183,10 +197,10 @@ def run(
 @click.option(
     "--stage",
     type=click.Choice(COMPARED),
-    help="What is compared.  [default: end_to_end, and pipeline where both have it]",
+    help="Stage to compare.  [default: end_to_end, and pipeline where both have it]",
 )
 @_BOUND
-@click.option("--strict", is_flag=True, help="Exit 1 where nothing can be concluded, too.")
+@click.option("--strict", is_flag=True, help="Exit 1 also if a comparison is inconclusive.")
 @console.json_option
 def compare(
     baseline: Path, candidate: Path | None, stage: ComparedName | None, bound: float, strict: bool, as_json: bool
@@ -196,25 +210,21 @@ def compare(
     Exit codes: 0 no regression, 1 a significant regression beyond the bound, 2 bad usage or input.
     """
     click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
-    from ..runtime.benchmark.compare import compare_results, compare_run, list_compared
+    from ..runtime.benchmark.compare import compare_between, compare_within
     from ..runtime.benchmark.results import read_result
-    from .bench_tables import print_comparisons
 
     first = read_result(baseline)
-    second = read_result(candidate) if candidate is not None else None
-    stages = (stage,) if stage is not None else list_compared(first, second if second is not None else first)
-    found: list[Comparison] = []
-    for name in stages:
-        if second is not None:
-            found += compare_results(first, second, stage=name, bound=bound)
-        else:
-            found += compare_run(first, stage=name, bound=bound)
+    stages = () if stage is None else (stage,)
+    if candidate is not None:
+        found = compare_between(first, read_result(candidate), stages, bound=bound)
+    else:
+        found = compare_within(first.subjects, stages, bound=bound)
     if not found:
-        raise click.UsageError(f"{baseline} holds one subject: give a second result")
+        raise click.UsageError(f"{baseline} has one subject: give a second result")
     if as_json:
         console.print_json("bench", {"comparisons": [comparison.model_dump(mode="json") for comparison in found]})
     else:
-        print_comparisons(found)
+        _print_comparisons(found)
     failing = {"regression", "inconclusive"} if strict else {"regression"}
     return REGRESSION if any(comparison.verdict in failing for comparison in found) else 0
 
@@ -223,90 +233,63 @@ for _command in (run, compare):
     _command.params.append(console.debug_option())
 
 
-def _leave_at_once() -> NoReturn:
+def _exit_at_once() -> NoReturn:
     """End the process: LoadGen's threads outlive an interrupted test, and C++ aborts over them at a normal exit."""
     click.echo("atrous: interrupted", err=True)
     sys.stdout.flush()
     os._exit(INTERRUPTED)
 
 
-def _make_plan(path: Path | None, preset_name: str | None, words: dict[str, Any]) -> Any:
+def _make_plan(path: Path, **options: Any) -> BenchPlan:
     from ..runtime import read_bundle
-    from ..runtime.benchmark.presets import PRESETS as PUBLISHED
-    from ..runtime.benchmark.run import BenchPlan
-    from ..runtime.benchmark.stages import Amount
-    from ..runtime.benchmark.subjects import SubjectSpec, parse_subject
     from .bench_images import load_samples
-    from .bench_presets import open_preset_bundle
 
-    if words["labels"] is not None and words["images"] is None:
-        raise click.UsageError("--labels are those of --images: give both")
-    preset = PUBLISHED[preset_name] if preset_name is not None else None
-    if path is not None:
-        bundle = read_bundle(path)
-    elif preset is not None:
-        with console.show_steps() as show:
-            show(f"the bundle of the preset {preset.name}")
-            bundle = open_preset_bundle(preset)
-    else:
-        raise click.UsageError("name a BUNDLE, or a --preset")
-    size = words["size"] or ((preset.height, preset.width) if preset is not None and words["images"] is None else None)
-    dataset, samples = load_samples(
-        bundle.manifest, images=words["images"], labels=words["labels"], size=size, count=words["count"]
+    images, labels, size, count, vs, backend, precision, device = (
+        options.pop(name) for name in ("images", "labels", "size", "count", "vs", "backend", "precision", "device")
     )
-    crf: Literal["auto"] | bool = "auto" if words["crf"] is None else words["crf"]
-    sweeps = words["crf_sweep"]
+    if labels is not None and images is None:
+        raise click.UsageError("--labels need --images: give both")
+    bundle = read_bundle(path)
+    dataset, samples = load_samples(bundle.manifest, images=images, labels=labels, size=size, count=count)
+    given = {name: value for name, value in options.items() if value is not None}
     return BenchPlan(
-        bundle=bundle,
-        specs=[
-            SubjectSpec(words["backend"], words["precision"], words["device"]),
-            *(parse_subject(text) for text in words["vs"]),
-        ],
-        samples=samples,
+        bundle,
+        [Spec(backend, precision, device), *map(parse_subject, vs)],
+        samples,
         dataset=dataset,
         command=("atrous", *sys.argv[1:]),
-        threads=words["threads"],
-        crf=crf,
-        is_crf_fast=words["fast_crf"],
-        amount=Amount(
-            duration_s=words["duration"],
-            min_rounds=min(words["min_samples"], words["max_samples"] or words["min_samples"]),
-            max_rounds=words["max_samples"] or Amount.max_rounds,
-            warmup_s=words["warmup"],
-        ),
-        pipeline=_make_pipeline_plan(words, is_preset=preset is not None),
-        load=_make_load_plan(words, is_preset=preset is not None),
-        repeats=words["repeats"],
-        sweeps_crf=preset is None if sweeps is None else sweeps,
-        has_roofline=words["roofline"],
-        bound=words["bound"],
-        preset=preset,
-        weights="seeded" if path is None else "given",
+        **given,
     )
 
 
-def _make_pipeline_plan(words: dict[str, Any], *, is_preset: bool) -> PipelinePlan | None:
-    from ..runtime.benchmark.pipeline_view import PipelinePlan
+def _print_result(result: BenchResult) -> None:
+    from ..runtime.benchmark.tables import make_sections
 
-    asked = words["pipeline_rounds"]
-    rounds = asked if asked is not None else 0 if is_preset else PIPELINE_ROUNDS
-    return PipelinePlan(rounds, words["pipeline_images"]) if rounds else None
+    names = ", ".join(f"{subject.name} on {subject.device}" for subject in result.subjects)
+    click.secho(f"\n{result.subjects[0].bundle}: {names}", bold=True)
+    for section in (section for section in make_sections(result) if not section.is_detail):
+        click.secho(f"\n{section.title}", fg="cyan")
+        for note in section.notes:
+            click.echo(note)
+        for table in section.tables:
+            widths = [max(map(len, cells)) for cells in zip(table.columns, *table.rows, strict=True)]
+            rows = [
+                [
+                    (cell or "-").rjust(widths[index]) if index in table.numbers else cell
+                    for index, cell in enumerate(row)
+                ]
+                for row in (table.columns, *table.rows)
+            ]
+            click.echo()
+            console.print_table(rows[0], rows[1:], title=table.title or None)
+    _print_comparisons(result.comparisons)
+    for warning in result.warnings:
+        console.print_warning(f"warning: {warning}")
+    click.echo(f"to repeat: {shlex.join(result.command)}")
 
 
-def _make_load_plan(words: dict[str, Any], *, is_preset: bool) -> LoadPlan | None:
-    from ..runtime.benchmark.load_view import LoadPlan
-
-    asked = words["scenarios"]
-    scenarios: Sequence[Scenario] = asked if asked is not None else () if is_preset else LoadPlan.scenarios
-    if not scenarios:
-        return None
-    return LoadPlan(
-        scenarios=scenarios,
-        duration_s=words["load_duration"],
-        is_full=words["full"],
-        server_qps=words["server_qps"],
-        latency_bound_ms=words["latency_bound_ms"],
-        has_curve=words["curve"],
-        samples_per_query=words["samples_per_query"],
-        workers=words["workers"],
-    )
+def _print_comparisons(comparisons: Sequence[Comparison]) -> None:
+    """One line per comparison; regressions in red."""
+    for comparison in comparisons:
+        color = {"regression": "red", "improvement": "green"}.get(comparison.verdict)
+        click.secho(f"{comparison.stage}: {comparison.verdict}: {comparison.reason}", fg=color)

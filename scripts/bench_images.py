@@ -9,40 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..runtime.benchmark.plan import Sample
+
 if TYPE_CHECKING:
     from ..runtime import Manifest
-    from ..runtime.benchmark.runners import Sample
-
-MINIATURE = "DeepLab-Miniature"
 
 
 def load_samples(
-    manifest: Manifest,
-    *,
-    images: Path | None,
-    labels: Path | None,
-    size: tuple[int, int] | None,
-    count: int,
-    name: str = "",
+    manifest: Manifest, *, images: Path | None, labels: Path | None, size: tuple[int, int] | None, count: int
 ) -> tuple[str, list[Sample]]:
-    """Choose and load the images.
-
-    Args:
-        manifest: of the bundle, whose classes label images must have.
-        images: a folder, or None.
-        labels: the folder of its label images, or None.
-        size: (height, width) that the miniature's scenes are resized to, or None.
-        count: how many at most.
-        name: of the bundle, which tells the miniature.
-
-    Returns:
-        What they are, in a few words, and the images, all of one size.
-
-    Raises:
-        click.UsageError: if nothing says which images to take.
-        DatasetError: if a folder is not what it should be.
-        ImageError: if an image cannot be read.
-    """
+    """Load at most `count` images of one size: a folder's, scenes drawn at (height, width), or the miniature's."""
     if images is not None:
         found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
         return _keep_one_size(str(images), found, count)
@@ -50,9 +26,7 @@ def load_samples(
         return f"{count} scenes at {size[0]}x{size[1]}", resize_scenes(size, count)
     if is_miniature(manifest):
         return "the miniature's held-out scenes", load_miniature(count)
-    raise click.UsageError(
-        "say what to measure with: --images FOLDER, with --labels FOLDER where there are some; or --size HxW"
-    )
+    raise click.UsageError("no images to measure with: give --images FOLDER (and --labels FOLDER), or --size HxW")
 
 
 def is_miniature(manifest: Manifest) -> bool:
@@ -68,7 +42,6 @@ def is_miniature(manifest: Manifest) -> bool:
 def load_miniature(count: int) -> list[Sample]:
     """The miniature's held-out scenes with their exact labels."""
     from ..runtime import read_image
-    from ..runtime.benchmark.runners import Sample
     from ..runtime.evaluation.datasets.label_files import read_label_image
     from .miniature.settings import MiniatureFiles, read_settings
 
@@ -85,7 +58,6 @@ def resize_scenes(size: tuple[int, int], count: int) -> list[Sample]:
     import numpy as np
     from PIL import Image
 
-    from ..runtime.benchmark.runners import Sample
     from .miniature.settings import MiniatureFiles, read_settings
 
     files = MiniatureFiles()
@@ -103,32 +75,26 @@ def resize_scenes(size: tuple[int, int], count: int) -> list[Sample]:
 
 
 def _load_folders(manifest: Manifest, images: Path, labels: Path) -> list[Sample]:
-    from ..runtime.benchmark.runners import Sample
     from ..runtime.evaluation.datasets.folders import open_folders
 
     dataset = open_folders(images, labels, manifest.classes, manifest.palette)
-    found = []
-    for pair in dataset.pairs:
-        example = dataset.load(pair)
-        found.append(Sample(pair.image.name, pair.image.read_bytes(), example.image, example.truth))
-    return found
+    loaded = ((pair.image, dataset.load(pair)) for pair in dataset.pairs)
+    return [Sample(path.name, path.read_bytes(), example.image, example.truth) for path, example in loaded]
 
 
 def _load_images(folder: Path) -> list[Sample]:
     from ..runtime import read_image
-    from ..runtime.benchmark.runners import Sample
-    from .image_list import list_images
+    from ..runtime.batch.images import list_images
 
     paths = [found.image for found in list_images([str(folder)])]
     return [Sample(path.name, path.read_bytes(), read_image(path)) for path in paths]
 
 
 def _keep_one_size(name: str, samples: list[Sample], count: int) -> tuple[str, list[Sample]]:
-    """The images of the commonest size: latencies of several sizes make no distribution. Says what is left out."""
+    """The images of the most common size, since latencies must be of one size; the name gets a note on the others."""
     sizes = Counter(sample.image.shape[:2] for sample in samples)
     (height, width), common = sizes.most_common(1)[0]
     kept = [sample for sample in samples if sample.image.shape[:2] == (height, width)]
-    left = (
-        f" ({common} of {len(samples)} images are {height}x{width}, the others are left out)" if len(sizes) > 1 else ""
-    )
-    return name + left, kept[:count]
+    if len(sizes) > 1:
+        name += f" ({common} of {len(samples)} images are {height}x{width}, the others are left out)"
+    return name, kept[:count]

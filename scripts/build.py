@@ -1,16 +1,18 @@
-"""`atrous build`: a bundle's network -> a TensorRT engine in the bundle's store; and what is in that store."""
+"""`atrous build`: builds a TensorRT engine of a bundle's network into the bundle's store, and manages that store."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, PLANNED_LINE, REQUIRED_SHARE, TACTIC_SOURCES
 from . import build_shapes, build_store, console
-from .build_audit import audit_recorded, describe_audit
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
@@ -18,60 +20,58 @@ if TYPE_CHECKING:
     from ..runtime.backends.tensorrt.store import EngineStore
     from ..runtime.backends.tensorrt.workflow import MadeEngine, PreparedBuild
 
-LINES = ("8.5", "8.6", "9", "10", "11")
-PLANNED_LINE = "10"
 _NOISE_IMAGES = 4
+_PATH = click.Path(path_type=Path)
+_option = functools.partial(click.option, show_default=True)
+_sizes = functools.partial(click.option, multiple=True, metavar="HxW")
+_flag = functools.partial(click.option, is_flag=True)
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--precision", default="fp32", show_default=True, help="fp32, or a variant that the bundle holds.")
-@click.option("--shape", "shapes", multiple=True, metavar="HxW", help="A profile of one size; may be repeated.")
-@click.option("--min", "smallest", multiple=True, metavar="HxW", help="Smallest size of a profile; may be repeated.")
-@click.option("--opt", "usual", multiple=True, metavar="HxW", help="The size that a profile is fastest at.")
-@click.option("--max", "largest", multiple=True, metavar="HxW", help="Largest size of a profile.")
-@click.option("--batch", default="1", show_default=True, metavar="N|MIN:OPT:MAX", help="Images a run.")
-@click.option("--workspace", metavar="SIZE", help="Limit of scratch memory, such as 4G.  [default: TensorRT's]")
-@click.option("--level", type=click.IntRange(0, 5), help="How long the builder looks, 0 to 5.  [default: TensorRT's]")
-@click.option("--tf32/--no-tf32", default=False, show_default=True, help="Round float32 products to TF32.")
-@click.option(
+@click.argument("bundle", type=_PATH)
+@_option("--precision", default="fp32", help="Precision to build: fp32, or one of the bundle's variants.")
+@_sizes("--shape", "shapes", help="Size of a profile for one size, in pixels; may be repeated.")
+@_sizes("--min", "minima", help="Smallest size of a profile, in pixels; may be repeated.")
+@_sizes("--opt", "optima", help="Size that the profile is optimized for, in pixels; may be repeated.")
+@_sizes("--max", "maxima", help="Largest size of the profile, in pixels; may be repeated.")
+@_option("--batch", default="1", metavar="N|MIN:OPT:MAX", help="Number of images per run.")
+@_option("--workspace", metavar="BYTES", help="Limit of scratch memory, such as 4G.  [default: all device memory]")
+@_option("--level", type=click.IntRange(0, MAX_LEVEL), help="Builder level: 0 builds fastest, 5 searches longest.")
+@_option("--tf32/--no-tf32", default=False, help="Allow TF32 operands, with 10 mantissa bits, in float32 products.")
+@_option(
     "--tactic-sources",
-    type=click.Choice(["builtin", "default"]),
+    type=click.Choice(TACTIC_SOURCES),
     default="builtin",
-    show_default=True,
-    help="builtin needs neither cuDNN nor cuBLAS; default is TensorRT's choice.",
+    help="Kernel libraries: builtin excludes cuDNN and cuBLAS, default is TensorRT's choice.",
 )
-@click.option("--refit", is_flag=True, help="Let the engine take other weights later.")
-@click.option(
-    "--hardware-compatible",
-    type=click.Choice(["ampere-plus", "same-capability"]),
-    help="Let the engine run on other GPUs too.",
-)
-@click.option("--version-compatible", is_flag=True, help="Let the engine run under later versions of the same major.")
-@click.option("--timing-cache", type=click.Path(path_type=Path), help="File to take timings from and to keep them in.")
-@click.option("--replay", is_flag=True, help="Build from kept timings only: the file's, or the stored engine's.")
-@click.option("--repeats", type=click.IntRange(1, 32), default=1, help="Build N times and compare the labels.")
-@click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="Photo for --repeats.")
-@click.option(
+@_flag("--refit", help="Allow the engine's weights to be replaced later.")
+@_option("--hardware-compatible", type=click.Choice(HARDWARE_LEVELS), help="Allow other GPUs to run the engine.")
+@_flag("--version-compatible", help="Allow later TensorRT versions of the same major version to run the engine.")
+@_option("--timing-cache", type=_PATH, help="File of kernel timings to start from; updated after the build.")
+@_flag("--replay", help="Use stored kernel timings only: those of --timing-cache, or of the stored engine.")
+@_option("--repeats", type=click.IntRange(1, 32), default=1, help="Number of builds; reports how much they differ.")
+@_option("--image", "images", multiple=True, type=_PATH, help="Image to compare --repeats on; may be repeated.")
+@_option(
     "--required-share",
     type=click.FloatRange(0, 1),
-    help="Share of the graph's narrow products that must come out narrow.  [default: 0.9]",
+    default=REQUIRED_SHARE,
+    help="Share of the graph's narrow products that must be narrow in the engine, 0 to 1.",
 )
-@click.option("--force", is_flag=True, help="Build although the engine is there already.")
-@click.option("--dry-run", is_flag=True, help="Show the calls that would be made; needs no TensorRT.")
-@click.option("--tensorrt", "line", type=click.Choice(LINES), help="With --dry-run: the TensorRT to plan for.")
-@click.option("--engines", type=click.Path(path_type=Path), help="Folder of the engines.  [default: in the bundle]")
-@click.option("--list", "show_list", is_flag=True, help="List the engines that are there.")
-@click.option("--gc", "collect", is_flag=True, help="Remove engines that are broken or of no use any more.")
-@click.option("--outdated", is_flag=True, help="With --gc: also this GPU's engines of another TensorRT or driver.")
-@click.option("--audit", type=click.Path(path_type=Path), help="Audit an inspector's JSON (trtexec --exportLayerInfo).")
-@click.option("--layer-times", type=click.Path(path_type=Path), help="With --audit: times (trtexec --exportProfile).")
-@click.option("--trust", metavar="KEY", help="Sign an engine that another installation built. A plan is code.")
+@_flag("--force", help="Build even if the engine is already stored.")
+@_flag("--dry-run", help="Print the TensorRT calls, or with --gc the engines, without action; needs no TensorRT.")
+@_option("--tensorrt", "line", type=click.Choice(LINES), help="TensorRT line to plan --dry-run for.")
+@_option("--engines", type=_PATH, help="Folder of the engine store.  [default: inside the bundle]")
+@_flag("--list", "show_list", help="List the stored engines; builds nothing.")
+@_flag("--gc", "collect", help="Remove stored engines that are broken or built from a file no longer in the bundle.")
+@_flag("--outdated", help="With --gc, also remove this GPU's engines of another TensorRT or driver.")
+@_option("--audit", type=_PATH, help="Audit an engine from the layers that trtexec --exportLayerInfo writes.")
+@_option("--layer-times", type=_PATH, help="Layer times for --audit, as trtexec --exportProfile writes them.")
+@_option("--trust", metavar="KEY", help="Trust and sign a foreign engine, by the start of its key. A plan is code.")
 @console.json_option
 def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool, **given: Any) -> int:
-    """Build a TensorRT engine of BUNDLE's network on this machine's GPU, for this machine's GPU.
+    """Build a TensorRT engine of BUNDLE's network on this machine's GPU, to run on that GPU (experimental).
 
-    Exit codes: 1 the build or its precision audit failed, 3 no TensorRT or no GPU.
+    Exit codes: 1 if the build or its precision audit failed, 3 if there is no TensorRT or no GPU.
     """
     from ..bundle.folder import read_bundle
     from ..runtime.backends.tensorrt.store import EngineStore, find_store
@@ -79,7 +79,7 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     opened = read_bundle(bundle)
     store = EngineStore(engines or find_store(bundle))
     if line is not None and not given["dry_run"]:
-        raise click.UsageError("--tensorrt belongs to --dry-run; engines are built by the TensorRT that is installed")
+        raise click.UsageError("--tensorrt needs --dry-run; engines are built by the installed TensorRT")
     if given["show_list"]:
         return build_store.list_engines(store, as_json)
     if given["collect"]:
@@ -89,76 +89,63 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     if given["trust"]:
         return build_store.trust_engine(store, given["trust"], as_json)
     if given["audit"]:
-        return audit_recorded(
-            opened, given["precision"], given["audit"], given["layer_times"], _required_share(given), as_json=as_json
-        )
+        return _audit_recorded(opened, given, as_json)
     if given["dry_run"]:
         return _show_plan(opened, given, line, as_json)
     return _build(opened, store, given, as_json)
 
 
 def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) -> PreparedBuild:
-    from ..runtime.backends.tensorrt.onnx_reader import read_facts
+    from ..errors import BundleError
     from ..runtime.backends.tensorrt.options import BuildOptions
     from ..runtime.backends.tensorrt.workflow import prepare_build
 
+    facts, name = bundle.graph_facts(given["precision"]), bundle.deploy.input
+    if name not in facts.inputs or len(facts.inputs[name].shape) != 4:
+        raise BundleError(f'has no input "{name}" of 4 dimensions: convert the net again', path=bundle.path)
     model = bundle.read_file(bundle.deploy_file(given["precision"]))
-    name = bundle.deploy.input
+    ranges = [
+        [build_shapes.read_size(text, f"--{option}") for text in given[sizes]]
+        for option, sizes in (("shape", "shapes"), ("min", "minima"), ("opt", "optima"), ("max", "maxima"))
+    ]
     profiles = build_shapes.make_profiles(
         name,
-        read_facts(model).inputs.get(name, ("", (-1, -1, -1, 3)))[1],
+        facts.inputs[name].shape,
         bundle.preprocessing.size_rule,
         build_shapes.read_batch(given["batch"]),
-        [build_shapes.read_size(text, "--shape") for text in given["shapes"]],
-        (
-            [build_shapes.read_size(text, "--min") for text in given["smallest"]],
-            [build_shapes.read_size(text, "--opt") for text in given["usual"]],
-            [build_shapes.read_size(text, "--max") for text in given["largest"]],
-        ),
+        ranges[0],
+        (ranges[1], ranges[2], ranges[3]),
     )
-    options = BuildOptions(
-        profiles=profiles,
-        workspace_bytes=build_shapes.read_bytes(given["workspace"], "--workspace"),
-        level=given["level"],
-        tf32=given["tf32"],
-        tactic_sources=given["tactic_sources"],
-        refit=given["refit"],
-        hardware_compatible=given["hardware_compatible"],
-        version_compatible=given["version_compatible"],
-        replay=given["replay"],
-    )
-    return prepare_build(model, options, capabilities, precision=given["precision"])
+    same = ("level", "tf32", "tactic_sources", "refit", "hardware_compatible", "version_compatible", "replay")
+    workspace = build_shapes.read_bytes(given["workspace"], "--workspace")
+    options = BuildOptions(profiles, workspace_bytes=workspace, **{field: given[field] for field in same})
+    prepared = prepare_build(model, facts, options, capabilities, precision=given["precision"])
+    for finding in prepared.findings:
+        console.print_warning(f"warning: {finding.describe()}")
+    return prepared
 
 
 def _show_plan(bundle: Bundle, given: dict[str, Any], line: str | None, as_json: bool) -> int:
     prepared = _prepare(bundle, given, _find_capabilities(line))
-    _warn_of(prepared)
-    if as_json:
-        findings = [vars(finding) for finding in prepared.findings]
-        console.print_json(
-            "build",
-            {
-                "bundle": bundle.path,
-                "precision": prepared.precision,
-                "profiles": prepared.options.profiles_json(),
-                "settings": prepared.options.to_json(),
-                "findings": findings,
-                "plan": prepared.plan.to_json(),
-            },
-        )
-    else:
+    if not as_json:
         click.echo(prepared.plan.to_text())
+        return 0
+    console.print_json(
+        "build",
+        {
+            "bundle": bundle.path,
+            "precision": prepared.precision,
+            "profiles": prepared.plan.options.profiles_json(),
+            "settings": prepared.plan.options.to_json(),
+            "findings": [vars(finding) for finding in prepared.findings],
+            "plan": prepared.plan.to_json(),
+        },
+    )
     return 0
 
 
-def _required_share(given: dict[str, Any]) -> float:
-    from ..runtime.backends.tensorrt.workflow import REQUIRED_SHARE
-
-    return REQUIRED_SHARE if given["required_share"] is None else float(given["required_share"])
-
-
 def _find_capabilities(line: str | None) -> Capabilities:
-    """Of the line that was asked for, else of the TensorRT that is installed, else of the usual line."""
+    """The capabilities of the requested line, else of the installed TensorRT, else of the planned line."""
     from ..errors import MissingDependencyError
     from ..runtime.backends.tensorrt import capabilities, compat
 
@@ -177,47 +164,37 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
 
     trt, capabilities = compat.load_tensorrt()
     prepared = _prepare(bundle, given, capabilities)
-    machine = read_machine()
-    _warn_of(prepared)
-    cache_file = given["timing_cache"]
-    if not (given["force"] or given["replay"] or given["repeats"] > 1):
+    machine, cache_file, repeats = read_machine(), given["timing_cache"], given["repeats"]
+    if not (given["force"] or given["replay"] or repeats > 1):
         present = workflow.find_engine(prepared, store, machine)
         if present is not None:
-            row = workflow.describe_engine(present, lambda engine: True)
+            row = workflow.describe_engine(present, store)
             return _report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
     cache = workflow.read_cache_file(cache_file) if cache_file is not None else b""
     if given["replay"]:
         cache = workflow.read_replay_cache(prepared, store, machine, cache_file)
+    make = functools.partial(workflow.make_engine, trt, prepared, store, machine, timing_cache=cache)
     made: list[MadeEngine] = []
     with console.show_steps() as show:
-        for repeat in range(given["repeats"]):
-            prefix = f"build {repeat + 1} of {given['repeats']}" if given["repeats"] > 1 else "building"
+        for repeat in range(repeats):
+            prefix = f"build {repeat + 1} of {repeats}" if repeats > 1 else "building"
             show(prefix)
-            tell = functools.partial(_show_phase, show, prefix)
-            made.append(
-                workflow.make_engine(
-                    trt,
-                    prepared,
-                    store,
-                    machine,
-                    timing_cache=cache,
-                    required_share=_required_share(given),
-                    progress=tell,
-                )
-            )
-        noise = _measure_noise(trt, bundle, prepared, made, given["images"]) if given["repeats"] > 1 else None
-    if cache_file is not None and not given["replay"]:
-        write_file(cache_file, made[-1].built.timing_cache)
+            progress = functools.partial(_show_phase, show, prefix)
+            made.append(make(required_share=given["required_share"], progress=progress))
+        noise = _measure_noise(trt, bundle, prepared, made, given["images"]) if repeats > 1 else None
     last = made[-1]
+    if cache_file is not None and not given["replay"]:
+        write_file(cache_file, last.built.timing_cache)
     result: dict[str, Any] = {
-        "engine": workflow.describe_engine(last.engine, lambda engine: True),
+        "engine": workflow.describe_engine(last.engine, store),
         "built": True,
         "folder": last.engine.folder,
         "seconds": [round(engine.built.seconds, 3) for engine in made],
         "audit": last.audit.to_json(),
         "warnings": list(last.built.log),
+        **({"rebuild_noise": vars(noise)} if noise is not None else {}),
     }
-    return _report(bundle, {**result, **({"rebuild_noise": vars(noise)} if noise is not None else {})}, as_json)
+    return _report(bundle, result, as_json)
 
 
 def _show_phase(show: Callable[[str], None], prefix: str, phase: str, step: int, steps: int) -> None:
@@ -225,29 +202,29 @@ def _show_phase(show: Callable[[str], None], prefix: str, phase: str, step: int,
 
 
 def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequence[MadeEngine], images: Any) -> Any:
-    """Run all builds on the same images: the user's, or seeded patches of colour."""
+    """Compare all builds on the same images: the user's, or random color patches."""
     from ..runtime.backends.tensorrt import compat
     from ..runtime.backends.tensorrt.backend import TensorRtBackend
     from ..runtime.backends.tensorrt.driver import CudaDriver
     from ..runtime.backends.tensorrt.noise import measure_rebuild_noise
 
     name = bundle.deploy.input
-    profiles = prepared.options.profiles
-    shape = profiles[0][name].optimum if profiles else prepared.graph.inputs[name][1]
+    profiles = prepared.plan.options.profiles
+    shape = profiles[0][name].optimum if profiles else prepared.facts.inputs[name].shape
     feeds = [{name: image} for image in _make_images(images, shape)]
-    backends = []
-    for engine in made:
-        loaded = compat.LoadedEngine(trt, engine.built.plan)
-        backends.append(TensorRtBackend(loaded.engine, CudaDriver(), on_close=loaded.close))
-    try:
-        return measure_rebuild_noise([backend.run for backend in backends], feeds, bundle.deploy.output)
-    finally:
-        for backend in backends:
-            backend.close()
+    with ExitStack() as opened:
+        runs = []
+        for engine in made:
+            loaded = compat.LoadedEngine(trt, engine.built.plan)
+            opened.callback(loaded.close)
+            backend = TensorRtBackend(loaded.engine, CudaDriver())
+            opened.callback(backend.close)
+            runs.append(backend.run)
+        return measure_rebuild_noise(runs, feeds, bundle.deploy.output)
 
 
 def _make_images(paths: Sequence[Path], shape: Sequence[int]) -> list[Any]:
-    """Images of a profile's usual shape, N x H x W x 3 uint8 RGB."""
+    """Images of a profile's optimum shape, N x H x W x 3 uint8 RGB."""
     import numpy as np
     from PIL import Image
 
@@ -263,31 +240,61 @@ def _make_images(paths: Sequence[Path], shape: Sequence[int]) -> list[Any]:
     return [np.repeat(image[None], batch, axis=0) for image in scaled]
 
 
-def _warn_of(prepared: PreparedBuild) -> None:
-    for finding in prepared.findings:
-        console.print_warning(f"warning: {finding.describe()}")
-
-
 def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
     if as_json:
         console.print_json("build", {"bundle": bundle.path, **result})
         return 0
     engine = result["engine"]
     if not result["built"]:
-        click.echo(f"{result['folder']}: there already (--force builds it again)")
+        click.echo(f"{result['folder']}: already built (--force builds it again)")
         return 0
     for warning in result["warnings"]:
         console.print_warning(warning)
-    click.echo(describe_audit(result["audit"]))
+    click.echo(_describe_audit(result["audit"]))
     noise = result.get("rebuild_noise")
     if noise is not None:
         click.echo(
             f"rebuild noise: {noise['mean_disagreement']:.4%} of labels differ between {noise['builds']} builds "
-            f"(worst pair {noise['worst_disagreement']:.4%}), {noise['identical_pairs']} pairs equal to the last bit"
+            f"(worst pair {noise['worst_disagreement']:.4%}), {noise['identical_pairs']} pairs bit-equal"
         )
     seconds = " + ".join(f"{value:.1f}" for value in result["seconds"])
     click.echo(f"{result['folder']}: {engine['precision']}, {engine['plan_bytes'] / 1e6:.1f} MB, {seconds} s")
     return 0
 
 
-__all__ = ["command"]
+def _audit_recorded(bundle: Bundle, given: dict[str, Any], as_json: bool) -> int:
+    """Compare the layers that trtexec described with the bundle's graph."""
+    from ..runtime.backends.tensorrt.audit import audit_precision, parse_inspection
+
+    facts = bundle.graph_facts(given["precision"])
+    profile = _read_json(given["layer_times"], list) if given["layer_times"] is not None else None
+    audit = audit_precision(parse_inspection(_read_json(given["audit"], dict)), facts, profile)
+    if as_json:
+        console.print_json("build", {"bundle": bundle.path, "audit": audit.to_json()})
+    else:
+        click.echo(_describe_audit(audit.to_json()))
+        for name, milliseconds in (audit.time_ms or {}).items():
+            click.echo(f"{name}: {milliseconds:.3f} ms")
+    audit.require(given["required_share"])
+    return 0
+
+
+def _describe_audit(audit: Mapping[str, Any]) -> str:
+    """Return an audit as one line."""
+    products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
+    wide = audit["narrow_writing_fp32"]
+    return (
+        f"products: {products}; {audit['reached']:.0%} as narrow as in the graph"
+        + (f"; {wide} narrow products write float32" if wide else "")
+        + f"; {audit['reformats']} reformats"
+    )
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, kind):
+        raise click.UsageError(f"{path}: is not the JSON {'object' if kind is dict else 'list'} that trtexec writes")
+    return content

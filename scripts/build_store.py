@@ -1,4 +1,4 @@
-"""What `atrous build` does with the engines that are there: list them, remove what is of no use, trust one."""
+"""The store commands of `atrous build`: list engines, remove unused ones, trust one."""
 
 from __future__ import annotations
 
@@ -18,55 +18,41 @@ def list_engines(store: EngineStore, as_json: bool) -> int:
     """Print the engines of a store, oldest first."""
     from ..runtime.backends.tensorrt.workflow import describe_engine
 
-    rows = [describe_engine(engine, store.is_own) for engine in store.list_engines()]
+    rows = [describe_engine(engine, store) for engine in store.list_engines()]
     if as_json:
         console.print_json("build", {"folder": store.folder, "engines": rows})
-        return 0
-    if not rows:
+    elif not rows:
         click.echo(f"{store.folder}: no engines")
-        return 0
-    console.print_table(
-        ("key", "precision", "tensorrt", "gpu", "MB", "signed here", "created"),
-        [
+    else:
+        columns = ("key", "precision", "tensorrt", "gpu", "MB", "signed here", "created")
+        cells = [
             (
                 str(row["key"])[:12],
-                row["precision"],
-                row["tensorrt"],
-                row["gpu"],
+                *(row[name] for name in columns[1:4]),
                 round(float(str(row["plan_bytes"])) / 1e6, 1),
                 "yes" if row["signed_here"] else "no",
                 row["created"],
             )
             for row in rows
-        ],
-        title=str(store.folder),
-    )
+        ]
+        console.print_table(columns, cells, title=str(store.folder))
     return 0
 
 
 def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_run: bool, as_json: bool) -> int:
-    """Remove, or with `dry_run` name, what is broken or built from a file that the bundle no longer holds.
+    """Remove, or with `dry_run` list, engines that are broken or built from a file no longer in the bundle.
 
-    Args:
-        store: where.
-        bundle: whose files are still of use.
-        outdated: whether to remove as well what another TensorRT or driver built for this GPU.
-        dry_run: whether to leave everything in place.
-        as_json: whether to print JSON.
-
-    Raises:
-        MissingDependencyError: with `outdated`, if TensorRT is not installed.
-        BackendError: with `outdated`, if there is no GPU.
+    With `outdated`, engines that another TensorRT or driver built for this GPU are removed as well.
     """
     present = {entry.sha256 for entry in bundle.manifest.files.values()}
-    tell_outdated = _make_outdated() if outdated else lambda engine: ""
+    find_outdated = _make_outdated() if outdated else lambda engine: ""
 
     def find_reason(engine: StoredEngine) -> str:
         if engine.fields.get("onnx.sha256") not in present:
-            return "the bundle holds no such graph any more"
-        return tell_outdated(engine)
+            return "the bundle no longer holds its graph"
+        return find_outdated(engine)
 
-    garbage = store.find_garbage(find_reason) if dry_run else store.collect_garbage(find_reason)
+    garbage = store.collect_garbage(find_reason, dry_run=dry_run)
     if as_json:
         rows = [{"path": path, "reason": reason} for path, reason in garbage.items()]
         console.print_json("build", {"folder": store.folder, "removed": not dry_run, "garbage": rows})
@@ -78,19 +64,15 @@ def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_r
 
 
 def trust_engine(store: EngineStore, key: str, as_json: bool) -> int:
-    """Sign the one engine whose key begins so.
-
-    Raises:
-        click.BadParameter: if none or several do.
-    """
+    """Sign the engine whose key begins with `key`; raises click.BadParameter unless exactly one does."""
     found = [engine for engine in store.list_engines() if engine.folder.name.startswith(key)]
     if len(found) != 1:
-        raise click.BadParameter(f'{len(found)} engines begin with "{key}"; see --list', param_hint="--trust")
+        raise click.BadParameter(f'{len(found)} keys begin with "{key}"; see --list', param_hint="--trust")
     trusted = store.trust(found[0])
     if as_json:
         console.print_json("build", {"trusted": trusted.folder.name, "folder": trusted.folder})
     else:
-        click.echo(f"{trusted.folder}: signed by this installation from now on")
+        click.echo(f"{trusted.folder}: now signed by this installation")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""What the commands share at the terminal: JSON, tables, progress, one-line warnings.
+"""Output of the commands: JSON, tables, progress, lines.
 
-Results go to stdout; progress and warnings go to stderr, so that `--json` output can be piped. rich is imported
-when something is drawn, not when the command line starts.
+Results go to stdout; progress and warnings go to stderr, so that `--json` output can be piped. Lines and tables are
+escaped (`atrous.printable`): they may hold names from untrusted files. rich is imported when something is drawn, not
+when the command line starts.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
+from ..printable import escape, escape_lines
+
 SCHEMA_VERSION = 1
-_PIPE_WIDTH = 240  # columns of a table that no terminal limits
+_PIPE_WIDTH = 240  # columns of a table outside a terminal
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,12 +27,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def json_option(function: Command) -> Command:
     """Give a command `--json`; the function receives it as the argument `as_json`."""
 
-    def note(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    def record(context: click.Context, _: click.Parameter, value: bool) -> bool:
         if value:  # main() then reports errors as JSON too, in this command's name
             context.ensure_object(dict)["json"] = context.info_name
         return value
 
-    return click.option("--json", "as_json", is_flag=True, callback=note, help="Print one JSON object to stdout.")(
+    return click.option("--json", "as_json", is_flag=True, callback=record, help="Print one JSON object to stdout.")(
         function
     )
 
@@ -37,36 +40,34 @@ def json_option(function: Command) -> Command:
 def debug_option() -> click.Option:
     """The `--debug` option, added to every command by the group."""
 
-    def note(context: click.Context, _: click.Parameter, value: bool) -> None:
+    def record(context: click.Context, _: click.Parameter, value: bool) -> None:
         state = context.ensure_object(dict)
         state["debug"] = state.get("debug", False) or value
 
     return click.Option(
-        ["--debug"], is_flag=True, expose_value=False, callback=note, help="Show the traceback of an error."
+        ["--debug"], is_flag=True, expose_value=False, callback=record, help="Show the traceback of an error."
     )
 
 
 def print_json(command: str, payload: Mapping[str, object]) -> None:
-    """Print one JSON object, `payload` behind `schema_version` and `command`.
-
-    Raises:
-        ValueError: if the payload holds NaN or an infinity, which JSON does not know.
-    """
-    whole = {"schema_version": SCHEMA_VERSION, "command": command, **payload}
-    click.echo(json.dumps(whole, indent=2, allow_nan=False, default=_to_plain))
+    """Print one JSON object: `schema_version`, `command`, then `payload`; ValueError for NaN and infinities."""
+    click.echo(_to_json({"schema_version": SCHEMA_VERSION, "command": command, **payload}))
 
 
 def print_json_rows(command: str, payload: Mapping[str, object], name: str, rows: Iterable[object]) -> None:
-    """Print what `print_json` would, with one more list `name` at the end, whose rows are read one at a time."""
-    whole = {"schema_version": SCHEMA_VERSION, "command": command, **payload, name: []}
-    text = json.dumps(whole, indent=2, allow_nan=False, default=_to_plain)
+    """Print as `print_json`, with one more list `name` at the end, whose rows are read one at a time."""
+    text = _to_json({"schema_version": SCHEMA_VERSION, "command": command, **payload, name: []})
     click.echo(text.removesuffix("]\n}"), nl=False)
-    mark = "\n"
+    separator = "\n"
     for row in rows:
-        lines = json.dumps(row, indent=2, allow_nan=False, default=_to_plain).replace("\n", "\n    ")
-        click.echo(f"{mark}    {lines}", nl=False)
-        mark = ",\n"
-    click.echo(("" if mark == "\n" else "\n  ") + "]\n}")
+        lines = _to_json(row).replace("\n", "\n    ")
+        click.echo(f"{separator}    {lines}", nl=False)
+        separator = ",\n"
+    click.echo(("" if separator == "\n" else "\n  ") + "]\n}")
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, indent=2, allow_nan=False, default=_to_plain)
 
 
 def _to_plain(value: object) -> object:
@@ -81,34 +82,32 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     """Print a table to stdout; columns whose cells are all numbers are aligned to the right."""
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=escape(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for index, name in enumerate(columns):
         is_number = all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+        table.add_column(escape(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     _open_console(sys.stdout).print(table)
 
 
+def print_line(text: str, color: str | None = None) -> None:
+    """Print a line to stdout."""
+    click.secho(escape_lines(text), fg=color)
+
+
 def print_warning(message: str) -> None:
-    """Print one line to stderr that does not stop the work."""
-    click.secho(message, err=True, fg="yellow")
+    """Print a line to stderr; the work continues."""
+    click.secho(escape_lines(message), err=True, fg="yellow")
 
 
 @contextmanager
 def show_progress(
     description: str, total: int | None = None, *, unit: str | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Draw a progress bar on stderr while the block runs, if a person can see it.
-
-    Args:
-        description: what is being done.
-        total: how many steps there are, or None where that is unknown.
-        unit: what a step is, to show how many are done a second, such as "images".
-
-    Yields:
-        A function that advances the bar by a number of steps.
-    """
+    """Draw a progress bar on stderr, if it is a terminal; yields a function that advances it by `unit`s."""
     if not sys.stderr.isatty():
         yield lambda steps: None
         return
@@ -125,7 +124,7 @@ def show_progress(
     clocks = (TimeElapsedColumn(), TimeRemainingColumn())
     speed = () if unit is None else (_make_speed_column(unit),)
     with Progress(*columns, *speed, *clocks, console=_open_console(sys.stderr), transient=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(escape(description), total=total)
         yield lambda steps: bar.advance(task, steps)
 
 
@@ -143,16 +142,12 @@ def _make_speed_column(unit: str) -> Any:
 
 @contextmanager
 def show_steps() -> Iterator[Callable[[str], None]]:
-    """Name the step that runs, on stderr, if a person can see it.
-
-    Yields:
-        A function to call with the name of each step as it begins.
-    """
+    """Show the current step on stderr, if it is a terminal; yields a function that takes the name of each step."""
     if not sys.stderr.isatty():
         yield lambda step: None
         return
     with _open_console(sys.stderr).status("starting") as status:
-        yield status.update
+        yield lambda step: status.update(escape(step))
 
 
 def _open_console(stream: TextIO) -> Any:

@@ -1,7 +1,7 @@
-"""`atrous demo`: the whole path on the built-in miniature, from Caffe's files to a picture of labels.
+"""`atrous demo`: from Caffe's files to a picture of labels, on the built-in miniature.
 
-The prototxt and the caffemodel that ship with atrous are converted to a bundle, the held-out scenes beside them are
-segmented with it, before and after the dense CRF, and scored against their exact truth.
+The prototxt and the caffemodel that ship with atrous are converted to a bundle, which segments the shipped held-out
+scenes without and with the dense CRF. The labels are compared with the exact truth.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime import Segmenter
+    from ..runtime import Segmentation, Segmenter
     from .demo_picture import DemoRow, Picture
     from .miniature.settings import MiniatureFiles, Settings
 
@@ -28,16 +28,7 @@ BUNDLE_NAME = "deeplab-miniature"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo found.
-
-    Attributes:
-        picture: the PNG that was written.
-        bundle: the bundle that was written.
-        scenes: how many held-out scenes were segmented.
-        miou_network, miou_crf: mean IoU, pixels pooled over the scenes, as fractions of 1.
-        convert_s: seconds to convert the net and write the bundle.
-        network_ms, crf_ms: median milliseconds a scene.
-    """
+    """Results of the demo: mean IoU over all pixels as fractions of 1, median milliseconds per scene."""
 
     picture: Path
     bundle: Path
@@ -56,14 +47,18 @@ class DemoResult:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/demo"),
     show_default=True,
-    help="Folder of the picture and the bundle.",
+    help="Folder for the picture and the bundle.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of the network and the CRF.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads of the network and of the CRF.  [default: all cores]",
+)
 @console.json_option
 def command(out: Path, threads: int | None, as_json: bool) -> None:
-    """Convert the built-in miniature, segment its held-out scenes, leave one picture.
+    """Convert the built-in miniature, segment its held-out scenes, and draw one picture.
 
-    The picture shows a row a scene: image, the network's labels, the labels after the dense CRF, and the truth.
+    Each row of the picture is a scene: image, the network's labels, the labels after the dense CRF, and the truth.
     """
     result, rows = run_demo(out, threads=threads)
     if as_json:
@@ -83,30 +78,17 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
         ],
         title="mean IoU and time of each held-out scene",
     )
-    click.echo(
-        f"\nmean IoU over all {result.scenes} scenes: {result.miou_network:.1%} from the network, "
+    click.echo()
+    console.print_line(
+        f"mean IoU over all {result.scenes} scenes: {result.miou_network:.1%} from the network, "
         f"{result.miou_crf:.1%} with the CRF"
     )
-    click.echo(f"converted in {result.convert_s:.1f} s to {result.bundle}")
-    click.echo(f"picture: {result.picture}")
+    console.print_line(f"converted in {result.convert_s:.1f} s to {result.bundle}")
+    console.print_line(f"picture: {result.picture}")
 
 
 def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, dict[str, DemoRow]]:
-    """Convert the miniature, segment its held-out scenes, draw the picture.
-
-    Args:
-        folder: where `demo.png`, the bundle `deeplab-miniature`, and copies of what went in (`caffe`, `scenes`,
-            `truth`) go; those of an earlier demo are replaced.
-        threads: of the network and the CRF; None for as many as there are cores.
-
-    Returns:
-        The findings, and what was seen of each scene, by the name of its picture.
-
-    Raises:
-        OutputError: the folder cannot be written.
-        OutputError: something else than a bundle lies where the bundle goes.
-        MissingDependencyError: what converts or runs the net is not installed.
-    """
+    """Convert the miniature, segment its scenes, draw the picture; replaces an earlier demo in `folder`."""
     from .. import runtime
     from ..bundle.files import prepare_folder, write_file
     from ..errors import MissingDependencyError
@@ -123,7 +105,7 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     except ImportError as error:  # torch, onnx and protobuf come with an extra
         missing = "protobuf" if (error.name or "").startswith("google") else error.name
         raise MissingDependencyError(
-            f"the demo converts a net, and for that {missing} is missing: pip install 'atrous[convert]'"
+            f"the demo converts a net, which needs {missing}: pip install 'atrous[convert]'"
         ) from error
     with runtime.load(bundle, threads=threads, crf=True) as segmenter:
         rows = segment_scenes(segmenter, files, settings)
@@ -135,12 +117,12 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     heading = "DeepLab in small: Caffe files to labels"
     picture = draw_demo(list(rows.values()), settings.classes, settings.palette, heading, summary)
     write_file(result.picture, encode_png(picture))
-    leave_sources(folder, files, settings)
+    copy_inputs(folder, files, settings)
     return result, rows
 
 
-def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> None:
-    """Copy Caffe's two files to `caffe/`, the scenes to `scenes/` and `truth/`, for a reader's own commands."""
+def copy_inputs(folder: Path, files: MiniatureFiles, settings: Settings) -> None:
+    """Copy Caffe's two files to `caffe/`, the scenes to `scenes/` and `truth/`, for the commands of the README."""
     from ..bundle.files import write_file
 
     for source in (files.prototxt, files.caffemodel):
@@ -152,7 +134,7 @@ def leave_sources(folder: Path, files: MiniatureFiles, settings: Settings) -> No
 
 
 def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -> float:
-    """Write the bundle from Caffe's files; returns the seconds it took."""
+    """Write the bundle from Caffe's files; returns the seconds spent."""
     from .. import converter
     from ..converter.files.caffemodel import read_caffemodel
 
@@ -176,47 +158,39 @@ def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -
 
 
 def segment_scenes(segmenter: Segmenter, files: MiniatureFiles, settings: Settings) -> dict[str, DemoRow]:
-    """Segment each shipped scene, one run of the network for both label maps; the first is run twice, to warm up."""
-    from ..runtime import read_image
-    from ..runtime.evaluation.datasets import read_label_image
+    """Segment each shipped scene without and with the CRF; the first scene once more, to warm up."""
+    from ..runtime import Segmenter, read_image
+    from ..runtime.evaluation.datasets.label_files import read_label_image
 
+    network = Segmenter(segmenter.bundle, segmenter.backend)
     rows: dict[str, DemoRow] = {}
     scenes = [files.scene(seed) for seed in settings.scenes]
     with console.show_progress("segmenting", len(scenes)) as advance:
         for picture, truth in scenes:
-            image, labels = read_image(picture), read_label_image(truth)
+            image = read_image(picture)
             if not rows:
                 segmenter(image)
-            rows[picture.stem] = segment_scene(segmenter, image, labels)
+            rows[picture.stem] = _make_row(
+                image, network.segment(image), segmenter.segment(image), read_label_image(truth), len(settings.classes)
+            )
             advance(1)
     return rows
 
 
-def segment_scene(segmenter: Segmenter, image: Picture, truth: Picture) -> DemoRow:
-    """Label one image (H, W, 3) before and after the CRF, and compare both with the truth (H, W)."""
-    import numpy as np
-
+def _make_row(image: Picture, network: Segmentation, crf: Segmentation, truth: Picture, classes: int) -> DemoRow:
+    """Compare the labels of an image (H, W, 3) before and after the CRF with the truth (H, W)."""
     from ..runtime.evaluation import count_confusion, mean_iou
     from .demo_picture import DemoRow
 
-    classes = len(segmenter.bundle.manifest.classes)
-    start_s = time.perf_counter()
-    scores = segmenter.complete_scores(segmenter.run_network(segmenter.prepare(image)), image.shape[:2])
-    probabilities = segmenter.to_probabilities(scores)  # (classes, H, W)
-    network_s = time.perf_counter()
-    marginals = segmenter.refine(image, probabilities)  # (classes, H, W)
-    crf_s = time.perf_counter()
-    network, crf = (belief.argmax(0).astype(np.uint8) for belief in (probabilities, marginals))
-    miou_network, miou_crf = (mean_iou(count_confusion(truth, labels, classes)) for labels in (network, crf))
     return DemoRow(
         image=image,
-        network=network,
-        crf=crf,
+        network=network.labels,
+        crf=crf.labels,
         truth=truth,
-        miou_network=miou_network,
-        miou_crf=miou_crf,
-        network_ms=(network_s - start_s) * 1000,
-        crf_ms=(crf_s - network_s) * 1000,
+        miou_network=mean_iou(count_confusion(truth, network.labels, classes)),
+        miou_crf=mean_iou(count_confusion(truth, crf.labels, classes)),
+        network_ms=sum(network.timings_ms.values()),
+        crf_ms=crf.timings_ms["crf"],
     )
 
 

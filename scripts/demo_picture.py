@@ -1,7 +1,6 @@
-"""The demo's picture: a row a scene, image | network | with CRF | truth, under titles and above the legend.
+"""The demo's picture: one row per scene (image, network, with CRF, truth), titles above, the legend below.
 
-Label maps are painted in the palette's colours, flat, because there every pixel of a border shows; a thin line of the
-same hue, darker, runs where two classes meet. Drawn with Pillow's own font, so that it needs nothing installed.
+Label maps are painted in the palette's colors, darker along the borders of classes. The font is Pillow's own.
 """
 
 from __future__ import annotations
@@ -26,14 +25,7 @@ _HEADER, _TITLE, _CAPTION, _LEGEND = 74, 30, 30, 64  # heights of the lines of t
 
 @dataclass(frozen=True)
 class DemoRow:
-    """One scene of the picture.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        network, crf, truth: (H, W) uint8 labels.
-        miou_network, miou_crf: mean IoU over the scene's own classes, as fractions of 1.
-        network_ms, crf_ms: what the two steps took, in milliseconds.
-    """
+    """One scene of the picture: uint8 RGB image, uint8 labels, mean IoU over its own classes as fractions of 1."""
 
     image: Picture
     network: Picture
@@ -52,18 +44,7 @@ def draw_demo(
     heading: str,
     summary: str,
 ) -> Picture:
-    """Draw the whole picture.
-
-    Args:
-        rows: at least one; panels of a row share their size, rows may differ.
-        classes: names for the legend.
-        palette: RGB by label.
-        heading: the title above everything.
-        summary: one line below it.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Draw the whole picture, (H, W, 3) uint8 RGB; the panels of a row have one size."""
     panel_width = max(row.image.shape[1] for row in rows)
     columns = [_MARGIN + index * (panel_width + _GAP) for index in range(len(TITLES))]
     width = columns[-1] + panel_width + _MARGIN
@@ -88,13 +69,13 @@ def draw_demo(
 
 
 def paint_labels(labels: Picture, palette: Sequence[tuple[int, int, int]]) -> Picture:
-    """Labels (H, W) in their colours, darker where the right or the lower neighbour is of another class."""
-    coloured = color_labels(labels, palette)
+    """Labels (H, W) in their colors, darker where the right or the lower neighbor is of another class."""
+    painted = color_labels(labels, palette)
     border = np.zeros(labels.shape, bool)
     border[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     border[:-1] |= labels[:-1] != labels[1:]
-    coloured[border] = coloured[border] // 5 * 3
-    return coloured
+    painted[border] = painted[border] // 5 * 3
+    return painted
 
 
 def _write_captions(draw: ImageDraw.ImageDraw, columns: Sequence[int], top: int, row: DemoRow) -> None:
@@ -110,11 +91,11 @@ def _write_captions(draw: ImageDraw.ImageDraw, columns: Sequence[int], top: int,
 def _draw_legend(
     draw: ImageDraw.ImageDraw, width: int, top: int, classes: Sequence[str], palette: Sequence[tuple[int, int, int]]
 ) -> None:
-    """Swatches and names in one line, centred."""
+    """Swatches and names in one line, centered."""
     font = ImageFont.load_default(16)
     lengths = [28 + draw.textlength(name, font) + 26 for name in classes]
     left = (width - sum(lengths)) / 2
-    for name, colour, length in zip(classes, palette, lengths, strict=True):
-        draw.rounded_rectangle((left, top, left + 20, top + 20), 4, fill=tuple(colour))
+    for name, color, length in zip(classes, palette, lengths, strict=True):
+        draw.rounded_rectangle((left, top, left + 20, top + 20), 4, fill=tuple(color))
         draw.text((left + 28, top), name, _INK, font)
         left += length

@@ -1,4 +1,4 @@
-"""`atrous doctor`: what is installed, what it can do here, and whether it computes right."""
+"""`atrous doctor`: check installed libraries, devices, and the results of small computations."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass(frozen=True)
 class Finding:
-    """One row: what was looked at, how it is, what it is good for, and what to do about it.
+    """A row of the report: a part, its state, its purpose, and a remedy.
 
-    `core` marks what every use needs; anything else may be missing in a sound installation.
+    `core` marks the parts that every use needs; others may be missing.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Finding:
 def command(as_json: bool) -> int:
     """Check this installation: libraries, devices, and small computations with known answers.
 
-    Exit codes: 0 what is installed works (optional parts may be missing), 3 something is broken, or the core is not
-    complete.
+    Exit codes: 0 everything installed works (optional parts may be missing), 3 a part is broken or a core part is
+    missing.
     """
     from ..runtime import devices
 
-    with console.show_progress("looking") as advance:
+    with console.show_progress("checking") as advance:
         findings = [*examine_core(), *examine_optional(lambda: advance(1))]
     processor, cuda_devices = devices.describe_processor(), devices.list_cuda_devices()
     threads = {name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ}
@@ -89,7 +89,7 @@ def _make_row(finding: Finding) -> tuple[str | None, ...]:
 
 
 def examine_core() -> list[Finding]:
-    """The libraries that atrous cannot do without, and its own extension."""
+    """Check the required libraries and the compiled extension."""
     from ..dependencies import read_version
 
     findings = [Finding("atrous", OK, True, read_version("atrous") or "source tree")]
@@ -99,7 +99,7 @@ def examine_core() -> list[Finding]:
 
 
 def examine_optional(note_step: Callable[[], None]) -> list[Finding]:
-    """The libraries that extras bring."""
+    """Check the libraries of the extras."""
     from ..dependencies import OPTIONAL
 
     findings = []

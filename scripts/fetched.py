@@ -12,13 +12,7 @@ RECORD_FILE = "model.json"
 
 @dataclass(frozen=True)
 class ResolvedNet:
-    """The files that NET and WEIGHTS stand for.
-
-    Attributes:
-        prototxt: the net's definition; None for a caffemodel alone, which holds one.
-        weights: its caffemodel.
-        info: a file of the form of `--info`, or None.
-    """
+    """The files that NET and WEIGHTS stand for; prototxt is None for a caffemodel that holds its own net."""
 
     prototxt: Path | None
     weights: Path
@@ -26,16 +20,7 @@ class ResolvedNet:
 
 
 def resolve_net(net: Path, weights: Path | None) -> ResolvedNet:
-    """Find the files that NET and WEIGHTS stand for.
-
-    Args:
-        net: a prototxt; without weights the folder of a fetched model, the prototxt in it, or a caffemodel alone.
-        weights: a caffemodel; if given, both are used as they are.
-
-    Raises:
-        click.UsageError: weights are missing, or the model has not been fetched, or is an initialization.
-        ChangedFileError: a fetched file is not the recorded one.
-    """
+    """Find the files that NET and WEIGHTS stand for; without weights, a fetched model's or a caffemodel alone."""
     if weights is not None:
         return ResolvedNet(net, weights)
     folder = net if net.is_dir() else net.parent

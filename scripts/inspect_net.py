@@ -1,4 +1,4 @@
-"""`atrous inspect`: what a Caffe net is made of, and what cannot be converted."""
+"""`atrous inspect`: layers, shapes, cost and dialect of a Caffe net, and layers that cannot be converted."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
 def command(net: Path, weights: Path | None, as_json: bool, **options: Any) -> int:
     """Show layers, shapes, cost, receptive field and dialect of NET (a prototxt), with WEIGHTS if given.
 
-    NET may be the folder of a model that `atrous fetch` has put there, or a caffemodel that holds its own definition.
+    NET may also be the folder of a model from `atrous fetch`, or a caffemodel with its own net definition.
 
-    Layers that become inputs, are dropped, or cannot be converted are listed with the reason; exit 1 where some cannot.
+    Layers that become inputs, are dropped, or cannot be converted are listed with the reason. The exit code is 1 if
+    some cannot be converted or the weights do not match.
     """
     from ..converter.graph.summary import summarize_layers
 
-    laid_out, problem = _read(net, weights, options)
-    rows = summarize_layers(laid_out)
-    unsupported = laid_out.definition.unsupported
+    built, problem = _read(net, weights, options)
+    rows = summarize_layers(built)
+    unsupported = built.definition.unsupported
     if as_json:
-        console.print_json("inspect", _to_json(laid_out, rows, problem))
+        console.print_json("inspect", _to_json(built, rows, problem))
     else:
-        _print(laid_out, rows, problem)
+        _print(built, rows, problem)
     return 1 if unsupported or problem is not None else 0
 
 
 def _read(prototxt: Path, weights: Path | None, options: dict[str, Any]) -> tuple[Net, WeightsError | None]:
-    """The net, laid out past what cannot be converted, and what the weights lack."""
+    """The net, without layers that cannot be converted, and the mismatch of the weights."""
     from ..converter import read_net
     from ..errors import UnsupportedLayersError, WeightsError
 
@@ -86,7 +87,7 @@ def _to_json(net: Net, rows: tuple[LayerSummary, ...], problem: WeightsError | N
 
 
 def _print(net: Net, rows: tuple[LayerSummary, ...], problem: WeightsError | None) -> None:
-    click.echo(f"{net.name or '(no name)'}: dialect {net.dialect} ({'; '.join(net.dialect_evidence)})")
+    console.print_line(f"{net.name or '(no name)'}: dialect {net.dialect} ({'; '.join(net.dialect_evidence)})")
     console.print_table(
         ("line", "layer", "type", "shape", "parameters", "multiply-adds", "field", "stride"),
         [
@@ -104,27 +105,27 @@ def _print(net: Net, rows: tuple[LayerSummary, ...], problem: WeightsError | Non
         ],
     )
     total = sum(row.multiply_adds for row in rows)
-    click.echo(f"\n{len(rows)} layers, {net.parameter_count():,} parameters, {total / 1e9:.3f} G multiply-adds")
+    click.echo(f"\nlayers: {len(rows)}, parameters: {net.parameter_count():,}, multiply-adds: {total:,}")
     for top, blob in zip(net.definition.input_tops, net.inputs, strict=True):
         origin = (
             "declared input" if top.type in ("input", "Input") else f"top of the {top.type} layer (line {top.line})"
         )
-        click.echo(f"input   {blob.name}  {'x'.join(map(str, blob.shape))}  {origin}")
+        console.print_line(f"input   {blob.name}  {'x'.join(map(str, blob.shape))}  {origin}")
     for blob in net.outputs:
-        click.echo(f"output  {blob.name}  {'x'.join(map(str, blob.shape))}")
+        console.print_line(f"output  {blob.name}  {'x'.join(map(str, blob.shape))}")
     unsupported = {(name, line) for name, _, line, _ in net.definition.unsupported}
     for dropped in net.dropped:
         if (dropped.name, dropped.line) not in unsupported:
             line = f" (line {dropped.line})" if dropped.line else ""
-            click.echo(f'dropped "{dropped.name}" {dropped.type}{line}: {dropped.reason}')
+            console.print_line(f'dropped "{dropped.name}" {dropped.type}{line}: {dropped.reason}')
     for name, kind, row_line, reason in net.definition.unsupported:
         place = f" (line {row_line})" if row_line else ""
-        click.secho(f'UNSUPPORTED "{name}" {kind}{place}: {reason}', fg="red")
+        console.print_line(f'UNSUPPORTED "{name}" {kind}{place}: {reason}', "red")
     for warning in net.warnings:
         console.print_warning(f"warning: {warning}")
     if problem is not None:
         for layer, text in problem.problems:
-            click.secho(f'WEIGHTS "{layer}": {text}', fg="red")
+            console.print_line(f'WEIGHTS "{layer}": {text}', "red")
         console.print_warning(str(problem))
 
 

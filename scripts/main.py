@@ -1,55 +1,70 @@
-"""The command line `atrous`: one group whose commands are imported when they are asked for.
+"""The command line `atrous`: a group that imports only the command that runs.
 
-Exit codes: 0 done, 1 the work failed a check, 2 bad usage or input, 3 a missing dependency or device.
-A user's mistake is one line on stderr (and, with `--json`, an `error` object on stdout); a traceback appears only
-with `--debug`, or where atrous itself is at fault.
+Exit codes: 0 done, 1 the work failed a check, 2 bad usage or input, 3 a missing dependency or device, 130 interrupted
+by Ctrl-C or SIGTERM. An error of the user or the system is one line on stderr (and, with `--json`, an `error` object
+on stdout); a traceback appears only with `--debug` or for a bug in atrous.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
+import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
 from ..errors import AtrousError
+from ..printable import escape_lines
 from . import console
 
 # name of the command (and of its module here) -> its line in `atrous --help`
 COMMANDS = {
-    "inspect": "Show a Caffe net: layers, shapes, cost, dialect, what cannot be converted.",
-    "convert": "Turn a prototxt and a caffemodel into a bundle.",
+    "inspect": "Show a Caffe net: layers, shapes, cost, dialect, unsupported layers.",
+    "convert": "Convert a prototxt and a caffemodel to a bundle.",
     "verify": "Compare the stages of a bundle, layer by layer.",
-    "precision": "Add a variant in FP16, BF16, INT8 or FP8, checked on the CPU.",
-    "build": "Build a TensorRT engine of a bundle's network, and keep the engine store.",
+    "precision": "Add a variant in FP16, BF16, INT8 or FP8, verified on the CPU.",
+    "build": "Build a TensorRT engine of a bundle's network; manage the engine store.",
     "segment": "Label images with a bundle.",
-    "evaluate": "Measure a bundle's mean IoU on a labelled data set.",
-    "tune-crf": "Choose the dense CRF's parameters on a labelled data set.",
+    "evaluate": "Measure a bundle's mean IoU on a labeled dataset.",
+    "tune-crf": "Tune the dense CRF's parameters on a labeled dataset.",
     "fetch": "List or download the official DeepLab models.",
     "demo": "Convert the built-in miniature and segment its scenes.",
-    "bench": "Measure a bundle: stages, load, accuracy; compare results.",
+    "bench": "Benchmark a bundle: stages, load, accuracy; compare results.",
     "doctor": "Check this installation: libraries, devices, numerics.",
 }
-# commands whose module cannot have their name: the standard library has it, or it is no identifier
+# modules of commands whose name the standard library has or is not an identifier
 MODULES = {"inspect": "inspect_net", "tune-crf": "tune_crf"}
-MISSING = 3  # a library that an extra would bring
-# libraries that the extra `convert` brings, whatever other extra has them too
+BAD_INPUT = 2
+MISSING = 3  # a library of an extra is not installed
+# libraries of the extra `convert`, which is named if a command converts, even if another extra has them too
 CONVERTING = ("torch", "safetensors", "onnx", "onnxruntime", "google.protobuf", "onnx_ir")
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and imports only the one that runs."""
+    """A group that imports only the command that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order a user meets them."""
+        """Names of the commands, in the usual order of use."""
         return list(COMMANDS)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an interruption becomes `click.Abort` here, before click prints a blank line for it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command and return its `command`."""
+        """The `command` of a command's module."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
@@ -58,7 +73,7 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands without importing any of them."""
+        """Write the table of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -72,10 +87,12 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Caffe networks to PyTorch, ONNX and labels, with numbers that prove each step."""
+    """Convert Caffe networks to PyTorch and ONNX, verify each step, and segment images with a dense CRF."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -84,14 +101,15 @@ cli.params.append(console.debug_option())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        arguments: what follows the program's name; `sys.argv[1:]` when None.
-    """
+    """Run the command line and return its exit code; arguments None for `sys.argv[1:]`."""
     state: dict[str, Any] = {}
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may not be encodable
     try:
-        code = cli.main(arguments, prog_name="atrous", standalone_mode=False, obj=state)
+        with _sigterm_as_interrupt():
+            code = cli.main(arguments, prog_name="atrous", standalone_mode=False, obj=state)
+            sys.stdout.flush()
     except click.Abort:
         click.echo("atrous: interrupted", err=True)
         return INTERRUPTED
@@ -104,11 +122,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing is None:
             raise
         return _report(error, f"atrous: {missing}", MISSING, state)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _report_os_error(error, state)
     return code if isinstance(code, int) else 0
 
 
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: finish the calls in progress, remove temporary files, exit."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _describe_missing(error: ModuleNotFoundError) -> str | None:
-    """The library of an extra that is not installed, with the pip line; None for anything else."""
+    """The missing library of an extra with its pip line; None for any other module."""
     from ..dependencies import OPTIONAL
 
     name = error.name or ""
@@ -116,14 +151,10 @@ def _describe_missing(error: ModuleNotFoundError) -> str | None:
     dependency = dependency or OPTIONAL.get(name.partition(".")[0])
     if dependency is None:
         return None
-    converting = _package_in_use("converter") and dependency.module in CONVERTING
-    extra = "convert" if converting else dependency.extra
-    return f'{dependency.distributions[0]} is not installed. Install it: pip install "atrous[{extra}]"'
-
-
-def _package_in_use(name: str) -> bool:
     assert __package__
-    return f"{__package__.rpartition('.')[0]}.{name}" in sys.modules
+    is_converting = f"{__package__.rpartition('.')[0]}.converter" in sys.modules and dependency.module in CONVERTING
+    extra = "convert" if is_converting else dependency.extra
+    return f'{dependency.distributions[0]} is not installed. Install it: pip install "atrous[{extra}]"'
 
 
 def _describe_usage(error: click.ClickException) -> str:
@@ -133,13 +164,29 @@ def _describe_usage(error: click.ClickException) -> str:
     return f"{path}: {error.format_message().rstrip('.')}.{hint}"
 
 
+def _report_os_error(error: OSError, state: dict[str, Any]) -> int:
+    """Report an error of the operating system that no command expected, such as a full disk behind stdout."""
+    if error.errno == errno.EPIPE:  # the reader of the pipe has closed it
+        code = 1
+    else:
+        place = f"{error.filename}" if error.filename is not None else "the output cannot be written"
+        code = _report(error, f"atrous: {place}: {error.strerror}", BAD_INPUT, state)
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:  # keep the interpreter from trying again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
 def _report(error: Exception, line: str, exit_code: int, state: dict[str, Any]) -> int:
     if state.get("debug"):
         traceback.print_exception(error)
-    click.secho(line, err=True, fg="red")
-    if state.get("json"):
-        kind = type(error).__name__
-        console.print_json(state["json"], {"error": {"type": kind, "message": str(error), "exit_code": exit_code}})
+    with contextlib.suppress(OSError):  # the stream itself may be the cause
+        click.secho(escape_lines(line), err=True, fg="red")
+        if state.get("json"):
+            report = {"type": type(error).__name__, "message": str(error), "exit_code": exit_code}
+            console.print_json(state["json"], {"error": report})
     return exit_code
 
 

@@ -1,16 +1,13 @@
-"""Options of the commands that read a Caffe net, and the reading itself."""
+"""The options of commands that read a Caffe net."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
-
-if TYPE_CHECKING:
-    from ..converter import Net
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,7 +35,7 @@ def _parse_shapes(
 
 
 def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> None:
-    """Execute each file as the module of its name, so that its classes are found again."""
+    """Execute each file as a module of its name in `sys.modules`."""
     import importlib.util
 
     for path in paths:
@@ -47,7 +44,7 @@ def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tup
         if path.suffix != ".py" or spec is None or spec.loader is None:
             raise click.BadParameter(f"{path} is not a Python file", context, parameter)
         if name in sys.modules and getattr(sys.modules[name], "__file__", None) != spec.origin:
-            raise click.BadParameter(f'{path}: a module "{name}" is there already; rename it', context, parameter)
+            raise click.BadParameter(f'{path}: a module "{name}" exists already; rename the file', context, parameter)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -59,44 +56,30 @@ def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tup
 
 _OPTIONS = (
     click.option("--set", "variables", multiple=True, callback=_parse_assignments, metavar="NAME=VALUE",
-                 help="Value of a ${NAME} placeholder; may be repeated."),
+                 help="Value of a ${NAME} placeholder in the prototxt; may be repeated."),
     click.option("--input", "input_shapes", multiple=True, callback=_parse_shapes, metavar="NAME=N,C,H,W",
-                 help="Shape of an input, in place of the file's; may be repeated."),
+                 help="Shape of an input blob, replacing the prototxt's; may be repeated."),
     click.option("--phase", type=click.Choice(["TEST", "TRAIN"]), default="TEST", show_default=True,
-                 help="For include and exclude rules."),
-    click.option("--level", type=int, default=0, show_default=True, help="NetState level."),
-    click.option("--stage", "stages", multiple=True, help="NetState stage; may be repeated."),
+                 help="NetState phase for the include and exclude rules of layers."),
+    click.option("--level", type=int, default=0, show_default=True, help="NetState level for the same rules."),
+    click.option("--stage", "stages", multiple=True, help="NetState stage for the same rules; may be repeated."),
     click.option("--plugin", multiple=True, type=click.Path(path_type=Path), expose_value=False, callback=_load_plugins,
                  metavar="FILE.py", help="Python file that registers layers (docs/plugins.md); it is executed."),
-    click.option("--dialect", help="The Caffe the file is from, where it does not show: bvlc, deeplab_v1, ..."),
+    click.option("--dialect", help="Caffe fork the prototxt is from, if it cannot be detected: bvlc, deeplab_v1, ..."),
 )  # fmt: skip
 
 
 def net_options(function: Command) -> Command:
-    """Give a command the options that decide how a prototxt is read; it receives them as keyword arguments."""
+    """Add the options for reading a prototxt; the command receives them as keyword arguments."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The path, if a file is there.
-
-    Raises:
-        click.UsageError: with what was expected.
-    """
+    """Return the path if it is a file, else raise click.UsageError; `what` names the expected kind."""
     if path.is_dir():
         raise click.UsageError(f"{path} is a folder, not a {what}")
     if not path.exists():
         raise click.UsageError(f"{path} does not exist; give a {what}")
     return path
-
-
-def read_command_net(prototxt: Path, weights: Path | None, **options: Any) -> Net:
-    """Read a net with the options of :func:`net_options`."""
-    from ..converter import read_net
-
-    require_file(prototxt, "prototxt")
-    if weights is not None:
-        require_file(weights, "caffemodel")
-    return read_net(prototxt, weights, **options)

@@ -26,11 +26,13 @@ from PIL import Image
 
 from ..bundle.folder import Bundle
 from ..converter.precision import Evidence, HeadReader, Picture, choose_evidence
+from ..runtime.batch.images import list_images
+from ..runtime.evaluation.class_order import find_class_order
 from ..runtime.evaluation.confusion import count_confusion, mean_iou
-from ..runtime.evaluation.datasets import open_folders
+from ..runtime.evaluation.datasets.folders import open_folders
 from ..runtime.images import read_image
 from ..runtime.upsampling import upsample_scores
-from .image_list import list_images
+from . import console
 from .miniature.settings import MiniatureFiles, read_settings
 
 Array = NDArray[Any]
@@ -53,21 +55,7 @@ def gather_evidence(
     calibrate_on: int = 32,
     check_on: int = 8,
 ) -> Evidence:
-    """Gather the images for a variant; see the module docstring.
-
-    Args:
-        bundle: the bundle.
-        precision: of the variant.
-        images: folders or files without labels.
-        dataset: folders of images and of labels.
-        size: (height, width) to resize every image to; by default that of the bundle, if it is fixed.
-        calibrate_on: number of images observed at most.
-        check_on: number of images checked at most.
-
-    Raises:
-        click.UsageError: int8 or fp8 without images, or a folder without any.
-        AtrousError: an image or a data set cannot be read.
-    """
+    """Gather images for a variant, resized to (height, width) or the fixed size; see the module docstring."""
     size = size or bundle.preprocessing.size_rule.fixed
     choose = partial(choose_evidence, calibrate_on=calibrate_on, check_on=check_on, size=size)
     loaders = [partial(_read_picture, found.image) for found in list_images(images)]
@@ -90,6 +78,7 @@ def gather_evidence(
 def make_reader(bundle: Bundle) -> HeadReader:
     """Make the reader of a bundle's head, which gives labels and mean IoU."""
     classes = len(bundle.manifest.classes)
+    warned: list[str] = []
     upsampling = bundle.deploy.upsampling
 
     def upsample(scores: Array, size: tuple[int, int]) -> Array:
@@ -98,7 +87,12 @@ def make_reader(bundle: Bundle) -> HeadReader:
         return upsample_scores(scores, padded, size, align_corners=upsampling.align_corners)
 
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
-        return mean_iou(np.stack([count_confusion(truth, labels, classes) for truth, labels in pairs]))
+        counts = np.sum([count_confusion(truth, labels, classes) for truth, labels in pairs], axis=0)
+        if not warned:  # once, not for every variant
+            warned.extend(find_class_order(counts, bundle.manifest.classes))
+            for line in warned:
+                console.print_warning(f"atrous precision: {line}")
+        return mean_iou(counts)
 
     return HeadReader(bundle.deploy.head, upsample if upsampling is not None else None, score)
 

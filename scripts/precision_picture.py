@@ -18,16 +18,7 @@ _INK, _GRID, _TOTAL, _OWN = (34, 34, 34), (225, 225, 225), (170, 200, 195), (46,
 
 
 def draw_layers(rows: Sequence[BlobError], title: str, path: Path) -> None:
-    """Write a PNG, the blobs from top to bottom in the order they are computed.
-
-    Args:
-        rows: of an assessment.
-        title: what stands above.
-        path: where to write.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a PNG of an assessment's rows, the blobs from top to bottom in the order they are computed."""
     import io
 
     from ..bundle.files import write_file

@@ -1,4 +1,4 @@
-"""`atrous verify`: the stages of a bundle against each other, and against recorded Caffe blobs."""
+"""`atrous verify`: compare the stages of a bundle with each other, and with recorded Caffe blobs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from ..converter.precision import VariantCheck
 
 _ROWS_SHOWN = 12
-
-
-#: pixels; a larger side is a slip of the pen
-MAX_SIDE = 1 << 14
+MAX_SIDE = 1 << 14  # pixels; larger values are typos
 
 
 @click.command()
@@ -26,19 +23,21 @@ MAX_SIDE = 1 << 14
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="blobs.npz recorded from real Caffe: `<layer>:<top>` arrays and `input:<name>` arrays.",
+    help="blobs.npz recorded from real Caffe, with arrays `<layer>:<top>` and `input:<name>`.",
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Compare on this photo.  [default: seeded noise]")
-@click.option("--size", "sizes", multiple=True, metavar="HxW", help="Input size to compare at; may be repeated.")
+@click.option(
+    "--size", "sizes", multiple=True, metavar="HxW", help="Input size in pixels to compare at; may be repeated."
+)
 @click.option(
     "--tolerance",
     type=float,
     default=1e-4,
     show_default=True,
-    help="Largest difference relative to max(1, largest absolute value of the blob).",
+    help="Largest allowed difference, relative to max(1, largest absolute value of the blob).",
 )
 @click.option("--all", "show_all", is_flag=True, help="Print every blob, not only the largest differences.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture of the error of every blob (PNG).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a chart of the error of every blob (PNG).")
 @console.json_option
 def command(
     bundle: Path,
@@ -50,11 +49,11 @@ def command(
     plot: Path | None,
     as_json: bool,
 ) -> int:
-    """Compare the stages of BUNDLE layer by layer, and its precision variants; exit 1 where one is out of tolerance.
+    """Compare the stages of BUNDLE layer by layer, and its precision variants; exit 1 if one is out of tolerance.
 
-    The torch stage executes the bundle's own model.py: verify bundles whose maker you trust.
+    The torch stage executes the bundle's own model.py: verify only bundles from a source you trust.
     """
-    from ..converter.check.bundle_check import verify_bundle
+    from ..converter import verify_bundle
 
     with console.show_steps() as show:
         reports = verify_bundle(
@@ -79,12 +78,12 @@ def command(
         for report in reports:
             _print(report, show_all)
         for check in variants:
-            click.secho(check.describe(), fg="green" if check.passed else "red")
+            console.print_line(check.describe(), "green" if check.passed else "red")
     return 0 if passed else 1
 
 
 def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
-    """Every precision variant against deploy.onnx, on the photo or on what `atrous precision` would check on."""
+    """Compare every precision variant with deploy.onnx, on the photo or on the images of `atrous precision`."""
     from ..bundle.folder import read_bundle
 
     opened = read_bundle(bundle)
@@ -99,7 +98,7 @@ def _verify_variants(bundle: Path, image: Path | None) -> list[VariantCheck]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """A height and a width in pixels, as `321x481`; refuses anything else as a mistake of `--size`."""
+    """Parse a height and a width in pixels, such as `321x481`; a `--size` error for anything else."""
     parts = text.lower().replace(",", "x").split("x")
     try:
         height, width = (int(part) for part in parts)
@@ -129,7 +128,5 @@ def _print(report: VerificationReport, show_all: bool) -> None:
         ],
         title=f"{report.stage} against {report.reference} on {shapes}",
     )
-    click.secho(report.describe() + "\n", fg="green" if report.passed else "red")
-
-
-__all__ = ["command"]
+    console.print_line(report.describe(), "green" if report.passed else "red")
+    click.echo()

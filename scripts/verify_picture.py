@@ -1,4 +1,4 @@
-"""A picture of a verification: the error of every blob, in execution order, on a logarithmic scale."""
+"""Chart of a verification: the error of every blob, in execution order, on a logarithmic scale."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ _INK, _GRID, _GOOD, _BAD = (34, 34, 34), (222, 222, 222), (46, 125, 110), (200, 
 
 
 def draw_errors(reports: Sequence[VerificationReport], path: Path) -> None:
-    """Write a PNG with one panel a report.
-
-    Args:
-        reports: from `verify_bundle`.
-        path: where to write.
-    """
+    """Write a PNG with one panel per report of `verify_bundle`."""
     from ..bundle.files import write_file
 
     height = GAP // 2 + len(reports) * (PANEL + GAP)

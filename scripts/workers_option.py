@@ -1,4 +1,4 @@
-"""`--workers decode=1,crf=2`: fixed worker counts for stages of the pipeline."""
+"""`--workers decode=1,crf=2`: the number of concurrent calls of pipeline stages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def parse_workers(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, int]:
-    """The counts by stage; stages not named adapt to the measured times."""
+    """Number of concurrent calls by stage."""
     counts: dict[str, int] = {}
-    for part in (value or "").split(",") if value else ():
+    for part in value.split(",") if value else ():
         name, _, count = part.strip().partition("=")
         if not name or not count.isdecimal() or not 1 <= int(count) <= 256:
             raise click.BadParameter(f'"{part}" is not STAGE=COUNT, such as crf=2', context, parameter)
@@ -22,10 +22,10 @@ def parse_workers(context: click.Context, parameter: click.Parameter, value: str
 
 
 def workers_option(function: Command) -> Command:
-    """Give a command `workers`."""
+    """Add `--workers`; the command receives it as the argument `workers`."""
     return click.option(
         "--workers",
         callback=parse_workers,
         metavar="STAGE=N,...",
-        help="Fix workers of stages, e.g. decode=1,crf=2.  [default: as the measured times ask for]",
+        help="Concurrent calls of stages, e.g. decode=1,crf=2.  [default: 1 for the network, else one per core]",
     )(function)

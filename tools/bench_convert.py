@@ -1,12 +1,11 @@
-"""Conversion of whole nets, verification included: `python -m tools.bench_convert SHARED [--only 'deeplab*']`.
+"""Benchmark of converting and verifying whole nets: `python -m tools.bench_convert SHARED [--only 'deeplab*']`.
 
-Every net of the corpus that the pattern names gets seeded weights in a genuine caffemodel and is converted by the
-command as a user runs it, in a fresh process, at 513 x 513: reading, torch, ONNX, deploy.onnx, the comparison of torch
-and ONNX Runtime blob by blob, the bundle. Seconds and peak memory are those of that process. Each row that says
-`converted` has passed its verification, so a time without a correct result cannot be printed. The last line is one
-JSON object.
+Every net of the corpus that matches the pattern gets a caffemodel with seeded weights and is converted at 513 x 513 by
+the `convert` command in a fresh process: reading, torch, ONNX, deploy.onnx, the comparison of torch and ONNX Runtime
+blob by blob, the bundle. Seconds and peak memory are those of that process. A row says `converted` only if the net
+passed verification, so every time belongs to a correct result. The last line is one JSON object.
 
-Exit 1 where a conversion failed or took longer than `--limit`.
+Exits with 1 if a conversion failed or took longer than `--limit`.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ class Conversion:
 
     Attributes:
         name: the net's folder in the corpus.
-        verdict: what became of it.
-        seconds: of the whole command, by the clock.
-        cpu_seconds: of the processors, over all threads; what a busy machine adds does not count.
+        verdict: one of the four results.
+        seconds: wall time of the whole command.
+        cpu_seconds: CPU time over all threads, which other load affects less.
         peak_mib: largest resident memory of its process.
         parameters: number of float32 parameters, shared ones counted once.
         worst: the largest error of verification, relative to max(1, largest value of the blob).
-        reason: of a refusal.
+        reason: reason of a refusal.
     """
 
     name: str
@@ -63,22 +62,21 @@ class Conversion:
 
 
 def prepare_net(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Write seeded weights for a net at 513 x 513; returns the shapes to give on the command line, and their number."""
-    from atrous.converter import read_net
-    from atrous.converter.files.writer import write_caffemodel
+    """Write seeded weights for a net at 513 x 513; return the input shapes and the number of parameters."""
+    from atrous.converter import read_net, reshape_net, write_caffemodel
 
     net = read_net(path, variables=VARIABLES, input_shapes=_guess_shapes(path))
     images = [blob.name for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] == 3]
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(images, (1, 3, SIDE, SIDE))
-    net = net.reshape(shapes)
+    net = reshape_net(net, shapes)
     write_caffemodel(weights, net.name or "net", list(make_weights(net)))
     return shapes, net.parameter_count()
 
 
 def _guess_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """A photo for the first input of a data layer that does not say its size."""
+    """Guess shapes for the tops of data layers without sizes."""
     from atrous.converter.files.prototxt import read_prototxt
-    from atrous.converter.graph.definition import define_net
+    from atrous.converter.graph.select import define_net
 
     tops = define_net(read_prototxt(path, variables=VARIABLES)).input_tops
     unknown = [top.top for top in tops if top.shape is None]
@@ -87,7 +85,7 @@ def _guess_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def make_weights(net: Net) -> Sequence[tuple[str, str, list[Any]]]:
-    """(layer, type, blobs) with values that keep every blob near 1: normal over the square root of their inputs."""
+    """Draw (layer, type, blobs): normal values with std sqrt(2 / fan-in), which keeps every blob near 1."""
     random = np.random.default_rng(0)
     rows: dict[str, tuple[str, str, list[Any]]] = {}
     made: dict[Any, Any] = {}
@@ -101,7 +99,7 @@ def make_weights(net: Net) -> Sequence[tuple[str, str, list[Any]]]:
 
 
 def _make_blob(random: np.random.Generator, kind: str, index: int, shape: tuple[int, ...]) -> Any:
-    if kind in ("BatchNorm", "BN", "Scale"):  # means and shifts 0, all else 1
+    if kind in ("BatchNorm", "BN", "Scale"):  # means and shifts are 0, all others 1
         zeros = {"BatchNorm": (0,), "BN": (1, 2), "Scale": (1,)}[kind]
         return np.full(shape, 0.0 if index in zeros else 1.0, np.float32)
     inputs = max(1, int(np.prod(shape[1:])))
@@ -109,7 +107,7 @@ def _make_blob(random: np.random.Generator, kind: str, index: int, shape: tuple[
 
 
 def _try_prepare(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]], int, str]:
-    """As :func:`prepare_net`, with the words of a refusal."""
+    """Call :func:`prepare_net`; also return the error message, or ""."""
     from atrous.errors import ConverterError
 
     try:
@@ -121,7 +119,7 @@ def _try_prepare(path: Path, weights: Path) -> tuple[dict[str, tuple[int, ...]],
 def convert_net(path: Path, folder: Path) -> Conversion:
     """Prepare and convert one net."""
     name, weights, bundle = path.parent.name, folder / "net.caffemodel", folder / "bundle"
-    # In a process of its own: a child's peak memory begins with its parent's at the fork.
+    # Prepare in another process: at the fork, a child's peak memory starts at its parent's.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         shapes, parameters, refusal = pool.submit(_try_prepare, path, weights).result()
     if refusal:
@@ -144,7 +142,7 @@ def convert_net(path: Path, folder: Path) -> Conversion:
 
 
 def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, float, float]:
-    """Exit code, the JSON answer, seconds, processor seconds and peak memory in MiB of a fresh process."""
+    """Run a fresh process; return its exit code, JSON output, wall and CPU seconds, and peak memory in MiB."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
@@ -160,9 +158,9 @@ def run_measured(command: Sequence[str]) -> tuple[int, dict[str, Any], float, fl
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shared", type=Path, help="the folder that holds corpus/")
-    parser.add_argument("--only", default="deeplab*", help="pattern of the nets' folders")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds that a conversion may take")
+    parser.add_argument("shared", type=Path, help="folder that holds corpus/")
+    parser.add_argument("--only", default="deeplab*", help="glob pattern of the nets' folders")
+    parser.add_argument("--limit", type=float, default=60.0, help="time limit of each conversion in seconds")
     options = parser.parse_args(arguments)
     rows: list[Conversion] = []
     for path in find_prototxts(options.shared / "corpus"):

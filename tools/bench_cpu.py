@@ -1,12 +1,12 @@
-"""One net on one CPU by every library at hand: `python -m tools.bench_cpu [--net largefov] [--sweep] ...`.
+"""One net on one CPU with every available library: `python -m tools.bench_cpu [--net largefov] [--sweep] ...`.
 
 ONNX Runtime, OpenVINO and torch through the runtime's own backends, and OpenCV's DNN module on the same weights; the
-bundle's variants (fp16, int8) too, where it has some. All are loaded first, then run in turn, a round after the other,
-so that whatever else the machine does meets all of them. Every run's scores are compared with ONNX Runtime's: float32
-must agree within `TOLERANCE` of their largest value, or the benchmark fails; of variants, the share of equal labels is
-told. The last line is one JSON object.
+bundle's variants (fp16, int8) too, if it has any. All are loaded first and then run in turn, round after round, so
+that machine-wide slowdowns affect all of them. The scores of every run are compared with ONNX Runtime's: float32 must
+agree within `TOLERANCE` of the largest score, or the benchmark fails; for variants, the share of equal labels is
+reported. The last line is one JSON object.
 
-It does not know how busy the machine is, nor the processor's clocks: read the spread before the ratio.
+The benchmark does not measure other load or the processor's clock: read the spread before the ratio.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SWEEP: dict[str, tuple[str, str, dict[str, object]]] = {
 
 @dataclass
 class Contender:
-    """What was measured of one library and setting; milliseconds a run, in the order of the rounds."""
+    """Measurements of one library and setting; `times_ms` holds the time of each run, in the order of the rounds."""
 
     name: str
     precision: str
@@ -65,7 +65,7 @@ class Contender:
 
     @property
     def median_ms(self) -> float:
-        """The middle run."""
+        """Median time of a run."""
         return statistics.median(self.times_ms)
 
 
@@ -74,10 +74,10 @@ class DisagreementError(Exception):
 
 
 def open_contender(name: str, bundle: Bundle, threads: int) -> Run:
-    """Load a net by one of the runtime's backends; "<backend> <precision>" for a variant.
+    """Load a net with one of the runtime's backends; a variant is named "<backend> <precision>".
 
     Raises:
-        AtrousError: where the library is missing or refuses.
+        AtrousError: if the library is missing or rejects the net.
     """
     library, _, variant = name.partition(" ")
     backend_name, precision, options = {**SETTINGS, **SWEEP}.get(name, (library, variant, {}))
@@ -87,10 +87,10 @@ def open_contender(name: str, bundle: Bundle, threads: int) -> Run:
 
 
 def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
-    """The same net by OpenCV's DNN module, as far as fc8; the last upsampling is the runtime's own.
+    """Load the net up to fc8 with OpenCV's DNN module; the runtime does the last upsampling.
 
     Raises:
-        AtrousError: where OpenCV is missing, or has no Caffe importer.
+        AtrousError: if OpenCV is missing or has no Caffe importer.
     """
     from atrous.runtime.upsampling import upsample_scores
 
@@ -101,7 +101,7 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
     except ImportError as error:
         raise AtrousError(f"opencv is not importable: {error}") from error
     if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise AtrousError(f"opencv {cv2.__version__} has no Caffe importer; 4 has")
+        raise AtrousError(f"opencv {cv2.__version__} has no Caffe importer; install version 4")
     cv2.setNumThreads(threads)
     layers = [layer for layer in net.layers if layer.type != "Interp"]
     wanted = bundle.preprocessing
@@ -115,7 +115,7 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
     def run(image: Array) -> Array:
         height, width = image.shape[1:3]
         if wanted.size_rule.padded_size(height, width) != (height, width):
-            raise AtrousError("this comparison takes sizes that need no padding, 8 k + 1")
+            raise AtrousError("OpenCV is compared only at sizes that need no padding, 8 k + 1")
         blob = (image[..., ::-1].astype(np.float32) - np.array(wanted.mean, np.float32)) * np.float32(wanted.scale)
         network.setInput(np.ascontiguousarray(blob.transpose(0, 3, 1, 2)))
         lowres = np.asarray(network.forward(last))[0]  # (L, h, w)
@@ -125,7 +125,7 @@ def open_opencv(net: Any, bundle: Bundle, threads: int) -> Run:
 
 
 def load_contenders(names: list[str], bundle: Bundle, net: Any, threads: int, image: Array) -> list[Contender]:
-    """Load what can be loaded, run each once, and say of the others why not."""
+    """Load the named contenders and run each once; print why the others are skipped."""
     contenders = []
     for name in names:
         started_s = time.perf_counter()
@@ -151,7 +151,7 @@ def load_contenders(names: list[str], bundle: Bundle, net: Any, threads: int, im
 
 
 def measure(contenders: list[Contender], images: list[Array], rounds: int, seconds: float) -> None:
-    """Run all in turn, an image a round, until the rounds or the seconds are over; check every result.
+    """Run all in turn, one image per round, until the rounds or the seconds are over; check every result.
 
     Raises:
         DisagreementError: if float32 scores differ from the reference's.
@@ -175,7 +175,7 @@ def measure(contenders: list[Contender], images: list[Array], rounds: int, secon
 
 
 def compare(contender: Contender, found: Array, reference: Array) -> None:
-    """Note how far a result lies from the reference; float32 may not lie further than `TOLERANCE`."""
+    """Record the difference of a result from the reference; float32 must agree within `TOLERANCE`."""
     scale = float(np.abs(reference).max())
     difference = float(np.abs(found - reference).max()) / max(scale, 1.0)
     contender.max_difference = max(contender.max_difference, difference)
@@ -186,7 +186,7 @@ def compare(contender: Contender, found: Array, reference: Array) -> None:
 
 
 def summarize(contender: Contender, reference: Contender, gflops: float | None) -> dict[str, Any]:
-    """The figures of one contender; `ratio` is its time over the reference's of the same round."""
+    """The figures of one contender; `ratio` is its time divided by the reference's in the same round."""
     ratios = sorted(a / b for a, b in zip(contender.times_ms, reference.times_ms, strict=True))
     figures = asdict(contender)
     del figures["run"]
@@ -202,7 +202,7 @@ def summarize(contender: Contender, reference: Contender, gflops: float | None) 
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table, fastest first."""
+    """Print the table, fastest first."""
     print(f"\n{'':26}median ms  fastest  ratio to {REFERENCE}  range         GFLOP/s  max diff  equal labels")
     for row in sorted(rows, key=lambda row: float(row["median_ms"])):
         speed = f"{row['gflops_per_s']:.0f}" if row["gflops_per_s"] is not None else "-"
@@ -214,9 +214,9 @@ def print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Bars of the median time over the reference's of the same round, shortest on top, whiskers over all rounds.
+    """Draw the median ratio to the reference's time as bars, shortest on top, with whiskers over all rounds.
 
-    Ratios of one round stand against each other even where the machine was busier in another round, or another run.
+    A ratio is taken within one round, so it is comparable even if the machine was busier in other rounds or runs.
     """
     import matplotlib as mpl
 
@@ -237,15 +237,15 @@ def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
         [median - min(pooled[name]) for name, median in zip(names, medians, strict=True)],
         [max(pooled[name]) - median for name, median in zip(names, medians, strict=True)],
     ]
-    colours = ["#4878a8" if is_float32[name] else "#d08030" for name in names]
+    colors = ["#4878a8" if is_float32[name] else "#d08030" for name in names]
     figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(names) + 1.5))
-    axes.barh(names, medians, color=colours, xerr=spread, error_kw={"elinewidth": 1})
+    axes.barh(names, medians, color=colors, xerr=spread, error_kw={"elinewidth": 1})
     for index, (name, median) in enumerate(zip(names, medians, strict=True)):
         label, place = f"{median:.2f} ({len(pooled[name])} rounds)", (max(pooled[name]), index)
         axes.annotate(label, place, (5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xlim(0, 1.2 * max(max(ratios) for ratios in pooled.values()))
-    axes.set_xlabel(f"time over {REFERENCE}'s in float32, less is faster; blue float32, orange int8 or half")
+    axes.set_xlabel(f"time relative to {REFERENCE} in float32 (less is faster); blue: float32, orange: int8 or half")
     first = reports[0]
     title = f"{first['net']}, {first['size'][0]} x {first['size'][1]}, batch 1, {first['threads']} threads"
     axes.set_title(f"{title}, {first['machine']['name']}", fontsize=10)
@@ -256,7 +256,7 @@ def draw_plot(reports: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def make_images(height: int, width: int, count: int) -> list[Array]:
-    """Smooth coloured patches with noise, 1 x H x W x 3 uint8 each, another for each round."""
+    """Smooth colored patches with noise, 1 x H x W x 3 uint8 each, a different one for each round."""
     random = np.random.default_rng(5)
     images = []
     for _ in range(count):
@@ -268,7 +268,7 @@ def make_images(height: int, width: int, count: int) -> list[Array]:
 
 
 def prepare_net(options: argparse.Namespace, folder: Path) -> tuple[Bundle, Any, float | None]:
-    """The bundle to measure, its net for OpenCV if it is a built-in one, and an image's GFLOP where it can be told."""
+    """Return the bundle, the net for OpenCV (built-in nets only), and the GFLOP of an image if they can be counted."""
     from atrous.runtime.benchmark.model_cost import count_model_cost
 
     height, width = options.size
@@ -277,8 +277,8 @@ def prepare_net(options: argparse.Namespace, folder: Path) -> tuple[Bundle, Any,
         bundle = read_bundle(options.bundle)
     else:
         from atrous.converter import BundleOptions, read_net, write_bundle
-        from atrous.scripts.large_fov import read_large_fov
         from atrous.scripts.miniature.settings import MiniatureFiles
+        from tools.large_fov import read_large_fov
 
         if options.net == "largefov":
             net = read_large_fov(size=(height, width))
@@ -295,21 +295,23 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=("largefov", "miniature"), default="largefov")
-    parser.add_argument("--bundle", type=Path, help="measure this bundle, its variants too, in place of a built-in net")
+    parser.add_argument("--bundle", type=Path, help="bundle to measure, with its variants, in place of a built-in net")
     parser.add_argument("--size", type=int, nargs=2, default=(513, 513), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=describe_processor().usable_cores)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=60.0, help="no new round after these")
-    parser.add_argument("--sweep", action="store_true", help="the settings of ONNX Runtime and OpenVINO too")
+    parser.add_argument("--seconds", type=float, default=60.0, help="start no new round after this many seconds")
+    parser.add_argument("--sweep", action="store_true", help="also measure the settings of ONNX Runtime and OpenVINO")
     parser.add_argument("--only", help="names of contenders, separated by semicolons")
-    parser.add_argument("--plot", type=Path, help="draw the ratios here (PNG)")
-    parser.add_argument("--from", dest="earlier", type=Path, nargs="+", help="draw these JSON files, measure nothing")
-    parser.add_argument("--json", type=Path, help="write the JSON object here too")
+    parser.add_argument("--plot", type=Path, help="PNG file of the ratios to write")
+    parser.add_argument(
+        "--from", dest="earlier", type=Path, nargs="+", help="draw the results of these JSON files instead of measuring"
+    )
+    parser.add_argument("--json", type=Path, help="also write the JSON object to this file")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the benchmark; 1 where results disagree."""
+    """Run the benchmark; return 1 if results disagree."""
     options = parse_arguments(arguments)
     if options.earlier:
         draw_plot([json.loads(path.read_text()) for path in options.earlier], options.plot or Path("bench-cpu.png"))

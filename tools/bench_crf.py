@@ -1,10 +1,10 @@
 """The dense CRF against pydensecrf: `python -m tools.bench_crf [--quick] [--pydensecrf FOLDER]`.
 
-Both run the same drawn scenes, interleaved, in one process on one machine; the figures are the best of the runs, wall
-and CPU seconds with the lattices built anew. Every result is compared: labels must be equal and marginals within 1e-5
-(see TOLERANCE), or the benchmark fails. Without pydensecrf only the own figures are printed. Memory is measured in a
-process for each. The last line is one JSON object. Both start from the same energies, made before the clock runs.
-`--shortcuts` measures what is faster by choice instead: see bench_crf_shortcuts.
+Both run the same drawn scenes, interleaved, in one process. The figures are wall and CPU seconds, the best of the runs,
+including the construction of the lattices; both start from the same precomputed energies. Every result is compared:
+labels must be equal and marginals within 1e-5 (see TOLERANCE), or the benchmark fails. Without pydensecrf only this
+project's figures are printed. Memory is measured in a separate process for each. The last line is one JSON object.
+`--shortcuts` measures the optional approximations instead: see bench_crf_shortcuts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Marginals = npt.NDArray[np.float32]
 
 @dataclass
 class Case:
-    """One setting and what was measured; seconds are the best of the runs."""
+    """One setting and its measurements; seconds are the best of the runs."""
 
     height: int
     width: int
@@ -64,15 +64,15 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Size, kernel and iterations in one word."""
+        """Size, kernel and iterations as short text."""
         return f"{self.height}x{self.width}x{self.labels} ({self.sxy:g},{self.srgb:g}) {self.iterations} it"
 
 
 def run_own(case: Case, problem: Problem, threads: int, phases: dict[str, float] | None = None) -> Marginals:
-    """Unary, lattices and updates with this project's CRF, pydensecrf's normalization."""
-    forget_lattices()  # building them is part of every run
+    """Run this project's CRF (unary, lattices, updates) with pydensecrf's normalization."""
+    forget_lattices()  # every run builds its own
     start = time.perf_counter()
-    usual = None if threads == available_threads() else threads  # which takes fewer threads for few points
+    usual = None if threads == available_threads() else threads  # the default uses fewer threads for few points
     crf = DenseCRF((case.height, case.width), case.labels, threads=usual)
     crf.set_unary(problem.unary.reshape(problem.probabilities.shape))
     fed = time.perf_counter()
@@ -90,7 +90,7 @@ def run_own(case: Case, problem: Problem, threads: int, phases: dict[str, float]
 
 
 def count_bytes(crf: DenseCRF, case: Case) -> dict[str, float]:
-    """Bytes that must cross from memory in one update, if nothing but a row stays in a cache."""
+    """Memory traffic of one update in bytes, if only a row stays in a cache."""
     row = 4.0 * (-(-case.labels // 4) * 4)
     points = case.height * case.width
     rows, entries = sum(crf.lattice_vertices) * row, points * 9 * 8.0
@@ -102,7 +102,7 @@ def count_bytes(crf: DenseCRF, case: Case) -> dict[str, float]:
 
 
 def run_reference(case: Case, problem: Problem, original: Any) -> Marginals:
-    """The same with pydensecrf."""
+    """Run the same with pydensecrf."""
     crf = original.DenseCRF2D(case.width, case.height, case.labels)
     crf.setUnaryEnergy(problem.unary)
     crf.addPairwiseGaussian(sxy=3, compat=3)
@@ -111,7 +111,7 @@ def run_reference(case: Case, problem: Problem, original: Any) -> Marginals:
 
 
 def measure(case: Case, problem: Problem, original: Any, threads: list[int], runs: int) -> None:
-    """Fill in times and differences; raises AssertionError where results differ."""
+    """Fill in times and differences; raises AssertionError if results differ."""
     implementations: dict[str, Callable[[], Marginals]] = {}
     if original is not None:
         implementations["pydensecrf"] = lambda: run_reference(case, problem, original)
@@ -139,7 +139,7 @@ def measure(case: Case, problem: Problem, original: Any, threads: list[int], run
 
 
 def compare(case: Case, results: list[Marginals], has_reference: bool) -> None:
-    """All thread counts bit for bit, the reference within the tolerance and in every label."""
+    """Check that thread counts agree bit for bit, and the reference in every label and within the tolerance."""
     own = results[1:] if has_reference else results
     for other in own[1:]:
         assert np.array_equal(own[0], other), f"{case.name}: thread counts differ"
@@ -165,7 +165,7 @@ def measure_memory(case: Case, options: argparse.Namespace) -> None:
 
 
 def run_child(name: str, setting: str, options: argparse.Namespace) -> None:
-    """Print the peak of one run above what the process held before it."""
+    """Print the peak memory of one run above that of the process before it."""
     case = Case(*json.loads(setting))
     problem = draw_problem(case.height, case.width, case.labels)
     original = find_original(options.pydensecrf)
@@ -184,13 +184,13 @@ def run_child(name: str, setting: str, options: argparse.Namespace) -> None:
 
 
 def read_status(status: Path, key: str) -> int:
-    """Bytes of one line of /proc/self/status."""
+    """Read one line of /proc/self/status in bytes."""
     line = next(line for line in status.read_text().splitlines() if line.startswith(key + ":"))
     return int(line.split()[1]) * 1024
 
 
 def find_original(folder: Path | None) -> Any:
-    """Pydensecrf's module from where it was built, or as installed, or None."""
+    """Import pydensecrf from its build folder or as installed; None if missing."""
     if folder is not None:
         sys.path.insert(0, str(folder))
     try:
@@ -200,7 +200,7 @@ def find_original(folder: Path | None) -> Any:
 
 
 def measure_bandwidth() -> float:
-    """Bytes a second one thread copies between large arrays, reads and writes counted."""
+    """Measure the copy bandwidth of one thread between large arrays in bytes per second, reads plus writes."""
     source = np.ones(1 << 25, np.float32)
     target = np.zeros_like(source)
     best = float("inf")
@@ -212,7 +212,7 @@ def measure_bandwidth() -> float:
 
 
 def processor_name() -> str:
-    """The processor's model, as the system names it."""
+    """Model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -221,7 +221,7 @@ def processor_name() -> str:
 
 
 def draw_cases(quick: bool, sizes: list[str] | None) -> Iterator[Case]:
-    """The settings to measure."""
+    """Generate the settings to measure."""
     if quick:
         yield Case(513, 513, 21, 67.0, 3.0, 10)
         return
@@ -244,10 +244,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pydensecrf", type=Path, help="folder from which pydensecrf can be imported")
     parser.add_argument("--threads", type=int, nargs="*", help="thread counts (default: powers of two and all)")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--sizes", nargs="*", help="of the settings, those of these sizes, as 513x513x21, or small")
-    parser.add_argument("--iterations", type=int, nargs="*", help="of the settings, those with these updates")
-    parser.add_argument("--kernels", nargs="*", help="of the settings, those of these kernels, as 67,3")
-    parser.add_argument("--shortcuts", action="store_true", help="what each shortcut gains and changes")
+    parser.add_argument("--sizes", nargs="*", help="sizes of the settings to run, such as 513x513x21, or small")
+    parser.add_argument("--iterations", type=int, nargs="*", help="numbers of updates of the settings to run")
+    parser.add_argument("--kernels", nargs="*", help="kernels of the settings to run, such as 67,3")
+    parser.add_argument("--shortcuts", action="store_true", help="measure the speed and accuracy of each shortcut")
     parser.add_argument("--shared", type=Path, help="folder with more trained unaries, for --shortcuts")
     parser.add_argument("--json", type=Path, help="also write the JSON object to this file")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{processor_name()}, {most} processors, load {os.getloadavg()[0]:.1f}, copies {bandwidth / 1e9:.1f} GB/s")
     machine = {"processor": processor_name(), "processors": most, "copy_bytes_per_s": bandwidth}
     if original is None:
-        print("pydensecrf is not here: own figures only (--pydensecrf FOLDER names a build)")
+        print("pydensecrf is not installed: skipping the comparison (--pydensecrf FOLDER names a build)")
     if options.shortcuts:
         from .bench_crf_shortcuts import run_shortcuts
 
@@ -285,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def finish(results: dict[str, Any], file: Path | None) -> None:
-    """Print the JSON object, and write it where asked."""
+    """Print the JSON object, and write it to the file of `--json`."""
     text = json.dumps({**results, "load": os.getloadavg()[0]})
     if file is not None:
         write_file(file, text.encode())
@@ -293,7 +293,7 @@ def finish(results: dict[str, Any], file: Path | None) -> None:
 
 
 def print_case(case: Case, bandwidth: float) -> None:
-    """Times, ratios, and how near each phase comes to copying speed."""
+    """Print times, ratios, and the bandwidth of each phase relative to copying."""
     print(case.name, end="" if case.max_difference is not None else "\n")
     if case.max_difference is not None:
         print(f"  max difference {case.max_difference:.1e}, {case.beyond_tolerance} pixels beyond {TOLERANCE:g}")

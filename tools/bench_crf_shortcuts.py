@@ -1,8 +1,8 @@
-"""What each shortcut of the dense CRF gains, and what it does to the labels, on trained networks' unaries.
+"""Speed and accuracy of each shortcut of the dense CRF, on trained networks' unaries.
 
-`python -m tools.bench_crf --shortcuts [--shared FOLDER] [--pydensecrf FOLDER]`: wall seconds, the best of the
-runs, from energies to marginals, against pydensecrf on the same energies; labels and marginals against the exact
-result. The run fails where the named combination changes more than `MOST_CHANGED` of the labels.
+`python -m tools.bench_crf --shortcuts [--shared FOLDER] [--pydensecrf FOLDER]` compares the wall time from energies to
+marginals (best of the runs) with pydensecrf's on the same energies, and labels and marginals with the exact result.
+The run fails if `FAST` changes more than `MOST_CHANGED` of the labels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class Series:
-    """One image, whose lattices may stay while unaries come."""
+    """One image, whose lattices can be reused for new unaries."""
 
     def __init__(self, problem: Problem, threads: int, options: Mapping[str, Any]) -> None:
         self.problem, self.options = problem, dict(options)
@@ -66,13 +66,13 @@ class Series:
         self.kept = labels
 
     def add_terms(self) -> Series:
-        """Pydensecrf's terms, its normalization."""
+        """Add pydensecrf's terms, with its normalization."""
         self.crf.add_gaussian(3.0, 3.0)
         self.crf.add_bilateral(*KERNEL, self.problem.image, 4.0)
         return self
 
     def infer(self, iterations: int = ITERATIONS, **options: Any) -> Marginals:
-        """A unary in, marginals out."""
+        """Compute the marginals of the unary."""
         self.crf.set_unary(self.energies)
         if self.prune is not None:
             self.kept = len(self.crf.prune_labels(below=None if self.prune == "lossless" else self.prune))
@@ -80,7 +80,7 @@ class Series:
 
 
 def measure_shortcuts(trained: Trained, original: Any, threads: int, runs: int) -> list[Outcome]:
-    """All shortcuts on one unary; raises AssertionError where FAST changes too many labels."""
+    """Measure all shortcuts on one unary; raises AssertionError if FAST changes too many labels."""
     problem = trained.problem
     forget_lattices()
     exact = Series(problem, threads, {}).add_terms().infer()
@@ -124,7 +124,7 @@ def measure_shortcuts(trained: Trained, original: Any, threads: int, runs: int) 
 
 
 def run_reduced(problem: Problem, threads: int) -> Marginals:
-    """Half resolution, through the function for whole images."""
+    """Run at half resolution, through `dense_crf`."""
     return dense_crf(
         problem.image,
         problem.probabilities,
@@ -137,7 +137,7 @@ def run_reduced(problem: Problem, threads: int) -> Marginals:
 
 
 def run_original(problem: Problem, original: Any) -> Marginals:
-    """Pydensecrf on the same energies."""
+    """Run pydensecrf on the same energies."""
     labels, height, width = problem.probabilities.shape
     crf = original.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(problem.unary)
@@ -147,7 +147,7 @@ def run_original(problem: Problem, original: Any) -> Marginals:
 
 
 def time_best(run: Callable[[], Marginals], runs: int) -> tuple[float, Marginals]:
-    """Least wall seconds of the runs, and the last result."""
+    """Return the least wall seconds of the runs, and the last result."""
     best = float("inf")
     for _ in range(runs):
         start = time.perf_counter()
@@ -157,7 +157,7 @@ def time_best(run: Callable[[], Marginals], runs: int) -> tuple[float, Marginals
 
 
 def run_shortcuts(shared: Path | None, original: Any, threads: int, runs: int) -> list[dict[str, Any]]:
-    """Measure and print all unaries; what was measured, as plain data."""
+    """Measure all unaries, print the results, and return them as plain data."""
     results = []
     for trained in read_unaries(shared):
         labels, height, width = trained.problem.probabilities.shape

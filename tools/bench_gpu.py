@@ -1,12 +1,12 @@
-"""Everything a GPU host has to say, in one go: `python -m tools.bench_gpu OUT [--tensorrt-python ./run]`.
+"""All GPU benchmarks in one run: `python -m tools.bench_gpu OUT [--tensorrt-python ./run]`.
 
-1. Nets, their FP16 and INT8 graphs, images and ONNX Runtime's CPU scores are made (no network is needed).
-2. Workers, each a process of its own, so that none's libraries or crash disturbs another's: TensorRT (engines of each
-   shape, built, audited, run with CUDA graphs), torch, ONNX Runtime's CUDA provider, plain matrix products, NVIDIA's
-   own Caffe parser where TensorRT still has it. Each compares every output before it is timed.
-3. OUT/gpu-performance.md and .json: the table, the targets, and by name what could not be measured.
+1. Prepare nets, their FP16 and INT8 graphs, images, and ONNX Runtime's CPU scores (without network access).
+2. Run the workers, each in its own process, so that a crash or a library conflict is limited to one: TensorRT (an
+   engine for each shape, built, audited, run with CUDA graphs), torch, ONNX Runtime's CUDA provider, plain matrix
+   products, and NVIDIA's Caffe parser if TensorRT still has it. Each output is compared before it is timed.
+3. Write OUT/gpu-performance.md and .json: the table, the targets, and the list of cases that could not be measured.
 
-The whole keeps to `--minutes`; the cases that the targets need come first. `--fake` does all of it without a GPU on
+`--minutes` limits the run; the cases that the targets need come first. `--fake` runs all of it without a GPU on
 simulated clocks, to test the script. Exit codes: 0 all targets reached, 1 some missed or outputs disagree, 3 nothing
 could be measured.
 """
@@ -28,23 +28,23 @@ from .gpu_bench.job import Job, read_job
 
 MODULE = "tools.bench_gpu"
 NETS = ("largefov", "miniature")
-#: worker -> its share of the time that is left when it begins; the order is that of the targets' needs
+#: worker -> its share of the time left when it starts; workers that the targets need come first
 WORKERS = {"matmul": 0.15, "tensorrt": 0.65, "torch": 0.5, "onnxruntime": 0.7, "caffe_parser": 1.0}
 OF_TENSORRT = ("tensorrt", "caffe_parser")
-_GRACE_S = 45.0  # for the case that runs when the time is up
+_GRACE_S = 45.0  # for the case that is running when the time is up
 _FAKE_SIZES = ((41, 49), (40, 64), (33, 33))
 
 
 def say(line: str) -> None:
-    """Tell how far it is."""
+    """Print progress."""
     print(line, flush=True)
 
 
 def run_worker(name: str, job: Job, *, is_fake: bool) -> None:
-    """Do one worker's part and leave its file; what is missing is written as the reason, not raised."""
+    """Run one worker and write its result file; an error is written as the reason for skipping, not raised."""
     try:
         result = _WORK[name](job, is_fake)
-    except Exception as error:  # whatever a library raises is this worker's result, and no other's
+    except Exception as error:  # any error of a library affects only this worker
         lines = str(error).strip().splitlines()
         result = {"skipped": f"{type(error).__name__}: {lines[0] if lines else ''}"}
         say(f"{name}: skipped: {result['skipped']}")
@@ -115,7 +115,7 @@ _WORK: Mapping[str, Callable[[Job, bool], dict[str, Any]]] = {
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Prepare, run the workers, report; the exit code."""
+    """Prepare, run the workers, report; return the exit code."""
     from .gpu_bench.prepare import prepare
     from .gpu_bench.report import build_report, write_markdown, write_report
 
@@ -149,7 +149,7 @@ def run_all(options: argparse.Namespace) -> int:
 
 
 def _start_worker(name: str, job: Job, python: str) -> None:
-    """Run a worker in a process of its own, and end it where it outruns the clock."""
+    """Run a worker in its own process, and kill it if it exceeds its time."""
     command = [python, "-m", MODULE, str(job.folder), "--worker", name]
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH", ""), find_import_root(root), root)))
@@ -157,13 +157,13 @@ def _start_worker(name: str, job: Job, python: str) -> None:
     try:
         subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        say(f"{name}: ended after {limit_s:.0f} s; what it had measured counts")
+        say(f"{name}: killed after {limit_s:.0f} s; the results so far are kept")
     except OSError as error:
         job.write_result(name, {"skipped": f"{python} does not start: {error.strerror}"})
 
 
 def find_import_root(root: str) -> str:
-    """The folder that holds `atrous` for a Python in which it is not installed: the source tree's link, or nothing."""
+    """The folder from which a Python without atrous installed can import it: the source tree's link, or ""."""
     link = Path(root, "build", "typing")
     return str(link) if (link / "atrous").exists() else ""
 
@@ -172,12 +172,12 @@ def _read_result(path: Path, name: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
-        return {"skipped": f"the {name} worker left nothing: it crashed, or its Python lacks a module (see above)"}
+        return {"skipped": f"the {name} worker wrote no result: it crashed, or its Python lacks a module (see above)"}
     return content
 
 
 def describe_machine() -> dict[str, Any]:
-    """What was measured on: the GPU, its driver, the versions of the libraries that are here."""
+    """Describe the machine: GPU, driver, and versions of the installed libraries."""
     from atrous.dependencies import read_version
     from atrous.runtime.devices import describe_processor, list_cuda_devices, read_driver_version
 
@@ -195,12 +195,16 @@ def describe_machine() -> dict[str, Any]:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, help="folder of everything that is made and found")
-    parser.add_argument("--tensorrt-python", default=sys.executable, help="the Python that has TensorRT, if another")
-    parser.add_argument("--minutes", type=float, default=9.5, help="for all of it")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for latency, and again for throughput, of a case")
+    parser.add_argument("out", type=Path, help="folder for the prepared files and the results")
+    parser.add_argument(
+        "--tensorrt-python", default=sys.executable, help="Python interpreter that has TensorRT, if not this one"
+    )
+    parser.add_argument("--minutes", type=float, default=9.5, help="time limit of the whole run, in minutes")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="seconds to measure latency, and again throughput, of a case"
+    )
     parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
-    parser.add_argument("--fake", action="store_true", help="no GPU: a fake driver, the CPU, small images")
+    parser.add_argument("--fake", action="store_true", help="run without a GPU: fake driver, CPU, small images")
     parser.add_argument("--worker", choices=tuple(WORKERS), help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -3,7 +3,7 @@
 Twenty million seeded weights are written twice, as DeepLab v1 wrote them (V1, `hole`) and as OpenCV reads them (V2,
 `dilation`). Each reader opens its file and builds its net in fresh processes; the medians of time and peak memory
 above the interpreter with the libraries loaded are printed. Both nets then label the same noise: a benchmark of
-readers that disagree would mean nothing. The last line is one JSON object.
+readers that disagree is meaningless. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def _read_with_opencv(prototxt: Path, caffemodel: Path, noise: Any) -> Iterator[
 
 
 def _peak_bytes() -> int:
-    """The most memory this process has held so far."""
+    """Peak memory of this process so far."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent held when this process was forked
+    if status.exists():  # getrusage would include the parent's memory at the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
@@ -175,7 +175,7 @@ def check_agreement(scores: dict[str, Path]) -> float:
     """The largest difference of the readers' scores, as a share of the largest score.
 
     Raises:
-        SystemExit: it is out of tolerance.
+        SystemExit: if it is out of tolerance.
     """
     import numpy as np
 
@@ -220,7 +220,7 @@ def compare_readers(runs: int) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark; see the module docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5, help="of each reader; medians are printed")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs of each reader; medians are printed")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.measure:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The dense CRF's extension under sanitizers: builds it with each, runs its tests and its fuzz target, fails on a report.
+# Builds the dense CRF's extension with each sanitizer, runs its tests and its fuzz target, and fails on a report.
 #
-#   tools/check_native.sh [address|thread ...]      (all by default; ATROUS_PYTHON names the interpreter)
+#   tools/check_native.sh [address|thread ...]      (both by default; ATROUS_PYTHON names the interpreter)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${ATROUS_PYTHON:-.venv/bin/python}
@@ -22,20 +22,18 @@ for run in "${runs[@]}"; do
     -DPython_EXECUTABLE="$(command -v "$python")" -Dnanobind_DIR="$("$python" -m nanobind --cmake_dir)" >/dev/null
   cmake --build "$build/cmake" --parallel 2 >/dev/null
 
-  # A package of links to the sources, with the instrumented extension in the place of the installed one.
+  # A package of links to the sources, with the instrumented extension instead of the installed one.
   rm -rf "$package" && mkdir -p "$package/atrous/runtime/crf"
-  touch "$package/atrous/__init__.py"
-  ln -s "$PWD/scripts" "$PWD/proto" "$PWD/converter" "$package/atrous/"
+  ln -s "$PWD"/atrous/* "$PWD/scripts" "$PWD/proto" "$PWD/converter" "$package/atrous/"
   for entry in runtime/*; do [ "$entry" = runtime/crf ] || ln -s "$PWD/$entry" "$package/atrous/$entry"; done
   for entry in runtime/crf/*; do
     case $entry in *.so) ;; *) ln -s "$PWD/$entry" "$package/atrous/$entry" ;; esac
   done
   cp "$build"/cmake/runtime/crf/src/_lattice*.so "$package/atrous/runtime/crf/_lattice$suffix"
 
-  # Python itself and its other libraries are not instrumented: their leaks are not ours to find. The first entry of
-  # the path shadows an installed atrous.
-  # libstdc++ too: a sanitizer looks up the throwing of exceptions when it starts, before the extension brings it.
-  # Reports go to files: what a test prints is captured, and lost when the sanitizer ends the process.
+  # Python and its other libraries are not instrumented, so leaks are not reported. The first entry of the path shadows
+  # an installed atrous. libstdc++ is preloaded too: a sanitizer resolves the throwing of exceptions when it starts,
+  # before the extension loads it. Reports go to files: pytest captures output, which is lost when the process aborts.
   rm -f "$build"/report.*
   env LD_PRELOAD="$(g++ -print-file-name=$library) $(g++ -print-file-name=libstdc++.so)" PYTHONPATH="$PWD/$package:$PWD" PYTHONMALLOC=malloc \
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 ATROUS_NATIVE_CHECK="$run" \

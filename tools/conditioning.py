@@ -21,7 +21,8 @@ from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from atrous.converter.export.torch_module import BlobRecorder
-from atrous.converter.modules import AveragePool2d, InnerProduct
+from atrous.converter.modules.linear import InnerProduct
+from atrous.converter.modules.pooling import AveragePool2d
 
 from .recordings import Array, Comparison, Recording, measure_distance
 
@@ -120,7 +121,7 @@ def _count_terms(layer: nn.Module, args: tuple[Any, ...]) -> int:
     if isinstance(layer, nn.AdaptiveAvgPool2d):
         return int(args[0].shape[2] * args[0].shape[3])
     if isinstance(layer, nn.AvgPool2d | AveragePool2d):
-        size = layer.kernel_size
+        size = layer.kernel_size or 1
         return size**2 if isinstance(size, int) else math.prod(size)
     if isinstance(layer, _ConvNd):
         return layer.weight.numel() // layer.weight.shape[1 if layer.transposed else 0]

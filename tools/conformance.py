@@ -121,7 +121,7 @@ def run_onnx(net: Any, module: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     names = [output.name for output in session.get_outputs()]
     results = dict(zip(names, session.run(names, {n: np.ascontiguousarray(a) for n, a in inputs.items()}), strict=True))
     labels = value_names(net)
-    return {key: results.get(labels[id(blob)], inputs.get(blob.name)) for key, blob in net.recorded_tops()}
+    return {key: results.get(labels[blob], inputs.get(blob.name)) for key, blob in net.recorded_tops()}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from atrous.converter import Net, export_onnx, read_net, to_torch
 from atrous.converter.files.prototxt import read_prototxt
-from atrous.converter.graph.definition import define_net
+from atrous.converter.graph.select import define_net
 from atrous.errors import ConverterError, ExportError, NetError, PrototxtError, UnsupportedLayersError
 
 #: numbers of classes to try for placeholders, in this order: VOC's, LIP's
@@ -53,7 +53,7 @@ def check_net(path: Path, *, export: bool) -> CorpusResult:
     """Convert one net with weights from its fillers."""
     started = time.perf_counter()
     try:
-        net = build_net(path)
+        net = read_corpus_net(path)
         module = to_torch(net)
     except ConverterError as error:
         return CorpusResult(path.parent.name, "refused", _first_reason(error), time.perf_counter() - started)
@@ -67,7 +67,7 @@ def check_net(path: Path, *, export: bool) -> CorpusResult:
     return CorpusResult(path.parent.name, verdict, reason, time.perf_counter() - started, types)
 
 
-def build_net(path: Path) -> Net:
+def read_corpus_net(path: Path) -> Net:
     """The net of the file, with the first numbers of classes, batch size and input sizes that fit."""
     text = path.read_text(encoding="utf-8", errors="replace")
     batch = max(map(int, re.findall(r"batch_size\s*:\s*(\d+)", text)), default=1)

@@ -1,6 +1,6 @@
-"""Draws what bench_crf measured: `python -m tools.crf_picture PICTURE.png RESULTS.json...`.
+"""Draws the results of bench_crf: `python -m tools.crf_picture PICTURE.png RESULTS.json...`.
 
-One row of bars a setting: milliseconds of pydensecrf and of this project by threads, with the ratio at its end.
+One group of bars per setting: milliseconds of pydensecrf and of this project by threads, labeled with the ratio.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from atrous.bundle.files import write_file
 from atrous.dependencies import import_optional
 
-COLOURS = {"pydensecrf": "#9a9a9a", "atrous 1t": "#7fb3d5", "atrous 2t": "#1f5f8b"}
+COLORS = {"pydensecrf": "#9a9a9a", "atrous 1t": "#7fb3d5", "atrous 2t": "#1f5f8b"}
 
 
 def read_cases(files: list[Path]) -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def read_cases(files: list[Path]) -> list[dict[str, Any]]:
 
 
 def draw_cases(cases: list[dict[str, Any]], clock: str) -> bytes:
-    """A PNG of one row of bars a case; `clock` is "wall_s" or "cpu_s"."""
+    """Write a PNG with one group of bars per case; `clock` is "wall_s" or "cpu_s"."""
     import_optional("matplotlib").use("Agg")
     plt = importlib.import_module("matplotlib.pyplot")
     names = [name for name in cases[0][clock] if clock == "wall_s" or name != "atrous 2t"]
@@ -35,7 +35,7 @@ def draw_cases(cases: list[dict[str, Any]], clock: str) -> bytes:
             milliseconds = case[clock][name] * 1e3
             y = row + place * height - 0.4
             label = name if row == 0 else None
-            axes.barh(y, milliseconds, height * 0.9, color=COLOURS.get(name, "#123"), label=label, align="edge")
+            axes.barh(y, milliseconds, height * 0.9, color=COLORS.get(name, "#123"), label=label, align="edge")
             ratio = case[clock]["pydensecrf"] / case[clock][name]
             time = f" {milliseconds:.{0 if milliseconds > 10 else 1}f} ms"
             text = time if name == "pydensecrf" else f"{time}, {ratio:.1f} x"

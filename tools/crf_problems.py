@@ -1,6 +1,6 @@
-"""Images and unaries for measuring the dense CRF: drawn scenes, with scores as soft or as peaked as asked.
+"""Images and unaries for measuring the dense CRF: drawn scenes, and scores of a given sharpness.
 
-Figures depend on both: colour noise decides how many lattice vertices there are, peakedness how many labels matter.
+Results depend on both: color noise determines the number of lattice vertices, sharpness the number of relevant labels.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def draw_problem(height: int, width: int, labels: int, *, seed: int = 0, sharpne
     Args:
         height: rows.
         width: columns.
-        labels: how many labels.
-        seed: everything follows from it.
+        labels: number of labels.
+        seed: random seed of scene and scores.
         sharpness: standard deviation of the scores.
     """
     random = np.random.default_rng(seed)
     coarse = random.normal(0, sharpness, (labels, -(-height // 8) + 1, -(-width // 8) + 1)).astype(np.float32)
     probabilities = np.ascontiguousarray(softmax(upsample_scores(coarse, (height, width), (height, width))))
-    scene = draw_scene(seed, max(height, 32), max(width, 32))  # a scene smaller than that holds nothing
+    scene = draw_scene(seed, max(height, 32), max(width, 32))  # a scene has at least 32 pixels a side
     unary = -np.log(np.clip(probabilities, 1e-5, 1.0)).reshape(labels, -1)
     return Problem(np.ascontiguousarray(scene.image[:height, :width]), probabilities, unary)

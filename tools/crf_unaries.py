@@ -1,6 +1,6 @@
-"""Unaries as peaked as trained networks make them: the miniature's, and those of the shared test material.
+"""Unaries of trained networks: the miniature's, and those of the shared test material.
 
-What shortcuts cost depends on how sure the network is, so each comes with its mean largest probability.
+The error of shortcuts depends on the confidence of the network, so each has its mean largest probability.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .crf_problems import Problem
 
 @dataclass(frozen=True)
 class Trained:
-    """A network's answer on one image."""
+    """A network's output on one image."""
 
     name: str
     problem: Problem

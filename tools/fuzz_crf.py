@@ -1,8 +1,8 @@
-"""Throws random shapes, types and extreme values at the dense CRF: it must answer with distributions or refuse.
+"""Fuzzes the dense CRF with random shapes, types and extreme values: it must return distributions or reject the input.
 
     python -m tools.fuzz_crf --rounds 500 --seed 0
 
-Any other exception, a value that is no probability, or a crash is a finding; the seed of the round reproduces it.
+Any other exception, a value outside of 0 to 1, or a crash is a finding; the seed of the round reproduces it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DTYPES = ["float32"] * 200 + ["float64", "float16", "int32", "uint8", "bool"]
 
 
 def draw_array(random: np.random.Generator, shape: tuple[int, ...], spread: float) -> np.ndarray[Any, Any]:
-    """Random numbers, now and then extreme ones, of a random type, shape and stride."""
+    """Return random numbers, sometimes extreme ones, of a random type, shape and stride."""
     values = random.normal(0, spread, shape)
     if random.random() < 0.05 and values.size:
         places = random.integers(0, values.size, 3)
@@ -42,7 +42,7 @@ def draw_array(random: np.random.Generator, shape: tuple[int, ...], spread: floa
 
 
 def fuzz_once(seed: int) -> str:
-    """One round; returns "answered" or the first words of the refusal."""
+    """Run one round; return "answered" or the first words of the refusal."""
     random = np.random.default_rng(seed)
     axes = int(random.integers(0, 4))
     labels = int(random.choice([1, 2, 3, 5, 8, 21, 33, 70]))
@@ -96,12 +96,12 @@ def fuzz_once(seed: int) -> str:
     except CrfInputError as refusal:
         return " ".join(str(refusal).split()[:4])
     if not np.isfinite(marginals).all() or (marginals < 0).any() or np.abs(marginals.sum(axis=0) - 1).max() > 1e-4:
-        raise AssertionError(f"seed {seed}: marginals are no distributions")
+        raise AssertionError(f"seed {seed}: marginals are not distributions")
     return "answered"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the rounds asked for and print how many were answered."""
+    """Run the requested rounds and print the number of answers."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     answered = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CrfWarning)
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's own, on the extremes
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's own, on extreme values
         for seed in range(options.seed, options.seed + options.rounds):
             answered += fuzz_once(seed) == "answered"
     print(f"fuzz_crf: {options.rounds} rounds, {answered} answered, {options.rounds - answered} refused, none wrong")

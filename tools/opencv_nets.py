@@ -40,13 +40,13 @@ class Run:
 
 def compared_tops(net: Net, outputs: Iterable[Blob]) -> Tops:
     """These blobs by recording key; for a Softmax also its bottom, because saturation hides differences."""
-    chosen: set[int] = set()
+    chosen: set[Blob] = set()
     for output in outputs:
-        chosen.add(id(output))
+        chosen.add(output)
         producer = output.producer
         if producer is not None and producer.type == "Softmax" and producer.bottoms[0].name != output.name:
-            chosen.add(id(producer.bottoms[0]))
-    return {key: blob for key, blob in net.recorded_tops() if id(blob) in chosen and blob.producer is not None}
+            chosen.add(producer.bottoms[0])
+    return {key: blob for key, blob in net.recorded_tops() if blob in chosen and blob.producer is not None}
 
 
 def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net, inputs: Values) -> Run:
@@ -56,12 +56,12 @@ def run_published(opencv: OpenCv, prototxt: Path, weights: Path | None, net: Net
         OpenCvError: OpenCV cannot run them.
     """
     repeats: Counter[str] = Counter()
-    names = {}
+    names: dict[Layer | None, str] = {}
     for layer in net.layers:
-        names[id(layer)] = f"{layer.name}_{repeats[layer.name]}" if repeats[layer.name] else layer.name
+        names[layer] = f"{layer.name}_{repeats[layer.name]}" if repeats[layer.name] else layer.name
         repeats[layer.name] += 1
     tops = compared_tops(net, net.outputs)
-    places = {key: _place(top, names[id(top.producer)], top.name) for key, top in tops.items()}
+    places = {key: _place(top, names[top.producer], top.name) for key, top in tops.items()}
     return Run(tops, _run(opencv, prototxt, weights, inputs, places), len(net.layers))
 
 
@@ -78,12 +78,12 @@ def run_plain(opencv: OpenCv, net: Net, ours: Values, folder: Path, *, all_tops:
     Raises:
         OpenCvError: OpenCV can run no part of the net; `why` has the known reasons.
     """
-    cut: set[int] = set()
+    cut: set[Layer] = set()
     missing: dict[str, None] = {}
     while True:
-        layers = [layer for layer in net.layers if id(layer) not in cut]
-        read = {id(blob) for layer in layers for blob in layer.bottoms}
-        made = [top for layer in layers for top in layer.tops if all_tops or id(top) not in read]
+        layers = [layer for layer in net.layers if layer not in cut]
+        read = {blob for layer in layers for blob in layer.bottoms}
+        made = [top for layer in layers for top in layer.tops if all_tops or top not in read]
         outputs = made if cut or all_tops else net.outputs
         tops = compared_tops(net, outputs)
         if outputs is made:
@@ -92,7 +92,7 @@ def run_plain(opencv: OpenCv, net: Net, ours: Values, folder: Path, *, all_tops:
             return Run(tops, _run_layers(opencv, net, layers, ours, tops, folder), len(layers), list(missing))
         except OpenCvError as error:
             why, at_fault = explain_refusal(str(error), layers)
-            cut.update(map(id, at_fault))
+            cut.update(at_fault)
             if why:
                 missing[why] = None
             if not at_fault or len(cut) == len(net.layers):
@@ -109,14 +109,14 @@ def _run_layers(
     for key, top in tops.items():
         assert top.producer is not None, "only tops of layers are compared"
         places[key] = _place(top, plain_name(top.producer.tops[0]), plain_name(top))
-    keys = {id(blob): key for key, blob in net.recorded_tops()} | {id(blob): blob.name for blob in net.inputs}
-    fed = {plain_name(blob): ours[keys[id(blob)]] for blob in outer_blobs(layers)}
+    keys = {blob: key for key, blob in net.recorded_tops()} | {blob: blob.name for blob in net.inputs}
+    fed = {plain_name(blob): ours[keys[blob]] for blob in outer_blobs(layers)}
     return _run(opencv, prototxt, weights if has_weights else None, fed, places)
 
 
-def _is_kept(top: Blob, read: set[int]) -> bool:
+def _is_kept(top: Blob, read: set[Blob]) -> bool:
     """Whether OpenCV keeps a top: readers overwrite second tops, and unread second tops of these types do not exist."""
-    return top.top_index == 0 or (id(top) not in read and _type(top) not in ("Split", "Pooling"))
+    return top.top_index == 0 or (top not in read and _type(top) not in ("Split", "Pooling"))
 
 
 def _type(top: Blob) -> str:

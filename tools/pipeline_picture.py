@@ -1,4 +1,4 @@
-"""Draws where the time of a pipeline's workers went: a bar a stage, and the bounds of the rate beside it."""
+"""Plot of a pipeline report: the workers' time by stage, and the bounds of the rate beside it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SHARES = (
     ("blocked_share", "next queue is full", "#c8553d"),
 )
 
-_FAR = 8  # bounds so many times above the rate are left out
+_FAR = 8  # bounds above this multiple of the rate are left out
 
 
 def draw_busy_shares(report: PipelineReport, path: Path) -> None:
-    """Write the picture; its suffix says in which format."""
+    """Write the plot in the format of the suffix."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -31,9 +31,9 @@ def draw_busy_shares(report: PipelineReport, path: Path) -> None:
     names = [f"{stage.name}\n{stage.item_ms:.3g} ms, {_count(stage.most_workers)}" for stage in report.stages]
     places = range(len(names))
     ends = [0.0] * len(names)
-    for field, label, colour in _SHARES:
+    for field, label, color in _SHARES:
         shares = [100 * getattr(stage, field) for stage in report.stages]
-        left.barh(places, shares, left=ends, color=colour, label=label, height=0.7)
+        left.barh(places, shares, left=ends, color=color, label=label, height=0.7)
         ends = [end + share for end, share in zip(ends, shares, strict=True)]
     left.set(yticks=places, yticklabels=names, xlim=(0, 100), xlabel="share of the workers' time, %")
     left.invert_yaxis()
@@ -41,10 +41,10 @@ def draw_busy_shares(report: PipelineReport, path: Path) -> None:
     bounds = {name: bound for name, bound in report.bounds_per_s.items() if bound < _FAR * report.rate_per_s}
     bars = right.barh(range(len(bounds)), list(bounds.values()), color="#a9bcd0", height=0.7)
     right.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-    right.set(yticks=range(len(bounds)), yticklabels=list(bounds), xlabel="items a second: what each would allow")
+    right.set(yticks=range(len(bounds)), yticklabels=list(bounds), xlabel="items per second, upper bound by resource")
     right.margins(x=0.12)
     right.axvline(report.rate_per_s, color="#c8553d")
-    right.set_title(f"measured: {report.rate_per_s:.1f} a second", fontsize=9, color="#c8553d")
+    right.set_title(f"measured: {report.rate_per_s:.1f} per second", fontsize=9, color="#c8553d")
     right.invert_yaxis()
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)

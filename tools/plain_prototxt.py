@@ -13,7 +13,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
-from atrous.converter.dialects.downgrade import fit_age
+from atrous.converter.dialects.downgrade import downgrade_layer
 from atrous.converter.files.writer import write_caffemodel
 from atrous.converter.graph.net import Blob, Layer, Net
 from atrous.converter.layers.pooling import Pooling
@@ -29,9 +29,9 @@ def plain_name(blob: Blob) -> str:
 
 def outer_blobs(layers: Sequence[Layer]) -> list[Blob]:
     """The external blobs: read by these layers, but written by none of them."""
-    made = {id(top) for layer in layers for top in layer.tops}
-    read = {id(blob): blob for layer in layers for blob in layer.bottoms}
-    return [blob for key, blob in read.items() if key not in made]
+    made = {top for layer in layers for top in layer.tops}
+    read = dict.fromkeys(blob for layer in layers for blob in layer.bottoms)
+    return [blob for blob in read if blob not in made]
 
 
 def plain_text(net: Net, layers: Sequence[Layer]) -> str:
@@ -41,7 +41,7 @@ def plain_text(net: Net, layers: Sequence[Layer]) -> str:
         source = message.layer.add(name=plain_name(blob), type="Input", top=[plain_name(blob)])
         source.input_param.shape.add(dim=blob.shape)
     for layer in layers:
-        plain = fit_age(layer.message, "V2", net.dialect)
+        plain = downgrade_layer(layer.message, "V2", net.dialect)
         for field in ("include", "exclude", "phase", "param", "blobs", "bottom", "top"):
             plain.ClearField(field)
         plain.name = plain_name(layer.tops[0])

@@ -4,8 +4,8 @@
 
 PROTOTXT is a net without weights, such as the published DeepLab-LargeFOV. It gets seeded weights: normal, with standard
 deviation sqrt(2 / fan-in), which keeps the scale of activations from layer to layer; biases are 0. The labels of such a
-net have no meaning, and many of its pixels are decided by a hair. It shows the time, the noise of the blobs, and the
-agreement of labels whose scores are nearly equal.
+net have no meaning, and the top two scores of many pixels are nearly equal. The figures show the time, the noise of the
+blobs, and the agreement of labels in this hard case.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Proves what the pipeline promises on a bundle and a folder of images; the last line of each proof is one JSON object.
+"""Tests of the pipeline on a bundle and a folder of images; the last line of each is one JSON object.
 
-    python -m tools.prove_pipeline throughput BUNDLE IMAGES   each stage alone, then all of them; a picture
+    python -m tools.prove_pipeline throughput BUNDLE IMAGES   each stage alone, then all together; a plot
     python -m tools.prove_pipeline kill BUNDLE IMAGES         kill -9 in the middle, resume, compare
     python -m tools.prove_pipeline soak BUNDLE IMAGES         `segment` in a loop: memory, files, threads
 
-Two bounds of throughput are measured, neither by the pipeline itself. A stage alone at its best worker count cannot be
-beaten. And where all stages compute on the same cores, an image costs the sum of what it costs each stage alone with
-all cores, so the rate cannot exceed 1 / sum(1 / rate of a stage alone).
+Two upper bounds of throughput are measured outside the pipeline. The pipeline cannot be faster than its slowest stage
+alone at its best worker count. If all stages compute on the same cores, the time per image is at least the sum of each
+stage's time alone with all cores, so the rate cannot exceed 1 / sum(1 / rate of a stage alone).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BROKEN = {"broken-text.png": b"hello", "broken-empty.png": b"", "broken-half.pn
 
 @click.group()
 def cli() -> None:
-    """Prove what the pipeline promises."""
+    """Test the throughput, crash recovery and endurance of the pipeline."""
 
 
 _bundle = click.argument("bundle", type=click.Path(path_type=Path, exists=True))
@@ -49,9 +49,21 @@ _work = click.option("--work", type=click.Path(path_type=Path), default=Path("bu
 @_bundle
 @_images
 @_work
-@click.option("--sample", type=click.IntRange(min=4), default=24, show_default=True, help="Images for a stage alone.")
-@click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Parts the images are cut in.")
-@click.option("--device-ms", type=float, help="A device's stand-in: the network waits so long and computes nothing.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=4),
+    default=24,
+    show_default=True,
+    help="Number of images to time each stage alone.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 50),
+    default=3,
+    show_default=True,
+    help="Number of parts that the images are divided into.",
+)
+@click.option("--device-ms", type=float, help="Simulate a device: the network waits this many ms instead of computing.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw the stages' busy shares to this file.")
 def throughput(
     bundle: Path, images: Path, work: Path, sample: int, rounds: int, device_ms: float | None, picture: Path | None
@@ -60,28 +72,29 @@ def throughput(
     from statistics import median
 
     from atrous import runtime
-    from atrous.runtime.pipeline.segmentation import make_stages, share_cores
-    from atrous.scripts.image_list import list_images, plan_outputs
+    from atrous.runtime.batch.images import list_images
+    from atrous.runtime.pipeline.engine import count_cores
+    from atrous.runtime.pipeline.segmentation import make_stages
 
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    jobs = plan_outputs(list_images([str(images)]), work, {"labels": ".png"})
+    jobs = list_images([images])
     backend: Any = "onnxruntime" if device_ms is None else _make_device(bundle, device_ms)
-    threads = share_cores(images=len(jobs), device="cpu" if device_ms is None else backend.device)
+    cores = count_cores()
     found: list[dict[str, float]] = []
-    with runtime.load(bundle, backend, threads=threads.network) as segmenter:
-        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), threads=threads)
+    with runtime.load(bundle, backend, threads=cores) as segmenter:
+        stages = make_stages(segmenter, read=runtime.read_image, finish=_encode(segmenter, work), cores=cores)
         for job in jobs[:2]:  # the first runs of a session are slower
             segmenter(runtime.read_image(job.image))
         for number in range(rounds):
             part = jobs[number::rounds]
-            alone = _time_stages(stages, [job.image for job in part[:sample]], threads.cores)
-            summary, rate = _run_all(segmenter, part, threads, work)
-            assert summary.done == len(part)
-            report = summary.report
+            alone = _time_stages(stages, [job.image for job in part[:sample]], cores)
+            summary, rate = _run_all(segmenter, [job.image for job in part], cores, work)
+            assert summary.labeled == len(part)
+            report = summary.pipeline
             assert report is not None
             best = {name: max(rates.values()) for name, rates in alone.items()}
-            # What all stages together can reach on these cores: an image costs the sum of its stages' shares.
+            # Upper bound of all stages together on these cores: the times of the stages add up.
             together = 1 / sum(1 / best[stage.name] for stage in stages if stage.cores)
             slowest = min(best.values())
             found.append(
@@ -105,28 +118,21 @@ def throughput(
         draw_busy_shares(report, picture)
     middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
     workers = {stage.name: stage.most_workers for stage in report.stages}
-    click.echo(
-        json.dumps({"images": len(jobs), "rounds": rounds, "cores": threads.cores, "workers": workers, **middle})
-    )
+    click.echo(json.dumps({"images": len(jobs), "rounds": rounds, "cores": cores, "workers": workers, **middle}))
 
 
-def _run_all(segmenter: Any, jobs: Sequence[Any], threads: Any, work: Path) -> tuple[Any, float]:
-    """What `atrous segment` does, and its images a second."""
-    from atrous.scripts.segment_run import RunOptions, Summary, run_segmenter
+def _run_all(segmenter: Any, images: Sequence[Path], cores: int, work: Path) -> tuple[Any, float]:
+    """Label images as `atrous segment` does; return the summary and the images per second."""
+    from atrous.runtime.batch import label_files
 
-    def ignore(_: object) -> None:
-        """Nobody listens."""
-
-    summary = Summary()
     start_s = time.perf_counter()
-    options = RunOptions(work, ("labels",), threads)
-    run_segmenter(segmenter, jobs, options, summary, on_done=ignore, on_failure=ignore, advance=ignore)
-    return summary, summary.done / (time.perf_counter() - start_s)
+    summary = label_files(segmenter, images, work, cores=cores)
+    return summary, summary.labeled / (time.perf_counter() - start_s)
 
 
 def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
     from atrous.bundle.files import write_file
-    from atrous.scripts.segment_run import encode_results, measure_classes
+    from atrous.runtime.batch.run import encode_results, measure_classes
 
     def finish(item: Path, image: Any, result: Any) -> None:
         files = encode_results(image, result, segmenter.bundle.manifest, ("labels",))
@@ -148,7 +154,7 @@ def _make_device(bundle: Path, delay_ms: float) -> Any:
 
 
 def _time_stages(stages: Sequence[Stage], items: Iterable[Any], cores: int) -> dict[str, dict[int, float]]:
-    """Items a second of each stage alone, fed from memory, by worker count."""
+    """Measure items per second of each stage alone, fed from memory, by worker count."""
     import copy
 
     values = list(items)
@@ -157,7 +163,7 @@ def _time_stages(stages: Sequence[Stage], items: Iterable[Any], cores: int) -> d
         counts = [count for count in range(1, cores + 1) if count <= (stage.max_workers or cores)]
         rates[stage.name] = {}
         for count in counts:
-            inputs = [copy.copy(value) for value in values]  # stages drop fields of what they are given
+            inputs = [copy.copy(value) for value in values]  # stages drop fields of their items
             with ThreadPoolExecutor(count) as pool:
                 start_s = time.perf_counter()
                 outputs = list(pool.map(stage.function, inputs))
@@ -175,7 +181,7 @@ def _time_stages(stages: Sequence[Stage], items: Iterable[Any], cores: int) -> d
 @_work
 @click.option("--kills", type=click.IntRange(1, 20), default=2, show_default=True)
 def kill(bundle: Path, images: Path, work: Path, kills: int) -> None:
-    """Kill -9 in the middle, several times, with three broken files; what is resumed must end as a clean run does."""
+    """Kill -9 several times in the middle, with three broken files; the resumed run must end like a clean one."""
     shutil.rmtree(work, ignore_errors=True)
     photos = work / "photos"
     photos.mkdir(parents=True)
@@ -202,7 +208,7 @@ def kill(bundle: Path, images: Path, work: Path, kills: int) -> None:
         "images": total,
         "killed_with_done": killed_at,
         "skipped": report["skipped"],
-        "labelled": report["labelled"],
+        "labeled": report["labeled"],
         "failed": len(report["failures"]),
         "exit_codes": [clean.returncode, last.returncode],
         "done_twice": len(images_done) - len(set(images_done)),
@@ -233,7 +239,7 @@ def _digest(folder: Path) -> dict[str, str]:
 @_work
 @click.option("--minutes", type=float, default=10.0, show_default=True)
 def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
-    """Run `segment --again` in this process over and over, and watch memory, open files and threads."""
+    """Run `segment --again` in a loop in this process, and record memory, open files and threads."""
     from atrous.scripts.main import main
 
     work.mkdir(parents=True, exist_ok=True)
@@ -243,12 +249,12 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
     while (elapsed_s := time.monotonic() - start_s) < minutes * 60:
         code, report = _run_quietly(main, ["segment", str(bundle), str(images), "-o", str(work), "--again", "--json"])
         assert code == 0, code
-        images_done += report["labelled"]
+        images_done += report["labeled"]
         samples.append({"s": round(elapsed_s, 1), **_look_at_process()})
         click.echo(json.dumps(samples[-1]))
 
     def halves(name: str) -> tuple[float, float]:
-        """The most in the first half and in the second: a thread that is just ending counts in both."""
+        """Return the maxima of the first and second half; a thread that is about to end affects both alike."""
         middle = (len(samples) + 1) // 2
         first, second = samples[:middle], samples[middle:] or samples
         return max(sample[name] for sample in first), max(sample[name] for sample in second)
@@ -278,7 +284,7 @@ def _run_quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str])
 
 
 def _look_at_process() -> dict[str, float]:
-    """Memory as it is, and once freed pages are given back: the C library keeps some for each thread."""
+    """Memory now, and after the C library returns the freed pages that it keeps for each thread."""
     import psutil
 
     process = psutil.Process()
@@ -307,7 +313,7 @@ def _give_back_pages() -> None:
 
 
 def _sum_up(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Of values over minutes: the first, the last, the extremes, and the slope of the straight line through them."""
+    """Summarize values over minutes: first, last, extremes, and the slope of a linear fit."""
     from statistics import linear_regression
 
     minutes, values = zip(*points, strict=True)

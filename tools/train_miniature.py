@@ -1,8 +1,8 @@
-"""Make the miniature: train it, save it in Caffe's files, choose its CRF, measure it, draw its shipped scenes.
+"""Build the miniature: train it, save Caffe files, choose the CRF's parameters, measure it, draw the shipped scenes.
 
     python -m tools.train_miniature --output scripts/miniature
 
-Each step reads what the one before wrote: the CRF is chosen and the figures are measured with the network converted
+Each step reads the files of the previous one: the CRF is chosen and the figures are measured with the network converted
 from the prototxt and the caffemodel. Training, validation, test and shipped scenes come from separate seeds.
 """
 
@@ -25,28 +25,29 @@ if TYPE_CHECKING:
     from .miniature.training import Recipe
 
 VALIDATION_SEEDS, TEST_SEEDS = 1_000, 4_000
-"""Where the seeds of validation and test scenes begin; training scenes begin at 1 000 000."""
+"""First seeds of validation and test scenes; training scenes start at 1,000,000."""
 
 SHIPPED_SCENES = (3012, 3023, 3029, 3032, 3042)
 SHIPPED_SIZE = (240, 320)
-"""Held-out scenes that ship as pictures, and their (height, width), which the net has to pad.
+"""Held-out scenes that ship as pictures, and their (height, width), which needs padding.
 
-They were chosen for variety, by eye, before any net had run on them.
+They were chosen by eye for variety, before a net had run on them.
 """
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for all the files.")
-@click.option("--iterations", type=click.IntRange(min=1), default=2000, help="Optimiser steps.")
-@click.option("--seed", type=click.IntRange(min=0), default=2015, help="Of initial weights and crops.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the files.")
+@click.option("--iterations", type=click.IntRange(min=1), default=2000, help="Optimizer steps.")
+@click.option("--seed", type=click.IntRange(min=0), default=2015, help="Random seed of the initial weights and crops.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of training and of the CRF.")
 @click.option(
-    "--validation-scenes", type=click.IntRange(1, 1000), default=48, help="To choose the CRF's parameters on."
+    "--validation-scenes",
+    type=click.IntRange(1, 1000),
+    default=48,
+    help="Number of scenes to choose the CRF's parameters on.",
 )
-@click.option("--test-scenes", type=click.IntRange(1, 1000), default=200, help="To measure on.")
-@click.option(
-    "--keep-weights", is_flag=True, help="Take the caffemodel and the training notes of the folder as they are."
-)
+@click.option("--test-scenes", type=click.IntRange(1, 1000), default=200, help="Number of scenes to measure on.")
+@click.option("--keep-weights", is_flag=True, help="Reuse the caffemodel and training notes of the folder.")
 def command(
     output: Path,
     iterations: int,
@@ -56,7 +57,7 @@ def command(
     test_scenes: int,
     keep_weights: bool,
 ) -> None:
-    """Train the miniature network and measure it, from nothing but seeds."""
+    """Train and measure the miniature network; the data are generated from seeds."""
     import torch
 
     from atrous.scripts.miniature.settings import MiniatureFiles, read_settings
@@ -69,7 +70,7 @@ def command(
     files = MiniatureFiles(output)
     if keep_weights:
         if not (files.settings.exists() and files.caffemodel.exists()):
-            raise click.UsageError(f"{output} holds no miniature whose weights could be kept; leave out --keep-weights")
+            raise click.UsageError(f"{output} has no miniature to keep the weights of; omit --keep-weights")
         training = read_settings(files.settings).training
     else:
         training = train_weights(files, Recipe(iterations=iterations, seed=seed), threads)
@@ -81,7 +82,7 @@ def command(
 
 
 def train_weights(files: MiniatureFiles, recipe: Recipe, threads: int) -> Training:
-    """Train, and write the prototxt and the V1 caffemodel; returns what there is to note about it."""
+    """Train, and write the prototxt and the V1 caffemodel; returns the training notes."""
     import torch
 
     from atrous.scripts.miniature.settings import MiniatureFiles, Training
@@ -118,7 +119,7 @@ def train_weights(files: MiniatureFiles, recipe: Recipe, threads: int) -> Traini
 
 
 def save_weights(files: MiniatureFiles, net: MiniatureNet) -> None:
-    """Write the caffemodel as of 2014: V1 layers, DeepLab v1's field numbers (`hole` is 17), four-number shapes."""
+    """Write a 2014 caffemodel: V1 layers, DeepLab v1's field numbers (`hole` is 17), four-number shapes."""
     from atrous.converter.files.prototxt import read_prototxt
     from atrous.converter.files.writer import write_caffemodel
 
@@ -133,20 +134,20 @@ def write_settings(
 ) -> None:
     """Choose the CRF on the validation scenes, measure before and after on both sets, write the JSON."""
     from atrous.bundle.files import write_file
-    from atrous.runtime.evaluation.tuning.judging import Judge, Scored
-    from atrous.runtime.evaluation.tuning.points import find_best, search_factors
+    from atrous.runtime.evaluation.tuning.points import search_factors
+    from atrous.runtime.evaluation.tuning.scoring import PointScorer, ScoredImage
     from atrous.scripts.miniature import settings
 
     from .miniature import measuring, network
     from .scenes import CLASSES, PALETTE
 
     samples = [
-        Scored(str(seed), sample.scene.image, sample.scene.labels, sample.probabilities)
+        ScoredImage(str(seed), sample.scene.image, sample.scene.labels, sample.probabilities)
         for seed, sample in zip(validation, measuring.predict_scenes(predict, validation), strict=True)
     ]
     with console.show_progress("choosing the CRF") as advance:
-        judge = Judge(samples, workers=threads, advance=advance)
-        parameters = find_best(search_factors(judge)).to_parameters()
+        scorer = PointScorer(samples, workers=threads, advance=advance)
+        parameters = search_factors(scorer).find_best().to_parameters()
     with console.show_progress("measuring", len(validation) + len(test)) as advance:
         on_validation, on_test = (
             measuring.measure_figures(predict, seeds, parameters, threads, advance) for seeds in (validation, test)

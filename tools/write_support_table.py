@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atrous.converter.dialects.detect import FORK_TYPES
+from atrous.converter.dialects.known import fork_layer_types
 from atrous.converter.dialects.upgrade import camel_case, v1_type_names
 from atrous.converter.graph.roles import DATA_SOURCES, TRAINING_ONLY
 from atrous.converter.layers import Operator, find_operator, registered_types
@@ -146,7 +146,7 @@ def _operator(name: str) -> type[Operator]:
 
 def known_types() -> set[str]:
     """Every type that a schema or a fork names."""
-    return set(FORK_TYPES) | {camel_case(name) for name in v1_type_names().values()} | set(own_types())
+    return set(fork_layer_types()) | {camel_case(name) for name in v1_type_names().values()} | set(own_types())
 
 
 def make_rows(outcomes: Sequence[Mapping[str, Any]], forks: Mapping[str, str]) -> list[Row]:

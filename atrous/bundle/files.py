@@ -1,11 +1,14 @@
-"""Atomic file writes: write to a temporary file beside the target, then rename it."""
+"""File access: atomic writes (a temporary file beside the target, then a rename), and reads of regular files only."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -20,13 +23,9 @@ def write_file(
 ) -> None:
     """Write a file whole or not at all; missing folders are created.
 
-    Args:
-        path: the target.
-        content: the bytes, or a function that writes them to an open binary file.
-        durable: flush to the disk before the rename, so that the file survives a power loss.
-
-    Raises:
-        OutputError: if the folder or the file cannot be written; nothing is left behind.
+    `content` is the bytes, or a function that writes them to an open binary file. `durable` flushes to the disk before
+    the rename, so that the file survives a power loss. Raises OutputError if the folder or the file cannot be written;
+    nothing is left behind.
     """
     target = Path(path)
     temporary = temporary_name(target)
@@ -48,6 +47,28 @@ def write_file(
             temporary.unlink(missing_ok=True)
 
 
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file for reading; OSError for a FIFO or device, which could block forever, or if it fails."""
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # an open FIFO would wait for a writer
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    code = errno.EISDIR if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.EINVAL
+    os.close(descriptor)
+    raise OSError(code, "is a folder" if code == errno.EISDIR else "not a regular file", path)
+
+
+def hash_stream(file: IO[bytes]) -> str:
+    """SHA-256 of the rest of an open file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 def temporary_name(target: Path) -> Path:
     """A name beside the target that `remove_leftovers` recognizes."""
     # At most 60 characters of the name, so that a long but legal name does not become too long.
@@ -63,11 +84,7 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def prepare_folder(path: str | Path) -> Path:
-    """Create a folder for results and check that files can be written there.
-
-    Raises:
-        OutputError: if it is a file, cannot be created, or cannot be written to.
-    """
+    """Create a folder for results; raises OutputError if that fails, or no files can be written there."""
     folder = Path(path)
     probe = folder / f".{secrets.token_hex(6)}.part"
     try:

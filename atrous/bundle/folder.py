@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BundleError
-from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, Manifest, Preprocessing, parse_manifest
+from .files import hash_stream
+from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
-_CHUNK_BYTES = 1 << 20
 _REMEDY = "copy the bundle again, or convert the net again"
 
 
@@ -34,7 +34,7 @@ class Bundle:
 
     @property
     def deploy(self) -> Deploy:
-        """How the network is deployed.
+        """The deployment of the network.
 
         Raises:
             BundleError: if the bundle holds no deployable network.
@@ -45,7 +45,7 @@ class Bundle:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes the network's input.
+        """The preprocessing of an image.
 
         Raises:
             BundleError: if the bundle holds no deployable network.
@@ -71,6 +71,17 @@ class Bundle:
             f"`atrous precision {self.path} --to {precision}`",
             path=self.path,
         )
+
+    def graph_facts(self, precision: str = "fp32") -> GraphFacts:
+        """The facts about the graph that ships in a precision.
+
+        Raises:
+            BundleError: as `deploy_file`, and if the bundle was written without them.
+        """
+        file = self.deploy_file(precision)
+        if file not in self.manifest.graphs:
+            raise BundleError(f"has no facts about {file} in its manifest: convert the net again", path=self.path)
+        return self.manifest.graphs[file]
 
     def _not_deployable(self) -> BundleError:
         reasons = " ".join(warning for warning in self.manifest.warnings if "deploy" in warning)
@@ -125,14 +136,12 @@ class Bundle:
             BundleError: for the first file that differs from the manifest.
         """
         for name in self.manifest.files if names is None else names:
-            digest = hashlib.sha256()
             try:
                 with self.locate_file(name).open("rb") as file:
-                    while chunk := file.read(_CHUNK_BYTES):
-                        digest.update(chunk)
+                    digest = hash_stream(file)
             except OSError as error:
                 raise BundleError(f"cannot be read: {error.strerror}", path=self.path / name) from error
-            self._compare_digest(name, digest.hexdigest())
+            self._compare_digest(name, digest)
 
     def _compare_digest(self, name: str, found: str) -> None:
         expected = self.manifest.files[name].sha256

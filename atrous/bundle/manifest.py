@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from ..errors import BundleError, CrfInputError
+from .choices import ColorOrder, Head, Precision
 from .crf_parameters import CrfParameters
 from .section import Section, describe_fault
 from .size_rule import SizeRule
@@ -42,8 +43,7 @@ MAX_LABELS = 256  # labels are stored as uint8
 def check_contained_name(name: str) -> str:
     """Return `name` if it can only mean a file below the bundle's folder.
 
-    Raises:
-        ValueError: for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
+    Raises ValueError for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
     """
     parts = name.split("/")
     contained = (
@@ -60,8 +60,7 @@ def check_contained_name(name: str) -> str:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
-Head = Literal["scores", "labels", "lowres"]
-Precision = Literal["fp16", "bf16", "int8", "fp8"]
+NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
 
 class FileEntry(Section):
@@ -91,12 +90,12 @@ class BlobSpec(Section):
 
 
 class Preprocessing(Section):
-    """What `deploy.onnx` does to the image inside the graph: (pixel - mean) * scale, channel by channel.
+    """Preprocessing inside `deploy.onnx`: (pixel - mean) * scale, channel by channel.
 
-    `mean` is in the order of `color_order`, one value a channel, in grey levels of 0 to 255.
+    `mean` is in the order of `color_order`, one value a channel, in gray levels of 0 to 255.
     """
 
-    color_order: Literal["BGR", "RGB"]
+    color_order: ColorOrder
     mean: tuple[float, float, float]
     scale: float
     size_rule: SizeRule
@@ -138,27 +137,16 @@ class Deploy(Section):
 
 
 class Comparison(Section):
-    """A stage of the conversion compared with a reference, every blob on one input.
+    """A stage of the conversion compared with a reference, every blob on one input."""
 
-    Attributes:
-        stage: the stage compared, such as "model.onnx".
-        reference: the stage or recording it was compared with.
-        input_shapes: input name -> shape.
-        blobs: number of blobs compared.
-        worst_error: largest error relative to max(1, largest absolute value), or "inf" or "nan".
-        tolerance: largest error that passes.
-        passed: whether all blobs passed.
-        first_divergence: recording key of the first blob that did not pass, or None.
-    """
-
-    stage: str
-    reference: str
-    input_shapes: dict[str, tuple[NonNegativeInt, ...]]
-    blobs: NonNegativeInt
-    worst_error: float | str
-    tolerance: float
-    passed: bool
-    first_divergence: str | None
+    stage: str  # the stage compared, such as "model.onnx"
+    reference: str  # the stage or recording it was compared with
+    input_shapes: dict[str, tuple[NonNegativeInt, ...]]  # input name -> shape
+    blobs: NonNegativeInt  # number of blobs compared
+    worst_error: float | str  # largest error relative to max(1, largest absolute value), or "inf" or "nan"
+    tolerance: float  # largest error that passes
+    passed: bool  # whether all blobs passed
+    first_divergence: str | None  # recording key of the first blob that did not pass, or None
 
 
 class Variant(Section):
@@ -187,35 +175,20 @@ class GraphBlob(Section):
 
 
 class GraphFacts(Section):
-    """What a runtime must know about an ONNX file before it builds an engine, so that it need not parse the file.
+    """Facts about an ONNX file that a runtime needs before it builds an engine, so that it does not parse the file.
 
     A node is listed by its name, or by its first output if it has none.
-
-    Attributes:
-        opset: version of ONNX's operators.
-        inputs: input name -> type and shape.
-        outputs: output name -> type and shape.
-        types: all element types in the graph, sorted.
-        external_data: whether a tensor is stored outside the file.
-        subgraphs: nodes with a body (Scan, Loop, If), whose nodes are not described.
-        quantized: whether the graph has QuantizeLinear or DequantizeLinear.
-        zero_points: whether a zero point is not a constant 0.
-        node_precisions: product (Conv, ConvTranspose, Gemm, MatMul) -> its precision.
-        wide_nodes: in a graph with float16: node that computes in float32 -> its operator.
-        patterns: pattern that some TensorRT version rejects or mishandles -> nodes with it.
     """
 
-    opset: PositiveInt
-    inputs: dict[str, GraphBlob]
-    outputs: dict[str, GraphBlob]
-    types: tuple[str, ...]
-    external_data: bool
-    subgraphs: tuple[str, ...]
-    quantized: bool
-    zero_points: bool
-    node_precisions: dict[str, Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]]
-    wide_nodes: dict[str, str]
-    patterns: dict[str, tuple[str, ...]]
+    opset: PositiveInt  # version of ONNX's operators
+    inputs: dict[str, GraphBlob]  # input name -> type and shape
+    outputs: dict[str, GraphBlob]  # output name -> type and shape
+    types: tuple[str, ...]  # all element types in the graph, sorted
+    subgraphs: tuple[str, ...]  # nodes with a body (Scan, Loop, If), whose nodes are not described
+    quantized: bool  # whether the graph has QuantizeLinear or DequantizeLinear
+    node_precisions: dict[str, NodePrecision]  # product (Conv, ConvTranspose, Gemm, MatMul) -> its precision
+    wide_nodes: dict[str, str]  # in a graph with float16: node that computes in float32 -> its operator
+    patterns: dict[str, tuple[str, ...]]  # pattern that some TensorRT version rejects or mishandles -> nodes with it
 
 
 class Manifest(Section):
@@ -223,7 +196,7 @@ class Manifest(Section):
 
     A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
     Classes beyond the palette get colors of the reader's choice. `variants` are by precision; `deploy` is float32.
-    `graphs` describes the deployed ONNX files.
+    `graphs` describes the deployed ONNX files; `crf_tuning` records how `tune-crf` chose the CRF parameters.
     """
 
     schema_version: Literal[1] = 1
@@ -238,6 +211,7 @@ class Manifest(Section):
     classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfParameters | None
+    crf_tuning: dict[str, JsonValue] | None = None
     variants: dict[Precision, Variant] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
     graphs: dict[FileName, GraphFacts] = Field(default_factory=dict)
@@ -253,7 +227,7 @@ class Manifest(Section):
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
         if len(self.palette) > len(self.classes):
-            raise ValueError(f"{len(self.palette)} palette colours for {len(self.classes)} classes")
+            raise ValueError(f"{len(self.palette)} palette colors for {len(self.classes)} classes")
         if (self.deploy is None) != (self.preprocessing is None):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:
@@ -293,10 +267,7 @@ def parse_manifest(text: bytes, *, path: str | Path = MANIFEST_NAME) -> Manifest
         raise BundleError(f"is not a bundle's manifest: {describe_fault(error)}", path=path) from error
     if found != SCHEMA_VERSION:
         remedy = "update atrous" if found > SCHEMA_VERSION else "convert the net again"
-        raise BundleError(
-            f"has schema_version {found}, this atrous reads {SCHEMA_VERSION}: {remedy}",
-            path=path,
-        )
+        raise BundleError(f"has schema_version {found}, this atrous reads {SCHEMA_VERSION}: {remedy}", path=path)
     try:
         manifest = Manifest.model_validate_json(text)
         if manifest.crf is not None:  # its defaults are for people, not for files

@@ -1,4 +1,4 @@
-"""Class names and colors of the data sets that Caffe's segmentation nets were published for.
+"""Class names and colors of the datasets that Caffe's segmentation nets were published for.
 
 Sources: PASCAL VOC 2012 development kit (`VOClabelcolormap`), Cityscapes' `labels.py` (train ids 0 to 18),
 CamVid's `label_colors.txt` in the eleven classes of Badrinarayanan et al. (SegNet).
@@ -7,6 +7,7 @@ CamVid's `label_colors.txt` in the eleven classes of Badrinarayanan et al. (SegN
 from __future__ import annotations
 
 import colorsys
+from typing import NamedTuple
 
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
@@ -55,6 +56,13 @@ _CAMVID: dict[str, Color] = {
 CAMVID_CLASSES = tuple(_CAMVID)
 CAMVID_COLORS = tuple(_CAMVID.values())
 
+SUN_RGBD_CLASSES = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
+    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
+    *("ceiling", "books", "fridge", "tv", "paper", "towel", "shower curtain", "box", "whiteboard", "person"),
+    *("night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
+)
+
 _GOLDEN_TURN = 0.6180339887498949  # the fraction of a turn whose multiples stay furthest apart
 
 
@@ -84,14 +92,16 @@ def make_distinct_colors(count: int) -> tuple[Color, ...]:
     return tuple(colors)
 
 
-def find_palette(count: int) -> tuple[tuple[str, ...], tuple[Color, ...]]:
-    """Names and colors for a net of which only the number of classes is known.
+class ClassSet(NamedTuple):
+    """The classes of a dataset: names and RGB colors by label."""
 
-    21 classes are taken for PASCAL VOC, 19 for Cityscapes, 11 for CamVid; any other number gets numbered names.
-    """
-    known = {
-        len(VOC_CLASSES): (VOC_CLASSES, VOC_COLORS),
-        len(CITYSCAPES_CLASSES): (CITYSCAPES_CLASSES, CITYSCAPES_COLORS),
-        len(CAMVID_CLASSES): (CAMVID_CLASSES, CAMVID_COLORS),
-    }
-    return known.get(count) or (tuple(f"class {index}" for index in range(count)), make_distinct_colors(count))
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+
+
+#: by the name that `atrous convert --classes` takes
+CLASS_SETS = {
+    "voc": ClassSet(VOC_CLASSES, VOC_COLORS),
+    "cityscapes": ClassSet(CITYSCAPES_CLASSES, CITYSCAPES_COLORS),
+    "camvid": ClassSet(CAMVID_CLASSES, CAMVID_COLORS),
+}

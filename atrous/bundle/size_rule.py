@@ -9,10 +9,10 @@ from .section import Section, Sides
 
 
 class SizeRule(Section):
-    """Which input sizes the network takes.
+    """The input sizes that the network takes.
 
     Either `fixed`, this (height, width) only, or the smallest `multiple * k + offset` per axis that is at least both
-    `minimum` and the image. What is added lies below and to the right of the image and is 0 after the mean.
+    `minimum` and the image. Padding is added below and to the right of the image and is 0 after mean subtraction.
     """
 
     minimum: Sides = (1, 1)

@@ -14,13 +14,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import BundleError, OutputError
-from .files import temporary_name, write_file
+from .crf_parameters import CrfParameters
+from .files import hash_stream, temporary_name, write_file
 from .folder import read_bundle
-from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant
+from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
 #: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
 #: temporary files of killed writers
@@ -36,18 +38,14 @@ _AT_FDCWD = -100
 
 def describe_file(path: Path) -> FileEntry:
     """Size and digest of a file, as the manifest lists it."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return FileEntry(sha256=digest.hexdigest(), bytes=path.stat().st_size)
+        return FileEntry(sha256=hash_stream(stream), bytes=path.stat().st_size)
 
 
 def check_target(target: Path, *, replace: bool) -> None:
     """Refuse a target that is not an empty folder or, with `replace`, a bundle and nothing else.
 
-    Raises:
-        OutputError: names the entries that are not part of a bundle, and what to do.
+    The OutputError names the entries that are not part of a bundle, and the remedy.
     """
     try:
         if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -91,12 +89,8 @@ def _find_foreign(folder: Path) -> list[str]:
 def new_bundle(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder to fill, which becomes the bundle when the block ends without an error.
 
-    Args:
-        target: where the bundle goes; must not exist, be empty, or be a bundle with `replace`.
-        replace: put the new bundle in the place of an old one.
-
-    Raises:
-        OutputError: the target is refused or cannot be written; nothing is left behind.
+    The target must not exist, be empty, or be a bundle with `replace`. OutputError is raised if it is refused or cannot
+    be written; nothing is left behind.
     """
     check_target(target, replace=replace)
     place = temporary_name(target)
@@ -160,11 +154,7 @@ def _sweep(target: Path) -> None:
 
 
 def _lock(folder: Path, *, wait: bool = True) -> int:
-    """An open descriptor that holds an exclusive lock on a folder; the system frees it when the process dies.
-
-    Raises:
-        OSError: the folder cannot be opened, or is locked and `wait` is False.
-    """
+    """An open descriptor with an exclusive lock on a folder, freed when the process dies; OSError if it is locked."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system: writers are not kept apart
@@ -179,31 +169,15 @@ def _lock(folder: Path, *, wait: bool = True) -> int:
 
 
 def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: GraphFacts, source_sha256: str) -> Variant:
-    """Write a variant's graph into a bundle and list it in the manifest.
+    """Write a variant's graph into a bundle and list it in the manifest; returns the entry as listed.
 
     The graph is written under a name that no manifest lists; the manifest that lists it then replaces the old one in
-    one rename; a replaced variant's file is removed last. A process killed in between leaves an unlisted file.
-
-    Args:
-        folder: the bundle.
-        variant: the entry; its `file` is chosen here.
-        model: the ONNX file.
-        graph: facts about it.
-        source_sha256: digest of the float32 graph that the variant was made of.
-
-    Returns:
-        The entry as listed.
-
-    Raises:
-        BundleError: the bundle cannot be read, or is no longer the one the variant was made of.
-        OutputError: the folder cannot be written.
+    one rename; a replaced variant's file is removed last. A process killed in between leaves an unlisted file. The
+    entry's `file` is chosen here. Raises BundleError if the bundle cannot be read, or its float32 graph no longer has
+    the digest `source_sha256`, and OutputError if the folder cannot be written.
     """
     place = Path(folder)
-    try:
-        lock = _lock(place)
-    except OSError as error:
-        raise OutputError(f"cannot be opened ({error.strerror})", path=place) from error
-    try:
+    with _locked(place):
         bundle = read_bundle(place)
         manifest = bundle.manifest
         if manifest.files[bundle.deploy.file].sha256 != source_sha256:
@@ -226,5 +200,32 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
             with contextlib.suppress(OSError):
                 (place / old.file).unlink()
         return listed
+
+
+def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[str, Any]) -> None:
+    """Replace the CRF parameters of a bundle: its manifest in one rename, nothing else.
+
+    `record` is plain JSON data about their choice, and replaces an older record. Raises BundleError if the bundle is
+    missing or does not match its manifest, and OutputError if the manifest cannot be written; the old one remains.
+    """
+    place = Path(folder)
+    with _locked(place):
+        manifest = read_bundle(place).manifest
+        text = manifest.model_copy(update={"crf": parameters, "crf_tuning": dict(record)}).to_json()
+        parse_manifest(text, path=place / MANIFEST_NAME)
+        write_file(place / MANIFEST_NAME, text, durable=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a bundle against other writers of its manifest."""
+    try:
+        lock = _lock(folder)
+    except FileNotFoundError as error:
+        raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder) from error
+    except OSError as error:
+        raise OutputError(f"cannot be opened ({error.strerror})", path=folder) from error
+    try:
+        yield
     finally:
         os.close(lock)

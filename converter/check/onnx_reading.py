@@ -1,4 +1,4 @@
-"""Parsing of ONNX files that may come from a stranger's bundle."""
+"""Parses ONNX files of untrusted bundles."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ from ...errors import ConverterError
 
 
 def parse_onnx(content: bytes, path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file; refuse one that reads other files.
+    """Parse an ONNX file; raises ConverterError if it is invalid, or a tensor's content is in another file.
 
-    A tensor may name any file to take its content from, and onnx, onnx_ir and ONNX Runtime before 1.24 follow such
-    names out of the bundle.
-
-    Args:
-        content: the file's bytes.
-        path: the file, for error messages.
-
-    Raises:
-        ConverterError: the bytes are not an ONNX model, or one of its tensors lies in another file.
+    Such a tensor may name any file, and onnx, onnx_ir and ONNX Runtime before 1.24 follow names out of the bundle.
     """
     try:
         model = onnx.load_from_string(content)

@@ -1,23 +1,22 @@
 """Field numbers of a dialect's binaries <-> those of the merged schema.
 
-Reading: bytes as a fork wrote them become bytes that the merged schema parses. Writing: the reverse. Messages keep
-their shape; only tags (and enum values that collide) change, message by message.
+Messages keep their shape; only tags and colliding enum values change. Which field a number is:
 
-In a LayerParameter the layer's own type settles what a contested number means: 143 beside "Interp" is `interp_param`,
-beside "Input" it is `input_param`, whoever wrote the file. Elsewhere the dialect decides; a number that the dialect
-does not know, but exactly one fork field has, is that field. What nothing explains is left out and named.
+1. In a LayerParameter the layer's type decides: 143 beside "Interp" is `interp_param`, beside "Input" `input_param`.
+2. Elsewhere the dialect decides; a number it lacks is the only fork field with that number, if there is one.
+3. Any other number is left out and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from ...proto import schema
-from ..files.wire import (
+from ...wire import (
     FIXED32,
     FIXED64,
     LENGTH,
@@ -29,10 +28,13 @@ from ..files.wire import (
     encode_tag,
     encode_varint,
 )
+from .known import DIALECTS
 
-BVLC = "bvlc"
 PRIVATE_NUMBERS = 10000
+"""Numbers from here on exist only in the merged schema, in no file."""
 LAYER_TYPES = "V1LayerParameter.LayerType"
+
+Unknown = Counter[tuple[str, int]]
 
 _WIRE_TYPES = {
     FieldDescriptor.CPPTYPE_FLOAT: (FIXED32, LENGTH),
@@ -40,28 +42,11 @@ _WIRE_TYPES = {
     FieldDescriptor.CPPTYPE_STRING: (LENGTH,),
     FieldDescriptor.CPPTYPE_MESSAGE: (LENGTH,),
 }
-_OTHER_PARAMS: Mapping[str, frozenset[str]] = {
-    "AnnotatedData": frozenset({"annotated_data_param", "data_param"}),
-    "ConvolutionDepthwise": frozenset({"convolution_param"}),
-    "CTCGreedyDecoder": frozenset({"ctc_decoder_param"}),
-    "Deconvolution": frozenset({"convolution_param"}),
-    "DepthwiseConvolution": frozenset({"convolution_param"}),
-    "Im2col": frozenset({"convolution_param"}),
-    "ImageSegData": frozenset({"image_data_param"}),
-    "ImageLabelmapData": frozenset({"image_data_param"}),
-    "LSTM": frozenset({"recurrent_param"}),
-    "Normalize": frozenset({"norm_param"}),
-    "RNN": frozenset({"recurrent_param"}),
-    "ReLU6": frozenset({"relu_param"}),
-    "Region": frozenset({"region_param"}),
-    "SoftmaxWithLoss": frozenset({"softmax_param", "softmaxloss_param"}),
-}
-"""Parameter messages of layer types whose name does not give it."""
 
 
 @dataclass(frozen=True)
 class MergedField:
-    """A field of the merged schema, as the transcoder needs it."""
+    """A field of the merged schema, as the renumbering needs it."""
 
     name: str
     number: int
@@ -71,24 +56,16 @@ class MergedField:
     is_text: bool
 
 
-@dataclass
-class Notes:
-    """What a transcoding found out on its way.
-
-    Attributes:
-        by_type: contested numbers settled by the layer's type, as (type, number) -> field.
-        unknown: (message, number) that nothing explains -> how often.
-    """
-
-    by_type: dict[tuple[str, int], str] = field(default_factory=dict)
-    unknown: dict[tuple[str, int], int] = field(default_factory=dict)
-
-
 def belongs(layer_type: str, param: str) -> bool:
     """Whether a parameter message is that of a layer type: `interp_param` of "Interp"."""
-    return layer_type.lower() == param.removesuffix("_param").replace("_", "") or param in _OTHER_PARAMS.get(
+    return layer_type.lower() == param.removesuffix("_param").replace("_", "") or param in _parameters().get(
         layer_type, ()
     )
+
+
+@cache
+def _parameters() -> dict[str, tuple[str, ...]]:
+    return {kind: names for dialect in DIALECTS.values() for kind, names in dialect.parameters.items()}
 
 
 @cache
@@ -142,7 +119,7 @@ def _only_fork_field(message: str, number: int, wire_type: int) -> MergedField |
 
 @cache
 def _type_field(layer_type: str) -> MergedField | None:
-    """The one parameter message of forks that belongs to a layer type, whatever its number."""
+    """The only fork parameter message that belongs to a layer type, under any number."""
     found = [
         item
         for item in merged_fields("LayerParameter").values()
@@ -152,7 +129,7 @@ def _type_field(layer_type: str) -> MergedField | None:
 
 
 def find_layer_field(layer_type: str, number: int, dialect: str) -> MergedField | None:
-    """What a number of LayerParameter means in a layer of this type; None where nothing explains it."""
+    """The field that a number of LayerParameter is in a layer of this type; None if unknown."""
     mine = wire_fields("LayerParameter", dialect).get(number)
     if number not in contested_layer_fields():
         return mine if mine is not None else _type_field(layer_type) if number >= 100 else None
@@ -165,7 +142,7 @@ def find_layer_field(layer_type: str, number: int, dialect: str) -> MergedField 
 
 @cache
 def enum_values(enum: str, dialect: str) -> dict[int, int]:
-    """Numbers a dialect gives to an enum's values -> the merged ones, where they differ."""
+    """A dialect's number of an enum value -> its merged number, where they differ."""
     holder, _, name = enum.rpartition(".")
     numbers: dict[int, int] = {}
     if not holder:
@@ -178,27 +155,25 @@ def enum_values(enum: str, dialect: str) -> dict[int, int]:
     return numbers
 
 
-def to_merged(data: bytes, message: str, dialect: str, notes: Notes | None = None) -> bytes:
-    """A fork's bytes of a message, renumbered for the merged schema.
+def to_merged(data: bytes, message: str, dialect: str, unknown: Unknown | None = None) -> bytes:
+    """The bytes of a message in a dialect, renumbered for the merged schema; raises WireError if they are invalid.
 
-    Raises:
-        WireError: `data` is no such message.
+    `unknown` counts the numbers left out, by (message, number).
     """
-    return _Transcoder(data, dialect, notes or Notes()).read(message, 0, len(data))
+    return _Renumberer(data, dialect, Counter() if unknown is None else unknown).read(message, 0, len(data))
 
 
 def from_merged(data: bytes, message: str, dialect: str) -> bytes:
-    """Bytes of the merged schema, renumbered as a dialect writes them.
+    """The bytes of a message in the merged schema, renumbered as a dialect writes them.
 
-    Raises:
-        WireError: the dialect has no number for a field or value that is set; the message names it.
+    Raises WireError if the dialect has no number for a field or value that is set; the error names it.
     """
-    return _Transcoder(data, dialect, Notes()).write(message, 0, len(data))
+    return _Renumberer(data, dialect, Counter()).write(message, 0, len(data))
 
 
-class _Transcoder:
-    def __init__(self, data: bytes, dialect: str, notes: Notes) -> None:
-        self._reader, self._dialect, self._notes = WireReader(data), dialect, notes
+class _Renumberer:
+    def __init__(self, data: bytes, dialect: str, unknown: Unknown) -> None:
+        self._reader, self._dialect, self._unknown = WireReader(data), dialect, unknown
 
     def read(self, message: str, start: int, stop: int, *, dialect: str | None = None) -> bytes:
         dialect = dialect or self._dialect
@@ -209,13 +184,11 @@ class _Transcoder:
         for found in fields:
             if layer_type is not None:
                 item = find_layer_field(layer_type, found.number, dialect)
-                if item is not None and found.number in contested_layer_fields():
-                    self._notes.by_type[layer_type, found.number] = item.name
             else:
                 item = known.get(found.number) or _only_fork_field(message, found.number, found.wire_type)
             if item is None:
-                key = (message if layer_type is None else f'LayerParameter of type "{layer_type}"', found.number)
-                self._notes.unknown[key] = self._notes.unknown.get(key, 0) + 1
+                holder = message if layer_type is None else f'LayerParameter of type "{layer_type}"'
+                self._unknown[holder, found.number] += 1
             else:
                 parts.append(self._read_field(found, item, dialect))
         return b"".join(parts)
@@ -228,7 +201,7 @@ class _Transcoder:
         if item.enum is not None and found.wire_type == VARINT:
             value = enum_values(item.enum, dialect).get(found.value, found.value)
             return encode_tag(item.number, VARINT) + encode_varint(value)
-        if item.is_text and found.wire_type == LENGTH:  # protobuf gives no access to a string that is not UTF-8
+        if item.is_text and found.wire_type == LENGTH:  # protobuf rejects strings that are not UTF-8
             return encode_block(item.number, self._reader.text(found).encode())
         return self._copy(found, item.number)
 
@@ -254,21 +227,21 @@ class _Transcoder:
             item = merged_fields(message).get(found.number)
             if item is None or item.number not in numbers:
                 name = item.name if item is not None else str(found.number)
-                raise WireError(f"{message}.{name} has no place in files of {self._dialect}", found.at)
+                raise WireError(f"{message}.{name} has no number in files of {self._dialect}", found.at)
             number = numbers[item.number]
             if item.message is not None:
                 parts.append((number, encode_block(number, self.write(item.message, found.start, found.stop))))
             elif item.enum is not None and found.value >= PRIVATE_NUMBERS:
                 back = {merged: wire for wire, merged in enum_values(item.enum, self._dialect).items()}
                 if found.value not in back:
-                    raise WireError(f"{message}.{item.name}: no such value in files of {self._dialect}", found.at)
+                    raise WireError(f"{message}.{item.name} has a value that files of {self._dialect} lack", found.at)
                 parts.append((number, encode_tag(number, VARINT) + encode_varint(back[found.value])))
             else:
                 parts.append((number, self._copy(found, number)))
         return b"".join(part for _, part in sorted(parts, key=lambda item: item[0]))
 
     def _copy(self, found: Field, number: int) -> bytes:
-        """The payload as it is, under another number."""
+        """The unchanged payload under another number."""
         data, tag = self._reader.data, encode_tag(number, found.wire_type)
         if found.wire_type == LENGTH:
             return tag + encode_varint(found.stop - found.start) + data[found.start : found.stop]
@@ -280,5 +253,5 @@ class _Transcoder:
 
 @cache
 def _write_numbers(message: str, dialect: str) -> dict[int, int]:
-    """Merged number -> number in a dialect's files; a BVLC field hidden by a fork's is left out."""
+    """Merged number -> number in a dialect's files, without BVLC fields that a fork's field hides."""
     return {item.number: number for number, item in wire_fields(message, dialect).items()}

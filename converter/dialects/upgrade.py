@@ -1,9 +1,9 @@
-"""Older nets in today's form: V0 (2013) -> V1 (2014) -> V2 (`layer { type: "Convolution" }`).
+"""Upgrade of older nets: V0 (2013) -> V1 (2014) -> V2 (`layer { type: "Convolution" }`).
 
-The rules are those of Caffe's own upgrade, with the forks' layer types added:
+The rules are those of Caffe's own upgrade, plus the forks' layer types:
 
-1. V0: parameters that stood in one flat message go to the message of their type; a parameter the type does not have is
-   reported and left out, as Caffe does.
+1. V0: parameters move from one flat message to the message of their type; a parameter that the type lacks is dropped
+   with a warning, as in Caffe.
 2. V0: a `padding` layer is folded into the convolution or pooling that reads it.
 3. V1: `blobs_lr`, `weight_decay`, `param` and `blob_share_mode` become `param { }` entries.
 4. V1: scale, mean_file, crop_size and mirror of a data layer move to `transform_param`.
@@ -24,124 +24,59 @@ from ...errors import PrototxtError
 from ...proto import schema
 
 _V1_NAMES = {
-    "NONE": "",
-    "ABSVAL": "AbsVal",
-    "ARGMAX": "ArgMax",
-    "BIN_ACCURACY": "BinaryAccuracy",
-    "BN": "BN",
-    "BNLL": "BNLL",
-    "DENSE_CRF": "DenseCRF",
-    "HDF5_DATA": "HDF5Data",
-    "HDF5_OUTPUT": "HDF5Output",
-    "LRN": "LRN",
-    "MVN": "MVN",
-    "ONEHOT": "OneHot",
-    "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss",
-    "RELU": "ReLU",
-    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BIN_ACCURACY": "BinaryAccuracy", "BN": "BN", "BNLL": "BNLL",
+    "DENSE_CRF": "DenseCRF", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "LRN": "LRN", "MVN": "MVN",
+    "ONEHOT": "OneHot", "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
-}
-"""Enum names whose V2 name is more than their words capitalised."""
+}  # fmt: skip
+"""Enum names whose V2 name is not their capitalized words."""
 
-_V0_TYPES = {
-    "conv": "CONVOLUTION",
-    "innerproduct": "INNER_PRODUCT",
-    "pool": "POOLING",
-    "images": "IMAGE_DATA",
-    **{
-        name: name.upper()
-        for name in [
-            "accuracy",
-            "bnll",
-            "concat",
-            "data",
-            "dropout",
-            "euclidean_loss",
-            "flatten",
-            "hdf5_data",
-            "hdf5_output",
-            "im2col",
-            "infogain_loss",
-            "lrn",
-            "multinomial_logistic_loss",
-            "relu",
-            "sigmoid",
-            "softmax",
-            "softmax_loss",
-            "split",
-            "tanh",
-            "window_data",
-        ]
-    },
+_V0_UPPERCASED = (
+    "accuracy bnll concat data dropout euclidean_loss flatten hdf5_data hdf5_output im2col infogain_loss lrn "
+    "multinomial_logistic_loss relu sigmoid softmax softmax_loss split tanh window_data"
+)
+_V0_TYPES = {"conv": "CONVOLUTION", "innerproduct": "INNER_PRODUCT", "pool": "POOLING", "images": "IMAGE_DATA"} | {
+    name: name.upper() for name in _V0_UPPERCASED.split()
 }
-
-_CONV, _FULL, _POOL, _LRN = "convolution_param", "inner_product_param", "pooling_param", "lrn_param"
-_DATA, _HDF5, _IMAGES, _WINDOW = "data_param", "hdf5_data_param", "image_data_param", "window_data_param"
-_V0_FIELDS: dict[str, dict[str, tuple[str, str]]] = {
-    "num_output": {"conv": (_CONV, "num_output"), "innerproduct": (_FULL, "num_output")},
-    "biasterm": {"conv": (_CONV, "bias_term"), "innerproduct": (_FULL, "bias_term")},
-    "weight_filler": {"conv": (_CONV, "weight_filler"), "innerproduct": (_FULL, "weight_filler")},
-    "bias_filler": {"conv": (_CONV, "bias_filler"), "innerproduct": (_FULL, "bias_filler")},
-    "pad": {"conv": (_CONV, "pad"), "pool": (_POOL, "pad")},
-    "kernelsize": {"conv": (_CONV, "kernel_size"), "pool": (_POOL, "kernel_size")},
-    "stride": {"conv": (_CONV, "stride"), "pool": (_POOL, "stride")},
-    "group": {"conv": (_CONV, "group")},
-    "pool": {"pool": (_POOL, "pool")},
-    "dropout_ratio": {"dropout": ("dropout_param", "dropout_ratio")},
-    "local_size": {"lrn": (_LRN, "local_size")},
-    "alpha": {"lrn": (_LRN, "alpha")},
-    "beta": {"lrn": (_LRN, "beta")},
-    "k": {"lrn": (_LRN, "k")},
-    "concat_dim": {"concat": ("concat_param", "concat_dim")},
-    "source": {
-        "data": (_DATA, "source"),
-        "hdf5_data": (_HDF5, "source"),
-        "images": (_IMAGES, "source"),
-        "window_data": (_WINDOW, "source"),
-        "infogain_loss": ("infogain_loss_param", "source"),
-    },
-    "batchsize": {
-        "data": (_DATA, "batch_size"),
-        "hdf5_data": (_HDF5, "batch_size"),
-        "images": (_IMAGES, "batch_size"),
-        "window_data": (_WINDOW, "batch_size"),
-    },
-    "rand_skip": {"data": (_DATA, "rand_skip"), "images": (_IMAGES, "rand_skip")},
-    "shuffle_images": {"images": (_IMAGES, "shuffle")},
-    "new_height": {"images": (_IMAGES, "new_height")},
-    "new_width": {"images": (_IMAGES, "new_width")},
-    "det_fg_threshold": {"window_data": (_WINDOW, "fg_threshold")},
-    "det_bg_threshold": {"window_data": (_WINDOW, "bg_threshold")},
-    "det_fg_fraction": {"window_data": (_WINDOW, "fg_fraction")},
-    "det_context_pad": {"window_data": (_WINDOW, "context_pad")},
-    "det_crop_mode": {"window_data": (_WINDOW, "crop_mode")},
-    "hdf5_output_param": {"hdf5_output": ("", "hdf5_output_param")},
+_V0_PARAMETERS = {
+    "conv": ("convolution_param", "num_output biasterm weight_filler bias_filler pad kernelsize stride group"),
+    "innerproduct": ("inner_product_param", "num_output biasterm weight_filler bias_filler"),
+    "pool": ("pooling_param", "pad kernelsize stride pool"),
+    "dropout": ("dropout_param", "dropout_ratio"),
+    "lrn": ("lrn_param", "local_size alpha beta k"),
+    "concat": ("concat_param", "concat_dim"),
+    "data": ("data_param", "source batchsize rand_skip"),
+    "hdf5_data": ("hdf5_data_param", "source batchsize"),
+    "images": ("image_data_param", "source batchsize rand_skip shuffle_images new_height new_width"),
+    "window_data": (
+        "window_data_param",
+        "source batchsize det_fg_threshold det_bg_threshold det_fg_fraction det_context_pad det_crop_mode",
+    ),
+    "infogain_loss": ("infogain_loss_param", "source"),
+    "hdf5_output": ("", "hdf5_output_param"),
 }
-"""V0 field -> V0 type -> (parameter message of V1, field)."""
-
+"""V0 type -> (parameter message of V1, its V0 fields)."""
+_V0_RENAMED = {
+    "biasterm": "bias_term",
+    "kernelsize": "kernel_size",
+    "batchsize": "batch_size",
+    "shuffle_images": "shuffle",
+}
 _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 _V0_COMMON = ("name", "blobs", "blobs_lr", "weight_decay")
 _V1_REPLACED = ("type", "param", "blob_share_mode", "blobs_lr", "weight_decay", "layer")
-_DATA_LAYERS = {"DATA": _DATA, "IMAGE_DATA": _IMAGES, "WINDOW_DATA": _WINDOW}
+_DATA_LAYERS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 
 
 @dataclass(frozen=True)
 class UpgradedNet:
-    """A net in V2 form, and where its layers came from.
+    """A net in V2 form, and the origin of its layers."""
 
-    Attributes:
-        net: a NetParameter whose layers all stand in `layer`.
-        format: "V0", "V1" or "V2", as it was written.
-        sources: for each layer, the index of the entry (of `layer` or `layers`) it was made from.
-        types: for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`.
-        warnings: what was left out.
-    """
-
-    net: Any
-    format: str
-    sources: tuple[int, ...]
-    types: tuple[str, ...]
-    warnings: tuple[str, ...]
+    net: Any  # a NetParameter with all layers in `layer`
+    format: str  # the original syntax: "V0", "V1" or "V2"
+    sources: tuple[int, ...]  # for each layer, the index of its entry in `layer` or `layers`
+    types: tuple[str, ...]  # for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`
+    warnings: tuple[str, ...]  # one for each parameter left out
 
 
 def camel_case(enum_name: str) -> str:
@@ -157,16 +92,11 @@ def v1_type_names() -> dict[int, str]:
 
 
 def upgrade_net(net: Any, *, path: str | Path | None = None, lines: Sequence[int] = ()) -> UpgradedNet:
-    """Brings a NetParameter of any age to V2 form; `net` itself may be changed.
+    """Upgrade a parsed NetParameter to V2 form; `net` itself may be changed.
 
-    Args:
-        net: as parsed, in the merged schema.
-        path: named in errors.
-        lines: the line of each entry of `layer` or `layers`, where there is a text.
-
-    Raises:
-        PrototxtError: `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or padding
-            in front of a layer that cannot take it.
+    `lines` has the line of each entry of `layer` or `layers`, and is empty for binaries. Raises PrototxtError for
+    `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding layer before a layer
+    that has no pad.
     """
     if not net.layers:
         types = tuple(layer.type for layer in net.layer)
@@ -182,12 +112,14 @@ class _Upgrade:
     def run(self) -> UpgradedNet:
         net = self._net
         if net.layer:
-            self._fail('has both "layer" and "layers"; Caffe reads one form in one file: rewrite the rest', None)
+            self._fail('has both "layer" and "layers"; Caffe reads one syntax per file: convert the rest', None)
         flat = [entry.HasField("layer") for entry in net.layers]
         sources = list(range(len(net.layers)))
         if any(flat):
             if not all(flat):
-                self._fail("has entries of 2013 (layers { layer { } }) and of 2014 in one file", flat.index(False))
+                self._fail(
+                    "mixes the syntaxes of 2013 (layers { layer { } }) and 2014; convert the rest", flat.index(False)
+                )
             types = [entry.layer.type for entry in net.layers]
             sources = self._fold_padding()
             entries = [self._from_v0(index) for index in sources]
@@ -203,7 +135,7 @@ class _Upgrade:
         return UpgradedNet(net, version, tuple(sources), tuple(types), tuple(self._warnings))
 
     def _fold_padding(self) -> list[int]:
-        """Moves each `padding` layer into its reader (rule 2); returns the entries that remain."""
+        """Move each `padding` layer into its reader (rule 2) and return the remaining entries."""
         kept: list[int] = []
         maker: dict[str, int] = {}
         for index, entry in enumerate(self._net.layers):
@@ -215,7 +147,9 @@ class _Upgrade:
                 if padding is None or padding.layer.type != "padding":
                     continue
                 if kind not in ("conv", "pool"):
-                    self._fail(f'a padding layer feeds a layer of type "{kind}"; only conv and pool take one', index)
+                    self._fail(
+                        f'a padding layer feeds a layer of type "{kind}"; only conv and pool can read one', index
+                    )
                 if len(entry.bottom) != 1 or len(padding.bottom) != 1 or len(padding.top) != 1:
                     self._fail("a padding layer and its reader must have one input each", index)
                 entry.layer.pad = padding.layer.pad
@@ -231,19 +165,21 @@ class _Upgrade:
         new.bottom.extend(entry.bottom)
         new.top.extend(entry.top)
         if kind not in _V0_TYPES:
-            self._fail(f'layer "{old.name}" has the type "{kind}", which Caffe of 2013 did not know', index)
+            self._fail(f'layer "{old.name}" has the type "{kind}", which Caffe of 2013 lacks', index)
         new.type = new.LayerType.Value(_V0_TYPES[kind])
+        holder, fields = _V0_PARAMETERS.get(kind, ("", ""))
         for field, value in old.ListFields():
             if field.name in _V0_COMMON:
-                _assign(new, field.name, value)
+                assign(new, field.name, value)
             elif field.name in _V0_TRANSFORM:
-                _assign(new.transform_param, _V0_TRANSFORM[field.name], value)
-            elif kind in _V0_FIELDS.get(field.name, {}):
-                holder, name = _V0_FIELDS[field.name][kind]
-                _assign(getattr(new, holder) if holder else new, name, value)
+                assign(new.transform_param, _V0_TRANSFORM[field.name], value)
+            elif field.name in fields.split():
+                name = _V0_RENAMED.get(field.name, field.name.removeprefix("det_"))
+                assign(getattr(new, holder) if holder else new, name, value)
             elif field.name != "type":
                 self._warnings.append(
-                    f'layer "{old.name}"{self._at_line(index)}: {field.name} is nothing to a "{kind}" layer; left out'
+                    f'layer "{old.name}"{self._at_line(index)}: '
+                    f'ignoring {field.name}: not a parameter of "{kind}" layers'
                 )
         return new
 
@@ -255,8 +191,8 @@ class _Upgrade:
         raise PrototxtError(text, path=self._path, line=line)
 
 
-def _assign(message: Any, name: str, value: Any) -> None:
-    """Sets a field of any kind; a single value becomes the only one of a repeated field."""
+def assign(message: Any, name: str, value: Any) -> None:
+    """Set a field of any kind; repeated fields are extended."""
     target = getattr(message, name)
     if hasattr(target, "CopyFrom"):
         target.CopyFrom(value)
@@ -286,7 +222,7 @@ def _from_v1(old: Any, new: Any) -> None:
         new.type = camel_case(v1_type_names()[old.type])
     for field, value in old.ListFields():
         if field.name not in _V1_REPLACED:
-            _assign(new, field.name, value)
+            assign(new, field.name, value)
     count = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     for index in range(count):
         spec = new.param.add()

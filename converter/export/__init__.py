@@ -1,1 +1,1 @@
-"""A `Net` to torch, Python source, ONNX and a bundle."""
+"""`Net` -> torch, Python source, ONNX and a bundle."""

@@ -1,43 +1,35 @@
-"""Writing a bundle: the folder that is all the runtime ever sees of a Caffe net.
+"""Writes a bundle, the folder from which the runtime serves a Caffe net.
 
-    manifest.json       what is in it, how images go in, what comes out, how that was checked
-    model.py            the net as readable torch, with model.safetensors its weights
-    model.onnx          faithful: Caffe's blobs by Caffe's names, float32
-    deploy.onnx         what ships: image in, head out
+    manifest.json       files, preprocessing, outputs and verification
+    model.py            the net as readable torch code; its weights are in model.safetensors
+    model.onnx          the faithful net: Caffe's blobs by Caffe's names, float32
+    deploy.onnx         the net to ship: image in, head out
 
-`atrous.bundle.writing` puts the finished folder in its place in one step.
+`atrous.bundle.writing` renames the finished folder into its place.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ... import __version__
+from ...bundle.choices import ColorOrder, Head
 from ...bundle.crf_parameters import CrfParameters
-from ...bundle.manifest import (
-    MANIFEST_NAME,
-    BlobSpec,
-    Deploy,
-    GraphFacts,
-    Head,
-    Manifest,
-    Preprocessing,
-    Source,
-    Upsampling,
-)
-from ...bundle.palettes import Color, make_voc_colors
+from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, Manifest, Preprocessing, Source, Upsampling
+from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
-from ..check.compare import VerificationReport, verify_model
+from ..check.compare import VerificationReport
+from ..check.verify import verify_model
+from ..files.mean_image import read_mean_pixel
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
@@ -47,41 +39,42 @@ from .onnx_graph import DEFAULT_OPSET
 from .source import write_model_source
 from .torch_module import to_torch
 
-#: DeepLab's mean pixel in gray levels, blue, green, red; also that of most VGG-16 descendants
 DEEPLAB_MEAN = (104.008, 116.669, 122.675)
+"""Mean pixel of DeepLab and most VGG-16 descendants in gray levels: blue, green, red."""
 
 
 @dataclass(frozen=True)
 class PreprocessingOptions:
-    """What a net expects of its image; gray levels are 0 to 255. None stands for what the file says.
+    """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
-        mean: subtracted first, in `color_order`; a file without a data layer does not say it, then DeepLab's is taken.
-        scale: multiplied after the mean.
+        mean: subtracted first, in `color_order`, or the file of a mean image to average; DeepLab's where the prototxt
+            has no data layer.
+        scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
-        minimum: images are padded to at least this (height, width).
+        minimum: smallest (height, width) in pixels; smaller images are padded.
     """
 
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[float, float, float] | Path | None = None
     scale: float | None = None
-    color_order: Literal["BGR", "RGB"] = "BGR"
+    color_order: ColorOrder = "BGR"
     minimum: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """What the Caffe files do not say.
+    """Properties of a bundle that the Caffe files lack.
 
     Attributes:
-        name: the bundle's name; by default the net's own.
+        name: the bundle's name; by default the net's.
         classes: names of the classes, in channel order; by default `class 0`, `class 1`, ...
-        palette: an RGB color for each class; by default PASCAL VOC's color map.
-        preprocessing: mean, scale, color order and padding, as far as the file's own are not meant.
+        palette: an RGB color for each class; by default distinct colors.
+        preprocessing: mean, scale, color order and padding, in place of the file's.
         crf: dense CRF parameters; None takes those of a DenseCRF layer, if the net has one.
-        head: what deploy.onnx returns.
-        opset: of both ONNX files, 17 to 21.
+        head: output of deploy.onnx.
+        opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
-        verify: compare torch and ONNX Runtime before the bundle counts as written.
+        verify: compare torch and ONNX Runtime before the bundle is moved into place.
     """
 
     name: str = ""
@@ -107,9 +100,9 @@ def write_bundle(
 
     Args:
         net: from `read_net`, with weights.
-        folder: where the bundle goes; must not exist, or be a bundle with `replace`.
-        options: what the Caffe files do not say.
-        replace: put the new bundle in the place of an old one.
+        folder: of the bundle; must not exist, or with `replace` be a bundle.
+        options: properties that the Caffe files lack.
+        replace: replace an existing bundle.
         progress: called with the name of each step as it begins.
 
     Returns:
@@ -117,6 +110,7 @@ def write_bundle(
 
     Raises:
         OutputError: the folder exists or cannot be written.
+        WeightsError: a parameter is NaN or infinite.
         ExportError: the net has no ONNX form.
         VerificationError: torch and ONNX Runtime disagree.
     """
@@ -133,10 +127,15 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     from safetensors import SafetensorError
     from safetensors.torch import save_model
 
+    from ..precision.facts import describe_graph
+
     warnings = list(net.warnings)
     if not net.parameters.keys() >= net.parameter_shapes().keys():
-        warnings.append("the net has no weights: its parameters are what its fillers make")
+        warnings.append("the net has no weights: its parameters come from its fillers")
     mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
+    sources = list(options.sources)
+    if isinstance(options.preprocessing.mean, Path):
+        sources.append(("mean", options.preprocessing.mean, "binaryproto", net.dialect))
     plan = _plan(net, options.preprocessing, warnings)
     classes = _name_classes(options, plan)
     palette = _choose_palette(options, len(classes))
@@ -151,45 +150,40 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         raise OutputError(f"cannot be written ({error})", path=place / "model.safetensors") from error
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
-    deployed = None
+    deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}
     if plan is not None:
         progress("writing deploy.onnx")
-        deployed = export_deploy(
-            plan,
-            module,
-            place / "deploy.onnx",
-            head=options.head,
-            mean=mean,
-            scale=scale,
-            color_order=options.preprocessing.color_order,
-            opset=options.opset,
-        )
+        path, head = place / "deploy.onnx", options.head
+        pixels: dict[str, Any] = {"mean": mean, "scale": scale, "color_order": options.preprocessing.color_order}
+        model = export_deploy(plan, module, path, head=head, opset=options.opset, **pixels)
+        deployment = {
+            "preprocessing": Preprocessing(**pixels, size_rule=plan.size_rule),
+            "deploy": _describe_deployment(plan, head),
+            "crf": plan.crf if options.crf is None else options.crf,
+            "graphs": {path.name: describe_graph(model)},
+        }
     reports: list[VerificationReport] = []
     if options.verify:
         progress("comparing torch and ONNX Runtime")
         reports = verify_model(faithful, module, place / "model.onnx")
         for report in reports:
             report.require_passed()
-    # safetensors makes its file readable by the owner only
+    # safetensors writes its file with mode 600
     (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
-    crf = options.crf if options.crf is not None else plan.crf if plan is not None else None
     return Manifest(
         name=options.name or net.name or "net",
         created=datetime.now(timezone.utc).replace(microsecond=0),
         atrous_version=__version__,
-        sources=tuple(_source(*source) for source in options.sources),
+        sources=tuple(_source(*source) for source in sources),
         inputs=_describe_blobs(faithful, faithful.inputs),
         outputs=_describe_blobs(faithful, faithful.outputs),
-        preprocessing=None if plan is None else _describe_preprocessing(plan, options.preprocessing, mean, scale),
-        deploy=None if plan is None else _describe_deployment(plan, options.head),
         classes=classes,
         palette=palette,
-        crf=crf if plan is not None else None,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
-        graphs={} if deployed is None else {"deploy.onnx": _describe_graph(deployed)},
         verification=tuple(report.summarize() for report in reports),
         warnings=tuple(warnings),
         versions=_read_versions(),
+        **deployment,
     )
 
 
@@ -202,14 +196,14 @@ def _plan(net: Net, preprocessing: PreprocessingOptions, warnings: list[str]) ->
 
 
 def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
-    """The net up to a CRF layer, which ONNX cannot hold; a DenseCRF becomes the bundle's CRF stage."""
+    """The net up to a CRF layer, which has no ONNX form; a DenseCRF becomes the bundle's CRF stage."""
     crf = next((layer for layer in net.layers if layer.type in CRF_TYPES), None)
     if plan is None or crf is None:
         return net
     if plan.crf is not None:
         warnings.append(f'the {crf.type} layer "{crf.name}" became the CRF stage of the bundle')
     else:
-        warnings.append(f'the {crf.type} layer "{crf.name}" was left out: ONNX cannot hold it; use the CRF stage')
+        warnings.append(f'the {crf.type} layer "{crf.name}" was left out, as it has no ONNX form; use the CRF stage')
     scores = plan.scores.producer
     twin = next(layer for layer in net.layers if scores is not None and layer.attribute == scores.attribute)
     return cut_net(net, [twin.tops[plan.scores.top_index]])
@@ -225,7 +219,7 @@ def _name_classes(options: BundleOptions, plan: Deployment | None) -> tuple[str,
 
 def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
     colors = []
-    for color in (options.palette or make_voc_colors(count))[:count]:
+    for color in (options.palette or make_distinct_colors(count))[:count]:
         if len(color) != 3 or not all(0 <= int(value) <= 255 for value in color):
             raise OutputError(f"palette color {tuple(color)} is not red, green, blue of 0 to 255")
         colors.append((int(color[0]), int(color[1]), int(color[2])))
@@ -235,19 +229,23 @@ def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
 def _read_pixel_rule(
     net: Net, given: PreprocessingOptions, warnings: list[str]
 ) -> tuple[tuple[float, float, float], float]:
-    """Mean, in the net's channel order, and scale: as given, else as the file's own data layer says."""
+    """Mean in the net's channel order, and scale: as given, else the data layer's, else DeepLab's mean."""
     transform = net.definition.transform
     scale = given.scale
     if scale is None:
         scale = _shortest(transform.scale) if transform is not None else 1.0
+    if isinstance(given.mean, Path):
+        pixel, warning = read_mean_pixel(given.mean)
+        warnings.extend([warning] if warning else [])
+        return pixel, scale
     if given.mean is not None:
         return given.mean, scale
     if transform is None or transform.mean_file or len(transform.mean_value) not in (0, 1, 3):
-        why = "does not say the mean of its training images"
+        reason = "does not say the mean of its training images"
         if transform is not None and transform.mean_file:
-            why = f'keeps the mean of its training images in another file, "{transform.mean_file}"'
+            reason = f'has the mean of its training images in another file, "{transform.mean_file}"'
         warnings.append(
-            f"the file {why}; DeepLab's {DEEPLAB_MEAN} (blue, green, red) was taken: "
+            f"the file {reason}; using DeepLab's {DEEPLAB_MEAN} (blue, green, red): "
             "give --mean, a pixel or the mean image, if the net was trained with another"
         )
         mean = DEEPLAB_MEAN
@@ -258,19 +256,13 @@ def _read_pixel_rule(
 
 
 def _shortest(value: float) -> float:
-    """A float32 as the decimal number it was written as."""
+    """The shortest decimal number of a float32."""
     return float(str(np.float32(value)))
 
 
 def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:
     axes = find_dynamic_axes(net)
     return tuple(BlobSpec(name=blob.name, shape=tuple(axes.sizes(blob)), dtype="float32") for blob in blobs)
-
-
-def _describe_preprocessing(
-    plan: Deployment, given: PreprocessingOptions, mean: tuple[float, float, float], scale: float
-) -> Preprocessing:
-    return Preprocessing(color_order=given.color_order, mean=mean, scale=scale, size_rule=plan.size_rule)
 
 
 def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
@@ -286,17 +278,13 @@ def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
     )
 
 
-def _describe_graph(model: onnx.ModelProto) -> GraphFacts:
-    from ..precision.facts import describe_graph
-
-    return GraphFacts.model_validate_json(json.dumps(describe_graph(model)))
-
-
 def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
     try:
         entry = describe_file(path)
     except OSError as error:
-        raise ConverterError(f"{path}: cannot be read ({error.strerror}); it was moved or deleted meanwhile") from error
+        raise ConverterError(
+            f"{path}: cannot be read ({error.strerror}); do not move or delete it during the conversion"
+        ) from error
     return Source(
         role=role, file=path.name, sha256=entry.sha256, bytes=entry.bytes, format=format_name, dialect=dialect
     )

@@ -1,7 +1,7 @@
 """`deploy.onnx`: image in, head out, with everything DeepLab does around the net inside the graph.
 
     image  uint8 N x H x W x 3, RGB
-      1. float, colour order of the net, minus mean, times scale
+      1. float, color order of the net, minus mean, times scale
       2. N x C x H x W, zeros below and to the right up to a size the net takes (0 after the mean, as DeepLab pads)
       3. the net, up to its class scores
     head   scores: float32 N x L x H x W, cut to the image     labels: uint8 N x H x W, the first largest score
@@ -24,10 +24,11 @@ import onnx
 from onnx import helper
 
 from ... import __version__
+from ...bundle.choices import Head
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
-from ...bundle.manifest import Head
 from ...bundle.size_rule import SizeRule
 from ...errors import ExportError, NetError
+from ..graph.build import reshape_net
 from ..graph.net import Blob, Net
 from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, holds_on_grid
 from ..graph.sizes import Trace, at_least, equality
@@ -49,7 +50,7 @@ _AFTER_SCORES = ("ArgMax", *CRF_TYPES)
 
 @dataclass(frozen=True)
 class Deployment:
-    """How a net is deployed.
+    """The deployment of a net.
 
     Attributes:
         net: the net, cut after its class scores.
@@ -110,7 +111,7 @@ def _take_one_image(net: Net) -> Net:
     if shape[0] == 1:
         return net
     try:
-        single = net.reshape({net.inputs[0].name: (1, *shape[1:])})
+        single = reshape_net(net, {net.inputs[0].name: (1, *shape[1:])})
     except NetError:
         single = None
     if single is None or single.parameter_shapes() != net.parameter_shapes():
@@ -225,7 +226,7 @@ def export_deploy(
         module: the torch module of `plan.net`, or of a net that contains it.
         path: where to write, atomically; None only returns the model.
         head: scores, labels or lowres.
-        mean: three grey levels of 0 to 255 in `color_order`, subtracted first.
+        mean: three gray levels of 0 to 255 in `color_order`, subtracted first.
         scale: multiplied after the mean.
         color_order: the order of the net's input channels; the image is RGB.
         opset: 17 to 21.
@@ -257,7 +258,7 @@ def export_deploy(
 def _prepare(
     graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float, color_order: str
 ) -> str:
-    """Steps 1 and 2: N x H x W x 3 grey levels, float32 by now -> float32 N x 3 x H' x W'."""
+    """Steps 1 and 2: N x H x W x 3 gray levels, float32 by now -> float32 N x 3 x H' x W'."""
     pixels = image.name
     if color_order == "BGR":
         pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
@@ -281,7 +282,7 @@ def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, i
     """The head; what was padded below and to the right of the image is cut off again."""
     graph.enter_layer("head")
     graph.reserve(head)
-    name = values.names[id(blob)]
+    name = values.names[blob]
     batch, height, width, _ = _image_sizes(image)
     classes = blob.shape[1]
     if head == "lowres":

@@ -1,4 +1,4 @@
-"""Which axes of which blobs may change size, from one pass over the net with symbols for sizes (see `graph.sizes`).
+"""The axes whose size may change, of every blob: from one pass over the net with symbols for sizes (see `graph.sizes`).
 
 Three symbols: batch, height and width of the first image input; inputs whose size agrees with it along an axis change
 with it. Weights fix the sizes they depend on. A symbol is dynamic where the net accepts infinitely many values of it,
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from ..graph.build import lay_out
+from ..graph.build import build_net
 from ..graph.net import Blob, Net, Shape
 from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, sample_accepted
 from ..graph.sizes import Size, Terms, Trace
@@ -35,7 +35,7 @@ class DynamicAxes:
         axes = SYMBOLS if len(reference) == 4 else {"batch": 0} if reference else {}
         symbols = {axis: self.trace.symbol(name, reference[axis]) for name, axis in axes.items()}
         shapes = {blob.name: _put_symbols(blob.shape, symbols) for blob in net.inputs}
-        traced = lay_out(net.definition, shapes, tolerant=True)
+        traced = build_net(net.definition, shapes, tolerant=True)
         for shape in traced.parameter_shapes().values():
             tuple(map(int, shape))  # weights fix the sizes that they depend on
         self.trace.is_closed = True
@@ -44,7 +44,7 @@ class DynamicAxes:
         self.fixed = {name: size for name, size in self.trace.values.items() if name not in self._accepted}
         self._known: dict[Terms, tuple[int, str | None]] = {}
         self._axes = {
-            id(blob): [
+            blob: [
                 (size, f"{blob.name}_{axis}" if name == "" else name)
                 for axis, (size, name) in enumerate(map(self._describe, twin.shape))
             ]
@@ -88,7 +88,7 @@ class DynamicAxes:
 
         The name is that of a symbol where the size is always the input's own, else `<blob>_<axis>`.
         """
-        return tuple(name for _, name in self._axes[id(blob)])
+        return tuple(name for _, name in self._axes[blob])
 
     def of(self, blob: Blob) -> tuple[bool, ...]:
         """For each axis of a blob of the net, whether it is dynamic."""
@@ -100,7 +100,7 @@ class DynamicAxes:
 
     def shape(self, blob: Blob) -> Shape:
         """The blob's shape with a Size in the place of sizes that may change."""
-        return tuple(size for size, _ in self._axes[id(blob)])
+        return tuple(size for size, _ in self._axes[blob])
 
     def shape_at(self, blob: Blob, sizes: Mapping[str, int]) -> Shape:
         """The blob's shape at these values of symbols that the net accepts; symbols not given keep theirs."""

@@ -1,8 +1,8 @@
 """`Net` and its torch module -> ONNX with Caffe's blob names.
 
-Nodes are written layer by layer through each operator's `emit`, not traced. The last version of a blob has Caffe's
-name; an earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width
-are dynamic wherever the net allows (see `dynamic_axes`).
+Each operator's `emit` writes the nodes of its layer; nothing is traced. The last version of a blob has Caffe's name; an
+earlier version of a blob rewritten in place has its recording key `<layer>:<blob>`. Batch, height and width are dynamic
+where the net allows (see `dynamic_axes`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .dynamic_axes import DynamicAxes, find_dynamic_axes
 from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
 
 OPSETS = range(17, 22)
-#: metadata key under which model.onnx carries its blob table, as JSON
 BLOB_TABLE = "atrous.blobs"
-#: protobuf cannot hold a larger message; such nets would need external data
+"""Metadata key of model.onnx for its blob table, as JSON."""
 MAX_MODEL_BYTES = 2**31 - 1
+"""Largest protobuf message; larger nets would need external data."""
 
 
 def export_onnx(
@@ -41,10 +41,10 @@ def export_onnx(
 
     Args:
         net: the net.
-        module: its module from `to_torch`; its parameters are what is written.
+        module: its module from `to_torch`, whose parameters are written.
         path: where to write the model, atomically; None only returns it.
         opset: 17 to 21.
-        all_blobs: make every blob an output, under the names of :func:`value_names`, for layer-by-layer comparison.
+        all_blobs: make every blob an output, named as in :func:`value_names`, for layer-by-layer comparison.
 
     Returns:
         The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
@@ -55,7 +55,7 @@ def export_onnx(
     graph, values = write_graph(net, module, opset=opset)
     outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
     for blob in outputs:
-        graph.outputs.append(_value_info(values.names[id(blob)], values.axes.sizes(blob)))
+        graph.outputs.append(_value_info(values.names[blob], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=__version__)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
     write_model(model, path)
@@ -65,9 +65,7 @@ def export_onnx(
 def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
     """Check a model and write it, serialized once for both; None as path only checks.
 
-    Raises:
-        ExportError: the model is larger than one file can hold.
-        OutputError: the file cannot be written.
+    Raises ExportError if it exceeds what one file can hold, OutputError if the file cannot be written.
     """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
@@ -78,11 +76,7 @@ def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> 
 
 
 def check_opset(opset: int) -> int:
-    """The opset, if layers can be written in it.
-
-    Raises:
-        ExportError: with those that can.
-    """
+    """Return the opset; raises ExportError if it is not supported."""
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported; choose one of {OPSETS.start} to {OPSETS.stop - 1}")
     return opset
@@ -91,16 +85,16 @@ def check_opset(opset: int) -> int:
 class GraphValues:
     """The graph's names for the net's blobs, and their dynamic axes."""
 
-    def __init__(self, axes: DynamicAxes, names: dict[int, str]) -> None:
+    def __init__(self, axes: DynamicAxes, names: dict[Blob, str]) -> None:
         self.axes, self.names = axes, names
 
     def value(self, blob: Blob) -> Value:
         """The graph value of a blob."""
-        return Value(self.names[id(blob)], self.axes.shape(blob))
+        return Value(self.names[blob], self.axes.shape(blob))
 
 
 def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
-    """All layers of a net as ONNX nodes; inputs are declared, outputs are left to the caller."""
+    """Write all layers of a net and declare its inputs; the caller declares the outputs."""
     graph = OnnxGraph(net.name, check_opset(opset))
     values = write_layers(graph, net, module)
     for blob in net.inputs:
@@ -117,20 +111,16 @@ def write_layers(
 ) -> GraphValues:
     """Append a net's layers to a graph.
 
-    Args:
-        graph: the graph.
-        net: the net.
-        module: its torch module.
-        inputs: input blob -> the value that takes its place; by default a value of its own name.
-        taken: names the blobs may not use, beside those the graph has; such a blob becomes `net/<name>`.
+    `inputs` maps input blobs to the values that replace them; by default each has a value of its own name. Blobs must
+    not use the names in `taken` or in the graph; such a blob becomes `net/<name>`.
     """
     values = GraphValues(find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken
-    for key, name in values.names.items():
+    for blob, name in values.names.items():
         if name in taken or graph.is_used(name):
-            values.names[key] = _unused(f"net/{name}", used)
+            values.names[blob] = _unused(f"net/{name}", used)
     for blob in net.inputs:
-        values.names[id(blob)] = (inputs or {}).get(blob.name, blob.name)
+        values.names[blob] = (inputs or {}).get(blob.name, blob.name)
     for name in values.names.values():
         graph.reserve(name)
     for layer in net.layers:
@@ -141,47 +131,47 @@ def write_layers(
             graph.bind_sizes(bottom)
         tops = layer.operator.emit(graph, submodule, bottoms)
         for top, name in zip(layer.tops, tops, strict=True):
-            graph.name_top(name, values.names[id(top)])
+            graph.name_top(name, values.names[top])
     return values
 
 
-def blob_table(net: Net, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Where each recorded top is: its key, the value in the graph, the submodule and its output, and what feeds it."""
-    keys = {id(blob): key for key, blob in net.recorded_tops()}
+def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
+    """One entry per recorded top: key, value in the graph, submodule and its output, keys of the blobs it reads."""
+    keys = {blob: key for key, blob in net.recorded_tops()}
     return [
         {
             "key": key,
-            "value": names[id(blob)],
+            "value": names[blob],
             "layer": blob.producer.name,
             "type": blob.producer.type,
             "module": blob.producer.attribute,
             "index": blob.top_index,
             "per_bottom": blob.producer.operator.maps_each_bottom,
-            "feeds": [keys.get(id(bottom), bottom.name) for bottom in blob.producer.bottoms],
+            "feeds": [keys.get(bottom, bottom.name) for bottom in blob.producer.bottoms],
         }
         for key, blob in net.recorded_tops()
         if blob.producer is not None
     ]
 
 
-def value_names(net: Net) -> dict[int, str]:
-    """The id of each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
+def value_names(net: Net) -> dict[Blob, str]:
+    """Each blob -> its name in the graph: Caffe's for the last version, the recording key for earlier ones.
 
-    A blob rewritten over an input has its recording key too: in ONNX an input keeps its name.
+    A blob written in place over an input has its recording key too, as an ONNX input keeps its name.
     """
     inputs = {blob.name for blob in net.inputs}
-    last = {top.name: id(top) for layer in net.layers for top in layer.tops if top.name not in inputs}
-    names = {id(blob): blob.name for blob in net.inputs}
-    names |= {key: name for name, key in last.items()}
+    last = {top.name: top for layer in net.layers for top in layer.tops if top.name not in inputs}
+    names = {blob: blob.name for blob in net.inputs}
+    names |= {blob: name for name, blob in last.items()}
     used = set(names.values())
     for key, blob in net.recorded_tops():
-        if id(blob) not in names:
-            names[id(blob)] = _unused(key, used)
+        if blob not in names:
+            names[blob] = _unused(key, used)
     return names
 
 
 def _unused(name: str, used: set[str]) -> str:
-    """The name, or one like it that is not used yet; `used` learns it."""
+    """The name with as many primes as make it unused; adds it to `used`."""
     while name in used:
         name += "'"
     used.add(name)

@@ -82,7 +82,7 @@ class OnnxGraph:
         return name in self._used
 
     def reserve(self, name: str) -> None:
-        """Keep a name for a value that :meth:`add` will be told to write."""
+        """Reserve a name for a value that :meth:`add` will write."""
         self._used.add(name)
 
     def add(self, op_type: str, inputs: Sequence[str], *, output: str | None = None, **attributes: Any) -> str:
@@ -124,7 +124,7 @@ class OnnxGraph:
 
         Args:
             name: the attribute of the module.
-            tensor: that attribute itself, not a view of it: who shares it is told by its identity.
+            tensor: that attribute itself, not a view of it: sharing is detected by identity.
             shape: the shape to store it in, where that is not its own.
         """
         key = (id(tensor), tuple(tensor.shape if shape is None else shape))

@@ -1,9 +1,8 @@
 """`model.py`: the net as a torch module in one readable file that needs only torch.
 
-The source is written from the net, layer by layer, with Caffe's own names. In-place layers rebind their variable, which
-is what Caffe's graph rules allow and no more. Modules torch does not have are carried along, source and all, from
-`converter.modules`. Every name from a file passes through `repr` or through a table of identifiers; nothing of an
-untrusted file becomes code.
+The source is written layer by layer with Caffe's own names; in-place layers rebind their variable. Modules that torch
+lacks are copied from `converter.modules`. Every name from a file passes through `repr` or through a table of
+identifiers, so that nothing of an untrusted file becomes code.
 """
 
 from __future__ import annotations
@@ -56,16 +55,9 @@ def load(path: str | Path | None = None) -> {cls}:
 
 
 def write_model_source(net: Net) -> str:
-    """The text of `model.py`.
-
-    Args:
-        net: the laid-out net.
-
-    Returns:
-        Python source defining the net's class and `load()`.
-    """
-    carried = collect_sources(layer.operator.module_spec().class_name for layer in net.layers)
-    cls = class_name(net.name, carried)
+    """The text of `model.py`: Python source that defines the net's class and `load()`."""
+    copied = collect_sources(layer.operator.module_spec().class_name for layer in net.layers)
+    cls = class_name(net.name, copied)
     title = f"{_plain(net.name) or 'A Caffe net'} as a torch module."
     parts = [
         _HEADER.format(
@@ -74,7 +66,7 @@ def write_model_source(net: Net) -> str:
             inputs=", ".join(_plain(blob.name) for blob in net.inputs),
             outputs=", ".join(_plain(blob.name) for blob in net.outputs),
         ),
-        *(f"\n\n{source}" for source in carried.values()),
+        *(f"\n\n{source}" for source in copied.values()),
         f'\n\nclass {cls}(nn.Module):\n    """{title[:-1]}, layers by Caffe\'s names."""\n\n',
         _write_init(net),
         "\n",
@@ -85,7 +77,7 @@ def write_model_source(net: Net) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name fit for a docstring."""
+    """A name that is safe in a docstring."""
     return "".join(c if c.isprintable() and c not in "\"\\'" else "_" for c in name)
 
 
@@ -147,10 +139,9 @@ def _write_forward(net: Net) -> str:
 
 
 def collect_sources(class_names: Iterable[str]) -> dict[str, str]:
-    """Source of every class that torch does not have and of what it names from its own package, by name, in order.
+    """Sources by name of all classes that torch lacks and of what they use from their own package, in order.
 
-    Raises:
-        ExportError: two different things of one name, which one file cannot hold.
+    Raises ExportError if two classes, functions or constants have the same name.
     """
     found: dict[str, tuple[Any, str]] = {}
     for name in class_names:
@@ -178,7 +169,7 @@ def _is_known(name: str, item: Any, found: dict[str, tuple[Any, str]]) -> bool:
     if name not in found:
         return False
     if found[name][0] is not item:
-        raise ExportError(f'two layers bring different things called "{name}" into model.py; rename one of them')
+        raise ExportError(f'two layers define "{name}" differently for model.py; rename one of them')
     return True
 
 

@@ -1,46 +1,38 @@
-"""A `.caffemodel`: layer name -> arrays, read where they lie.
+"""Reading of `.caffemodel` files: layer name -> arrays, viewed in the mapped file.
 
-The file is mapped into memory and walked once, tag by tag; the numbers themselves are not touched (`wire`, `blob`).
-Every dialect keeps names and blobs at the same places, so weights never depend on the dialect. The structure that is
-also in the file does, and is read only when asked for (`WeightFile.read_structure`).
+The file is mapped into memory and walked once, tag by tag, without reading the numbers. Every dialect keeps names and
+blobs in the same fields, so weights do not depend on the dialect. The structure in the file does; it is read only on
+request (`WeightFile.read_structure`).
 
-Bounds: at most `MAX_LAYERS` layers and `MAX_BLOBS` blobs, so that what is allocated stays a small multiple of what the
-file holds.
+At most `MAX_LAYERS` layers and `MAX_BLOBS` blobs are read, so that memory stays a small multiple of the file's size.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import mmap
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.files import open_regular
 from ...errors import CaffemodelError
-from ...proto import schema
-from ..dialects.detect import BVLC, Dialect, LayerEvidence, identify, name_v1_type
-from ..dialects.renumber import Notes, to_merged
-from ..dialects.upgrade import upgrade_net
+from ...wire import LENGTH, Field, WireError, WireReader, encode_block
+from ..dialects.detect import Detection, LayerEvidence, detect_in_binary, name_v1_type
+from ..dialects.known import BVLC
 from .blob import BlobView, read_blob
+from .hdf5 import read_hdf5
 from .magic import HDF5, name_wrong_kind
-from .prototxt import Prototxt
-from .wire import LENGTH, Field, WireError, WireReader, encode_block
+from .weight_file import LAYER_FIELDS, MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
 
-MAX_LAYERS = 1 << 14
-MAX_BLOBS = 1 << 15
-
-_NET_NAME, _NET_V1_LAYER, _NET_V2_LAYER = 1, 2, 100
+_NET_NAME = 1
 
 
 class _Places(NamedTuple):
-    """Field numbers of what every dialect keeps at the same place."""
+    """The field numbers that every dialect shares."""
 
     name: int
     type: int
@@ -55,157 +47,16 @@ _V0 = _Places(name=1, type=2, bottom=0, top=0, blobs=50)
 _V1_V0_LAYER = 1
 
 
-@dataclass(frozen=True, eq=False)
-class LayerWeights:
-    """One layer of a weights file.
-
-    Attributes:
-        name: may occur more than once in a file.
-        type: its type as written: `Convolution`, `CONVOLUTION`, `conv`; empty where the file does not say.
-        blobs: its parameters.
-        indices: which blob of the layer each of `blobs` is; HDF5 files leave out shared ones.
-        bottoms: blob names.
-        tops: blob names.
-        structure: the layer's bytes without its blobs, in the file's own dialect.
-    """
-
-    name: str
-    type: str
-    blobs: tuple[BlobView, ...]
-    indices: tuple[int, ...]
-    bottoms: tuple[str, ...] = ()
-    tops: tuple[str, ...] = ()
-    structure: bytes = b""
-
-
-class WeightFile:
-    """An open weights file; arrays of its blobs stay valid after it is closed.
-
-    Attributes:
-        path: the file.
-        net_name: as saved; may be empty.
-        format: "V0", "V1", "V2" or "HDF5".
-        dialect: whose field numbers the structure carries, and how that is known.
-        layers: in file order.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        net_name: str,
-        version: str,
-        dialect: Dialect,
-        layers: tuple[LayerWeights, ...],
-        *,
-        header: bytes = b"",
-        source: Any = None,
-    ) -> None:
-        self.path, self.net_name, self.format, self.dialect, self.layers = path, net_name, version, dialect, layers
-        self._header, self._source = header, source
-
-    def __enter__(self) -> WeightFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __iter__(self) -> Iterator[LayerWeights]:
-        return iter(self.layers)
-
-    def by_name(self, name: str) -> LayerWeights | None:
-        """The layer of this name; of several, the last, since Caffe copies each over the one before."""
-        return self._last.get(name)
-
-    @cached_property
-    def repeated_names(self) -> tuple[str, ...]:
-        """Names that more than one layer has."""
-        seen: dict[str, int] = {}
-        for layer in self.layers:
-            seen[layer.name] = seen.get(layer.name, 0) + 1
-        return tuple(name for name, count in seen.items() if count > 1)
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of the file, in hexadecimal."""
-        digest = hashlib.sha256()
-        with open(self.path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
-
-    @cached_property
-    def count(self) -> int:
-        """Numbers in all blobs together."""
-        return sum(blob.size for layer in self.layers for blob in layer.blobs)
-
-    def read_structure(self, dialect: str | None = None) -> Prototxt:
-        """The net definition that was saved with the weights, in V2 form.
-
-        Args:
-            dialect: read it as this fork's, in place of the one found by evidence.
-
-        Raises:
-            CaffemodelError: the file holds none, it is damaged, or its dialect cannot be told.
-        """
-        if self.format == "HDF5":
-            raise CaffemodelError("HDF5 weights hold no structure: give the prototxt as well", path=self.path)
-        if dialect is None and self.dialect.ambiguous:
-            raise CaffemodelError(
-                "the structure can be read in several ways: "
-                + "; ".join(self.dialect.evidence)
-                + f". Give the prototxt, or name the Caffe: {', '.join((self.dialect.name, *self.dialect.also))}",
-                path=self.path,
-            )
-        name = dialect or self.dialect.name
-        notes = Notes()
-        message, number = ("LayerParameter", _NET_V2_LAYER) if self.format == "V2" else ("V1LayerParameter", 2)
-        net = schema.message("NetParameter")()
-        try:
-            parts = [to_merged(self._header, "NetParameter", name, notes)]
-            parts += [encode_block(number, to_merged(layer.structure, message, name, notes)) for layer in self.layers]
-            net.ParseFromString(b"".join(parts))
-        except Exception as error:
-            if not isinstance(error, WireError) and type(error).__name__ != "DecodeError":
-                raise
-            raise CaffemodelError(f"its structure cannot be read as {name}'s: {error}", path=self.path) from error
-        upgraded = upgrade_net(net, path=self.path)
-        unknown = [f"{what} has an unknown field {field}, left out" for what, field in notes.unknown]
-        return Prototxt(
-            net=upgraded.net,
-            lines=(0,) * len(upgraded.sources),
-            original_types=upgraded.types,
-            format=upgraded.format,
-            path=self.path,
-            text_sha256="",
-            forks=(),
-            templates={},
-            warnings=(*upgraded.warnings, *unknown),
-        )
-
-    def close(self) -> None:
-        """Lets go of the file; the map itself lives as long as an array that looks into it."""
-        if self._source is not None:
-            with contextlib.suppress(BufferError):
-                self._source.close()
-            self._source = None
-
-    @cached_property
-    def _last(self) -> dict[str, LayerWeights]:
-        return {layer.name: layer for layer in self.layers}
-
-
 def read_caffemodel(path: str | os.PathLike[str]) -> WeightFile:
-    """Opens a weights file: a caffemodel of any age and dialect, or Caffe's HDF5 form (`.caffemodel.h5`).
+    """Open a weights file: a caffemodel of any format and dialect, or Caffe's HDF5 form (`.caffemodel.h5`).
 
     Raises:
-        CaffemodelError: it is something else, it is damaged or incomplete, or a blob's numbers do not fill its shape.
+        CaffemodelError: another kind of file, a damaged or truncated one, or a blob whose data do not fill its shape.
         MissingDependencyError: HDF5 without h5py.
     """
     path = Path(path)
     mapped = _map(path)
     if mapped[:8] == HDF5:
-        from .hdf5 import read_hdf5
-
         mapped.close()
         return read_hdf5(path)
     kind = name_wrong_kind(mapped)
@@ -219,7 +70,7 @@ def read_mean(path: str | os.PathLike[str]) -> NDArray[np.float32]:
     """A mean image (`mean.binaryproto`), as float32 of shape (channels, height, width) in the net's channel order.
 
     Raises:
-        CaffemodelError: it is no BlobProto of one image.
+        CaffemodelError: the file is not a BlobProto of one image.
     """
     path = Path(path)
     mapped = _map(path)
@@ -227,7 +78,7 @@ def read_mean(path: str | os.PathLike[str]) -> NDArray[np.float32]:
         blob = read_blob(WireReader(mapped), 0, len(mapped))
     except WireError as error:
         kind = name_wrong_kind(mapped, mean=True)
-        raise CaffemodelError(kind or f"is no mean image: {error}", path=path, offset=error.offset) from None
+        raise CaffemodelError(kind or f"is not a mean image: {error}", path=path, offset=error.offset) from None
     shape = blob.shape[1:] if len(blob.shape) == 4 and blob.shape[0] == 1 else blob.shape
     if len(shape) != 3 or not blob.size:
         raise CaffemodelError(f"holds an array of shape {blob.shape}; a mean image has (1, C, H, W)", path=path)
@@ -236,7 +87,7 @@ def read_mean(path: str | os.PathLike[str]) -> NDArray[np.float32]:
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise CaffemodelError("is empty", path=path)
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -259,7 +110,7 @@ class _Reader:
         found: list[tuple[str, LayerWeights, int | None]] = []
         try:
             for field in self._reader.fields(0, len(self._mapped)):
-                if field.number in (_NET_V1_LAYER, _NET_V2_LAYER) and field.wire_type == LENGTH:
+                if field.number in LAYER_FIELDS.values() and field.wire_type == LENGTH:
                     self._where = f"layer {len(found)}"
                     found.append(self._layer(field))
                     if len(found) > MAX_LAYERS:
@@ -271,33 +122,37 @@ class _Reader:
                 self._where = f"after layer {len(found) - 1}" if found else ""
         except WireError as error:
             raise self._explain(error) from None
-        versions = {version for version, _, _ in found}
+        formats = {file_format for file_format, _, _ in found}
         if not found:
             raise CaffemodelError("holds no layers; is it a caffemodel?", path=self._path)
-        if len(versions) > 1:
-            raise CaffemodelError(
-                f"mixes layers of {' and '.join(sorted(versions))}; Caffe refuses it too", path=self._path
-            )
-        version = versions.pop()
+        if len(formats) > 1:
+            raise CaffemodelError(f"mixes layers of {' and '.join(sorted(formats))}; Caffe rejects it", path=self._path)
+        file_format = formats.pop()
         evidence = [LayerEvidence(layer.type, number, layer.structure) for _, layer, number in found]
         try:
-            dialect = identify(evidence, version)
+            dialect = detect_in_binary(evidence, file_format)
         except WireError:
-            dialect = Dialect(BVLC, ("the structure is damaged",), ambiguous=True)
-        layers = tuple(layer if number is None else _with_type(layer, number, dialect) for _, layer, number in found)
-        return WeightFile(self._path, net_name, version, dialect, layers, header=b"".join(header), source=self._mapped)
+            dialect = Detection(BVLC.name, ("the structure is damaged",), ambiguous=True)
+        layers = tuple(
+            layer if number is None else replace(layer, type=name_v1_type(number, dialect.name) or str(number))
+            for _, layer, number in found
+        )
+        return WeightFile(
+            self._path, net_name, file_format, dialect, layers, header=b"".join(header), source=self._mapped
+        )
 
     def _layer(self, entry: Field) -> tuple[str, LayerWeights, int | None]:
-        """(version, the layer, its V1 type number)."""
-        if entry.number == _NET_V2_LAYER:
+        """(format, the layer, its V1 type number)."""
+        if entry.number == LAYER_FIELDS["V2"]:
             layer, _ = self._parts(entry.start, entry.stop, _V2)
             return "V2", layer, None
         layer, rest = self._parts(entry.start, entry.stop, _V1)
-        inner = [field for field in rest if field.number == _V1_V0_LAYER and field.wire_type == LENGTH]
-        if inner:
+        inner = [field for field in rest if _is_v0_layer(field)]
+        if inner:  # a V0 layer has its name, type and blobs inside, its bottoms and tops outside
             old, _ = self._parts(inner[-1].start, inner[-1].stop, _V0)
-            outer = b"".join(self._mapped[field.at : field.stop] for field in rest if field not in inner)
-            return "V0", _merge_v0(old, layer, outer + encode_block(_V1_V0_LAYER, old.structure)), None
+            outer = b"".join(self._mapped[field.at : field.stop] for field in rest if not _is_v0_layer(field))
+            structure = outer + encode_block(_V1_V0_LAYER, old.structure)
+            return "V0", replace(old, bottoms=layer.bottoms, tops=layer.tops, structure=structure), None
         number = next((field.value for field in reversed(rest) if field.number == _V1.type), 0)
         return "V1", layer, number
 
@@ -341,14 +196,8 @@ class _Reader:
             size = len(self._mapped)
             text = f"is incomplete: {where}it needs at least {size + error.shortfall} bytes, the file has {size}"
             return CaffemodelError(f"{text}. Fetch it again", path=self._path, offset=error.offset)
-        return CaffemodelError(f"is damaged or no caffemodel: {where}{error}", path=self._path, offset=error.offset)
+        return CaffemodelError(f"is damaged or not a caffemodel: {where}{error}", path=self._path, offset=error.offset)
 
 
-def _with_type(layer: LayerWeights, number: int, dialect: Dialect) -> LayerWeights:
-    kind = name_v1_type(number, dialect.name) or str(number)
-    return LayerWeights(layer.name, kind, layer.blobs, layer.indices, layer.bottoms, layer.tops, layer.structure)
-
-
-def _merge_v0(old: LayerWeights, outer: LayerWeights, structure: bytes) -> LayerWeights:
-    """A V0 layer holds name, type and blobs inside, bottoms and tops outside."""
-    return LayerWeights(old.name, old.type, old.blobs, old.indices, outer.bottoms, outer.tops, structure)
+def _is_v0_layer(field: Field) -> bool:
+    return field.number == _V1_V0_LAYER and field.wire_type == LENGTH

@@ -1,8 +1,8 @@
-"""Weights in Caffe's HDF5 form: `/data/<layer>/<index>`.
+"""Weights in Caffe's HDF5 form: `/data/<layer>/<index>`, without types or structure.
 
-It names layers and numbers blobs, nothing more. A blob that a layer shares with an earlier one is not written again, so
-indices may have gaps. Only plain datasets inside the file are read: no links out of it, no virtual or external storage,
-and nothing that claims to be far larger than what is stored for it.
+Caffe does not write a blob again that a layer shares with an earlier one, so indices may have gaps. Only plain datasets
+inside the file are read: no links out of it, no virtual or external storage, no dataset that claims far more than it
+stores, and in total at most `_MAX_COMPRESSION` times the file's size (many links may name one dataset).
 """
 
 from __future__ import annotations
@@ -14,20 +14,19 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ...errors import CaffemodelError, MissingDependencyError
-from ..dialects.detect import BVLC, Dialect
+from ..dialects.detect import Detection
+from ..dialects.known import BVLC
 from .blob import MAX_AXES, BlobView
-from .caffemodel import MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
+from .weight_file import MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
 
 _MAX_DEPTH = 16
 _MAX_COMPRESSION = 100
 
 
 def read_hdf5(path: Path) -> WeightFile:
-    """Opens HDF5 weights.
+    """Open HDF5 weights.
 
-    Raises:
-        CaffemodelError: not weights of Caffe, or damaged.
-        MissingDependencyError: h5py is not installed.
+    Raises CaffemodelError if the file is damaged or not Caffe's, MissingDependencyError without h5py.
     """
     try:
         h5py = importlib.import_module("h5py")
@@ -42,24 +41,24 @@ def read_hdf5(path: Path) -> WeightFile:
             layers = _HDF5Reader(path, h5py).read(file)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise CaffemodelError(f"is damaged HDF5: {error}", path=path) from error
-    return WeightFile(path, "", "HDF5", Dialect(BVLC), layers)
+    return WeightFile(path, "", "HDF5", Detection(BVLC.name), layers)
 
 
 class _HDF5Reader:
     def __init__(self, path: Path, h5py: Any) -> None:
         self._path, self._h5py = path, h5py
         self._layers: list[LayerWeights] = []
-        self._blobs = 0
+        self._blobs, self._bytes_left = 0, _MAX_COMPRESSION * path.stat().st_size
 
     def read(self, file: Any) -> tuple[LayerWeights, ...]:
         data = self._child(file, "data")
         if not isinstance(data, self._h5py.Group):
-            self._fail('has no group "data": not weights of Caffe')
+            self._fail('has no group "data": not Caffe weights')
         self._group(data, "", 0)
         return tuple(self._layers)
 
     def _group(self, group: Any, name: str, depth: int) -> None:
-        """One layer, or (a name with a slash in it) the folder of several."""
+        """One layer, or the folder of several if their names contain a slash."""
         if depth > _MAX_DEPTH or len(self._layers) >= MAX_LAYERS:
             self._fail("has more groups than any net")
         blobs: dict[int, BlobView] = {}
@@ -78,7 +77,7 @@ class _HDF5Reader:
     def _child(self, group: Any, key: str) -> Any:
         link = group.get(key, getlink=True)
         if link is None or not isinstance(link, self._h5py.HardLink):
-            self._fail(f'"{key}" is missing, or a link out of its place')
+            self._fail(f'"{key}" is missing or not a hard link')
         return group[key]
 
     def _dataset(self, dataset: Any, name: str) -> BlobView:
@@ -86,10 +85,13 @@ class _HDF5Reader:
         if self._blobs > MAX_BLOBS:
             self._fail(f"has more than {MAX_BLOBS} blobs")
         if dataset.is_virtual or dataset.external or dataset.dtype.kind not in "fiu" or dataset.ndim > MAX_AXES:
-            self._fail(f'blob "{name}" is no plain array of numbers')
+            self._fail(f'blob "{name}" is not a plain array of numbers')
         stored = dataset.id.get_storage_size()
         if dataset.nbytes > stored * (_MAX_COMPRESSION if dataset.chunks else 1):
             self._fail(f'blob "{name}" claims {dataset.nbytes} bytes, {stored} are stored')
+        self._bytes_left -= dataset.nbytes
+        if self._bytes_left < 0:
+            self._fail(f"claims more than {_MAX_COMPRESSION} times its size in all blobs together")
         array = np.asarray(dataset[()])
         array.setflags(write=False)
         return BlobView(tuple(array.shape), False, str(array.dtype.newbyteorder("=")), (array.reshape(-1),))

@@ -1,4 +1,4 @@
-"""What a file is when it is not the weights it was given as, told from its first bytes."""
+"""Other kinds of files given as weights, recognized by their first bytes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 _LFS = b"version https://git-lfs.github.com/"
 _SIGNATURES = (
-    (b"PK\x03\x04", "is a zip archive (perhaps of PyTorch weights): unpack it, and give the caffemodel inside"),
-    (b"\x1f\x8b", "is a gzip archive: unpack it first"),
-    (b"BZh", "is a bzip2 archive: unpack it first"),
-    (b"\xfd7zXZ\x00", "is an xz archive: unpack it first"),
-    (b"7z\xbc\xaf", "is a 7z archive: unpack it first"),
-    (b"Rar!", "is a rar archive: unpack it first"),
+    (b"PK\x03\x04", "is a zip archive (perhaps of PyTorch weights): extract it, and give the caffemodel inside"),
+    (b"\x1f\x8b", "is a gzip archive: extract it first"),
+    (b"BZh", "is a bzip2 archive: extract it first"),
+    (b"\xfd7zXZ\x00", "is an xz archive: extract it first"),
+    (b"7z\xbc\xaf", "is a 7z archive: extract it first"),
+    (b"Rar!", "is a rar archive: extract it first"),
     (b"\x89PNG", "is a PNG image"),
     (b"\xff\xd8\xff", "is a JPEG image"),
     (b"\x93NUMPY", "is a NumPy array"),
 )
 _TEXT = re.compile(rb"[\s\xef\xbb\xbf]*(#|(name|layers?|input(_dim|_shape)?|force_backward|state)\s*[:{])")
 _SOLVER_STATE_OR_BLOB = 0x08
-"""Tag of field 1 as a number: SolverState.iter or BlobProto.num; a net starts with a string or a layer."""
+"""Tag of field 1 as a varint: SolverState.iter or BlobProto.num; a net starts with a string or a layer."""
 
 
 def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | None:
-    """What the file plainly is instead of weights, and what to do; None where it may be weights.
+    """The kind of a file that is not weights, and the remedy; None if it may be weights.
 
     Args:
         data: the file.
-        mean: a mean image was asked for, so that a BlobProto is right.
+        mean: a mean image is expected instead of weights.
     """
     start = bytes(data[:1024])
     if start.startswith(_LFS):

@@ -1,7 +1,7 @@
-"""A Caffe net as published in text, of any age and fork, in one form.
+"""Reading of prototxt files of any syntax and fork into one form.
 
-Steps, in order: bytes -> text (`${NAME}` filled in) -> messages of the merged schema (`textformat`) -> V2 form
-(`upgrade`) -> checks that need the whole net. Which layers take part in a phase is decided later (`netstate`).
+Steps: bytes -> text (`${NAME}` filled in) -> messages of the merged schema (`text_parser`) -> V2 form (`upgrade`) ->
+checks of the whole net. The layers of a phase are selected later (`graph.select`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...bundle.files import open_regular
 from ...errors import PrototxtError, UnknownFieldError
-from ..dialects.detect import FORK_TYPES, V1_ONLY
+from ..dialects.detect import ForkUse, find_type_uses
+from ..dialects.known import DIALECTS
 from ..dialects.upgrade import upgrade_net
 from . import text_parser
-from .text_parser import ForkUse, ParsedText
+from .text_parser import ParsedText
 
 _SOLVER_FIELD = re.compile(
     r"(train_|test_)?net(_param)?|test_(iter|interval|initialization)|base_lr|lr_policy|max_iter|iter_size|solver_\w+"
@@ -28,57 +30,42 @@ _SOLVER_NET = re.compile(r'^\s*(?:net|test_net|train_net)\s*:\s*["\']([^"\']*)["
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _MAX_INPUT_AXES = 32
 _MAX_LISTED = 30
-_SAY_INSTEAD = {
-    "ConvolutionParameter.hole": 'say "dilation"',
-    "ConvolutionParameter.hole_h": 'say "dilation" twice, height first',
-    "ConvolutionParameter.hole_w": 'say "dilation" twice, height first',
-}
 
 
 @dataclass(frozen=True)
 class Prototxt:
-    """A net in V2 form, and what its text told beyond the net.
+    """A net in V2 form, and facts about its text."""
 
-    Attributes:
-        net: NetParameter whose layers all stand in `layer`, with string types; `input`, `input_dim` and `input_shape`
-            are left in place.
-        lines: 1-based line of each layer.
-        original_types: each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`.
-        format: "V0", "V1" or "V2".
-        path: the file, or None for text.
-        text_sha256: of the bytes as given, templates not filled in.
-        forks: uses of what BVLC Caffe does not know, in the order of the text.
-        templates: `${NAME}` left inside strings -> the line it was first found at.
-        warnings: for people; each a sentence.
-    """
-
+    # NetParameter with all layers in `layer`, with string types; `input`, `input_dim` and `input_shape` are unchanged,
+    # with matching counts
     net: Any
-    lines: tuple[int, ...]
-    original_types: tuple[str, ...]
-    format: str
-    path: Path | None
-    text_sha256: str
+    lines: tuple[int, ...]  # 1-based line of each layer
+    original_types: tuple[str, ...]  # each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`
+    format: str  # "V0", "V1" or "V2"
+    path: Path | None  # the file, or None for text
+    text_sha256: str  # of the file's bytes, before templates are filled in
+    # uses of fields, enum values and layer types that BVLC Caffe lacks, in the order of the text
     forks: tuple[ForkUse, ...]
-    templates: Mapping[str, int]
-    warnings: tuple[str, ...]
+    templates: Mapping[str, int]  # `${NAME}` left inside strings -> the line of its first use
+    warnings: tuple[str, ...]  # one sentence each
 
 
 def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str] | None = None) -> Prototxt:
-    """Reads a net definition.
+    """Read a net definition.
 
     Args:
         source: a file, or the text itself (a string with a line break or a brace is text).
-        variables: values for `${NAME}` templates.
+        variables: values of `${NAME}` templates.
 
     Raises:
-        PrototxtError: not a net definition, a syntax error, an unknown field, a template without a value where one is
-            needed, or a form that Caffe refuses.
+        PrototxtError: not a net definition, a syntax error, an unknown field, a template in place of a value, or a net
+            that Caffe rejects.
     """
     variables = variables or {}
     path, data = _load(source)
     text, warnings = _decode(data, path)
     text, unused = _fill_templates(text, variables, path)
-    warnings += [f"--set {name}: the file has no ${{{name}}}" for name in unused]
+    warnings += [f"--set {name}: the file does not contain ${{{name}}}" for name in unused]
     parsed = _parse(text, path)
     _require_values(parsed, path)
 
@@ -87,10 +74,11 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
     upgraded = upgrade_net(net, path=path, lines=lines)
     layer_lines = tuple(lines[index] for index in upgraded.sources)
     _check_types(upgraded.net, layer_lines, path)
-    _check_inputs(upgraded.net, path)
+    check_inputs(upgraded.net, path)
     if upgraded.format == "V2":
-        _check_age(parsed.forks, path)
+        _reject_v1_fields(parsed.forks, path)
     warnings += [*upgraded.warnings, *_warn_of_named_templates(upgraded.net, layer_lines)]
+    type_uses = find_type_uses((layer.type, line) for layer, line in zip(upgraded.net.layer, layer_lines, strict=True))
     return Prototxt(
         net=upgraded.net,
         lines=layer_lines,
@@ -98,7 +86,7 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
         format=upgraded.format,
         path=path,
         text_sha256=hashlib.sha256(data).hexdigest(),
-        forks=_collect_forks(parsed.forks, upgraded.net, layer_lines),
+        forks=tuple(sorted([*parsed.forks, *type_uses], key=lambda use: use.line)),
         templates=dict(parsed.in_strings),
         warnings=tuple(warnings),
     )
@@ -109,22 +97,23 @@ def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
         return None, source.encode("utf-8", errors="surrogateescape")
     path = Path(source)
     try:
-        size = path.stat().st_size
-        if size > text_parser.MAX_TEXT_BYTES:
-            raise PrototxtError(f"{size} bytes is no net definition; is it the weights file?", path=path)
-        return path, path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > text_parser.MAX_TEXT_BYTES:
+                raise PrototxtError(f"{size} bytes are too many for a prototxt; is it the weights file?", path=path)
+            return path, file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PrototxtError(f"cannot be read: {reason}", path=path) from error
 
 
 def _decode(data: bytes, path: Path | None) -> tuple[str, list[str]]:
-    """The text, and what was odd about it; anything that is plainly another kind of file is named."""
+    """The text and warnings about it; other kinds of files are rejected by name."""
     start = data[:512].lstrip()
     if b"\0" in data[:65536]:
         raise PrototxtError("is binary; a prototxt is text. If it is the weights, give it as WEIGHTS", path=path)
     if start.startswith(b"version https://git-lfs.github.com/"):
-        raise PrototxtError('is a Git LFS pointer, not the file: run "git lfs pull" where it came from', path=path)
+        raise PrototxtError('is a Git LFS pointer, not the file: run "git lfs pull" in its repository', path=path)
     if start[:1] == b"<":
         raise PrototxtError("is HTML or XML, not a prototxt: a failed download?", path=path)
     if not data.strip():
@@ -133,15 +122,13 @@ def _decode(data: bytes, path: Path | None) -> tuple[str, list[str]]:
         return data.decode("utf-8"), []
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        return data.decode("utf-8", errors="replace"), [
-            f"line {line} is not UTF-8; unreadable characters are kept as ?"
-        ]
+        return data.decode("utf-8", errors="replace"), [f"line {line} is not UTF-8; invalid characters were replaced"]
 
 
 def _fill_templates(text: str, variables: Mapping[str, str], path: Path | None) -> tuple[str, list[str]]:
     for name, value in variables.items():
         if any(character in value for character in "\r\n\"'\\{}#"):
-            raise PrototxtError(f"--set {name}: a value cannot hold quotes, braces, # or line breaks", path=path)
+            raise PrototxtError(f"--set {name}: a value cannot contain quotes, braces, # or line breaks", path=path)
     used: set[str] = set()
 
     def replace(found: re.Match[str]) -> str:
@@ -162,7 +149,7 @@ def _parse(text: str, path: Path | None) -> ParsedText:
             named = _SOLVER_NET.search(text)
             hint = f'; the net it trains is "{named[1]}"' if named else ""
             raise PrototxtError(
-                f'is a solver definition ("{error.field}"), not a net{hint}', path=path, line=error.line
+                f'is a solver definition (it has "{error.field}"), not a net{hint}', path=path, line=error.line
             ) from None
         raise
 
@@ -175,8 +162,8 @@ def _require_values(parsed: ParsedText, path: Path | None) -> None:
     needed = ", ".join(f"${{{name}}} (line {line})" for name, line in missing.items()) + more
     options = " ".join(f"--set {name}=VALUE" for name in missing)
     rest = [name for name in parsed.in_strings if name not in parsed.missing][:_MAX_LISTED]
-    also = f" (also open, inside strings: {', '.join(rest)})" if rest else ""
-    raise PrototxtError(f"a value is needed for {needed}: give {options}{also}", path=path)
+    also = f" (also unset, inside strings: {', '.join(rest)})" if rest else ""
+    raise PrototxtError(f"missing values of {needed}: give {options}{also}", path=path)
 
 
 def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
@@ -185,50 +172,46 @@ def _check_types(net: Any, lines: tuple[int, ...], path: Path | None) -> None:
             raise PrototxtError(f'layer "{layer.name}" has no type', path=path, line=line)
 
 
-def _check_inputs(net: Any, path: Path | None) -> None:
-    """The legacy `input` fields agree with each other; who takes which of both kinds depends on the dialect."""
+def check_inputs(net: Any, path: Path | None) -> None:
+    """Check counts and sizes of the legacy `input` fields; raises PrototxtError if they do not match.
+
+    If both kinds are there, the dialect may ignore input_dim.
+    """
     inputs, dims, shapes = len(net.input), len(net.input_dim), len(net.input_shape)
     if inputs and dims and not shapes and dims != 4 * inputs:
-        raise PrototxtError(f"{inputs} input(s) need {4 * inputs} input_dim, found {dims}", path=path)
+        raise PrototxtError(f"{inputs} input(s) need {4 * inputs} input_dim entries, found {dims}", path=path)
     if inputs and shapes and shapes != inputs:
-        raise PrototxtError(f"{inputs} input(s) need as many input_shape, found {shapes}", path=path)
+        raise PrototxtError(f"{inputs} input(s) need {inputs} input_shape entries, found {shapes}", path=path)
     for shape in (net.input_dim, *(shape.dim for shape in net.input_shape)):
         if any(dim < 0 for dim in shape):
             raise PrototxtError("an input has a negative size", path=path)
         if shape is not net.input_dim and len(shape) > _MAX_INPUT_AXES:
-            raise PrototxtError(f"an input has {len(shape)} axes; Caffe knows {_MAX_INPUT_AXES}", path=path)
+            raise PrototxtError(f"an input has {len(shape)} axes; Caffe allows {_MAX_INPUT_AXES}", path=path)
 
 
-def _check_age(forks: list[ForkUse], path: Path | None) -> None:
-    """No Caffe that reads `layer { }` knows these fields: the file mixes two ages."""
+def _reject_v1_fields(forks: list[ForkUse], path: Path | None) -> None:
+    """Reject fields in a V2 net that only forks without V2 have: the file mixes two syntaxes."""
     for use in forks:
-        if V1_ONLY.issuperset(use.dialects):
-            message, _, name = use.what.rpartition(".")
-            advice = _SAY_INSTEAD.get(use.what, 'write the net with "layers { }" throughout')
-            raise PrototxtError(
-                f'{message} has no field "{name}" in a net of "layer {{ }}" '
-                f'(only {" and ".join(use.dialects)}, with "layers {{ }}", know it); {advice}',
-                path=path,
-                line=use.line,
-            )
+        owners = [DIALECTS[name] for name in use.dialects]
+        if any("V2" in owner.formats for owner in owners):
+            continue
+        message, _, name = use.what.rpartition(".")
+        advice = owners[0].replacements.get(use.what, 'write the net with "layers { }" throughout')
+        raise PrototxtError(
+            f'{message} has no field "{name}" in a net of "layer {{ }}" '
+            f'(only {" and ".join(use.dialects)}, with "layers {{ }}", have it); {advice}',
+            path=path,
+            line=use.line,
+        )
 
 
 def _warn_of_named_templates(net: Any, lines: tuple[int, ...]) -> list[str]:
-    """Weights are matched by layer name, so a template left in one is worth a word."""
+    """Warn about templates left in layer names, by which weights are matched."""
     found: dict[str, int] = {}
     for layer, line in zip(net.layer, lines, strict=True):
         for match in _TEMPLATE.finditer(layer.name):
             found.setdefault(match[1], line)
     return [
-        f"layer names hold ${{{name}}} (line {line}); if the weights were saved under a name, give --set {name}=VALUE"
+        f"layer names contain ${{{name}}} (line {line}); if the weights have it filled in, give --set {name}=VALUE"
         for name, line in found.items()
     ]
-
-
-def _collect_forks(uses: list[ForkUse], net: Any, lines: tuple[int, ...]) -> tuple[ForkUse, ...]:
-    types = [
-        ForkUse(f'type "{layer.type}"', FORK_TYPES[layer.type], line)
-        for layer, line in zip(net.layer, lines, strict=True)
-        if layer.type in FORK_TYPES
-    ]
-    return tuple(sorted([*uses, *types], key=lambda use: use.line))

@@ -1,17 +1,16 @@
-"""Protobuf text format, read into the messages of `atrous.proto`.
+"""Parser of protobuf text format into the messages of `atrous.proto`.
 
-Why not `google.protobuf.text_format`: it keeps no line numbers for later messages, knows nothing of `${NAME}`
-templates or of forks, suggests nothing for a misspelt field, and is slower. The rules kept are those of
-the C++ parser that Caffe uses:
+`google.protobuf.text_format` keeps no line numbers for later messages, does not support `${NAME}` templates or forks,
+suggests no names for misspelled fields, and is slower. The rules are those of the C++ parser that Caffe uses:
 
-1. A singular field given twice is refused, messages included.
-2. `name: value` for scalars; the colon may be left out before `{` or `<`.
-3. Repeated fields may be given as a list, `[a, b]`; `,` or `;` may follow a field.
+1. A singular field given twice is rejected, messages included.
+2. `name: value` for scalars; the colon is optional before `{` or `<`.
+3. Repeated fields may be lists, `[a, b]`; `,` or `;` may follow a field.
 4. Adjacent strings are joined. Integers are decimal, 0x hexadecimal or 0 octal; floats may end in `f`.
-5. Enums are given by name, or by the number BVLC Caffe gave them.
-6. Missing `required` fields are refused.
+5. Enums are given by name, or by BVLC Caffe's number.
+6. Missing `required` fields are rejected.
 
-Time is linear in the text. The text is capped at `MAX_TEXT_BYTES`, nesting by the schema: no message contains itself.
+Time is linear in the text. The text is limited to `MAX_TEXT_BYTES`, nesting by the schema: no message contains itself.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from ...errors import PrototxtError, UnknownFieldError
 from ...proto import schema
+from ..dialects.detect import ForkUse
+from ..dialects.renumber import PRIVATE_NUMBERS
 from .text_schema import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner, unescape
 
 MAX_TEXT_BYTES = 64 << 20
-PRIVATE_NUMBERS = 10000
-"""From here on the schema's numbers are its own: nobody can mean them in a text."""
 
 _TOKEN = re.compile(
     r"""[\s\ufeff]+ | \#[^\n]*
@@ -57,53 +56,24 @@ _INT_RANGES = {
 }
 
 
-@dataclass(frozen=True)
-class ForkUse:
-    """One use of something that BVLC Caffe does not know.
-
-    Attributes:
-        what: the field as `ConvolutionParameter.hole`, or the value as `V1LayerParameter.LayerType.INTERP`.
-        dialects: the forks known to have it.
-        line: 1-based.
-    """
-
-    what: str
-    dialects: tuple[str, ...]
-    line: int
-
-
 @dataclass
 class ParsedText:
-    """A message and what its text told beyond it.
+    """A parsed message and facts about its text."""
 
-    Attributes:
-        message: the parsed message.
-        lines: top-level message field -> 1-based line of each of its entries.
-        forks: every use of a fork's field or enum value, in the order of the text.
-        missing: `${NAME}` found where a value was needed -> the line it was first needed at.
-        in_strings: `${NAME}` left inside quoted strings -> the line it was first found at.
-    """
-
-    message: Any
+    message: Any  # the parsed message
+    # top-level message field -> 1-based line of each of its entries
     lines: dict[str, list[int]] = field(default_factory=dict)
+    # every use of a fork's field or enum value, in the order of the text
     forks: list[ForkUse] = field(default_factory=list)
-    missing: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)  # `${NAME}` in place of a value -> the line of its first use
+    # `${NAME}` inside quoted strings -> the line of its first use
     in_strings: dict[str, int] = field(default_factory=dict)
 
 
 def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
-    """Reads text format into a message of the schema.
-
-    Args:
-        text: the text; its `${NAME}` templates already filled in where a value is known.
-        message_name: such as `NetParameter`.
-        path: named in errors.
-
-    Raises:
-        PrototxtError: with line and column.
-    """
+    """Parse text format into a message of the schema; raises PrototxtError with line and column if it is invalid."""
     if len(text) > MAX_TEXT_BYTES:
-        raise PrototxtError(f"{len(text)} characters; at most {MAX_TEXT_BYTES} are read as text", path=path)
+        raise PrototxtError(f"has {len(text)} characters; the limit is {MAX_TEXT_BYTES}", path=path)
     return _TextParser(text, path).parse(message_name)
 
 
@@ -126,7 +96,7 @@ class _TextParser:
     # The grammar ------------------------------------------------------------------------------------------------
 
     def _fields(self, message: Any, layout: Layout, name: str, closing: str, opened_at: int) -> None:
-        """Reads fields until `closing` (or the end of the text, at the top)."""
+        """Parse fields up to `closing`, or to the end of the text at the top level."""
         seen: set[str] = set()
         while self._kind is not None and self._token != closing:
             if self._kind != "name":
@@ -134,35 +104,33 @@ class _TextParser:
             item = layout.fields.get(self._token) or self._fail_unknown(name, layout)
             at = self._at
             if not item.repeated and item.name in seen:
-                self._fail(f'"{item.name}" is given twice; {name} holds one')
+                self._fail(f'"{item.name}" is given twice; {name} has one')
             seen.add(item.name)
             if item.dialects:
                 self._result.forks.append(ForkUse(f"{name}.{item.name}", item.dialects, self._line(at)))
             self._advance()
-            colon = self._skip(":")
-            if item.message is not None:
-                self._messages(message, item, at)
-            elif not colon:
+            if not self._skip(":") and item.message is None:
                 self._fail_expected(f'":" after {item.name}')
-            else:
-                self._scalars(message, item)
+            self._values(message, item, at)
             if not self._skip(","):
                 self._skip(";")
         if self._kind is None and closing:
-            self._fail(f'the "{closing}" of the {name} opened in line {self._line(opened_at)} is missing')
+            self._fail(f'missing "{closing}" of the {name} opened in line {self._line(opened_at)}')
         for needed in layout.required:
             if needed not in seen:
                 self._fail(f'"{needed}" is missing; {name} must have it', opened_at)
 
-    def _messages(self, message: Any, item: TextField, at: int) -> None:
+    def _values(self, message: Any, item: TextField, at: int) -> None:
+        """Parse one value or message, or a list of them."""
+        parse = self._scalar if item.message is None else self._message
         if item.repeated and self._skip("["):
             if not self._skip("]"):
-                self._message(message, item, self._at)
+                parse(message, item, self._at)
                 while self._skip(","):
-                    self._message(message, item, self._at)
+                    parse(message, item, self._at)
                 self._require("]")
         else:
-            self._message(message, item, at)
+            parse(message, item, at)
 
     def _message(self, message: Any, item: TextField, at: int) -> None:
         closing = {"{": "}", "<": ">"}.get(self._token if self._kind == "symbol" else "")
@@ -180,17 +148,7 @@ class _TextParser:
         self._fields(child, find_layout(item.message), item.message, closing, at)
         self._require(closing)
 
-    def _scalars(self, message: Any, item: TextField) -> None:
-        if item.repeated and self._skip("["):
-            if not self._skip("]"):
-                self._scalar(message, item)
-                while self._skip(","):
-                    self._scalar(message, item)
-                self._require("]")
-        else:
-            self._scalar(message, item)
-
-    def _scalar(self, message: Any, item: TextField) -> None:
+    def _scalar(self, message: Any, item: TextField, _at: int) -> None:
         if self._kind == "placeholder":
             self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
             self._advance()
@@ -273,7 +231,7 @@ class _TextParser:
         elif self._kind == "number" and _INTEGER.fullmatch(self._token):
             number = int(self._token, 0) if not self._token.startswith("0") else int(self._token, 8)
             if number >= PRIVATE_NUMBERS or number not in item.values.values():
-                self._fail(f"{item.enum} has no value {number} in BVLC Caffe; give its name")
+                self._fail(f"{item.enum} has no value {number} in BVLC Caffe; use the name")
         else:
             hint = ""
             if item.owner == "V1LayerParameter" and self._kind == "string":
@@ -299,7 +257,7 @@ class _TextParser:
         return (found for found in _TOKEN.finditer(self._text, at) if found.lastgroup)
 
     def _take_escaped_string(self) -> None:
-        """A string with escapes, piece by piece: one expression for it all would stack up memory for each escape."""
+        """Parse a string with escapes piece by piece: one expression for all would use memory for each escape."""
         for piece in _STRING_PIECE.finditer(self._text, self._at + 1):
             if piece.group() == self._token:
                 self._kind, self._token = "string", self._text[self._at : piece.end()]
@@ -307,7 +265,7 @@ class _TextParser:
                 return
             if piece.group() in ("\n", "\\"):
                 break
-        self._fail("the string is not closed in its line")
+        self._fail("the string does not end in its line")
 
     def _skip(self, symbol: str) -> bool:
         if self._token == symbol and self._kind == "symbol":
@@ -332,8 +290,8 @@ class _TextParser:
 
     def _fail_bad_character(self) -> NoReturn:
         if self._token == "$":
-            self._fail("a template is written ${NAME}")
-        self._fail(f"{self._token!r} has no meaning here")
+            self._fail("templates are written ${NAME}")
+        self._fail(f"unexpected character {self._token!r}")
 
     def _fail_unknown(self, message: str, layout: Layout) -> NoReturn:
         line = self._line(self._at)

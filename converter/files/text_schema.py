@@ -1,4 +1,4 @@
-"""What the text parser asks of the schema and of strings: fields by name, hints for a wrong name, escapes."""
+"""Helpers of the text parser: fields by name, suggestions for unknown names, string escapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIMPLE_ESCAPES = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=Tru
 
 @dataclass(frozen=True)
 class TextField:
-    """What the parser needs to know of a field."""
+    """A field of the schema, as the parser needs it."""
 
     name: str
     owner: str
@@ -64,7 +64,7 @@ def find_layout(name: str) -> Layout:
 
 
 def _label(item: FieldDescriptor) -> tuple[bool, bool]:
-    """(is required, is repeated), in the spelling of whichever protobuf is installed."""
+    """(is required, is repeated), by the API of the installed protobuf."""
     if hasattr(item, "is_required"):
         return bool(item.is_required), bool(item.is_repeated)
     label = getattr(item, "label")  # noqa: B009 - gone from newer protobuf and its type stubs
@@ -72,7 +72,7 @@ def _label(item: FieldDescriptor) -> tuple[bool, bool]:
 
 
 def unescape(body: str, fail: Callable[[str], NoReturn]) -> bytes:
-    """The bytes between two quotes, escapes resolved as in C and for Unicode; `fail` is called for any other escape."""
+    """The bytes between two quotes with C and Unicode escapes resolved; `fail` is called for any other escape."""
     raw = body.encode("utf-8", errors="replace")
     if b"\\" not in raw:
         return raw
@@ -89,25 +89,25 @@ def unescape(body: str, fail: Callable[[str], NoReturn]) -> bytes:
                 fail(f"\\u{code:x} is not a character")
             return chr(code).encode()
         if simple[0] not in _SIMPLE_ESCAPES:
-            fail(f"the escape {found.group().decode('utf-8', 'replace')} is not known")
+            fail(f"unknown escape {found.group().decode('utf-8', 'replace')}")
         return bytes([_SIMPLE_ESCAPES[simple[0]]])
 
     return _ESCAPE.sub(replace, raw)
 
 
 def shorten(token: str) -> str:
-    """A token short enough for a message."""
+    """A token, truncated for an error message."""
     return token if len(token) <= 40 else token[:37] + "..."
 
 
 def suggest_nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that was probably meant, as a clause for an error; empty where none is near."""
+    """The most similar known name, as a clause for an error message; empty if none is similar."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.7) if len(name) <= 64 else []
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
 def suggest_owner(name: str) -> str:
-    """Where a misplaced field would belong, for the hint in the error."""
+    """The messages that have a field of this name, as a clause for an error message."""
     owners = [
         schema.short_name(kind.full_name)
         for kind in schema.descriptor("NetParameter").file.message_types_by_name.values()

@@ -1,9 +1,9 @@
-"""Weights written as Caffe writes them, so that Caffe reads them.
+"""Writing of caffemodels that Caffe reads.
 
-V1 (what Caffe of 2014 and DeepLab v1 read): field `layers`, type numbers of the dialect, four-number shapes.
-V2: field `layer`, type strings, BlobShape. Both with packed float32 and the net's structure in the dialect's numbers.
+V1 (for Caffe of 2014 and DeepLab v1): field `layers`, type numbers of the dialect, four-number shapes.
+V2: field `layer`, type strings, BlobShape. Both have packed float32 and the net's structure in the dialect's numbers.
 
-The file is streamed: lengths are computed first, then each array goes from its own memory to the file.
+The file is streamed: lengths are computed first, then each array is written from its own memory.
 """
 
 from __future__ import annotations
@@ -19,21 +19,18 @@ from numpy.typing import ArrayLike, NDArray
 from ...bundle.files import write_file
 from ...errors import CaffemodelError
 from ...proto import schema
-from ..dialects.downgrade import fit_age
+from ...wire import LENGTH, WireError, WireReader, encode_tag, encode_varint
+from ..dialects.downgrade import downgrade_layer
+from ..dialects.known import binary_dialects, find_dialect
 from ..dialects.renumber import from_merged
 from .blob import encode_blob
 from .prototxt import Prototxt
-from .wire import LENGTH, WireError, WireReader, encode_tag, encode_varint
+from .weight_file import LAYER_FIELDS
 
 MAX_FILE_BYTES = (1 << 31) - 1
-"""Protobuf's own limit; real Caffe reads no larger file."""
+"""The largest file that protobuf, and so Caffe, reads."""
 
-_CANDIDATES = {
-    "V1": ("bvlc", "deeplab_v1", "deconvnet", "crfasrnn"),
-    "V2": ("bvlc", "deeplab_v2", "pspnet", "segnet", "enet", "ssd", "crfasrnn", "faster_rcnn", "rfcn"),
-}
 _LAYER_MESSAGE = {"V1": "V1LayerParameter", "V2": "LayerParameter"}
-_LAYER_NUMBER = {"V1": 2, "V2": 100}
 _BLOBS_NUMBER = {"V1": 6, "V2": 7}
 
 Arrays = Sequence[ArrayLike]
@@ -47,28 +44,29 @@ def write_caffemodel(
     format: str = "V2",
     dialect: str | None = None,
 ) -> str:
-    """Writes a caffemodel.
+    """Write a caffemodel.
 
     Args:
-        path: where; appears whole or not at all.
-        net: the net's structure, as read by `read_prototxt` or as a NetParameter in V2 form; or only a name.
-        layers: with a structure, layer name -> its arrays (float32 when written; any shape that numpy takes), where
-            of several layers of one name the first gets them; with a name only, (layer name, V2 type, arrays) in order.
+        path: the file, written atomically.
+        net: the net's structure, from `read_prototxt` or as a NetParameter in V2 form; or only the net's name.
+        layers: with a structure, layer name -> its arrays (any shape, written as float32); the first of several layers
+            of one name gets them. With a name only, (layer name, V2 type, arrays) in order.
         format: "V1" or "V2".
-        dialect: whose field numbers to write; by default the first Caffe that has a place for all of it.
+        dialect: the dialect of the field numbers; by default the first that has all fields of the net.
 
     Returns:
         The dialect written.
 
     Raises:
-        CaffemodelError: the format or dialect cannot hold the net, or a name in `layers` is not in the structure.
+        CaffemodelError: the format or dialect cannot express the net, or a name in `layers` is not in the structure.
+        NetError: an unknown dialect.
         OutputError: the file cannot be written.
     """
-    if format not in _LAYER_NUMBER:
-        raise CaffemodelError(f'format "{format}" is not written; give V1 or V2')
+    if format not in _LAYER_MESSAGE:
+        raise CaffemodelError(f'unknown format "{format}"; choose V1 or V2')
     path = Path(path)
     message, arrays = _arrange(net, layers)
-    candidates = (dialect,) if dialect is not None else _CANDIDATES[format]
+    candidates = (find_dialect(dialect).name,) if dialect is not None else binary_dialects(format)
     failures = []
     for name in candidates:
         try:
@@ -77,7 +75,7 @@ def write_caffemodel(
             failures.append(f"as {name}: {error}")
             continue
         if parts.size > MAX_FILE_BYTES:
-            raise CaffemodelError(f"{parts.size} bytes; Caffe reads no file of 2 GiB or more", path=path)
+            raise CaffemodelError(f"would have {parts.size} bytes; Caffe reads less than 2 GiB", path=path)
         write_file(path, parts.write)
         return name
     raise CaffemodelError(f"cannot be written as {format}: " + "; ".join(dict.fromkeys(failures)), path=path)
@@ -94,7 +92,7 @@ def _arrange(net: Any, layers: Any) -> tuple[Any, list[list[NDArray[Any]]]]:
         return message, arrays
     message = net.net if isinstance(net, Prototxt) else net
     if message.layers:
-        raise CaffemodelError("the structure must be in V2 form (read_prototxt gives it so)")
+        raise CaffemodelError("the structure is not in V2 form; read_prototxt returns it in that form")
     if not isinstance(layers, Mapping):
         raise CaffemodelError("with a structure, give the arrays as a mapping of layer name to arrays")
     left = dict(layers)
@@ -105,14 +103,14 @@ def _arrange(net: Any, layers: Any) -> tuple[Any, list[list[NDArray[Any]]]]:
 
 
 class _Encoder:
-    """A caffemodel laid out: what to write, in order, and how long it is."""
+    """The parts of a caffemodel in order, and their total size."""
 
     def __init__(self, net: Any, arrays: list[list[NDArray[Any]]], version: str, dialect: str) -> None:
         self._version, self._dialect = version, dialect
         header = type(net)()
         header.CopyFrom(net)
         header.ClearField("layer")
-        before, after = _split(from_merged(header.SerializeToString(), "NetParameter", dialect), _LAYER_NUMBER[version])
+        before, after = _split(from_merged(header.SerializeToString(), "NetParameter", dialect), LAYER_FIELDS[version])
         self._parts: list[bytes | NDArray[np.float32]] = [before]
         for layer, blobs in zip(net.layer, arrays, strict=True):
             self._add_layer(layer, blobs)
@@ -124,8 +122,8 @@ class _Encoder:
             stream.write(part if isinstance(part, bytes) else part.reshape(-1).view(np.uint8).data)
 
     def _add_layer(self, layer: Any, blobs: list[NDArray[Any]]) -> None:
-        version, number = self._version, _LAYER_NUMBER[self._version]
-        message = fit_age(layer, version, self._dialect)
+        version, number = self._version, LAYER_FIELDS[self._version]
+        message = downgrade_layer(layer, version, self._dialect)
         message.ClearField("blobs")
         merged = message.SerializePartialToString()
         before, after = _split(from_merged(merged, _LAYER_MESSAGE[version], self._dialect), _BLOBS_NUMBER[version])
@@ -137,7 +135,7 @@ class _Encoder:
         legacy = self._version == "V1"
         if legacy:
             if len(shape) > 4:
-                raise CaffemodelError(f'layer "{name}" has a blob of {len(shape)} axes; V1 holds four: write V2')
+                raise CaffemodelError(f'layer "{name}" has a blob of {len(shape)} axes, V1 blobs have four: write V2')
             shape = (1,) * (4 - len(shape)) + shape
         data = np.ascontiguousarray(blob, dtype="<f4")
         before, after = encode_blob(shape, legacy=legacy, data_bytes=data.nbytes)

@@ -1,1 +1,1 @@
-"""Messages to a `Net`: layers selected, names resolved, shapes computed, weights attached."""
+"""Caffe messages -> `Net`: select layers, resolve names, compute shapes, attach weights."""

@@ -1,13 +1,13 @@
-"""What a Crop without crop_param means in a file.
+"""The offset of a Crop without crop_param.
 
-BVLC Caffe crops at offset 0. The Caffe of 2015 that FCN, HED and CRF-RNN stand on had no crop_param: its Crop takes the
-offset from the graph. The text looks the same, so the file as a whole is asked:
+BVLC Caffe crops at offset 0. The Caffe of 2015 behind FCN, HED and CRF-RNN had no crop_param and took the offset from
+the graph. The text is the same, so the whole file decides:
 
-1. a dialect given by the caller decides: the forks in AUTOMATIC_DIALECTS take the offset from the graph, others 0;
-2. so does the file's own dialect where it is one of those forks;
-3. a file that gives crop_param anywhere, or has a layer that Caffe does not know, means 0;
-4. any other is taken to mean the graph. If some offset is then no whole number, no such Caffe ever ran the file, and
-   all its Crops mean 0 (the layout finds that out).
+1. a dialect given by the caller: its `automatic_crop` decides;
+2. a detected dialect with `automatic_crop`: the graph;
+3. a file with crop_param anywhere, or with a layer that this Caffe lacks: 0;
+4. any other file: the graph. If an offset is then not a whole number, no such Caffe ran the file, and the builder uses
+   0 for all its Crops.
 """
 
 from __future__ import annotations
@@ -16,32 +16,25 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-#: Caffes whose Crop has no parameters.
-AUTOMATIC_DIALECTS = frozenset({"crfasrnn", "deconvnet", "hed"})
+from ..dialects.known import Dialect
 
-#: Layers of BVLC Caffe that came after that Crop was replaced, or with what replaced it.
 _YOUNGER_LAYERS = frozenset(
     {"BatchNorm", "Bias", "Clip", "ELU", "Input", "LSTM", "LSTMUnit", "Parameter", "RNN", "Scale", "Swish"}
 )
+"""Layers that BVLC Caffe added with its own Crop or later."""
 
 
 class CropRule(Enum):
-    """Where a Crop without crop_param starts."""
+    """The start of a Crop without crop_param."""
 
-    ZERO = "at 0"
-    GRAPH = "where the graph says"
-    GRAPH_ASSUMED = "where the graph says, as far as the file shows"
+    ZERO = "offset 0"
+    GRAPH = "the graph's offset"
+    GRAPH_ASSUMED = "the graph's offset, unless it is not a whole number"
 
 
-def tell_crop_rule(messages: Iterable[Any], dialect: str, *, given: bool) -> CropRule:
-    """The rule of a file.
-
-    Args:
-        messages: its LayerParameter messages, V2 types.
-        dialect: which Caffe it is from.
-        given: the caller named the dialect, it is not told from the file.
-    """
-    if dialect in AUTOMATIC_DIALECTS:
+def find_crop_rule(messages: Iterable[Any], dialect: Dialect, *, given: bool) -> CropRule:
+    """The rule of a file with these LayerParameter messages; `given`: the caller named the dialect."""
+    if dialect.automatic_crop:
         return CropRule.GRAPH
     layers = list(messages)
     crops = [layer for layer in layers if layer.type == "Crop"]

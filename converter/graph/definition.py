@@ -1,349 +1,82 @@
-"""From a read prototxt to a :class:`NetDefinition`: which layers run, what a caller supplies, what is left out and why.
-
-Rules, numbered as in the code:
-1. NetState decides which layers exist in this phase.
-2. Data layers become inputs, one for each top that something reads; a Python layer without bottoms is one of them.
-   Where this phase has no data layer for a blob, the one of the other phase gives its name and size.
-3. Losses, measurements and file writers are dropped; their bottoms become outputs.
-4. Layers that only prepare labels for dropped layers are dropped with them.
-5. A type with neither role nor operator is unsupported; all are listed at once.
-"""
+"""The definition of a net for one phase, before any size is known: made by `select`, read by `build`."""
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ...errors import NetError
-from ...proto.schema import load_schema
-from ..dialects.detect import BVLC, FORK_TYPES, V1_ONLY
-from ..files.prototxt import Prototxt
-from ..layers import find_operator, registered_name, registered_types
-from .build import InputTop, LayerEntry, NetDefinition
-from .crop_rule import tell_crop_rule
-from .net import DroppedLayer, Shape
-from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
-from .select import filter_layers
+from .crop_rule import CropRule
 
-#: Caffes that make an Input layer of `input:` fields, and then take `input_shape` before `input_dim`
-SHAPE_BEFORE_DIMS = frozenset({BVLC, "ssd"})
+if TYPE_CHECKING:
+    from .net import Shape
+
+PHASES = ("TRAIN", "TEST")
+"""By number, as in caffe.proto."""
 
 
-def define_net(
-    prototxt: Prototxt,
-    *,
-    phase: str = "TEST",
-    level: int = 0,
-    stages: Sequence[str] = (),
-    dialect: str | None = None,
-    blob_counts: Mapping[str, int] | None = None,
-    already_filtered: bool = False,
-) -> NetDefinition:
-    """Decide what each layer of a file is to the converted net.
+@dataclass(frozen=True)
+class DroppedLayer:
+    """A layer of the file that is not part of the converted net.
 
-    Args:
-        prototxt: the read file.
-        phase: TEST or TRAIN.
-        level: NetState level.
-        stages: NetState stages.
-        dialect: overrides the dialect the file shows.
-        blob_counts: layer name -> number of blobs in the weights, where known.
-        already_filtered: the net was saved by Caffe, which leaves only layers of the phase it ran in; rule 1 is off.
-
-    Raises:
-        NetError: rules that contradict each other, input fields that do not fit together, or a dialect that no Caffe
-            of this file's age speaks.
+    Attributes:
+        name: layer name.
+        type: Caffe's type string, as in V2.
+        line: 1-based line in the prototxt, or None.
+        reason: the rule that excludes it, for people.
     """
-    if dialect is not None:
-        _check_dialect(dialect, prototxt.format)
-    found, evidence = tell_dialect(prototxt)
-    kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
-    dropped: list[DroppedLayer] = []
-    if not already_filtered:  # rule 1
-        filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
-        kept = filtered.kept
-        dropped = [DroppedLayer(layer.name, layer.type, layer.line, layer.reason) for layer in filtered.dropped]
-    definition = _Definer(prototxt, kept, dropped, dialect or found).define(
-        dialect or found, ("given by the caller",) if dialect else evidence, dict(blob_counts or {})
-    )
-    crop_rule = tell_crop_rule(prototxt.net.layer, definition.dialect, given=dialect is not None)
-    return replace(definition, crop_rule=crop_rule, phase=phase)
+
+    name: str
+    type: str
+    line: int | None
+    reason: str
 
 
-def tell_dialect(prototxt: Prototxt) -> tuple[str, tuple[str, ...]]:
-    """Which Caffe a text file is from, and why: the fork that knows most of what BVLC Caffe does not.
+@dataclass(frozen=True)
+class InputTop:
+    """A blob that the caller supplies."""
 
-    Of equals, the first that the evidence names, so that every run says the same.
-    """
-    votes: Counter[str] = Counter()
-    for use in prototxt.forks:
-        votes.update(name for name in dict.fromkeys(use.dialects) if prototxt.format != "V2" or name not in V1_ONLY)
-    if not votes:
-        return BVLC, ("nothing in the file is unknown to BVLC Caffe",)
-    name, _ = max(votes.items(), key=lambda item: (item[1], item[0] == BVLC))
-    uses = [use for use in prototxt.forks if name in use.dialects]
-    evidence = [f"{use.what} (line {use.line})" for use in uses[:4]]
-    if len(uses) > 4:
-        evidence.append(f"and {len(uses) - 4} more")
-    foreign = [f"not of {name}: {use.what} (line {use.line})" for use in prototxt.forks if name not in use.dialects]
-    return name, (*evidence, *foreign[:4])
+    top: str  # blob name
+    shape: Shape | None  # its declared shape, or None where the file does not declare one
+    layer: str | None  # name of its Input or data layer, or None for a legacy `input:` field
+    type: str  # that layer's type, or "input"
+    line: int | None  # that layer's line, or None
 
 
-def known_dialects() -> tuple[str, ...]:
-    """Every Caffe that the schema or a layer type is known from."""
-    schema = load_schema()
-    wires = [*schema.field_wires.values(), *schema.value_wires.values()]
-    return tuple(sorted({BVLC}.union(*wires, *FORK_TYPES.values())))
+@dataclass(frozen=True, eq=False)
+class LayerEntry:
+    """A layer that runs."""
+
+    message: Any  # its LayerParameter message
+    line: int | None  # 1-based line in the prototxt, or None
+    attribute: str | None = None  # the submodule name it keeps from the net it was cut out of, or None for a new one
+    unsupported: str | None = None  # the reason why it has no conversion, or None where it has one
 
 
-def _check_dialect(dialect: str, file_format: str) -> None:
-    known = known_dialects()
-    if dialect not in known:
-        raise NetError(f'dialect "{dialect}" is not known; give one of: {", ".join(known)}')
-    if dialect in V1_ONLY and file_format == "V2":
-        raise NetError(
-            f'the file is written with "layer {{ }}", which {dialect} is too old to read; leave the dialect out, '
-            "or name the Caffe that reads it"
+@dataclass(frozen=True)
+class NetDefinition:
+    """The inputs and layers of a net in one phase."""
+
+    name: str  # the net's name
+    input_tops: tuple[InputTop, ...]  # blobs that the caller supplies
+    entries: tuple[LayerEntry, ...]  # layers that run, unsupported ones included
+    dropped: tuple[DroppedLayer, ...]  # layers left out, with reasons
+    silenced: frozenset[str]  # blobs that Silence layers read; they do not become outputs
+    dialect: str  # the Caffe that the file comes from
+    dialect_evidence: tuple[str, ...]  # the evidence for it
+    warnings: tuple[str, ...]  # for people
+    # layer name -> number of blobs in the weights, where known
+    blob_counts: Mapping[str, int] = field(default_factory=dict)
+    transform: Any = None  # TransformationParameter of the image data layer, or None
+    format: str = "V2"  # syntax of the file: V0, V1 or V2
+    crop_rule: CropRule = CropRule.ZERO  # the offset of a Crop without crop_param
+    phase: str = "TEST"  # TEST or TRAIN
+
+    @property
+    def unsupported(self) -> tuple[tuple[str, str, int | None, str], ...]:
+        """(name, type, line, reason) of each layer without a conversion."""
+        return tuple(
+            (entry.message.name, entry.message.type, entry.line, entry.unsupported)
+            for entry in self.entries
+            if entry.unsupported is not None
         )
-
-
-class _Definer:
-    def __init__(
-        self,
-        prototxt: Prototxt,
-        kept: Iterable[tuple[int, Any]],
-        filtered: Iterable[DroppedLayer],
-        dialect: str,
-    ) -> None:
-        self.prototxt = prototxt
-        self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
-        self.dropped = list(filtered)
-        self.silenced: set[str] = set()
-        self.unsupported: list[tuple[str, str, int | None, str]] = []
-        self.sources: list[InputTop] = legacy_inputs(prototxt.net, dialect)
-        self.label_tops: set[str] = set()
-        self.transform: Any = None
-
-    def define(self, dialect: str, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
-        running = [entry for entry in self.entries if not self._take_source(entry)]
-        running = self._drop_training(running)
-        running = self._drop_label_branches(running)
-        for entry in running:
-            self._check_supported(entry)
-        read = {name for entry in running for name in entry.message.bottom}
-        self._borrow_sources(running, read)
-        declared = {source.top for source in self.sources if source.shape is not None}
-        inputs = [
-            source
-            for source in self.sources
-            # an `input:` without a shape beside a layer that gives one is dropped, as Caffe drops it
-            if self._is_wanted(source, read) and not (source.shape is None and source.top in declared)
-        ]
-        return NetDefinition(
-            name=self.prototxt.net.name,
-            input_tops=tuple(inputs),
-            entries=tuple(running),
-            dropped=tuple(self.dropped),
-            unsupported=tuple(self.unsupported),
-            silenced=frozenset(self.silenced),
-            dialect=dialect,
-            dialect_evidence=evidence,
-            warnings=tuple(self.prototxt.warnings),
-            blob_counts=blob_counts,
-            transform=self.transform,
-            format=self.prototxt.format,
-        )
-
-    def _borrow_sources(self, running: Sequence[LayerEntry], read: set[str]) -> None:
-        """Rule 2, second sentence."""
-        written = {top for entry in running for top in entry.message.top} | {source.top for source in self.sources}
-        for index, message in enumerate(self.prototxt.net.layer):
-            if message.type not in DATA_SOURCES or not (read - written).intersection(message.top):
-                continue
-            line = self.prototxt.lines[index] or None
-            if self.transform is None and message.HasField("transform_param"):
-                self.transform = message.transform_param
-            for top, shape in zip(message.top, source_shapes(message), strict=True):
-                if top in read - written:
-                    self.sources.append(InputTop(top, shape, message.name, message.type, line))
-                    written.add(top)
-
-    def _drop(self, entry: LayerEntry, reason: str) -> None:
-        self.dropped.append(DroppedLayer(entry.message.name, entry.message.type, entry.line, reason))
-
-    def _take_source(self, entry: LayerEntry) -> bool:
-        """Rule 2."""
-        message = entry.message
-        is_python_source = message.type == PYTHON_LAYER and not message.bottom
-        if message.type not in DATA_SOURCES and not is_python_source:
-            return False
-        shapes = source_shapes(message)
-        if message.HasField("transform_param") and self.transform is None:
-            self.transform = message.transform_param
-        for index, (top, shape) in enumerate(zip(message.top, shapes, strict=True)):
-            self.sources.append(InputTop(top, shape, message.name, message.type, entry.line))
-            if message.type != "Input" and index > 0 and top != "data_dim":
-                self.label_tops.add(top)
-        return True
-
-    @staticmethod
-    def _is_wanted(source: InputTop, read: set[str]) -> bool:
-        return source.top in read or source.type in ("Input", "input")
-
-    def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
-        """Rule 3."""
-        running = []
-        last_read = {
-            name: position
-            for position, entry in enumerate(entries)
-            if entry.message.type not in TRAINING_ONLY
-            for name in entry.message.bottom
-        }
-        for position, entry in enumerate(entries):
-            message = entry.message
-            reason = TRAINING_ONLY.get(message.type)
-            own = set(message.top) - set(message.bottom)
-            used = sorted(name for name in own if last_read.get(name, -1) > position)
-            if reason is None:
-                running.append(entry)
-            elif used:
-                self.unsupported.append(
-                    (
-                        message.name,
-                        message.type,
-                        entry.line,
-                        f'a training layer, but its top "{used[0]}" is read by the net',
-                    )
-                )
-                running.append(entry)
-            else:
-                if message.type == "Silence":
-                    self.silenced.update(message.bottom)
-                self._drop(entry, reason)
-        return running
-
-    def _drop_label_branches(self, entries: list[LayerEntry]) -> list[LayerEntry]:
-        """Rule 4."""
-        labels = set(self.label_tops)
-        branch = []
-        needed: set[str] = set()
-        for entry in entries:
-            if entry.message.bottom and labels.issuperset(entry.message.bottom):
-                labels.update(entry.message.top)
-                branch.append(entry)
-            else:
-                needed.update(entry.message.bottom)
-        dropped: set[int] = set()
-        for entry in reversed(branch):
-            if needed.isdisjoint(entry.message.top):
-                dropped.add(id(entry))
-                self._drop(entry, "prepares labels for layers that only training needs")
-            else:
-                needed.update(entry.message.bottom)
-        return [entry for entry in entries if id(entry) not in dropped]
-
-    def _check_supported(self, entry: LayerEntry) -> None:
-        """Rule 5."""
-        message = entry.message
-        if find_operator(registered_name(message)) is not None or (message.type in TRAINING_ONLY):
-            return
-        self.unsupported.append((message.name, message.type, entry.line, _why_unsupported(message)))
-
-
-def _why_unsupported(message: Any) -> str:
-    if message.type == PYTHON_LAYER:
-        param = message.python_param
-        return (
-            f"arbitrary code ({param.module}.{param.layer}); register a conversion as "
-            f'"{registered_name(message)}", or cut the net before it'
-        )
-    near = difflib.get_close_matches(message.type, registered_types(), 1)
-    return f"unknown type; did you mean {near[0]}?" if near else "unknown type"
-
-
-def legacy_inputs(net: Any, dialect: str = BVLC) -> list[InputTop]:
-    """The `input:` fields of a net with their `input_dim` or `input_shape`.
-
-    Of both, Caffes that make an Input layer of them take the shape, and older ones refuse.
-
-    Raises:
-        NetError: the numbers of names and shapes do not fit together.
-    """
-    names, dims, shapes = list(net.input), list(net.input_dim), list(net.input_shape)
-    if not names:
-        return []
-    if dims and shapes:
-        if dialect not in SHAPE_BEFORE_DIMS:
-            raise NetError("the net gives both input_dim and input_shape; keep one of them")
-        dims = []
-    if dims and len(dims) != 4 * len(names):
-        raise NetError(f"{len(names)} input(s) need {4 * len(names)} input_dim entries, there are {len(dims)}")
-    if shapes and len(shapes) != len(names):
-        raise NetError(f"{len(names)} input(s) need as many input_shape entries, there are {len(shapes)}")
-    tops: list[InputTop] = []
-    for index, name in enumerate(names):
-        shape: Shape | None = None
-        if dims:
-            shape = tuple(dims[4 * index : 4 * index + 4])
-        elif shapes:
-            shape = tuple(shapes[index].dim)
-        tops.append(InputTop(name, shape, None, "input", None))
-    return tops
-
-
-def source_shapes(message: Any) -> tuple[Shape | None, ...]:
-    """Shape of each top of a data layer as far as the file tells, batch 1 where the batch is the trainer's choice."""
-    tops = len(message.top)
-    if message.type == "Input":
-        declared: list[Shape | None] = [tuple(shape.dim) for shape in message.input_param.shape]
-        if len(declared) not in (0, 1, tops):
-            raise NetError(f"gives {len(declared)} shapes for {tops} tops; give one, or one each", layer=message.name)
-        return tuple(declared) if len(declared) == tops else tuple((declared or [None]) * tops)
-    if message.type == "MemoryData":
-        param = message.memory_data_param
-        data: Shape | None = (param.batch_size, param.channels, param.height, param.width)
-        known = 0 not in (param.batch_size, param.channels, param.height, param.width)
-        shapes = _one_a_top([data, (param.batch_size,)] if known else [], tops)
-        sizes = (param.batch_size, 1, 1, 2)  # DeepLab's height and width of each item
-        return tuple(sizes if top == "data_dim" else shape for top, shape in zip(message.top, shapes, strict=True))
-    if message.type == PYTHON_LAYER:
-        return (None,) * tops
-    height, width = _image_size(message)
-    data = (1, _channels(message), height, width) if height and width else None
-    label: Shape | None = (1,)
-    if message.type == "ImageSegData" and data is not None:
-        label = (1, 1, height, width)
-    rest: list[Shape | None] = [label, (1, 1, 1, 2) if message.type == "ImageSegData" else None]
-    return _one_a_top([data, *rest], tops)
-
-
-def _one_a_top(shapes: Sequence[Shape | None], tops: int) -> tuple[Shape | None, ...]:
-    return tuple([*shapes, *[None] * tops][:tops])
-
-
-def _image_size(message: Any) -> tuple[int, int]:
-    transform = message.transform_param
-    for height, width in (
-        (transform.crop_size, transform.crop_size),
-        (transform.crop_height, transform.crop_width),
-        (transform.crop_h, transform.crop_w),
-        (message.image_data_param.new_height, message.image_data_param.new_width),
-        (message.dense_image_data_param.new_height, message.dense_image_data_param.new_width),
-        (message.window_data_param.crop_size, message.window_data_param.crop_size),
-        (transform.resize_param.height, transform.resize_param.width),
-    ):
-        if height and width:
-            return height, width
-    return 0, 0
-
-
-def _channels(message: Any) -> int:
-    is_gray = message.type == "ImageData" and not message.image_data_param.is_color
-    return (
-        1
-        if is_gray
-        else max(3, 0 if len(message.transform_param.mean_value) < 3 else len(message.transform_param.mean_value))
-    )

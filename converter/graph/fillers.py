@@ -1,7 +1,7 @@
-"""Caffe's fillers: the values of a parameter blob where no weights are given.
+"""Caffe's fillers: values of parameter blobs for nets without weights.
 
-Constant and bilinear fillers are exact. The random ones follow Caffe's distributions with a generator seeded by the
-blob's name, so that a net without weights converts to the same numbers every time.
+Constant and bilinear fillers are exact. Random ones follow Caffe's distributions with a generator seeded by the blob's
+name, so that a net without weights always converts to the same numbers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ from .net import FloatArray, Shape
 
 
 def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
-    """Values for a parameter blob.
+    """Values of a parameter blob by its FillerParameter (None: zeros); the name seeds the random ones.
 
-    Args:
-        name: the blob's name, which seeds the random fillers.
-        shape: its shape.
-        filler: a FillerParameter message, or None for zeros.
-
-    Raises:
-        NetError: the filler's type is unknown, or it does not fit the shape.
+    Raises NetError if the filler's type is unknown, or it does not fit the shape.
     """
     kind = "constant" if filler is None else (filler.type or "constant")
     if kind == "constant":
@@ -41,7 +35,7 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
     norm = norms.get(filler.variance_norm, fan_in)
     if kind == "gaussian":
         values = random.normal(filler.mean, filler.std, shape)
-        if filler.sparse >= 0:  # so many inputs of each output, on average
+        if filler.sparse >= 0:  # the mean number of nonzero inputs of each output
             values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)
     elif kind == "uniform":
         values = random.uniform(filler.min, filler.max, shape)
@@ -58,12 +52,9 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
 
 
 def _bilinear(shape: Shape) -> FloatArray:
-    """Every (height, width) plane holds the weights of bilinear upsampling by ceil(width / 2), symmetric.
-
-    Before 2017 the peak lay beside the centre for widths that no upsampling needs: 4k + 2 and 4k + 3.
-    """
+    """Weights of bilinear upsampling by ceil(width / 2) in every (height, width) plane."""
     width = shape[-1]
     factor = math.ceil(width / 2)
-    centre = (width - 1) / (2 * factor)
-    line = (1 - np.abs(np.arange(width) / factor - centre)).astype(np.float32)
+    center = (width - 1) / (2 * factor)
+    line = (1 - np.abs(np.arange(width) / factor - center)).astype(np.float32)
     return np.broadcast_to(np.outer(line, line), shape).astype(np.float32)

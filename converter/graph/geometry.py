@@ -1,7 +1,7 @@
-"""Where a pixel of one blob lies on another: affine maps along height and width, composed over the layers between.
+"""Pixel geometry: sliding windows, and affine maps from a pixel of one blob to the pixel of another.
 
-It serves the Crop layers that compute their offset from the graph (crop.py). Exact fractions, so that "the offset is a
-whole number" is a fact and not a tolerance.
+The maps serve Crop layers that compute their offset from the graph (crop.py). Fractions are exact, so that testing for
+a whole-number offset needs no tolerance.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..layers.base import Window
     from .net import Blob, Layer
 
 
 @dataclass(frozen=True)
+class Window:
+    """A sliding window along (height, width)."""
+
+    kernel: tuple[int, int]  # its extent, dilation included
+    stride: tuple[int, int]  # its step in the bottom; in the top where `upsampling`
+    pad: tuple[int, int]  # zeros added on each side
+    upsampling: bool = False  # the window is transposed
+
+
+@dataclass(frozen=True)
 class AxisMap:
-    """to = scale * from + shift, along one axis, in pixels (the centre of the first pixel is 0)."""
+    """to = scale * from + shift along one axis, in pixels; the center of the first pixel is 0."""
 
     scale: Fraction = Fraction(1)
     shift: Fraction = Fraction(0)
@@ -28,7 +37,7 @@ class AxisMap:
         return AxisMap(self.scale * first.scale, self.scale * first.shift + self.shift)
 
     def inverse(self) -> AxisMap:
-        """The map back."""
+        """The inverse map."""
         return AxisMap(1 / self.scale, -self.shift / self.scale)
 
 
@@ -38,9 +47,9 @@ IDENTITY: PlaneMap = (AxisMap(), AxisMap())
 
 
 def map_window(window: Window) -> PlaneMap:
-    """From a bottom's pixel to the top's for a sliding window.
+    """The map from a bottom's pixel to the top's pixel of a sliding window.
 
-    Window o is centred at stride * o + (kernel - 1) / 2 - pad; a transposed window exchanges bottom and top.
+    Window o is centered at stride * o + (kernel - 1) / 2 - pad; a transposed window exchanges bottom and top.
     """
     maps = [
         AxisMap(Fraction(stride), Fraction(kernel - 1, 2) - pad)
@@ -56,21 +65,19 @@ def compose(last: PlaneMap, first: PlaneMap) -> PlaneMap:
 
 
 class AlignmentError(Exception):
-    """Two blobs cannot be aligned; the message is a clause that says why."""
+    """Two blobs cannot be aligned; the message is a clause with the reason."""
 
 
 def align_blobs(source: Blob, target: Blob) -> PlaneMap:
-    """The map from a pixel of one blob to the pixel of another, by way of the nearest blob that leads to both.
+    """The map from a pixel of one blob to the pixel of another, through their nearest common ancestor.
 
-    Only the first bottom of each layer is followed, as the forks with the automatic Crop do.
-
-    Raises:
-        AlignmentError: no blob leads to both, or a layer on the way moves pixels in no affine way.
+    Only the first bottom of each layer is followed, as in the forks with the automatic Crop. Raises AlignmentError if
+    there is no common ancestor, or a layer on the path has no affine map.
     """
     down = list(_walk_back(source))
-    common = {id(blob) for blob, _ in down}
+    above_source = {blob for blob, _ in down}
     up = list(_walk_back(target))
-    meeting = next((blob for blob, _ in up if id(blob) in common), None)
+    meeting = next((blob for blob, _ in up if blob in above_source), None)
     if meeting is None:
         raise AlignmentError(f'no blob leads to both "{source.name}" and "{target.name}"')
     to_source, to_target = _map_from(meeting, down), _map_from(meeting, up)
@@ -78,7 +85,7 @@ def align_blobs(source: Blob, target: Blob) -> PlaneMap:
 
 
 def _walk_back(blob: Blob) -> Iterator[tuple[Blob, Layer | None]]:
-    """A blob and its ancestors by first bottoms, each with the layer that made it."""
+    """A blob and its ancestors by first bottoms, each with its producer."""
     while True:
         yield blob, blob.producer
         if blob.producer is None or not blob.producer.bottoms:

@@ -1,11 +1,11 @@
-"""Names of an untrusted file as Python names: submodules, variables, classes.
+"""Python names for layers and blobs of an untrusted file: submodules, variables, classes.
 
-A layer or blob may be called anything: "conv1/3x3", "class", "forward", "", "a b", a ligature. What comes out of here
-is close to it and safe:
-1. in the form Python gives identifiers itself (NFKC), so that source and `getattr` mean the same name;
-2. without characters that end a string or nest a module (quotes, backslashes, dots, control characters);
-3. no keyword, no builtin, and nothing that torch gives a meaning;
-4. unique among its kind.
+A layer or blob may have any name: "conv1/3x3", "class", "forward", "", "a b", a ligature. Its Python name is similar,
+and
+1. normalized as Python normalizes identifiers (NFKC), so that source and `getattr` mean the same name;
+2. free of characters that end a string or nest a module (quotes, backslashes, dots, control characters);
+3. not a keyword, a builtin, or a name with a meaning in torch;
+4. unique within its kind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-#: Public names of torch.nn.Module and fx.GraphModule in torch 2; listed so that laying out a net needs no torch.
+#: Public names of torch.nn.Module and fx.GraphModule in torch 2; listed so that building a net needs no torch.
 MODULE_NAMES = frozenset(
     """
     add_module add_submodule apply bfloat16 buffers call_super_init children code compile cpu cuda
@@ -30,31 +30,50 @@ MODULE_NAMES = frozenset(
     type xpu zero_grad
     """.split()  # noqa: SIM905
 )
-#: what generated source calls by these names
+#: names that generated source uses itself
 _SOURCE_NAMES = frozenset(
     "self torch nn F math operator numpy Path load net device inf nan fx_pytree pytree".split()  # noqa: SIM905
 )
 
 
-def unique_attribute(name: str, taken: set[str]) -> str:
-    """A submodule name close to a layer's own; `taken` learns it.
+class UniqueNames:
+    """Names that are unique within their kind: a repeated name gets `_2`, `_3`, ..."""
 
-    Slashes, spaces, colons, plus and minus stay, as they are common in published nets and harmless in `getattr`.
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        #: name -> the last number tried, so that n equal names take n steps
+        self._numbers: dict[str, int] = {}
+
+    def add(self, name: str) -> str:
+        """The name, with a number where it is taken already."""
+        unique, number = name, self._numbers.get(name, 1)
+        while unique in self._taken:
+            number += 1
+            unique = f"{name}_{number}"
+        self._numbers[name] = number
+        self._taken.add(unique)
+        return unique
+
+
+def make_attribute(name: str) -> str:
+    """A submodule name close to a layer's own; not necessarily unique.
+
+    Slashes, spaces, colons, plus and minus stay: they are common in published nets and harmless in `getattr`.
     """
     safe = re.sub(r"[^\w/ :+\-]", "_", unicodedata.normalize("NFKC", name)).strip() or "layer"
     if safe.startswith("_"):  # torch keeps its own state under such names
         safe = f"layer{safe}"
     if keyword.iskeyword(safe) or safe in MODULE_NAMES or safe == "self":
         safe += "_"
-    return _make_unique(safe, taken)
+    return safe
 
 
 class Variables:
-    """Blob names as variables of generated source: one identifier a name, the same one each time."""
+    """Blob names as variables of generated source: one identifier per name, the same one each time."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._names: dict[str, str] = {}
-        self._taken = {*_SOURCE_NAMES, *dir(builtins), *taken}
+        self._unique = UniqueNames({*_SOURCE_NAMES, *dir(builtins), *taken})
 
     def of(self, name: str) -> str:
         """The identifier of a blob name."""
@@ -64,23 +83,14 @@ class Variables:
                 safe = f"blob_{safe}"
             if not safe.isidentifier():  # a word character that no identifier may hold
                 safe = re.sub(r"\W", "_", safe, flags=re.ASCII)
-            self._names[name] = _make_unique(safe, self._taken)
+            self._names[name] = self._unique.add(safe)
         return self._names[name]
 
 
 def class_name(name: str, taken: Iterable[str] = ()) -> str:
-    """A Python class name made of the words of a net's name, none of `taken`."""
+    """A Python class name made of the words of a net's name; not one of `taken`."""
     words = "".join(c if c.isalnum() and c.isascii() else " " for c in name).split()
     joined = "".join(word[:1].upper() + word[1:] for word in words)
     safe = joined if joined and not joined[0].isdigit() else f"Net{joined}"
     used = {*_SOURCE_NAMES, *dir(builtins), *taken}
     return f"{safe}Net" if safe in used or keyword.iskeyword(safe) else safe
-
-
-def _make_unique(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate

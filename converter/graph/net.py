@@ -1,22 +1,24 @@
 """The graph: a Caffe net with every name resolved to a single assignment and every shape known.
 
-What it is: plain data between the readers and everything that consumes a net (torch, ONNX, inspection).
-What it does not know: text, bytes, torch. A blob that an in-place layer rewrites becomes a new :class:`Blob` of the
-same name; whoever reads it holds the version Caffe would show it.
+Plain data between the readers and the consumers of a net (torch, ONNX, inspection); it knows no text, bytes or torch.
+A blob that an in-place layer rewrites becomes a new :class:`Blob` of the same name; each reader holds the version that
+Caffe would give it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .definition import DroppedLayer, NetDefinition
+
 if TYPE_CHECKING:
     from ..layers.base import Operator
-    from .build import NetDefinition
 
 Shape = tuple[int, ...]
 FloatArray = NDArray[np.float32]
@@ -28,9 +30,9 @@ class Blob:
 
     Attributes:
         name: Caffe's blob name.
-        shape: its shape at the laid-out input sizes, Caffe's axis order (N, C, H, W for images).
+        shape: its shape at the net's input sizes, in Caffe's axis order (N, C, H, W for images).
         producer: the layer that wrote this version, or None for a net input.
-        top_index: which of the producer's tops it is.
+        top_index: its index among the producer's tops.
     """
 
     name: str
@@ -41,17 +43,17 @@ class Blob:
 
 @dataclass(eq=False)
 class Layer:
-    """One layer that runs in the TEST phase.
+    """One layer that runs.
 
     Attributes:
         name: Caffe's layer name; may repeat within a net.
         attribute: the unique name under which the torch module holds it.
         type: Caffe's type string, CamelCase as in V2.
         line: its line in the prototxt, or None.
-        operator: what it computes.
+        operator: its type's computation, set up for this layer.
         bottoms: the blob versions it reads.
         tops: the blob versions it writes.
-        parameters: for each of its blobs the key of the array in :attr:`Net.parameters`; a shared blob has its owner's.
+        parameters: key in :attr:`Net.parameters` of each of its blobs; a shared blob has its owner's key.
         message: the LayerParameter message.
     """
 
@@ -68,7 +70,7 @@ class Layer:
 
 @dataclass(frozen=True, order=True)
 class ParameterKey:
-    """Blob `index` of the layer held under `attribute`; printed as `<attribute>/<index>`."""
+    """Blob `index` of the layer with submodule name `attribute`; printed as `<attribute>/<index>`."""
 
     attribute: str
     index: int
@@ -77,31 +79,21 @@ class ParameterKey:
         return f"{self.attribute}/{self.index}"
 
 
-@dataclass(frozen=True)
-class DroppedLayer:
-    """A layer of the file that is not part of the converted net, and why."""
-
-    name: str
-    type: str
-    line: int | None
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class Net:
-    """A Caffe net, laid out.
+    """A Caffe net at given input sizes.
 
     Attributes:
         name: the net's own name.
-        inputs: blobs that a caller supplies (declared inputs and the tops of data layers).
-        outputs: blobs nobody reads, in Caffe's order.
+        inputs: blobs that the caller supplies (declared inputs and the tops of data layers).
+        outputs: blobs that no layer reads, in Caffe's order.
         layers: the layers that run, in Caffe's order.
         parameters: array of each parameter blob, in Caffe's own shape; empty where no weights were given.
         dropped: layers left out, each with its reason.
-        dialect: which Caffe the file is from (`bvlc`, `deeplab_v1`, ...).
-        dialect_evidence: why.
-        warnings: what a person should know, in plain sentences.
-        definition: the laid-out net's source; :meth:`reshape` lays it out again.
+        dialect: the Caffe that the file comes from (`bvlc`, `deeplab_v1`, ...).
+        dialect_evidence: the evidence for it.
+        warnings: for people, in full sentences.
+        definition: the definition it was built from; `reshape_net` builds it again.
     """
 
     name: str
@@ -125,23 +117,7 @@ class Net:
 
     def parameter_count(self) -> int:
         """Number of float32 parameters, shared blobs counted once."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.parameter_shapes().values())
-
-    def reshape(self, input_shapes: Mapping[str, Sequence[int]]) -> Net:
-        """The same net laid out for other input shapes, with the same parameters.
-
-        Args:
-            input_shapes: input name -> new shape; inputs not named keep theirs.
-
-        Raises:
-            NetError: a layer cannot take these sizes.
-        """
-        from .build import lay_out
-
-        shapes = {blob.name: blob.shape for blob in self.inputs} | {k: tuple(v) for k, v in input_shapes.items()}
-        net = lay_out(self.definition, shapes)
-        twins = dict(zip(map(id, self.blobs()), net.blobs(), strict=True))
-        return replace(net, outputs=tuple(twins[id(blob)] for blob in self.outputs), parameters=self.parameters)
+        return sum(map(math.prod, self.parameter_shapes().values()))
 
     def blobs(self) -> list[Blob]:
         """Every version of every blob: inputs, then tops in execution order."""

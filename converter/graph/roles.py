@@ -1,79 +1,31 @@
-"""What a layer type is to a converted net: data that becomes an input, training that is dropped, or computation.
+"""Layer types that a converted net does not compute: data sources become inputs, training-only layers are dropped.
 
-The types of BVLC and of every fork in docs are named here with the reason a person is told. A type that is neither
-listed nor registered as an operator is unsupported.
+The types are listed per dialect in `dialects/known.py`; only those of no particular fork are here. A type that is
+neither listed nor registered as an operator is unsupported.
 """
 
 from __future__ import annotations
 
-#: Layers that read files or memory: their tops become inputs.
-DATA_SOURCES = frozenset(
-    {
-        "AnnotatedData",
-        "BinLabelData",
-        "Data",
-        "DenseImageData",
-        "DetectNetTransformation",
-        "HDF5Data",
-        "ImageData",
-        "ImageLabelData",
-        "ImageLabelmapData",
-        "ImageSegData",
-        "Input",
-        "MatRead",
-        "MemoryData",
-        "VideoData",
-        "WindowClsData",
-        "WindowData",
-        "WindowInstSegData",
-        "WindowSegData",
-        "data",
-    }
-)
+from ..dialects.known import DIALECTS
 
-#: Layers that only measure, write or train: dropped, with the reason.
+_LOSS = "a loss: only training needs it"
+_METRIC = "measures against labels: use `atrous evaluate`"
+_WRITER = "writes its bottoms to files: the net's outputs take its place"
+
+DATA_SOURCES = frozenset({"data"}.union(*(dialect.data_layers for dialect in DIALECTS.values())))
+"""Layers that read files or memory: their tops become inputs."""
+
 TRAINING_ONLY: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "CTCLoss",
-            "CenterLoss",
-            "ContrastiveLoss",
-            "EuclideanLoss",
-            "HingeLoss",
-            "InfogainLoss",
-            "L1Loss",
-            "MultiBoxLoss",
-            "MultinomialLogisticLoss",
-            "RedSoftmaxWithLoss",
-            "RegionLoss",
-            "SigmoidCrossEntropyLoss",
-            "SmoothL1Loss",
-            "SmoothL1LossOHEM",
-            "SoftmaxLoss",
-            "SoftmaxWithLoss",
-            "SoftmaxWithLossOHEM",
-            "TripletLoss",
-            "WeightedSoftmaxWithLoss",
-        ),
-        "a loss: only training needs it",
-    ),
-    **dict.fromkeys(
-        (
-            "Accuracy",
-            "EvalDetection",
-            "DetectionEvaluate",
-            "EltwiseAccuracy",
-            "BinaryAccuracy",
-            "RedAccuracy",
-            "SegAccuracy",
-        ),
-        "measures against labels: use `atrous evaluate`",
-    ),
-    **dict.fromkeys(
-        ("HDF5Output", "MatWrite", "SaveOutput"), "writes its bottoms to files: the net's outputs take its place"
-    ),
-    "Silence": "only keeps its bottoms from being printed",
+    **dict.fromkeys(("CTCLoss", "TripletLoss", "WeightedSoftmaxWithLoss"), _LOSS),
+    "SaveOutput": _WRITER,
+    "Silence": "only prevents its bottoms from being printed",
 }
+"""Layers that only measure, write or train -> the reason for dropping them."""
 
-#: Types that read and write nothing Caffe could hand to another program.
+for _dialect in DIALECTS.values():
+    TRAINING_ONLY.update(dict.fromkeys(_dialect.losses, _LOSS))
+    TRAINING_ONLY.update(dict.fromkeys(_dialect.metrics, _METRIC))
+    TRAINING_ONLY.update(dict.fromkeys(_dialect.writers, _WRITER))
+
 PYTHON_LAYER = "Python"
+"""The type of layers whose code is in another file."""

@@ -1,69 +1,58 @@
-"""Which layers take part: phase, level and stages against `include` and `exclude`.
+"""Selection of a file's layers: those that run, those the caller supplies, and those left out, with the reason.
 
-1. The caller's phase and level replace the file's `state`; the caller's stages are added to the file's.
-2. A rule is met if its phase (where given) is the phase, min_level <= level <= max_level, all its `stage` are set and
-   none of its `not_stage` is.
-3. A layer with `include` takes part if any of its rules is met; one with `exclude` if none is. Both in one layer are
-   refused. `include { }` is always met.
-4. A layer's own `phase` changes how it computes, not whether it takes part.
+1. NetState decides which layers exist in this phase:
+   - the caller's phase and level replace the file's `state`; the caller's stages are added to the file's;
+   - a rule is met if its phase (where given) is the phase, min_level <= level <= max_level, all its `stage` are set and
+     none of its `not_stage` is; `include { }` is always met;
+   - a layer with `include` runs if any of its rules is met, one with `exclude` if none is; both in one layer are an
+     error. A layer's own `phase` changes how it computes, not whether it runs.
+2. Data layers, and Python layers without bottoms, become inputs: one for each top that a layer reads. Where this phase
+   has no data layer for a blob, the other phase's gives its name and shape.
+3. Losses, measurements and file writers are dropped; their bottoms become outputs.
+4. Layers that only prepare labels for dropped layers are dropped with them.
+5. A type with neither role nor operator is unsupported; all are reported at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...errors import NetError
+from ..dialects.detect import Detection, detect_in_text
+from ..dialects.known import Dialect, find_dialect
 from ..files.prototxt import Prototxt
+from ..layers import find_operator, registered_name, registered_types
+from .crop_rule import find_crop_rule
+from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
+from .inputs import legacy_inputs, source_shapes
+from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
 
-PHASES = ("TRAIN", "TEST")
-"""By their number."""
-
-
-@dataclass(frozen=True)
-class DroppedLayer:
-    """A layer that does not take part.
-
-    Attributes:
-        index: its place in `Prototxt.net.layer`.
-        name: its name.
-        type: its V2 type.
-        line: 1-based.
-        reason: the rule and what it was held against, for people.
-    """
-
-    index: int
-    name: str
-    type: str
-    line: int
-    reason: str
+_MAX_SUGGESTIONS = 32
+"""Unknown types with a "did you mean"; each one costs a comparison with every registered type."""
 
 
 class FilteredLayers(NamedTuple):
-    """The layers of a net under one state.
+    """The layers of a net under one state."""
 
-    Attributes:
-        kept: (place in `Prototxt.net.layer`, LayerParameter) of each layer that takes part, in order.
-        dropped: the others.
-        stages: all stages that were set, the file's included.
-    """
-
+    # (index in `Prototxt.net.layer`, LayerParameter) of each layer that runs, in order
     kept: tuple[tuple[int, Any], ...]
-    dropped: tuple[DroppedLayer, ...]
-    stages: frozenset[str]
+    dropped: tuple[DroppedLayer, ...]  # the others
+    stages: frozenset[str]  # all stages that are set, the file's included
 
 
 def filter_layers(
     prototxt: Prototxt, *, phase: str = "TEST", level: int = 0, stages: Iterable[str] = ()
 ) -> FilteredLayers:
-    """Sorts a net's layers into those that take part and those that do not.
+    """Apply a net's include and exclude rules (rule 1).
 
     Args:
         prototxt: the net.
         phase: "TEST" or "TRAIN".
-        level: as `include { min_level: ... }` is held against.
-        stages: as `include { stage: ... }` is held against.
+        level: compared with min_level and max_level.
+        stages: compared with stage and not_stage.
 
     Raises:
         NetError: an unknown phase, or a layer with both include and exclude.
@@ -74,7 +63,7 @@ def filter_layers(
     kept: list[tuple[int, Any]] = []
     dropped: list[DroppedLayer] = []
     for index, layer in enumerate(prototxt.net.layer):
-        line = prototxt.lines[index]
+        line = prototxt.lines[index] or None
         if layer.include and layer.exclude:
             raise NetError("has both include and exclude rules; Caffe takes one kind", layer=layer.name, line=line)
         unmet = [_find_conflict(rule, phase, level, active) for rule in layer.include or layer.exclude]
@@ -85,7 +74,7 @@ def filter_layers(
         else:
             kept.append((index, layer))
             continue
-        dropped.append(DroppedLayer(index, layer.name, layer.type, line, reason))
+        dropped.append(DroppedLayer(layer.name, layer.type, line, reason))
     return FilteredLayers(tuple(kept), tuple(dropped), active)
 
 
@@ -107,8 +96,186 @@ def _find_conflict(rule: Any, phase: str, level: int, stages: frozenset[str]) ->
 
 
 def _describe(rule: Any) -> str:
-    """A rule in one line, as it would stand in the file."""
+    """A rule on one line, in prototxt syntax."""
     parts = [f"phase: {PHASES[rule.phase]}"] if rule.HasField("phase") else []
     parts += [f"{name}: {getattr(rule, name)}" for name in ("min_level", "max_level") if rule.HasField(name)]
     parts += [f'{name}: "{stage}"' for name in ("stage", "not_stage") for stage in getattr(rule, name)]
     return f"{{ {' '.join(parts)} }}" if parts else "{ }"
+
+
+def define_net(
+    prototxt: Prototxt,
+    *,
+    phase: str = "TEST",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    dialect: str | None = None,
+    blob_counts: Mapping[str, int] | None = None,
+    already_filtered: bool = False,
+) -> NetDefinition:
+    """Assign each layer of a file its role in the converted net.
+
+    Args:
+        prototxt: the read file.
+        phase: TEST or TRAIN.
+        level: NetState level.
+        stages: NetState stages.
+        dialect: overrides the detected dialect.
+        blob_counts: layer name -> number of blobs in the weights, where known.
+        already_filtered: the net was saved by Caffe, which keeps only layers of the phase it ran in; skip rule 1.
+
+    Raises:
+        NetError: contradicting rules, input fields that do not match, or a dialect that does not read this syntax.
+    """
+    if dialect is not None:
+        detection = Detection(dialect, ("given by the caller",))
+    else:
+        detection = detect_in_text(prototxt.forks, prototxt.format)
+    found = find_dialect(detection.name, prototxt.format)
+    kept: Iterable[tuple[int, Any]] = enumerate(prototxt.net.layer)
+    dropped: list[DroppedLayer] = []
+    if not already_filtered:  # rule 1
+        filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
+        kept, dropped = filtered.kept, list(filtered.dropped)
+    definition = _Selection(prototxt, kept, dropped, found).define(detection.evidence, dict(blob_counts or {}))
+    crop_rule = find_crop_rule(prototxt.net.layer, found, given=dialect is not None)
+    return replace(definition, crop_rule=crop_rule, phase=phase)
+
+
+class _Selection:
+    def __init__(
+        self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer], dialect: Dialect
+    ) -> None:
+        self.prototxt, self.dialect = prototxt, dialect
+        self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
+        self.dropped = list(filtered)
+        self.silenced: set[str] = set()
+        self.unknown_types: set[str] = set()
+        self.sources: list[InputTop] = legacy_inputs(prototxt.net, dialect)
+        self.label_tops: set[str] = set()
+        self.transform: Any = None
+
+    def define(self, evidence: tuple[str, ...], blob_counts: dict[str, int]) -> NetDefinition:
+        running = [entry for entry in self.entries if not self._take_source(entry)]
+        running = self._drop_training(running)
+        running = self._drop_label_branches(running)
+        running = [self._mark_unsupported(entry) for entry in running]
+        read = {name for entry in running for name in entry.message.bottom}
+        self._borrow_sources(running, read)
+        declared = {source.top for source in self.sources if source.shape is not None}
+        inputs = [
+            source
+            for source in self.sources
+            # Caffe drops an `input:` without a shape if a layer gives the same blob with one.
+            if (source.top in read or source.type in ("Input", "input"))
+            and not (source.shape is None and source.top in declared)
+        ]
+        return NetDefinition(
+            name=self.prototxt.net.name,
+            input_tops=tuple(inputs),
+            entries=tuple(running),
+            dropped=tuple(self.dropped),
+            silenced=frozenset(self.silenced),
+            dialect=self.dialect.name,
+            dialect_evidence=evidence,
+            warnings=tuple(self.prototxt.warnings),
+            blob_counts=blob_counts,
+            transform=self.transform,
+            format=self.prototxt.format,
+        )
+
+    def _borrow_sources(self, running: Sequence[LayerEntry], read: set[str]) -> None:
+        """Rule 2, second sentence."""
+        missing = read - {top for entry in running for top in entry.message.top} - {s.top for s in self.sources}
+        for index, message in enumerate(self.prototxt.net.layer):
+            if message.type not in DATA_SOURCES or missing.isdisjoint(message.top):
+                continue
+            line = self.prototxt.lines[index] or None
+            if self.transform is None and message.HasField("transform_param"):
+                self.transform = message.transform_param
+            for top, shape in zip(message.top, source_shapes(message), strict=True):
+                if top in missing:
+                    self.sources.append(InputTop(top, shape, message.name, message.type, line))
+                    missing.discard(top)
+
+    def _drop(self, entry: LayerEntry, reason: str) -> None:
+        self.dropped.append(DroppedLayer(entry.message.name, entry.message.type, entry.line, reason))
+
+    def _take_source(self, entry: LayerEntry) -> bool:
+        """Rule 2."""
+        message = entry.message
+        is_python_source = message.type == PYTHON_LAYER and not message.bottom
+        if message.type not in DATA_SOURCES and not is_python_source:
+            return False
+        shapes = source_shapes(message)
+        if message.HasField("transform_param") and self.transform is None:
+            self.transform = message.transform_param
+        for index, (top, shape) in enumerate(zip(message.top, shapes, strict=True)):
+            self.sources.append(InputTop(top, shape, message.name, message.type, entry.line))
+            if message.type != "Input" and index > 0 and top != "data_dim":
+                self.label_tops.add(top)
+        return True
+
+    def _drop_training(self, entries: list[LayerEntry]) -> list[LayerEntry]:
+        """Rule 3."""
+        running = []
+        last_read = {
+            name: position
+            for position, entry in enumerate(entries)
+            if entry.message.type not in TRAINING_ONLY
+            for name in entry.message.bottom
+        }
+        for position, entry in enumerate(entries):
+            message = entry.message
+            reason = TRAINING_ONLY.get(message.type)
+            own = set(message.top) - set(message.bottom)
+            used = sorted(name for name in own if last_read.get(name, -1) > position)
+            if reason is None:
+                running.append(entry)
+            elif used:
+                reason = f'a training layer, but its top "{used[0]}" is read by the net'
+                running.append(replace(entry, unsupported=reason))
+            else:
+                if message.type == "Silence":
+                    self.silenced.update(message.bottom)
+                self._drop(entry, reason)
+        return running
+
+    def _drop_label_branches(self, entries: list[LayerEntry]) -> list[LayerEntry]:
+        """Rule 4."""
+        labels = set(self.label_tops)
+        branch = []
+        needed: set[str] = set()
+        for entry in entries:
+            if entry.message.bottom and labels.issuperset(entry.message.bottom):
+                labels.update(entry.message.top)
+                branch.append(entry)
+            else:
+                needed.update(entry.message.bottom)
+        dropped: set[LayerEntry] = set()
+        for entry in reversed(branch):
+            if needed.isdisjoint(entry.message.top):
+                dropped.add(entry)
+                self._drop(entry, "prepares labels for layers that only training needs")
+            else:
+                needed.update(entry.message.bottom)
+        return [entry for entry in entries if entry not in dropped]
+
+    def _mark_unsupported(self, entry: LayerEntry) -> LayerEntry:
+        """Rule 5."""
+        message = entry.message
+        if entry.unsupported or find_operator(registered_name(message)) is not None:
+            return entry
+        if message.type == PYTHON_LAYER:
+            param = message.python_param
+            reason = (
+                f"arbitrary code ({param.module}.{param.layer}); register a conversion as "
+                f'"{registered_name(message)}", or cut the net before it'
+            )
+        else:
+            self.unknown_types.add(message.type)
+            near = []
+            if len(self.unknown_types) <= _MAX_SUGGESTIONS:
+                near = difflib.get_close_matches(message.type, registered_types(), 1)
+            reason = f"unknown type; did you mean {near[0]}?" if near else "unknown type"
+        return replace(entry, unsupported=reason)

@@ -2,7 +2,7 @@
 
 Along one symbol an expression has a tail: from `start` on, within each residue class of the symbol modulo `period`, it
 is a polynomial of at most `degree`. (Floor quotients by a number multiply the period; polynomials stay polynomials.)
-Where all its forward differences at a point agree in sign, it keeps that sign for ever: Newton's form writes the later
+Where all its forward differences at a point agree in sign, it keeps that sign forever: Newton's form writes the later
 values as sums of these differences with coefficients that are not negative. So degree + 1 values a class decide a guard
 for all sizes. This is a proof, not a sample.
 """
@@ -155,7 +155,7 @@ def _find_atom_tail(trace: Trace, number: int, symbol: str) -> Tail:
         return _settle(trace, add_terms(operands[0], operands[1], -1), symbol, both)
 
     def is_constant(start: int) -> bool:
-        """Whether the quotient q of each class is: q * divisor <= dividend < (q + 1) * divisor for ever."""
+        """Whether the quotient q of each class is: q * divisor <= dividend < (q + 1) * divisor forever."""
         dividend, divisors = (_sample(trace, terms, symbol, both, start) for terms in operands)
         rest = dividend - dividend[0] // np.maximum(divisors[0], 1) * divisors
         return bool((_difference(rest) >= 0).all() and (_difference(divisors - 1 - rest) >= 0).all())

@@ -185,7 +185,7 @@ class Size:
         difference = self - other
         if not isinstance(difference, Size):
             return bool(difference >= 0)
-        holds = difference.value >= 0
+        holds = bool(difference.value >= 0)
         self.trace.record(Guard(difference.terms if holds else (-difference - 1).terms, ">="), self)
         return holds
 
@@ -195,8 +195,9 @@ class Size:
         difference = self - other
         if not isinstance(difference, Size):
             return bool(difference == 0)
-        self.trace.record(Guard(difference.terms, "!=" if difference.value else "=="), self)
-        return difference.value == 0
+        holds = bool(difference.value == 0)
+        self.trace.record(Guard(difference.terms, "==" if holds else "!="), self)
+        return holds
 
     def __gt__(self, other: Any) -> bool:
         return bool(self >= other + 1)
@@ -218,9 +219,6 @@ class Size:
 
     def __hash__(self) -> int:
         return hash(int(self))
-
-    def __float__(self) -> float:
-        return float(int(self))
 
     def __truediv__(self, other: Any) -> float:
         return int(self) / int(other)

@@ -1,8 +1,8 @@
-"""The prototxt against the structure that was saved inside the caffemodel: a wrong pair shows before any number does.
+"""Comparison of a prototxt with the structure saved in the caffemodel, to detect a wrong pair of files.
 
-A caffemodel carries the net it was trained as. Layers are matched by name; what is compared is what changes a result:
-the type, and every field of the layer's own parameter message except fillers and engines. Differences are reported,
-not refused: the prototxt is what counts, and nets are often edited after training on purpose.
+Layers are matched by name. Compared are the type and the fields of the layer's own parameter message, except those that
+do not change results, such as fillers and engines. Differences are reported, not refused: the prototxt decides, and
+nets are often edited after training on purpose.
 """
 
 from __future__ import annotations
@@ -13,52 +13,37 @@ from typing import Any
 
 from .net import Net
 
-#: parameter messages that say how a net is trained or fed, not what it computes
+#: parameter messages of training and input data
 _IGNORED_MESSAGES = frozenset(
     {"transform_param", "loss_param", "data_param", "image_data_param", "input_param", "memory_data_param", "include"}
 )
-#: what a convolution does where a repeated field is left out
+#: values of repeated fields that are left out
 _WINDOW_DEFAULTS = {"stride": (1,), "pad": (0,)}
 _IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "moving_average_fraction"})
 
 
 @dataclass(frozen=True)
 class StructureDifference:
-    """One disagreement.
+    """One disagreement."""
 
-    Attributes:
-        layer: the layer's name.
-        field: what differs, such as `convolution_param.dilation`.
-        prototxt: its value in the prototxt.
-        caffemodel: its value in the caffemodel.
-    """
-
-    layer: str
-    field: str
-    prototxt: str
-    caffemodel: str
+    layer: str  # the layer's name
+    field: str  # the field that differs, such as `convolution_param.dilation`
+    prototxt: str  # its value in the prototxt
+    caffemodel: str  # its value in the caffemodel
 
     def __str__(self) -> str:
         return f'"{self.layer}" {self.field}: {self.prototxt} in the prototxt, {self.caffemodel} in the weights file'
 
 
 def compare_structure(net: Net, saved: Any) -> tuple[StructureDifference, ...]:
-    """Compare a net with the NetParameter saved beside its weights.
-
-    Args:
-        net: the laid-out net.
-        saved: V2-form NetParameter, from `WeightFile.read_structure().net`.
-
-    Returns:
-        The differences in the net's order; empty where the layers that both have agree.
-    """
+    """Differences of a net to the V2-form NetParameter saved with its weights, in the order of the net's layers."""
     theirs = {layer.name: layer for layer in reversed(saved.layer)}
-    found: list[StructureDifference] = []
+    differences: list[StructureDifference] = []
     for layer in net.layers:
         other = theirs.get(layer.name)
         if other is not None:
-            found += _compare_layers(layer.message, other)
-    return tuple(found)
+            differences += _compare_layers(layer.message, other)
+    return tuple(differences)
 
 
 def _compare_layers(mine: Any, theirs: Any) -> Iterator[StructureDifference]:
@@ -93,7 +78,7 @@ def _compare_messages(layer: str, path: str, mine: Any, theirs: Any) -> Iterator
 
 
 def _dilation(param: Any) -> tuple[int, ...]:
-    """Dilation whatever the fork calls it; (1,) where none is given."""
+    """Dilation, also where the fork calls it `hole`; (1,) by default."""
     if param.HasField("hole"):
         return (param.hole,)
     values = tuple(param.dilation) or (1,)
@@ -101,7 +86,7 @@ def _dilation(param: Any) -> tuple[int, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Repeated fields as tuples; equal sizes along all axes as one."""
+    """Repeated fields as tuples, shortened to one value if all are equal."""
     if isinstance(value, (str, bytes, int, float)):
         return value
     values = tuple(value)

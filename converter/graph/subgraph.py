@@ -1,63 +1,49 @@
-"""A net cut off after chosen blobs: what they need is kept, everything else goes."""
+"""Cuts a net off after chosen blobs: keeps the layers and inputs that they need."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .build import lay_out
-from .net import Blob, FloatArray, Layer, Net, ParameterKey
+from .build import build_net
+from .definition import LayerEntry
+from .net import Blob, Layer, Net
 
 
 def cut_net(net: Net, outputs: Sequence[Blob]) -> Net:
-    """The part of a net that computes `outputs`.
+    """The part of a net that computes the given blobs of it, which become its outputs in this order.
 
-    Args:
-        net: the net.
-        outputs: blobs of it, which become the outputs in this order.
-
-    Returns:
-        A net of its own: it can be reshaped, converted and exported. Its layers keep their submodule names, so that the
-        whole net's torch module serves it too; its parameters are the same arrays.
+    It is complete: it can be reshaped, converted and exported. Its layers keep their submodule names, so the whole
+    net's torch module serves it too; its parameters are the same arrays.
     """
-    needed_layers: set[int] = set()
-    needed_inputs: set[str] = set()
+    needed: set[Blob | Layer] = set()
     waiting = list(outputs)
     while waiting:
         blob = waiting.pop()
         if blob.producer is None:
-            needed_inputs.add(blob.name)
-        elif id(blob.producer) not in needed_layers:
-            needed_layers.add(id(blob.producer))
+            needed.add(blob)
+        elif blob.producer not in needed:
+            needed.add(blob.producer)
             waiting.extend(blob.producer.bottoms)
-    if len(needed_layers) == len(net.layers) and len(needed_inputs) == len(net.inputs):
+    if needed.issuperset(net.layers) and needed.issuperset(net.inputs):
         return net if tuple(outputs) == net.outputs else replace(net, outputs=tuple(outputs))
-    kept = [index for index, layer in enumerate(net.layers) if id(layer) in needed_layers]
+    inputs = {blob.name: blob.shape for blob in net.inputs if blob in needed}
+    layers = [layer for layer in net.layers if layer in needed]
+    if len(layers) + len(inputs) == len(net.layers) + len(net.inputs):
+        return replace(net, outputs=tuple(outputs))
     definition = replace(
         net.definition,
-        entries=tuple(replace(net.definition.entries[index], attribute=net.layers[index].attribute) for index in kept),
-        input_tops=tuple(top for top in net.definition.input_tops if top.top in needed_inputs),
+        entries=tuple(LayerEntry(layer.message, layer.line, layer.attribute) for layer in layers),
+        input_tops=tuple(top for top in net.definition.input_tops if top.top in inputs),
     )
-    cut = lay_out(definition, {blob.name: blob.shape for blob in net.inputs if blob.name in needed_inputs})
-    pairs = list(zip((net.layers[index] for index in kept), cut.layers, strict=True))
+    cut = build_net(definition, inputs)
+    pairs = list(zip(layers, cut.layers, strict=True))
+    twins = {old: new for a, b in pairs for old, new in zip(a.tops, b.tops, strict=True)}
+    given = {blob.name: blob for blob in cut.inputs}
+    twins |= {blob: given[blob.name] for blob in net.inputs if blob.name in given}
+    keys = {old: new for a, b in pairs for old, new in zip(a.parameters, b.parameters, strict=True)}
     return replace(
         cut,
-        outputs=tuple(_same_blob(blob, pairs, cut) for blob in outputs),
-        parameters=_renamed_parameters(net, pairs),
+        outputs=tuple(twins[blob] for blob in outputs),
+        parameters={new: net.parameters[old] for old, new in keys.items() if old in net.parameters},
     )
-
-
-def _same_blob(blob: Blob, pairs: Sequence[tuple[Layer, Layer]], cut: Net) -> Blob:
-    for old, new in pairs:
-        if blob.producer is old:
-            return new.tops[blob.top_index]
-    return next(other for other in cut.inputs if other.name == blob.name)
-
-
-def _renamed_parameters(net: Net, pairs: Sequence[tuple[Layer, Layer]]) -> dict[ParameterKey, FloatArray]:
-    renamed: dict[ParameterKey, FloatArray] = {}
-    for old, new in pairs:
-        for old_key, new_key in zip(old.parameters, new.parameters, strict=True):
-            if old_key in net.parameters:
-                renamed[new_key] = net.parameters[old_key]
-    return renamed

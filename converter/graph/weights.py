@@ -1,15 +1,18 @@
-"""Matching a weights file to a net, by Caffe's rules and without its silence.
+"""Matches a weights file to a net by Caffe's rules, and reports what Caffe ignores.
 
-1. A layer of the file belongs to the first layer of that name in the net; a file layer the net lacks is reported.
-2. The number of blobs must agree, and each shape; a legacy 4-D shape agrees where the leading ones of both are cut.
-3. `strict_dim: false` (DeepLab v1) asks for the same count only.
-4. Shared blobs are written by every layer that has them; the last one in the file wins. HDF5 files leave them out.
-5. A blob of the net that the file does not have is an error (Caffe would leave its filler there).
+1. A layer of the file belongs to the net's first layer of that name; file layers without one are reported.
+2. The number of blobs and each shape must match; leading ones are ignored, as legacy shapes are 4-D.
+3. With `strict_dim: false` (DeepLab v1) only the element count must match.
+4. Every layer with a shared blob writes it; the last one in the file wins. HDF5 files leave repetitions out.
+5. A blob of the net that the file lacks is an error (Caffe would keep its filler).
+6. NaN and infinite values are an error (Caffe would compute with them).
 """
 
 from __future__ import annotations
 
 import difflib
+import math
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,28 +22,24 @@ import numpy as np
 from ...errors import WeightsError
 from .net import FloatArray, Layer, Net, ParameterKey, Shape
 
+CHUNK_ELEMENTS = 1 << 20
+"""Weights are read in pieces of this size, so that the pages of a mapped file do not pile up."""
 #: a layer's arrays in order, or by index where shared ones may be left out
 Blobs = Sequence[Any] | Mapping[int, Any]
 
 
 @dataclass(frozen=True)
 class MatchedWeights:
-    """Arrays for every parameter of a net, and what the file held beyond them."""
+    """Arrays for every parameter of a net, and the file's layers that the net lacks."""
 
     parameters: dict[ParameterKey, FloatArray]
     extra_layers: tuple[str, ...]
 
 
 def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str) -> MatchedWeights:
-    """Give every parameter blob of the net its array.
+    """Assign an array to every parameter blob of the net, from (layer name, its arrays) in the order of the file.
 
-    Args:
-        net: the laid-out net.
-        layers: (layer name, its arrays) in file order; arrays keep the file's shapes.
-        source: what to call the file in messages.
-
-    Raises:
-        WeightsError: missing, surplus or misshapen blobs.
+    Arrays keep the file's shapes. Raises WeightsError, which names `source`, for missing, surplus or misshapen blobs.
     """
     targets: dict[str, Layer] = {}
     for layer in net.layers:
@@ -61,14 +60,15 @@ def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str)
     faulty = {name for name, _ in problems}
     for layer in net.layers:  # rule 5
         if layer.name not in faulty and any(key not in parameters for key in layer.parameters):
-            problems.append((layer.name, _describe_missing(layer, targets[layer.name], extra)))
+            candidates = extra if len(problems) < 3 else []  # the message shows three; each comparison is slow
+            problems.append((layer.name, _describe_missing(layer, targets[layer.name], candidates)))
     if problems:
         raise WeightsError(source, problems)
     return MatchedWeights(parameters, tuple(extra))
 
 
 def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArray]) -> str | None:
-    """Write a file layer's blobs into `parameters` (rule 4); a sentence where they do not fit."""
+    """Write a file layer's blobs into `parameters` (rule 4); returns the reason where they do not fit."""
     shapes = layer.operator.weight_shapes()
     numbered = dict(blobs) if isinstance(blobs, Mapping) else dict(enumerate(blobs))
     own = {index for index, key in enumerate(layer.parameters) if key.attribute == layer.attribute}
@@ -78,12 +78,8 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
     for index, blob in numbered.items():
         array, shape = np.asarray(blob), shapes[index]
-        fits = (
-            _without_leading_ones(array.shape) == _without_leading_ones(shape)
-            if strict
-            else array.size == _count(shape)
-        )
-        if not fits:
+        fits = _without_leading_ones(array.shape) == _without_leading_ones(shape)
+        if not (fits if strict else array.size == math.prod(shape)):
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
         if array.dtype != np.float32:
             array = array.astype(np.float32)
@@ -98,10 +94,6 @@ def _without_leading_ones(shape: Sequence[int]) -> Shape:
     return tuple(sizes)
 
 
-def _count(shape: Shape) -> int:
-    return int(np.prod(shape, dtype=np.int64))
-
-
 def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
     if first is not layer:
         return "a layer before it has the same name, and with it the blobs of the file; give it a name of its own"
@@ -110,6 +102,43 @@ def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:
     return f"the file has no blobs of this name{hint}"
 
 
-def weights_from_mapping(weights: Mapping[str, Sequence[Any]]) -> list[tuple[str, Blobs]]:
-    """Arrays given in memory, in the form :func:`match_weights` takes."""
-    return [(name, list(blobs)) for name, blobs in weights.items()]
+def require_finite(net: Net) -> None:
+    """Check every parameter of the net (rule 6); the WeightsError lists each blob with NaN or infinite values."""
+    problems = []
+    for layer in net.layers:
+        for index, key in enumerate(layer.parameters):
+            blob = net.parameters.get(key)
+            if blob is None or key.attribute != layer.attribute:
+                continue
+            values = blob.reshape(-1)
+            count = 0
+            for start in range(0, values.size, CHUNK_ELEMENTS):
+                chunk = values[start : start + CHUNK_ELEMENTS]
+                count += chunk.size - int(np.isfinite(chunk).sum())
+                release_pages(chunk)
+            if count:
+                problems.append((layer.name, f"blob {index} has {count} of {blob.size}"))
+    if problems:
+        raise WeightsError(
+            f'net "{net.name}"',
+            problems,
+            fault="has NaN or infinite weights",
+            remedy="training diverged or the file is damaged: take another snapshot",
+        )
+
+
+def release_pages(array: FloatArray) -> None:
+    """Release the mapped pages under an array until they are read again; does nothing for ordinary memory."""
+    base: object = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if not isinstance(base, mmap.mmap) or not hasattr(base, "madvise"):
+        return
+    origin = np.frombuffer(base, np.uint8, count=1).__array_interface__["data"][0]
+    start = array.__array_interface__["data"][0] - origin
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        base.madvise(mmap.MADV_DONTNEED, first, length)

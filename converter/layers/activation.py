@@ -1,7 +1,7 @@
 """Pointwise layers: one bottom, one top of the same shape, in place or not.
 
-Where torch has the function, its own class is named; the rest is in `converter.modules.activation`. Sources: the
-layers of BVLC Caffe, and three additions of forks: ReLU6, `relu_param.relu6`, and two more ways of Dropout.
+Torch's own classes where they exist, else those of `converter.modules.activation`. Sources: the layers of BVLC Caffe;
+from forks ReLU6, `relu_param.relu6`, the mask of ReLU and two variants of Dropout.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...errors import ExportError
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, register_layer
+from .base import ModuleSpec, Operator, given, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -22,10 +21,10 @@ MAX_EXPONENT = 88.72
 
 
 class _Pointwise(Operator):
-    """A layer of one ONNX expression in its bottom's name."""
+    """A layer whose ONNX form is an expression of its one bottom."""
 
     def expression(self, graph: OnnxGraph, x: str) -> str:
-        """Add the nodes that compute the layer from `x`; returns the result's name."""
+        """Add the nodes that compute the layer from `x`; return the result's name."""
         raise NotImplementedError
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
@@ -33,7 +32,7 @@ class _Pointwise(Operator):
 
 
 class _Plain(_Pointwise):
-    """A function without parameters that torch and ONNX both have."""
+    """A function without parameters, available in both torch and ONNX."""
 
     torch_class: ClassVar[str]
     onnx_op: ClassVar[str]
@@ -61,14 +60,14 @@ class TanH(_Plain):
 
 @register_layer("BNLL")
 class BNLL(_Plain):
-    """log(1 + exp(x)), binomial normal log likelihood."""
+    """log(1 + exp(x))."""
 
     torch_class, onnx_op = "nn.Softplus", "Softplus"
 
 
 @register_layer("AbsVal")
 class AbsVal(_Plain):
-    """|x|; the one pointwise layer that Caffe does not run in place."""
+    """|x|; the only pointwise layer that Caffe refuses to run in place."""
 
     allows_in_place = False
     torch_class, onnx_op = "AbsVal", "Abs"
@@ -76,7 +75,7 @@ class AbsVal(_Plain):
 
 @register_layer("ReLU")
 class ReLU(_Pointwise):
-    """max(x, 0) + negative_slope min(x, 0); a fork's `relu6` caps it at 6, DecoupledNet's second top is x > 0."""
+    """max(x, 0) + negative_slope min(x, 0); `relu6` (a fork) caps it at 6; the second top (DecoupledNet) is x > 0."""
 
     top_range = (1, 2)
 
@@ -85,14 +84,11 @@ class ReLU(_Pointwise):
         self.capped = self.context.message.relu_param.relu6
         self.with_mask = len(self.context.top_names) == 2
         if self.with_mask and self.capped:
-            self.refuse("no Caffe has both relu6 and a mask as second top; take one of them out")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * len(self.context.top_names)
+            self.refuse("no Caffe fork has both relu6 and a mask as second top; remove one of them")
 
     def module_spec(self) -> ModuleSpec:
         if self.with_mask:
-            return ModuleSpec("ReLUWithMask", {"negative_slope": self.slope} if self.slope else {})
+            return ModuleSpec("ReLUWithMask", given(negative_slope=self.slope))
         if self.slope == 0:
             return ModuleSpec("nn.ReLU6" if self.capped else "nn.ReLU")
         return ModuleSpec("LeakyReLU6" if self.capped else "nn.LeakyReLU", {"negative_slope": self.slope})
@@ -111,11 +107,10 @@ class ReLU(_Pointwise):
 
 
 @register_layer("ReLU6")
-class ReLU6(_Pointwise):
+class ReLU6(_Plain):
     """min(max(x, 0), 6), of the MobileNet forks."""
 
-    def module_spec(self) -> ModuleSpec:
-        return ModuleSpec("nn.ReLU6")
+    torch_class = "nn.ReLU6"
 
     def expression(self, graph: OnnxGraph, x: str) -> str:
         return _clip(graph, x, 0.0, 6.0)
@@ -123,33 +118,32 @@ class ReLU6(_Pointwise):
 
 @register_layer("PReLU")
 class PReLU(Operator):
-    """max(x, 0) + slope min(x, 0); slopes (C), or one of shape () with `channel_shared`."""
+    """max(x, 0) + slope min(x, 0); the slope has shape (C), or () with `channel_shared`."""
 
     def set_up(self) -> None:
         self.param = self.context.message.prelu_param
         if len(self.bottoms[0].shape) < 2:
-            self.refuse(f"needs a bottom with a channel axis, not {self.bottoms[0].shape}")
+            self.refuse(f"needs a bottom with a channel axis (N, C, ...), has {self.bottoms[0].shape}")
         self.slopes = 1 if self.param.channel_shared else self.bottoms[0].shape[1]
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         return (() if self.param.channel_shared else (self.slopes,),)
 
     def fillers(self) -> tuple[Any, ...]:
-        default = type(self.param.filler)(type="constant", value=0.25)
-        return (self.param.filler if self.param.HasField("filler") else default,)
+        return (self.filler_or(self.param, "filler", 0.25),)
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("nn.PReLU", {"num_parameters": self.slopes}, ("weight",))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        # ONNX aligns the slope from the right.
+        # ONNX broadcasts the slope from the last axis
         shape = (self.slopes,) + (1,) * (len(bottoms[0].shape) - 2)
         return [graph.add("PRelu", [bottoms[0].name, graph.parameter("weight", module.weight, shape)])]
 
 
 @register_layer("ELU")
 class ELU(_Pointwise):
-    """X where x > 0, else alpha (exp(x) - 1)."""
+    """max(x, 0) + alpha (exp(min(x, 0)) - 1)."""
 
     def set_up(self) -> None:
         self.alpha = self.context.message.elu_param.alpha
@@ -163,7 +157,7 @@ class ELU(_Pointwise):
 
 @register_layer("Swish")
 class Swish(_Pointwise):
-    """X sigmoid(beta x)."""
+    """Beta-scaled swish: x sigmoid(beta x)."""
 
     def set_up(self) -> None:
         self.beta = self.context.message.swish_param.beta
@@ -181,7 +175,7 @@ class Clip(_Pointwise):
 
     def set_up(self) -> None:
         param = self.context.message.clip_param
-        # Where min is above max, the rule gives min everywhere.
+        # with min above max Caffe gives min everywhere
         self.minimum, self.maximum = param.min, max(param.min, param.max)
 
     def module_spec(self) -> ModuleSpec:
@@ -207,7 +201,7 @@ class Threshold(_Pointwise):
 
 @register_layer("Power")
 class Power(_Pointwise):
-    """(shift + scale x) ^ power; 1 where power is 0, shift ^ power where scale is 0, whatever x."""
+    """(shift + scale x) ^ power; shift ^ power for every x, infinity included, if power or scale is 0."""
 
     def set_up(self) -> None:
         param = self.context.message.power_param
@@ -224,31 +218,31 @@ class Power(_Pointwise):
             base = _affine(graph, x, self.scale, self.shift)
         if self.power == 1:
             return base
-        # A square is the one power that engines compute of negative numbers without fail.
+        # some engines compute Pow of negative numbers as NaN
         if self.power == 2:
             return graph.add("Mul", [base, base])
         return graph.add("Pow", [base, graph.constant(self.power)])
 
 
-def _check_base(operator: Operator, base: float) -> float:
-    """log(base) of Exp and Log, where -1 means e."""
+def _log_base(operator: Operator, base: float) -> float:
+    """log(base) of Exp and Log; base -1 stands for e."""
     if base == -1:
         return 1.0
     if base <= 0:
-        operator.refuse(f"base {base} must be above 0, or -1 for e")
+        operator.refuse(f"base must be above 0, or -1 for e, not {base}")
     return math.log(base)
 
 
 @register_layer("Exp")
 class Exp(_Pointwise):
-    """Base ^ (shift + scale x), base -1 meaning e."""
+    """exp(log(base) (shift + scale x))."""
 
     def set_up(self) -> None:
         param = self.context.message.exp_param
-        log_base = _check_base(self, param.base)
+        log_base = _log_base(self, param.base)
         exponent = log_base * param.shift
         if exponent > MAX_EXPONENT:
-            self.refuse(f"base {param.base} to the power of shift {param.shift} is beyond float32")
+            self.refuse(f"base {param.base} to the power of shift {param.shift} overflows float32; reduce shift")
         self.inner, self.outer = log_base * param.scale, math.exp(exponent)
 
     def module_spec(self) -> ModuleSpec:
@@ -260,13 +254,13 @@ class Exp(_Pointwise):
 
 @register_layer("Log")
 class Log(_Pointwise):
-    """Logarithm to `base` of (shift + scale x), base -1 meaning e."""
+    """Logarithm to `base` of (shift + scale x)."""
 
     def set_up(self) -> None:
         param = self.context.message.log_param
-        log_base = _check_base(self, param.base)
+        log_base = _log_base(self, param.base)
         if log_base == 0:
-            self.refuse("base 1 has no logarithm; give another base, or -1 for e")
+            self.refuse("base 1 has no logarithm; use another base, or -1 for e")
         self.scale, self.shift, self.outer = param.scale, param.shift, 1 / log_base
 
     def module_spec(self) -> ModuleSpec:
@@ -278,17 +272,17 @@ class Log(_Pointwise):
 
 @register_layer("Dropout")
 class Dropout(_Pointwise):
-    """Nothing at test time, but for two forks.
+    """The identity at test time, except in two forks.
 
-    Bayesian SegNet's `sample_weights_test` keeps it random, which torch does and a static ONNX graph does not.
-    ParseNet's `scale_train: false` leaves the survivors of training unscaled and multiplies by 1 - ratio here.
+    Bayesian SegNet's `sample_weights_test` samples in TEST too; that has no ONNX form.
+    ParseNet's `scale_train: false` does not rescale during training and multiplies by 1 - ratio at test time.
     """
 
     def set_up(self) -> None:
         param = self.context.message.dropout_param
         self.ratio, self.samples, self.scales = param.dropout_ratio, param.sample_weights_test, not param.scale_train
         if (self.samples or self.scales) and not 0 <= self.ratio < 1:
-            self.refuse(f"dropout_ratio {self.ratio} must be at least 0 and below 1")
+            self.refuse(f"dropout_ratio must be at least 0 and below 1, not {self.ratio}")
 
     def module_spec(self) -> ModuleSpec:
         if self.samples:
@@ -298,20 +292,19 @@ class Dropout(_Pointwise):
     def notes(self) -> tuple[str, ...]:
         if self.context.phase == "TEST" or self.samples:
             return ()
-        return ("is random in phase TRAIN; it is converted as in phase TEST",)
+        return ("is converted as in phase TEST; Caffe's phase TRAIN drops values at random",)
 
     def expression(self, graph: OnnxGraph, x: str) -> str:
         if self.samples:
-            raise ExportError(
-                "Dropout with sample_weights_test is random, which an ONNX graph is not; run it in torch, "
-                "or take sample_weights_test out of the prototxt for the mean network",
-                layer=self.context.name,
+            self.refuse_export(
+                "with sample_weights_test is random and has no ONNX form; run the net in torch, or remove "
+                "sample_weights_test from the prototxt for the mean network"
             )
         return _affine(graph, x, 1 - self.ratio, 0.0) if self.scales else x
 
 
 def _affine(graph: OnnxGraph, x: str, scale: float, shift: float) -> str:
-    """Scale x + shift, without the nodes that would do nothing."""
+    """Nodes for scale x + shift, leaving out a scale of 1 and a shift of 0."""
     scaled = graph.add("Mul", [x, graph.constant(scale)]) if scale != 1 else x
     return graph.add("Add", [scaled, graph.constant(shift)]) if shift != 0 else scaled
 

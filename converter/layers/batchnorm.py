@@ -1,15 +1,15 @@
-"""BatchNorm of BVLC and NVCaffe, and the two forks' layers called BN.
+"""BatchNorm of BVLC and NVCaffe, and BN of SegNet and of PSPNet.
 
 BatchNorm (BVLC): blobs mean m, variance v and factor f (1); with s = 1/f, or 0 where f is 0,
-y = (x - s m) / sqrt(s v + eps). use_global_stats false takes mean and biased variance of the batch instead. Its default
-is the phase: true in TEST. DeepLab v2 and PSPNet compute the same with global statistics; without them their variance
-is never computed, so no working net of theirs says so.
-BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored as they
-are, the third blob is not used, and eps is at least 1e-5.
+y = (x - s m) / sqrt(s v + eps). use_global_stats: false uses mean and biased variance of the batch instead; the default
+is true in phase TEST only. DeepLab v2 and PSPNet compute the same with global statistics; without them their code never
+computes the variance.
+BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored unscaled,
+the third blob is not used, and eps is at least 1e-5.
 BN (SegNet, DeconvNet): blobs scale, shift. LEARN: statistics of the batch in every phase, eps 1e-9.
 INFERENCE: x * scale + shift.
-BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN, and
-not frozen, mean and biased variance are the batch's.
+BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN,
+unless frozen, mean and biased variance are the batch's.
 """
 
 from __future__ import annotations
@@ -21,24 +21,20 @@ import numpy as np
 
 from ...proto import schema
 from ..graph.net import FloatArray, Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
-#: Below this NVCaffe raises eps, for cuDNN.
+#: cuDNN's smallest eps; NVCaffe raises smaller ones to it
 NVCAFFE_LEAST_EPS = 1e-5
 
 
-def _constant_filler(value: float) -> Any:
-    return schema.message("FillerParameter")(type="constant", value=value)
-
-
 def _norm_class(operator: Operator) -> str:
-    """Torch's class for the bottom's number of axes."""
+    """The torch class for the bottom's number of axes."""
     axes = len(operator.bottoms[0].shape)
     if not 2 <= axes <= 5:
-        operator.refuse(f"needs a bottom of 2 to 5 axes, the second for channels, not {operator.bottoms[0].shape}")
+        operator.refuse(f"needs a bottom of 2 to 5 axes (N, C, ...), has {operator.bottoms[0].shape}")
     return f"nn.BatchNorm{max(1, axes - 2)}d"
 
 
@@ -55,9 +51,9 @@ def _emit_norm(graph: OnnxGraph, module: Any, x: Value, eps: float) -> str:
 
 
 def _emit_mean(graph: OnnxGraph, x: str, axes: int) -> str:
-    """Mean over all of so many axes but the channels (axis 1).
+    """Mean over all axes except the channels (axis 1).
 
-    The last axis goes first: sums of sums keep four times more digits than one long sum.
+    The last axis is reduced first: sums of partial sums round about four times less than one long sum.
     """
     last = graph.reduce("ReduceMean", x, [axes - 1]) if axes > 2 else x
     rest = [axis for axis in range(max(axes - 1, 2)) if axis != 1]
@@ -65,33 +61,32 @@ def _emit_mean(graph: OnnxGraph, x: str, axes: int) -> str:
 
 
 def _emit_batch_norm(graph: OnnxGraph, x: Value, eps: float) -> tuple[str, str, str]:
-    """(x - mean) / sqrt(variance + eps) by the batch's own statistics, then those."""
+    """(x - mean) / sqrt(variance + eps) with the batch's statistics, then its mean and variance."""
     mean = _emit_mean(graph, x.name, len(x.shape))
-    centred = graph.add("Sub", [x.name, mean])
-    variance = _emit_mean(graph, graph.add("Mul", [centred, centred]), len(x.shape))
+    centered = graph.add("Sub", [x.name, mean])
+    variance = _emit_mean(graph, graph.add("Mul", [centered, centered]), len(x.shape))
     deviation = graph.add("Sqrt", [graph.add("Add", [variance, graph.constant(eps)])])
-    return graph.add("Div", [centred, deviation]), mean, variance
+    return graph.add("Div", [centered, deviation]), mean, variance
 
 
 @register_layer("BatchNorm")
 class BatchNorm(Operator):
-    """Normalization per channel (axis 1), without scale and shift of its own but in NVCaffe."""
+    """Normalization per channel (axis 1); only NVCaffe's has its own scale and bias."""
+
+    adds_per_value = 1
 
     def set_up(self) -> None:
         param = self.context.message.batch_norm_param
         self.class_name = _norm_class(self)
         self.channels = self.bottoms[0].shape[1]
-        self.scales = param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")
-        if self.context.blob_count == 5:
-            self.scales = True
+        fillers = param.HasField("scale_filler") or param.HasField("bias_filler")
+        self.scales = param.scale_bias or fillers or self.context.blob_count == 5
         self.param = param
         self.eps = max(param.eps, NVCAFFE_LEAST_EPS) if self.scales else param.eps
-        if param.HasField("use_global_stats"):
-            self.uses_global = param.use_global_stats
-        else:
-            self.uses_global = self.context.phase == "TEST"
+        by_phase = self.context.phase == "TEST"
+        self.uses_global = param.use_global_stats if param.HasField("use_global_stats") else by_phase
         if self.scales and not self.uses_global:
-            self.refuse("with its own scale and bias, over statistics of the batch: set use_global_stats: true")
+            self.refuse("scale_bias with statistics of the batch is not supported; set use_global_stats: true")
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         each: Shape = (self.channels,)
@@ -100,15 +95,14 @@ class BatchNorm(Operator):
     def fillers(self) -> tuple[Any, ...]:
         if not self.scales:
             return (None, None, None)
-        scale = self.param.scale_filler if self.param.HasField("scale_filler") else _constant_filler(1.0)
-        return (None, None, _constant_filler(1.0), scale, self.param.bias_filler)
+        factor = schema.message("FillerParameter")(type="constant", value=1)
+        return (None, None, factor, self.filler_or(self.param, "scale_filler", 1.0), self.param.bias_filler)
 
     def module_spec(self) -> ModuleSpec:
         if not self.uses_global:
             return ModuleSpec("BatchStatisticsNorm", {"eps": self.eps})
-        return ModuleSpec(
-            self.class_name, {"num_features": self.channels, "eps": self.eps, "affine": bool(self.scales)}
-        )
+        arguments = {"num_features": self.channels, "eps": self.eps, "affine": bool(self.scales)}
+        return ModuleSpec(self.class_name, arguments)
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         from ..export.torch_parameters import copy_blob
@@ -125,9 +119,6 @@ class BatchNorm(Operator):
         copy_blob(module.running_mean, mean)
         copy_blob(module.running_var, variance)
 
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
-
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         if self.uses_global:
@@ -137,55 +128,54 @@ class BatchNorm(Operator):
 
 @register_layer("BN")
 class BN(Operator):
-    """SegNet's or PSPNet's BN, told apart by the number of blobs, else by the fields, else by the dialect."""
+    """SegNet's BN of 2 blobs (scale, shift) or PSPNet's of 4 (slope, bias, mean, variance).
+
+    The number of blobs in the weights decides, else the fields, else the dialect.
+    """
 
     top_range = (1, 3)
+    adds_per_value = 1
 
     def set_up(self) -> None:
         self.param = self.context.message.bn_param
-        shape = self.bottoms[0].shape
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
-        self.channels = shape[1]
-        self.kind = self._kind()
-        self.learns = self.kind == "segnet" and self.param.bn_mode == 0
-        trains = self.kind == "pspnet" and self.context.phase == "TRAIN" and not self.param.frozen
+        self.require_planes()
+        self.channels = self.bottoms[0].shape[1]
+        self.blobs = self._count_blobs()
+        self.learns = self.blobs == 2 and self.param.bn_mode == 0
+        trains = self.blobs == 4 and self.context.phase == "TRAIN" and not self.param.frozen
         self.uses_batch = self.learns or trains
         if len(self.context.top_names) > 1 and not self.learns:
             self.refuse("only SegNet's LEARN mode writes the batch's mean and variance as further tops")
 
-    def _kind(self) -> str:
-        blobs = self.context.blob_count
+    def _count_blobs(self) -> int:
+        stored = self.context.blob_count
         fields = {
-            "segnet": ("scale_filler", "shift_filler", "bn_mode"),
-            "pspnet": ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"),
+            2: ("scale_filler", "shift_filler", "bn_mode"),
+            4: ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine"),
         }
-        used = {kind for kind, names in fields.items() if any(self.param.HasField(name) for name in names)}
-        by_blobs = {2: "segnet", 4: "pspnet"}.get(blobs or 0)
-        if blobs and (by_blobs is None or used - {by_blobs}):
+        used = {blobs for blobs, names in fields.items() if any(self.param.HasField(name) for name in names)}
+        if stored and (stored not in fields or used - {stored}):
+            kinds = " and ".join(f"the {blobs}-blob kind" for blobs in sorted(used)) or "neither kind"
             self.refuse(
-                f"has {blobs} blob(s) in the weights and the fields of {' and '.join(sorted(used)) or 'neither'}: "
-                "SegNet's BN has 2 (scale, shift), PSPNet's 4 (slope, bias, mean, variance)"
+                f"has {stored} blob(s) in the weights and fields of {kinds}: "
+                "SegNet's BN has 2 blobs (scale, shift), PSPNet's 4 (slope, bias, mean, variance)"
             )
-        if by_blobs:
-            return by_blobs
-        by_dialect = {"deconvnet": "segnet", "enet": "segnet", "segnet": "segnet", "pspnet": "pspnet"}
-        candidates = used or {by_dialect.get(self.context.dialect, "")}
-        kind = next(iter(candidates))
-        if len(candidates) > 1 or not kind:
-            self.refuse("SegNet and PSPNet both have a BN; give the weights, or say the dialect: segnet or pspnet")
-        return kind
+        candidates = {stored} if stored else used or {self.context.dialect.bn_blobs}
+        blobs = next(iter(candidates))
+        if len(candidates) > 1 or not blobs:
+            self.refuse("SegNet and PSPNet both have a BN; give the weights, or the dialect segnet or pspnet")
+        return blobs
 
     def top_shapes(self) -> tuple[Shape, ...]:
         statistics: Shape = (1, self.channels, 1, 1)
         return (self.bottoms[0].shape, statistics, statistics)[: len(self.context.top_names)]
 
     def weight_shapes(self) -> tuple[Shape, ...]:
-        return ((1, self.channels, 1, 1),) * (2 if self.kind == "segnet" else 4)
+        return ((1, self.channels, 1, 1),) * self.blobs
 
     def fillers(self) -> tuple[Any, ...]:
         param = self.param
-        if self.kind == "segnet":
+        if self.blobs == 2:
             return (param.scale_filler, param.shift_filler)
         return (param.slope_filler, param.bias_filler, None, None)
 
@@ -193,20 +183,17 @@ class BN(Operator):
         if self.uses_batch:
             statistics = len(self.context.top_names) - 1
             arguments = {"channels": self.channels} | ({"statistics": statistics} if statistics else {})
-            own_eps = {"eps": self.param.eps} if self.kind == "pspnet" else {}
+            own_eps = {"eps": self.param.eps} if self.blobs == 4 else {}
             return ModuleSpec("SegNetBN", arguments | own_eps, ("scale", "shift"))
-        if self.kind == "pspnet":
+        if self.blobs == 4:
             names = ("weight", "bias", "running_mean", "running_var")
             return ModuleSpec("nn.BatchNorm2d", {"num_features": self.channels, "eps": self.param.eps}, names)
         return ModuleSpec("Scale", {"shape": (self.channels, 1, 1), "bias": True}, ("weight", "bias"))
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         super().load(module, blobs[:2] if self.uses_batch else blobs)
-        if self.kind == "pspnet" and not self.uses_batch:
+        if self.blobs == 4 and not self.uses_batch:
             module.num_batches_tracked.zero_()
-
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
@@ -215,7 +202,7 @@ class BN(Operator):
             scaled = graph.add("Mul", [normal, graph.parameter("scale", module.scale)])
             y = graph.add("Add", [scaled, graph.parameter("shift", module.shift)])
             return [y, mean, variance][: len(self.context.top_names)]
-        if self.kind == "pspnet":
+        if self.blobs == 4:
             return [_emit_norm(graph, module, x, self.param.eps)]
         scaled = graph.add("Mul", [x.name, graph.parameter("weight", module.weight)])
         return [graph.add("Add", [scaled, graph.parameter("bias", module.bias)])]

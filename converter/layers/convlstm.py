@@ -1,10 +1,10 @@
-"""ConvLSTM (agethen's layer, as the video saliency nets have it).
+"""ConvLSTM (agethen's layer, used by the video saliency nets).
 
 Bottoms: x (T, N, C, H, W), cont (T, N), with expose_hidden also the first states h and c (1, N, M, H, W).
 Tops: the sequence (T, N, M, H, W), with expose_hidden also the last states.
-Blobs, 15: the kernels over x of the gates i, f, o, g, without bias; kernel and bias over h of the same; the factors on
-the cell state of i, f, o, whose shape is that of the state from axis_hadamard on, num_axes_hadamard axes (by default a
-plane). The cell state they see is not multiplied by cont, as h is.
+15 blobs: the kernels over x of the gates i, f, o, g, without bias; kernel and bias over h of the same; the factors of
+i, f, o on the cell state, shaped like the num_axes_hadamard axes of the state from axis_hadamard on (by default a
+plane). Unlike h, the cell state that they read is not multiplied by cont.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 
 from ...proto import schema
 from ..graph.net import FloatArray, Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, count, given, register_layer
+from .recurrent import emit_scan, make_body
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -36,40 +37,37 @@ class ConvLSTM(Operator):
         self.exposed = 2 if message.recurrent_param.expose_hidden else 0
         if (len(self.bottoms), len(self.context.top_names)) != (2 + self.exposed, 1 + self.exposed):
             self.refuse(
-                f"has {len(self.bottoms)} bottoms and {len(self.context.top_names)} tops, takes {2 + self.exposed} and "
-                f"{1 + self.exposed}; a static input is not supported"
+                f"has {len(self.bottoms)} bottoms and {len(self.context.top_names)} tops; needs {2 + self.exposed} and "
+                f"{1 + self.exposed} (a static input is not supported)"
             )
         x, cont = (blob.shape for blob in self.bottoms[:2])
         if len(x) != 5 or cont != x[:2]:
             self.refuse(f"needs x (T, N, C, H, W) and cont (T, N), has {x} and {cont}")
-        if self.param.num_output <= 0:
-            self.refuse("num_output must be above 0")
+        self.require_positive(num_output=self.param.num_output)
         self.kernel = self._pair("kernel_size", None)
         self.pad, self.dilation = self._pair("pad", 0), self._pair("dilation", 1)
         for size, pad, dilation in zip(self.kernel, self.pad, self.dilation, strict=True):
             if size <= 0 or dilation <= 0 or 2 * pad != dilation * (size - 1):
-                self.refuse(f"its state would change size: pad must be dilation * (kernel - 1) / 2, has {pad}")
+                self.refuse(f"its state would change size: pad must be dilation * (kernel - 1) / 2, not {pad}")
         self.state: Shape = (1, x[1], self.param.num_output, *x[3:])
         for blob in self.bottoms[2:]:
             if blob.shape != self.state:
-                self.refuse(f'needs states {self.state}, "{blob.name}" is {blob.shape}')
+                self.refuse(f'needs states {self.state}; "{blob.name}" is {blob.shape}')
         self.peepholes, self.broadcast_shape = self._peepholes()
 
     def _pair(self, field: str, default: int | None) -> tuple[int, int]:
-        values = list(getattr(self.param, field))
-        if not values and default is not None:
-            values = [default]
+        values = list(getattr(self.param, field)) or ([] if default is None else [default])
         if len(values) not in (1, 2):
-            self.refuse(f"takes {field} once, or for height and width, not {len(values)} times")
+            self.refuse(f"has {len(values)} {field} values; give one, or one for height and one for width")
         return values[0], values[-1]
 
     def _peepholes(self) -> tuple[Shape, Shape]:
-        """Shape of the factors, and the same ending in ones for the axes of the state that follow."""
+        """Shape of the factors, and the same with ones for the remaining axes of the state."""
         debug = self.context.message.lstm_debug_param
         axis = debug.axis_hadamard if debug.HasField("axis_hadamard") else 3
         axes = debug.num_axes_hadamard if debug.HasField("num_axes_hadamard") else 2
         if not 1 <= axis <= axis + axes <= 5:
-            self.refuse(f"axis_hadamard {axis} and num_axes_hadamard {axes} leave the state {self.state}")
+            self.refuse(f"axis_hadamard {axis} and num_axes_hadamard {axes} are out of range for states {self.state}")
         shape = self.state[axis : axis + axes]
         return shape, (*shape, *(1,) * (5 - axis - axes))
 
@@ -102,9 +100,7 @@ class ConvLSTM(Operator):
             "dilation": self.dilation,
             "peepholes": self.broadcast_shape,
         }
-        if self.exposed:
-            arguments["exposes_state"] = True
-        return ModuleSpec("ConvLSTM", arguments)
+        return ModuleSpec("ConvLSTM", arguments | given(exposes_state=bool(self.exposed)))
 
     def load(self, module: Any, blobs: Sequence[FloatArray]) -> None:
         from ..export.torch_parameters import copy_blob
@@ -115,8 +111,6 @@ class ConvLSTM(Operator):
         copy_blob(module.peepholes, np.stack(blobs[12:]))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        from onnx import helper
-
         x, cont = bottoms[:2]
         outputs = self.param.num_output
         sizes = x.shape
@@ -147,13 +141,10 @@ class ConvLSTM(Operator):
             cell = graph.add("Add", [held, graph.add("Mul", [gates[0], graph.add("Tanh", [parts[3]])])])
             result = graph.add("Mul", [gates[2], graph.add("Tanh", [cell])])
             output = graph.add("Identity", [result])
-        read = [helper.make_tensor_value_info(name, 1, [None] * 4) for name in (h, c, step)]
-        read.append(helper.make_tensor_value_info(kept, 1, [None]))
-        written = [helper.make_tensor_value_info(name, 1, [None] * 4) for name in (result, cell, output)]
-        body = helper.make_graph(nodes, f"{self.context.name}/body", read, written)
-        last = graph.add_multiple("Scan", [*first, steps, cont.name], 3, body=body, num_scan_inputs=2)
-        exposed = [graph.add("Unsqueeze", [value, graph.constant([0], "int64")]) for value in last[: self.exposed]]
-        return [last[2], *exposed]
+        plane = [None] * 4
+        read = {**dict.fromkeys((h, c, step), plane), kept: [None]}
+        body = make_body(f"{self.context.name}/body", nodes, read, dict.fromkeys((result, cell, output), plane))
+        return emit_scan(graph, body, first, [steps, cont.name], self.exposed)
 
     def _convolve(self, graph: OnnxGraph, inputs: Sequence[str]) -> str:
         pads, dilations = [*self.pad, *self.pad], list(self.dilation)

@@ -1,12 +1,12 @@
-"""Crop, in its two meanings, AutoCrop and MergeCrop.
+"""Crop (BVLC's and that of the older forks), AutoCrop and MergeCrop.
 
-BVLC: from `axis` (default 2) on, the top is bottom 0 from `offset` (none: 0; one: for all axes; or one each) with the
-sizes of bottom 1.
-The forks before it (longjon's "future" branch: FCN, HED, CRF-RNN, DeconvNet) have no parameters: the offset follows
-from the graph. Both bottoms are walked back to the blob that leads to both; the layers on the way say how they move
-pixels; the offset is what makes the two planes agree. RCF calls this layer AutoCrop.
-Which one a Crop without crop_param means, `converter.crop_rule` decides.
-MergeCrop (naibaf7's fork): bottom 0, then the centre of bottom 1 in bottom 0's size, along the channels.
+BVLC: from `axis` (default 2) on, the top is bottom 0 from `offset` (absent: 0; one value: for all axes; or one for each
+axis) with the sizes of bottom 1.
+The older forks (longjon's "future" branch: FCN, HED, CRF-RNN, DeconvNet) have no parameters: the offset follows from
+the graph. Both bottoms are traced back to their common ancestor through each layer's coordinate map; the offset aligns
+the two planes. RCF calls this layer AutoCrop.
+`converter.graph.crop_rule` decides between the two for a Crop without crop_param.
+MergeCrop (naibaf7's fork): bottom 0, then the center of bottom 1 in bottom 0's size, along the channels.
 """
 
 from __future__ import annotations
@@ -47,13 +47,11 @@ class Crop(Operator):
     def _given_offsets(self, given: list[int]) -> tuple[int, ...]:
         axes = len(self.bottoms[0].shape) - self.axis
         if len(given) not in (0, 1, axes):
-            self.refuse(f"gives {len(given)} offsets for {axes} axes; give one, or one each")
+            self.refuse(f"has {len(given)} offsets for {axes} axes; give one, or one for each axis")
         return tuple(given) if len(given) == axes else (given[0] if given else 0,) * axes
 
     def _aligned_offsets(self) -> tuple[int, ...]:
-        for blob in self.bottoms:
-            if len(blob.shape) != 4:
-                self.refuse(f'computes its offset for 4-D blobs (N, C, H, W), "{blob.name}" is {blob.shape}')
+        self.require_planes()
         try:
             maps = align_blobs(*self.bottoms)
         except AlignmentError as error:
@@ -62,9 +60,9 @@ class Crop(Operator):
         for axis in maps:
             problem = ""
             if axis.scale != 1:
-                problem = f"a pixel of its first bottom is {float(axis.scale):g} of its second"
+                problem = f"one pixel of its first bottom is {float(axis.scale):g} pixels of its second"
             elif axis.shift > 0 or axis.shift.denominator != 1:
-                problem = f"by the layers between it would start at {float(-axis.shift):g}, no whole number from 0 on"
+                problem = f"the layers between give the offset {float(-axis.shift):g}, not a whole number of at least 0"
             if problem:
                 raise CropOffsetError(
                     f"{self.context.type}: {problem}; give crop_param {{ axis: 2 offset: ... }}",
@@ -77,11 +75,11 @@ class Crop(Operator):
     def _check_fit(self) -> None:
         whole, reference = self.bottoms[0].shape, self.bottoms[1].shape
         if len(reference) != len(whole):
-            self.refuse(f"its bottoms have {len(whole)} and {len(reference)} axes; they need the same number")
+            self.refuse(f"its bottoms have {len(whole)} and {len(reference)} axes; the numbers must be equal")
         for axis, offset in enumerate(self.offsets, self.axis):
             if offset + reference[axis] > whole[axis]:
                 self.refuse(
-                    f"takes {reference[axis]} from {offset} on along axis {axis}, "
+                    f"needs {offset} + {reference[axis]} values along axis {axis}, "
                     f"but the first bottom has only {whole[axis]}"
                 )
 
@@ -89,8 +87,8 @@ class Crop(Operator):
         if not self.is_automatic or self.context.crop_rule is not CropRule.GRAPH_ASSUMED or not any(self.offsets):
             return ()
         return (
-            f"has no crop_param, so it starts at {self.offsets} as the layers between say, as in the Caffe of FCN, HED "
-            "and CRF-RNN; for BVLC Caffe's 0 name the dialect bvlc",
+            f"has no crop_param, so its offset {self.offsets} follows from the graph, as in the Caffe of FCN, HED and "
+            "CRF-RNN; for BVLC Caffe's offset of 0 set the dialect to bvlc",
         )
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -118,7 +116,7 @@ class Crop(Operator):
 
 @register_layer("MergeCrop")
 class MergeCrop(Operator):
-    """Skip connection of a U-Net: the larger bottom is cut to the centre and concatenated."""
+    """Skip connection of a U-Net: the larger bottom is center-cropped and concatenated."""
 
     bottom_range = (2, 2)
     allows_in_place = False
@@ -126,9 +124,9 @@ class MergeCrop(Operator):
     def set_up(self) -> None:
         small, large = self.bottoms[0].shape, self.bottoms[1].shape
         if list(self.context.message.mergecrop_param.forward).count(False):
-            self.refuse("has a bottom it does not forward, which only training uses; remove `forward: false`")
+            self.refuse("has `forward: false`, which only training uses; remove it")
         if len(small) < 3 or len(small) != len(large) or small[:2] != large[:2]:
-            self.refuse(f"needs the same batch and channels on both bottoms, has {small} and {large}")
+            self.refuse(f"needs bottoms with equal batch and channels, has {small} and {large}")
         if any(a > b for a, b in zip(small[2:], large[2:], strict=True)):
             self.refuse(f"its second bottom {large} must be at least as large as the first {small}")
 

@@ -1,7 +1,7 @@
-"""Layers without bottoms that are part of the computation: DummyData with constants, and Parameter.
+"""Layers without bottoms that belong to the computation: constant DummyData, and Parameter.
 
-DummyData: one shape for all tops or one each, as `shape` or as num, channels, height and width; one filler for all, one
-each, or none (0). Layers that read files become inputs before this, see `converter.roles`.
+DummyData: one shape for all tops or one for each, as `shape` or as num, channels, height and width; one filler for all,
+one for each, or none (0). Layers that read files are replaced by inputs earlier, in `converter.graph`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ class DummyData(Operator):
         legacy = [list(getattr(param, name)) for name in ("num", "channels", "height", "width")]
         if any(legacy):
             if shapes:
-                self.refuse("gives both shape and num, channels, height and width; keep one of them")
+                self.refuse("has both shape and num, channels, height and width; keep one of them")
             if any(len(sizes) not in (1, tops) for sizes in legacy):
-                self.refuse(f"needs num, channels, height and width once, or once for each of its {tops} tops")
+                self.refuse(f"needs one num, channels, height and width, or one for each of its {tops} tops")
             columns = [sizes if len(sizes) == tops else sizes * tops for sizes in legacy]
             return tuple(zip(*columns, strict=True))
         if len(shapes) not in (1, tops):
-            self.refuse(f"gives {len(shapes)} shapes for {tops} tops; give one, or one each")
+            self.refuse(f"has {len(shapes)} shapes for {tops} tops; give one, or one for each top")
         return tuple(shapes) if len(shapes) == tops else tuple(shapes) * tops
 
     def _values(self) -> tuple[float, ...]:
         fillers, tops = self.context.message.dummy_data_param.data_filler, len(self.context.top_names)
         if len(fillers) not in (0, 1, tops):
-            self.refuse(f"gives {len(fillers)} fillers for {tops} tops; give one, one each, or none")
+            self.refuse(f"has {len(fillers)} fillers for {tops} tops; give one, one for each top, or none")
         for filler in fillers:
             if filler.type != "constant":
-                self.refuse(f'its "{filler.type}" filler is random; make it an Input layer')
+                self.refuse(f'has a random "{filler.type}" filler; use an Input layer instead')
         values = [filler.value for filler in fillers] or [0.0]
         return tuple(values) if len(values) == tops else tuple(values) * tops
 

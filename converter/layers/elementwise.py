@@ -1,7 +1,6 @@
 """Layers that combine blobs element by element, and Softmax.
 
-Eltwise takes bottoms of one shape, nothing is broadcast. SENet's Axpy and DeepLab v2's SpatialProduct each broadcast
-one operand in their own way.
+Eltwise needs bottoms of equal shapes. SENet's Axpy and DeepLab v2's SpatialProduct broadcast one operand.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 class Eltwise(Operator):
     """SUM (with a coefficient for each bottom), PROD or MAX of bottoms of the same shape.
 
-    Over its own first bottom, Caffe's SUM and MAX clear that bottom before they read it, so what was there is lost; the
-    same is done here, and said. PROD keeps it. (Caffe's GPU code clears it in SUM alone.)
+    If the top overwrites the first bottom, Caffe's CPU code for SUM and MAX clears that bottom before reading it; this
+    is reproduced, with a note. PROD keeps it. (Caffe's GPU code clears it for SUM only.)
     """
 
     bottom_range = (2, None)
@@ -32,16 +31,12 @@ class Eltwise(Operator):
         coefficients = list(param.coeff)
         for blob in self.bottoms[1:]:
             if blob.shape != self.bottoms[0].shape:
-                self.refuse(
-                    f'bottom "{blob.name}" has shape {blob.shape}, "{self.bottoms[0].name}" has '
-                    f"{self.bottoms[0].shape}; they must be equal, nothing is broadcast"
-                )
+                shapes = f'"{blob.name}" {blob.shape} and "{self.bottoms[0].name}" {self.bottoms[0].shape}'
+                self.refuse(f"has bottoms {shapes}; their shapes must be equal, Eltwise does not broadcast")
         if coefficients and self.operation == "PROD":
-            self.refuse("takes coefficients for SUM only; remove coeff")
+            self.refuse("has coeff, which is for SUM only; remove it")
         if coefficients and len(coefficients) != len(self.bottoms):
-            self.refuse(
-                f"has {len(coefficients)} coefficient(s) for {len(self.bottoms)} bottoms; give one each, or none"
-            )
+            self.refuse(f"has {len(coefficients)} coeff for {len(self.bottoms)} bottoms; give one for each or none")
         coefficients = coefficients or [1.0] * len(self.bottoms)
         self.loses_first = self.operation != "PROD" and self.context.top_names[0] == self.bottoms[0].name
         if self.loses_first:
@@ -53,12 +48,9 @@ class Eltwise(Operator):
             return ()
         name = self.bottoms[0].name
         return (
-            f'writes over its bottom "{name}", which Caffe\'s CPU code clears before {self.operation} reads it: the '
-            f'result is that of the other bottoms alone. If "{name}" was meant to count, rename the top',
+            f'overwrites its bottom "{name}", which Caffe\'s CPU code clears before {self.operation} reads it: the '
+            f'result ignores "{name}". Rename the top to include it',
         )
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def module_spec(self) -> ModuleSpec:
         if self.operation == "MAX":
@@ -85,7 +77,7 @@ class Eltwise(Operator):
 
 
 def _chain(graph: OnnxGraph, op_type: str, names: Sequence[str]) -> str:
-    """One two-input node after another, in Caffe's order of rounding."""
+    """Nodes of two inputs in a row, which round in Caffe's order."""
     result = names[0]
     for name in names[1:]:
         result = graph.add(op_type, [result, name])
@@ -116,9 +108,9 @@ class Axpy(Operator):
     def set_up(self) -> None:
         a, x, y = (blob.shape for blob in self.bottoms)
         if x != y:
-            self.refuse(f"x has shape {x} and y has {y}; they must be equal")
+            self.refuse(f"has x of shape {x} and y of shape {y}; they must be equal")
         if len(a) < 2 or a[:2] != x[:2] or any(size != 1 for size in a[2:]):
-            self.refuse(f"the factor of shape {a} must hold one value for each item and channel of {x}")
+            self.refuse(f"needs a factor with one value for each item and channel of {x}, has {a}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (self.bottoms[1].shape,)
@@ -143,13 +135,10 @@ class SpatialProduct(Operator):
     def set_up(self) -> None:
         x, weight = (blob.shape for blob in self.bottoms)
         if len(x) < 2 or weight != (x[0], 1, *x[2:]):
-            self.refuse(f"the map of shape {weight} must have one channel, and the other axes of {x}")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
+            self.refuse(f"needs a map with one channel and the other axes of {x}, has {weight}")
 
     def module_spec(self) -> ModuleSpec:
-        return ModuleSpec("SpatialProduct")
+        return ModuleSpec("EltwiseProduct")
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         return [graph.add("Mul", [bottom.name for bottom in bottoms])]

@@ -1,7 +1,7 @@
 """InnerProduct and Embed: layers whose weight is one matrix.
 
 InnerProduct flattens its bottom from `axis` on to K values and multiplies by an (N, K) weight, or (K, N) with
-`transpose`. DeepLab v1 knows neither field; its blobs are always 4-D: weight (1, 1, N, K), bias (1, 1, 1, N), top
+`transpose`. DeepLab v1 has neither field; its blobs are always 4-D: weight (1, 1, N, K), bias (1, 1, 1, N), top
 (num, N, 1, 1).
 """
 
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, Window, count, register_layer
+from .base import ModuleSpec, Operator, Window, count, given, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
+#: ONNX element type
 INT64 = 7
-"""The element type as ONNX numbers it."""
 
 
 class _Matrix(Operator):
-    """What both share: a weight, and a bias where `bias_term` asks for one."""
+    """A weight, and a bias with `bias_term`."""
 
     allows_in_place = False
     param: Any
@@ -31,7 +31,7 @@ class _Matrix(Operator):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The module's attributes, in the order of the blobs."""
+        """Attributes of the module, in the order of the blobs."""
         return ("weight", "bias") if self.param.bias_term else ("weight",)
 
 
@@ -41,12 +41,12 @@ class InnerProduct(_Matrix):
 
     def set_up(self) -> None:
         self.param = self.context.message.inner_product_param
-        self.always_4d = self.context.dialect == "deeplab_v1"
+        self.always_4d = self.context.dialect.four_axis_blobs
         shape = self.bottoms[0].shape
         self.axis = self.bottom_axis(self.param.axis)
         self.inputs, self.outputs = count(shape[self.axis :]), self.param.num_output
         if self.outputs <= 0 or self.inputs <= 0:
-            self.refuse(f"maps {self.inputs} inputs to {self.outputs} outputs; both must be above 0")
+            self.refuse(f"has {self.inputs} inputs and {self.outputs} outputs; both must be above 0")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((*self.bottoms[0].shape[: self.axis], self.outputs, *((1, 1) if self.always_4d else ())),)
@@ -72,9 +72,8 @@ class InnerProduct(_Matrix):
         if last and not self.param.transpose and not self.always_4d:
             return ModuleSpec("nn.Linear", arguments, self.parameters)
         arguments |= {"axis": self.axis} if self.axis != 1 else {}
-        arguments |= {"transpose": True} if self.param.transpose else {}
-        arguments |= {"trailing_axes": 2} if self.always_4d else {}
-        return ModuleSpec("InnerProduct", arguments, self.parameters)
+        optional = given(transpose=self.param.transpose, trailing_axes=2 * self.always_4d)
+        return ModuleSpec("InnerProduct", arguments | optional, self.parameters)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
@@ -94,8 +93,7 @@ class Embed(_Matrix):
 
     def set_up(self) -> None:
         self.param = self.context.message.embed_param
-        if self.param.num_output <= 0 or self.param.input_dim <= 0:
-            self.refuse(f"input_dim {self.param.input_dim} and num_output {self.param.num_output} must be above 0")
+        self.require_positive(input_dim=self.param.input_dim, num_output=self.param.num_output)
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((*self.bottoms[0].shape, self.param.num_output),)

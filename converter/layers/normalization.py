@@ -1,9 +1,9 @@
 """LRN, MVN and SSD's Normalize.
 
 LRN across channels: y = x (k + alpha/n sum_n x^2)^-beta, zero padded. Within a channel: y = x (1 + alpha mean_{n x n}
-x^2)^-beta; there Caffe ignores k, and the mean divides by n * n at the border too. n is odd.
-MVN: y = (x - mean) / (std + eps) with biased std, for each (n, c) or for each n (across_channels); the eps, 1e-9, is
-added to the std. normalize_variance false subtracts the mean only.
+x^2)^-beta; there Caffe ignores k and divides by n * n at the border too. n is odd.
+MVN: y = (x - mean) / (std + eps) with biased std, for each (n, c) or for each n (across_channels), eps 1e-9;
+normalize_variance: false subtracts the mean only.
 Normalize: y = x / sqrt(sum x^2 + eps) * scale, over each item (across_spatial, the default) or each pixel.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...proto import schema
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 
@@ -26,10 +25,9 @@ class LRN(Operator):
 
     def set_up(self) -> None:
         param = self.param = self.context.message.lrn_param
-        if len(self.bottoms[0].shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {self.bottoms[0].shape}")
+        self.require_planes()
         if param.local_size % 2 != 1:
-            self.refuse(f"local_size {param.local_size} must be odd")
+            self.refuse(f"local_size must be odd, not {param.local_size}")
         self.within = param.norm_region == 1
 
     def multiply_adds(self) -> int:
@@ -59,15 +57,14 @@ class LRN(Operator):
 class MVN(Operator):
     """Zero mean and unit variance for each channel, or each item."""
 
+    adds_per_value = 2
+
     def set_up(self) -> None:
         self.param = self.context.message.mvn_param
         shape = self.bottoms[0].shape
         if not 1 <= len(shape) <= 4:
-            self.refuse(f"takes at most 4 axes, not {shape}")
+            self.refuse(f"needs a bottom of 1 to 4 axes, has {shape}")
         self.first_axis = min(1 if self.param.across_channels else 2, len(shape))
-
-    def multiply_adds(self) -> int:
-        return 2 * count(self.bottoms[0].shape)
 
     def module_spec(self) -> ModuleSpec:
         eps = self.param.eps if self.param.normalize_variance else None
@@ -77,36 +74,34 @@ class MVN(Operator):
         x = bottoms[0]
         axes = list(range(self.first_axis, len(x.shape)))
         if not axes:
-            # a single value is its own mean
+            # the mean of a single value is the value
             return [graph.add("Sub", [x.name, x.name])]
-        centred = graph.add("Sub", [x.name, graph.reduce("ReduceMean", x.name, axes)])
+        centered = graph.add("Sub", [x.name, graph.reduce("ReduceMean", x.name, axes)])
         if not self.param.normalize_variance:
-            return [centred]
-        variance = graph.reduce("ReduceMean", graph.add("Mul", [centred, centred]), axes)
+            return [centered]
+        variance = graph.reduce("ReduceMean", graph.add("Mul", [centered, centered]), axes)
         deviation = graph.add("Add", [graph.add("Sqrt", [variance]), graph.constant(self.param.eps)])
-        return [graph.add("Div", [centred, deviation])]
+        return [graph.add("Div", [centered, deviation])]
 
 
 @register_layer("Normalize")
 class Normalize(Operator):
     """SSD's (and ParseNet's) L2 normalization with a learned scale."""
 
+    adds_per_value = 2
+
     def set_up(self) -> None:
         self.param = self.context.message.norm_param
         shape = self.bottoms[0].shape
         if not 2 <= len(shape) <= 4:
-            self.refuse(f"needs a bottom of 2 to 4 axes (N, C, H, W), not {shape}")
+            self.refuse(f"needs a bottom of 2 to 4 axes (N, C, H, W), has {shape}")
         self.channels = shape[1]
-
-    def multiply_adds(self) -> int:
-        return 2 * count(self.bottoms[0].shape)
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         return ((),) if self.param.channel_shared else ((self.channels,),)
 
     def fillers(self) -> tuple[Any, ...]:
-        ones = schema.message("FillerParameter")(type="constant", value=1)
-        return (self.param.scale_filler if self.param.HasField("scale_filler") else ones,)
+        return (self.filler_or(self.param, "scale_filler", 1.0),)
 
     def module_spec(self) -> ModuleSpec:
         shape = () if self.param.channel_shared else (self.channels, *(1,) * (len(self.bottoms[0].shape) - 2))

@@ -1,14 +1,14 @@
-"""Pooling, with Caffe's rounding up, its clip and its divisor.
+"""Pooling with Caffe's rounding, clip and divisor.
 
-Caffe's output size is ceil((in + 2p - k) / s) + 1, less the last window where padding is on and that window starts at
-or beyond in + p. The same windows come from rounding *down* over a plane padded by p before and by E after:
+Caffe's output size is ceil((in + 2p - k) / s) + 1; with padding, a last window that starts at or beyond in + p is
+clipped. Rounding *down* over a plane padded by p before and by E after gives the same windows for every `in`:
 
     E = p + s - 1                   without the clip (no padding on either axis)
     E = min(k - 1, p + s - 1)       with it
-    E = p                           where the layer rounds down (round_mode FLOOR, ceil_mode false)
+    E = p                           if the layer rounds down (round_mode FLOOR, ceil_mode false)
 
-since floor((in + p + E - k) / s) + 1 equals the rule above for every `in`. So pooling has static attributes whatever
-the size, in torch and in ONNX. The AVE divisor counts padding but not the overhang beyond in + p.
+So the attributes of the torch and ONNX operators do not depend on the size. The AVE divisor counts padding, but not the
+overhang beyond in + p.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from .base import ModuleSpec, Operator, Window, count, register_layer
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
-#: Caffe starts a maximum here; a window wholly outside the plane keeps it.
+#: Caffe's initial maximum, and so the result of a window wholly outside the plane
 LOWEST_FLOAT = -3.4028234663852886e38
+STOCHASTIC = "STOCHASTIC pooling is random and Caffe has no CPU code for it; use MAX or AVE"
 
 
 @register_layer("Pooling")
 class Pooling(Operator):
-    """MAX, AVE and AVE_EXC_PAD pooling of (N, C, H, W); MAX may write a mask of flat plane indices as second top."""
+    """MAX, AVE and AVE_EXC_PAD pooling of (N, C, H, W); the second top of MAX is a mask of flat plane indices."""
 
     top_range = (1, 2)
     allows_in_place = False
 
     def set_up(self) -> None:
         param = self.param = self.context.message.pooling_param
-        if len(self.bottoms[0].shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {self.bottoms[0].shape}")
+        self.require_planes()
         self.method = param.DESCRIPTOR.enum_types_by_name["PoolMethod"].values_by_number[param.pool].name
         if self.method == "STOCHASTIC":
-            self.refuse("stochastic pooling is random and has no CPU implementation in Caffe; use MAX or AVE")
+            self.refuse(STOCHASTIC)
         self.with_mask = len(self.context.top_names) == 2
         if self.with_mask and self.method != "MAX":
             self.refuse("only MAX pooling writes a mask as second top")
         self.global_pooling = param.global_pooling or self._has_one_bin()
+        kernel = self.read_pair(param, "kernel_size", "kernel")
+        self.stride, self.pad = self.read_pair(param, "stride") or (1, 1), self._read_pad()
         if self.global_pooling:
-            if any(param.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
-                self.refuse("global_pooling takes no kernel size")
-            self.kernel = self._plane
-            self.stride, self.pad = self._pair("stride", 1), self._read_pad()
+            if kernel:
+                self.refuse("global_pooling has no kernel size; remove it")
             if self.pad != (0, 0) or self.stride != (1, 1):
                 self.refuse("global_pooling needs pad 0 and stride 1")
-        else:
-            self.kernel = self._pair("kernel_size", None, "kernel")
-            self.stride, self.pad = self._pair("stride", 1), self._read_pad()
+        elif not kernel:
+            self.refuse("has no kernel_size")
+        self.kernel = kernel or self._plane
         self._check_sizes()
 
     @property
@@ -61,53 +61,37 @@ class Pooling(Operator):
         return self.bottoms[0].shape[2], self.bottoms[0].shape[3]
 
     def _has_one_bin(self) -> bool:
-        """ParseNet's `bin_size: 1`, one bin over the whole plane."""
+        """Whether ParseNet's `bin_size: 1` asks for one bin over the whole plane."""
         bins = list(self.param.bin_size)
         if bins and bins != [1]:
-            self.refuse(
-                f"bin_size {', '.join(map(str, bins))}: how ParseNet cuts more than one bin is not known; give 1"
-            )
+            self.refuse(f"bin_size {', '.join(map(str, bins))} is not supported; only bin_size: 1 is")
         return bool(bins)
 
     def _read_pad(self) -> tuple[int, int]:
-        """The padding of rows and columns, also where a converter from TensorFlow wrote one for each side."""
+        """Padding of rows and columns; nets converted from TensorFlow state it for each side."""
         sides = ("pad_t", "pad_l", "pad_b", "pad_r")
         if not any(self.param.HasField(name) for name in sides):
-            return self._pair("pad", 0)
+            return self.read_pair(self.param, "pad") or (0, 0)
         if any(self.param.HasField(name) for name in ("pad", "pad_h", "pad_w")):
             self.refuse("give either pad, or pad_t, pad_l, pad_b and pad_r, not both")
         top, left, bottom, right = (getattr(self.param, name) for name in sides)
         if (top, left) != (bottom, right):
             self.refuse(
-                f"pads {top} rows above and {bottom} below, {left} columns before and {right} behind; pooling is "
-                "converted with equal sides only: pad the other side by a layer of its own"
+                f"pads {top} rows above and {bottom} below, {left} columns left and {right} right; only equal sides "
+                "are supported: pad with a separate layer"
             )
         return top, left
 
-    def _pair(self, field: str, default: int | None, prefix: str = "") -> tuple[int, int]:
-        prefix = prefix or field
-        has_h, has_w = (self.param.HasField(f"{prefix}_{side}") for side in "hw")
-        if has_h != has_w:
-            self.refuse(f"gives only one of {prefix}_h and {prefix}_w")
-        if has_h and self.param.HasField(field):
-            self.refuse(f"give either {field}, or {prefix}_h and {prefix}_w, not both")
-        if has_h:
-            return getattr(self.param, f"{prefix}_h"), getattr(self.param, f"{prefix}_w")
-        if default is None and not self.param.HasField(field):
-            self.refuse(f"has no {field}")
-        value: Any = getattr(self.param, field) if self.param.HasField(field) else default
-        return value, value
-
     @property
     def rounds_up(self) -> bool:
-        """Caffe's ceil rule, unless a fork's field asks for floor."""
+        """Caffe's ceil, unless a fork's field selects floor."""
         if self.param.HasField("ceil_mode"):
             return bool(self.param.ceil_mode)
         return bool(self.param.round_mode == 0)
 
     @property
     def pad_end(self) -> tuple[int, int]:
-        """E of the module docstring, per axis."""
+        """E of the module docstring for each axis."""
         ends = []
         for k, s, p in zip(self.kernel, self.stride, self.pad, strict=True):
             if not self.rounds_up or self.global_pooling:
@@ -117,12 +101,12 @@ class Pooling(Operator):
         return ends[0], ends[1]
 
     def _check_sizes(self) -> None:
-        if any(value <= 0 for value in (*self.kernel, *self.stride)):
-            self.refuse(f"kernel {self.kernel} and stride {self.stride} must be above 0")
+        self.require_positive(kernel_size=self.kernel, stride=self.stride)
         if any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
             self.refuse(f"pad {self.pad} must be smaller than the kernel {self.kernel}")
         if any(size < 1 for size in self._pooled()):
-            self.refuse(f"leaves nothing of a {self._plane} plane with kernel {self.kernel} and stride {self.stride}")
+            window = f"kernel {self.kernel}, stride {self.stride} and pad {self.pad}"
+            self.refuse(f"its top would be empty with {window} on a {self._plane} plane")
 
     def _pooled(self) -> tuple[int, int]:
         height, width = (
@@ -142,11 +126,11 @@ class Pooling(Operator):
         sizes = zip(self._plane, self._pooled(), self.stride, strict=True)
         if any(self.pad) or all((windows - 1) * s < size for size, windows, s in sizes):
             return ()
-        result = "the lowest float" if self.method == "MAX" else "0, or 0 / 0,"
-        return (f"has windows wholly outside its {self._plane} plane, which are {result} there as in Caffe",)
+        result = "the lowest float" if self.method == "MAX" else "0 or NaN (0 / 0)"
+        return (f"has windows wholly outside its {self._plane} plane; their result is {result}, as in Caffe",)
 
     def _overhangs(self) -> bool:
-        """Whether a window may lie wholly outside the plane (stride beyond kernel, no padding)."""
+        """Whether a window may lie wholly outside the plane (stride larger than kernel, no padding)."""
         return any(end >= k for end, k in zip(self.pad_end, self.kernel, strict=True))
 
     def module_spec(self) -> ModuleSpec:
@@ -181,22 +165,19 @@ class Pooling(Operator):
         return graph.add("Pad", [x, pads, graph.constant(value)], mode="constant")
 
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
-        from ...errors import ExportError
-
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self.global_pooling and (x.is_dynamic(2) or x.is_dynamic(3)):
-            raise ExportError("global pooling with a mask needs a fixed size", layer=self.context.name)
+            self.refuse_export("of the whole plane with a mask needs a fixed size; export with a fixed size")
         if self._overhangs():
             if self.with_mask:
-                raise ExportError("a mask of windows outside the plane has no ONNX form", layer=self.context.name)
-            return [
-                graph.add("MaxPool", [self._pad(graph, x.name, self.pad, self.pad_end, LOWEST_FLOAT)], **attributes)
-            ]
+                self.refuse_export("has a mask and windows outside the plane, which ONNX lacks; run it in torch")
+            padded = self._pad(graph, x.name, self.pad, self.pad_end, LOWEST_FLOAT)
+            return [graph.add("MaxPool", [padded], **attributes)]
         attributes["pads"] = [*self.pad, *self.pad_end]
         if not self.with_mask:
             return [graph.add("MaxPool", [x.name], **attributes)]
         pooled, flat = graph.add_multiple("MaxPool", [x.name], 2, **attributes)
-        # ONNX counts over the whole tensor, Caffe within one (n, c) plane.
+        # ONNX counts over the whole tensor, Caffe within one (n, c) plane
         plane = graph.size_tensor(count(x.shape[2:]))
         mask = graph.add("Cast", [graph.add("Mod", [flat, plane])], to=1)
         return [pooled, mask]
@@ -210,16 +191,16 @@ class Pooling(Operator):
             extents = [self._emit_extents(graph, x, axis) for axis in (0, 1)]
             return graph.add("Div", [total, graph.add("Mul", extents)])
         if self.method == "AVE" and any(self.pad):
-            # Padding counts in the divisor, the overhang does not: pad for real, then exclude the rest.
+            # the divisor counts padding but not the overhang: pad explicitly, then exclude the rest
             padded = self._pad(graph, x.name, self.pad, self.pad, 0.0)
             rest = [end - p for end, p in zip(self.pad_end, self.pad, strict=True)]
             return graph.add("AveragePool", [padded], pads=[0, 0, *rest], count_include_pad=0, **attributes)
         return graph.add("AveragePool", [x.name], pads=[*self.pad, *self.pad_end], count_include_pad=0, **attributes)
 
     def _emit_extents(self, graph: OnnxGraph, x: Value, axis: int) -> str:
-        """How much of the plane each window has along an axis, for a product over rows and columns.
+        """Extent of each window within the plane along an axis, shaped to broadcast over rows and columns.
 
-        Caffe lets a window begin at the plane's end (0 / 0) or beyond (0 by a negative number), and so it stays.
+        As in Caffe, it is 0 (a result of 0 / 0) or negative for windows that begin at or beyond the plane's end.
         """
         kernel, stride = self.kernel[axis], self.stride[axis]
         end = graph.add("Squeeze", [graph.size_tensor(graph.top_shapes[0][axis + 2])])

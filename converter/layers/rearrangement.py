@@ -1,4 +1,4 @@
-"""Layers that move pixels between plane and channels, or change the plane's border.
+"""Layers that move pixels between plane and channels, or pad and crop the plane.
 
 Im2col, SPP (BVLC); Padding (DeepLab v1); Reorg (the YOLO forks); ShuffleChannel (ShuffleNet).
 """
@@ -11,27 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, Window, count, register_layer
+from .base import ModuleSpec, Operator, Window, count, given, register_layer
 from .convolution import Convolution
-from .pooling import LOWEST_FLOAT
+from .pooling import LOWEST_FLOAT, STOCHASTIC
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
+#: end of an ONNX Slice that keeps the rest of the axis
 INT64_MAX = 2**63 - 1
-"""An ONNX slice's "to the end"."""
 
 
 @register_layer("Im2col")
 class Im2col(Convolution):
-    """A convolution's windows as columns: (N, C, H, W) -> (N, C kh kw, OH, OW), with every spelling of its window."""
+    """The windows of a convolution as columns: (N, C, H, W) -> (N, C kh kw, OH, OW)."""
 
     allows_in_place = False
     least_axes = 1
+    pads_each_side = False
 
     def set_up(self) -> None:
         if len(self.bottoms) != 1:
-            self.refuse(f"has {len(self.bottoms)} bottoms but takes exactly 1")
+            self.refuse(f"has {len(self.bottoms)} bottoms but needs exactly 1")
         super().set_up()
 
     def _check_sizes(self) -> None:
@@ -46,8 +47,6 @@ class Im2col(Convolution):
         return 0
 
     def module_spec(self) -> ModuleSpec:
-        if self.pad_begin != self.pad_end:
-            self.refuse("pads the sides differently; no Caffe computes that")
         arguments: dict[str, Any] = {
             "kernel_size": self.kernel,
             "stride": self.stride,
@@ -57,30 +56,19 @@ class Im2col(Convolution):
         return ModuleSpec("Im2col", arguments | ({"axis": self.axis} if self.axis != 1 else {}))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        # A convolution of each channel with every kernel that is 1 at one place and 0 elsewhere.
+        # convolve each channel with the kernels that are 1 at one tap and 0 elsewhere
         taps = count(self.kernel)
-        kernels = np.tile(
-            np.eye(taps, dtype=np.float32).reshape(taps, 1, *self.kernel), (self.channels, 1, *(1,) * len(self.kernel))
-        )
-        columns = graph.add(
-            "Conv",
-            [self._batch_folded(graph, bottoms[0]), graph.constant(kernels)],
-            kernel_shape=list(self.kernel),
-            strides=list(self.stride),
-            dilations=list(self.dilation),
-            pads=[*self.pad_begin, *self.pad_end],
-            group=self.channels,
-        )
-        return [self._batch_unfolded(graph, columns)]
+        kernels = np.tile(np.eye(taps), (self.channels, 1)).reshape(-1, 1, *self.kernel)
+        return [self._emit_one(graph, bottoms[0], [graph.constant(kernels)])]
 
 
 @register_layer("SPP")
 class SPP(Operator):
-    """Spatial pyramid pooling of (N, C, H, W): levels of 1 x 1, 2 x 2, 4 x 4, ... bins, listed as (N, C sum(bins^2)).
+    """Spatial pyramid pooling of (N, C, H, W): levels of 1 x 1, 2 x 2, 4 x 4, ... bins, as (N, C sum(bins^2)).
 
-    A level pools windows of ceil(size / bins) without overlap; the padding that makes them fit goes half before, half
-    after, the odd pixel before. Windows never reach past that padding, so AVE always divides by the whole window.
-    One level alone is a plain pooling: (N, C, 1, 1).
+    A level pools windows of ceil(size / bins) without overlap; half of the missing pixels is padded before, half after,
+    an odd one before. Windows never reach past that padding, so AVE always divides by the whole window.
+    A single level keeps its plane: (N, C, 1, 1).
     """
 
     allows_in_place = False
@@ -90,17 +78,16 @@ class SPP(Operator):
         self.levels = param.pyramid_height
         self.method = param.DESCRIPTOR.enum_types_by_name["PoolMethod"].values_by_number[param.pool].name
         if self.method == "STOCHASTIC":
-            self.refuse("stochastic pooling is random and has no CPU implementation in Caffe; use MAX or AVE")
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
+            self.refuse(STOCHASTIC)
+        self.require_planes()
         if not 1 <= self.levels <= 16:
-            self.refuse(f"pyramid_height {self.levels} must be given, from 1 to 16")
+            self.refuse(f"pyramid_height must be from 1 to 16, not {self.levels}")
         for bins in (2**level for level in range(self.levels)):
             kernels = [-(-size // bins) for size in shape[2:]]
             if any((k * bins - size + 1) // 2 >= k for k, size in zip(kernels, shape[2:], strict=True)):
                 self.refuse(
-                    f"a plane of {shape[2]} x {shape[3]} does not fit {bins} x {bins} bins: the padding would be as "
-                    "wide as a bin; use fewer levels or another size"
+                    f"a {shape[2]} x {shape[3]} plane does not fit {bins} x {bins} bins: the padding would be at least "
+                    "one bin wide; use fewer levels or another size"
                 )
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -138,19 +125,18 @@ class SPP(Operator):
 
 @register_layer("Padding")
 class Padding(Operator):
-    """DeepLab v1's border: pad_beg and pad_end zeros on both axes, or as many pixels cropped where negative."""
+    """DeepLab v1's border: pad_beg and pad_end rows and columns of zeros; negative values crop."""
 
     allows_in_place = False
 
     def set_up(self) -> None:
         param, shape = self.context.message.padding_param, self.bottoms[0].shape
         self.begin, self.end = param.pad_beg, param.pad_end
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
+        self.require_planes()
         if self.begin * self.end < 0:
-            self.refuse(f"pad_beg {self.begin} and pad_end {self.end} must both pad (positive) or both crop (negative)")
+            self.refuse(f"pad_beg {self.begin} and pad_end {self.end} must both pad (above 0) or both crop (below 0)")
         if any(size < 1 for size in self._plane()):
-            self.refuse(f"crops a {shape[2]} x {shape[3]} plane to nothing")
+            self.refuse(f"pad_beg and pad_end crop all of a {shape[2]} x {shape[3]} plane")
 
     def _plane(self) -> tuple[int, int]:
         height, width = (size + self.begin + self.end for size in self.bottoms[0].shape[2:])
@@ -178,7 +164,7 @@ class Padding(Operator):
 class Reorg(Operator):
     """Darknet's reorg by `stride`, plane to channels, or channels to plane with `reverse`.
 
-    The first is not the inverse of the second: Darknet reads its input as (C / stride^2, H stride, W stride) there.
+    Plane to channels is not the inverse of `reverse`: Darknet reads its input as (C / stride^2, H stride, W stride).
     """
 
     allows_in_place = False
@@ -186,14 +172,12 @@ class Reorg(Operator):
     def set_up(self) -> None:
         param, shape = self.context.message.reorg_param, self.bottoms[0].shape
         self.stride, self.reverse = param.stride, param.reverse
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
-        if self.stride < 1:
-            self.refuse("needs a stride of at least 1")
+        self.require_planes()
+        self.require_positive(stride=self.stride)
         if shape[1] % self.stride**2:
-            self.refuse(f"{shape[1]} channels do not divide by stride^2 = {self.stride**2}")
+            self.refuse(f"{shape[1]} channels are not a multiple of stride^2 = {self.stride**2}")
         if not self.reverse and any(size % self.stride for size in shape[2:]):
-            self.refuse(f"a {shape[2]} x {shape[3]} plane does not divide by stride {self.stride}")
+            self.refuse(f"the {shape[2]} x {shape[3]} plane is not a multiple of stride {self.stride}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         (batch, channels, height, width), s = self.bottoms[0].shape, self.stride
@@ -202,7 +186,7 @@ class Reorg(Operator):
         return ((batch, channels * s**2, height // s, width // s),)
 
     def module_spec(self) -> ModuleSpec:
-        return ModuleSpec("Reorg", {"stride": self.stride, **({"reverse": True} if self.reverse else {})})
+        return ModuleSpec("Reorg", {"stride": self.stride} | given(reverse=self.reverse))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x, s = bottoms[0], self.stride
@@ -216,14 +200,13 @@ class Reorg(Operator):
 
 @register_layer("ShuffleChannel")
 class ShuffleChannel(Operator):
-    """Channels dealt out of `group` groups, one of each in turn."""
+    """Interleaves the channels of `group` groups."""
 
     allows_in_place = False
 
     def set_up(self) -> None:
         self.group, shape = self.context.message.shuffle_channel_param.group, self.bottoms[0].shape
-        if len(shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {shape}")
+        self.require_planes()
         if self.group < 1 or shape[1] % self.group:
             self.refuse(f"{self.group} groups do not divide {shape[1]} channels")
 
@@ -234,5 +217,5 @@ class ShuffleChannel(Operator):
         x = bottoms[0]
         batch, channels, height, width = x.shape
         groups = graph.reshape(x.name, [batch, self.group, channels // self.group, height, width])
-        dealt = graph.add("Transpose", [groups], perm=[0, 2, 1, 3, 4])
-        return [graph.reshape(dealt, graph.top_shapes[0])]
+        shuffled = graph.add("Transpose", [groups], perm=[0, 2, 1, 3, 4])
+        return [graph.reshape(shuffled, graph.top_shapes[0])]

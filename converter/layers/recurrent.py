@@ -1,27 +1,27 @@
 """LSTM, RNN and LSTMUnit of BVLC Caffe.
 
-Bottoms: x (T, N, ...), cont (T, N), then a static input (N, ...) if there is one more, then with expose_hidden the
-first states (1, N, H): h, and c for the LSTM. Tops: the sequence (T, N, H), then with expose_hidden the last states.
+Bottoms: x (T, N, ...), cont (T, N), optionally a static input (N, ...), then with expose_hidden the first states
+(1, N, H): h, and c for the LSTM. Tops: the sequence (T, N, H), then with expose_hidden the last states.
 Blobs of the LSTM: W_x (4 H, K), b (4 H), [W_static (4 H, K')], W_h (4 H, H); gates in the order i, f, o, g:
 c = cont f c + i g, h = o tanh(c), the gates from W_x x + b + W_h (cont h).
 Blobs of the RNN: W_x, b, [W_static], W_h, W_y, b_y: h = tanh(W_x x + b + W_h (cont h)), y = tanh(W_y h + b_y).
-In ONNX the steps are one Scan, whatever T; ONNX's own LSTM has no cont.
+In ONNX the steps are one Scan for any T; ONNX's LSTM has no cont.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, count, given, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
 
 class _Recurrent(Operator):
-    """What LSTM and RNN share: bottoms, states, the part of each step that needs no state."""
+    """Base of LSTM and RNN: bottoms, states, and the part of each step that does not depend on the state."""
 
     bottom_range = (2, None)
     top_range = (1, None)
@@ -32,28 +32,27 @@ class _Recurrent(Operator):
     def set_up(self) -> None:
         self.param = self.context.message.recurrent_param
         self.outputs = self.param.num_output
-        if self.outputs <= 0:
-            self.refuse("num_output must be above 0")
+        self.require_positive(num_output=self.outputs)
         self.exposed = self.states if self.param.expose_hidden else 0
         if len(self.bottoms) not in (2 + self.exposed, 3 + self.exposed):
-            self.refuse(f"has {len(self.bottoms)} bottoms, takes {2 + self.exposed}, or one more with a static input")
+            self.refuse(f"has {len(self.bottoms)} bottoms; needs {2 + self.exposed}, or one more with a static input")
         if len(self.context.top_names) != 1 + self.exposed:
-            self.refuse(f"has {len(self.context.top_names)} tops, writes {1 + self.exposed}")
+            self.refuse(f"has {len(self.context.top_names)} tops; needs {1 + self.exposed}")
         shapes = [blob.shape for blob in self.bottoms]
         if len(shapes[0]) < 2:
-            self.refuse(f"needs x (T, N, ...), not {shapes[0]}")
+            self.refuse(f"needs x (T, N, ...), has {shapes[0]}")
         self.steps, self.batch = shapes[0][:2]
         if shapes[1] != (self.steps, self.batch):
-            self.refuse(f"needs cont of shape {(self.steps, self.batch)} (T, N), not {shapes[1]}")
+            self.refuse(f"needs cont of shape {(self.steps, self.batch)} (T, N), has {shapes[1]}")
         self.inputs = count(shapes[0][2:])
         self.static_inputs = 0
         if len(self.bottoms) == 3 + self.exposed:
             if not shapes[2] or shapes[2][0] != self.batch:
-                self.refuse(f"needs a static input of {self.batch} items, not {shapes[2]}")
+                self.refuse(f"needs a static input of {self.batch} items, has {shapes[2]}")
             self.static_inputs = count(shapes[2][1:])
         for blob in self.bottoms[len(self.bottoms) - self.exposed :]:
             if blob.shape != (1, self.batch, self.outputs):
-                self.refuse(f'needs states {(1, self.batch, self.outputs)}, "{blob.name}" is {blob.shape}')
+                self.refuse(f'needs states {(1, self.batch, self.outputs)}; "{blob.name}" is {blob.shape}')
 
     def top_shapes(self) -> tuple[Shape, ...]:
         state: Shape = (1, self.batch, self.outputs)
@@ -79,16 +78,11 @@ class _Recurrent(Operator):
         return ("weight_x", "bias", *(["weight_static"] if self.static_inputs else []), "weight_h")
 
     def module_spec(self) -> ModuleSpec:
-        arguments: dict[str, Any] = {"inputs": self.inputs, "outputs": self.outputs}
-        if self.static_inputs:
-            arguments["static_inputs"] = self.static_inputs
-        if self.exposed:
-            arguments["exposes_state"] = True
+        optional = given(static_inputs=self.static_inputs, exposes_state=bool(self.exposed))
+        arguments = {"inputs": self.inputs, "outputs": self.outputs} | optional
         return ModuleSpec(type(self).__name__, arguments, self.parameter_names())
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        from onnx import helper
-
         x, cont = bottoms[:2]
         (steps, batch), rows = x.shape[:2], self.gates * self.outputs
         flat = graph.reshape(x.name, [-1, self.inputs])
@@ -111,15 +105,15 @@ class _Recurrent(Operator):
             total = graph.add("Gemm", [held, weights["weight_h"], step], transB=1)
             results = self.emit_step(graph, total, column, names)
             output = graph.add("Identity", [results[0]])
-        read = [_declare(name, self.outputs) for name in names] + [_declare(step, rows), _declare(kept)]
-        written = [_declare(name, self.outputs) for name in (*results, output)]
-        body = helper.make_graph(nodes, f"{self.context.name}/body", read, written)
-        last = graph.add_multiple("Scan", [*first, inputs, cont.name], self.states + 1, body=body, num_scan_inputs=2)
-        states = [graph.add("Unsqueeze", [state, graph.constant([0], "int64")]) for state in last[: self.exposed]]
-        return [self.emit_output(graph, module, last[-1]), *states]
+        state = (None, self.outputs)
+        read = {**dict.fromkeys(names, state), step: (None, rows), kept: (None,)}
+        written = dict.fromkeys((*results, output), state)
+        body = make_body(f"{self.context.name}/body", nodes, read, written)
+        hidden, *last = emit_scan(graph, body, first, [inputs, cont.name], self.exposed)
+        return [self.emit_output(graph, module, hidden), *last]
 
     def emit_step(self, graph: OnnxGraph, total: str, cont: str, states: Sequence[str]) -> list[str]:
-        """The states after a step, the hidden one first, from the summed inputs (N, rows) and cont (N, 1)."""
+        """The states after a step, h first, from the summed inputs (N, rows) and cont (N, 1)."""
         raise NotImplementedError
 
     def emit_output(self, graph: OnnxGraph, module: Any, hidden: str) -> str:
@@ -137,11 +131,23 @@ def _emit_unit(graph: OnnxGraph, gates: str, cont: str, cell: str, size: int, ax
     return cell, graph.add("Mul", [graph.add("Sigmoid", [o]), graph.add("Tanh", [cell])])
 
 
-def _declare(name: str, width: int | None = None) -> Any:
-    """A float value (N, width), or (N) without a width."""
+def make_body(name: str, nodes: Sequence[Any], read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
+    """The GraphProto of a Scan's body, from the shapes of the float values it reads and writes."""
     from onnx import helper
 
-    return helper.make_tensor_value_info(name, 1, [None] if width is None else [None, width])
+    inputs, outputs = (
+        [helper.make_tensor_value_info(value, 1, shape) for value, shape in values.items()]
+        for values in (read, written)
+    )
+    return helper.make_graph(nodes, name, inputs, outputs)
+
+
+def emit_scan(graph: OnnxGraph, body: Any, states: Sequence[str], scanned: Sequence[str], exposed: int) -> list[str]:
+    """A Scan over the first axis of `scanned`: the sequence, then `exposed` last states as (1, N, ...)."""
+    *last, sequence = graph.add_multiple(
+        "Scan", [*states, *scanned], len(states) + 1, body=body, num_scan_inputs=len(scanned)
+    )
+    return [sequence, *(graph.add("Unsqueeze", [state, graph.constant([0], "int64")]) for state in last[:exposed])]
 
 
 @register_layer("LSTM")
@@ -158,7 +164,7 @@ class LSTM(_Recurrent):
 
 @register_layer("RNN")
 class RNN(_Recurrent):
-    """Plain recurrence with tanh, and a tanh layer over its states."""
+    """Recurrence with tanh, and a tanh layer over its states."""
 
     states = 1
     gates = 1
@@ -173,8 +179,8 @@ class RNN(_Recurrent):
         return [graph.add("Tanh", [total])]
 
     def emit_output(self, graph: OnnxGraph, module: Any, hidden: str) -> str:
-        turned = graph.add("Transpose", [graph.parameter("weight_y", module.weight_y)], perm=[1, 0])
-        linear = graph.add("MatMul", [hidden, turned])
+        transposed = graph.add("Transpose", [graph.parameter("weight_y", module.weight_y)], perm=[1, 0])
+        linear = graph.add("MatMul", [hidden, transposed])
         return graph.add("Tanh", [graph.add("Add", [linear, graph.parameter("bias_y", module.bias_y)])])
 
 
@@ -190,9 +196,6 @@ class LSTMUnit(Operator):
         cell, gates, cont = (blob.shape for blob in self.bottoms)
         if len(cell) != 3 or cell[0] != 1 or gates != (*cell[:2], 4 * cell[2]) or cont != cell[:2]:
             self.refuse(f"needs a cell state (1, N, H), gates (1, N, 4 H) and cont (1, N), has {cell}, {gates}, {cont}")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * 2
 
     def module_spec(self) -> ModuleSpec:
         return ModuleSpec("LSTMUnit")

@@ -1,11 +1,10 @@
-"""Layers that fold axes or choose along them: Reduction, ArgMax, BatchReindex, Filter."""
+"""Layers that reduce axes or select along them: Reduction, ArgMax, MaskCreate, BatchReindex, Filter."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ExportError
 from ..graph.net import Shape
 from ..graph.sizes import at_run_time
 from .base import ModuleSpec, Operator, count, register_layer
@@ -13,8 +12,8 @@ from .base import ModuleSpec, Operator, count, register_layer
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
+#: ONNX element types
 FLOAT, INT64, BOOL = 1, 7, 9
-"""Element types as ONNX numbers them."""
 
 
 @register_layer("Reduction")
@@ -50,10 +49,10 @@ class Reduction(Operator):
 class ArgMax(Operator):
     """The indices of the `top_k` largest values, as floats; of equal values the larger index comes first.
 
-    1. With `axis`: along it; the top has top_k there, indices or, with `out_max_val`, the values.
-    2. Without: over all axes behind the batch. The top is (N, 1, top_k), or (N, 2, top_k) with the values in a second
+    1. With `axis`: along it; the top has size top_k there and holds indices or, with `out_max_val`, values.
+    2. Without: over all axes after the batch. The top is (N, 1, top_k), or (N, 2, top_k) with the values in a second
        row, then axes of size 1 up to the bottom's number of axes.
-    3. DeepLab v1, which has no `axis`: for every pixel over the channels, (N, top_k, H, W); `out_max_val` appends the
+    3. DeepLab v1, which has no `axis`: over the channels of each pixel, (N, top_k, H, W); `out_max_val` appends the
        values as top_k more channels.
     """
 
@@ -62,17 +61,17 @@ class ArgMax(Operator):
     def set_up(self) -> None:
         param, shape = self.context.message.argmax_param, self.bottoms[0].shape
         self.top_k, self.with_values = param.top_k, param.out_max_val
-        self.per_pixel = self.context.dialect == "deeplab_v1" and not param.HasField("axis")
+        self.per_pixel = self.context.dialect.argmax_per_pixel and not param.HasField("axis")
         self.axis: int | None = None
         if param.HasField("axis") or self.per_pixel:
             self.axis = self.bottom_axis(param.axis if param.HasField("axis") else 1)
         choices = count(shape[1:]) if self.axis is None else shape[self.axis]
         if not 1 <= self.top_k <= choices:
-            self.refuse(f"top_k {self.top_k} must be from 1 to the {choices} values there are to choose from")
+            self.refuse(f"top_k {self.top_k} must be from 1 to {choices}, the number of values")
 
     @property
     def output(self) -> str:
-        """Which of indices and values the top holds, in the module's words."""
+        """Content of the top: the module's argument "indices", "values" or "both"."""
         if not self.with_values:
             return "indices"
         return "both" if self.axis is None or self.per_pixel else "values"
@@ -108,7 +107,7 @@ class ArgMax(Operator):
         return [result]
 
     def _emit_top_k(self, graph: OnnxGraph, x: Value, candidates: str, axis: int) -> tuple[str, str]:
-        """(values, indices): TopK puts the smaller of two equal indices first, so it is given the axis backwards."""
+        """(values, indices): TopK puts the smaller of two tied indices first, so it gets the axis reversed."""
         bounds = [graph.constant([bound], "int64") for bound in (-1, -(2**63), axis, -1)]
         backwards = graph.add("Slice", [candidates, *bounds])
         top_k = graph.constant([self.top_k], "int64")
@@ -119,27 +118,26 @@ class ArgMax(Operator):
 
 @register_layer("MaskCreate")
 class MaskCreate(ArgMax):
-    """LIP's name for the best class of every pixel: (N, num_cls, H, W) -> (N, 1, H, W); the larger of equal ones."""
+    """LIP's ArgMax over the channels: (N, num_cls, H, W) -> (N, 1, H, W); the larger index wins ties."""
 
     def set_up(self) -> None:
         shape, classes = self.bottoms[0].shape, self.context.message.mask_create_param.num_cls
         if len(shape) != 4 or shape[1] != classes:
-            self.refuse(f"needs a bottom of num_cls = {classes} channels, (N, {classes}, H, W), not {shape}")
+            self.refuse(f"needs a bottom with num_cls = {classes} channels (N, {classes}, H, W), has {shape}")
         self.axis, self.top_k, self.with_values, self.per_pixel = 1, 1, False, False
 
 
 @register_layer("BatchReindex")
 class BatchReindex(Operator):
-    """Items of bottom 0 in the order of the indices in bottom 1 (M): top (M, ...)."""
+    """Items of bottom 0 selected by the indices in bottom 1 (M): top (M, ...)."""
 
     bottom_range = (2, 2)
     allows_in_place = False
 
     def set_up(self) -> None:
         if len(self.bottoms[1].shape) != 1 or not self.bottoms[0].shape:
-            self.refuse(
-                f"needs items and a 1-D list of indices, not {self.bottoms[0].shape} and {self.bottoms[1].shape}"
-            )
+            shapes = f"{self.bottoms[0].shape} and {self.bottoms[1].shape}"
+            self.refuse(f"needs items (N, ...) and a 1-D list of indices, has {shapes}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return ((self.bottoms[1].shape[0], *self.bottoms[0].shape[1:]),)
@@ -154,9 +152,9 @@ class BatchReindex(Operator):
 
 @register_layer("Filter")
 class Filter(Operator):
-    """Of every bottom but the last, the items whose value in the last, the selector (N, 1, ...), is not 0.
+    """Keeps the items of each bottom whose value in the last bottom, the selector (N, 1, ...), is not 0.
 
-    How many there are is only known at run time; the net is laid out as if all were kept.
+    Their number is known only at run time; the shapes of the tops assume that all items are kept.
     """
 
     bottom_range = (2, None)
@@ -166,14 +164,12 @@ class Filter(Operator):
     def set_up(self) -> None:
         *blobs, selector = (blob.shape for blob in self.bottoms)
         if len(self.context.top_names) != len(blobs):
-            self.refuse(
-                f"has {len(blobs)} blob(s) to filter but {len(self.context.top_names)} top(s); it needs one each"
-            )
+            self.refuse(f"has {len(self.context.top_names)} tops for {len(blobs)} bottoms to filter; give one for each")
         if not selector or any(size != 1 for size in selector[1:]):
-            self.refuse(f"the selector of shape {selector} must hold one value for each item")
+            self.refuse(f"needs a selector with one value for each item, has {selector}")
         for shape in blobs:
             if shape[:1] != selector[:1]:
-                self.refuse(f"the selector of shape {selector} does not fit a bottom of shape {shape}")
+                self.refuse(f"its selector has {selector[0]} items, but a bottom has shape {shape}")
         self.kept = at_run_time(selector[0], self.context.name)
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -185,6 +181,6 @@ class Filter(Operator):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         *blobs, selector = bottoms
         if not all(bottom.is_dynamic(0) for bottom in bottoms):
-            raise ExportError("keeps a varying number of items, but the net's batch is fixed", layer=self.context.name)
+            self.refuse_export("keeps a varying number of items, but the net's batch is fixed; run it in torch")
         kept = graph.add("Cast", [graph.reshape(selector.name, [-1])], to=BOOL)
         return [graph.add("Compress", [blob.name, kept], axis=0) for blob in blobs]

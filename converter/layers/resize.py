@@ -5,8 +5,8 @@ Output size from in' = in + pad_beg + pad_end (both pads <= 0: they crop):
 2. zoom_factor z alone:    (in' - 1) z + 1
 3. height and width
 4. both factors:           t = (in' - 1) // s + 1, then (t - 1) z + 1
-"Given" means present in the text. DeepLab v1 takes exactly one of forms 1 to 3; v2 takes the first that applies in
-the order 1, 2, 3, 4, so that a zoom_factor beside height and width wins.
+A field is given if it is present in the text. DeepLab v1 needs exactly one of forms 1 to 3; v2 uses the first that
+applies in the order 1, 2, 3, 4, so zoom_factor takes precedence over height and width.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ class Interp(Operator):
 
     def set_up(self) -> None:
         param = self.context.message.interp_param
-        if len(self.bottoms[0].shape) != 4:
-            self.refuse(f"needs a 4-D bottom (N, C, H, W), not {self.bottoms[0].shape}")
+        self.require_planes()
         self.pad_begin, self.pad_end = param.pad_beg, param.pad_end
         if self.pad_begin > 0 or self.pad_end > 0:
-            self.refuse(f"pad_beg {self.pad_begin} and pad_end {self.pad_end} must be 0 or negative: they crop")
+            self.refuse(f"pad_beg and pad_end crop and must not be above 0, not {self.pad_begin} and {self.pad_end}")
         shrink = param.shrink_factor if param.HasField("shrink_factor") else None
         zoom = param.zoom_factor if param.HasField("zoom_factor") else None
         size = (param.height, param.width) if param.HasField("height") and param.HasField("width") else None
         given = [form for form in (shrink, zoom, size) if form is not None]
         if not given:
-            self.refuse("give zoom_factor, shrink_factor, or height and width")
-        if self.context.dialect == "deeplab_v1" and len(given) > 1:
-            self.refuse("gives more than one of zoom_factor, shrink_factor, and height with width")
+            self.refuse("has no output size; give zoom_factor, shrink_factor, or height and width")
+        if self.context.dialect.one_interp_form and len(given) > 1:
+            self.refuse("has more than one of zoom_factor, shrink_factor, and height with width; keep one")
         self.shrink, self.zoom = 1, 1
         self.size: tuple[int, int] | None = None
         if shrink is not None and zoom is None:
@@ -55,9 +54,9 @@ class Interp(Operator):
         elif shrink is not None and zoom is not None:
             self.shrink, self.zoom = shrink, zoom
         if self.shrink < 1 or self.zoom < 1 or (self.size is not None and min(self.size) < 1):
-            self.refuse("factors and sizes must be at least 1")
+            self.refuse("zoom_factor, shrink_factor, height and width must be at least 1")
         if any(size < 1 for size in self._cropped()):
-            self.refuse(f"crops a {self.bottoms[0].shape[2:]} plane to nothing")
+            self.refuse(f"pad_beg and pad_end crop all of a {self.bottoms[0].shape[2:]} plane")
 
     def _cropped(self) -> tuple[int, int]:
         height, width = self.bottoms[0].shape[2:]
@@ -77,22 +76,22 @@ class Interp(Operator):
     def coordinate_map(self) -> PlaneMap:
         maps = []
         for size, out in zip(self._cropped(), self.top_shapes()[0][2:], strict=True):
-            # corners stay corners; a single row or column says nothing of the scale
+            # corners map to corners; a single row or column does not define a scale
             scale = Fraction(self.zoom)
-            if self.shrink > 1 or self.size is not None:  # the scale is one of this size alone: int() fixes it
+            if self.shrink > 1 or self.size is not None:  # int() fixes the size: the scale holds for it alone
                 scale = Fraction(int(out) - 1, int(size) - 1) if size > 1 and out > 1 else Fraction(1)
             maps.append(AxisMap(scale, self.pad_begin * scale))
         return maps[0], maps[1]
 
     def module_spec(self) -> ModuleSpec:
+        crop = (-self.pad_begin, -self.pad_end)
         arguments = {
-            "shrink": self.shrink,
-            "zoom": self.zoom,
-            "size": self.size,
-            "crop": (-self.pad_begin, -self.pad_end),
+            "shrink": (self.shrink, 1),
+            "zoom": (self.zoom, 1),
+            "size": (self.size, None),
+            "crop": (crop, (0, 0)),
         }
-        defaults = {"shrink": 1, "zoom": 1, "size": None, "crop": (0, 0)}
-        return ModuleSpec("Interp", {name: value for name, value in arguments.items() if value != defaults[name]})
+        return ModuleSpec("Interp", {name: value for name, (value, default) in arguments.items() if value != default})
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]

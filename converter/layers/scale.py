@@ -1,9 +1,8 @@
-"""Scale and Bias: a factor or addend along some axes, from a parameter blob or from a second bottom.
+"""Scale and Bias: multiply by, or add, a parameter blob or a second bottom along some axes.
 
 With one bottom the blob's shape is bottom.shape[axis : axis + num_axes] (num_axes 0: one scalar, -1: to the end); with
-two the second bottom is the factor (addend), its shape must agree with the first's from `axis` on, and num_axes is not
-used. Scale with bias_term adds a second blob of the factor's shape. Sources: docs of BVLC's ScaleParameter and
-BiasParameter.
+two, the second bottom is the operand, its shape must equal the first's from `axis` on, and num_axes is not used. Scale
+with bias_term has a second blob of the factor's shape. Sources: docs of BVLC's ScaleParameter and BiasParameter.
 """
 
 from __future__ import annotations
@@ -11,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...proto import schema
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
 
 class _AlongAxes(Operator):
-    """Where the factor or addend lies over the bottom."""
+    """Position of the operand (factor or addend) within the bottom's axes."""
 
     bottom_range = (1, 2)
+    adds_per_value = 1
     param: Any
 
     def find_operand(self) -> None:
-        """Set `operand` (the factor's shape) and `trailing` (how many of the bottom's axes follow it)."""
+        """Set `operand` (its shape) and `trailing` (the number of the bottom's axes after it)."""
         shape = self.bottoms[0].shape
         self.from_bottom = len(self.bottoms) == 2
         if self.from_bottom:
@@ -36,28 +35,19 @@ class _AlongAxes(Operator):
             axis = self.bottom_axis(self.param.axis)
             end = len(shape) if self.param.num_axes == -1 else axis + self.param.num_axes
             if self.param.num_axes < -1 or end > len(shape):
-                self.refuse(f"num_axes {self.param.num_axes} from axis {axis} leaves the bottom's shape {shape}")
+                self.refuse(f"num_axes {self.param.num_axes} from axis {axis} is out of range for the bottom {shape}")
             self.operand = shape[axis:end]
         self.trailing = len(shape) - axis - len(self.operand)
         if self.trailing < 0 or shape[axis : axis + len(self.operand)] != self.operand:
-            self.refuse(
-                f"the second bottom's shape {self.operand} does not agree with {shape} from axis {axis} on; "
-                "check `axis`"
-            )
+            self.refuse(f"its second bottom {self.operand} does not equal {shape} from axis {axis} on; check `axis`")
 
     @property
     def broadcast_shape(self) -> Shape:
-        """The operand's shape with ones for the axes that follow it."""
+        """The operand's shape, then ones for the axes after it."""
         return (*self.operand, *(1,) * self.trailing)
 
-    def multiply_adds(self) -> int:
-        return count(self.bottoms[0].shape)
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
-
     def operand_value(self, graph: OnnxGraph, value: Value) -> str:
-        """The second bottom with the axes it needs to broadcast."""
+        """The second bottom, unsqueezed so that it broadcasts."""
         if not self.trailing or not self.operand:
             return value.name
         axes = range(len(self.operand), len(self.operand) + self.trailing)
@@ -76,17 +66,13 @@ class Scale(_AlongAxes):
         return (self.operand,) * (int(not self.from_bottom) + int(self.param.bias_term))
 
     def fillers(self) -> tuple[Any, ...]:
-        ones = schema.message("FillerParameter")(type="constant", value=1)
-        fillers: list[Any] = [] if self.from_bottom else [self.param.filler if self.param.HasField("filler") else ones]
-        return (*fillers, *([self.param.bias_filler] if self.param.bias_term else []))
+        factor = () if self.from_bottom else (self.filler_or(self.param, "filler", 1.0),)
+        return (*factor, *((self.param.bias_filler,) if self.param.bias_term else ()))
 
     def module_spec(self) -> ModuleSpec:
         bias = bool(self.param.bias_term)
         if self.from_bottom:
-            arguments: dict[str, Any] = {
-                "trailing": self.trailing,
-                "bias_shape": self.broadcast_shape if bias else None,
-            }
+            arguments = {"trailing": self.trailing, "bias_shape": self.broadcast_shape if bias else None}
             return ModuleSpec("ScaleByBottom", arguments, ("bias",) if bias else ())
         return ModuleSpec("Scale", {"shape": self.broadcast_shape, "bias": bias}, ("weight", "bias")[: 1 + bias])
 

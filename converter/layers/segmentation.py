@@ -1,10 +1,10 @@
 """Layers that refine a segmentation: DenseCRF (DeepLab, CCNN), MultiStageMeanfield (CRF-RNN), DomainTransform.
 
-All of them need sizes or sorting at run time, so they run in torch and have no ONNX form; to ship such a net, cut it
-before the layer and let the runtime's CRF take its place.
-DenseCRF (DeepLab): bottoms scores, data_dim, image; v1 and v2 take the scores as negative energies, up to a constant
-of each pixel. Each pos_xy_std with its pos_w is a smoothness term, each bi_xy_std with bi_rgb_std and bi_w an
-appearance term; the filter is normalized after. Top: probabilities, or their logarithm (output_probability: false).
+They depend on data_dim or sort at run time, so they run in torch and have no ONNX form; for deployment, cut the net
+before the layer and use the runtime's CRF instead.
+DenseCRF (DeepLab): bottoms scores, data_dim, image; v1 and v2 read the scores as negative energies, up to a constant
+per pixel. Each pos_xy_std with its pos_w is a smoothness term, each bi_xy_std with bi_rgb_std and bi_w an appearance
+term; normalization follows the filter. Top: probabilities, or their logarithm (output_probability: false).
 DenseCRF (CCNN, densecrf_param): bottoms scores, image; top: labels.
 MultiStageMeanfield: blobs W_s, W_b, C, each (1, 1, M, M); see the torch module. Without weights its matrices are 0.
 """
@@ -23,9 +23,7 @@ class DenseCRF(Operator):
 
     def set_up(self) -> None:
         self.gives_labels = self.context.message.HasField("densecrf_param")
-        for blob in self.bottoms:
-            if len(blob.shape) != 4:
-                self.refuse(f'needs 4-D bottoms, "{blob.name}" is {blob.shape}')
+        self.require_planes()
         if self.gives_labels:
             self._set_up_labels()
         else:
@@ -34,19 +32,16 @@ class DenseCRF(Operator):
     def _set_up_deeplab(self) -> None:
         param = self.param = self.context.message.dense_crf_param
         scores, data_dim = self.bottoms[0].shape, self.bottoms[1].shape
-        if len(param.pos_xy_std) != len(param.pos_w):
-            self.refuse(f"has {len(param.pos_xy_std)} pos_xy_std and {len(param.pos_w)} pos_w; give as many of each")
-        counts = {len(param.bi_xy_std), len(param.bi_rgb_std), len(param.bi_w)}
-        if len(counts) > 1:
-            self.refuse("give as many bi_xy_std as bi_rgb_std and bi_w")
-        if min([*param.pos_xy_std, *param.bi_xy_std, *param.bi_rgb_std], default=1) <= 0:
-            self.refuse("standard deviations must be above 0")
+        self.require_same_count(pos_xy_std=param.pos_xy_std, pos_w=param.pos_w)
+        self.require_same_count(bi_xy_std=param.bi_xy_std, bi_rgb_std=param.bi_rgb_std, bi_w=param.bi_w)
+        for field in ("pos_xy_std", "bi_xy_std", "bi_rgb_std"):
+            self.require_positive(**{field: tuple(getattr(param, field))})
         if param.bi_w and len(self.bottoms) < 3:
-            self.refuse("has bilateral terms, but no image as third bottom")
+            self.refuse("has bilateral terms but no image; give the image as third bottom")
         if data_dim != (scores[0], 1, 1, 2):
             self.refuse(
-                f'the second bottom "{self.bottoms[1].name}" must hold each item\'s height and width, '
-                f"shape {(scores[0], 1, 1, 2)}, not {data_dim}"
+                f"needs the height and width of each item, {(scores[0], 1, 1, 2)}, as second bottom; "
+                f'"{self.bottoms[1].name}" is {data_dim}'
             )
         if len(self.bottoms) == 3:
             self._check_image(self.bottoms[2].shape)
@@ -54,19 +49,18 @@ class DenseCRF(Operator):
     def _set_up_labels(self) -> None:
         param = self.param = self.context.message.densecrf_param
         if len(self.bottoms) != 2:
-            self.refuse("with densecrf_param takes two bottoms: scores and image")
+            self.refuse("with densecrf_param needs two bottoms: scores and image")
         self.gaussian = (param.x_gauss, param.y_gauss, param.wt_gauss)
-        place = (param.x_bilateral, param.y_bilateral)
-        colors = (param.r_bilateral, param.g_bilateral, param.b_bilateral)
-        self.bilateral = (*place, *colors, param.wt_bilateral)
-        if min(*self.gaussian[:2], *self.bilateral[:5]) <= 0:
-            self.refuse("standard deviations must be above 0: give x_gauss, y_gauss and all of the bilateral ones")
+        deviations = {name: getattr(param, f"{name}_bilateral") for name in "xyrgb"}
+        self.bilateral = (*deviations.values(), param.wt_bilateral)
+        self.require_positive(x_gauss=param.x_gauss, y_gauss=param.y_gauss)
+        self.require_positive(**{f"{name}_bilateral": value for name, value in deviations.items()})
         self._check_image(self.bottoms[1].shape)
 
     def _check_image(self, image: Shape) -> None:
         batch, _, height, width = self.bottoms[0].shape
         if image != (batch, 3, height, width):
-            self.refuse(f"the image must be {(batch, 3, height, width)} as the scores are, not {image}")
+            self.refuse(f"needs an image of the scores' size, {(batch, 3, height, width)}, has {image}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         batch, labels, height, width = self.bottoms[0].shape
@@ -87,7 +81,7 @@ class DenseCRF(Operator):
 
 @register_layer("MultiStageMeanfield")
 class MultiStageMeanfield(Operator):
-    """CRF-RNN's mean field with learned label matrices."""
+    """CRF-RNN's mean-field inference with learned label matrices."""
 
     bottom_range = (3, 3)
 
@@ -95,15 +89,12 @@ class MultiStageMeanfield(Operator):
         self.param = self.context.message.multi_stage_meanfield_param
         unary, initial, image = (blob.shape for blob in self.bottoms)
         if len(unary) != 4 or initial != unary or image != (unary[0], 3, *unary[2:]):
-            self.refuse(f"needs scores twice and an image of the same size, has {unary}, {initial} and {image}")
+            self.refuse(f"needs two scores and an image of equal size, has {unary}, {initial} and {image}")
         if self.param.num_iterations < 2:
-            self.refuse("num_iterations must be above 1")
-        if min(self.param.theta_alpha, self.param.theta_beta, self.param.theta_gamma) <= 0:
-            self.refuse("theta_alpha, theta_beta and theta_gamma must be above 0")
+            self.refuse("num_iterations must be at least 2")
+        for field in ("theta_alpha", "theta_beta", "theta_gamma"):
+            self.require_positive(**{field: getattr(self.param, field)})
         self.labels = unary[1]
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
 
     def weight_shapes(self) -> tuple[Shape, ...]:
         return ((1, 1, self.labels, self.labels),) * 3
@@ -136,13 +127,10 @@ class DomainTransform(Operator):
                 "needs scores (N, C, H, W), their reference gradient (N, 1, H, W) and data_dim (N, 1, 1, 2), "
                 f"has {x}, {gradient} and {data_dim}"
             )
-        if min(self.param.spatial_sigma, self.param.range_sigma, self.param.num_iter) <= 0:
-            self.refuse("spatial_sigma, range_sigma and num_iter must be above 0")
+        for field in ("spatial_sigma", "range_sigma", "num_iter"):
+            self.require_positive(**{field: getattr(self.param, field)})
         if self.param.min_weight < 0:
-            self.refuse("min_weight must not be negative")
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,)
+            self.refuse(f"min_weight must not be negative, not {self.param.min_weight}")
 
     def module_spec(self) -> ModuleSpec:
         arguments = {

@@ -1,6 +1,6 @@
-"""Layers that join, cut and rename axes: Concat, Slice, Split, Flatten, Reshape, Squeeze, Permute, Tile.
+"""Layers that join, split, reshape and reorder axes: Concat, Slice, Split, Flatten, Reshape, Squeeze, Permute, Tile.
 
-None but Split and Slice touch more than the order of values. `concat_dim` and `slice_dim` are the old names of `axis`.
+`concat_dim` and `slice_dim` are the old names of `axis`.
 Sources: the layers of BVLC Caffe; Permute of SSD; Squeeze of the TensorFlow-to-Caffe forks.
 """
 
@@ -11,24 +11,24 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, count, register_layer
+from .base import ModuleSpec, Operator, count, given, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
 
 
 def _read_axis(operator: Operator, param: Any, old_name: str) -> int:
-    """`axis`, or its unsigned forerunner under `old_name`."""
+    """`axis`, or its unsigned predecessor `old_name`."""
     if not param.HasField(old_name):
         return operator.bottom_axis(param.axis)
     if param.HasField("axis"):
-        operator.refuse(f"gives both axis and {old_name}; keep axis")
+        operator.refuse(f"has both axis and {old_name}; keep axis")
     return operator.bottom_axis(getattr(param, old_name))
 
 
 @register_layer("Concat")
 class Concat(Operator):
-    """Bottoms one after another along `axis`; all other sizes equal."""
+    """Concatenation along `axis`; all other sizes are equal."""
 
     bottom_range = (1, None)
     allows_in_place = False
@@ -40,10 +40,8 @@ class Concat(Operator):
             if len(blob.shape) != len(first.shape) or any(
                 a != b for axis, (a, b) in enumerate(zip(blob.shape, first.shape, strict=True)) if axis != self.axis
             ):
-                self.refuse(
-                    f'bottom "{blob.name}" of shape {blob.shape} does not fit "{first.name}" of shape {first.shape}: '
-                    f"they may differ along axis {self.axis} only"
-                )
+                shapes = f'"{blob.name}" {blob.shape} and "{first.name}" {first.shape}'
+                self.refuse(f"has bottoms {shapes}; they may differ along axis {self.axis} only")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         shape = list(self.bottoms[0].shape)
@@ -59,7 +57,7 @@ class Concat(Operator):
 
 @register_layer("Slice")
 class Slice(Operator):
-    """The parts of `axis` between `slice_point`s, or as many equal parts as there are tops."""
+    """The parts of `axis` between `slice_point`s, or equal parts, one per top."""
 
     top_range = (1, None)
     allows_in_place = False
@@ -71,15 +69,15 @@ class Slice(Operator):
         size = self.bottoms[0].shape[self.axis]
         if not self.points:
             if size % self.parts:
-                self.refuse(f"cannot cut axis {self.axis} of size {size} in {self.parts} equal parts; give slice_point")
+                self.refuse(f"axis {self.axis} of size {size} has no {self.parts} equal parts; give slice_point")
             return
         if len(self.points) != self.parts - 1:
-            self.refuse(f"has {len(self.points)} slice_point(s) for {self.parts} tops; give one fewer than tops")
+            self.refuse(f"has {len(self.points)} slice_point for {self.parts} tops; give {self.parts - 1}")
         if self.parts > size:
-            self.refuse(f"cannot cut axis {self.axis} of size {size} in {self.parts} parts; each needs at least one")
+            self.refuse(f"has {self.parts} tops for axis {self.axis} of size {size}; each needs at least one value")
         bounds = (0, *self.points)
         if any(left >= right for left, right in zip(bounds, self.points, strict=False)) or self.points[-1] > size:
-            self.refuse(f"slice points {self.points} must increase within axis {self.axis} of size {size}")
+            self.refuse(f"slice_point {self.points} must increase and lie within axis {self.axis} of size {size}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         shape, size = self.bottoms[0].shape, self.bottoms[0].shape[self.axis]
@@ -90,9 +88,8 @@ class Slice(Operator):
     def module_spec(self) -> ModuleSpec:
         if self.parts == 1:
             return ModuleSpec("nn.Identity")
-        return ModuleSpec(
-            "Slice", {"axis": self.axis, **({"points": self.points} if self.points else {"parts": self.parts})}
-        )
+        parts = {"points": self.points} if self.points else {"parts": self.parts}
+        return ModuleSpec("Slice", {"axis": self.axis, **parts})
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         if self.parts == 1:
@@ -103,13 +100,10 @@ class Slice(Operator):
 
 @register_layer("Split")
 class Split(Operator):
-    """The same blob under several names, for layers that then change it in place."""
+    """One blob under several names, for consumers that modify it in place."""
 
     top_range = (1, None)
     allows_in_place = False
-
-    def top_shapes(self) -> tuple[Shape, ...]:
-        return (self.bottoms[0].shape,) * len(self.context.top_names)
 
     def module_spec(self) -> ModuleSpec:
         copies = len(self.context.top_names)
@@ -119,8 +113,8 @@ class Split(Operator):
         return [bottoms[0].name] * len(self.context.top_names)
 
 
-class _Renaming(Operator):
-    """Puts `dims` in place of `num_axes` axes from `axis` on; the values stay where they are in memory."""
+class _Reshaping(Operator):
+    """Replaces `num_axes` axes from `axis` on by `dims`; the values keep their order in memory."""
 
     allows_in_place = False
     dims: tuple[int, ...]
@@ -129,7 +123,7 @@ class _Renaming(Operator):
 
     @property
     def end(self) -> int:
-        """The axis after those replaced."""
+        """The first axis after the replaced ones."""
         return len(self.bottoms[0].shape) if self.num_axes == -1 else self.axis + self.num_axes
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -138,28 +132,26 @@ class _Renaming(Operator):
         if -1 in inner:
             known = -count([*shape[: self.axis], *inner, *shape[self.end :]])
             if known == 0 or count(shape) % known:
-                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values do not divide by {known}")
+                self.refuse(f"cannot infer the -1 of {self.dims}: {count(shape)} values are not a multiple of {known}")
             inner[inner.index(-1)] = count(shape) // known
         top = (*shape[: self.axis], *inner, *shape[self.end :])
         if count(top) != count(shape):
-            self.refuse(f"makes {count(top)} values of shape {top} from {count(shape)} of shape {shape}")
+            self.refuse(f"cannot reshape {shape}, {count(shape)} values, to {top}, {count(top)} values")
         return (top,)
 
     def module_spec(self) -> ModuleSpec:
-        arguments: dict[str, Any] = {"dims": self.dims}
-        arguments |= {"axis": self.axis} if self.axis else {}
-        arguments |= {"num_axes": self.num_axes} if self.num_axes != -1 else {}
-        return ModuleSpec("Reshape", arguments)
+        axes = {"num_axes": self.num_axes} if self.num_axes != -1 else {}
+        return ModuleSpec("Reshape", {"dims": self.dims} | given(axis=self.axis) | axes)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        # ONNX reads 0 and -1 as Caffe does; the axes behind the replaced ones may stand elsewhere than in the input.
+        # ONNX reads 0 and -1 as Caffe does; the axes after the replaced ones may move, so a 0 cannot copy them
         return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *x.shape[self.end :]])]
 
 
 @register_layer("Reshape")
-class Reshape(_Renaming):
-    """`shape`, with 0 to copy and -1 to infer, in place of `num_axes` axes from `axis` on (-1: after the last)."""
+class Reshape(_Reshaping):
+    """Replaces `num_axes` axes from `axis` on (-1: after the last) by `shape`, where 0 copies and -1 infers."""
 
     def set_up(self) -> None:
         param = self.context.message.reshape_param
@@ -169,30 +161,28 @@ class Reshape(_Renaming):
         if not 0 <= self.axis <= axes:
             self.refuse(f"axis {param.axis} is out of range for the {axes}-D blob {self.bottoms[0].shape}")
         if self.num_axes < -1 or self.end > axes:
-            self.refuse(
-                f"num_axes {self.num_axes} from axis {self.axis} on is out of range for {self.bottoms[0].shape}"
-            )
+            self.refuse(f"num_axes {self.num_axes} from axis {self.axis} is out of range for {self.bottoms[0].shape}")
         if self.dims.count(-1) > 1 or min(self.dims, default=0) < -1:
-            self.refuse(f"shape {self.dims} may hold sizes, 0 to copy, and one -1 to infer")
+            self.refuse(f"shape {self.dims} may contain sizes, 0 to copy, and one -1 to infer")
         if any(dim == 0 and self.axis + index >= axes for index, dim in enumerate(self.dims)):
             self.refuse(f"shape {self.dims} copies an axis (0) that the bottom {self.bottoms[0].shape} does not have")
 
 
 @register_layer("Flatten")
-class Flatten(_Renaming):
-    """Axes `axis` to `end_axis` as one; an end_axis just before axis puts in an axis of size 1.
+class Flatten(_Reshaping):
+    """Merges axes `axis` to `end_axis`; an end_axis just before axis inserts an axis of size 1.
 
-    DeepLab v1's knows no fields and keeps four axes: (N, C H W, 1, 1).
+    DeepLab v1's Flatten has no fields and keeps four axes: (N, C H W, 1, 1).
     """
 
     def set_up(self) -> None:
         param = self.context.message.flatten_param
-        if self.context.dialect == "deeplab_v1":
+        if self.context.dialect.four_axis_blobs:
             self.dims, self.axis, self.num_axes = (-1, 1, 1), 1, -1
             return
         self.axis, last = self.bottom_axis(param.axis), self.bottom_axis(param.end_axis)
         if last < self.axis - 1:
-            self.refuse(f"end_axis {param.end_axis} lies before axis {param.axis}")
+            self.refuse(f"end_axis {param.end_axis} is before axis {param.axis}")
         self.dims, self.num_axes = (-1,), last - self.axis + 1
 
     def module_spec(self) -> ModuleSpec:
@@ -210,19 +200,18 @@ class Flatten(_Renaming):
 
 @register_layer("Squeeze")
 class Squeeze(Operator):
-    """The bottom without these `axis`es of size 1, or without any axis of size 1."""
+    """Removes the listed axes of size 1, or all axes of size 1."""
 
     allows_in_place = False
 
     def set_up(self) -> None:
         shape = self.bottoms[0].shape
-        given = list(self.context.message.squeeze_param.axis)
-        self.axes = sorted({self.bottom_axis(axis) for axis in given}) or [
-            a for a, size in enumerate(shape) if size == 1
-        ]
+        self.axes = sorted({self.bottom_axis(axis) for axis in self.context.message.squeeze_param.axis})
+        if not self.axes:  # otherwise the sizes of other axes do not matter and may vary
+            self.axes = [axis for axis, size in enumerate(shape) if size == 1]
         for axis in self.axes:
             if shape[axis] != 1:
-                self.refuse(f"axis {axis} of {shape} has size {shape[axis]}; only an axis of size 1 can be removed")
+                self.refuse(f"axis {axis} of {shape} has size {shape[axis]}; only axes of size 1 can be removed")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (tuple(size for axis, size in enumerate(self.bottoms[0].shape) if axis not in self.axes),)
@@ -237,7 +226,7 @@ class Squeeze(Operator):
 
 @register_layer("Permute")
 class Permute(Operator):
-    """Axis i of the top is axis order[i] of the bottom; axes not listed follow in their own order."""
+    """Axis i of the top is axis order[i] of the bottom; unlisted axes follow in their original order."""
 
     allows_in_place = False
 
@@ -245,9 +234,9 @@ class Permute(Operator):
         listed = list(self.context.message.permute_param.order)
         axes = len(self.bottoms[0].shape)
         if any(axis >= axes for axis in listed):
-            self.refuse(f"order {listed} names an axis that the {axes}-D bottom does not have")
+            self.refuse(f"order {listed} has an axis out of range for the {axes}-D bottom")
         if len(set(listed)) != len(listed):
-            self.refuse(f"order {listed} names an axis twice; name each at most once")
+            self.refuse(f"order {listed} has an axis twice; list each at most once")
         self.order = (*listed, *(axis for axis in range(axes) if axis not in listed))
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -262,15 +251,14 @@ class Permute(Operator):
 
 @register_layer("Tile")
 class Tile(Operator):
-    """The bottom `tiles` times along `axis`."""
+    """Repeats the bottom `tiles` times along `axis`."""
 
     allows_in_place = False
 
     def set_up(self) -> None:
         param = self.context.message.tile_param
         self.axis, self.tiles = self.bottom_axis(param.axis), param.tiles
-        if self.tiles <= 0:
-            self.refuse(f"tiles {self.tiles} must be given and above 0")
+        self.require_positive(tiles=self.tiles)
 
     def top_shapes(self) -> tuple[Shape, ...]:
         return (

@@ -1,14 +1,14 @@
-"""Undoing a pooling, in the spellings of the forks.
+"""Unpooling and upsampling layers of the forks.
 
-`Upsample` (SegNet, ENet): bottoms x and the mask of a Pooling (its second top). y = 0, y[mask] = x, in order, so that
-the later of two values for one place wins. Size: upsample_h x upsample_w if both are given, else H * scale - pad_out_h
-and W * scale - pad_out_w (scale 2 by default; pad_out_* need it to be 2).
+`Upsample` (SegNet, ENet): bottoms x and the mask of a Pooling (its second top). y = 0, y[mask] = x, in order; the later
+of two values for one pixel wins. Size: upsample_h x upsample_w if both are given, else H * scale - pad_out_h and
+W * scale - pad_out_w (scale 2 by default; pad_out_* need a scale of 2).
 `Unpooling` (DeconvNet): the same with unpool_size, or unpool_h and unpool_w; without a mask x goes to every stride-th
-pixel. Its AVE and TILE add onto what the top held before, and are refused.
-`UnPooling` (ParseNet): REP repeats each pixel, out_kernel_size times, or until the plane of a second bottom is covered.
-`Upsample` with one bottom (YOLO ports): nearest neighbour, `scale` times.
-`ResizeBilinear` (from TensorFlow): bilinear to output_height x output_width, corners aligned or, by default, output
-pixel i at i * in / out.
+pixel. Its AVE and TILE accumulate onto the previous content of the top and are refused.
+`UnPooling` (ParseNet): REP repeats each pixel out_kernel_size times, or until the plane of a second bottom is covered.
+`Upsample` with one bottom (YOLO ports): nearest neighbor, `scale` times.
+`ResizeBilinear` (from TensorFlow): bilinear to output_height x output_width, with aligned corners or, by default, with
+output pixel i at i * in / out.
 """
 
 from __future__ import annotations
@@ -25,15 +25,9 @@ if TYPE_CHECKING:
 
 
 class _Upsampling(Operator):
-    """What the layers of this file share: a 4-D bottom and a plane that grows."""
+    """Base of these layers: 4-D bottoms and a larger plane."""
 
     allows_in_place = False
-
-    def check_plane(self) -> None:
-        """Refuse bottoms that are not (N, C, H, W)."""
-        for blob in self.bottoms:
-            if len(blob.shape) != 4:
-                self.refuse(f'needs 4-D bottoms (N, C, H, W), "{blob.name}" is {blob.shape}')
 
     def grown(self) -> tuple[int, int]:
         """Height and width of the top."""
@@ -49,7 +43,7 @@ class _Upsampling(Operator):
         return Window((height, width), (height, width), (0, 0), upsampling=True)
 
     def check_mask(self) -> None:
-        """Refuse a mask of another shape than x, or one whose indices cannot fit the top's plane."""
+        """Refuse a mask whose shape differs from x, or whose indices exceed the top's plane."""
         x, mask = self.bottoms
         if mask.shape != x.shape:
             self.refuse(f'the mask "{mask.name}" has shape {mask.shape}, "{x.name}" has {x.shape}; they must be equal')
@@ -60,9 +54,14 @@ class _Upsampling(Operator):
         out_height, out_width = self.grown()
         if height * width > out_height * out_width:
             self.refuse(
-                f"its {out_height} x {out_width} plane cannot take the indices of a pooling over {height} x {width} "
-                f'("{pooling.name}"); give the size the pooling came from'
+                f"its {out_height} x {out_width} plane is too small for the indices of a pooling over "
+                f'{height} x {width} ("{pooling.name}"); set the size to that of the pooling\'s bottom'
             )
+
+    def emit_scatter(self, graph: OnnxGraph, x: Value, mask: Value) -> list[str]:
+        """Zeros of the top's shape with x at the flat plane indices of the mask."""
+        index = graph.reshape(graph.add("Cast", [mask.name], to=7), [0, 0, -1])
+        return [_emit_scatter(graph, x, index)]
 
 
 def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:
@@ -75,7 +74,7 @@ def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:
 
 
 def _emit_repeat(graph: OnnxGraph, x: Value, shape: Shape) -> str:
-    """Enlarge x to a shape of whole multiples of its height and width by repetition."""
+    """Repeat pixels up to a shape whose height and width are multiples of x's."""
     return graph.add(
         "Resize",
         [x.name, "", "", graph.shape_tensor(shape)],
@@ -87,13 +86,13 @@ def _emit_repeat(graph: OnnxGraph, x: Value, shape: Shape) -> str:
 
 @register_layer("Upsample")
 class Upsample(_Upsampling):
-    """SegNet's max-unpooling (two bottoms), or a YOLO port's nearest-neighbour enlargement (one)."""
+    """SegNet's max unpooling (two bottoms), or the YOLO ports' nearest-neighbor upsampling (one bottom)."""
 
     bottom_range = (1, 2)
 
     def set_up(self) -> None:
         self.param = self.context.message.upsample_param
-        self.check_plane()
+        self.require_planes()
         self.has_mask = len(self.bottoms) == 2
         self.size = self._size() if self.has_mask else None
         self.scale = self._scale() if self.size is None else (1, 1)
@@ -101,7 +100,7 @@ class Upsample(_Upsampling):
         if self.has_mask and self.size is None:
             self.trim = (int(self.param.pad_out_h), int(self.param.pad_out_w))
             if any(trim and scale != 2 for trim, scale in zip(self.trim, self.scale, strict=True)):
-                self.refuse("pad_out_h and pad_out_w need a scale of 2; give upsample_h and upsample_w instead")
+                self.refuse("pad_out_h and pad_out_w need a scale of 2; set upsample_h and upsample_w instead")
         if self.has_mask:
             self.check_mask()
 
@@ -110,19 +109,17 @@ class Upsample(_Upsampling):
             return None
         size = self.param.upsample_h, self.param.upsample_w
         if min(size) <= 1:
-            self.refuse(f"upsample_h and upsample_w {size} must be above 1")
+            self.refuse(f"upsample_h and upsample_w must be above 1, not {size}")
         return size
 
     def _scale(self) -> tuple[int, int]:
-        param = self.param
-        by_axis = [param.HasField(name) for name in ("scale_h", "scale_w")]
-        if any(by_axis) and (param.HasField("scale") or not all(by_axis)):
-            self.refuse("give either scale, or scale_h and scale_w")
-        if not self.has_mask and not any(by_axis) and not param.HasField("scale"):
-            self.refuse("has one bottom, so it repeats pixels, but no scale; give scale, or a mask as second bottom")
-        scale = (param.scale_h, param.scale_w) if all(by_axis) else (param.scale, param.scale)
-        if min(scale) < (2 if self.has_mask else 1):
-            self.refuse(f"scale {scale} must be above {1 if self.has_mask else 0}")
+        scale = self.read_pair(self.param, "scale")
+        if scale is None and not self.has_mask:
+            self.refuse("has neither a mask as second bottom nor a scale; give one of them")
+        scale = scale or (self.param.scale,) * 2
+        least = 2 if self.has_mask else 1
+        if min(scale) < least:
+            self.refuse(f"scale must be at least {least}, not {scale}")
         return scale
 
     def grown(self) -> tuple[int, int]:
@@ -145,40 +142,34 @@ class Upsample(_Upsampling):
         x = bottoms[0]
         if not self.has_mask:
             return [_emit_repeat(graph, x, graph.top_shapes[0])]
-        index = graph.reshape(graph.add("Cast", [bottoms[1].name], to=7), [0, 0, -1])
-        return [_emit_scatter(graph, x, index)]
+        return self.emit_scatter(graph, x, bottoms[1])
 
 
 @register_layer("Unpooling")
 class Unpooling(_Upsampling):
-    """DeconvNet's unpooling."""
+    """DeconvNet's unpooling, by a mask (two bottoms) or by strides (one bottom)."""
 
     bottom_range = (1, 2)
 
     def set_up(self) -> None:
         self.param = self.context.message.unpooling_param
-        self.check_plane()
+        self.require_planes()
         if self.param.unpool != 0:
-            self.refuse("only MAX is supported: AVE and TILE add onto what the top held before; use a Deconvolution")
-        self.kernel = self._pair("kernel_size", "kernel")
-        self.stride = self._pair("stride", "stride")
-        self.size = self._pair("unpool_size", "unpool")
+            self.refuse("AVE and TILE accumulate onto the previous top and are not supported; use a Deconvolution")
+        self.kernel = self._required("kernel_size", "kernel")
+        self.stride = self.read_pair(self.param, "stride") or (self.param.stride,) * 2
+        self.size = self._required("unpool_size", "unpool")
         if any((self.param.pad, self.param.pad_h, self.param.pad_w)):
-            self.refuse("pad must be 0, DeconvNet's Caffe has no other")
-        if min(*self.kernel, *self.stride, *self.size) <= 0:
-            self.refuse(f"kernel {self.kernel}, stride {self.stride} and size {self.size} must be above 0")
+            self.refuse("pad must be 0, the only value that DeconvNet's Caffe supports")
+        self.require_positive(kernel_size=self.kernel, stride=self.stride, unpool_size=self.size)
         if len(self.bottoms) == 2:
             self.check_mask()
 
-    def _pair(self, field: str, prefix: str) -> tuple[int, int]:
-        has_h, has_w = (self.param.HasField(f"{prefix}_{side}") for side in "hw")
-        if has_h != has_w or (has_h and self.param.HasField(field)):
-            self.refuse(f"give either {field}, or {prefix}_h and {prefix}_w")
-        if has_h:
-            return getattr(self.param, f"{prefix}_h"), getattr(self.param, f"{prefix}_w")
-        if field != "stride" and not self.param.HasField(field):
+    def _required(self, field: str, prefix: str) -> tuple[int, int]:
+        pair = self.read_pair(self.param, field, prefix)
+        if pair is None:
             self.refuse(f"has no {field}")
-        return (getattr(self.param, field),) * 2
+        return pair
 
     def grown(self) -> tuple[int, int]:
         return self.size
@@ -191,8 +182,7 @@ class Unpooling(_Upsampling):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         if len(self.bottoms) == 2:
-            index = graph.reshape(graph.add("Cast", [bottoms[1].name], to=7), [0, 0, -1])
-            return [_emit_scatter(graph, x, index)]
+            return self.emit_scatter(graph, x, bottoms[1])
         rows, columns = (self._positions(graph, x, axis) for axis in (0, 1))
         starts = graph.add("Mul", [rows, graph.constant(self.size[1], "int64")])
         plane = graph.add("Add", [graph.add("Unsqueeze", [starts, graph.constant([1], "int64")]), columns])
@@ -201,7 +191,7 @@ class Unpooling(_Upsampling):
         return [_emit_scatter(graph, x, index)]
 
     def _positions(self, graph: OnnxGraph, x: Value, axis: int) -> str:
-        """Where the rows (0) or columns (1) go: stride times their number, at most the last."""
+        """Destinations of the rows (axis 0) or columns (axis 1): stride times their index, at most the last."""
         end = graph.add("Squeeze", [graph.size_tensor(x.shape[axis + 2])])
         numbers = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
         spread = graph.add("Mul", [numbers, graph.constant(self.stride[axis], "int64")])
@@ -210,19 +200,19 @@ class Unpooling(_Upsampling):
 
 @register_layer("UnPooling")
 class UnPooling(_Upsampling):
-    """ParseNet's unpooling by repetition."""
+    """ParseNet's unpooling by repeated pixels."""
 
     bottom_range = (1, 2)
 
     def set_up(self) -> None:
         self.param = self.context.message.unpooling_param
-        self.check_plane()
+        self.require_planes()
         methods = self.param.DESCRIPTOR.enum_types_by_name["UnpoolMethod"].values_by_number
         if methods[self.param.unpool].name != "REP":
-            self.refuse("only REP, repetition, is supported")
+            self.refuse("supports unpool: REP only")
         self.scale = (self.param.out_kernel_size,) * 2
         if len(self.bottoms) == 1 and not 0 < self.param.out_kernel_size == self.param.out_stride:
-            self.refuse("out_kernel_size and out_stride must be equal and above 0: its windows may not overlap")
+            self.refuse("out_kernel_size and out_stride must be equal and above 0, so that its windows do not overlap")
 
     def grown(self) -> tuple[int, int]:
         plane = self.bottoms[0].shape[2:]
@@ -254,17 +244,16 @@ class UnPooling(_Upsampling):
 
 @register_layer("ResizeBilinear")
 class ResizeBilinear(_Upsampling):
-    """Bilinear resize of a net brought over from TensorFlow."""
+    """Bilinear resize of nets converted from TensorFlow."""
 
     def set_up(self) -> None:
         param = self.context.message.resize_bilinear_param
-        self.check_plane()
+        self.require_planes()
         self.aligned = param.align_corners
         if param.data_format != "NCHW":
-            self.refuse(f'data_format "{param.data_format}" is not Caffe\'s; give "NCHW"')
+            self.refuse(f'data_format "{param.data_format}" is not supported; use "NCHW"')
         self.size = param.output_height, param.output_width
-        if min(self.size) < 1:
-            self.refuse("give output_height and output_width above 0")
+        self.require_positive(output_height=self.size[0], output_width=self.size[1])
 
     def grown(self) -> tuple[int, int]:
         return self.size

@@ -1,4 +1,4 @@
-"""Caffe's pointwise functions where torch has no class of its own."""
+"""Caffe's pointwise functions for which torch has no class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AbsVal(nn.Module):
 
 
 class ReLUWithMask(nn.Module):
-    """max(x, 0) + negative_slope min(x, 0), and 1 where x > 0, else 0."""
+    """Leaky ReLU with a second output: 1 where x > 0, else 0."""
 
     def __init__(self, negative_slope: float = 0.0) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Power(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.power * self.scale == 0:
-            # The input does not matter, not even where it is infinite.
+            # the input does not matter, even where it is infinite
             return torch.full_like(x, self.shift).pow(self.power)
         y = x * self.scale if self.scale != 1 else x
         y = y + self.shift if self.shift != 0 else y
@@ -42,7 +42,7 @@ class Power(nn.Module):
 
 
 class Exp(nn.Module):
-    """exp(inner x) outer, which is base ^ (shift + scale x) with its constants taken together."""
+    """exp(inner x) outer: base ^ (shift + scale x) with the constants folded."""
 
     def __init__(self, inner: float = 1.0, outer: float = 1.0) -> None:
         super().__init__()
@@ -108,9 +108,9 @@ class LeakyReLU6(nn.Module):
 
 
 class SampledDropout(nn.Module):
-    """Dropout that stays random in eval mode, as Bayesian SegNet's `sample_weights_test` asks for.
+    """Dropout that stays random in eval mode (Bayesian SegNet's `sample_weights_test`).
 
-    Average several forward passes; `torch.manual_seed` makes them repeatable.
+    Average several forward passes; `torch.manual_seed` makes them reproducible.
     """
 
     def __init__(self, ratio: float) -> None:

@@ -1,4 +1,4 @@
-"""The boxes that a single-shot detector starts from."""
+"""Prior boxes of single-shot detectors."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import nn
 
 
 class PriorBox(nn.Module):
-    """Boxes around the centre of every feature cell, as fractions of the image, and their variances: (1, 2, cells P 4).
+    """Boxes around the center of every feature cell, as fractions of the image, and their variances: (1, 2, cells P 4).
 
-    Inputs: feature map (N, C, h, w), of which only the size counts; image (N, C, H, W), likewise.
+    Inputs: feature map (N, C, h, w) and image (N, C, H, W); only their sizes are used.
 
     Args:
-        boxes: P times (shift of the centre in x, in y, width, height), pixels.
+        boxes: P tuples (shift of the center in x, in y, width, height), in pixels.
         variances: of the four coordinates.
-        step: pixels between cells (height, width); None is image / feature map.
-        image_size: height and width in place of the image's.
-        offset: the first centre, in cells.
-        clip: keep all corners within the image.
-        keep_outer: keep the left and top corners from below 0, the right and bottom ones from above 1.
+        step: pixels between cells (height, width); None: size of the image / size of the feature map.
+        image_size: height and width that replace the image's.
+        offset: position of the first center, in cells.
+        clip: clip all corners to the image.
+        keep_outer: clip left and top corners at 0 only, right and bottom corners at 1 only.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class PriorBox(nn.Module):
         step = self.step or (height / rows, width / columns)
         shift_x, shift_y, box_width, box_height = torch.tensor(self.boxes, device=features.device).unbind(1)
         row, column = (torch.arange(cells, dtype=torch.float32, device=features.device) for cells in (rows, columns))
-        centre_y = ((row + self.offset) * step[0])[:, None, None] + shift_y
-        centre_x = ((column + self.offset) * step[1])[None, :, None] + shift_x
+        center_y = ((row + self.offset) * step[0])[:, None, None] + shift_y
+        center_x = ((column + self.offset) * step[1])[None, :, None] + shift_x
         corners = [
-            (centre_x - box_width / 2) / width,
-            (centre_y - box_height / 2) / height,
-            (centre_x + box_width / 2) / width,
-            (centre_y + box_height / 2) / height,
+            (center_x - box_width / 2) / width,
+            (center_y - box_height / 2) / height,
+            (center_x + box_width / 2) / width,
+            (center_y + box_height / 2) / height,
         ]
         if self.keep_outer:
             corners = [corner.clamp(min=0) for corner in corners[:2]] + [corner.clamp(max=1) for corner in corners[2:]]

@@ -1,4 +1,4 @@
-"""Colour spaces."""
+"""Color spaces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class LabOfBGR(nn.Module):
-    """(N, 3, H, W) of blue, green, red from 0 to 255 -> CIE L*a*b* under the white point D65."""
+    """(N, 3, H, W), BGR from 0 to 255 -> CIE L*a*b*; white point D65, as the colorization forks round it."""
 
     xyz_of_bgr: torch.Tensor
 

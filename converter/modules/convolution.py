@@ -1,6 +1,8 @@
-"""Convolutions that torch has no direct form of: axes folded into the batch, sides padded differently."""
+"""Convolutions that torch has no class for: axes folded into the batch, sides padded separately."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,7 @@ from torch import nn
 
 
 class SidePaddedConv2d(nn.Conv2d):
-    """A convolution whose four sides are padded by themselves; sides = (top, left, bottom, right)."""
+    """A convolution with separate padding for each side; sides = (top, left, bottom, right)."""
 
     def __init__(self, sides: tuple[int, int, int, int], **arguments: object) -> None:
         super().__init__(**arguments)  # type: ignore[arg-type]
@@ -19,73 +21,37 @@ class SidePaddedConv2d(nn.Conv2d):
         return super().forward(F.pad(x, (left, right, top, bottom)))
 
 
-class FoldedConv1d(nn.Conv1d):
-    """Conv1d whose channel axis is `axis`; the axes before it are folded into the batch."""
+class FoldedAxes:
+    """Mixin of a convolution whose channel axis is `axis`: folds the axes before it into the batch."""
 
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
+    def __init__(self, axis: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self.axis = axis
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
+        y: torch.Tensor = super().forward(x.reshape(-1, *x.shape[self.axis :]))  # type: ignore[misc]
         return y.reshape(*x.shape[: self.axis], *y.shape[1:])
 
 
-class FoldedConv2d(nn.Conv2d):
-    """Conv2d whose channel axis is `axis`; the axes before it are folded into the batch."""
-
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
-        self.axis = axis
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
-        return y.reshape(*x.shape[: self.axis], *y.shape[1:])
+class FoldedConv1d(FoldedAxes, nn.Conv1d):
+    """Conv1d with folded axes."""
 
 
-class FoldedConv3d(nn.Conv3d):
-    """Conv3d whose channel axis is `axis`; the axes before it are folded into the batch."""
-
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
-        self.axis = axis
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
-        return y.reshape(*x.shape[: self.axis], *y.shape[1:])
+class FoldedConv2d(FoldedAxes, nn.Conv2d):
+    """Conv2d with folded axes."""
 
 
-class FoldedConvTranspose1d(nn.ConvTranspose1d):
-    """ConvTranspose1d whose channel axis is `axis`; the axes before it are folded into the batch."""
-
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
-        self.axis = axis
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
-        return y.reshape(*x.shape[: self.axis], *y.shape[1:])
+class FoldedConv3d(FoldedAxes, nn.Conv3d):
+    """Conv3d with folded axes."""
 
 
-class FoldedConvTranspose2d(nn.ConvTranspose2d):
-    """ConvTranspose2d whose channel axis is `axis`; the axes before it are folded into the batch."""
-
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
-        self.axis = axis
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
-        return y.reshape(*x.shape[: self.axis], *y.shape[1:])
+class FoldedConvTranspose1d(FoldedAxes, nn.ConvTranspose1d):  # type: ignore[misc]
+    """ConvTranspose1d with folded axes."""
 
 
-class FoldedConvTranspose3d(nn.ConvTranspose3d):
-    """ConvTranspose3d whose channel axis is `axis`; the axes before it are folded into the batch."""
+class FoldedConvTranspose2d(FoldedAxes, nn.ConvTranspose2d):  # type: ignore[misc]
+    """ConvTranspose2d with folded axes."""
 
-    def __init__(self, axis: int, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
-        self.axis = axis
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        y = super().forward(x.reshape(-1, *x.shape[self.axis :]))
-        return y.reshape(*x.shape[: self.axis], *y.shape[1:])
+class FoldedConvTranspose3d(FoldedAxes, nn.ConvTranspose3d):  # type: ignore[misc]
+    """ConvTranspose3d with folded axes."""

@@ -1,4 +1,4 @@
-"""Cutting one blob to the size of another."""
+"""Cropping one blob to the size of another."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Crop(nn.Module):
 
 
 class MergeCrop(nn.Module):
-    """Channels of x, then those of the centre of y that has x's size."""
+    """Channels of x, then those of y center-cropped to x's size."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         for axis in range(2, x.dim()):

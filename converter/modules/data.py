@@ -1,4 +1,4 @@
-"""Blobs that come from no bottom."""
+"""Blobs without an input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Constant(nn.Module):
-    """A blob of each shape, filled with one value each."""
+    """One constant blob for each shape and value."""
 
     def __init__(self, shapes: tuple[tuple[int, ...], ...], values: tuple[float, ...]) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Constant(nn.Module):
 
 
 class Parameter(nn.Module):
-    """A learned blob, given as it is."""
+    """A learned blob."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()

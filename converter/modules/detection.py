@@ -1,4 +1,4 @@
-"""Detections out of a detector's raw outputs: decoding and non-maximum suppression. Sizes depend on the data."""
+"""Decoding and non-maximum suppression of a detector's raw outputs. The number of detections depends on the data."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ from .sorting import sort_as_cpp
 
 
 def overlap(box: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of a box (4) with others (K, 4), corners x1 y1 x2 y2; a box turned over has no area."""
+    """Intersection over union of a box (4) with others (K, 4), corners x1 y1 x2 y2; inverted boxes have area 0."""
     size = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])).clamp(min=0).prod(1)
     areas = [(b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (box, others)]
     return torch.where(size > 0, size / (areas[0] + areas[1] - size), 0.0)
+
+
+def no_detections(batch: int, like: torch.Tensor) -> torch.Tensor:
+    """Rows (batch, 7) for a batch without detections: the image's number, then -1."""
+    rows = like.new_full((batch, 7), -1.0)
+    rows[:, 0] = torch.arange(batch)
+    return rows
 
 
 class DetectionOutput(nn.Module):
     """SSD's detections: rows of (image, label, score, x1, y1, x2, y2), shape (1, 1, K, 7).
 
     Inputs: locations (N, priors * 4), or with a location for each class (N, priors * classes * 4); scores
-    (N, priors * classes); priors (1, 2, priors * 4), boxes and variances. Rows are in order of image, label, score. If
-    nothing is found there is one row of -1 for each image, with the image's number.
+    (N, priors * classes); priors (1, 2, priors * 4), boxes and variances. Rows are in order of image, label, score.
+    Without detections there is one row per image: its number, then -1.
 
     Args:
-        classes: number of classes, the background included.
-        code: "corner", "center_size" or "corner_size", how locations change the prior.
-        threshold: scores must be above it; None takes all.
-        nms_threshold: a box is dropped if it overlaps a kept one of its class by more.
-        top_k: at most so many boxes of a class enter the suppression; -1 is all.
-        keep_top_k: at most so many detections an image; -1 is all.
-        eta: below 1, the factor on nms_threshold after each kept box, as long as it is above 0.5.
-        background: the class left out; -1 is none.
+        classes: number of classes, including the background.
+        code: encoding of the locations relative to the priors: "corner", "center_size" or "corner_size".
+        threshold: minimum score, exclusive; None keeps all.
+        nms_threshold: a box is dropped if its overlap with a kept one of its class is larger.
+        top_k: maximum number of boxes per class before suppression; -1: no limit.
+        keep_top_k: maximum number of detections per image; -1: no limit.
+        eta: if below 1, factor on nms_threshold after each kept box while the threshold is above 0.5.
+        background: the class to skip; -1: no class.
         share_location: all classes use the same boxes.
         scale_by_variance: locations are in units of the variances.
-        clip: keep decoded boxes within the image.
+        clip: clip decoded boxes to the image.
     """
 
     def __init__(
@@ -74,8 +81,7 @@ class DetectionOutput(nn.Module):
             rows.append(self.keep_best(torch.cat(found)))
         result = torch.cat(rows)
         if not len(result):
-            result = locations.new_full((batch, 7), -1.0)
-            result[:, 0] = torch.arange(batch)
+            result = no_detections(batch, locations)
         return result[None, None].to(scores.dtype)
 
     def decode(self, anchors: torch.Tensor, variances: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -87,13 +93,13 @@ class DetectionOutput(nn.Module):
         elif self.code == "corner_size":
             boxes = anchors + shift * torch.cat((size, size), -1)
         else:
-            centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + shift[..., :2] * size
+            center = (anchors[..., :2] + anchors[..., 2:]) / 2 + shift[..., :2] * size
             half = shift[..., 2:].exp() * size / 2
-            boxes = torch.cat((centre - half, centre + half), -1)
+            boxes = torch.cat((center - half, center + half), -1)
         return boxes.clamp(0, 1) if self.clip else boxes
 
     def suppress(self, boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Indices of the boxes (K, 4) that are kept, best first."""
+        """Indices of the boxes (K, 4) to keep, best first."""
         candidates = torch.arange(len(scores), device=scores.device)
         if self.threshold is not None:
             candidates = candidates[scores > self.threshold]
@@ -103,7 +109,7 @@ class DetectionOutput(nn.Module):
         kept: list[int] = []
         limit = self.nms_threshold
         for candidate in candidates.tolist():
-            # an overlap that is no number, of boxes without bounds, drops the candidate too
+            # a NaN overlap, from infinite boxes, drops the candidate too
             if kept and not (overlap(boxes[candidate], boxes[kept]) <= limit).all():
                 continue
             kept.append(candidate)
@@ -112,7 +118,7 @@ class DetectionOutput(nn.Module):
         return torch.tensor(kept, dtype=torch.long, device=boxes.device)
 
     def keep_best(self, rows: torch.Tensor) -> torch.Tensor:
-        """At most keep_top_k rows of an image, those of the highest scores, by label and score."""
+        """The keep_top_k rows of an image with the highest scores, by label and score."""
         if not -1 < self.keep_top_k < len(rows):
             return rows
         rows = rows[sort_as_cpp(rows[:, 2].tolist())[: self.keep_top_k]]
@@ -122,17 +128,17 @@ class DetectionOutput(nn.Module):
 class Yolov3DetectionOutput(nn.Module):
     """Detections of the YOLOv3 ports: rows of (0, label, score, x1, y1, x2, y2), shape (1, 1, K, 7).
 
-    Inputs: one map (N, boxes * (5 + classes), side, side) for each scale. A box's centre is (cell + sigmoid) / side,
-    its size exp(code) * anchor / (side * stride), a class's score sigmoid(object) * sigmoid(class). Labels count from
-    1. Suppression runs over all classes, and all images, at once. If nothing is found there is one row of -1 for each
-    image.
+    Inputs: one map (N, boxes * (5 + classes), side, side) for each scale. A box's center is (cell + sigmoid) / side,
+    its size exp(code) * anchor / (side * stride), a class's score sigmoid(object) * sigmoid(class). Labels start at 1.
+    Suppression runs over all classes and all images together. Without detections there is one row per image: its
+    number, then -1.
 
     Args:
         classes: number of classes.
-        threshold: scores must be above it.
-        nms_threshold: a box is dropped if it overlaps a better one by this much or more.
+        threshold: minimum score, exclusive.
+        nms_threshold: a box is dropped if its overlap with a better one is at least this.
         anchors: for each scale, the (width, height) of its boxes in pixels.
-        strides: for each scale, pixels of a cell.
+        strides: for each scale, the size of a cell in pixels.
     """
 
     def __init__(
@@ -155,11 +161,8 @@ class Yolov3DetectionOutput(nn.Module):
         while len(rows):
             kept.append(rows[0])
             rows = rows[1:][~(overlap(rows[0, 3:], rows[1:, 3:]) >= self.nms_threshold)]
-        if not kept:
-            result = maps[0].new_full((len(maps[0]), 7), -1.0)
-            result[:, 0] = torch.arange(len(result))
-            return result[None, None]
-        return torch.stack(kept)[None, None].to(maps[0].dtype)
+        result = torch.stack(kept) if kept else no_detections(len(maps[0]), maps[0])
+        return result[None, None].to(maps[0].dtype)
 
     def decode(self, codes: torch.Tensor, anchors: tuple[tuple[float, float], ...], stride: int) -> torch.Tensor:
         """Rows above the threshold, by image, cell, box and class."""
@@ -168,10 +171,10 @@ class Yolov3DetectionOutput(nn.Module):
         cells = codes.reshape(len(codes), len(anchors), 5 + self.classes, -1).permute(0, 3, 1, 2)
         number = torch.arange(cells.shape[1], device=codes.device)
         corner = torch.stack((number % side, torch.div(number, side, rounding_mode="floor")), 1)[:, None]
-        centre = (corner + cells[..., :2].sigmoid()) / side
+        center = (corner + cells[..., :2].sigmoid()) / side
         half = cells[..., 2:4].exp() * codes.new_tensor(anchors) / (side * stride) / 2
         scores = cells[..., 4:5].sigmoid() * cells[..., 5:].sigmoid()
         image, cell, box, label = (scores > self.threshold).nonzero(as_tuple=True)
-        corners = torch.cat((centre - half, centre + half), -1)[image, cell, box]
+        corners = torch.cat((center - half, center + half), -1)[image, cell, box]
         score = scores[image, cell, box, label]
         return torch.cat((torch.stack((torch.zeros_like(score), label + 1, score), 1), corners), 1)

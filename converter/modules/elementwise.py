@@ -1,4 +1,4 @@
-"""Caffe's functions of several blobs, element by element."""
+"""Element-wise functions of several blobs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class EltwiseSum(nn.Module):
-    """Sum of the inputs, each times its coefficient (all 1 by default); a coefficient of 0 leaves its input out."""
+    """Sum of the inputs, each times its coefficient (1 by default); a coefficient of 0 skips its input."""
 
     def __init__(self, coefficients: tuple[float, ...] | None = None) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class EltwiseSum(nn.Module):
 
 
 class EltwiseProduct(nn.Module):
-    """Product of the inputs."""
+    """Product of the inputs, which may broadcast."""
 
     def forward(self, first: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         product = first
@@ -33,7 +33,7 @@ class EltwiseProduct(nn.Module):
 
 
 class EltwiseMax(nn.Module):
-    """Largest of the inputs, the first `skip` of them left out."""
+    """Maximum of the inputs after the first `skip`."""
 
     def __init__(self, skip: int = 0) -> None:
         super().__init__()
@@ -47,14 +47,7 @@ class EltwiseMax(nn.Module):
 
 
 class Axpy(nn.Module):
-    """a x + y, where a has one value per item and channel."""
+    """a x + y; a has one value per item and channel."""
 
     def forward(self, a: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return a.reshape(a.shape[:2] + (1,) * (x.dim() - 2)) * x + y
-
-
-class SpatialProduct(nn.Module):
-    """Every channel of x times a map of one channel."""
-
-    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return x * weight

@@ -1,6 +1,6 @@
-"""The dense CRF layers, on a permutohedral lattice written with plain tensor operations.
+"""The dense CRF layers, on a permutohedral lattice of plain tensor operations.
 
-Correct rather than fast: it serves nets whose prototxt has the CRF inside. `atrous.runtime.crf` is the fast one.
+Written for correctness, for nets with a CRF in the prototxt; `atrous.runtime.crf` is the fast implementation.
 Formulas: Adams, Baek and Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice" (2010); Krähenbühl
 and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials" (2011).
 """
@@ -17,13 +17,13 @@ class PermutohedralLattice:
     """The filter sum_j exp(-|f_i - f_j|^2 / 2) v_j over points i, for features f of shape (N, d), float32.
 
     Every point lies in a simplex of d + 1 lattice vertices; values are spread onto them (splat), blurred along d + 1
-    axes, and gathered back (slice). The order of float32 operations is that of the reference implementation: a vertex
-    of nearly no weight still carries mass in the blur, so a rounding more or less would be seen.
+    axes, and gathered back (slice). The float32 operations follow the order of the reference implementation: vertices
+    of almost no weight still carry mass in the blur, so different rounding changes the result.
     """
 
     def __init__(self, features: torch.Tensor) -> None:
         self.count, d = features.shape
-        # the reference takes four points at a time; those missing in the last four lie at the origin
+        # the reference processes four points at a time and pads the last group with points at the origin
         features = torch.cat((features, features.new_zeros(-self.count % 4, d)))
         elevated = self.elevate(features)
         size = d + 1
@@ -48,12 +48,12 @@ class PermutohedralLattice:
         steps = torch.arange(size, device=features.device)[:, None]
         corners = torch.where(rank[:, None, :] <= d - steps, steps, steps - size)
         keys = (nearest.long()[:, None, :] + corners)[:, :, :d]
-        self.vertices, self.neighbours, self.vertex_count = self.index(keys)
+        self.vertices, self.neighbors, self.vertex_count = self.index(keys)
         self.scale = 1 / (1 + 2.0**-d)
 
     @staticmethod
     def elevate(features: torch.Tensor) -> torch.Tensor:
-        """Features (N, d) as points (N, d + 1) of the hyperplane where coordinates sum to 0."""
+        """Map features (N, d) to points (N, d + 1) on the hyperplane of coordinates that sum to 0."""
         d = features.shape[1]
         common = torch.tensor(math.sqrt(2 / 3) * (d + 1), dtype=torch.float32).item()
         columns = []
@@ -72,39 +72,41 @@ class PermutohedralLattice:
             keys: coordinates of each point's vertices, (points, d + 1, d).
 
         Returns:
-            The vertices of each point of the caller's (count, d + 1); for each blur axis the two neighbours of every
-            vertex; the number of vertices, which is also the number that stands for an absent neighbour.
+            The vertices of each unpadded point (count, d + 1); for each blur axis the two neighbors of every vertex;
+            the number of vertices, which is also the index of an absent neighbor.
         """
         d = keys.shape[2]
         flat = keys.reshape(-1, d)
-        # one integer a vertex; the margin keeps a neighbour's coordinates from running into the next digit
+        # one integer per vertex; the margin keeps a neighbor's coordinates within their digit
         lowest = flat.amin(0) - (d + 1)
         extent = flat.amax(0) + (d + 1) - lowest + 1
         if math.prod(extent.tolist()) >= 2**62:
-            raise ValueError("the features span too many lattice cells; the standard deviations are too small")
+            raise ValueError(
+                "the features span too many lattice cells: the standard deviations are too small; enlarge them"
+            )
         strides = torch.cat((extent.flip(0).cumprod(0).flip(0)[1:], extent.new_ones(1)))
         codes, vertices = torch.unique(((flat - lowest) * strides).sum(1), return_inverse=True)
-        neighbours = []
+        neighbors = []
         for axis in range(d + 1):
             step = -strides.sum()
             if axis < d:
                 step = step + (d + 1) * strides[axis]
-            neighbours.append((self.find(codes, codes + step), self.find(codes, codes - step)))
-        return vertices.reshape(-1, d + 1)[: self.count], neighbours, len(codes)
+            neighbors.append((self.find(codes, codes + step), self.find(codes, codes - step)))
+        return vertices.reshape(-1, d + 1)[: self.count], neighbors, len(codes)
 
     @staticmethod
     def find(codes: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Position of each wanted code among the sorted codes; their number where it is absent."""
+        """Index of each wanted code among the sorted codes; len(codes) where it is absent."""
         position = torch.searchsorted(codes, wanted).clamp(max=len(codes) - 1)
         return torch.where(codes[position] == wanted, position, len(codes))
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
-        """The filtered values; (N, L) float32 in and out."""
-        # the last row stands for absent neighbours and stays 0
+        """Filter values (N, L), float32."""
+        # the last row represents absent neighbors and stays 0
         rows = values.new_zeros(self.vertex_count + 1, values.shape[1])
         for corner in range(self.vertices.shape[1]):
             rows.index_add_(0, self.vertices[:, corner], self.weights[:, corner, None] * values)
-        for before, after in self.neighbours:
+        for before, after in self.neighbors:
             rows[:-1] = rows[:-1] + 0.5 * (rows[before] + rows[after])
         result = torch.zeros_like(values)
         for corner in range(self.vertices.shape[1]):
@@ -112,7 +114,7 @@ class PermutohedralLattice:
         return result
 
     def filter_normalized(self, values: torch.Tensor) -> torch.Tensor:
-        """The filtered values over the filtered ones: each point's weights sum to 1."""
+        """Filter values with weights that sum to 1 for each point."""
         if not hasattr(self, "norm"):
             self.norm = 1 / (self.filter(values.new_ones(self.count, 1)) + 1e-20)
         return self.filter(values) * self.norm
@@ -129,7 +131,7 @@ def position_features(
 def bilateral_features(
     image: torch.Tensor, position: float | tuple[float, float], color: float | tuple[float, float, float]
 ) -> torch.Tensor:
-    """(x, y) and the colours of an image (3, H, W), each over its deviation: (H * W, 5)."""
+    """(x, y) and the colors of an image (3, H, W), each over its deviation: (H * W, 5)."""
     place = position_features(image.shape[1], image.shape[2], position, image.device)
     return torch.cat((place, image.float().flatten(1).T / torch.tensor(color, device=image.device)), 1)
 
@@ -151,14 +153,14 @@ class DenseCRF(nn.Module):
     """Mean-field inference of DeepLab's fully connected CRF, normalized after filtering.
 
     Inputs: scores (N, M, H, W); data_dim (N, 1, 1, 2), each item's height and width; the net's input image
-    (N, 3, H, W), needed by bilateral terms. As in DeepLab, all items take the colours of the first image. Only the
-    top-left data_dim of each item is inferred (all of it where data_dim is at least as large); the rest is 0.
+    (N, 3, H, W), needed by bilateral terms. As in DeepLab, all items use the colors of the first image. Only the
+    top-left data_dim of each item is inferred (all of it if data_dim is at least as large); the rest is 0.
 
     Args:
         iterations: mean-field steps.
         gaussians: (position deviation, weight) of each smoothness term.
-        bilaterals: (position deviation, colour deviation, weight) of each appearance term.
-        log_output: give log(max(Q, smallest float)) in place of Q.
+        bilaterals: (position deviation, color deviation, weight) of each appearance term.
+        log_output: return log(max(Q, smallest normal float32)) instead of Q.
     """
 
     def __init__(
@@ -202,7 +204,7 @@ class DenseCRF(nn.Module):
 class LabelCRF(nn.Module):
     """CCNN's DenseCRF: the labels (N, 1, H, W) of a fully connected CRF after ten mean-field steps.
 
-    Inputs: scores (N, M, H, W) and the image (N, 3, H, W), blue first, 0 to 255, which is cut to whole numbers.
+    Inputs: scores (N, M, H, W) and the image (N, 3, H, W), BGR, 0 to 255, truncated to whole numbers.
 
     Args:
         gaussian: deviations of x and y, and the weight of the smoothness term.
@@ -231,7 +233,7 @@ class LabelCRF(nn.Module):
 
 
 class MultiStageMeanfield(nn.Module):
-    """CRF-RNN: mean-field iterations with learned label matrices; gives scores, not probabilities.
+    """CRF-RNN: mean-field iterations with learned label matrices; returns scores, not probabilities.
 
     Inputs: unary scores U (N, M, H, W), first scores Q0 (the same, usually a copy), image (N, 3, H, W).
     Each iteration: P = softmax(previous), out = U - compatibility (spatial_weights S(P) + bilateral_weights B(P)),
@@ -241,7 +243,7 @@ class MultiStageMeanfield(nn.Module):
         labels: M.
         iterations: number of iterations.
         alpha: position deviation of the bilateral filter.
-        beta: colour deviation of the bilateral filter.
+        beta: color deviation of the bilateral filter.
         gamma: position deviation of the Gaussian filter.
     """
 

@@ -1,4 +1,4 @@
-"""Caffe's layers with a weight matrix: inner products over several axes, and table look-up."""
+"""Caffe's layers with a weight matrix: inner products over several axes, and table lookup."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 
 class InnerProduct(nn.Module):
-    """All axes from `axis` on, flattened, times a matrix.
+    """Matrix product with all axes from `axis` on, flattened.
 
     The weight has Caffe's shape, (out, in), or (in, out) with `transpose`. The result has the axes before `axis`, then
-    out_features, then `trailing_axes` axes of size 1. The parameters are left unset: they are loaded.
+    out_features, then `trailing_axes` axes of size 1. The parameters are uninitialized until loaded.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class InnerProduct(nn.Module):
 
 
 class Embed(nn.Module):
-    """Row int(x) of a table, plus a bias, as a new last axis; the parameters are left unset: they are loaded."""
+    """Row int(x) of a table, plus a bias, as a new last axis; the parameters are uninitialized until loaded."""
 
     def __init__(self, input_dim: int, num_output: int, bias: bool = True) -> None:
         super().__init__()

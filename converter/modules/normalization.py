@@ -1,4 +1,4 @@
-"""Normalizations with Caffe's arithmetic. Statistics are taken in float32 at least: squares overflow half precision."""
+"""Normalizations with Caffe's arithmetic; statistics in float32 or wider, because squares overflow half precision."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ import torch.nn.functional as F
 from torch import nn
 
 
+def normalize_batch(x: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(x - mean) / sqrt(variance + eps), mean and biased variance of the batch, per channel (axis 1).
+
+    Caffe computes the variance as E[x^2] - E[x]^2, which rounding can make negative; here it is E[(x - E[x])^2].
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    mean = wide.mean(axes, keepdim=True)
+    centered = wide - mean
+    variance = (centered * centered).mean(axes, keepdim=True)
+    return (centered / (variance + eps).sqrt()).to(x.dtype), mean.to(x.dtype), variance.to(x.dtype)
+
+
 class BatchStatisticsNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) with mean and biased variance of the batch itself, per channel (axis 1)."""
+    """Batch normalization with statistics of the batch in every mode."""
 
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        centred = wide - wide.mean(axes, keepdim=True)
-        variance = (centred * centred).mean(axes, keepdim=True)
-        return (centred / (variance + self.eps).sqrt()).to(x.dtype)
+        return normalize_batch(x, self.eps)[0]
 
 
 class SegNetBN(nn.Module):
-    """SegNet's BN that learns, and PSPNet's in training: the batch's statistics, biased variance, scale and shift.
+    """SegNet's BN in mode LEARN and PSPNet's in training: statistics of the batch, then scale and shift.
 
-    Caffe takes the variance as E[x^2] - E[x]^2, which rounding can turn negative; here it is the mean of (x - E[x])^2.
-    With `statistics` 1 or 2 the batch's mean, and its variance, follow as outputs of shape (1, C, 1, 1).
+    `statistics` 1 adds the batch's mean as an output of shape (1, C, 1, 1), 2 the mean and the variance.
     """
 
     def __init__(self, channels: int, statistics: int = 0, eps: float = 1e-9) -> None:
@@ -36,18 +44,13 @@ class SegNetBN(nn.Module):
         self.shift = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = wide.mean((0, 2, 3), keepdim=True)
-        centred = wide - mean
-        variance = (centred * centred).mean((0, 2, 3), keepdim=True)
-        y = (centred / (variance + self.eps).sqrt()).to(x.dtype) * self.scale + self.shift
-        if not self.statistics:
-            return y
-        return y, *(mean.to(x.dtype), variance.to(x.dtype))[: self.statistics]
+        normal, *statistics = normalize_batch(x, self.eps)
+        y = normal * self.scale + self.shift
+        return (y, *statistics[: self.statistics]) if self.statistics else y
 
 
 class LRNAcrossChannels(nn.LocalResponseNorm):
-    """Torch's own, with its squares in float32 at least."""
+    """Torch's LocalResponseNorm with squares in float32 or wider."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return super().forward(input.to(torch.promote_types(input.dtype, torch.float32))).to(input.dtype)
@@ -67,7 +70,7 @@ class LRNWithinChannel(nn.Module):
 
 
 class MVN(nn.Module):
-    """(x - mean) / (standard deviation + eps) over the axes from `first_axis` on; eps None subtracts the mean only."""
+    """(x - mean) / (standard deviation + eps) over the axes from `first_axis` on; with eps None, x - mean."""
 
     def __init__(self, first_axis: int, eps: float | None) -> None:
         super().__init__()
@@ -75,18 +78,18 @@ class MVN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(*x.shape[: self.first_axis], -1)
-        centred = wide - wide.mean(-1, keepdim=True)
+        centered = wide - wide.mean(-1, keepdim=True)
         if self.eps is not None:
-            deviation = (centred * centred).mean(-1, keepdim=True).sqrt()
-            centred = centred / (deviation + self.eps)
-        return centred.reshape(x.shape).to(x.dtype)
+            deviation = (centered * centered).mean(-1, keepdim=True).sqrt()
+            centered = centered / (deviation + self.eps)
+        return centered.reshape(x.shape).to(x.dtype)
 
 
 class Normalize(nn.Module):
     """SSD's L2 normalization: x / sqrt(sum of x^2 + eps) * weight.
 
-    The sum is over each item (`across_spatial`) or over the channels of each pixel; the weight is one number or one for
-    each channel (`shape`).
+    The sum is over each item (`across_spatial`) or over the channels of each pixel; the weight has shape `shape`, one
+    value or one per channel.
     """
 
     def __init__(self, across_spatial: bool, shape: tuple[int, ...], eps: float = 1e-10) -> None:

@@ -1,4 +1,4 @@
-"""Moving pixels between the plane and the channels."""
+"""Layers that move pixels between plane and channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class Im2col(nn.Module):
-    """Every window of the axes after `axis` as a column of channels: (.., C, H, W) -> (.., C kh kw, OH, OW)."""
+    """Every window of the axes after `axis` as a column of channels: (..., C, H, W) -> (..., C kh kw, OH, OW)."""
 
     def __init__(
         self,
@@ -36,10 +36,10 @@ class Im2col(nn.Module):
 
 
 class SpatialPyramidPool(nn.Module):
-    """Pools the plane into 1 x 1, 2 x 2, 4 x 4, ... bins and lists them all: (N, C, H, W) -> (N, C sum(bins^2)).
+    """Pools the plane into 1 x 1, 2 x 2, 4 x 4, ... bins: (N, C, H, W) -> (N, C sum(bins^2)).
 
-    A bin is ceil(size / bins) pixels; the plane is centred in them, the odd pixel of padding goes first.
-    One level alone keeps its shape (N, C, 1, 1).
+    A bin is ceil(size / bins) pixels; the plane is centered in them, an odd pixel of padding comes first.
+    A single level keeps its plane: (N, C, 1, 1).
     """
 
     def __init__(self, levels: int, method: str = "MAX") -> None:
@@ -64,11 +64,11 @@ class SpatialPyramidPool(nn.Module):
 
 
 class Reorg(nn.Module):
-    """Darknet's reorg layer, quirk and all.
+    """Darknet's reorg layer, with its reinterpretation of the input.
 
-    Forward, the input is read as if it had C / stride^2 channels of (H stride) x (W stride) pixels; every stride-th
-    pixel of those goes to a channel of its own, and the result is renamed to (C stride^2, H / stride, W / stride).
-    In reverse it is the plain inverse move from channels to pixels: (C / stride^2, H stride, W stride).
+    Without `reverse`, the input is read as C / stride^2 channels of (H stride) x (W stride) pixels; every stride-th
+    pixel of those goes to its own channel, and the result is reshaped to (C stride^2, H / stride, W / stride).
+    With `reverse`, channels move to pixels: (C / stride^2, H stride, W stride).
     """
 
     def __init__(self, stride: int, reverse: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Caffe's recurrent layers: a state runs along the first axis, and `cont` 0 starts a new sequence."""
+"""Caffe's recurrent layers: the state runs along the first axis; a `cont` of 0 starts a new sequence."""
 
 from __future__ import annotations
 
@@ -16,33 +16,45 @@ class LSTMUnit(nn.Module):
         return cell, o.sigmoid() * cell.tanh()
 
 
-class LSTM(nn.Module):
-    """LSTM over x (T, N, ...) with cont (T, N); gives h (T, N, H).
+class Recurrence(nn.Module):
+    """Base of LSTM and RNN over x (T, N, ...) with cont (T, N); the first output is a sequence (T, N, H).
 
-    Both states are multiplied by cont before each step. Further inputs, in this order: a static one (N, ...) that adds
-    to every step, where `static_inputs` is not 0; first states h and c (1, N, H), where `exposes_state`, which also
-    gives the last ones.
+    Further inputs, in this order: if `static_inputs` is not 0, a static input (N, ...) added to every step; with
+    `exposes_state`, the first states (1, N, H): h, and c of the LSTM. With it the last states are further outputs.
     """
+
+    gates: int
 
     def __init__(self, inputs: int, outputs: int, static_inputs: int = 0, exposes_state: bool = False) -> None:
         super().__init__()
+        rows = self.gates * outputs
         self.exposes_state = exposes_state
-        self.weight_x = nn.Parameter(torch.zeros(4 * outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(4 * outputs))
-        self.weight_static = nn.Parameter(torch.zeros(4 * outputs, static_inputs)) if static_inputs else None
-        self.weight_h = nn.Parameter(torch.zeros(4 * outputs, outputs))
+        self.weight_x = nn.Parameter(torch.zeros(rows, inputs))
+        self.bias = nn.Parameter(torch.zeros(rows))
+        self.weight_static = nn.Parameter(torch.zeros(rows, static_inputs)) if static_inputs else None
+        self.weight_h = nn.Parameter(torch.zeros(rows, outputs))
+
+    def unroll(self, x: torch.Tensor, rest: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """The part of each step that does not depend on the state, T times (N, rows)."""
+        steps = F.linear(x.flatten(2), self.weight_x, self.bias)
+        if self.weight_static is not None:
+            steps = steps + F.linear(rest[0].flatten(1), self.weight_static)
+        return steps.unbind()
+
+
+class LSTM(Recurrence):
+    """Long short-term memory; both states are multiplied by cont before each step."""
+
+    gates = 4
 
     def forward(
         self, x: torch.Tensor, cont: torch.Tensor, *rest: torch.Tensor
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        steps = F.linear(x.flatten(2), self.weight_x, self.bias)
-        if self.weight_static is not None:
-            steps = steps + F.linear(rest[0].flatten(1), self.weight_static)
         h = c = x.new_zeros(x.shape[1], self.weight_h.shape[1])
         if self.exposes_state:
             h, c = rest[-2][0], rest[-1][0]
         tops = []
-        for step, kept in zip(steps.unbind(), cont.unsqueeze(2).unbind(), strict=True):
+        for step, kept in zip(self.unroll(x, rest), cont.unsqueeze(2).unbind(), strict=True):
             i, f, o, g = (step + F.linear(h * kept, self.weight_h)).chunk(4, 1)
             c = kept * f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
@@ -51,32 +63,22 @@ class LSTM(nn.Module):
         return (y, h[None], c[None]) if self.exposes_state else y
 
 
-class RNN(nn.Module):
-    """h = tanh(W_x x + b + W_h (cont h)), y = tanh(W_y h + b_y), over x (T, N, ...) with cont (T, N).
+class RNN(Recurrence):
+    """h = tanh(W_x x + b + W_h (cont h)), y = tanh(W_y h + b_y)."""
 
-    Further inputs: a static one (N, ...) where `static_inputs` is not 0; the first state h (1, N, H) where
-    `exposes_state`, which also gives the last one.
-    """
+    gates = 1
 
     def __init__(self, inputs: int, outputs: int, static_inputs: int = 0, exposes_state: bool = False) -> None:
-        super().__init__()
-        self.exposes_state = exposes_state
-        self.weight_x = nn.Parameter(torch.zeros(outputs, inputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        self.weight_static = nn.Parameter(torch.zeros(outputs, static_inputs)) if static_inputs else None
-        self.weight_h = nn.Parameter(torch.zeros(outputs, outputs))
+        super().__init__(inputs, outputs, static_inputs, exposes_state)
         self.weight_y = nn.Parameter(torch.zeros(outputs, outputs))
         self.bias_y = nn.Parameter(torch.zeros(outputs))
 
     def forward(
         self, x: torch.Tensor, cont: torch.Tensor, *rest: torch.Tensor
     ) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        steps = F.linear(x.flatten(2), self.weight_x, self.bias)
-        if self.weight_static is not None:
-            steps = steps + F.linear(rest[0].flatten(1), self.weight_static)
         h = rest[-1][0] if self.exposes_state else x.new_zeros(x.shape[1], self.weight_h.shape[1])
         states = []
-        for step, kept in zip(steps.unbind(), cont.unsqueeze(2).unbind(), strict=True):
+        for step, kept in zip(self.unroll(x, rest), cont.unsqueeze(2).unbind(), strict=True):
             h = (step + F.linear(h * kept, self.weight_h)).tanh()
             states.append(h)
         y = F.linear(torch.stack(states), self.weight_y, self.bias_y).tanh()
@@ -84,11 +86,11 @@ class RNN(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """LSTM whose products are convolutions, over x (T, N, C, H, W) with cont (T, N); gives h (T, N, outputs, H, W).
+    """LSTM with convolutions for products, over x (T, N, C, H, W) with cont (T, N); returns h (T, N, outputs, H, W).
 
-    The gates i, f and o also see the last cell state times a factor each (`peepholes`, of a shape that broadcasts over
-    (N, outputs, H, W)). With `exposes_state` the first states h and c (1, N, outputs, H, W) are further inputs, and the
-    last ones further outputs.
+    The gates i, f and o also read the last cell state, each times its own factor (`peepholes`, of a shape that
+    broadcasts over (N, outputs, H, W)). With `exposes_state` the first states h and c (1, N, outputs, H, W) are further
+    inputs, and the last states further outputs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Folding axes, and choosing along them, by Caffe's rules."""
+"""Reducing axes, and selecting along them, by Caffe's rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reduction(nn.Module):
 
 
 class ArgMax(nn.Module):
-    """The top_k largest values along an axis, or of everything behind the batch axis (axis None).
+    """The top_k largest values along an axis, or over all axes after the batch (axis None).
 
     Of equal values the larger index comes first, as in Caffe. `output` is "indices" (as floats), "values", or "both":
     the indices, then the values, along axis 1. With axis None the result is (N, 1 or 2, top_k), then axes of size 1 up
@@ -38,7 +38,7 @@ class ArgMax(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         axis = 2 if self.axis is None else self.axis
         candidates = x.reshape(x.shape[0], 1, -1) if self.axis is None else x
-        # Read backwards, the first of equal values is the one with the larger index.
+        # reversed, the first of equal values is the one with the larger index
         backwards = candidates.flip(axis)
         if self.top_k == 1:
             place = backwards.argmax(axis, keepdim=True)
@@ -54,14 +54,14 @@ class ArgMax(nn.Module):
 
 
 class BatchReindex(nn.Module):
-    """The items of x in the order that the indices give; items may repeat or be left out."""
+    """The items of x selected by indices, which may repeat."""
 
     def forward(self, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         return x.index_select(0, indices.long())
 
 
 class Filter(nn.Module):
-    """Of each input the items whose selector, the last input, is not 0."""
+    """Keeps the items of each input whose value in the last input, the selector, is not 0."""
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         kept = inputs[-1].reshape(-1) != 0

@@ -1,4 +1,4 @@
-"""Resizing with Caffe's rules."""
+"""DeepLab's bilinear resize."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from torch import nn
 
 
 class Interp(nn.Module):
-    """Corner-aligned bilinear resize to `size`, or to ((in - 1) // shrink) * zoom + 1; `crop` rows go first."""
+    """Corner-aligned bilinear resize to `size`, or to ((in - 1) // shrink) * zoom + 1, after cropping.
+
+    `crop`: rows and columns removed at the beginning and at the end.
+    """
 
     def __init__(
         self, shrink: int = 1, zoom: int = 1, size: tuple[int, int] | None = None, crop: tuple[int, int] = (0, 0)

@@ -1,4 +1,4 @@
-"""Regions of interest: proposing them, and pooling over them. Their number depends on the data."""
+"""Regions of interest: proposals, and pooling over regions. Their number depends on the data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,28 @@ from torch import nn
 
 
 def round_half_up(x: torch.Tensor) -> torch.Tensor:
-    """To whole numbers, halves away from 0, as C's round."""
+    """Round to whole numbers, halves away from 0, like C's round."""
     return x.sign() * (x.abs() + 0.5).floor()
 
 
+def list_cells(
+    regions: torch.Tensor, cells: list[list[list[list[int]]]]
+) -> list[tuple[int, int, int, int, slice, slice]]:
+    """(region, item, row, column, rows, columns) of all cells that are not empty.
+
+    `cells`: the (first, last + 1) rows of each region's cells, then the same for columns.
+    """
+    return [
+        (number, item, row, column, slice(top, bottom), slice(left, right))
+        for number, item in enumerate(regions[:, 0].long().tolist())
+        for row, (top, bottom) in enumerate(cells[0][number])
+        for column, (left, right) in enumerate(cells[1][number])
+        if bottom > top and right > left
+    ]
+
+
 class ROIPool(nn.Module):
-    """Maximum over each cell of a grid laid on every region; an empty cell gives 0.
+    """Maximum over each cell of a grid on every region; an empty cell gives 0.
 
     Inputs: features (N, C, H, W); regions (R, 5), rows of (item, x1, y1, x2, y2) in image pixels. Output (R, C, *size).
     """
@@ -33,19 +49,16 @@ class ROIPool(nn.Module):
             stop = (edges[1:] * extent[:, None]).ceil() + first[:, None]
             cells.append(torch.stack((start, stop), 2).clamp(0, limit).long().tolist())
         top = x.new_zeros(len(regions), x.shape[1], *self.size)
-        for number, item in enumerate(regions[:, 0].long().tolist()):
-            for row, (top_edge, bottom_edge) in enumerate(cells[0][number]):
-                for column, (left_edge, right_edge) in enumerate(cells[1][number]):
-                    if bottom_edge > top_edge and right_edge > left_edge:
-                        window = x[item, :, top_edge:bottom_edge, left_edge:right_edge]
-                        top[number, :, row, column] = window.amax((1, 2))
+        for number, item, row, column, rows, columns in list_cells(regions, cells):
+            top[number, :, row, column] = x[item, :, rows, columns].amax((1, 2))
         return top
 
 
 class PositionSensitiveROIPool(nn.Module):
-    """Average over each cell of a grid, every cell from channels of its own; an empty cell gives 0.
+    """Average over each cell of a grid on every region, each cell from its own channels; an empty cell gives 0.
 
-    Inputs: features (N, channels * grid^2, H, W); regions (R, 5) as above. Output (R, channels, grid, grid).
+    Inputs: features (N, channels * grid^2, H, W); regions (R, 5), rows of (item, x1, y1, x2, y2) in image pixels.
+    Output (R, channels, grid, grid).
     """
 
     def __init__(self, channels: int, grid: int, scale: float) -> None:
@@ -56,39 +69,34 @@ class PositionSensitiveROIPool(nn.Module):
         regions = regions.float().reshape(-1, 5)
         starts = round_half_up(regions[:, 1:3]) * self.scale
         extent = ((round_half_up(regions[:, 3:]) + 1) * self.scale - starts).clamp(min=0.1) / self.grid
-        edges = torch.arange(self.grid + 1, device=x.device)[:, None, None]
+        edges = torch.arange(self.grid + 1, device=x.device)[:, None]
         limit = torch.tensor([x.shape[3], x.shape[2]], device=x.device)
-        # (grid, R, 2): columns, rows
-        first = (edges[:-1] * extent + starts).floor().long().clamp(min=0).minimum(limit).tolist()
-        last = (edges[1:] * extent + starts).ceil().long().clamp(min=0).minimum(limit).tolist()
+        # (R, grid, 2): columns, rows
+        first = (edges[:-1] * extent[:, None] + starts[:, None]).floor().long().clamp(min=0).minimum(limit)
+        last = (edges[1:] * extent[:, None] + starts[:, None]).ceil().long().clamp(min=0).minimum(limit)
+        cells = [torch.stack((first[..., axis], last[..., axis]), 2).tolist() for axis in (1, 0)]
         maps = x.reshape(len(x), self.channels, self.grid, self.grid, *x.shape[2:])
         top = x.new_zeros(len(regions), self.channels, self.grid, self.grid)
-        for number, item in enumerate(regions[:, 0].long().tolist()):
-            for row in range(self.grid):
-                for column in range(self.grid):
-                    left, right = first[column][number][0], last[column][number][0]
-                    upper, lower = first[row][number][1], last[row][number][1]
-                    if lower > upper and right > left:
-                        window = maps[item, :, row, column, upper:lower, left:right]
-                        top[number, :, row, column] = window.mean((1, 2))
+        for number, item, row, column, rows, columns in list_cells(regions, cells):
+            top[number, :, row, column] = maps[item, :, row, column, rows, columns].mean((1, 2))
         return top
 
 
 class Proposal(nn.Module):
-    """Region proposals of Faster R-CNN: (R, 5), rows of (0, x1, y1, x2, y2), best first; with `with_scores` also (R).
+    """Region proposals of Faster R-CNN: (R, 5), rows of (0, x1, y1, x2, y2), best first.
 
     Inputs: scores (1, 2 A, H, W), background then foreground; box codes (1, 4 A, H, W); im_info, whose first three
-    values are height, width and scale of the image. A box smaller than min_size * scale has its score set to 0. Boxes
-    are pixels with both ends included.
+    values are height, width and scale of the image. Boxes smaller than min_size * scale get a score of 0. Boxes are in
+    pixels, both ends included.
 
     Args:
-        anchors: A times (x1, y1, x2, y2) about the first cell.
+        anchors: A boxes (x1, y1, x2, y2) around the first cell.
         stride: pixels between cells.
-        min_size: least width and height, in pixels of the image before scaling.
-        before: at most so many boxes enter the suppression.
-        after: at most so many come out.
-        nms_threshold: a box is dropped if it overlaps a better one by more.
-        with_scores: give the scores too.
+        min_size: minimum width and height, in pixels of the image before scaling.
+        before: maximum number of boxes before suppression.
+        after: maximum number of boxes after suppression.
+        nms_threshold: a box is dropped if its overlap with a better one is larger.
+        with_scores: also return the scores (R).
     """
 
     def __init__(
@@ -119,11 +127,11 @@ class Proposal(nn.Module):
         boxes = torch.stack((x, y, x, y), 2)[:, :, None] * self.stride + anchors
         code = codes[0].float().reshape(len(anchors), 4, rows, columns).permute(2, 3, 0, 1)
         size = boxes[..., 2:] - boxes[..., :2] + 1
-        centre = boxes[..., :2] + size / 2 + code[..., :2] * size
+        center = boxes[..., :2] + size / 2 + code[..., :2] * size
         half = code[..., 2:].exp() * size / 2
         limit = torch.stack((image_width, image_height)) - 1
-        low = (centre - half).minimum(limit).clamp(min=0)
-        high = (centre + half).minimum(limit).clamp(min=0)
+        low = (center - half).minimum(limit).clamp(min=0)
+        high = (center + half).minimum(limit).clamp(min=0)
         is_large = (high - low + 1 >= self.min_size * scale).all(-1)
         score = (scores[0, len(anchors) :].float().permute(1, 2, 0) * is_large).flatten()
         order = score.argsort(descending=True, stable=True)[: self.before]
@@ -133,7 +141,7 @@ class Proposal(nn.Module):
         return (regions, score[kept].to(scores.dtype)) if self.with_scores else regions
 
     def suppress(self, boxes: torch.Tensor) -> torch.Tensor:
-        """Indices of the boxes (K, 4) that are kept, in order."""
+        """Indices of the boxes (K, 4) to keep, in order."""
         area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
         remaining = torch.arange(len(boxes), device=boxes.device)
         kept: list[torch.Tensor] = []

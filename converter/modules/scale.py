@@ -1,4 +1,4 @@
-"""Multiplying and adding along some of a blob's axes."""
+"""Multiplication and addition along some of a blob's axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Scale(nn.Module):
-    """x * weight + bias; `shape` is the weight's, ending in ones so that it broadcasts over the axes that follow."""
+    """x * weight + bias; `shape` is that of both and ends in ones, so that they broadcast."""
 
     def __init__(self, shape: tuple[int, ...], bias: bool = False) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Scale(nn.Module):
 
 
 class ScaleByBottom(nn.Module):
-    """x * factor + bias; the factor gets `trailing` axes of size 1, `bias_shape` None is no bias."""
+    """x * factor + bias; the factor gets `trailing` axes of size 1; no bias where `bias_shape` is None."""
 
     def __init__(self, trailing: int = 0, bias_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ScaleByBottom(nn.Module):
 
 
 class Bias(nn.Module):
-    """x + bias; `shape` is the bias's, ending in ones so that it broadcasts over the axes that follow."""
+    """x + bias; `shape` is the bias's and ends in ones, so that it broadcasts."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Bias(nn.Module):
 
 
 class BiasByBottom(nn.Module):
-    """x + addend, which gets `trailing` axes of size 1."""
+    """x + addend; the addend gets `trailing` axes of size 1."""
 
     def __init__(self, trailing: int = 0) -> None:
         super().__init__()

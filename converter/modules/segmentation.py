@@ -11,9 +11,9 @@ from torch import nn
 class DomainTransform(nn.Module):
     """Recursive edge-aware smoothing (Gastal and Oliveira, 2011, section 5.1).
 
-    Inputs: x (N, C, H, W); reference gradient (N, 1, H, W); data_dim (N, 1, 1, 2), each item's height and width, beyond
-    which x is left as it is. Every iteration passes left to right, right to left, down and up; the weight between two
-    neighbours is that of the later one in reading order.
+    Inputs: x (N, C, H, W); reference gradient (N, 1, H, W); data_dim (N, 1, 1, 2), each item's height and width; x is
+    unchanged outside of it. Every iteration runs left to right, right to left, down and up; the weight between two
+    neighbors is that of the later one in reading order.
     """
 
     def __init__(self, iterations: int, spatial_sigma: float, range_sigma: float, least_weight: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class DomainTransform(nn.Module):
         return top
 
     def weigh(self, gradient: torch.Tensor, iteration: int) -> torch.Tensor:
-        """How much of its neighbour each pixel takes, (H, W); the sigma halves from iteration to iteration."""
+        """Weight (H, W) of each pixel's neighbor; the sigma halves with every iteration."""
         halving = 2.0 ** (self.iterations - 1 - iteration) / math.sqrt(4.0**self.iterations - 1)
         sigma = self.spatial_sigma * math.sqrt(3) * halving
         distance = 1 + gradient * (self.spatial_sigma / self.range_sigma)
@@ -43,7 +43,7 @@ class DomainTransform(nn.Module):
 
 
 def smooth_rows(y: torch.Tensor, weight: torch.Tensor) -> None:
-    """Filter (C, H, W) in place along the last axis, forth and back, with the weights (H, W)."""
+    """Filter (C, H, W) in place along the last axis, forward and backward, with the weights (H, W)."""
     width = y.shape[2]
     for column in range(1, width):
         y[:, :, column] += weight[:, column] * (y[:, :, column - 1] - y[:, :, column])

@@ -1,4 +1,4 @@
-"""Joining, cutting and renaming axes by Caffe's rules, with sizes taken from the input at run time."""
+"""Joining, splitting and reshaping axes by Caffe's rules, with sizes from the input at run time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Concat(nn.Module):
-    """The inputs one after another along an axis."""
+    """Concatenation along an axis."""
 
     def __init__(self, axis: int = 1) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Concat(nn.Module):
 
 
 class Slice(nn.Module):
-    """The parts of an axis: between `points`, or `parts` equal ones."""
+    """The parts of an axis between `points`, or `parts` equal ones."""
 
     def __init__(self, axis: int = 1, points: tuple[int, ...] = (), parts: int = 0) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Slice(nn.Module):
 
 
 class Split(nn.Module):
-    """The same blob several times."""
+    """One blob as several outputs."""
 
     def __init__(self, copies: int) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class Split(nn.Module):
 
 
 class Reshape(nn.Module):
-    """Puts `dims` in place of `num_axes` axes from `axis` on (-1: all to the end).
+    """Replaces `num_axes` axes from `axis` on (-1: all to the end) by `dims`.
 
-    A dim of 0 copies the input's axis at that place, one of -1 takes what is left.
+    A dim of 0 copies the size of the input's axis at that position, one of -1 is inferred.
     """
 
     def __init__(self, dims: tuple[int, ...], axis: int = 0, num_axes: int = -1) -> None:
@@ -59,7 +59,7 @@ class Reshape(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """The input without these axes, which must have size 1."""
+    """Removes these axes, which must have size 1."""
 
     def __init__(self, axes: tuple[int, ...]) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Permute(nn.Module):
 
 
 class Tile(nn.Module):
-    """The input several times along an axis."""
+    """Repeats the input along an axis."""
 
     def __init__(self, axis: int, tiles: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The order in which C++ leaves equal values, where Caffe's results depend on it."""
+"""The order of equal values under GCC's std::sort, on which Caffe's results depend."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ SMALL_RANGE = 16
 def sort_as_cpp(scores: list[float]) -> list[int]:
     """Indices of the scores, highest first, equal ones in the order of GCC's std::sort.
 
-    That is introsort: a range of more than 16 is split around a median of three, what is left is put in order by
-    insertion. It is not stable: a detector that keeps the best 200 of 400 boxes of score 1 keeps those that come first
-    here. (Introsort's third part, heap sort for ranges that keep splitting badly, is left out.)
+    GCC uses introsort: ranges of more than 16 are split around a median of three, then insertion sort finishes. It is
+    not stable: a detector that keeps the best 200 of 400 boxes of score 1 keeps the first ones of this order.
+    (Introsort's heap sort, for ranges that repeatedly split badly, is not implemented.)
     """
     order = list(range(len(scores)))
     ranges = [(0, len(order))]
@@ -28,7 +28,7 @@ def sort_as_cpp(scores: list[float]) -> list[int]:
 
 
 def split_range(order: list[int], scores: list[float], first: int, last: int) -> int:
-    """Bring the higher scores of a range to its front; returns where the lower ones begin."""
+    """Move the higher scores of a range to its front; return the start of the lower ones."""
 
     def goes_before(a: int, b: int) -> bool:
         return scores[order[a]] > scores[order[b]]

@@ -1,4 +1,4 @@
-"""Undoing a pooling: values put back where a mask says, or repeated."""
+"""Unpooling by a mask, by strides or by repeated pixels, and TensorFlow's bilinear resize."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import nn
 
 
 class MaxUnpool(nn.Module):
-    """Values put where the mask says, zeros elsewhere; on the CPU the later of two values for one place wins.
+    """Values at the pixels that the mask names, zeros elsewhere; on the CPU the later of two values for a pixel wins.
 
-    The mask holds flat indices y * width + x of one output plane. The output has `size` (height, width), or the input's
-    times `scale`, less `trim` rows and columns.
+    The mask holds flat indices y * width + x into one output plane. The output has `size` (height, width), or the
+    input's size times `scale` less `trim` rows and columns.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MaxUnpool(nn.Module):
 
 
 class StrideUnpool(nn.Module):
-    """Values put at every stride-th pixel of a plane of `size`, zeros elsewhere; those past the edge go onto it."""
+    """Values at every stride-th pixel of a plane of `size`, zeros elsewhere; positions are clamped to the edge."""
 
     def __init__(self, size: tuple[int, int], stride: tuple[int, int]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class StrideUnpool(nn.Module):
 
 
 class RepeatPixels(nn.Module):
-    """Each pixel repeated `scale` times along height and width: nearest-neighbour enlargement."""
+    """Nearest-neighbor upsampling by whole factors `scale` (height, width)."""
 
     def __init__(self, scale: tuple[int, int]) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class RepeatPixels(nn.Module):
 
 
 class RepeatToFit(nn.Module):
-    """Each pixel repeated so often that the plane covers the reference's, then cut to its centre.
+    """Repeats pixels until the plane covers the reference's, then crops to the center.
 
-    Where an odd number of rows or columns is too many, one stays.
+    If the excess of rows or columns is odd, one of them stays.
     """
 
     def forward(self, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ class RepeatToFit(nn.Module):
 
 
 class ResizeFromOrigin(nn.Module):
-    """Bilinear resize to `size` in which output pixel i lies at i * in / out, as TensorFlow's once did by default."""
+    """Bilinear resize to `size` with output pixel i at i * in / out, TensorFlow 1's default."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()

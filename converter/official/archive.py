@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from rich.filesize import decimal
 
 from ...errors import ArchiveError
-from .printable import clean
+from ...printable import clean
 
 SIGNATURE = b"PK\x03\x04"
 MAX_MEMBERS = 10_000

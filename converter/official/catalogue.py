@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import FetchError
+from ...printable import clean
 from .nets import ARCHITECTURES
-from .printable import clean
 
 CATALOGUE_FILE = Path(__file__).with_name("models.json")
 SIZE_TOLERANCE = 3  # a file smaller than a third or larger than three times of the stated size is rejected

@@ -22,7 +22,7 @@ from anyio import run as run_async
 from rich.filesize import decimal
 
 from ... import __version__
-from .printable import clean
+from ...printable import clean
 
 WINDOW_S, WINDOW_BYTES = 60.0, 60_000
 MAX_ATTEMPTS, PAUSE_S = 20, 1.0

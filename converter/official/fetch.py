@@ -29,12 +29,12 @@ from rich.filesize import decimal
 from ... import __version__
 from ...bundle.files import write_file
 from ...errors import ChangedFileError, ConverterError, DownloadError, FetchError, FolderError
+from ...printable import clean
 from ..files.magic import name_wrong_kind
 from .archive import SIGNATURE, extract_member
 from .catalogue import Catalogue, OfficialModel, Settings
 from .download import AddressError, Download
 from .nets.fit import fit_net
-from .printable import clean
 from .record import RECORD_FILE, LocalFile, ModelRecord, find_damage, hash_file, read_record
 
 

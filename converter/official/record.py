@@ -7,12 +7,12 @@ the files and later downloads are compared with it.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from ...bundle.files import hash_stream
 from ...errors import FetchError
 from .catalogue import ClassSet, Settings, Sha256, Strict, describe_invalid
 
@@ -80,8 +80,5 @@ def find_damage(folder: Path, record: ModelRecord) -> list[str]:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hash_stream(file)

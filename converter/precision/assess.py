@@ -166,17 +166,12 @@ def assess(reference: Reference, variant: onnx.ModelProto) -> Assessment:
 
 
 def run_as_shipped(reference: Reference, variant: onnx.ModelProto, expected: float) -> dict[str, Any]:
-    """Run the file itself in ONNX Runtime.
+    """Run the file itself in ONNX Runtime; returns the manifest's entry.
 
-    Args:
-        reference: the float32 graph and images.
-        variant: the file.
-        expected: label agreement of the file's meaning, which the optimized file must reach up to `SLACK`.
-
-    Returns:
-        The manifest's entry. `runs`: whether ONNX Runtime can run the file, with the `reason` if not. Otherwise
-        `graph_level`: "all", or "disabled" if the optimizations break the result; `label_agreement` at that level; and
-        `optimized_agreement`.
+    `expected` is the label agreement of the file's meaning, which the optimized file must reach up to `SLACK`. In the
+    entry, `runs` says whether ONNX Runtime can run the file, with the `reason` if not. Otherwise `graph_level` is
+    "all", or "disabled" if the optimizations break the result; `label_agreement` is at that level;
+    `optimized_agreement` is with them.
     """
     reader, images = reference.reader, [picture.image for picture in reference.pictures]
 

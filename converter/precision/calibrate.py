@@ -75,8 +75,7 @@ def observe(
 ) -> dict[str, Observed]:
     """Observe the range and the size of every float value of the main graph on H x W x 3 uint8 RGB images.
 
-    Raises:
-        PrecisionError: a value is not finite on one of the images.
+    Raises PrecisionError if a value is not finite on one of the images.
     """
     names = list(list_floats(model))
     watched = _copy_without_outputs(model)

@@ -41,16 +41,11 @@ def cast_graph(
     keep: Mapping[str, str] | None = None,
     magnitudes: Mapping[str, float] | None = None,
 ) -> BuiltGraph:
-    """Return a copy of a float32 graph that computes in float16 or bfloat16 wherever the rules allow.
+    """Return a copy of a float32 graph that computes in a narrow type wherever the rules allow.
 
-    Args:
-        model: the graph.
-        kind: the narrow type.
-        keep: nodes that stay float32 -> the reason.
-        magnitudes: value -> largest magnitude observed, for the overflow check.
-
-    Raises:
-        PrecisionError: the opset cannot be raised to what the type needs, or no weighted layer can be narrow.
+    `keep` maps nodes that stay float32 to the reason, `magnitudes` values to the largest magnitude observed, for the
+    overflow check. Raises PrecisionError if the opset cannot be raised to what the type needs, or no weighted layer can
+    be narrow.
     """
     typed = load_typed(raise_opset(model, kind.opset))
     decisions = decide(typed.graph, kind, keep=keep or {}, magnitudes=magnitudes or {})

@@ -1,20 +1,6 @@
 """Facts about an ONNX graph that a runtime needs before it loads or builds the file, so that it need not parse it.
 
-`describe_graph` returns plain JSON data for the manifest. A node is listed by its name, or by its first output if it
-has none. Nodes in the bodies of Scan, Loop and If are not described; `subgraphs` lists the nodes that hold a body.
-
-| key | content |
-|---|---|
-| `opset` | version of ONNX's operators |
-| `inputs`, `outputs` | name -> `type` and `shape`, -1 for a free size |
-| `types` | all element types in the graph, sorted |
-| `external_data` | whether a tensor is stored outside the file |
-| `subgraphs` | nodes with a body |
-| `quantized` | whether the graph has QuantizeLinear or DequantizeLinear |
-| `zero_points` | whether a zero point is not a constant 0 |
-| `node_precisions` | product (Conv, ConvTranspose, Gemm, MatMul) -> fp32, fp16, bf16, int8, fp8 or other |
-| `wide_nodes` | in a graph with float16: node that computes in float32 -> its operator |
-| `patterns` | pattern -> nodes with it |
+`bundle.manifest.GraphFacts` lists them. Nodes in the bodies of Scan, Loop and If are not described.
 
 Patterns are known problems in some TensorRT version:
 
@@ -23,6 +9,7 @@ Patterns are known problems in some TensorRT version:
 | `late_pooling_window` | pools with ceil_mode; a window can start behind the input, where Caffe drops it |
 | `padded_ceil_average` | averages with ceil_mode and padding: the divisor differs between frameworks |
 | `dilated_pooling` | pools with dilations |
+| `pooling_indices` | is a MaxPool that also writes the places of its maxima |
 | `computed_bias` | has constant weights and a computed bias |
 | `shifted_zero_point`, `missing_zero_point` | quantizes with a zero point other than a constant 0, or with none |
 | `uint8_codes`, `narrow_scale` | quantizes to uint8, or with a scale of another type than float32 |
@@ -36,32 +23,28 @@ Patterns are known problems in some TensorRT version:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 
+from ...bundle.manifest import GraphBlob, GraphFacts, NodePrecision
 from .graph import load_typed, read_opset
 from .rules import MOVES, WEIGHTED
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 PATTERNS = (
-    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "computed_bias", "shifted_zero_point",
-    "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize", "aligned_resize_by_scales", "uint8_operand",
-    "uint8_cast", "partial_shape", "pad_axes", "argmax",
+    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "pooling_indices", "computed_bias",
+    "shifted_zero_point", "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize",
+    "aligned_resize_by_scales", "uint8_operand", "uint8_cast", "partial_shape", "pad_axes", "argmax",
 )  # fmt: skip
-_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-_CODES = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
+_PRECISIONS: dict[str, NodePrecision] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+_CODES: dict[str, NodePrecision] = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
 #: neither compute nor round
 _TRANSPARENT = MOVES | {"Cast", "Constant", "ConstantOfShape", "Range", "Shape", *_QUANTIZERS}
 
 
-def describe_graph(model: onnx.ModelProto) -> dict[str, Any]:
-    """Describe a graph as plain JSON data; see the module docstring for the keys.
-
-    Args:
-        model: a valid ONNX model.
-    """
+def describe_graph(model: onnx.ModelProto) -> GraphFacts:
+    """Describe a valid ONNX model for the manifest."""
     graph = load_typed(model).graph
     nodes = {str(node.name or node.outputs[0].name): node for node in graph}
     values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
@@ -77,23 +60,18 @@ def describe_graph(model: onnx.ModelProto) -> dict[str, Any]:
     for title, node in nodes.items():
         for name in _find_patterns(node):
             patterns[name].append(title)
-    return {
-        "opset": read_opset(model),
-        "inputs": {str(value.name): _describe(value) for value in graph.inputs if not value.is_initializer()},
-        "outputs": {str(value.name): _describe(value) for value in graph.outputs},
-        "types": sorted(types),
-        "external_data": any(map(onnx.external_data_helper.uses_external_data, _list_tensors(model.graph))),
-        "subgraphs": [
-            title
-            for title, node in nodes.items()
-            if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-        ],
-        "quantized": any(node.op_type in _QUANTIZERS for node in graph),
-        "zero_points": any(map(_is_shifted, graph)),
-        "node_precisions": {t: _read_precision(node) for t, node in nodes.items() if node.op_type in WEIGHTED},
-        "wide_nodes": wide if "float16" in types else {},
-        "patterns": patterns,
-    }
+    bodies = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    return GraphFacts(
+        opset=read_opset(model),
+        inputs={str(value.name): _describe(value) for value in graph.inputs if not value.is_initializer()},
+        outputs={str(value.name): _describe(value) for value in graph.outputs},
+        types=tuple(sorted(types)),
+        subgraphs=tuple(t for t, node in nodes.items() if any(a.type in bodies for a in node.attributes.values())),
+        quantized=any(node.op_type in _QUANTIZERS for node in graph),
+        node_precisions={t: _read_precision(node) for t, node in nodes.items() if node.op_type in WEIGHTED},
+        wide_nodes=wide if "float16" in types else {},
+        patterns={name: tuple(titles) for name, titles in patterns.items()},
+    )
 
 
 def _type_of(value: ir.Value | None) -> str:
@@ -103,21 +81,12 @@ def _type_of(value: ir.Value | None) -> str:
     return {"FLOAT": "float32", "DOUBLE": "float64"}.get(value.dtype.name, value.dtype.name.lower())
 
 
-def _describe(value: ir.Value) -> dict[str, Any]:
+def _describe(value: ir.Value) -> GraphBlob:
     sides = value.shape if value.shape is not None else ()
-    return {"type": _type_of(value), "shape": [side if isinstance(side, int) else -1 for side in sides]}
+    return GraphBlob(type=_type_of(value), shape=tuple(side if isinstance(side, int) else -1 for side in sides))
 
 
-def _list_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """List the tensors of a graph and of its bodies: initializers and attributes."""
-    yield from graph.initializer
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for body in (attribute.g, *attribute.graphs):
-            yield from _list_tensors(body)
-
-
-def _read_precision(node: ir.Node) -> str:
+def _read_precision(node: ir.Node) -> NodePrecision:
     source = _input(node, 0)
     producer = source.producer() if source is not None else None
     if producer is not None and producer.op_type == "DequantizeLinear":
@@ -127,13 +96,6 @@ def _read_precision(node: ir.Node) -> str:
 
 def _input(node: ir.Node, place: int) -> ir.Value | None:
     return node.inputs[place] if len(node.inputs) > place else None
-
-
-def _is_shifted(node: ir.Node) -> bool:
-    zero = _input(node, 2)
-    if node.op_type not in _QUANTIZERS or zero is None:
-        return False
-    return zero.const_value is None or bool(zero.const_value.numpy().astype("float32").any())
 
 
 def _find_patterns(node: ir.Node) -> Iterator[str]:
@@ -146,6 +108,8 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         ends = pads[len(kernel) :] or [0] * len(kernel)
         if any(dilation != 1 for dilation in attributes.get_ints("dilations", ())):
             yield "dilated_pooling"
+        if len(node.outputs) > 1 and node.outputs[1].name:
+            yield "pooling_indices"
         # Let the padded input be L long. Windows start at multiples of the stride s; ceil_mode lets the last one start
         # as late as L - k + s - 1. The input itself ends at L - p, so this can be behind it iff p + s - 1 >= k.
         if attributes.get_int("ceil_mode", 0):
@@ -158,10 +122,11 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         if weights is not None and weights.const_value is not None and bias is not None and bias.const_value is None:
             yield "computed_bias"
     elif op in _QUANTIZERS:
-        if _is_shifted(node):
-            yield "shifted_zero_point"
-        if _input(node, 2) is None:
+        zero = _input(node, 2)
+        if zero is None:
             yield "missing_zero_point"
+        elif zero.const_value is None or zero.const_value.numpy().astype("float32").any():
+            yield "shifted_zero_point"
         if "uint8" in (reads[0], writes[0]):
             yield "uint8_codes"
         if reads[1] != "float32":

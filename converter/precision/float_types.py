@@ -24,21 +24,13 @@ from .images import Array
 
 @dataclass(frozen=True)
 class FloatType:
-    """A floating-point type narrower than float32.
+    """A floating-point type narrower than float32."""
 
-    Attributes:
-        name: ONNX's name in lower case.
-        dtype: NumPy dtype (from ml_dtypes if NumPy has none).
-        opset: first opset in which Conv and the layers around it accept the type.
-        largest: largest finite value.
-        smallest_normal: smallest value with all fraction bits.
-    """
-
-    name: str
-    dtype: np.dtype[Any]
-    opset: int
-    largest: float
-    smallest_normal: float
+    name: str  # ONNX's name in lower case
+    dtype: np.dtype[Any]  # NumPy dtype (from ml_dtypes if NumPy has none)
+    opset: int  # first opset in which Conv and the layers around it accept the type
+    largest: float  # largest finite value
+    smallest_normal: float  # smallest value with all fraction bits
 
     def round(self, array: Array) -> NDArray[np.float32]:
         """Round to the type and return float32; values beyond the largest become infinite."""
@@ -58,21 +50,13 @@ FLOAT8 = _describe("float8e4m3fn", ml_dtypes.float8_e4m3fn, 19)
 
 @dataclass(frozen=True)
 class WeightLoss:
-    """Losses of weights in a narrow type, as the manifest records them; shares are of the weights other than 0.
+    """Losses of weights in a narrow type, as the manifest records them; shares are of the weights other than 0."""
 
-    Attributes:
-        nonzero_weights: number of weights other than 0.
-        largest: largest magnitude.
-        overflowing: number of weights beyond the type's largest value.
-        flushed_share: share of the weights that become 0.
-        subnormal_share: share of other weights below the smallest normal value, which lose fraction bits.
-    """
-
-    nonzero_weights: int
-    largest: float
-    overflowing: int
-    flushed_share: float
-    subnormal_share: float
+    nonzero_weights: int  # number of weights other than 0
+    largest: float  # largest magnitude
+    overflowing: int  # number of weights beyond the type's largest value
+    flushed_share: float  # share of the weights that become 0
+    subnormal_share: float  # share of other weights below the smallest normal value, which lose fraction bits
 
 
 def measure_loss(weights: Iterable[Array], kind: FloatType) -> WeightLoss:

@@ -24,8 +24,7 @@ def layer_of(node: str) -> str:
 def find_nodes(wanted: Sequence[str], nodes: Iterable[str]) -> dict[str, str]:
     """Map each node whose own name or layer is wanted to the name that selected it.
 
-    Raises:
-        PrecisionError: a name matches no node and no layer; the message suggests similar names.
+    Raises PrecisionError if a name matches no node and no layer; the error suggests similar names.
     """
     known = list(nodes)
     layers = {layer_of(node) for node in known}
@@ -81,10 +80,8 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Convert a model to an opset; a model of that opset or a later one is returned as it is.
 
     Q/DQ with float16 scales and with float8 needs opset 19, Conv in bfloat16 needs 22. onnx's version converter
-    rewrites the operators whose form changed, such as axes that became inputs.
-
-    Raises:
-        PrecisionError: onnx cannot convert an operator.
+    rewrites the operators whose form changed, such as axes that became inputs. Raises PrecisionError if it cannot
+    convert one.
     """
     own = read_opset(model)
     if own >= opset:
@@ -212,10 +209,7 @@ def open_session(model: onnx.ModelProto, *, threads: int | None = None, optimize
     """Open an ONNX Runtime session on the CPU; `threads` None is one per core.
 
     With `optimize` off every node computes as written. With all optimizations, such as integer kernels for Q/DQ,
-    release 1.32 visibly breaks float8 Q/DQ, and Q/DQ of float16.
-
-    Raises:
-        MissingDependencyError: ONNX Runtime is not installed.
+    release 1.32 visibly breaks float8 Q/DQ, and Q/DQ of float16. Raises MissingDependencyError without ONNX Runtime.
     """
     try:
         import onnxruntime

@@ -15,15 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...bundle.choices import Head
+
 Array = NDArray[Any]
 Labels = NDArray[np.uint8]
-Head = Literal["scores", "labels", "lowres"]
 
 
 @dataclass(frozen=True)

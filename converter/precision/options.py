@@ -82,15 +82,10 @@ class VariantOptions:
 
 @dataclass(frozen=True)
 class Targets:
-    """Targets of a variant, as the manifest records them; None if not requested.
+    """Targets of a variant, as the manifest records them; None if not requested."""
 
-    Attributes:
-        label_agreement: least share of labels equal to float32's.
-        max_miou_loss_points: largest loss of mean IoU against float32, in points.
-    """
-
-    label_agreement: float | None
-    max_miou_loss_points: float | None
+    label_agreement: float | None  # least share of labels equal to float32's
+    max_miou_loss_points: float | None  # largest loss of mean IoU against float32, in points
 
     def find_misses(self, agreement: float, miou_loss: float | None) -> list[str]:
         """Return a sentence for each target that is missed."""

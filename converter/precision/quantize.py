@@ -113,13 +113,9 @@ def quantize_graph(
 ) -> onnx.ModelProto:
     """Return a copy of a float32 graph with Q/DQ pairs; `cast_graph` may narrow the rest of it.
 
-    Args:
-        model: the graph.
-        layers: layers to quantize, from `find_quantizable`.
-        reaches: largest magnitude to cover of each of their inputs.
-        seen: observed ranges of the inputs.
-        codes: type of the activations' codes; weights are int8, or fp8 with fp8.
-        rest: narrow type the rest of the graph will be cast to, which scales must fit into.
+    `layers` are those to quantize, `reaches` the largest magnitude to cover of each of their inputs, `seen` the
+    observed ranges of the inputs. `codes` is the type of the activations' codes; weights are int8, or fp8 with fp8.
+    Scales must fit into `rest`, the narrow type the rest of the graph will be cast to.
     """
     result = load_typed(raise_opset(model, 19 if codes == "fp8" or rest is not None else 17))
     chosen = {layer.node: layer for layer in layers}

@@ -110,7 +110,8 @@ def decide(graph: ir.Graph, kind: FloatType, *, keep: Mapping[str, str], magnitu
 
     `keep` maps the names of nodes that stay to the reason, `magnitudes` values to their largest magnitude observed.
     """
-    pixels, counts, tail = _find_pixels(graph), _find_counts(graph), _find_tail(graph)
+    images = {value for value in graph.inputs if value.dtype == ir.DataType.UINT8}
+    pixels, counts, tail = _follow(graph, images, _PIXEL_ARITHMETIC), _find_counts(graph), _find_tail(graph)
     narrow: set[ir.Node] = set()
     kept: dict[str, str] = {}
 
@@ -168,11 +169,6 @@ def _find_overflow(node: ir.Node, kind: FloatType, magnitudes: Mapping[str, floa
         if not seen * HEADROOM <= kind.largest:
             return f"{value.name} reaches {seen:.3g} on the images, too close to {kind.largest:g}"
     return None
-
-
-def _find_pixels(graph: ir.Graph) -> set[ir.Node]:
-    """Find arithmetic on nothing but the image (an 8-bit input) and constants."""
-    return _follow(graph, {value for value in graph.inputs if value.dtype == ir.DataType.UINT8}, _PIXEL_ARITHMETIC)
 
 
 def _find_counts(graph: ir.Graph) -> set[ir.Node]:

@@ -22,7 +22,7 @@ import onnx
 
 from ... import __version__
 from ...bundle.folder import read_bundle
-from ...bundle.manifest import GraphFacts, Variant
+from ...bundle.manifest import Variant
 from ...bundle.writing import add_variant
 from ...errors import PrecisionError, TargetMissedError
 from ..check.onnx_reading import parse_onnx
@@ -234,7 +234,7 @@ def write_variant(bundle: Path, result: VariantResult, *, keep_anyway: bool = Fa
             "another --method or more images, or lower the target"
         )
     entry = {"file": f"deploy.{result.entry['precision']}.onnx", **result.entry}
-    graph = GraphFacts.model_validate_json(json.dumps(describe_graph(onnx.load_from_string(result.model))))
+    graph = describe_graph(onnx.load_from_string(result.model))
     variant = Variant.model_validate_json(json.dumps(entry))
     return add_variant(bundle, variant, result.model, graph, result.entry["verification"]["reference_sha256"])
 

@@ -46,19 +46,7 @@ class FakeBackend(Backend):
         stall_ms: float = 0.0,
         fail_on: int = 0,
     ):
-        """Make a fake network.
-
-        Args:
-            labels: number of labels, L.
-            input_name: name of its only input, N x H x W x 3 uint8 RGB.
-            delay_ms: minimum time of every run.
-            stall_every: every n-th run stalls; 0 for none.
-            stall_ms: additional time of a stalled run.
-            fail_on: the run, counted from 1, that raises a BackendError; 0 for none.
-
-        Raises:
-            InputError: if a number is negative, or `labels` is 0.
-        """
+        """Make a fake network of L labels; every n-th run stalls, and run `fail_on` (from 1) fails; 0 for never."""
         if labels < 1 or min(delay_ms, stall_every, stall_ms, fail_on) < 0:
             raise InputError("the fake backend needs at least one label, and delays and counts of at least 0")
         self.inputs = (TensorSpec(input_name, "uint8", ("batch", "height", "width", 3)),)

@@ -77,20 +77,7 @@ class OnnxRuntimeBackend(Backend):
         path: Path | None = None,
         options: OnnxRuntimeOptions | None = None,
     ):
-        """Load a graph.
-
-        Args:
-            model: an ONNX model that contains its weights.
-            device: "cpu" or "cuda".
-            threads: CPU threads of one run; None for one per core.
-            path: the model's file, for error messages.
-            options: None for the defaults.
-
-        Raises:
-            MissingDependencyError: if ONNX Runtime is not installed.
-            BackendError: if the device's provider is missing or does not start, or the model is invalid or reads other
-                files.
-        """
+        """Load an ONNX model that contains its weights; threads None: one per core; `path` is for error messages."""
         require_self_contained(model, path)
         self._runtime: Any = import_optional("onnxruntime")
         options = options or OnnxRuntimeOptions()

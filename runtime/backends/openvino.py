@@ -48,19 +48,7 @@ class OpenVinoBackend(Backend):
         path: Path | None = None,
         options: OpenVinoOptions | None = None,
     ):
-        """Load a graph.
-
-        Args:
-            model: an ONNX model that contains its weights.
-            device: "cpu".
-            threads: threads of one run; None leaves it to OpenVINO.
-            path: the model's file, for error messages.
-            options: None for the defaults.
-
-        Raises:
-            MissingDependencyError: if OpenVINO is not installed.
-            BackendError: if the device is not the CPU, or the model is invalid or reads other files.
-        """
+        """Load an ONNX model that contains its weights, on the CPU only; `path` is for error messages."""
         if device != "cpu":
             raise BackendError(f'the openvino backend runs on cpu, not "{device}"')
         openvino = import_optional("openvino")

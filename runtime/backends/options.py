@@ -18,16 +18,7 @@ Options = TypeVar("Options")
 
 
 def read_options(kind: type[Options], given: Mapping[str, object] | None, *, backend: str) -> Options:
-    """Make a backend's options.
-
-    Args:
-        kind: its dataclass; every field has a default.
-        given: values by field name.
-        backend: the backend's name, for error messages.
-
-    Raises:
-        InputError: if a name is unknown or a value has another type.
-    """
+    """Make a backend's options, a dataclass; InputError if a name is unknown or a value has another type."""
     given = given or {}
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     unknown = sorted(set(given) - set(known))

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import BackendError, InputError
-from ..wire import read_fields, to_bytes
+from ...errors import BackendError
+from ...wire import LENGTH, VARINT, WireError, WireReader
 
 _MAX_DEPTH = 100  # protobuf's own limit
 
@@ -32,31 +32,35 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a Tensor
 _OP_TYPE = 4  # of a Node
 
 
+class _RefusedError(Exception):
+    """A model that breaks a rule."""
+
+
 def require_self_contained(model: bytes, path: Path | None = None) -> None:
-    """Refuse a model that reads other files or contains a compiled engine.
-
-    Args:
-        model: the bytes of an ONNX file.
-        path: the file, for error messages.
-
-    Raises:
-        BackendError: for such a model, and for bytes that are not a protobuf message.
-    """
+    """Raise BackendError for a model that reads other files or contains a compiled engine, or is not protobuf."""
+    where = f"{path}: " if path is not None else ""
     try:
-        _check(memoryview(model), "Model", 0)
-    except InputError as error:
-        where = f"{path}: " if path is not None else ""
+        _check(WireReader(model), 0, len(model), "Model", 0)
+    except _RefusedError as error:
         raise BackendError(f"{where}the model {error}; convert the net again") from error
+    except WireError as error:
+        kind = "is truncated or not an ONNX model" if error.shortfall else "is not an ONNX model"
+        raise BackendError(
+            f"{where}the model {kind}: {error}, at byte {error.offset}; convert the net again"
+        ) from error
 
 
-def _check(message: memoryview, kind: str, depth: int) -> None:
+def _check(reader: WireReader, start: int, stop: int, kind: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
-        raise InputError(f"is not an ONNX model: its messages are nested more than {_MAX_DEPTH} deep")
-    for number, value in read_fields(message):
-        if kind == "Tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)):
-            raise InputError("takes weights from other files; the models of a bundle must contain their weights")
-        if kind == "Node" and number == _OP_TYPE and bytes(to_bytes(value)) == b"EPContext":
-            raise InputError("contains a compiled engine (an EPContext node), which may be any code")
-        child = _CHILDREN[kind].get(number)
+        raise WireError(f"its messages are nested more than {_MAX_DEPTH} deep", start)
+    for field in reader.fields(start, stop):
+        outside = field.number == _DATA_LOCATION and (field.wire_type != VARINT or field.value != 0)
+        if kind == "Tensor" and (field.number == _EXTERNAL_DATA or outside):
+            raise _RefusedError("takes weights from other files; the models of a bundle must contain their weights")
+        if kind == "Node" and field.number == _OP_TYPE and reader.data[field.start : field.stop] == b"EPContext":
+            raise _RefusedError("contains a compiled engine (an EPContext node), which may be any code")
+        child = _CHILDREN[kind].get(field.number)
         if child is not None:
-            _check(to_bytes(value), child, depth + 1)
+            if field.wire_type != LENGTH:
+                raise WireError(f"field {field.number} is a number where a message belongs", field.at)
+            _check(reader, field.start, field.stop, child, depth + 1)

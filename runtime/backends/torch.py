@@ -73,21 +73,7 @@ class TorchBackend(Backend):
         precision: str = "fp32",
         options: TorchOptions | None = None,
     ):
-        """Execute the bundle's `model.py` and load its weights.
-
-        Args:
-            bundle: a trusted bundle.
-            device: "cpu" or "cuda".
-            threads: CPU threads, for all of torch in this process; None leaves them as they are.
-            precision: "fp32"; "fp16" or "bf16" convert the module's weights and blobs. The image is preprocessed in
-                float32 before, and scores are float32.
-            options: None for the defaults.
-
-        Raises:
-            MissingDependencyError: if torch or safetensors is not installed.
-            BackendError: if the device is missing, the module does not load, or mode or precision is not supported.
-            BundleError: if `model.py` or `model.safetensors` is missing or altered.
-        """
+        """Execute a trusted bundle's `model.py`, load its weights; `threads` holds for all of torch in this process."""
         options = options or TorchOptions()
         if device not in ("cpu", "cuda"):
             raise BackendError(f'the torch backend runs on cpu or cuda, not "{device}"')
@@ -133,12 +119,7 @@ class TorchBackend(Backend):
             raise BackendError(f"torch failed: {first_line(error)}") from error
 
     def measure_compute_ms(self, feeds: Mapping[str, Array], runs: int) -> list[float]:
-        """Times of the network alone by the device's clock, image and output on the device; raises as `run`.
-
-        Args:
-            feeds: as for `run`.
-            runs: number of timed runs.
-        """
+        """Time `runs` runs of the network alone by the device's clock, image and output on the device."""
         forward, array = self._check(feeds)
         torch, times_ms = self._torch, []
         pixels = torch.from_numpy(array).to(self.device)

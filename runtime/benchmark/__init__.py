@@ -1,3 +1,3 @@
-"""Benchmarks one can defend: every stage timed, load from LoadGen, accuracy beside speed, noise told."""
+"""Reproducible benchmarks: stages, pipeline, load, accuracy beside speed, noise, comparisons with intervals."""
 
 from __future__ import annotations

@@ -1,25 +1,24 @@
-"""Accuracy beside speed: what the labels are worth at each CRF setting.
+"""The accuracy view: label accuracy beside speed at each CRF setting.
 
-The reference is float32 on ONNX Runtime's CPU provider with the same CRF setting, the bundle's own for those that
-shorten it: by fewer iterations, or by the shortcuts of the CRF itself. Latency is prepare to labels of the same images,
-repeated; the labels that are compared are those whose making was timed.
+The reference is float32 on ONNX Runtime's CPU provider with the CRF off, or with the bundle's CRF for all settings
+that use one. Latency is from prepare to labels of the same images, repeated; the timed runs' labels are compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...dependencies import import_crf
 from ..evaluation.confusion import ConfusionMatrix
 from ..segmenter import Labels, Segmenter
-from .clocks import Clock
+from .plan import BenchPlan, Sample
 from .results import Accuracy
-from .runners import Sample
 from .statistics import estimate_quantiles
+from .timing import Clock
 
 if TYPE_CHECKING:
     from ..crf import CrfParameters
@@ -30,34 +29,32 @@ _SHORT_ITERATIONS = (1, 2, 5)
 References = Mapping[str, Sequence[Labels]]
 
 
-@dataclass(frozen=True)
-class CrfSetting:
-    """One way to run the CRF: its parameters (None: off), and what it may leave out."""
+class CrfSetting(NamedTuple):
+    """One way to run the CRF: its parameters (None: off) and its shortcuts."""
 
     parameters: CrfParameters | None
-    shortcuts: Mapping[str, Any] = field(default_factory=dict)
+    shortcuts: Mapping[str, Any] = {}
 
 
-def list_crf_settings(parameters: CrfParameters | None, *, short: bool = True) -> dict[str, CrfSetting]:
-    """The settings to compare: off, the bundle's, and (unless `short` is off) what shortens the bundle's."""
+def list_crf_settings(parameters: CrfParameters | None, *, sweep: bool = True) -> dict[str, CrfSetting]:
+    """The settings to compare by name: off, the bundle's, and with `sweep` faster versions of the bundle's."""
     settings = {OFF: CrfSetting(None)}
     if parameters is None:
         return settings
     settings[BUNDLE] = CrfSetting(parameters)
-    if not short:
-        return settings
-    for iterations in _SHORT_ITERATIONS:
-        if iterations < parameters.iterations:
-            words = f"{iterations} iteration{'s' if iterations > 1 else ''}"
-            settings[words] = CrfSetting(replace(parameters, iterations=iterations))
-    settings["float16"] = CrfSetting(parameters, {"storage": "float16"})
-    settings[FAST_CRF] = CrfSetting(parameters, import_crf().FAST)
-    settings["reduce=2"] = CrfSetting(parameters, {"reduce": 2})
+    if sweep:
+        for count in _SHORT_ITERATIONS:
+            if count < parameters.iterations:
+                name = f"{count} iteration{'s' if count > 1 else ''}"
+                settings[name] = CrfSetting(replace(parameters, iterations=count))
+        settings["float16"] = CrfSetting(parameters, {"storage": "float16"})
+        settings[FAST_CRF] = CrfSetting(parameters, import_crf().FAST)
+        settings["reduce=2"] = CrfSetting(parameters, {"reduce": 2})
     return settings
 
 
 def label_references(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[Labels]]:
-    """The reference's labels with the CRF off, and with the bundle's where the segmenter has one."""
+    """The reference's labels by setting: "off", and "bundle" where the segmenter has a CRF."""
     bare = Segmenter(segmenter.bundle, segmenter.backend)
     found = {OFF: [bare(sample.image) for sample in samples]}
     if segmenter.crf is not None:
@@ -66,49 +63,27 @@ def label_references(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[st
 
 
 def measure_accuracy(
+    plan: BenchPlan,
     segmenter: Segmenter,
-    samples: Sequence[Sample],
     references: References | None,
     *,
     reference_name: str,
-    clock: Clock,
     settings: Mapping[str, CrfSetting],
-    threads: int | None = None,
-    repeats: int = 3,
-    on_image: Callable[[int], None] = lambda images: None,
+    clock: Clock,
 ) -> tuple[tuple[Accuracy, ...], dict[str, list[Labels]]]:
-    """Label all images at every setting, and compare.
+    """Label all images at each CRF setting; returns one row per setting, and the labels by setting.
 
-    The network runs once for all settings of an image; a setting's latency is prepare and network, and its own rest.
-
-    Args:
-        segmenter: what is measured.
-        samples: its images.
-        references: labels to agree with, by setting: "off" and "bundle"; None where the segmenter itself is the
-            reference.
-        reference_name: what made them.
-        clock: what times the runs.
-        settings: of the CRF, by name.
-        threads: of the CRF.
-        repeats: how often every image is run.
-        on_image: is called with 1 after each image.
-
-    Returns:
-        One row a setting, and the labels by setting.
+    `references` are the labels to compare with, by "off" and "bundle"; None where the segmenter is the reference. The
+    network runs once for all settings of an image; a setting's latency is prepare and network plus its own rest.
     """
+    samples = plan.samples
     variants = {
-        name: Segmenter(
-            segmenter.bundle,
-            segmenter.backend,
-            crf=setting.parameters,
-            crf_shortcuts=setting.shortcuts,
-            threads=threads,
-        )
-        for name, setting in settings.items()
+        name: Segmenter(segmenter.bundle, segmenter.backend, crf=crf, crf_shortcuts=shortcuts, threads=plan.threads)
+        for name, (crf, shortcuts) in settings.items()
     }
     labels: dict[str, list[Labels]] = {}
     latencies_ms: dict[str, list[float]] = {name: [] for name in settings}
-    for _ in range(repeats):
+    for _ in range(plan.repeats):
         labels = {name: [] for name in settings}
         for sample in samples:
             start_ns = clock.now_ns()
@@ -118,7 +93,6 @@ def measure_accuracy(
                 start_ns = clock.now_ns()
                 labels[name].append(variant.finish(sample.image, raw).labels)
                 latencies_ms[name].append((network_ns + clock.now_ns() - start_ns) / 1e6)
-            on_image(1)
     targets = references if references is not None else labels
     rows = []
     for name, setting in settings.items():
@@ -133,7 +107,7 @@ def measure_accuracy(
                 miou=miou,
                 pixel_accuracy=accuracy,
                 latency_ms=estimate_quantiles(np.asarray(latencies_ms[name]), (0.5,))[0],
-                images_per_s=round(1000 / max(float(np.mean(latencies_ms[name])), 1e-9), 6),
+                images_per_s=1000 / max(float(np.mean(latencies_ms[name])), 1e-9),
             )
         )
     return tuple(rows), labels
@@ -148,7 +122,7 @@ def measure_agreement(labels: Sequence[Labels], references: Sequence[Labels]) ->
 def score_labels(
     labels: Sequence[Labels], samples: Sequence[Sample], classes: int
 ) -> tuple[float | None, float | None]:
-    """Mean IoU and pixel accuracy against the true labels; None where not every image has some."""
+    """Mean IoU and pixel accuracy against the true labels; None unless all images have labels."""
     matrix = ConfusionMatrix(classes)
     for ours, sample in zip(labels, samples, strict=True):
         if sample.truth is None:

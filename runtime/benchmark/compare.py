@@ -1,82 +1,58 @@
-"""Is B slower than A? A ratio of medians with its interval, and a verdict that a build may fail on.
+"""Comparisons: a ratio of medians with its interval, and a verdict that can fail a build.
 
-| verdict        | when                                                                                          |
-|----------------|-----------------------------------------------------------------------------------------------|
-| `regression`   | the whole interval lies above 1 + bound                                                       |
-| `improvement`  | the whole interval lies below 1 / (1 + bound)                                                 |
-| `same`         | the whole interval lies between the two                                                       |
-| `inconclusive` | it straddles one of them, or the machine was not the same: too noisy, or of another speed     |
+| verdict        | condition                                                                       |
+|----------------|---------------------------------------------------------------------------------|
+| `regression`   | the whole interval lies above 1 + bound                                         |
+| `improvement`  | the whole interval lies below 1 / (1 + bound)                                   |
+| `same`         | the whole interval lies between the two                                         |
+| `inconclusive` | it contains one of them, or the machines differ in noise, processor or speed    |
 
-What is compared is a stage's time, the whole way's ("end_to_end"), or the pipeline's time an image ("pipeline"): the
-reciprocal of its throughput, so that above 1 is worse in all of them.
-
-Samples of one run were taken in turns: they are compared in pairs, and what the machine did in a round cancels.
-Two runs are not paired: then a verdict needs both machines to have been quiet, and the canary's medians (the same
-arithmetic in both runs) to agree within the bound, or what is compared is two machines and not two programs.
+Compared is the time of a stage, of the whole path ("end_to_end"), or per image of the pipeline ("pipeline", the
+reciprocal of its throughput); above 1 is slower in all of them. Samples of one run were taken in turns and are compared
+in pairs, so that slowdowns of a whole round cancel. Samples of two runs are not paired: a verdict then needs both
+machines to have been quiet, and the canary's medians to agree within the bound; otherwise machines are compared, not
+programs.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...errors import InputError
-from .results import BenchResult, ComparedName, Comparison, Noise, Subject, Verdict
-from .statistics import Ratio, estimate_ratio
+from .plan import REGRESSION_BOUND, ComparedName
+from .results import BenchResult, Comparison, Subject, Verdict
+from .statistics import FloatArray, Ratio, estimate_ratio
 
-BOUND = 0.05
-PIPELINE: Final = "pipeline"
+Pair = tuple[Subject, Subject]
 
 
-def compare_subjects(
-    baseline: Subject, candidate: Subject, *, stage: ComparedName = "end_to_end", bound: float = BOUND
-) -> Comparison:
-    """Compare two subjects of one run, in pairs.
+def compare_within(
+    subjects: Sequence[Subject], stages: Sequence[ComparedName] = (), *, bound: float = REGRESSION_BOUND
+) -> list[Comparison]:
+    """Compare all other subjects of one run with its first, in pairs; by default end_to_end and pipeline.
 
     Raises:
-        InputError: if one has no such stage, or they were not measured in turns.
+        InputError: if a subject lacks a stage, or the subjects were not measured in turns.
     """
-    series = [_find_values(subject, stage, subject.name) for subject in (baseline, candidate)]
-    if series[0].size != series[1].size:
-        raise InputError(f"{baseline.name} and {candidate.name} were not measured in turns: measure them with --vs")
-    ratio = estimate_ratio(series[0], series[1], paired=True)
-    return _conclude(baseline.name, candidate.name, stage, ratio, bound, paired=True, doubts=[])
+    return _compare([(subjects[0], other) for other in subjects[1:]], stages, bound, paired=True)
 
 
-def compare_run(
-    result: BenchResult, *, stage: ComparedName = "end_to_end", bound: float = BOUND
-) -> tuple[Comparison, ...]:
-    """Compare every other subject of a run with its first."""
-    first, *others = result.subjects
-    return tuple(compare_subjects(first, other, stage=stage, bound=bound) for other in others)
-
-
-def compare_results(
-    baseline: BenchResult, candidate: BenchResult, *, stage: ComparedName = "end_to_end", bound: float = BOUND
-) -> tuple[Comparison, ...]:
-    """Compare the subjects of two runs that have the same names; the first ones where each run has one.
+def compare_between(
+    baseline: BenchResult,
+    candidate: BenchResult,
+    stages: Sequence[ComparedName] = (),
+    *,
+    bound: float = REGRESSION_BOUND,
+) -> list[Comparison]:
+    """Compare the subjects of two runs that have the same names, or the only ones; by default end_to_end and pipeline.
 
     Raises:
-        InputError: if no subject is common, or what was measured differs (image sizes, CRF, stage).
+        InputError: if no subject is common, or the runs did different work (image size, CRF, stage).
     """
     pairs = _pair_subjects(baseline, candidate)
-    doubts = _doubt_machines(baseline, candidate, bound)
-    found = []
-    for ours, theirs in pairs:
-        _require_same_work(ours, theirs)
-        own_doubts = [
-            f"{name} was too noisy ({', '.join(check.name for check in noise.failed)})"
-            for name, noise in (
-                ("the baseline", _find_noise(ours, stage)),
-                ("the candidate", _find_noise(theirs, stage)),
-            )
-            if noise is not None and not noise.conclusive
-        ]
-        values = [_find_values(subject, stage, subject.name) for subject in (ours, theirs)]
-        ratio = estimate_ratio(values[0], values[1], paired=False)
-        found.append(_conclude(ours.name, theirs.name, stage, ratio, bound, paired=False, doubts=doubts + own_doubts))
-    return tuple(found)
+    return _compare(pairs, stages, bound, paired=False, doubts=_compare_machines(baseline, candidate, bound))
 
 
 def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
@@ -85,32 +61,51 @@ def judge_ratio(ratio: Ratio, bound: float) -> Verdict:
         return "regression"
     if ratio.high < 1 / (1 + bound):
         return "improvement"
-    if ratio.low >= 1 / (1 + bound) and ratio.high <= 1 + bound:
-        return "same"
-    return "inconclusive"
+    is_same = ratio.low >= 1 / (1 + bound) and ratio.high <= 1 + bound
+    return "same" if is_same else "inconclusive"
+
+
+def _compare(
+    pairs: Sequence[Pair], stages: Sequence[ComparedName], bound: float, *, paired: bool, doubts: Sequence[str] = ()
+) -> list[Comparison]:
+    found = []
+    has_pipelines = all(subject.pipeline is not None for pair in pairs for subject in pair)
+    for stage in stages or (("end_to_end", "pipeline") if has_pipelines else ("end_to_end",)):
+        for pair in pairs:
+            first, second = (_read_values(subject, stage) for subject in pair)
+            if not paired:
+                _require_same_work(*pair)
+            elif first.size != second.size:
+                names = " and ".join(subject.name for subject in pair)
+                raise InputError(f"{names} were not measured in turns: measure them with --vs")
+            ratio = estimate_ratio(first, second, paired=paired)
+            noise = [] if paired else _find_noise(pair, stage)
+            found.append(_conclude(pair, stage, ratio, bound, paired=paired, doubts=[*doubts, *noise]))
+    return found
 
 
 def _conclude(
-    baseline: str, candidate: str, stage: ComparedName, ratio: Ratio, bound: float, *, paired: bool, doubts: list[str]
+    pair: Pair, stage: ComparedName, ratio: Ratio, bound: float, *, paired: bool, doubts: Sequence[str]
 ) -> Comparison:
+    baseline, candidate = (subject.name for subject in pair)
+    value, low, high = ratio.value, ratio.low, ratio.high
+    change = f"{candidate} takes {value:.3f} x the time of {baseline} ({low:.3f} to {high:.3f})"
+    if stage == "pipeline":
+        change = f"{candidate} has {1 / value:.3f} x the throughput of {baseline} ({1 / high:.3f} to {1 / low:.3f})"
     verdict: Verdict = "inconclusive" if doubts else judge_ratio(ratio, bound)
-    change = f"{candidate} takes {ratio.value:.3f} x the time of {baseline} ({ratio.low:.3f} to {ratio.high:.3f})"
-    if stage == PIPELINE:
-        low, high = 1 / ratio.high, 1 / ratio.low
-        change = f"{candidate} has {1 / ratio.value:.3f} x the throughput of {baseline} ({low:.3f} to {high:.3f})"
     reasons = {
         "regression": f"slower by more than the bound of {bound:.0%}",
         "improvement": f"faster by more than the bound of {bound:.0%}",
         "same": f"equal within the bound of {bound:.0%}",
-        "inconclusive": "; ".join(doubts) or f"the interval straddles the bound of {bound:.0%}: take more samples",
+        "inconclusive": "; ".join(doubts) or f"the interval contains the bound of {bound:.0%}: take more samples",
     }
     return Comparison(
         baseline=baseline,
         candidate=candidate,
         stage=stage,
-        ratio=round(ratio.value, 6),
-        low=round(ratio.low, 6),
-        high=round(ratio.high, 6),
+        ratio=value,
+        low=low,
+        high=high,
         paired=paired,
         bound=bound,
         verdict=verdict,
@@ -118,65 +113,55 @@ def _conclude(
     )
 
 
-def _pair_subjects(baseline: BenchResult, candidate: BenchResult) -> list[tuple[Subject, Subject]]:
+def _pair_subjects(baseline: BenchResult, candidate: BenchResult) -> list[Pair]:
     if len(baseline.subjects) == len(candidate.subjects) == 1:
         return [(baseline.subjects[0], candidate.subjects[0])]
     theirs = {subject.name: subject for subject in candidate.subjects}
     pairs = [(subject, theirs[subject.name]) for subject in baseline.subjects if subject.name in theirs]
     if not pairs:
         names = [", ".join(subject.name for subject in result.subjects) for result in (baseline, candidate)]
-        raise InputError(f"the runs share no subject (one has {names[0]}, the other {names[1]})")
+        raise InputError(f"the runs share no subject: one has {names[0]}, the other {names[1]}")
     return pairs
 
 
 def _require_same_work(ours: Subject, theirs: Subject) -> None:
-    for what, one, other in (
-        ("image height", ours.image_height, theirs.image_height),
-        ("image width", ours.image_width, theirs.image_width),
-        ("classes", ours.classes, theirs.classes),
-        ("head", ours.head, theirs.head),
-        ("CRF", ours.crf, theirs.crf),
-        ("the CRF's shortcuts", ours.crf_shortcuts, theirs.crf_shortcuts),
-    ):
+    for name in ("image_height", "image_width", "classes", "head", "crf", "crf_shortcuts"):
+        one, other = getattr(ours, name), getattr(theirs, name)
         if one != other:
-            raise InputError(f"{ours.name}: the two runs did different work: {what} {one} and {other}")
+            raise InputError(f"{ours.name}: the two runs did different work: {name} is {one} and {other}")
 
 
-def _doubt_machines(baseline: BenchResult, candidate: BenchResult, bound: float) -> list[str]:
+def _compare_machines(baseline: BenchResult, candidate: BenchResult, bound: float) -> list[str]:
+    """Reasons why the two machines cannot be compared."""
     doubts = []
-    names = [result.environment.cpu.name for result in (baseline, candidate)]
-    if names[0] != names[1]:
-        doubts.append(f"the processors differ ({names[0]}, {names[1]})")
-    gpus = [[gpu.name for gpu in result.environment.gpus] for result in (baseline, candidate)]
+    cpus = [result.environment.cpu.name for result in (baseline, candidate)]
+    if cpus[0] != cpus[1]:
+        doubts.append(f"the processors differ ({cpus[0]}, {cpus[1]})")
+    gpus = [", ".join(gpu.name for gpu in result.environment.gpus) or "none" for result in (baseline, candidate)]
     if gpus[0] != gpus[1]:
-        doubts.append(f"the GPUs differ ({gpus[0] or 'none'}, {gpus[1] or 'none'})")
+        doubts.append(f"the GPUs differ ({gpus[0]}; {gpus[1]})")
     if baseline.canary is not None and candidate.canary is not None:
-        speeds = [float(np.median(result.canary.values_ms)) for result in (baseline, candidate) if result.canary]
-        change = speeds[1] / speeds[0]
+        change = float(np.median(candidate.canary.values_ms) / np.median(baseline.canary.values_ms))
         if not 1 / (1 + bound) <= change <= 1 + bound:
-            doubts.append(f"the machine itself took {change:.2f} x the time for the canary's arithmetic")
+            doubts.append(f"the machine took {change:.2f} x the time for the canary's arithmetic")
     return doubts
 
 
-def list_compared(baseline: BenchResult, candidate: BenchResult) -> tuple[ComparedName, ...]:
-    """What is worth comparing of two runs: the whole way of an image, and the pipeline where both measured it."""
-    has_pipelines = all(s.pipeline is not None for pair in _pair_subjects(baseline, candidate) for s in pair)
-    return ("end_to_end", PIPELINE) if has_pipelines else ("end_to_end",)
+def _find_noise(pair: Pair, stage: ComparedName) -> list[str]:
+    found = []
+    for name, subject in zip(("baseline", "candidate"), pair, strict=True):
+        noise = subject.pipeline.noise if stage == "pipeline" and subject.pipeline is not None else subject.noise
+        if not noise.conclusive:
+            found.append(f"the {name} was too noisy ({', '.join(check.name for check in noise.failed)})")
+    return found
 
 
-def _find_noise(subject: Subject, stage: ComparedName) -> Noise | None:
-    if stage != PIPELINE:
-        return subject.noise
-    return subject.pipeline.noise if subject.pipeline is not None else None
-
-
-def _find_values(subject: Subject, stage: ComparedName, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    if stage == PIPELINE:
-        series = subject.pipeline.time_per_image if subject.pipeline is not None else None
-    else:
-        found = subject.stages.find_stage(stage) if subject.stages is not None else None
-        series = found.series if found is not None else None
-    if series is None:
-        what = f'stage "{stage}": choose one that both have' if stage != PIPELINE else "pipeline view: measure it again"
-        raise InputError(f"{name} has no {what}")
-    return np.asarray(series.values_ms, np.float64)
+def _read_values(subject: Subject, stage: ComparedName) -> FloatArray:
+    if stage == "pipeline":
+        if subject.pipeline is None:
+            raise InputError(f"{subject.name} has no pipeline view: measure it again")
+        return np.asarray(subject.pipeline.time_per_image.values_ms, np.float64)
+    found = subject.stages.find_stage(stage) if subject.stages is not None else None
+    if found is None:
+        raise InputError(f'{subject.name} has no stage "{stage}": choose one that both have')
+    return np.asarray(found.series.values_ms, np.float64)

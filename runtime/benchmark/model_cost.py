@@ -1,6 +1,6 @@
-"""What one image costs the network: operations and bytes, counted in the graph that ships.
+"""The cost of one image in the network: operations and bytes, counted in the bundle's `model.onnx`.
 
-Shapes come from ONNX's own shape inference on the bundle's `model.onnx`, fixed at the size the image is padded to.
+Shapes come from ONNX's shape inference at the size the image is padded to.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .results import ModelCost
 
 MODEL_NAME = "model.onnx"
 _FLOAT_BYTES = 4
-# nodes whose traffic counts; what follows a convolution element by element is done in its registers
+# nodes whose traffic counts; element-wise nodes after a convolution are fused into it
 _MOVING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "MaxPool", "AveragePool", "Resize", "LRN", "Softmax"})
 
 
 def count_model_cost(bundle: Bundle, height: int, width: int) -> ModelCost | None:
-    """Count one image of height x width pixels; None where a shape cannot be told.
+    """Count one image of height x width pixels; None where a shape is unknown.
 
     Raises:
         MissingDependencyError: if onnx is not installed.
@@ -37,8 +37,8 @@ def count_model_cost(bundle: Bundle, height: int, width: int) -> ModelCost | Non
             dimension.Clear()
             dimension.dim_value = side
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # protobuf's and onnx's own share no base
-        raise BackendError(f"{bundle.path / MODEL_NAME}: its cost cannot be counted: {error}") from error
+    except Exception as error:  # protobuf's and onnx's exceptions share no base
+        raise BackendError(f"{bundle.path / MODEL_NAME}: the network's cost cannot be counted: {error}") from error
     return _count(inferred.graph)
 
 
@@ -55,7 +55,7 @@ def _count(graph: Any) -> ModelCost | None:
         moved = [name for name in (node.input[0], node.output[0]) if name not in weights]
         known = [shapes.get(name, ()) for name in moved]
         if any(not shape or 0 in shape for shape in known):
-            if node.op_type == "Resize":  # its size may come from a computation; it is no operation that counts
+            if node.op_type == "Resize":  # its size may be computed; it has no counted operations
                 continue
             return None
         activation_bytes += _FLOAT_BYTES * sum(math.prod(shape) for shape in known)
@@ -66,7 +66,7 @@ def _count(graph: Any) -> ModelCost | None:
 
 
 def _count_node(node: Any, shapes: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]]) -> int:
-    """Two operations a multiply-add."""
+    """Two operations per multiply-add."""
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
     weight = weights.get(node.input[1], ()) or shapes.get(node.input[1], ())

@@ -1,4 +1,4 @@
-"""The dense CRF: exact to the reference, threaded, and reusable.
+"""The dense CRF: exact to the reference, multi-threaded, reusable.
 
 `dense_crf` refines one image; `DenseCRF` is the model behind it, for other terms, other shapes and repeated use.
 """
@@ -9,10 +9,8 @@ from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...errors import CrfInputError
 from ._lattice import CancelToken
 from .checks import CrfWarning, available_threads
-from .image import dense_crf, dense_crf_batch
-from .model import DenseCRF, kernel_names
-from .report import InferenceReport
-from .shortcuts import FAST
+from .image import FAST, dense_crf, dense_crf_batch
+from .model import DenseCRF, InferenceReport, kernel_names
 from .terms import release_memory
 
 __all__ = [

@@ -1,12 +1,13 @@
-"""What the dense CRF accepts, checked before the core runs; every refusal says what to do.
+"""Checks of the dense CRF's inputs, made before the core runs; each error says what to do.
 
-Most of these are mistakes that users of other implementations made and that crashed, or quietly gave wrong labels.
+Most of them catch mistakes that crashed other implementations, or silently gave wrong labels.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,17 +20,29 @@ from ...errors import CrfInputError
 FloatArray = npt.NDArray[np.float32]
 
 MAX_ENTRIES = 2**31 - 1
+MAX_ITERATIONS = 2**31 - 1
 MAX_LABELS = 65535
 MAX_DIMENSIONS = 64
+_MAX_WEIGHT = 1e15  # times the 2^31 entries of a lattice, this stays below the energy of the core's padding, 1e30
+_MAX_ENERGY = 1e29
 _SUM_SAMPLE = 4096
+_SCALED = 16.0  # photos from 0 to 255 hold larger values
 
 
 class CrfWarning(UserWarning):
-    """Something legal that rarely is what was meant."""
+    """A valid input that is rarely intended."""
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside of this package that made the call."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and str(frame.f_globals["__name__"]).startswith(str(__package__)):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, CrfWarning, stacklevel=level)
 
 
 def available_threads() -> int:
-    """The processors this process may run on."""
+    """The number of processors this process may run on."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
@@ -37,16 +50,30 @@ def available_threads() -> int:
 
 
 def check_threads(threads: int | None) -> int:
-    """The number of threads to use; None is all that are available."""
-    if threads is None:
-        return available_threads()
-    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= 256:
-        raise CrfInputError(f"threads must be an integer from 1 to 256, or None for all, got {threads!r}")
-    return int(threads)
+    """Return the number of threads to use; None gives one in a worker process, since workers share the processors."""
+    if threads is not None:
+        return check_integer(threads, "threads", 1, 256)
+    module = sys.modules.get("multiprocessing.process")  # imported in every worker of multiprocessing and joblib
+    return available_threads() if module is None or module.parent_process() is None else 1
+
+
+def check_integer(value: Any, name: str, lowest: int, highest: int) -> int:
+    """Return an integer; refuse other types and values outside of the range."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not lowest <= value <= highest:
+        raise CrfInputError(f"{name} must be an integer from {lowest} to {highest}, got {value!r}")
+    return int(value)
+
+
+def check_fraction(value: Any, name: str, *, or_zero: bool = False) -> float:
+    """Return a number between 0 and 1 (in float32 too); accept 0 only with `or_zero`."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not (np.float32(value) > (-1 if or_zero else 0) and 0 <= value < 1):
+        raise CrfInputError(f"{name} must lie between 0 and 1{' or be 0' if or_zero else ''}, got {value!r}")
+    return float(value)
 
 
 def as_array(value: Any, what: str) -> npt.NDArray[Any]:
-    """A numpy view of an array, a torch tensor or anything with DLPack, without a copy."""
+    """Return a NumPy view of an array, a torch tensor or anything with DLPack, without a copy."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "__dlpack__"):
@@ -60,18 +87,18 @@ def as_array(value: Any, what: str) -> npt.NDArray[Any]:
 
 
 def check_float32(array: npt.NDArray[Any], what: str) -> None:
-    """Refuse everything but native float32."""
+    """Refuse any dtype but native float32."""
     if array.dtype != np.float32:
         hint = "a label map? use utils.unary_from_labels" if array.dtype.kind in "iub" else "convert it"
         raise CrfInputError(f"{what} must be float32, got {array.dtype} ({hint}: {what}.astype(numpy.float32))")
 
 
 def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
-    """An image as *shape x channels, uint8 or float32, C-contiguous.
+    """Return an image as *shape x channels, uint8 or float32, C-contiguous.
 
     Args:
-        image: H x W x C (RGB first, any C), or H x W for one channel; volumes D x H x W x C.
-        shape: the grid it must cover, where known.
+        image: H x W x C (any C), or H x W for one channel; volumes D x H x W x C.
+        shape: the grid it must cover, if known.
     """
     array = as_array(image, "image")
     axes = 2 if shape is None else len(shape)
@@ -101,22 +128,33 @@ def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDAr
     return array
 
 
+def warn_of_scaled_image(image: npt.NDArray[Any], sigmas: Sequence[float]) -> None:
+    """Warn when a float image looks scaled (to 0 to 1, or to unit variance) and srgb does not."""
+    flat = image.reshape(-1, image.shape[-1])
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    widest = ((high - low) / np.array(sigmas, np.float32)).max()
+    if 0.0 < widest < 1.0 and max(-low.min(), high.max()) <= _SCALED:
+        warn(
+            f"the image's values lie in [{low.min():.4g}, {high.max():.4g}] and differ by less than srgb "
+            f"{max(sigmas):g}, so color hardly counts: pass uint8 from 0 to 255, or srgb in the units of the image"
+        )
+
+
 def check_grid(shape: Sequence[int], labels: int) -> tuple[int, ...]:
-    """The grid and the label count."""
-    grid = tuple(int(extent) for extent in shape)
-    if not 1 <= len(grid) <= 8 or any(extent < 1 for extent in grid):
-        raise CrfInputError(f"a CRF needs 1 to 8 axes of at least one pixel each, got shape {tuple(shape)}")
-    if not 1 <= labels <= MAX_LABELS:
-        raise CrfInputError(f"a CRF has 1 to {MAX_LABELS} labels, got {labels}")
+    """Return the grid; check it and the label count."""
+    grid = tuple(check_integer(extent, "every axis", 1, MAX_ENTRIES) for extent in shape)
+    if not 1 <= len(grid) <= 8:
+        raise CrfInputError(f"a CRF has 1 to 8 axes, got shape {grid}")
+    check_integer(labels, "labels", 1, MAX_LABELS)
     if math.prod(grid) > MAX_ENTRIES:
         raise CrfInputError(
-            f"{math.prod(grid)} pixels exceed what 32-bit indices hold: cut the image into overlapping tiles"
+            f"{math.prod(grid)} pixels exceed the range of 32-bit indices: cut the image into overlapping tiles"
         )
     return grid
 
 
 def check_entries(points: int, dimensions: int) -> None:
-    """The lattice stores points x (dimensions + 1) entries, indexed by 31 bits."""
+    """Refuse lattices with more than 2^31 - 1 entries, of which there are points x (dimensions + 1)."""
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise CrfInputError(f"a kernel has 1 to {MAX_DIMENSIONS} feature dimensions, got {dimensions}")
     if points * (dimensions + 1) > MAX_ENTRIES:
@@ -127,7 +165,7 @@ def check_entries(points: int, dimensions: int) -> None:
 
 
 def check_sigmas(value: Any, count: int, name: str) -> list[float]:
-    """One positive number, or one for each of `count` axes."""
+    """Return `count` positive numbers, from one number or one for each axis."""
     try:
         sigmas = [float(value)] * count if np.ndim(value) == 0 else [float(v) for v in value]
     except (TypeError, ValueError):
@@ -141,59 +179,54 @@ def check_sigmas(value: Any, count: int, name: str) -> list[float]:
 
 
 def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
-    """A number (Potts), a vector or a matrix -> its number of axes and its float32 values, a matrix symmetric.
+    """Return a compatibility's number of axes (0 is Potts) and float32 values; a matrix is made symmetric.
 
-    Signs differ by kind, as in the reference: a number smooths when positive, a vector when negative, a matrix as a
+    Signs differ by kind, as in the reference: a number smooths when positive, a vector when negative, a matrix, a
     penalty for unequal labels, when its off-diagonal is positive.
     """
-    if np.ndim(value) == 0:
-        try:
-            weight = float(value)
-        except (TypeError, ValueError):
-            raise CrfInputError(f"compatibility must be a number or an array, got {value!r}") from None
-        if not math.isfinite(weight):
-            raise CrfInputError(f"compatibility must be finite, got {weight}")
-        return 0, np.array([weight], np.float32)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # a ragged list
+        raise CrfInputError(f"compatibility must be a number or an array, got {value!r}") from None
     if array.dtype.kind not in "fiu":
-        raise CrfInputError(f"compatibility must be numbers, got {array.dtype}")
-    if array.shape not in ((labels,), (labels, labels)):
+        raise CrfInputError(f"compatibility must be numbers, got {value!r}")
+    if array.shape not in ((), (labels,), (labels, labels)):
         raise CrfInputError(f"compatibility must be a number, ({labels},) or ({labels}, {labels}), got {array.shape}")
-    if not np.isfinite(array).all():
-        raise CrfInputError("compatibility holds NaN or infinite values")
-    matrix = array.astype(np.float32)
-    if matrix.ndim == 2:
-        return 2, np.ascontiguousarray((matrix + matrix.T) * np.float32(0.5))
-    if (matrix > 0).any():
-        warnings.warn(
-            "a vector compatibility is added as a penalty on equal labels, so its positive values sharpen instead of "
-            "smoothing: negate it (a number smooths when positive, a vector when negative)",
-            CrfWarning,
-            stacklevel=4,
+    if not (np.abs(array) <= _MAX_WEIGHT).all():  # also where it is NaN
+        raise CrfInputError(
+            f"compatibility must be finite and at most {_MAX_WEIGHT:g} in size, got {np.abs(array).max():g}"
         )
-    return 1, matrix
+    values = array.astype(np.float32)
+    if values.ndim == 2:
+        return 2, np.ascontiguousarray((values + values.T) * np.float32(0.5))
+    if values.ndim == 1 and (values > 0).any():
+        warn(
+            "a vector compatibility is added as a penalty on equal labels, so its positive values sharpen instead of "
+            "smoothing: negate it (a number smooths when positive, a vector when negative)"
+        )
+    return values.ndim, values.reshape(-1)
 
 
 def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
-    """Refuse anything but labels x grid, naming the layout it seems to be in."""
-    got = array.shape
-    if array.ndim == len(grid) + 1 and got[1:] == grid and (labels is None or got[0] == labels):
+    """Refuse any shape but labels x grid, and name the layout it seems to have."""
+    got, complete = array.shape, array.ndim == len(grid) + 1
+    if complete and got[1:] == grid and labels in (None, got[0]):
         return
     expected = f"({'L' if labels is None else labels}, {', '.join(map(str, grid))})"
     hint = f"{what} must be labels first: {expected}"
-    if array.ndim == len(grid) + 1 and got[:-1] == grid:
-        hint = f"labels are last: pass {what}.transpose({array.ndim - 1}, {', '.join(map(str, range(len(grid))))})"
-    elif array.ndim == len(grid) + 1 and got[1:] == grid[::-1]:
-        hint = "height and width are swapped: the order is labels, height, width"
-    elif array.ndim == len(grid) + 1 and got[1:] == grid:
+    if complete and got[1:] == grid:
         hint = f"the CRF was made for {labels} labels"
+    elif complete and got[:-1] == grid:
+        hint = f"labels are last: pass {what}.transpose({array.ndim - 1}, {', '.join(map(str, range(len(grid))))})"
+    elif complete and got[1:] == grid[::-1]:
+        hint = "height and width are swapped: the order is labels, height, width"
     elif array.ndim == 2 and got[1] == math.prod(grid):
         hint = f"it is flat: pass {what}.reshape(-1, {', '.join(map(str, grid))})"
     raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")
 
 
 def check_coarse_scores(array: npt.NDArray[Any], labels: int, grid: tuple[int, ...]) -> None:
-    """Scores (L, h, w) of a grid coarser than the image's, float16 or float32."""
+    """Refuse scores other than (L, h, w) float16 or float32 on a grid no finer than the image's."""
     if array.shape[0] != labels:
         raise CrfInputError(f"scores have shape {array.shape}, expected {labels} labels first")
     if any(not 1 <= got <= full for got, full in zip(array.shape[1:], grid, strict=True)):
@@ -205,8 +238,17 @@ def check_coarse_scores(array: npt.NDArray[Any], labels: int, grid: tuple[int, .
         raise CrfInputError(f"scores must be float32 or float16, got {array.dtype}: convert them")
 
 
+def check_energy_range(lowest: float, highest: float) -> None:
+    """Refuse energies so large that the core's arithmetic would overflow."""
+    if max(-lowest, highest) > _MAX_ENERGY:
+        raise CrfInputError(
+            f"energies lie in [{lowest:.4g}, {highest:.4g}]: beyond {_MAX_ENERGY:g} they overflow; cap them, e.g. "
+            "energies.clip(-1e6, 1e6)"
+        )
+
+
 def check_probability_range(lowest: float, highest: float) -> None:
-    """Refuse NaN, infinities and what cannot be probabilities."""
+    """Refuse NaN, infinities and values outside of 0 to 1."""
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise CrfInputError("probabilities hold NaN or infinite values: look for a division by zero in the softmax")
     if lowest < -1e-4 or highest > 1.0001:
@@ -229,21 +271,19 @@ def check_probability_sums(probabilities: npt.NDArray[Any]) -> None:
 
 
 def warn_of_probabilities(energies: npt.NDArray[Any], lowest: float, highest: float) -> None:
-    """Warn when energies (L, N) are probabilities whose logarithm was forgotten: likely labels would lose."""
+    """Warn when energies (L, N) look like probabilities without the logarithm: likely labels would lose."""
     if lowest < 0.0 or highest > 1.0 or len(energies) < 2:
         return
     sums = energies[:, :: max(1, energies.shape[1] // _SUM_SAMPLE)].sum(axis=0)
     if np.abs(sums - 1.0).max() < 1e-3:
-        warnings.warn(
+        warn(
             "the energies of every pixel sum to 1 like probabilities: an energy is -log(p), so that likely labels have "
-            "small ones; pass -numpy.log(p), or use set_probabilities or utils.unary_from_softmax",
-            CrfWarning,
-            stacklevel=4,
+            "small ones; pass -numpy.log(p), or use set_probabilities or utils.unary_from_softmax"
         )
 
 
 def check_mask(mask: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A bool mask over the grid, as bytes."""
+    """Return a bool mask over the grid as bytes."""
     array = as_array(mask, "mask")
     if array.shape != shape or array.dtype not in (np.bool_, np.uint8):
         raise CrfInputError(f"mask must be bool of shape {shape}, got {array.dtype} of {array.shape}")

@@ -1,10 +1,11 @@
-"""`dense_crf` and `dense_crf_batch`: images and a network's output in, refined marginals out."""
+"""`dense_crf` and `dense_crf_batch`: from images and a network's output to refined marginals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, zip_longest
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +13,16 @@ import numpy as np
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from ...errors import CrfInputError
 from . import _lattice
-from .checks import FloatArray, as_array, check_grid, check_image, check_layout, check_threads
-from .model import DenseCRF
-from .pairwise import Storage
+from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
+from .model import DenseCRF, Storage
 from .pydensecrf_backend import run_pydensecrf
-from .reduced import average_blocks, carry_over, check_factor, shrink_parameters
+from .reduced import apply_change, average_blocks, shrink_parameters
+
+#: Shortcuts that combine well, as `dense_crf(image, probabilities, **FAST)`: half precision rows; without labels that
+#: nowhere reach a hundredth of the best one's probability; pixels that are 99.9 % sure after one update are frozen.
+#: docs/crf-performance.md has the measured gain and effect.
+FAST: Mapping[str, Any] = MappingProxyType({"storage": "float16", "prune": 0.01, "settle": 0.999})
+_PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # defaults of the options that only this core has
 
 
 def dense_crf(
@@ -25,10 +31,10 @@ def dense_crf(
     *,
     scores: Any = None,
     parameters: CrfParameters | None = None,
-    mode: Mode = "deeplab",
-    iterations: int = 10,
-    gaussian: tuple[Any, float] | None = (3.0, 3.0),
-    bilateral: tuple[Any, Any, float] | None = (121.0, 5.0, 4.0),
+    mode: Mode | None = None,
+    iterations: int | None = None,
+    gaussian: tuple[Any, float] | Literal["default"] | None = "default",
+    bilateral: tuple[Any, Any, float] | Literal["default"] | None = "default",
     threads: int | None = None,
     clip: float = 1e-5,
     mask: Any = None,
@@ -46,57 +52,58 @@ def dense_crf(
     off by default; docs/crf.md gives their measured effect.
 
     Args:
-        image: H x W x 3 uint8 RGB, C-contiguous (also H x W x C of any C, H x W grey, or float32).
+        image: H x W x 3 uint8 RGB, C-contiguous (also H x W x C of any C, H x W gray, or float32).
         probabilities: (L, H, W) float32, after the softmax; the unary is -log(clip(p, clip, 1)).
         scores: instead of probabilities, (L, H, W) float32 before the softmax, or (L, h, w) float32 or float16 of a
             coarser grid, upsampled inside with aligned corners.
-        parameters: mode, iterations and terms in one object, as a bundle carries it; those arguments are then ignored.
-        mode: "deeplab" (normalise after filtering) or "pydensecrf" (symmetric).
-        iterations: mean-field updates.
-        gaussian: (sxy, weight) of the position term, or None for no such term; sxy in pixels, one number or (x, y).
-        bilateral: (sxy, srgb, weight) of the colour term, or None; srgb in grey levels, one number or one per channel.
-        threads: how many threads, None for all; the result does not depend on it.
+        parameters: mode, iterations and terms in one object, as a bundle carries it; replaces the next four arguments.
+        mode: "deeplab" (the default; normalizes after filtering) or "pydensecrf" (symmetric).
+        iterations: number of mean-field updates; 10 by default.
+        gaussian: (sxy, weight) of the position term, by default (3, 3), or None for no such term; sxy in pixels, one
+            number or (x, y).
+        bilateral: (sxy, srgb, weight) of the color term, by default (121, 5, 4), or None for no such term; srgb in gray
+            levels, one number or one per channel.
+        threads: number of threads; None for all, or one in a worker process of multiprocessing or joblib. The result
+            does not depend on it.
         clip: lowest probability.
         mask: bool (H, W); pixels with False neither send nor receive messages.
         storage: "float16" halves the size of marginals and lattice rows.
         prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
             the best label's probability. Dropped labels come back with probability 0.
         tolerance: stop once an update changed at most this fraction of the labels.
-        settle: after one update, leave pixels with a marginal above this as they are; 0 leaves none.
-        reduce: run on blocks of this many pixels a side, e.g. 2 for half the resolution.
+        settle: after one update, freeze pixels with a marginal above this; 0 freezes none.
+        reduce: side in pixels of the blocks to run on, e.g. 2 for half the resolution.
         token: stops the updates when another thread cancels it.
-        backend: "pydensecrf" runs the original, where it is installed, without shortcuts.
+        backend: "pydensecrf" runs the original, if installed, which has neither mask, shortcuts nor token.
 
     Returns:
         Marginals (L, H, W) float32; labels are their argmax over axis 0.
 
     Raises:
-        CrfInputError: an input of the wrong layout, type or range, or sigmas too small for 16-bit lattice keys.
+        CrfInputError: an input of the wrong layout, type or range; an argument that `parameters` or `backend` excludes;
+            sigmas too small for 16-bit lattice keys.
         MissingDependencyError: the backend is not installed.
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
-    if parameters is None:
-        parameters = CrfParameters(
-            mode,
-            iterations,
-            () if gaussian is None else (GaussianTerm(*gaussian),),
-            () if bilateral is None else (BilateralTerm(*bilateral),),
-        )
+    if backend not in ("atrous", "pydensecrf"):
+        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
+    if backend == "pydensecrf" and (mask is None, storage, prune, tolerance, settle, reduce, token) != _PLAIN:
+        raise CrfInputError('backend="pydensecrf" has neither mask, shortcuts nor token: leave backend="atrous"')
+    if isinstance(prune, str) and prune not in ("none", "lossless"):
+        raise CrfInputError(f'prune must be "none", "lossless" or a number, got {prune!r}')
+    factor = check_integer(reduce, "reduce", 1, 16)
+    if factor > 1 and mask is not None:
+        raise CrfInputError("a mask cannot be reduced: leave reduce=1, or crop the image")
+    parameters = _choose_parameters(parameters, mode, iterations, gaussian, bilateral)
     pixels = check_image(image)
     what = "probabilities" if scores is None else "scores"
     unary = as_array(probabilities if scores is None else scores, what)
-    if unary.ndim != 3:
+    if scores is None or unary.ndim != 3:
         check_layout(unary, pixels.shape[:-1], what)
     labels = unary.shape[0]
-    if scores is None:
-        check_layout(unary, pixels.shape[:-1], what)
-    if backend not in ("atrous", "pydensecrf"):
-        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
-    grid = check_grid(pixels.shape[:-1], labels)
     options: dict[str, Any] = {"threads": threads, "mask": mask, "storage": storage}
-    factor = check_factor(reduce)
-    crf = DenseCRF(grid, labels, **options if factor == 1 else {"threads": threads})
+    crf = DenseCRF(pixels.shape[:-1], labels, **options if factor == 1 else {"threads": threads})
     if scores is None:
         crf.set_probabilities(unary, clip=clip)
     else:
@@ -104,8 +111,6 @@ def dense_crf(
     if backend == "pydensecrf":
         return run_pydensecrf(pixels, crf.unary_energies(), parameters)
     if factor > 1:
-        if mask is not None:
-            raise CrfInputError("a mask cannot be reduced: leave reduce=1, or crop the image")
         full = crf.inference(0, keep=False)
         small = average_blocks(full, factor)
         blocks = average_blocks(np.moveaxis(pixels, -1, 0), factor)
@@ -117,15 +122,36 @@ def dense_crf(
     if prune != "none":
         crf.prune_labels(below=None if prune == "lossless" else prune)
     result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, settle=settle, token=token)
-    return result if factor == 1 else carry_over(full, small, result, factor)
+    return result if factor == 1 else apply_change(full, small, result, factor)
+
+
+def _choose_parameters(parameters: CrfParameters | None, mode: Any, iterations: Any, *terms: Any) -> CrfParameters:
+    given = {name: value for name, value in (("mode", mode), ("iterations", iterations)) if value is not None}
+    for name, kind, term in zip(("gaussian", "bilateral"), (GaussianTerm, BilateralTerm), terms, strict=True):
+        if term is None:
+            given[name] = ()
+        elif not (isinstance(term, str) and term == "default"):
+            try:
+                given[name] = (kind(*term),)
+            except TypeError:
+                raise CrfInputError(f"{name} must be a tuple of sigmas and a weight, or None, got {term!r}") from None
+    if parameters is None:
+        return CrfParameters(**given)
+    if given:
+        raise CrfInputError(
+            f"parameters and {', '.join(given)} are both given: change parameters (dataclasses.replace)"
+        )
+    if not isinstance(parameters, CrfParameters):
+        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
+    return parameters
 
 
 def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters) -> None:
     """Add the terms of `parameters` to a CRF over the pixels of `image`."""
     for position in parameters.gaussian:
         crf.add_gaussian(position.sxy, position.weight, normalization=parameters.normalization)
-    for colour in parameters.bilateral:
-        crf.add_bilateral(colour.sxy, colour.srgb, image, colour.weight, normalization=parameters.normalization)
+    for color in parameters.bilateral:
+        crf.add_bilateral(color.sxy, color.srgb, image, color.weight, normalization=parameters.normalization)
 
 
 def dense_crf_batch(
@@ -139,17 +165,17 @@ def dense_crf_batch(
     """Refine many images, one on each thread: no thread waits for another, which suits evaluations.
 
     Args:
-        images: as `dense_crf` takes them; sizes may differ.
+        images: as for `dense_crf`; sizes may differ.
         probabilities: one array for each image, or None.
         scores: one array for each image, or None.
-        threads: how many images at a time; None for all processors.
-        options: anything else `dense_crf` takes.
+        threads: number of images at a time; None as for `dense_crf`.
+        options: other arguments of `dense_crf`.
 
     Yields:
-        The marginals (L, H, W) of each image, in order. At most two images a thread are read ahead.
+        The marginals (L, H, W) of each image, in order. At most two images per thread are read ahead.
 
     Raises:
-        CrfInputError: as `dense_crf`, at the image it concerns; or unequal numbers of images and arrays.
+        CrfInputError: as `dense_crf`, at the image concerned; or unequal numbers of images and arrays.
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
@@ -169,7 +195,8 @@ def dense_crf_batch(
 
 
 def _pair_up(images: Iterable[Any], unaries: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    try:
-        yield from zip(images, unaries, strict=True)
-    except ValueError:
-        raise CrfInputError("there are not as many images as probabilities or scores") from None
+    missing = object()
+    for pair in zip_longest(images, unaries, fillvalue=missing):
+        if pair[0] is missing or pair[1] is missing:
+            raise CrfInputError("there are not as many images as probabilities or scores")
+        yield pair

@@ -1,143 +1,332 @@
-"""`DenseCRF`: a fully connected CRF over a grid or over free points, built once and run as often as wanted.
+"""`DenseCRF`: a fully connected CRF over a grid or over free points, built once and run many times.
 
-The core (C++, the `_lattice` extension) holds the marginals and the lattices; this module holds the interface: what
-is accepted, in which layout, and the words of every refusal.
+The native core (the `_lattice` extension) holds marginals and lattices; this module checks the arguments.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
 from .checks import (
+    MAX_ITERATIONS,
     FloatArray,
     as_array,
     check_coarse_scores,
+    check_compatibility,
     check_float32,
+    check_fraction,
+    check_grid,
+    check_image,
+    check_integer,
     check_layout,
+    check_mask,
     check_probability_sums,
+    check_threads,
 )
-from .pairwise import PairwiseModel
 from .pruning import labels_to_keep, lossless_margin
-from .report import InferenceReport
+from .terms import Grid, build_feature_lattice, build_grid_lattice
 from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
 
+Storage = Literal["float32", "float16"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class DenseCRF(PairwiseModel):
+_SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
+
+
+def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """Refuse calls of `method` while another call on the same model runs: the core works without the GIL."""
+
+    @wraps(method)
+    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> R:
+        try:
+            with self._field:
+                return method(self, *args, **options)
+        except _lattice.InUseError:
+            raise CrfInputError(
+                "this DenseCRF is in use by another thread: make one for each thread, or take turns with a lock"
+            ) from None
+
+    return call
+
+
+@dataclass(frozen=True)
+class InferenceReport:
+    """Statistics of one inference.
+
+    Attributes:
+        iterations: number of updates that ran.
+        cancelled: whether its token stopped it.
+        changed: fraction of labels that the last update changed; None if not counted.
+        settled: fraction of pixels that `settle` froze.
+        start_s, splat_s, blur_s, slice_s: wall seconds by phase.
+    """
+
+    iterations: int
+    cancelled: bool
+    changed: float | None
+    settled: float
+    start_s: float
+    splat_s: float
+    blur_s: float
+    slice_s: float
+
+
+class DenseCRF:
     """A dense CRF: unary energies, pairwise terms, marginals.
 
     Every array over pixels is labels first, then the grid: (L, H, W) for an image, (L, D, H, W) for a volume, (L, N)
     for free points. Results are bit-identical for any number of threads and any processor.
 
-    Not for use by several threads at once; make one for each.
+    One thread at a time: a call while another one runs raises `CrfInputError`. Separate objects run in parallel.
 
     Attributes:
-        report: what the last inference did.
+        shape: the grid, or (N,) for free points.
+        labels: number of labels.
+        points: number of points.
+        threads: number of threads in use.
+        report: statistics of the last inference, None before it.
     """
 
-    report: InferenceReport | None = None
-    _gaps: Gaps | None = None
-    _started = False
+    def __init__(
+        self,
+        shape: Sequence[int] | int,
+        labels: int,
+        *,
+        threads: int | None = None,
+        storage: Storage = "float32",
+        mask: npt.NDArray[Any] | None = None,
+        kernels: str = "",
+    ) -> None:
+        """Make a CRF without unary and terms.
+
+        Args:
+            shape: the grid, (H, W) or any number of axes, slowest first; an int N for points without a grid.
+            labels: number of labels.
+            threads: number of threads; None is all, fewer for few points, one in a worker process of multiprocessing.
+            storage: "float32", or "float16" for marginals and lattice rows of half the size (arithmetic stays
+                float32; docs/crf.md has the effect).
+            mask: bool over the grid; pixels with False neither send nor receive messages.
+            kernels: one of `kernel_names()`, to force it; by default the best for this processor.
+
+        Raises:
+            CrfInputError: an invalid size, label count or option.
+        """
+        axes = (shape,) if isinstance(shape, (int, np.integer)) else shape
+        self.shape = check_grid(axes, labels)
+        self.labels = int(labels)
+        self.points = math.prod(self.shape)
+        self.threads = check_threads(threads)
+        if threads is None:
+            self.threads = min(self.threads, max(1, self.points // _SMALLEST_SHARE))
+        if storage not in ("float32", "float16"):
+            raise CrfInputError(f'storage must be "float32" or "float16", got {storage!r}')
+        if kernels and kernels not in kernel_names():
+            raise CrfInputError(f"kernels must be one of {kernel_names()} on this processor, got {kernels!r}")
+        if len(self.shape) == 2:
+            order = _lattice.PixelOrder.tiled(*self.shape)
+        else:
+            order = _lattice.PixelOrder.linear(self.points)
+        checked_mask = None if mask is None else check_mask(mask, self.shape)
+        self._grid = Grid(order, self.shape if axes is shape else None, checked_mask, kernels, self.threads)
+        self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
+        self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
+        self._kept: list[int] | None = None  # the labels left by prune_labels
+        self._gaps: Gaps | None = None  # None without a unary
+        self._started = False  # whether the core holds marginals
+        self.report: InferenceReport | None = None
 
     # ---- unary -------------------------------------------------------------------------------------------------------
 
+    @exclusive
     def set_unary(self, energies: Any) -> None:
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
-        array = self._checked(energies, "energies")
-        self._restore_labels()
-        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1), self.threads)
+        array = self._check_array(energies, "energies")
+        self._reset_unary()
+        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1))
 
+    @exclusive
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
-        array = self._checked(probabilities, "probabilities")
-        if not 0.0 < clip < 1.0:
-            raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
-        self._restore_labels()
+        array = self._check_array(probabilities, "probabilities")
+        clip = check_fraction(clip, "clip")
+        self._reset_unary()
         flat = array.reshape(self.labels, -1)
-        self._gaps = None
-        gaps = feed_probabilities(self._field, flat, self._order.band, clip, self.threads)
+        gaps = feed_probabilities(self._field, flat, self._grid.order.band, clip, self.threads)
         check_probability_sums(array)
         self._gaps = gaps
 
+    @exclusive
     def set_scores(self, scores: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(softmax(scores), clip, 1)).
 
         Args:
             scores: (L, *shape) float32 before a softmax; for an image also (L, h, w) float32 or float16 of a coarser
-                grid, upsampled here with aligned corners (Caffe's Interp), which needs no full-size array of scores.
+                grid, upsampled here with aligned corners (Caffe's Interp), without a full-size array of scores.
             clip: lowest probability.
         """
         array = as_array(scores, "scores")
-        if not 0.0 < clip < 1.0:
-            raise CrfInputError(f"clip must lie between 0 and 1, got {clip}")
-        coarse = array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape
-        if coarse:
+        clip = check_fraction(clip, "clip")
+        if array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape:
             check_coarse_scores(array, self.labels, self.shape)
+            self._reset_unary()
+            self._gaps = feed_coarse_scores(self._field, array, self.shape, clip)
         else:
-            check_layout(array, self.shape, "scores", self.labels)
-            check_float32(array, "scores")
-        self._restore_labels()
-        if coarse:
-            shape = (self.shape[0], self.shape[1])
-            self._gaps = feed_coarse_scores(self._field, array, shape, clip, self.threads)
-        else:
-            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip, self.threads)
+            self._check_array(array, "scores")
+            self._reset_unary()
+            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip)
 
+    @exclusive
     def unary_energies(self) -> FloatArray:
-        """The unary as the core holds it: (L, *shape) float32 energies."""
-        if self._gaps is None:
-            raise CrfInputError("there is no unary yet: set it first")
+        """The unary of the labels in use: (L, *shape) float32 energies."""
+        self._require_unary("unary_energies")
         output = np.empty((self._field.labels, self.points), np.float32)
         self._field.read_unary(output)
         return output.reshape(-1, *self.shape)
 
+    def _reset_unary(self) -> None:
+        """Forget the unary, and bring pruned labels back with the lattices kept."""
+        self._gaps = None
+        if self._kept is not None:
+            self._kept = None
+            self._started = False
+            self._field.restart(self.labels)
+            self._pass_terms()
+
+    # ---- pairwise terms ----------------------------------------------------------------------------------------------
+
+    @exclusive
+    def add_gaussian(self, sxy: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
+        """Add a term of position alone.
+
+        Args:
+            sxy: standard deviation in pixels; one number, or one per axis in the order x, y (, z).
+            compatibility: a number (positive smooths), (L,) (negative smooths) or (L, L) (a penalty for unequal
+                labels, made symmetric).
+            normalization: "symmetric", "after", "before" or "none".
+
+        Raises:
+            CrfInputError: an invalid argument; points without a grid.
+        """
+        checked = check_compatibility(compatibility, self.labels)
+        self._append(build_grid_lattice(self._grid, sxy, None, (), normalization), *checked)
+
+    @exclusive
+    def add_bilateral(
+        self, sxy: Any, srgb: Any, image: Any, compatibility: Any, *, normalization: Normalization = "symmetric"
+    ) -> None:
+        """Add a term of position and color.
+
+        Args:
+            sxy: standard deviation in pixels; one number, or one per axis in the order x, y (, z).
+            srgb: standard deviation in the image's units; one number or one per channel.
+            image: (*shape, C) uint8 or float32, C-contiguous, any number of channels (RGB for a photo).
+            compatibility: as for `add_gaussian`.
+            normalization: as for `add_gaussian`.
+
+        Raises:
+            CrfInputError: an invalid argument; points without a grid; a sigma so small that lattice coordinates leave
+                16 bits.
+        """
+        checked = check_compatibility(compatibility, self.labels)
+        pixels = check_image(image, shape=self._grid.require_shape())
+        self._append(build_grid_lattice(self._grid, sxy, pixels, srgb, normalization), *checked)
+
+    @exclusive
+    def add_features(self, features: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
+        """Add a term with the kernel exp(-|f_i - f_j|^2 / 2) over free features.
+
+        Args:
+            features: (d, N) float32, C-contiguous, N the points in row-major order, already divided by their sigmas.
+            compatibility: as for `add_gaussian`.
+            normalization: as for `add_gaussian`.
+
+        Raises:
+            CrfInputError: an invalid argument; features so large that lattice coordinates leave 16 bits.
+        """
+        checked = check_compatibility(compatibility, self.labels)
+        self._append(build_feature_lattice(self._grid, features, normalization), *checked)
+
+    @exclusive
+    def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
+        """Replace the compatibilities of the terms, in the order they were added, and keep their lattices.
+
+        Pruned labels stay pruned, though the proof was for the old compatibilities: set the unary again before pruning.
+
+        Args:
+            compatibilities: one for each term, as for `add_gaussian`.
+
+        Raises:
+            CrfInputError: another number of compatibilities than of terms, or an invalid one.
+        """
+        if len(compatibilities) != len(self._terms):
+            raise CrfInputError(f"{len(compatibilities)} compatibilities do not fit {len(self._terms)} terms")
+        checked = [check_compatibility(compatibility, self.labels) for compatibility in compatibilities]
+        self._terms = [(old[0], *new) for old, new in zip(self._terms, checked, strict=True)]
+        self._pass_terms()
+
+    @exclusive
+    def clear_terms(self) -> None:
+        """Remove all pairwise terms and their lattices; the unary stays."""
+        self._terms.clear()
+        self._pass_terms()
+
+    def _append(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
+        self._terms.append((lattice, kind, values))
+        self._pass_term(lattice, kind, values)
+
+    def _pass_terms(self) -> None:
+        self._field.clear_terms()
+        for term in self._terms:
+            self._pass_term(*term)
+
+    def _pass_term(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
+        if self._kept is not None and kind:
+            values = values[np.ix_(*[self._kept] * kind)]
+        self._field.add_term(lattice, kind, np.ascontiguousarray(values).reshape(-1))
+
     # ---- fewer labels ------------------------------------------------------------------------------------------------
 
+    @exclusive
     def prune_labels(self, *, below: float | None = None) -> list[int]:
-        """Drop labels that cannot win (or hardly can), until the next unary; returns those that stay.
+        """Drop labels that cannot win until the next unary is set; returns the labels that stay.
 
         Args:
             below: None drops only labels proven unable to win at any pixel: their energy stays above the best label's
-                by more than the terms can ever make up. The others' marginals change by no more than the dropped
+                by more than the terms can ever compensate. The others' marginals change by no more than the dropped
                 mass. A number drops the labels that nowhere reach this fraction of the best label's probability.
 
         Raises:
             CrfInputError: there is no unary, or `below` is not between 0 and 1.
         """
-        if self._gaps is None:
-            raise CrfInputError("prune_labels needs a unary: set it first")
-        if below is not None and not 0.0 < below < 1.0:
-            raise CrfInputError(f"below must lie between 0 and 1, got {below}")
+        gaps = self._require_unary("prune_labels")
         if self._kept is not None:
             return list(self._kept)
-        margin = -math.log(below) if below is not None else lossless_margin(self._terms, self.threads)
-        kept = labels_to_keep(self._gaps, margin)
+        if below is None:
+            margin = lossless_margin(self._terms, self.threads)
+        else:
+            margin = -math.log(check_fraction(below, "below"))
+        kept = labels_to_keep(gaps, margin)
         if len(kept) < self.labels:
-            self._field.keep_labels(kept, self.threads)
+            self._field.keep_labels(kept)
             self._kept = kept
             self._started = False
-            self._field.clear_terms()
-            for term in self._terms:
-                self._hand_over(*term)
+            self._pass_terms()
         return kept
-
-    def _restore_labels(self) -> None:
-        """Before a new unary: all labels again, the lattices kept."""
-        if self._kept is None:
-            return
-        self._kept = None
-        self._started = False
-        self._field = _lattice.MeanField(self._order, self.labels, self._half, self._kernels)
-        for term in self._terms:
-            self._hand_over(*term)
 
     # ---- inference ---------------------------------------------------------------------------------------------------
 
+    @exclusive
     def inference(
         self,
         iterations: int,
@@ -151,86 +340,103 @@ class DenseCRF(PairwiseModel):
         """Run mean-field updates and return the marginals.
 
         Args:
-            iterations: how many updates; 0 gives the softmax of the unary.
+            iterations: number of updates; 0 gives the softmax of the unary.
             tolerance: stop early once an update changed at most this fraction of the labels; 0 never stops early.
-            settle: after one update, leave pixels with a marginal above this as they are, which spares their part of
-                the work; 0 leaves none, 0.999 hardly changes a label (see docs/crf.md).
+            settle: after one update, freeze pixels with a marginal above this, which saves their part of the work; 0
+                freezes none, 0.999 hardly changes a label (see docs/crf.md).
             warm: start from the marginals of the last call (video, a changed unary) instead of from the unary.
             keep: keep the marginals for `step`, `kl_divergence` and `warm`; False lowers the peak of memory.
-            token: another thread may call its `cancel()`: the updates stop after the current one.
+            token: its `cancel()`, called by another thread, stops the updates after the current one.
 
         Returns:
-            (L, *shape) float32, summing to 1 over the labels. `report` tells what was done.
+            (L, *shape) float32, summing to 1 over the labels. `report` has the statistics.
+
+        Raises:
+            CrfInputError: an invalid argument; no unary; a warm start without marginals.
         """
-        if isinstance(iterations, bool) or not isinstance(iterations, (int, np.integer)) or iterations < 0:
-            raise CrfInputError(f"iterations must be an integer from 0 up, got {iterations!r}")
-        if not 0.0 <= tolerance < 1.0:
-            raise CrfInputError(f"tolerance is a fraction of the pixels from 0 to 1, got {tolerance}")
-        if not 0.0 <= settle < 1.0:
-            raise CrfInputError(f"settle is a marginal from 0 to 1, got {settle}")
+        iterations = check_integer(iterations, "iterations", 0, MAX_ITERATIONS)
+        tolerance = check_fraction(tolerance, "tolerance", or_zero=True)
+        settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
-        return self._run(int(iterations), tolerance=tolerance, settle=settle, warm=warm, keep=keep, token=token)
+        return self._run(iterations, keep, warm, tolerance, settle, token)
 
+    @exclusive
     def start(self) -> FloatArray:
-        """The softmax of the unary, from where `step` goes on."""
-        return self._run(0)
+        """Return the softmax of the unary, from which `step` continues."""
+        return self._run(0, True, False, 0.0, 0.0, None)
 
+    @exclusive
     def step(self) -> FloatArray:
-        """One more update; `start` and n times `step` are `inference(n)`."""
+        """Run one more update; `start` and n times `step` are `inference(n)`."""
         if not self._started:
             raise CrfInputError("step needs start() or inference() before it")
-        return self._run(1, warm=True)
+        return self._run(1, True, True, 0.0, 0.0, None)
 
+    @exclusive
     def set_marginals(self, marginals: Any) -> None:
-        """Replace the marginals from which `step`, `kl_divergence` and a warm start go on."""
-        array = self._checked(marginals, "marginals")
+        """Replace the marginals from which `step`, `kl_divergence` and a warm start continue."""
+        array = self._check_array(marginals, "marginals")
+        if not np.isfinite(array).all():
+            raise CrfInputError("marginals hold NaN or infinite values")
         if self._kept is not None:
             array = array[self._kept]
-        self._field.load_marginals(array.reshape(len(array), -1), self.threads)
+        self._field.load_marginals(array.reshape(len(array), -1))
         self._started = True
 
+    @exclusive
     def kl_divergence(self) -> float:
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
+        self._require_unary("kl_divergence")
         if not self._started:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
-        return float(self._field.kl_divergence(self.threads))
+        return self._field.kl_divergence()
 
-    def _run(
-        self,
-        iterations: int,
-        *,
-        tolerance: float = 0.0,
-        settle: float = 0.0,
-        warm: bool = False,
-        keep: bool = True,
-        token: _lattice.CancelToken | None = None,
-    ) -> FloatArray:
-        if self._gaps is None:
-            raise CrfInputError("inference needs a unary: call set_probabilities, set_scores or set_unary first")
-        kept = self._kept
-        output: FloatArray
-        if keep or tolerance > 0.0 or settle > 0.0 or token is not None or self._half:
-            output = np.empty((self._field.labels, self.points), np.float32)
-            done = self._field.run(iterations, self.threads, output, keep, warm, tolerance, settle, token)
-        else:
-            output, done = self._field.run_in_place(iterations, self.threads, warm)
-        changed = done.pop("changed")
-        self.report = InferenceReport(changed=None if changed < 0 else changed, **done)
+    def _run(self, iterations: int, keep: bool, *options: Any) -> FloatArray:
+        self._require_unary("inference")
+        output, done = self._field.run(iterations, keep, *options)
+        self.report = InferenceReport(*done)
         self._started = keep
-        if kept is not None:
+        if self._kept is not None:
             pruned, output = output, np.zeros((self.labels, self.points), np.float32)
-            for row, label in zip(pruned, kept, strict=True):
-                output[label] = row
+            output[self._kept] = pruned
         return output.reshape(self.labels, *self.shape)
 
-    def _checked(self, value: Any, what: str) -> npt.NDArray[Any]:
+    # ---- checks and sizes --------------------------------------------------------------------------------------------
+
+    def _check_array(self, value: Any, what: str) -> npt.NDArray[Any]:
         array = as_array(value, what)
         check_layout(array, self.shape, what, self.labels)
         check_float32(array, what)
         return array
 
+    def _require_unary(self, call: str) -> Gaps:
+        if self._gaps is None:
+            raise CrfInputError(f"{call} needs a unary: call set_probabilities, set_scores or set_unary first")
+        return self._gaps
+
+    @property
+    def kernels(self) -> str:
+        """The instruction set in use."""
+        return self._field.kernels
+
+    @property
+    @exclusive
+    def size_bytes(self) -> int:
+        """Memory of marginals, unary, lattices and their rows, in bytes."""
+        return self._field.size_bytes + sum(lattice.size_bytes for lattice, _, _ in self._terms)
+
+    @property
+    def lattice_vertices(self) -> list[int]:
+        """The number of lattice vertices of each term."""
+        return [lattice.vertices for lattice, _, _ in self._terms]
+
+    @property
+    def blurred_rows(self) -> list[int]:
+        """The number of rows that the blur of each term reads and writes in one update, over all axes."""
+        return [lattice.chained for lattice, _, _ in self._terms]
+
 
 def kernel_names() -> list[str]:
     """The instruction sets whose kernels this processor runs, slowest first."""
-    return list(_lattice.kernel_names())
+    return _lattice.kernel_names()

@@ -1,9 +1,9 @@
-"""Which labels may be dropped: those whose energy no message can make up for.
+"""Selects the labels that may be dropped: those whose energy no message can compensate.
 
 With E(l) the energy of a label above a pixel's best, and messages m between `lowest` and `highest`, label l loses to
 the best label b in every iteration if -E(l) + highest < lowest. A Potts term of weight w sends messages in
-[0, w max F(1)], since F is linear, not negative, and the marginals of a pixel sum to 1; normalised after filtering,
-F(1) = 1. The mass dropped at a pixel is at most sum over dropped l of exp(highest - lowest - E(l)).
+[0, w max F(1)], since F is linear and not negative, and the marginals of a pixel sum to 1; normalized after filtering,
+F(1) = 1. The mass dropped at a pixel is at most the sum over dropped l of exp(highest - lowest - E(l)).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from . import _lattice
 from .checks import FloatArray
 from .unary import Gaps
 
-_ROUNDING = 1.001  # float32 sums may exceed their bound by this much
+_ROUNDING = 1.001  # float32 sums may exceed their bound by this factor
 
 
 def lossless_margin(terms: list[tuple[_lattice.Lattice, int, FloatArray]], threads: int) -> float:
-    """The largest difference of the messages of two labels at one pixel, over all terms."""
+    """The largest difference of the messages to two labels of one pixel, over all terms."""
     margin = 0.0
     for lattice, kind, values in terms:
-        # A number w sends +w F, a vector or a matrix -W F, each entry of F and their sum at most the peak.
+        # A number w sends +w F, a vector or matrix W sends -W F; each entry of F and their sum are at most the peak.
         messages = values if kind == 0 else -values
         highest, lowest = max(0.0, float(messages.max())), min(0.0, float(messages.min()))
         margin += (highest - lowest) * lattice.peak(threads)
@@ -27,6 +27,6 @@ def lossless_margin(terms: list[tuple[_lattice.Lattice, int, FloatArray]], threa
 
 
 def labels_to_keep(gaps: Gaps, margin: float) -> list[int]:
-    """The labels whose energy comes within `margin` of the best at some pixel; never none."""
+    """The labels whose energy comes within `margin` of the best at some pixel; at least one."""
     kept = [label for label, gap in enumerate(gaps.tolist()) if gap <= margin]
     return kept or [int(gaps.argmin())]

@@ -1,4 +1,4 @@
-"""The original pydensecrf as a backend, where a user has it: one thread, no shortcuts, its own rounding."""
+"""The original pydensecrf as a backend, if installed: one thread, no shortcuts, its own rounding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import CrfParameters
 from ...errors import CrfInputError, MissingDependencyError
 from .checks import FloatArray
-
-_NORMALIZATION_CODES = {"none": 0, "before": 1, "after": 2, "symmetric": 3}
+from .terms import NORMALIZATION_CODES
 
 
 def run_pydensecrf(image: npt.NDArray[Any], energies: FloatArray, parameters: CrfParameters) -> FloatArray:
@@ -28,7 +27,7 @@ def run_pydensecrf(image: npt.NDArray[Any], energies: FloatArray, parameters: Cr
 
     Raises:
         MissingDependencyError: pydensecrf is not installed.
-        CrfInputError: an image it cannot take.
+        CrfInputError: an image of another type or number of channels.
     """
     try:
         original = importlib.import_module("pydensecrf.densecrf")
@@ -38,17 +37,17 @@ def run_pydensecrf(image: npt.NDArray[Any], energies: FloatArray, parameters: Cr
             'or leave backend="atrous"'
         ) from None
     if image.dtype != np.uint8 or image.shape[-1] != 3:
-        raise CrfInputError('pydensecrf takes H x W x 3 uint8 images only: leave backend="atrous"')
+        raise CrfInputError('pydensecrf accepts H x W x 3 uint8 images only: leave backend="atrous"')
     labels, height, width = energies.shape
     crf = original.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(np.ascontiguousarray(energies.reshape(labels, -1)))
-    # Builds by newer Cython lack the module's constants; the enumeration takes the same numbers.
+    # Builds by newer Cython lack the module's constants; the enumeration accepts the same numbers.
     kinds = getattr(original, "NormalizationType", int)
-    normalization = kinds(_NORMALIZATION_CODES[parameters.normalization])
+    normalization = kinds(NORMALIZATION_CODES[parameters.normalization])
     for position in parameters.gaussian:
         crf.addPairwiseGaussian(sxy=position.sxy, compat=position.weight, normalization=normalization)
-    for colour in parameters.bilateral:
+    for color in parameters.bilateral:
         crf.addPairwiseBilateral(
-            sxy=colour.sxy, srgb=colour.srgb, rgbim=image, compat=colour.weight, normalization=normalization
+            sxy=color.sxy, srgb=color.srgb, rgbim=image, compat=color.weight, normalization=normalization
         )
     return np.array(crf.inference(parameters.iterations), np.float32).reshape(energies.shape)

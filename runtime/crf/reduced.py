@@ -1,8 +1,8 @@
-"""The CRF at a fraction of the resolution: a shortcut that costs labels at thin borders (see docs/crf.md).
+"""The CRF at a fraction of the resolution: a shortcut that changes labels at thin borders (see docs/crf.md).
 
-Image and probabilities are averaged over blocks, the sigmas of position divided by the block's side, and the change the
-CRF made to each label's logarithm is brought back to full size between block centres and added to the full-size unary:
-fine detail of the network survives where the CRF had nothing to say.
+Image and probabilities are averaged over blocks, and the sigmas of position divided by the block's side. The CRF's
+change to each label's logarithm is interpolated between block centers and added to the full-size unary, so fine detail
+of the network survives where the CRF changes nothing.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.crf_parameters import CrfParameters
-from ...errors import CrfInputError
 from .checks import FloatArray
 
-_FLOOR = 1e-10  # marginals below it count as it
-
-
-def check_factor(factor: Any) -> int:
-    """The side of a block."""
-    if isinstance(factor, bool) or not isinstance(factor, (int, np.integer)) or not 1 <= factor <= 16:
-        raise CrfInputError(f"reduce must be an integer from 1 to 16, got {factor!r}")
-    return int(factor)
+_FLOOR = 1e-10  # lowest marginal before a logarithm
 
 
 def average_blocks(values: npt.NDArray[Any], factor: int) -> FloatArray:
-    """(..., H, W) -> (..., ceil(H / factor), ceil(W / factor)), blocks at the border completed by repetition."""
+    """(..., H, W) -> (..., ceil(H / factor), ceil(W / factor)), border blocks padded by repetition."""
     height, width = values.shape[-2:]
     pad = [(0, 0)] * (values.ndim - 2) + [(0, -height % factor), (0, -width % factor)]
     whole = np.pad(values, pad, mode="edge").astype(np.float32)
@@ -37,10 +29,10 @@ def average_blocks(values: npt.NDArray[Any], factor: int) -> FloatArray:
 
 
 def shrink_parameters(parameters: CrfParameters, factor: int) -> CrfParameters:
-    """The same kernels measured in blocks."""
+    """Return the same kernels in units of blocks."""
 
-    def shrink(sigma: float | tuple[float, float]) -> float | tuple[float, float]:
-        return (sigma[0] / factor, sigma[1] / factor) if isinstance(sigma, tuple) else sigma / factor
+    def shrink(sigma: Any) -> Any:
+        return sigma / factor if np.ndim(sigma) == 0 else tuple(s / factor for s in sigma)
 
     return replace(
         parameters,
@@ -49,18 +41,18 @@ def shrink_parameters(parameters: CrfParameters, factor: int) -> CrfParameters:
     )
 
 
-def carry_over(before: FloatArray, small_before: FloatArray, small_after: FloatArray, factor: int) -> FloatArray:
+def apply_change(before: FloatArray, small_before: FloatArray, small_after: FloatArray, factor: int) -> FloatArray:
     """Apply the change from small_before to small_after (L, h, w) to `before` (L, H, W): marginals (L, H, W)."""
     change = np.log(np.maximum(small_after, _FLOOR)) - np.log(np.maximum(small_before, _FLOOR))
     height, width = before.shape[1:]
-    scores = np.log(np.maximum(before, _FLOOR)) + _between_centres(change, height, width, factor)
+    scores = np.log(np.maximum(before, _FLOOR)) + _interpolate(change, height, width, factor)
     scores -= scores.max(axis=0)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=0)
     return np.asarray(scores, np.float32)
 
 
-def _between_centres(values: FloatArray, height: int, width: int, factor: int) -> FloatArray:
+def _interpolate(values: FloatArray, height: int, width: int, factor: int) -> FloatArray:
     for axis, extent in ((1, height), (2, width)):
         last = values.shape[axis] - 1
         places = np.clip((np.arange(extent, dtype=np.float32) + 0.5) / factor - 0.5, 0, last)

@@ -1,13 +1,12 @@
-"""IoU in a band around borders: where a CRF earns its keep, and what a mean over all pixels hides.
+"""Confusion counts in bands around borders: they show the effect of a CRF, which a mean over all pixels hides.
 
 After Kohli et al. (2009), Kraehenbuehl and Koltun (2011) and DeepLab (Chen et al. 2015, figure 5): only pixels in a
-narrow band, the "trimap", are judged, and the metrics are those of `confusion`. The band of width w is the set of
-judged pixels at a distance of at most w from the reference; the distance is the chessboard's (8 neighbours are at 1).
-The reference is one of
+narrow band, the "trimap", are evaluated, with the figures of `confusion`. The band of width w holds the pixels, void
+excluded, at a chessboard distance of at most w from the reference (the 8 neighbors are at 1), which is one of
 
-``void``    the void pixels, which PASCAL VOC draws around objects; what the papers above use
+``void``    the void pixels, which PASCAL VOC draws around objects; used by the papers above
 ``labels``  the borders in the truth itself: a pixel beside one of another class, above, below, left or right, is at 1;
-            void makes no border. For data sets that draw no void there.
+            void has no border. For datasets without void borders.
 """
 
 from __future__ import annotations
@@ -23,25 +22,13 @@ from .confusion import VOID, Counts, LabelMap, count_confusion
 
 Reference = Literal["void", "labels"]
 WIDTHS = (2, 5, 10, 20)
-"""Widths in pixels at which bands are reported; the papers draw 1 to 40, and show 2 and 10."""
+"""Widths in pixels of the reported bands; the papers plot 1 to 40, and show 2 and 10."""
 
 MAX_WIDTH = 200
 
 
 def measure_distance(truth: LabelMap, reference: Reference, limit: int) -> npt.NDArray[np.uint8]:
-    """The distance of each pixel from the reference.
-
-    Args:
-        truth: H x W uint8, classes and `VOID`.
-        reference: as above.
-        limit: up to which distance, at most 200.
-
-    Returns:
-        H x W uint8; `limit` + 1 for what is further away.
-
-    Raises:
-        InputError: for another reference or limit.
-    """
+    """Distance of H x W truth from the reference, H x W uint8; `limit` (1 to 200) + 1 for pixels further away."""
     if reference not in ("void", "labels") or not 1 <= limit <= MAX_WIDTH:
         raise InputError(f'bands are of "void" or "labels" and 1 to {MAX_WIDTH} wide, not {reference!r} and {limit}')
     distance = np.full(truth.shape, limit + 1, np.uint8)
@@ -58,26 +45,16 @@ def measure_distance(truth: LabelMap, reference: Reference, limit: int) -> npt.N
 def count_bands(
     truth: LabelMap, labels: LabelMap, classes: int, widths: Sequence[int], distance: npt.NDArray[np.uint8]
 ) -> Counts:
-    """Confusion in each band and everywhere.
+    """Count confusion in each band and in the whole image: (widths + 1, classes, classes) int64, the whole image last.
 
-    Args:
-        truth: H x W uint8, classes and `VOID`.
-        labels: H x W uint8.
-        classes: how many there are.
-        widths: rising.
-        distance: from `measure_distance` up to the last width.
-
-    Returns:
-        (widths + 1, classes, classes) int64; the last is of the whole image.
+    Widths ascend; `distance` is from `measure_distance` with the last one as limit. See `count_confusion` for the rest.
     """
     if list(widths) != sorted(set(widths)):
-        raise InputError(f"widths must rise, got {list(widths)}")
-    rings = []
+        raise InputError(f"widths must ascend, got {list(widths)}")
     ring_of = np.searchsorted(np.asarray(widths), np.arange(MAX_WIDTH + 2), side="left")
-    ring = ring_of[distance]  # (H, W): the first band that holds the pixel
-    for index in range(len(widths) + 1):
-        inside = ring == index
-        rings.append(count_confusion(truth[inside], labels[inside], classes))
+    ring = ring_of[distance]  # (H, W): the narrowest band of each pixel
+    insides = [ring == index for index in range(len(widths) + 1)]
+    rings = [count_confusion(truth[inside], labels[inside], classes) for inside in insides]
     bands: Counts = np.cumsum(np.stack(rings), axis=0)
     return bands
 
@@ -93,7 +70,7 @@ def _find_borders(truth: LabelMap) -> npt.NDArray[np.bool_]:
 
 
 def _dilate(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Grow by one pixel in all eight directions."""
+    """Grow a mask by one pixel in all eight directions."""
     wide = mask.copy()
     wide[:, 1:] |= mask[:, :-1]
     wide[:, :-1] |= mask[:, 1:]

@@ -1,14 +1,12 @@
-"""A bundle on a data set: each image through the network once, judged before and after the CRF.
+"""Evaluates a bundle on a dataset: each image passes the network once and is scored before and after the CRF.
 
-Stages: decode (image and truth), network, crf (scores, labels, CRF), judge (confusion, bands). A label image that is
-not what its data set says ends the run, since that mistake is seldom of one file alone, and so does a network or CRF
-that cannot run. An image that cannot be read, or that the network does not take, is a failure of its own, and the score
-is of the others.
+Stages: decode (image and truth), network, crf (scores, labels, CRF), judge (confusion, bands). An invalid label image
+ends the run, since such mistakes rarely concern one file alone, and so does a failing network or CRF. An image that
+cannot be read, or that the network rejects, is a failure of its own, and the scores are of the others.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,45 +16,39 @@ import numpy.typing as npt
 
 from ...errors import AtrousError, BackendError, BundleError, DatasetError, InputError
 from ..pipeline import Pipeline, Stage
-from ..pipeline.segmentation import share_cores
-from .bootstrap import bootstrap_parts, bootstrap_parts_gain, take_parts
+from ..pipeline.engine import count_cores
+from .bootstrap import Parts, bootstrap_gain, bootstrap_mean_iou, mean_iou_of_parts, take_parts
 from .boundaries import WIDTHS, Reference, count_bands, measure_distance
-from .confusion import ConfusionMatrix, Counts, LabelMap, mean_iou, pixel_accuracy
-from .datasets import Dataset, Example
+from .class_order import find_class_order
+from .confusion import ConfusionMatrix, Counts, LabelMap, divide, mean_iou
 
 if TYPE_CHECKING:
     from ..pipeline import PipelineReport
     from ..segmenter import Segmenter
-    from .datasets import Pair
+    from .datasets.dataset import Dataset, Example, Pair
 
 NETWORK, CRF = "network", "crf"
+VARIANT_TITLES = {NETWORK: "network alone", CRF: "with the dense CRF"}
 GALLERY = 6
-_SHIFT_GAIN = 0.1  # mean IoU that shifted labels must gain before anybody is warned
+
+VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """How one image fared.
-
-    Attributes:
-        name: the data set's name of it.
-        height, width: in pixels.
-        judged: how many pixels are not void.
-        mean_iou: by variant, over the classes that occur in this image; None if nothing was judged.
-        pixel_accuracy: by variant; None if nothing was judged.
-    """
+    """The scores of one image, by variant; None if all of its pixels are void."""
 
     name: str
     height: int
     width: int
-    judged: int
-    mean_iou: Mapping[str, float | None]
+    judged: int  # number of pixels that are not void
+    mean_iou: Mapping[str, float | None]  # over the classes that occur in this image
     pixel_accuracy: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
-class Bad:
-    """One of the worst images, kept to be looked at; all arrays H x W (x 3), labels by variant."""
+class WorstImage:
+    """One of the images with the lowest mean IoU; arrays are H x W (x 3) uint8, labels by variant."""
 
     score: ImageScore
     image: npt.NDArray[np.uint8]
@@ -66,63 +58,42 @@ class Bad:
 
 @dataclass
 class Tally:
-    """The sums of one variant.
-
-    Attributes:
-        matrix: over all images.
-        bands: (widths, classes, classes) int64, over all images.
-        parts: (2, classes) of each image, for intervals.
-    """
+    """The sums of one variant over all images."""
 
     matrix: ConfusionMatrix
-    bands: Counts
-    parts: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    bands: Counts  # (widths, classes, classes)
+    parts: list[Parts] = field(default_factory=list)  # (2, classes) of each image, for intervals
 
     def interval(self) -> tuple[float, float]:
-        """The central 95 % of the mean IoU over images drawn again with replacement."""
-        return bootstrap_parts(np.stack(self.parts))
+        """The central 95 % of the mean IoU over images drawn with replacement."""
+        return bootstrap_mean_iou(self.parts)
 
     def band_ious(self) -> list[float]:
-        """Mean IoU in each band; nan where no pixel lies in it."""
+        """Mean IoU in each band; nan without pixels."""
         return [mean_iou(counts) for counts in self.bands]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation."""
 
-    Attributes:
-        bundle: the bundle's name.
-        dataset: the part of the data set that was evaluated.
-        classes: names by label, as the bundle gives them.
-        variants: "network", "crf" or both, in this order -> their sums.
-        widths: of the bands.
-        reference: of the bands.
-        images: one score for each image that could be done, in the data set's order.
-        failures: (image, what was wrong) of the others.
-        worst: the worst images of the last variant, worst first.
-        warnings: what makes the figures doubtful.
-        pipeline: rates and bottleneck of the run.
-    """
-
-    bundle: str
-    dataset: Dataset
-    classes: tuple[str, ...]
-    variants: Mapping[str, Tally]
-    widths: tuple[int, ...]
-    reference: Reference
-    images: tuple[ImageScore, ...]
-    failures: tuple[tuple[str, str], ...]
-    worst: tuple[Bad, ...]
-    warnings: tuple[str, ...]
+    bundle: str  # its name
+    dataset: Dataset  # the part that was evaluated
+    classes: tuple[str, ...]  # names by label, from the bundle
+    variants: Mapping[str, Tally]  # of "network", "crf" or both, in this order
+    widths: tuple[int, ...]  # of the bands
+    reference: Reference  # of the bands
+    images: tuple[ImageScore, ...]  # of those that did not fail, in the order of the dataset
+    failures: tuple[tuple[str, str], ...]  # (image, error) of the others
+    worst: tuple[WorstImage, ...]  # by the last variant, worst first
+    warnings: tuple[str, ...]  # reasons to doubt the figures
     pipeline: PipelineReport
 
     def gain_interval(self) -> tuple[float, float] | None:
-        """The central 95 % of what the CRF gains in mean IoU; None unless both were evaluated."""
+        """The central 95 % of the CRF's gain in mean IoU; None unless both variants were evaluated."""
         if set(self.variants) != {NETWORK, CRF}:
             return None
-        before, after = (np.stack(self.variants[name].parts) for name in (NETWORK, CRF))
-        return bootstrap_parts_gain(before, after)
+        return bootstrap_gain(self.variants[NETWORK].parts, self.variants[CRF].parts)
 
 
 @dataclass
@@ -149,51 +120,56 @@ def evaluate(
 
     Args:
         segmenter: loaded with the CRF if "crf" is among the variants.
-        dataset: what to evaluate on.
+        dataset: the images and their truth.
         variants: "network", "crf" or both.
-        widths: of the boundary bands, rising, in pixels.
-        reference: of the bands; None for void on PASCAL VOC, label borders elsewhere.
-        gallery: how many of the worst images to keep.
-        cores: for network and CRF together; None for all this process may use.
+        widths: of the boundary bands, ascending, in pixels.
+        reference: of the bands; None for void if the dataset draws it around objects, else label borders.
+        gallery: number of worst images to keep.
+        cores: for network and CRF together; None for all that this process may use.
         advance: called with 1 after each image.
 
     Raises:
-        InputError: if the classes do not fit, the variants cannot be had, or not one image could be done.
-        DatasetError: for the first label image that is not what the data set says.
-        BundleError: if the network is not what the manifest promises.
+        InputError: if the classes do not fit, a variant is unavailable, or all images failed.
+        DatasetError: for the first invalid label image.
+        BundleError: if the network does not match the manifest.
         BackendError: if the network or the CRF cannot run.
     """
     classes = segmenter.bundle.manifest.classes
     warnings = check_classes(classes, dataset)
-    _check_variants(segmenter, variants)
-    band_reference: Reference = reference or ("void" if dataset.key == "voc2012" else "labels")
+    if not variants or not set(variants) <= {NETWORK, CRF}:
+        raise InputError(f'variants are "{NETWORK}" and "{CRF}", not {list(variants)}')
+    if CRF in variants and segmenter.crf is None:
+        raise InputError("the bundle was loaded without a CRF, so its result cannot be evaluated")
+    band_reference: Reference = reference or ("void" if dataset.has_void_borders else "labels")
     empty = np.zeros((len(widths), len(classes), len(classes)), np.int64)
     tallies = {name: Tally(ConfusionMatrix(len(classes)), empty.copy()) for name in (NETWORK, CRF) if name in variants}
     last = list(tallies)[-1]
     images: list[ImageScore] = []
     failures: list[tuple[str, str]] = []
-    heap: list[tuple[float, int, Bad]] = []
-    stages = _make_stages(segmenter, dataset, tallies, widths, band_reference, cores)
+    worst: list[tuple[float, int, WorstImage]] = []
+    cores = cores or count_cores()
+    stages = _make_stages(segmenter, dataset, tuple(tallies), widths, band_reference, cores)
     with Pipeline(stages, cores=cores, fatal=(DatasetError, BackendError, BundleError)) as pipeline:
-        for outcome in pipeline.run(dataset.pairs):
+        for result in pipeline.run(dataset.pairs):
             advance(1)
-            if outcome.error is not None:
-                if not isinstance(outcome.error, AtrousError):
-                    raise outcome.error
-                failures.append((outcome.item.name, str(outcome.error)))
+            if result.error is not None:
+                if not isinstance(result.error, AtrousError):
+                    raise result.error
+                failures.append((result.item.name, str(result.error)))
                 continue
-            work: _Work = outcome.value
+            work: _Work = result.value
             score = _add_up(work, tallies)
             images.append(score)
-            if (quality := score.mean_iou[last]) is not None and gallery:
-                bad = Bad(score, work.example.image, work.example.truth, work.labels)
-                (heapq.heappush if len(heap) < gallery else heapq.heappushpop)(heap, (-quality, outcome.index, bad))
+            if (quality := score.mean_iou[last]) is not None:
+                bad = WorstImage(score, work.example.image, work.example.truth, work.labels)
+                worst = sorted([*worst, (quality, result.index, bad)], key=lambda entry: entry[:2])[:gallery]
         report = pipeline.report()
     if not images:
-        raise InputError(f"not one of the {len(dataset)} images could be evaluated; the first: {failures[0][1]}")
-    if not any(tally.matrix.counts.any() for tally in tallies.values()):
-        warnings.append("every pixel of the labels is void: nothing was judged")
-    warnings += find_label_shift(next(iter(tallies.values())).matrix.counts)
+        raise InputError(f"all {len(dataset)} images failed; the first: {failures[0][1]}")
+    counts = next(iter(tallies.values())).matrix.counts
+    if not counts.any():
+        warnings.append("every pixel of the label images is void: there is nothing to evaluate")
+    warnings += find_class_order(counts, classes)
     return Evaluation(
         bundle=segmenter.bundle.manifest.name,
         dataset=dataset,
@@ -203,67 +179,44 @@ def evaluate(
         reference=band_reference,
         images=tuple(images),
         failures=tuple(failures),
-        worst=tuple(bad for _, _, bad in sorted(heap, key=lambda entry: -entry[0])),
+        worst=tuple(bad for _, _, bad in worst),
         warnings=tuple(warnings),
         pipeline=report,
     )
 
 
 def check_classes(classes: Sequence[str], dataset: Dataset) -> list[str]:
-    """Compare a bundle's classes with a data set's; returns warnings.
-
-    Raises:
-        InputError: if their numbers differ, or the same names stand in another order.
-    """
+    """Warn where class names differ from the dataset's; InputError if number or order differs."""
     if len(classes) != len(dataset.classes):
         raise InputError(
             f"the bundle has {len(classes)} classes, {dataset.title} has {len(dataset.classes)}: a net can only be "
             "evaluated on the classes it was trained for"
         )
-    ours, theirs = ([_plain_name(name) for name in names] for names in (classes, dataset.classes))
+    ours, theirs = ([_simplify_name(name) for name in names] for names in (classes, dataset.classes))
     different = [index for index in range(len(ours)) if ours[index] != theirs[index]]
-    if different and set(ours) == set(theirs):
-        index = different[0]
+    if not different:
+        return []
+    index = different[0]
+    if set(ours) == set(theirs):
         raise InputError(
-            f'the bundle counts its classes in another order: its {index} is "{classes[index]}", that of '
+            f'the bundle has its classes in another order: its class {index} is "{classes[index]}", that of '
             f'{dataset.title} is "{dataset.classes[index]}"; convert the net again with the names in its own order, '
-            "and label images to match"
+            "and renumber the label images to match"
         )
-    if different:
-        index = different[0]
-        return [
-            f'{len(different)} of the {len(classes)} classes go by other names: {index} is "{classes[index]}" in the '
-            f'bundle and "{dataset.classes[index]}" in {dataset.title}'
-        ]
-    return []
-
-
-def find_label_shift(counts: Counts) -> list[str]:
-    """A warning if the truth, shifted by one class, fits far better: labels that count from another number."""
-    here = mean_iou(counts)
-    for step, remedy in ((-1, "labels seem to be one too high"), (1, "labels seem to be one too low")):
-        shifted = mean_iou(np.roll(counts, step, axis=0))
-        if shifted > 2 * here and shifted > here + _SHIFT_GAIN:
-            return [f"the {remedy}: shifted by {step:+d}, the mean IoU would be {shifted:.1%} instead of {here:.1%}"]
-    return []
-
-
-def _check_variants(segmenter: Segmenter, variants: Sequence[str]) -> None:
-    if not variants or not set(variants) <= {NETWORK, CRF}:
-        raise InputError(f'variants are "{NETWORK}" and "{CRF}", not {list(variants)}')
-    if CRF in variants and segmenter.crf is None:
-        raise InputError("the bundle was loaded without a CRF, so there is nothing to evaluate after it")
+    return [
+        f'{len(different)} of the {len(classes)} classes have other names: {index} is "{classes[index]}" in the bundle '
+        f'and "{dataset.classes[index]}" in {dataset.title}'
+    ]
 
 
 def _make_stages(
     segmenter: Segmenter,
     dataset: Dataset,
-    tallies: Mapping[str, Tally],
+    variants: Sequence[str],
     widths: Sequence[int],
     reference: Reference,
-    cores: int | None,
+    cores: int,
 ) -> list[Stage]:
-    threads = share_cores(cores, images=len(dataset), device=segmenter.backend.device)
     classes = len(segmenter.bundle.manifest.classes)
 
     def decode(pair: Pair) -> _Work:
@@ -273,15 +226,15 @@ def _make_stages(
         work.raw = segmenter.run_network(segmenter.prepare(work.example.image))
         return work
 
-    def label(work: _Work) -> _Work:
+    def label(work: _Work, threads: int = 1) -> _Work:
         image = work.example.image
-        if NETWORK in tallies and segmenter.head == "labels":
+        if NETWORK in variants and segmenter.head == "labels":
             work.labels[NETWORK] = work.raw
-        elif NETWORK in tallies:
+        elif NETWORK in variants:
             size = (image.shape[0], image.shape[1])
             work.labels[NETWORK] = segmenter.complete_scores(work.raw, size).argmax(0).astype(np.uint8)
-        if CRF in tallies:
-            work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads.crf).labels
+        if CRF in variants:
+            work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads).labels
         work.raw = None
         return work
 
@@ -292,18 +245,13 @@ def _make_stages(
             work.counts[name] = count_bands(truth, labels, classes, widths, distance)
         return work
 
-    is_local = segmenter.backend.device == "cpu"
+    is_local, has_crf = segmenter.backend.device == "cpu", CRF in variants
+    hint = "a bundle in another precision, a GPU"
     return [
-        Stage("decode", decode, hint="images stored nearer"),
-        Stage(
-            "network",
-            run_network,
-            max_workers=threads.network_workers,
-            cores=threads.network if is_local else 0,
-            hint="a bundle in another precision, a GPU",
-        ),
-        Stage("crf" if CRF in tallies else "labels", label, max_workers=threads.crf_workers, cores=threads.crf),
-        Stage("judge", judge),
+        Stage("decode", decode, waits=False, hint="faster storage for the images"),
+        Stage("network", run_network, max_workers=1, cores=cores if is_local else 0, hint=hint),
+        Stage("crf" if has_crf else "labels", label, waits=has_crf, max_cores=cores if has_crf else None),
+        Stage("judge", judge, waits=False),
     ]
 
 
@@ -316,14 +264,13 @@ def _add_up(work: _Work, tallies: Mapping[str, Tally]) -> ImageScore:
         counts = work.counts[name]  # (widths + 1, classes, classes)
         whole = counts[-1]
         judged = int(whole.sum())
-        tally.matrix.add_counts(whole)
-        tally.matrix.ignored += height * width - judged
+        tally.matrix.add_counts(whole, ignored=height * width - judged)
         tally.bands += counts[:-1]
         tally.parts.append(take_parts(whole))
-        ious[name] = mean_iou(whole) if judged else None
-        accuracies[name] = pixel_accuracy(whole) if judged else None
+        ious[name] = mean_iou_of_parts(tally.parts[-1][None]) if judged else None
+        accuracies[name] = float(divide(np.trace(whole), judged)) if judged else None
     return ImageScore(work.pair.name, height, width, judged, ious, accuracies)
 
 
-def _plain_name(name: str) -> str:
+def _simplify_name(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())

@@ -1,49 +1,43 @@
-"""A pipeline of stages that keeps every stage busy, and says which one holds the others up.
+"""A pipeline of stages that run concurrently on different items, and a report that names the bottleneck.
 
 The core knows nothing of images. A stage is a named function of one value; each stage has its own threads and a
-bounded queue before it; the first stage is given the items, each further one what the stage before it returned::
+bounded queue before it; the first stage gets the items, every other stage the values of the stage before it::
 
     stages = [Stage("decode", read), Stage("network", run, max_workers=1, cores=0), Stage("crf", refine)]
     with Pipeline(stages, cores=4) as pipeline:
-        for outcome in pipeline.run(paths):  # any iterable, read lazily, in the caller's own thread
-            if outcome.error is None:
-                use(outcome.value)           # what the last stage returned
-    print(pipeline.report().describe())      # rates, busy shares, queue depths, the bottleneck and what would move it
+        for result in pipeline.run(paths):   # any iterable, read lazily, in the caller's thread
+            if result.error is None:
+                use(result.value)            # the return value of the last stage
+    print(pipeline.report().describe())      # rates, busy shares, queue depths, the bottleneck, what would help
     json.dumps(pipeline.report().to_json())
 
-What holds:
+Guarantees:
 
-1. Outcomes come in the order of the items, one for each item, whatever the stages' workers do.
-2. At most `pipeline.max_alive` items are between the iterable and the caller at any moment, results included.
-3. A stage that raises fails its own item only: `outcome.error`, `outcome.stage`, `outcome.traceback`. Errors of the
-   types named in `fatal` end the run and are raised from `run`.
-4. Leaving the `with` block (break, an exception, Ctrl-C) finishes the calls under way, drops the rest, and ends every
-   thread.
-5. A call holds as many of the pipeline's `cores` as its stage says (`cores=0`: a device or a disk does the work), and
-   waits for them in the order of arrival: more workers than cores never slow each other down.
-6. Worker counts follow the measured times (`workers=None`), or stay as they are told (`workers={"crf": 2}`).
+1. There is one result per item, in the order of the items.
+2. At most `pipeline.max_alive` items are between the iterable and the caller, results included.
+3. An exception in a stage fails its own item only: `result.error`, `result.stage`, `result.traceback`. Exceptions of
+   the types in `fatal` end the run and are raised from `run`, as they were raised in the stage.
+4. Leaving the `with` block (break, an exception, Ctrl-C) finishes the calls in progress, drops the other items and
+   joins all threads. Threads of a pipeline that was left running are joined when the interpreter exits.
+5. Calls wait for the pipeline's `cores` in order of arrival; see `.cores`. `cores=0` is for a device or a disk.
+6. A stage starts threads as items need them, up to `max_workers`; `Pipeline(workers={"crf": 2})` lowers that.
 
-`run_pipeline(stages, items, ...)` does all of it at once and returns (outcomes, report), for lists that fit in memory.
-`Stage(..., batch=8, batch_key=f)` hands lists of up to 8 values of equal key to its function, which returns as many.
-`TraceWriter` in `trace=` writes a Chrome trace. The stages of a segmenter are `make_stages` of `.segmentation`.
+`Stage(..., batch=8, batch_key=f)` passes lists of up to 8 values of equal key to its function, which returns a list of
+the same length. `.segmentation.make_stages` makes the stages of a
+segmenter.
 """
 
 from __future__ import annotations
 
-from .engine import Pipeline, run_pipeline
-from .merging import merge_reports
+from .engine import Pipeline
 from .report import PipelineReport, QueueReport, StageReport
-from .stage import Outcome, Stage
-from .trace import TraceWriter
+from .stage import ItemResult, Stage
 
 __all__ = [
-    "Outcome",
+    "ItemResult",
     "Pipeline",
     "PipelineReport",
     "QueueReport",
     "Stage",
     "StageReport",
-    "TraceWriter",
-    "merge_reports",
-    "run_pipeline",
 ]

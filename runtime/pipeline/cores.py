@@ -1,53 +1,54 @@
-"""The cores that the calls of all stages share: who asked first goes first.
+"""Assignment of cores to the calls of all stages.
 
-Threads that the system takes turns with disturb each other's caches and make every call look slower than it is. A call
-that holds its core to the end does not, and its duration is its own.
+1. Calls are served in order of arrival, so none starves.
+2. A call starts when the fewest cores it needs are free.
+3. A call that can use more gets all free cores, up to its share: all cores divided by the calls that its stage could
+   run now. So a single call uses the whole machine, and many calls run side by side on one core each.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+from collections.abc import Callable
+
+
+class CoreRequest:
+    """A call's place in the queue; it holds 0 cores while it waits."""
+
+    def __init__(self, least: int, choose: Callable[[], int], on_grant: Callable[[], None]) -> None:
+        """Make a request for `choose()` cores, evaluated when it is granted, and at least `least`."""
+        self.least, self.choose, self.on_grant = least, choose, on_grant
+        self.held = 0
 
 
 class CorePool:
-    """A counted resource with a queue; used under the lock it was made with."""
+    """Free cores and the queue for them. It never blocks; callers serialize access."""
 
-    def __init__(self, cores: int, lock: threading.Lock) -> None:
-        self.cores = cores
-        self.free = cores
-        self._lock = lock
-        self._queue: deque[tuple[threading.Condition, int]] = deque()
-        self._is_open = True
+    def __init__(self, cores: int) -> None:
+        self.total = self.free = cores
+        self._queue: deque[CoreRequest] = deque()
 
-    def acquire(self, wanted: int) -> bool:
-        """Take that many cores, all of them at most; False if the pool was closed meanwhile."""
-        wanted = min(wanted, self.cores)
-        if not self._is_open:
-            return False
-        if self._queue or self.free < wanted:
-            place = (threading.Condition(self._lock), wanted)
-            self._queue.append(place)
-            while self._is_open and (self._queue[0] is not place or self.free < wanted):
-                place[0].wait()
-            if not self._is_open:
-                return False
-            self._queue.popleft()
-        self.free -= wanted
-        self._wake_first()
-        return True
+    def request(self, request: CoreRequest) -> None:
+        """Queue a request; it is granted now or by a later `release`."""
+        self._queue.append(request)
+        self._grant()
 
     def release(self, held: int) -> None:
-        """Give cores back."""
-        self.free += min(held, self.cores)
-        self._wake_first()
+        """Return cores."""
+        self.free += held
+        self._grant()
+
+    def find_share(self, calls: int) -> int:
+        """Cores of one of several calls that run at once."""
+        return max(1, self.total // calls)
 
     def close(self) -> None:
-        """Send everybody home who waits."""
-        self._is_open = False
-        for condition, _ in self._queue:
-            condition.notify()
+        """Drop all requests."""
+        self._queue.clear()
 
-    def _wake_first(self) -> None:
-        if self._queue and self.free >= self._queue[0][1]:
-            self._queue[0][0].notify()
+    def _grant(self) -> None:
+        while self._queue and self.free >= (least := min(self._queue[0].least, self.total)):
+            request = self._queue.popleft()
+            request.held = max(least, min(self.free, request.choose()))
+            self.free -= request.held
+            request.on_grant()

@@ -1,32 +1,30 @@
-"""What is measured while a pipeline runs, in constant memory: levels over time, and distributions of call times."""
+"""Measurements of a run in constant memory: counts integrated over time, and distributions of call times."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 
-_STEP = math.log(1.02)  # buckets of 2 %: a quantile is off by 1 % at most
-_NEWEST = 0.2  # weight of the newest call in the moving average
+_STEP = math.log(1.02)  # buckets of 2 %: a quantile is off by at most 1 %
 
 
 class Level:
-    """A count that changes over time: its integral, its largest value, and how long it was at least `threshold`."""
+    """A count that changes over time: its integral, its largest value, and the time it was at least `threshold`."""
 
-    def __init__(self, value: int = 0, *, threshold: int = 1):
-        """Start at `value`; the clock starts with `start`."""
-        self.value = value
-        self.highest = value
+    def __init__(self, *, threshold: int = 1):
+        self.value = 0
+        self.highest = 0
         self._threshold = threshold
         self._since_s = 0.0
         self._integral_s = 0.0
         self._above_s = 0.0
 
     def start(self, now_s: float) -> None:
-        """Begin to count time."""
+        """Start the clock."""
         self._since_s = now_s
 
     def set(self, value: int, now_s: float) -> None:
-        """Change the level."""
+        """Set the count."""
         elapsed_s = now_s - self._since_s
         self._integral_s += self.value * elapsed_s
         if self.value >= self._threshold:
@@ -35,41 +33,39 @@ class Level:
         self.highest = max(self.highest, value)
 
     def add(self, change: int, now_s: float) -> None:
-        """Change the level by a difference."""
+        """Change the count by a difference."""
         self.set(self.value + change, now_s)
 
     def integral_s(self, now_s: float) -> float:
-        """The level summed over time, e.g. worker-seconds."""
+        """The count integrated over time, e.g. worker-seconds."""
         return self._integral_s + self.value * (now_s - self._since_s)
 
     def above_s(self, now_s: float) -> float:
-        """Seconds during which it was at least the threshold."""
+        """Seconds during which the count was at least the threshold."""
         return self._above_s + (now_s - self._since_s if self.value >= self._threshold else 0.0)
 
 
 class Durations:
-    """A distribution of durations, in buckets of 2 %, and their moving average."""
+    """A distribution of durations, in buckets of 2 %."""
 
     def __init__(self) -> None:
         self.count = 0
         self.total_s = 0.0
-        self.recent_s = 0.0
         self._buckets: Counter[int] = Counter()
 
     def add(self, duration_s: float) -> None:
-        """Count one."""
-        self.recent_s = duration_s if not self.count else self.recent_s + _NEWEST * (duration_s - self.recent_s)
+        """Count one duration."""
         self.count += 1
         self.total_s += duration_s
         self._buckets[math.floor(math.log(max(duration_s, 1e-9)) / _STEP)] += 1
 
     @property
     def mean_s(self) -> float:
-        """The mean; 0 of none."""
+        """The mean; 0 without durations."""
         return self.total_s / self.count if self.count else 0.0
 
     def quantile_s(self, share: float) -> float:
-        """The smallest duration that at least `share` of all do not exceed, to 1 %; 0 of none."""
+        """The smallest duration that at least `share` of all do not exceed, to 1 %; 0 without durations."""
         wanted, seen = share * self.count, 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
@@ -79,21 +75,21 @@ class Durations:
 
 
 class StageMeter:
-    """What one stage's workers do: worker-seconds by what they were at, and the duration of its calls an item."""
+    """The threads of one stage by state, its queue depth, and the duration of its calls per item."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = Level(workers)
+    def __init__(self) -> None:
+        self.workers = Level()
         self.busy = Level()
-        self.starved = Level()  # no input
-        self.waiting = Level()  # for a core
-        self.blocked = Level()  # no room in the next queue
-        self.depth = Level(threshold=1)
+        self.starved = Level()  # waiting for input
+        self.waiting = Level()  # waiting for cores
+        self.blocked = Level()  # waiting for room in the next queue
+        self.held = Level()  # cores
+        self.depth = Level()
         self.durations = Durations()
-        self.calls = 0
         self.failures = 0
-        self.cpu_s = 0.0
 
     def start(self, now_s: float) -> None:
-        """Begin to count time."""
-        for level in (self.workers, self.busy, self.starved, self.waiting, self.blocked, self.depth):
-            level.start(now_s)
+        """Start the clocks."""
+        for level in vars(self).values():
+            if isinstance(level, Level):
+                level.start(now_s)

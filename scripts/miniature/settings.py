@@ -18,7 +18,7 @@ class _Section(BaseModel):
 
 
 class Training(_Section):
-    """How the weights came about; `minutes` is the wall time of one training on `threads` threads."""
+    """Training of the weights; `minutes` is the wall time of one training on `threads` threads."""
 
     seed: int
     iterations: int
@@ -38,7 +38,7 @@ class Score(_Section):
 
 
 class Figures(_Section):
-    """What was measured on the scenes of `seeds` (first, last), all sizes mixed, the net converted from Caffe's files.
+    """Figures measured on the scenes of `seeds` (first, last), all sizes mixed, the net converted from Caffe's files.
 
     `gain_95` is the central 95 % of the gain in mean IoU over scenes drawn again with replacement.
     """
@@ -50,15 +50,7 @@ class Figures(_Section):
 
 
 class Settings(_Section):
-    """Everything about the miniature beside its net; `atrous convert --info` understands it.
-
-    Attributes:
-        classes: names by label.
-        palette: RGB by label.
-        mean: subtracted from blue, green and red of a 0..255 image.
-        crf: chosen on `validation`, which `test` does not touch.
-        scenes: seeds of the held-out scenes shipped as pictures.
-    """
+    """Everything about the miniature beside its net, as `atrous convert --info` reads it; `mean` is BGR, 0 to 255."""
 
     schema_version: Literal[1]
     name: str
@@ -87,10 +79,5 @@ class MiniatureFiles:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read the settings.
-
-    Raises:
-        OSError: there is no such file.
-        pydantic.ValidationError: it is not what `Settings` says; the message names the field.
-    """
+    """Read the settings; pydantic.ValidationError names an invalid field."""
     return Settings.model_validate_json(path.read_bytes(), strict=True)

@@ -1,4 +1,4 @@
-"""Optional libraries: present, absent, and broken ones are told apart."""
+"""Optional libraries: present, absent and broken ones are distinguished."""
 
 from __future__ import annotations
 

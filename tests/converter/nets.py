@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def quote(name: str) -> str:
-    """A name as it stands in a prototxt: protobuf's text escapes."""
+    """A name as written in a prototxt, with protobuf's text escapes."""
     return '"' + "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else _escape(c) for c in name) + '"'
 
 

@@ -342,7 +342,7 @@ STEPS = (
 
 
 def _head(build: _Builder) -> bool:
-    """What a net may end in, blobs that are no images any more; returns whether it fixes the input's size."""
+    """End the net in a blob that is no longer an image; return whether this fixes the input's size."""
     bottom = build.blob()
     form = build.one_of("none", "none", "global", "flatten", "argmax", "reduction", "reshape", "permute")
     end = [f"h{len(build.lines)}", f"h{len(build.lines)}f"]

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 
-from atrous.converter import Net, export_onnx, read_net, run_blobs, to_torch
+from atrous.converter import Net, export_onnx, read_net, reshape_net, run_blobs, to_torch
 from atrous.converter.export.dynamic_axes import find_dynamic_axes
 from atrous.converter.export.onnx_export import value_names
 from atrous.errors import NetError
@@ -86,7 +86,7 @@ def check_torch_against_onnx(drawn: RandomNet) -> None:
             assert blob.shape == drawn.shapes[blob.name], blob.name
     module = to_torch(net)
     session = make_session(net, module)
-    names = {key: value_names(net)[id(blob)] for key, blob in net.recorded_tops() if blob.producer is not None}
+    names = {key: value_names(net)[blob] for key, blob in net.recorded_tops() if blob.producer is not None}
     height, width = net.inputs[0].shape[2:]
     batch_varies, _, *plane_varies = find_dynamic_axes(net).of(net.inputs[0])
     assert batch_varies
@@ -94,7 +94,7 @@ def check_torch_against_onnx(drawn: RandomNet) -> None:
     for grown, widened in SIZE_CHANGES:
         size = height + grown * plane_varies[0], width + widened * plane_varies[1]
         try:
-            laid_out = net.reshape({"data": (*net.inputs[0].shape[:2], *size)})
+            laid_out = reshape_net(net, {"data": (*net.inputs[0].shape[:2], *size)})
         except NetError:  # Caffe would refuse this size too
             continue
         if laid_out.parameter_shapes() != net.parameter_shapes():
@@ -137,7 +137,7 @@ def opencv() -> Iterator[OpenCv]:
 
 
 def check_against_opencv(drawn: RandomNet, opencv: OpenCv, folder: Path) -> int:
-    """Compare top by top up to the first that is a known error of OpenCV's; returns how many layers agree."""
+    """Compare tops up to the first known error of OpenCV; returns the number of layers that agree."""
     net = read_drawn(drawn)
     inputs = draw_input(net, *net.inputs[0].shape[2:])
     ours = run_blobs(to_torch(net), inputs)
@@ -160,7 +160,7 @@ def check_against_opencv(drawn: RandomNet, opencv: OpenCv, folder: Path) -> int:
 
 @pytest.fixture
 def compared() -> Iterator[list[int]]:
-    """How many tops of each net were equal; the test is worth nothing where OpenCV refuses most."""
+    """The number of equal tops of each net; the test proves little if OpenCV refuses most of them."""
     counts: list[int] = []
     yield counts
     assert sum(counts) > 4 * len(counts), counts

@@ -81,8 +81,8 @@ def test_hdf5_weights_with_a_shared_blob(tmp_path: Path) -> None:
     assert net.parameters[ParameterKey("b", 1)].tolist() == [2, 2, 2]
 
 
-def test_wrong_pair_of_files_is_told(tmp_path: Path) -> None:
-    """The same shapes, another dilation: only the structure saved with the weights can tell."""
+def test_wrong_pair_of_files_is_reported(tmp_path: Path) -> None:
+    """The same shapes, another dilation: only the structure saved with the weights shows it."""
     _, caffemodel, _ = write_net(tmp_path)
     net = read_net(DEEPLAB.replace("pad: 3 hole: 3", "pad: 1"), caffemodel)
     assert any("fc6" in warning and "structure saved with the weights differ" in warning for warning in net.warnings)
@@ -93,7 +93,7 @@ def test_a_caffemodel_alone(tmp_path: Path) -> None:
     whole, alone = read_net(prototxt, caffemodel), read_net(None, caffemodel)
     assert [(entry.name, entry.type) for entry in alone.layers] == [(entry.name, entry.type) for entry in whole.layers]
     assert [blob.shape for blob in alone.blobs()] == [blob.shape for blob in whole.blobs()]
-    with pytest.raises(NetError, match="neither was given"):
+    with pytest.raises(NetError, match="no structure was given"):
         read_net(None)
 
 
@@ -161,7 +161,7 @@ def test_unknown_field_has_line_and_nearest_name() -> None:
         read_net(data(1, 3, 4, 4) + conv("c", "data", "y", 2).replace("kernel_size:", "kernel_siz:"))
 
 
-def test_a_caffemodel_alone_says_why_it_is_whose(tmp_path: Path) -> None:
+def test_dialect_of_a_caffemodel_alone_has_evidence(tmp_path: Path) -> None:
     net = read_seeded(DEEPLAB)
     path = tmp_path / "net.caffemodel"
     blobs = {layer.name: [net.parameters[key] for key in layer.parameters] for layer in net.layers if layer.parameters}

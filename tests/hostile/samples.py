@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atrous.converter.files.wire import FIXED32, FIXED64, LENGTH, VARINT, encode_block, encode_tag, encode_varint
+from atrous.wire import FIXED32, FIXED64, LENGTH, VARINT, encode_block, encode_tag, encode_varint
 
 FOLDER = Path(__file__).with_name("files")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import onnx
 import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
+
+from atrous.converter.precision import describe_graph
 
 COMPARISON = {
     "stage": "model.onnx",
@@ -125,6 +128,12 @@ def make_model(head: str = "scores") -> bytes:
     return model.SerializeToString()
 
 
+@functools.cache
+def describe_model(model: bytes) -> dict[str, Any]:
+    """The facts about a model that the converter writes into the manifest."""
+    return describe_graph(onnx.load_from_string(model)).model_dump(mode="json")
+
+
 def make_outside_model(location: str) -> bytes:
     """A model that takes its one weight, a float32, from another file."""
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
@@ -174,10 +183,11 @@ def make_manifest(contents: dict[str, bytes], head: str = "scores", **changes: A
 def write_bundle(folder: Path, head: str = "scores", contents: dict[str, bytes] | None = None, **changes: Any) -> Path:
     """Write a complete bundle, with further files if any, and return its folder."""
     files = {"deploy.onnx": make_model(head), **(contents or {})}
+    graphs = {name: describe_model(content) for name, content in files.items() if name.endswith(".onnx")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_text(json.dumps(make_manifest(files, head, **changes)))
+    (folder / "manifest.json").write_text(json.dumps(make_manifest(files, head, **{"graphs": graphs, **changes})))
     return folder
 
 

@@ -70,10 +70,44 @@ def test_it_measures_and_writes_the_result_and_the_report(
     assert report.read_text().startswith("<!")
     printed = capsys.readouterr()
     assert "end to end" in printed.out
-    assert "Many images side by side: " in printed.out
+    assert "Many images side by side\n" in printed.out
     assert "CRF with its shortcuts" in printed.out
-    assert "no H2D, D2H: the network reads and writes the host's memory" in printed.out
+    assert "No H2D, D2H: the network reads and writes host memory" in printed.out
+    assert printed.out.index("Accuracy and speed") < printed.out.index(f"-> {out}")
     assert "fake backend is a formula" in printed.err
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_outputs_that_cannot_be_written_are_rejected_before_measuring(
+    option: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atrous.runtime.benchmark import run
+
+    monkeypatch.setattr(run, "run_bench", lambda *_, **__: pytest.fail("it measured"))
+    (tmp_path / "file").touch()
+    assert main(["bench", str(bundle), "--size", "40x48", option, str(tmp_path / "file" / "r")]) == 2
+    assert "file: is a file; results need a folder" in capsys.readouterr().err
+
+
+def test_the_tables_are_printed_even_if_the_result_cannot_be_written(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atrous.runtime import OutputError
+    from atrous.runtime.benchmark import results
+
+    def refuse(result: object, path: Path) -> None:
+        raise OutputError("cannot be written: No space left on device", path=path)
+
+    monkeypatch.setattr(results, "write_result", refuse)
+    words = ["--size", "40x48", "--count", "1", *ALONE, "-o", str(tmp_path / "r.json")]
+    assert main(["bench", str(bundle), *QUICK, *words]) == 2
+    printed = capsys.readouterr()
+    assert "end to end" in printed.out
+    assert "No space left on device" in printed.err
+    assert main(["bench", str(bundle), *QUICK, *words, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert set(json.loads(printed.out)) == {"schema_version", "command", "result"}
+    assert "No space left on device" in printed.err
 
 
 def test_json_is_one_object(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,13 +162,13 @@ def test_compare_within_a_run_and_as_json(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name a BUNDLE, or a --preset"),
+        ([], "Missing argument"),
         (["nowhere"], "there is no such bundle"),
-        (["{bundle}"], "say what to measure with"),
+        (["{bundle}"], "no images to measure with"),
         (["{bundle}", "--labels", "{bundle}"], "give both"),
         (["{bundle}", "--size", "big"], "is not HEIGHTxWIDTH"),
-        (["{bundle}", "--scenario", "Burst"], "none of SingleStream"),
-        (["{bundle}", "--bound", "five"], "no share such as 5%"),
+        (["{bundle}", "--scenario", "Burst"], "is not one of SingleStream"),
+        (["{bundle}", "--bound", "five"], "is not a share such as 5%"),
         (["{bundle}", "--size", "40x48", "--vs", "caffe"], "there is no backend"),
         (["compare", "none.json"], "cannot be read"),
     ],
@@ -167,40 +201,3 @@ def test_scenes_are_drawn_at_a_size_the_same_each_time(bundle: Path) -> None:
     assert [sample.encoded for sample in first] == [sample.encoded for sample in again]
     assert first[0].image.shape == (40, 48, 3)
     assert not np.array_equal(first[0].image, first[1].image)
-
-
-def test_a_preset_is_largefov_of_its_classes_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    from atrous.runtime import read_bundle
-    from atrous.runtime.benchmark.presets import PRESETS
-    from atrous.scripts import bench_presets
-
-    made: list[str] = []
-
-    def make(preset, path: Path) -> None:
-        made.append(preset.name)
-        write_bundle(path)
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(bench_presets, "make_preset_bundle", make)
-    path = bench_presets.open_preset_bundle(PRESETS["camvid"]).path
-    assert path.parent == tmp_path / "atrous" / "bench"
-    bench_presets.open_preset_bundle(PRESETS["camvid"])
-    assert made == ["camvid"]
-    (path / "deploy.onnx").write_bytes(b"x" * (path / "deploy.onnx").stat().st_size)  # damaged: made again
-    bench_presets.open_preset_bundle(PRESETS["camvid"])
-    assert made == ["camvid", "camvid"]
-    read_bundle(path).verify_files()
-
-
-def test_the_presets_net_has_the_published_shape() -> None:
-    pytest.importorskip("torch")
-    from atrous.converter import read_net
-    from atrous.scripts.large_fov import write_prototxt
-
-    net = read_net(write_prototxt(19))
-    shapes = {layer.name: [tuple(shape) for shape in layer.operator.weight_shapes()] for layer in net.layers}
-    assert shapes["fc6"][0] == (1024, 512, 3, 3)
-    assert shapes["fc8"][0] == (19, 1024, 1, 1)
-    count = sum(int(np.prod(shape)) for layer in shapes.values() for shape in layer)
-    assert 20.4e6 < count < 20.6e6  # the paper's "20.5M parameters" of LargeFOV

@@ -1,4 +1,4 @@
-"""What commands print with."""
+"""Printing of JSON, tables, progress and untrusted text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_json_of_paths_and_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_json_refuses_what_it_cannot_say() -> None:
+def test_json_rejects_nan_and_unknown_objects() -> None:
     with pytest.raises(ValueError, match="JSON"):
         console.print_json("x", {"number": float("nan")})
     with pytest.raises(TypeError, match="object"):
@@ -37,7 +37,19 @@ def test_table_keeps_brackets_and_long_cells(capsys: pytest.CaptureFixture[str])
     assert len(out.splitlines()) == 3
 
 
-def test_no_progress_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with console.show_progress("working", 2) as advance:
         advance(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b[31m\nforged"
+    console.print_table((hostile,), [(hostile,)], title=hostile)
+    console.print_line(hostile)
+    console.print_warning(hostile)
+    out, err = capsys.readouterr()
+    for text in (out, err):
+        assert "\x1b" not in text
+        assert not any(line.startswith("forged") for line in text.splitlines())
+    assert "a\\x1b[31m\\nforged" in out

@@ -152,7 +152,7 @@ def test_mean_image_becomes_its_mean_pixel_with_a_warning(run: Any) -> None:
     write_mean("mean.binaryproto", image)
     code, _, err = run("--mean", "mean.binaryproto")
     assert (code, manifest().preprocessing.mean) == (0, (0, 25, 0))
-    assert "differ by up to 30 grey levels" in err
+    assert "differ by up to 30 gray levels" in err
     assert any("mean pixel 0, 25, 0 is subtracted" in warning for warning in manifest().warnings)
 
 
@@ -200,10 +200,10 @@ def test_hdf5_weights(run: Any, workplace: Path) -> None:
     assert manifest().sources[1].format == "HDF5"
 
 
-# ---- classes and colours
+# ---- classes and colors
 
 
-def test_classes_without_names_are_numbered_in_distinct_colours(run: Any) -> None:
+def test_classes_without_names_are_numbered_in_distinct_colors(run: Any) -> None:
     run(*MEAN)
     assert manifest().classes == tuple(f"class {index}" for index in range(CLASSES))
     assert len(set(manifest().palette)) == CLASSES
@@ -330,21 +330,21 @@ def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
         (("--minimum-size", "0,9"), "is not a height and a width"),
         (("--minimum-size", "9.5,9"), "is not a height and a width"),
         (("--opset", "12"), "12"),
-        (("--classes", "nowhere.txt"), "is no file, and none of voc, cityscapes, camvid"),
+        (("--classes", "nowhere.txt"), "is not a file, and not one of voc, cityscapes, camvid"),
         (("--classes", "voc", *MEAN), "21 class names were given, the net scores 5 classes"),
         (("--classes", "net.caffemodel"), "cannot be read as text"),
-        (("--crf-mode", "deeplab"), "--crf-mode alone makes no CRF"),
-        (("--crf-iterations", "5"), "--crf-iterations alone makes no CRF"),
+        (("--crf-mode", "deeplab"), "--crf-mode alone defines no CRF"),
+        (("--crf-iterations", "5"), "--crf-iterations alone defines no CRF"),
         (("--crf-gaussian", "-3,3"), "CRF parameters: gaussian.0.sxy"),
         (("--crf-bilateral", "3,3"), "needs 3 numbers"),
-        (("--dialect", "deeplab"), "is not known; give one of: bvlc"),
+        (("--dialect", "deeplab"), "choose one of: bvlc"),
         (("--set", "X"), '"X" is not NAME=VALUE'),
         (("--input", "data=1,3,a,b"), "is not a shape"),
         (("--input", "image=1,3,9,9"), "the net has no input image; its inputs are: data"),
         (("--input", "data=1,4,41,41"), "blob 0 has shape (6, 3, 3, 3) in the file, (6, 4, 3, 3) in the net"),
         (("--input", "data=1,3,0,41"), "impossible shape"),
-        (("--info", "nowhere.json"), "cannot be read as JSON"),
-        (("--info", "net.prototxt"), "cannot be read as JSON"),
+        (("--info", "nowhere.json"), "nowhere.json: cannot be read: No such file"),
+        (("--info", "net.prototxt"), "net.prototxt: Invalid JSON"),
     ],
 )
 def test_bad_options(run: Any, arguments: tuple[str, ...], words: str) -> None:
@@ -354,16 +354,16 @@ def test_bad_options(run: Any, arguments: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "holds no JSON object"),
-        ({"mean": [1, 2]}, '"mean"'),
-        ({"mean": "104"}, '"mean"'),
-        ({"scale": True}, '"scale"'),
-        ({"classes": "voc"}, '"classes"'),
-        ({"palette": [[0, 0, 256]]}, '"palette"'),
-        ({"classes": ["a"] * 5, "palette": [[0, 0, 0]] * 4}, "4 colours for 5 classes"),
-        ({"minimum_size": [0, 1]}, '"minimum_size"'),
+        ([], "Input should be an object"),
+        ({"mean": [1, 2]}, "info.json: mean"),
+        ({"mean": "104"}, "info.json: mean"),
+        ({"scale": True}, "info.json: scale"),
+        ({"classes": "voc"}, "info.json: classes"),
+        ({"palette": [[0, 0, 256]]}, "info.json: palette.0.2"),
+        ({"classes": ["a"] * 5, "palette": [[0, 0, 0]] * 4}, "info.json: 4 colors for 5 classes"),
+        ({"minimum_size": [0, 1]}, "info.json: minimum_size.0"),
         ({"crf": {"mode": "potts"}}, "CRF parameters: mode"),
-        ({"crf": [1]}, '"crf"'),
+        ({"crf": [1]}, "info.json: crf"),
     ],
 )
 def test_bad_info_files(run: Any, content: Any, words: str) -> None:

@@ -107,7 +107,7 @@ def test_picture_has_titles_in_order() -> None:
     assert demo_picture.TITLES == ("image", "network", "with CRF", "truth")
 
 
-def test_painted_labels_keep_their_colours_inside_and_darken_at_borders() -> None:
+def test_painted_labels_keep_their_colors_inside_and_darken_at_borders() -> None:
     labels = np.zeros((5, 6), np.uint8)
     labels[:, 3:] = 1
     painted = paint_labels(labels, PALETTE)

@@ -1,4 +1,4 @@
-"""The pages that tell commands: each is run as a reader would, on the miniature's Caffe files and a photo."""
+"""Runs the commands of the documentation pages as a reader would, on the miniature's Caffe files and a photo."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_plugin_that_does_not_load_is_one_line(content: str | None, tmp_path: Pa
     assert "broken_layers.py" in done.stderr
 
 
-@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), ROOT / "README.md"], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), *ROOT.glob("*.md")], ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     missing = [found["path"] for found in _LINK.finditer(text) if not (page.parent / found["path"]).exists()]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from atrous.bundle.palettes import VOC_CLASSES
+from atrous.runtime import read_bundle
 from atrous.scripts.main import main
+from atrous.scripts.precision_data import make_reader
 
 from ..runtime.bundles import CRF, write_bundle
 from ..runtime.evaluation import layouts
@@ -37,11 +41,11 @@ def test_report_for_people_and_for_machines(tmp_path: Path, folder: Path, capsys
         assert words in shown
     assert (tmp_path / "out" / "worst.png").stat().st_size > 1000
     assert main(["evaluate", str(bundle), *data_options(folder), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["command"], told["backend"], told["evaluated"]) == ("evaluate", "onnxruntime", 3)
+    report = json.loads(capsys.readouterr().out)
+    assert (report["command"], report["backend"], report["evaluated"]) == ("evaluate", "onnxruntime", 3)
     saved = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert saved["variants"] == told["variants"]
-    assert told["variants"]["network"]["mean_iou"] == 1
+    assert saved["variants"] == report["variants"]
+    assert report["variants"]["network"]["mean_iou"] == 1
 
 
 @pytest.mark.parametrize(
@@ -84,22 +88,22 @@ def test_real_pairs_end_to_end_by_the_fake_network(
 ) -> None:
     source = shared_dir / "images" / "voc2012"
     if not (source / "2007_000033_image.png").is_file():
-        pytest.skip("no real pairs of PASCAL VOC 2012 at hand")
+        pytest.skip("no real pairs of PASCAL VOC 2012")
     bundle = write_bundle(tmp_path / "b", classes=list(VOC_CLASSES), palette=[])
     line = ["evaluate", str(bundle), "--dataset", "folder", "--images", str(source), "--labels", str(source)]
     line += ["--image-ending", "_image", "--label-ending", "_labels", "--backend", "fake", "--threads", "1", "--json"]
     assert main(line) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["evaluated"] == 7
-    assert 0 < told["variants"]["network"]["mean_iou"] < 0.2  # a formula on grey levels knows nothing of VOC
+    report = json.loads(capsys.readouterr().out)
+    assert report["evaluated"] == 7
+    assert 0 < report["variants"]["network"]["mean_iou"] < 0.2  # a formula on gray levels, not trained on VOC
 
 
 def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "i" / "1.png").write_bytes(b"rubbish")
+    (folder / "i" / "1.png").write_bytes(b"not an image")
     assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "--json"]) == 1
     caught = capsys.readouterr()
-    told = json.loads(caught.out)
-    assert [failure["image"] for failure in told["failures"]] == ["1"]
+    report = json.loads(caught.out)
+    assert [failure["image"] for failure in report["failures"]] == ["1"]
     assert "atrous evaluate: 1: " in caught.err
 
 
@@ -107,10 +111,10 @@ def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, caps
     ("line", "words"),
     [
         (["--dataset", "folder"], "needs --images and --labels"),
-        (["--dataset", "folder", "--images", "i", "--labels", "l", "--split", "val"], "belong to the published"),
+        (["--dataset", "folder", "--images", "i", "--labels", "l", "--split", "val"], "are for the published"),
         (["--dataset", "voc2012"], "needs --root"),
-        (["--dataset", "voc2012", "--root", ".", "--void", "0"], "belong to --dataset folder"),
-        (["--dataset", "voc2012", "--root", "."], "holds no ImageSets/Segmentation"),
+        (["--dataset", "voc2012", "--root", ".", "--void", "0"], "are for --dataset folder"),
+        (["--dataset", "voc2012", "--root", "."], "has no ImageSets/Segmentation"),
         (["--dataset", "mscoco"], "mscoco"),
         (["--dataset", "voc2012", "--root", ".", "--bands", "5,x"], "not a list of widths"),
     ],
@@ -127,13 +131,55 @@ def test_wrong_usage_is_one_line(
 def test_labels_of_another_kind_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(folder / "i" / "0.png", folder / "l" / "0.png")
     assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder)]) == 2
-    assert "colour picture" in capsys.readouterr().err
+    assert "color picture" in capsys.readouterr().err
     layouts.save(folder / "l" / "0.png", np.ones((25, 30), np.uint8) * 4)
     assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder)]) == 2
     assert "from 1 instead of 0" in capsys.readouterr().err
 
 
+def test_the_tables_are_printed_before_anything_is_written(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    from atrous.runtime import OutputError
+
+    def refuse(*_: object) -> None:
+        raise OutputError("cannot be written: No space left on device")
+
+    monkeypatch.setattr("atrous.runtime.evaluation.report.write_evaluation", refuse)
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "-o", str(tmp_path / "o")]) == 2
+    caught = capsys.readouterr()
+    assert "mean IoU" in caught.out
+    assert "No space left" in caught.err
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_run(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    monkeypatch.setattr("atrous.runtime.evaluation.evaluator.evaluate", None)  # must not be reached
+    (tmp_path / "file").touch()
+    bundle = str(write_bundle(tmp_path / "b"))
+    assert main(["evaluate", bundle, *data_options(folder), "-o", str(tmp_path / "file")]) == 2
+    assert "results need a folder" in capsys.readouterr().err
+
+
+def test_precision_notices_classes_in_another_order_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = make_reader(read_bundle(write_bundle(tmp_path / "b")))
+    truth = np.arange(4, dtype=np.uint8).repeat(9).reshape(6, 6)
+    assert reader.score([(truth, truth)]) == 1
+    assert capsys.readouterr().err == ""
+    assert reader.score([(truth, np.array([2, 0, 1, 3], np.uint8)[truth])]) == 0.25
+    assert "atrous precision: the classes of the label images seem to be in another order" in capsys.readouterr().err
+
+
 def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
     done = run_atrous("evaluate", "--help")
     assert done.code == 0
-    assert "--dataset" in done.stdout
+    assert "[voc2012|cityscapes|camvid|sun-rgbd|folder]" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["evaluate", "tune_crf"])
+def test_the_command_line_reads_its_choices_without_numpy(command: str) -> None:
+    code = f"import sys; sys.modules['numpy'] = None; import atrous.scripts.{command}"
+    subprocess.run([sys.executable, "-c", code], check=True)

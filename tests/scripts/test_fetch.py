@@ -158,7 +158,7 @@ def test_dead_addresses_are_listed_with_the_remedy(run: Any, site: Site) -> None
         "atrous: tiny: no address gave w.caffemodel (1.2 kB)",
         f"  {site.url('gone')}: HTTP status 404 Not Found",
         f"  {site.url('page')}: is an HTML or XML page, not weights: the download failed; fetch it again",
-        "If you find the file by hand (begin at http://models.invalid/): atrous fetch tiny --from FILE",
+        "  If you find the file by hand (begin at http://models.invalid/): atrous fetch tiny --from FILE",
     ]
     code, out, _ = run("fetch", "tiny", "--catalogue", catalogue, "--json")
     assert (code, json.loads(out)["error"]["type"]) == (1, "DownloadError")

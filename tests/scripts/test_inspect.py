@@ -38,7 +38,7 @@ def test_table(run: Any) -> None:
     assert lines[1].split() == ["line", "layer", "type", "shape", "parameters", "multiply-adds", "field", "stride"]
     row = next(line.split() for line in lines if " fc6 " in f" {line} ")
     assert row[1:5] == ["fc6", "Convolution", "1x8x6x7", "584"]
-    assert "14 layers, 1,821 parameters, " in out
+    assert "layers: 14, parameters: 1,821, multiply-adds: " in out
     assert "input   data  1x3x41x49  declared input" in out
     assert "output  fc8_interp  1x5x41x49" in out
 

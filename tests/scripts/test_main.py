@@ -1,12 +1,14 @@
-"""The frame of the command line: quick help, exit codes, one line for a mistake."""
+"""The command line as a whole: quick help, exit codes, one line per error, hostile names, broken streams."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -146,7 +148,7 @@ def test_interrupt(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
 
     sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
     assert main(["fail"]) == 130
-    assert capsys.readouterr().err.strip().endswith("atrous: interrupted")
+    assert capsys.readouterr().err == "atrous: interrupted\n"
 
 
 def test_exit_code_of_a_command(failing: object) -> None:
@@ -201,3 +203,148 @@ def test_a_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("atrous.scripts.main.cli.main", lambda *_, **__: fail())
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
         main([])
+
+
+# ---- streams that cannot be written
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    """A prototxt of two layers."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8\n'
+        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" }\n'
+        'layer { name: "p" type: "Pooling" bottom: "r" top: "p" pooling_param { kernel_size: 2 stride: 2 } }\n'
+    )
+    return path
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_stdout_is_one_line(net: Path, flags: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net), *flags],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED=unbuffered), check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "atrous: the output cannot be written: No space left on device\n")
+
+
+def test_a_closed_pipe_is_silent(net: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
+        stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("name", ["größe.prototxt", b"gr\xf6\xdfe.prototxt"])
+def test_a_name_that_the_terminal_cannot_encode(net: Path, name: str | bytes) -> None:
+    """On an ASCII terminal, and for a name that is not UTF-8, the characters are written as escapes."""
+    path = os.path.join(os.fsencode(net.parent), os.fsencode(name))
+    for encoding in ("ascii", "utf-8"):
+        missing = subprocess.run(
+            [sys.executable, "-m", "atrous.scripts.main", "inspect", path],
+            capture_output=True, text=True, env=environment(PYTHONIOENCODING=encoding), encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert missing.returncode == 2
+        assert missing.stderr.count("\n") == 1
+        assert "does not exist" in missing.stderr
+
+
+def test_a_result_that_the_terminal_cannot_encode(net: Path) -> None:
+    net.write_text(net.read_text().replace('"r"', '"größe"'), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
+        capture_output=True, text=True, env=environment(PYTHONIOENCODING="ascii"), check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in done.stdout
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **variables}
+
+
+@pytest.mark.usefixtures("failing")
+class TestSystemErrors:
+    def run(self, error: OSError, *arguments: str) -> int:
+        @click.command()
+        @console.json_option
+        def command(as_json: bool) -> None:
+            raise error
+
+        sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
+        return main(["fail", *arguments])
+
+    def test_with_a_file(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(PermissionError(13, "Permission denied", "a/b.png"), "--json") == 2
+        captured = capsys.readouterr()
+        assert captured.err == "atrous: a/b.png: Permission denied\n"
+        assert json.loads(captured.out)["error"]["exit_code"] == 2
+
+    def test_without_a_file(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run(OSError(28, "No space left on device")) == 2
+        assert capsys.readouterr().err == "atrous: the output cannot be written: No space left on device\n"
+
+    def test_an_os_error_without_a_number_is_a_bug(self) -> None:
+        with pytest.raises(OSError, match="odd"):
+            self.run(OSError("odd"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_sigterm_is_an_interruption(failing: object, capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    @click.command()
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    sys.modules["atrous.scripts.fail"].command = command  # type: ignore[attr-defined]
+    assert main(["fail"]) == 130
+    assert capsys.readouterr().err == "atrous: interrupted\n"
+    assert cleaned
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+# ---- hostile names
+
+HOSTILE = "x\x1b]0;owned\x07\x1b[2K\natrous: all passed\u202e"
+
+
+def quote(name: str) -> str:
+    return '"' + name.replace("\n", "\\n") + '"'
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "Unknown"])
+def test_names_of_layers_are_escaped(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        f'name: {quote(HOSTILE)} input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8\n'
+        f'layer {{ name: {quote(HOSTILE)} type: {quote(kind)} bottom: "data" top: {quote(HOSTILE)} }}\n'
+    )
+    assert main(["inspect", str(path)]) == (0 if kind == "ReLU" else 1)
+    assert_harmless(*capsys.readouterr())
+
+
+def test_names_in_errors_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", str(tmp_path / HOSTILE)]) == 2
+    assert_harmless(*capsys.readouterr())
+    assert main(["inspect", HOSTILE]) == 2
+    assert_harmless(*capsys.readouterr())
+
+
+def assert_harmless(out: str, err: str) -> None:
+    text = out + err
+    assert "owned" in text
+    assert text.replace("\n", "").isprintable()
+    assert not any(line.startswith("atrous: all passed") for line in text.splitlines())

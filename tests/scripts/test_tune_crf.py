@@ -20,7 +20,7 @@ GRID = ["--weights", "2,6", "--sxy", "5:10:15", "--srgb", "20,40", "--halvings",
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two fields of colours the network of `bundles` knows, in noise that it mistakes now and then."""
+    """Two fields of colors that the network of `bundles` knows, in noise that it sometimes mislabels."""
     for seed in range(6):
         rng = np.random.default_rng(seed)
         border = int(rng.integers(10, 22))
@@ -45,23 +45,24 @@ def test_writes_the_winner_and_says_how_it_was_found(
     bundle = write_bundle(tmp_path / "b", palette=PALETTE)
     out = tmp_path / "out"
     assert main(line(bundle, folder, "--halvings", "1", "-o", str(out), "--json")) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["written"]
-    assert told["held_out"]["images"] == 2
-    assert told["chosen_on"]["chosen"] == max(point["mean_iou"] for point in told["points"])
-    assert told["chosen_on"]["chosen"] > told["chosen_on"]["network"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["written"]
+    assert report["held_out"]["images"] == 2
+    assert report["chosen_on"]["chosen"] == max(point["mean_iou"] for point in report["points"])
+    assert report["chosen_on"]["chosen"] > report["chosen_on"]["network"]
     manifest = read_bundle(bundle).manifest
     assert manifest.crf is not None
-    assert json.loads(manifest.crf.model_dump_json()) == told["crf"]
-    record = manifest.verification[-1]
-    assert (record["stage"], record["points"]) == ("tune-crf", len(told["points"]))
+    assert manifest.crf.to_dict() == report["crf"]
+    record = manifest.crf_tuning
+    assert record is not None
+    assert record["points"] == len(report["points"])
     for name in ("heat_map", "heat_map_fine"):
         with Image.open(out / f"{name}.png") as picture:
             assert min(picture.size) > 100
-    assert json.loads((out / "tuning.json").read_text())["crf"] == told["crf"]
+    assert json.loads((out / "tuning.json").read_text())["crf"] == report["crf"]
 
 
-def test_what_a_race_gave_up_is_told_and_drawn(
+def test_points_discarded_by_a_race_are_reported_and_drawn(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib", reason="heat maps need matplotlib")
@@ -70,10 +71,10 @@ def test_what_a_race_gave_up_is_told_and_drawn(
     options = ("--weights", "0.01,6", "--halvings", "0", "--race", "--hold-out", "0", "--threads", "1")
     assert main(line(bundle, folder, *options, "-o", str(out), "--json")) == 0
     points = json.loads(capsys.readouterr().out)["points"]
-    given_up = [point for point in points if point["mean_iou"] is None]
-    assert given_up
-    assert all(point["given_up_after"] == 4 and point["behind"] > 0 for point in given_up)
-    assert 0.01 in {point["weight"] for point in given_up}
+    discarded = [point for point in points if point["mean_iou"] is None]
+    assert discarded
+    assert all(point["discarded_after"] == 4 and point["behind"] > 0 for point in discarded)
+    assert 0.01 in {point["weight"] for point in discarded}
     assert (out / "heat_map.png").stat().st_size > 1000
 
 
@@ -83,7 +84,8 @@ def test_the_bundles_mode_is_kept(tmp_path: Path, folder: Path) -> None:
     manifest = read_bundle(bundle).manifest
     assert manifest.crf is not None
     assert manifest.crf.mode == "pydensecrf"
-    assert manifest.verification[-1]["held_out"] is None
+    assert manifest.crf_tuning is not None
+    assert manifest.crf_tuning["held_out"] is None
 
 
 def test_dry_run_leaves_the_bundle_alone(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +94,7 @@ def test_dry_run_leaves_the_bundle_alone(tmp_path: Path, folder: Path, capsys: p
     assert main(line(bundle, folder, "--dry-run", "--force")) in (0, 1)
     assert (bundle / "manifest.json").read_bytes() == before
     shown = capsys.readouterr().out
-    assert "stays as it is" in shown
+    assert "is unchanged" in shown
     assert "the best of 8 points" in shown
     assert "held out" in shown
 
@@ -108,10 +110,54 @@ def test_a_winner_that_does_worse_is_not_written_unless_forced(
     arguments = [*data[: data.index("--weights")], *weak, "--halvings", "0", "--threads", "1"]
     before = (strong / "manifest.json").read_bytes()
     assert main(arguments) == 1
-    assert "does worse than the present parameters" in capsys.readouterr().err
+    assert "is worse than the present parameters" in capsys.readouterr().err
     assert (strong / "manifest.json").read_bytes() == before
     assert main([*arguments, "--force"]) == 1
     assert (strong / "manifest.json").read_bytes() != before
+
+
+def test_classes_in_another_order_are_noticed(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, path in enumerate(sorted((folder / "l").iterdir())):
+        truth = np.array(Image.open(path))
+        truth[0] = 2 * (index % 2)  # a third class
+        layouts.save(path, np.array([1, 3, 0, 2], np.uint8)[truth])
+    assert main(line(write_bundle(tmp_path / "b"), folder, "--dry-run", "--json")) in (0, 1)
+    caught = capsys.readouterr()
+    (warning,) = json.loads(caught.out)["warnings"]
+    assert "another order than the bundle's" in warning
+    assert f"atrous tune-crf: {warning}" in caught.err
+
+
+def test_a_bundle_that_cannot_be_written_is_noticed_before_the_search(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from atrous.bundle import files
+    from atrous.runtime import OutputError
+
+    bundle = write_bundle(tmp_path / "b")
+
+    def refuse(path: Path) -> Path:
+        raise OutputError("is not a folder that can be written", path=path)
+
+    monkeypatch.setattr(files, "prepare_folder", refuse)
+    monkeypatch.setattr("atrous.runtime.evaluation.tuning.scoring.score_images", None)  # must not be reached
+    assert main(line(bundle, folder)) == 2
+    assert f"{bundle}: is not a folder that can be written" in capsys.readouterr().err
+
+
+def test_the_tables_are_printed_before_anything_is_written(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from atrous.runtime import OutputError
+
+    def refuse(*_: object) -> None:
+        raise OutputError("cannot be written: No space left on device")
+
+    monkeypatch.setattr("atrous.bundle.writing.replace_crf", refuse)
+    assert main(line(write_bundle(tmp_path / "b"), folder, "--force")) == 2
+    caught = capsys.readouterr()
+    assert "the best of 8 points" in caught.out
+    assert "No space left" in caught.err
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.scripts.large_fov import read_large_fov
 from tools import bench_cpu
 from tools.bench_cpu import Contender, DisagreementError, compare, measure, summarize
+from tools.large_fov import read_large_fov
 
 pytest.importorskip("torch", reason="torch is not installed")
 

@@ -44,7 +44,7 @@ def job(tmp_path: Path) -> Job:
         tmp_path / "reference-largefov-fp32-9x12.npy",
         OnnxRuntimeBackend(model.read_bytes()).run({"image": images})["lowres"],
     )
-    entry = NetEntry(str(tmp_path), "image", {"fp32": str(model)}, {"9x12": 1e9})
+    entry = NetEntry(str(tmp_path), "image", {"fp32": str(model)}, {"fp32": {}}, {"9x12": 1e9})
     return Job(tmp_path, {"largefov": entry}, (CASE,), time.time() + 60, 0.01)
 
 
@@ -108,7 +108,7 @@ class TestCases:
         found = [target.judge(rows, {"fp16": 750.0}) for target in TARGETS]
         assert [entry["found"] for entry in found] == [0.64, 11.0, 10.5, 1.2, 1900.0]
         assert [entry["passed"] for entry in found] == [True, True, False, True, True]
-        rows[0]["agrees"] = False  # a figure of wrong scores is none
+        rows[0]["agrees"] = False  # wrong scores: its time does not count
         assert TARGETS[0].judge(rows, {"fp16": 750.0})["passed"] is None
         assert [target.judge([], {})["passed"] for target in TARGETS] == [None] * 5
 
@@ -223,7 +223,7 @@ class TestWorkers:
 
 class TestCaffeParser:
     def test_needs_tensorrt_8(self, job: Job) -> None:
-        with pytest.raises(BackendError, match=r"has no Caffe parser; 8\.5 has"):
+        with pytest.raises(BackendError, match=r"has no Caffe parser; use 8\.5"):
             run_caffe_parser(job, CASE, SimpleNamespace(__version__="11.4"), FakeDriver(), None)
 
     def test_calls_and_numbers(self, job: Job) -> None:

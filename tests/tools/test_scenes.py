@@ -1,4 +1,4 @@
-"""Scenes: the same seed, the same pixels; labels exact, edges soft, every class there, colour no help."""
+"""Scenes: the same seed, the same pixels; labels exact, edges soft, every class there, color no help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tools.scenes import CLASSES, PALETTE, draw_scene, draw_size
-from tools.scenes.canvas import Canvas, make_noise, measure_box, measure_disc, measure_polygon, mix_colours, to_planes
+from tools.scenes.canvas import Canvas, make_noise, measure_box, measure_disc, measure_polygon, mix_colors, to_planes
 
 RED = to_planes((1.0, 0.0, 0.0))
 
@@ -67,8 +67,8 @@ def test_every_class_is_common() -> None:
     assert (present[2:] >= 15).all(), dict(zip(CLASSES, present, strict=True))
 
 
-def test_colour_alone_does_not_decide() -> None:
-    """The best labelling by colour, 16 levels a channel, learnt on the very same pixels, stays far below the truth."""
+def test_color_alone_does_not_decide() -> None:
+    """The best labeling by color, 16 levels a channel, learned on the very same pixels, stays far below the truth."""
     scenes = [draw_scene(seed, 129, 161) for seed in range(30)]
     bins = [scene.image.astype(int) // 16 @ np.array([256, 16, 1]) for scene in scenes]
     counts = np.zeros((4096, len(CLASSES)), int)
@@ -161,7 +161,7 @@ def test_noise_is_smoother_with_larger_cells() -> None:
     assert roughness(16) < 0.5 * roughness(4)
 
 
-def test_mixing_colours() -> None:
-    mixed = mix_colours(to_planes((0, 0, 0)), to_planes((1, 0.5, 0)), np.array([[0, 1, 0.5]], np.float32))
+def test_mixing_colors() -> None:
+    mixed = mix_colors(to_planes((0, 0, 0)), to_planes((1, 0.5, 0)), np.array([[0, 1, 0.5]], np.float32))
     assert mixed.shape == (3, 1, 3)
     assert np.allclose(mixed[:, 0], [[0, 1, 0.5], [0, 0.5, 0.25], [0, 0, 0]])

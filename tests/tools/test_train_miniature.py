@@ -23,7 +23,7 @@ TINY = Recipe(iterations=2, batch=2, crop=(65, 81), fresh_scenes=1, pool=4)
 
 @pytest.fixture(scope="module")
 def net() -> MiniatureNet:
-    """A net whose batch normalisations have seen a little data, so that folding has something to do."""
+    """A net whose batch normalizations have seen a little data, so that folding has something to do."""
     return train_net(TINY)
 
 
@@ -72,7 +72,7 @@ def test_command_makes_a_whole_miniature(tmp_path: Path) -> None:
 def test_command_has_no_weights_to_keep_in_an_empty_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(train_miniature.command, ["--keep-weights", "--output", str(tmp_path)])
     assert done.exit_code == 2
-    assert "leave out --keep-weights" in done.output
+    assert "omit --keep-weights" in done.output
 
 
 def test_seeds_are_apart() -> None:

@@ -1,1 +1,1 @@
-"""The parts of `bench_gpu`: cases and targets, what is prepared, one worker a library, the report."""
+"""The parts of `bench_gpu`: cases and targets, preparation, one worker for each library, the report."""

@@ -1,6 +1,6 @@
-"""What is measured, in the order of its importance, and what it should reach.
+"""The cases to measure and the targets to reach.
 
-A run on a GPU host may be cut off by its clock, so the cases that the targets need come first.
+The time limit may cut a run short, so the cases that the targets need come first.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 SIZES = ((513, 513), (1024, 2048), (360, 480))
 BATCHES = (1, 8)
 PRECISIONS = ("fp16", "fp32", "tf32", "int8")
-IMAGES = 2  # different ones; a larger batch repeats them
-#: largest error, as root mean square over that of the reference. TF32 and FP16 round factors to 10 bits; int8 is
-#: compared with the same graph on a CPU, where only rounding at the edge of a step differs.
+IMAGES = 2  # distinct images; a larger batch repeats them
+#: largest error: root mean square relative to the reference's. TF32 and FP16 round factors to 10 bits; int8 is
+#: compared with the same graph on a CPU, where only rounding at the edge of a quantization step differs.
 LIMITS = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "int8": 1e-1}
 
 
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def graph(self) -> str:
-        """The bundle's graph that holds the precision; TF32 is a way to run float32's."""
+        """The bundle's graph for this precision; TF32 runs the float32 graph."""
         return "fp32" if self.precision == "tf32" else self.precision
 
     @property
@@ -40,14 +40,14 @@ class Case:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Readable name."""
         return f"{self.net} {self.precision} {self.batch} x {self.size}"
 
 
 def list_cases(
     nets: Sequence[str], sizes: Sequence[tuple[int, int]] = SIZES, batches: Sequence[int] = BATCHES
 ) -> list[Case]:
-    """All cases: the first net's at the targets' shapes first, then its others, then the other nets'."""
+    """List all cases: the first net at the targets' shapes, its other cases, then the other nets."""
     first = nets[0]
     urgent = [
         Case(first, "fp16", *sizes[0], batches[-1]),
@@ -74,11 +74,11 @@ class Target:
     """One figure to reach.
 
     Attributes:
-        title: what it is.
+        title: description of the figure.
         wanted: the limit.
-        is_least: whether more is better.
-        unit: of the figure.
-        find: the figure among the rows and the ceilings, or None where it was not measured.
+        is_least: whether `wanted` is a minimum.
+        unit: unit of the figure.
+        find: finds the figure in the rows and ceilings; None if it was not measured.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Target:
     find: Callable[[Sequence[Row], Mapping[str, float]], float | None]
 
     def judge(self, rows: Sequence[Row], ceilings: Mapping[str, float]) -> dict[str, Any]:
-        """The figure, and whether it is reached; None where it was not measured."""
+        """Return the figure and whether it reaches the target; both None if it was not measured."""
         found = self.find(rows, ceilings)
         passed = None if found is None else (found >= self.wanted if self.is_least else found <= self.wanted)
         word = "at least" if self.is_least else "at most"

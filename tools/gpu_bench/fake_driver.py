@@ -1,12 +1,13 @@
-"""A driver without a GPU: NumPy memory, streams that run late, a simulated clock, and no patience with misuse.
+"""A CUDA driver without a GPU: NumPy memory, streams that run late, a simulated clock, and errors for misuse.
 
-What is queued on a stream does not run until something waits for it, and then no more than that: whoever forgets to
-wait for a copy reads memory that was never written. With a `seed`, other streams' work also runs at random moments in
-between, which finds memory that is written too early. Both are orders that CUDA may choose.
+Work that is queued on a stream does not run until something waits for it, and then no more than that: code that does
+not wait for a copy reads memory that was never written. With a `seed`, work of other streams also runs at random
+moments in between, which detects memory that is written too early. CUDA may choose both orders.
 
-The clock counts milliseconds of the simulated device: a copy takes `bytes / bytes_per_ms`, a kernel what its caller
-says, operations of one stream follow each other and streams run beside each other, so overlap can be measured.
+The clock counts milliseconds of the simulated device: a copy takes `bytes / bytes_per_ms`, a kernel the time its caller
+states; operations of one stream run one after the other, streams run in parallel, so overlap can be measured.
 """
+# ruff: noqa: D102 - the methods are documented in CudaDriver
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.protocol import Array
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 _FIRST_ADDRESS = 0x7000_0000_0000
 _ALIGNMENT = 256  # of cudaMalloc
@@ -26,12 +28,12 @@ _POISON = 0xA5
 
 
 class DriverMisuseError(AssertionError):
-    """Something that CUDA leaves undefined, or refuses."""
+    """A use that CUDA refuses or leaves undefined."""
 
 
 @dataclass
 class _Operation:
-    """One entry of a stream's queue; `event` entries mark, `wait` entries hold back."""
+    """One entry of a stream's queue: work, an event's record, or a wait for one."""
 
     work: Callable[[], None] | None = None
     duration_ms: float = 0.0
@@ -54,20 +56,20 @@ class _Event:
     time_ms: float = 0.0
 
 
-class FakeDriver:
-    """A `Driver` for tests.
+class FakeDriver(CudaDriver):
+    """A simulated device.
 
     Attributes:
-        calls: how often each method was called.
-        now_ms: the host's place on the simulated clock.
+        calls: number of calls of each method.
+        now_ms: the host's time on the simulated clock.
     """
 
     def __init__(self, *, seed: int | None = None, bytes_per_ms: float = 20e6, memory_bytes: int = 1 << 33):
-        """Make a device.
+        """Create a device.
 
         Args:
-            seed: of the random order of streams; None runs everything as late as possible.
-            bytes_per_ms: speed of copies, each way.
+            seed: for a random order of streams; None runs everything as late as possible.
+            bytes_per_ms: speed of copies in each direction.
             memory_bytes: size of the device's memory.
         """
         self.calls: Counter[str] = Counter()
@@ -85,14 +87,12 @@ class FakeDriver:
         self._executables: dict[int, list[_Operation]] = {}
         self._handles = 0
 
-    # ---- Driver
+    # ---- CudaDriver
 
     def activate(self) -> None:
-        """See `Driver`."""
         self.calls["activate"] += 1
 
     def allocate(self, size_bytes: int) -> int:
-        """See `Driver`; the memory holds rubbish."""
         self._count("allocate")
         if size_bytes > self._free_bytes:
             raise BackendError("the fake device's memory is full")
@@ -102,85 +102,75 @@ class FakeDriver:
         return address
 
     def free(self, address: int) -> None:
-        """See `Driver`."""
         self._count("free")
         block = self._blocks.pop(address, None)
         if block is None:
-            raise DriverMisuseError("double free" if address in self._freed else "free of what was never allocated")
+            raise DriverMisuseError(
+                "double free" if address in self._freed else "free of memory that was never allocated"
+            )
         self._freed[address] = block.nbytes
         self._free_bytes += block.nbytes
 
     def allocate_pinned(self, size_bytes: int) -> Array:
-        """See `Driver`; the memory holds rubbish."""
         self._count("allocate_pinned")
         memory = np.full(size_bytes, _POISON, np.uint8)
         self._pinned[memory.ctypes.data] = memory
         return memory
 
     def free_pinned(self, memory: Array) -> None:
-        """See `Driver`."""
         self._count("free_pinned")
         if self._pinned.pop(memory.ctypes.data, None) is None:
-            raise DriverMisuseError("free of pinned memory that is not there")
+            raise DriverMisuseError("free of pinned memory that does not exist")
 
     def create_stream(self) -> int:
-        """See `Driver`."""
         self._count("create_stream")
         self._streams[handle := self._new_handle()] = _Stream()
         return handle
 
     def destroy_stream(self, stream: int) -> None:
-        """See `Driver`."""
         self.synchronize(stream)
         del self._streams[stream]
 
     def create_event(self) -> int:
-        """See `Driver`."""
         self._count("create_event")
         self._events[handle := self._new_handle()] = _Event()
         return handle
 
     def destroy_event(self, event: int) -> None:
-        """See `Driver`."""
         self._find_event(event)
         del self._events[event]
 
     def record_event(self, event: int, stream: int) -> None:
-        """See `Driver`."""
         self.calls["record_event"] += 1
         found = self._find_event(event)
         if self._find_stream(stream).capture is not None:
-            raise DriverMisuseError("an event that takes the time cannot be recorded into a graph")
+            raise DriverMisuseError("an event that records the time cannot be captured")
         found.records += 1
         found.stream = stream
         self._queue(stream, _Operation(event=(event, found.records)))
 
     def wait_event(self, stream: int, event: int) -> None:
-        """See `Driver`."""
         self.calls["wait_event"] += 1
         found = self._find_event(event)
         if not found.records:
-            raise DriverMisuseError("a wait for an event that was never recorded waits for nothing")
+            raise DriverMisuseError("a wait for an event that was never recorded has no effect")
         self._queue(stream, _Operation(wait=(event, found.records)))
 
     def synchronize_event(self, event: int) -> None:
-        """See `Driver`."""
         self._count("synchronize_event")
         found = self._find_event(event)
         if not found.records:
-            raise DriverMisuseError("a wait for an event that was never recorded waits for nothing")
+            raise DriverMisuseError("a wait for an event that was never recorded has no effect")
         self._run_until(event, found.records)
         self.now_ms = max(self.now_ms, found.time_ms)
 
     def measure_ms(self, start: int, end: int) -> float:
-        """See `Driver`."""
         first, last = self._find_event(start), self._find_event(end)
         if not (first.records and last.records and first.passed == first.records and last.passed == last.records):
             raise DriverMisuseError("time between events that have not passed")
         return last.time_ms - first.time_ms
 
     def copy_to_device(self, address: int, memory: Array, stream: int) -> None:
-        """See `Driver`."""
         self.calls["copy_to_device"] += 1
         self._check_pinned(memory)
         self._view(address, memory.nbytes)
@@ -192,7 +182,6 @@ class FakeDriver:
         self._queue(stream, _Operation(copy, memory.nbytes / self._bytes_per_ms))
 
     def copy_to_host(self, memory: Array, address: int, stream: int) -> None:
-        """See `Driver`."""
         self.calls["copy_to_host"] += 1
         self._check_pinned(memory)
         self._view(address, memory.nbytes)
@@ -204,7 +193,6 @@ class FakeDriver:
         self._queue(stream, _Operation(copy, memory.nbytes / self._bytes_per_ms))
 
     def synchronize(self, stream: int) -> None:
-        """See `Driver`."""
         self._count("synchronize")
         found = self._find_stream(stream)
         while found.queue:
@@ -212,35 +200,34 @@ class FakeDriver:
         self.now_ms = max(self.now_ms, found.time_ms)
 
     def begin_capture(self, stream: int) -> None:
-        """See `Driver`."""
         self._count("begin_capture")
         self._find_stream(stream).capture = []
 
     def end_capture(self, stream: int) -> int:
-        """See `Driver`."""
         self.calls["end_capture"] += 1
         found = self._find_stream(stream)
         if found.capture is None:
-            raise DriverMisuseError("the end of a capture that never began")
+            raise DriverMisuseError("end of a capture that never began")
         self._graphs[handle := self._new_handle()] = found.capture
         found.capture = None
         return handle
 
     def count_nodes(self, graph: int) -> int:
-        """See `Driver`."""
         return len(self._graphs[graph])
 
     def instantiate(self, graph: int) -> int:
-        """See `Driver`."""
         self._count("instantiate")
-        operations = self._graphs.pop(graph)
+        operations = self._graphs[graph]
         if not operations:
-            raise DriverMisuseError("a capture of nothing: its launches would compute nothing")
+            raise DriverMisuseError("an empty capture: its launches would compute nothing")
         self._executables[handle := self._new_handle()] = operations
         return handle
 
+    def destroy_graph(self, graph: int) -> None:
+        if self._graphs.pop(graph, None) is None:
+            raise DriverMisuseError("a graph destroyed twice")
+
     def launch(self, executable: int, stream: int) -> None:
-        """See `Driver`."""
         self.calls["launch"] += 1
         if executable not in self._executables:
             raise DriverMisuseError("launch of a graph that was destroyed")
@@ -248,27 +235,26 @@ class FakeDriver:
             self._queue(stream, operation)
 
     def destroy_executable(self, executable: int) -> None:
-        """See `Driver`."""
         if self._executables.pop(executable, None) is None:
             raise DriverMisuseError("a graph destroyed twice")
 
     # ---- for fake engines and tests
 
     def run_kernel(self, work: Callable[[], None], duration_ms: float, stream: int) -> None:
-        """Queue a kernel, as an engine does."""
+        """Queue a kernel."""
         self.calls["run_kernel"] += 1
         self._queue(stream, _Operation(work, duration_ms))
 
     def is_capturing(self, stream: int) -> bool:
-        """Whether a stream is being recorded."""
+        """Whether a stream is being captured."""
         return self._find_stream(stream).capture is not None
 
     def view_memory(self, address: int, size_bytes: int) -> Array:
-        """Device memory as kernels see it, uint8; refuses what is freed or out of bounds."""
+        """Return device memory as uint8; rejects memory that is freed or out of bounds."""
         return self._view(address, size_bytes)
 
     def list_leaks(self) -> list[str]:
-        """What was not given back."""
+        """Return what was not freed, such as "2 events"."""
         kinds: dict[str, Sized] = {
             "device memory": self._blocks,
             "pinned memory": self._pinned,
@@ -294,7 +280,7 @@ class FakeDriver:
             self._step(self._random.choice(ready))
 
     def _step(self, stream: int) -> None:
-        """Run the first operation of a stream, and before it what it waits for."""
+        """Run the first operation of a stream, after what it waits for."""
         found = self._streams[stream]
         operation = found.queue[0]
         if operation.wait is not None:
@@ -320,7 +306,7 @@ class FakeDriver:
         for base, block in self._blocks.items():
             if base <= address < base + max(block.nbytes, 1):
                 if address + size_bytes > base + block.nbytes:
-                    raise DriverMisuseError(f"{size_bytes} bytes at a block that has {base + block.nbytes - address}")
+                    raise DriverMisuseError(f"{size_bytes} bytes in a block of {base + block.nbytes - address}")
                 return block[address - base : address - base + size_bytes]
         for base, size in self._freed.items():
             if base <= address < base + size:
@@ -331,22 +317,22 @@ class FakeDriver:
         start = memory.ctypes.data
         inside = any(base <= start and start + memory.nbytes <= base + m.nbytes for base, m in self._pinned.items())
         if not inside or not memory.flags.c_contiguous:
-            raise DriverMisuseError("an asynchronous copy of memory that is not pinned, or reaches beyond it")
+            raise DriverMisuseError("an asynchronous copy of memory that is not pinned, or beyond its end")
 
     def _find_stream(self, stream: int) -> _Stream:
         if stream == 0:
-            raise DriverMisuseError("use of the default stream, which waits for all others")
+            raise DriverMisuseError("use of the default stream, which synchronizes with all others")
         if stream not in self._streams:
-            raise DriverMisuseError("use of a stream that is not there")
+            raise DriverMisuseError("use of a stream that does not exist")
         return self._streams[stream]
 
     def _find_event(self, event: int) -> _Event:
         if event not in self._events:
-            raise DriverMisuseError("use of an event that is not there")
+            raise DriverMisuseError("use of an event that does not exist")
         return self._events[event]
 
     def _count(self, name: str) -> None:
-        """Count a call that CUDA refuses while a stream is captured."""
+        """Count a call that CUDA refuses during a capture."""
         self.calls[name] += 1
         if any(stream.capture is not None for stream in self._streams.values()):
             raise DriverMisuseError(f"{name} during a capture")

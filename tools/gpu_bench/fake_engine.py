@@ -1,8 +1,8 @@
-"""An engine without TensorRT: any function of arrays, run by the fake driver's streams.
+"""An engine without TensorRT: a function of arrays, run on the fake driver's streams.
 
-It answers the calls of `ICudaEngine` and `IExecutionContext` that the runner makes, and keeps their rules: shapes
-inside the profile, shapes before addresses before the enqueue, one context per dynamic profile where told so, no
-capture before an enqueue with the same shapes, and no use of a context whose engine is gone.
+It has the methods of `ICudaEngine` and `IExecutionContext` that the runner calls, and enforces their rules: shapes
+inside the profile, shapes before addresses before the enqueue, optionally one context for each dynamic profile, no
+capture before an enqueue with the same shapes, and no use of a context whose engine is freed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ ShapeRule = Callable[[Mapping[str, Shape]], Mapping[str, Shape]]
 
 
 class TensorIOMode(enum.Enum):
-    """As TensorRT's."""
+    """TensorRT's enumeration."""
 
     INPUT = 1
     OUTPUT = 2
 
 
 class DataType(enum.Enum):
-    """As TensorRT's, as far as inputs and outputs go."""
+    """TensorRT's enumeration, as far as inputs and outputs use it."""
 
     FLOAT = 0
     HALF = 1
@@ -57,15 +57,17 @@ class FakeEngine:
     """A network as an engine.
 
     Attributes:
-        driver: the fake driver whose memory it computes on.
-        inputs, outputs: its tensors; a string or -1 stands for a dynamic size.
+        driver: the fake driver whose memory it uses.
+        inputs, outputs: its tensors; a string or -1 is a dynamic size.
         function: arrays by input name -> arrays by output name.
         shape_rule: shapes by input name -> shapes by output name.
-        profiles: min, opt and max by input name, a mapping a profile.
-        compute_ms: what an enqueue takes on the simulated clock.
-        shares_profiles: whether several contexts may use one profile; TensorRT before 8.6 refuses where it is dynamic.
-        fault: a fault to plant: "empty capture" enqueues beside the stream that is captured, "stale graph" captures
-            the values of inputs instead of their places, "refuse" fails every enqueue.
+        profiles: min, opt and max by input name, for each profile.
+        compute_ms: duration of an enqueue on the simulated clock.
+        shares_profiles: whether several contexts may use one profile; TensorRT before 8.6 refuses if it is dynamic.
+        fault: a fault to simulate: "empty capture" enqueues on another stream than the captured one, "stale graph"
+            captures the inputs' values instead of their addresses, "refuse" fails every enqueue, "refuse capture" the
+            captured ones.
+        busy_profiles: the profiles of all contexts.
     """
 
     driver: FakeDriver
@@ -81,36 +83,36 @@ class FakeEngine:
 
     @property
     def num_io_tensors(self) -> int:
-        """How many tensors there are."""
+        """Number of tensors."""
         return len(self.inputs) + len(self.outputs)
 
     @property
     def num_optimization_profiles(self) -> int:
-        """How many profiles there are."""
+        """Number of profiles."""
         return len(self.profiles)
 
     def get_tensor_name(self, index: int) -> str:
-        """A tensor's name."""
+        """Return a tensor's name."""
         return [*self.inputs, *self.outputs][index].name
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
-        """Whether it is an input."""
+        """Return whether a tensor is an input or an output."""
         return TensorIOMode.INPUT if name in {spec.name for spec in self.inputs} else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        """Its type."""
+        """Return a tensor's type."""
         return _TYPES[self._find(name).dtype]
 
     def get_tensor_shape(self, name: str) -> Shape:
-        """Its shape, -1 where dynamic."""
+        """Return a tensor's shape, -1 for dynamic sizes."""
         return tuple(side if isinstance(side, int) else -1 for side in self._find(name).shape)
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[Shape]:
-        """Its range in a profile."""
+        """Return a tensor's shape range in a profile."""
         return list(self.profiles[profile][name])
 
     def create_execution_context(self) -> FakeContext:
-        """A context on the first profile."""
+        """Return a context."""
         return FakeContext(self)
 
     def _find(self, name: str) -> TensorSpec:
@@ -121,7 +123,6 @@ class FakeContext:
     """An execution context of a `FakeEngine`."""
 
     def __init__(self, engine: FakeEngine):
-        """Use the engine's first profile, as a new context does."""
         self._made_by = weakref.ref(engine)
         self._profile: int | None = None
         self._shapes: dict[str, Shape] = {}
@@ -132,11 +133,11 @@ class FakeContext:
     def _engine(self) -> FakeEngine:
         engine = self._made_by()
         if engine is None:
-            raise DriverMisuseError("use of an execution context whose engine is gone")
+            raise DriverMisuseError("use of an execution context whose engine is freed")
         return engine
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
-        """Choose a profile; false where another context has it."""
+        """Select a profile; False if another context has it."""
         if not self._engine.shares_profiles and profile in self._engine.busy_profiles:
             return False
         self._engine.busy_profiles.append(profile)
@@ -145,7 +146,7 @@ class FakeContext:
         return True
 
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool:
-        """Choose an input's shape; false where it is outside the profile."""
+        """Set an input's shape; False if it is outside the profile."""
         assert self._profile is not None, "a profile comes first"
         low, _, high = self._engine.profiles[self._profile][name]
         if len(shape) != len(low) or not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
@@ -154,17 +155,17 @@ class FakeContext:
         return True
 
     def infer_shapes(self) -> list[str]:
-        """The inputs whose shape is still open."""
+        """Return the inputs without a shape."""
         return [spec.name for spec in self._engine.inputs if spec.name not in self._shapes]
 
     def get_tensor_shape(self, name: str) -> Shape:
-        """The shape of a tensor for the chosen inputs."""
+        """Return the shape of a tensor for the input shapes."""
         if name in self._shapes:
             return self._shapes[name]
         return tuple(self._engine.shape_rule(self._shapes)[name])
 
     def set_tensor_address(self, name: str, address: int) -> bool:
-        """Choose where a tensor lies."""
+        """Set a tensor's address."""
         self._addresses[name] = address
         return address != 0
 
@@ -173,13 +174,15 @@ class FakeContext:
         engine, driver = self._engine, self._engine.driver
         if engine.fault == "refuse" or self.infer_shapes():
             return False
-        # as CUDA: shapes and addresses are read now, what lies there when the kernel runs
+        # as in CUDA: shapes and addresses are read now, the memory's content when the kernel runs
         shapes = {spec.name: self.get_tensor_shape(spec.name) for spec in (*engine.inputs, *engine.outputs)}
         places, frozen = dict(self._addresses), {}
         stream = stream_handle
         if driver.is_capturing(stream):
             if self._enqueued != self._shapes:
-                raise DriverMisuseError("a capture before an enqueue with these shapes captures TensorRT's set-up too")
+                raise DriverMisuseError("a capture before an enqueue with these shapes captures TensorRT's setup too")
+            if engine.fault == "refuse capture":
+                return False
             if engine.fault == "empty capture":
                 return True
             if engine.fault == "stale graph":

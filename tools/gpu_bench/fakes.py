@@ -1,6 +1,6 @@
-"""The whole benchmark without a GPU: engines are ONNX Runtime on the CPU behind the fake driver.
+"""The benchmark without a GPU: engines run ONNX Runtime on the CPU behind the fake driver.
 
-Scores are real and are compared as on a GPU; times are of a simulated clock and mean nothing.
+Scores are real and are compared as on a GPU; times come from a simulated clock and mean nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from atrous.runtime.backends.protocol import Array, TensorSpec
-from atrous.runtime.backends.tensorrt.driver import Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import Case
 from .fake_driver import FakeDriver
@@ -23,16 +23,18 @@ class FakeHost:
     """A `Host` for tests.
 
     Attributes:
-        fault: of the engines it builds; see `FakeEngine`.
+        fault: fault of the engines it builds; see `FakeEngine`.
     """
 
     def __init__(self, fault: str = ""):
-        """Build engines with a planted fault, or none."""
+        """Build engines with an injected fault, or without one if ""."""
         self.device = FakeDriver()
-        self.driver: Driver = self.device
+        self.driver: CudaDriver = self.device
         self.fault = fault
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]

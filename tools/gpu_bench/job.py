@@ -1,9 +1,9 @@
-"""The folder that a run works in: what was prepared, and what each worker leaves there.
+"""The folder of a run: the prepared files, and the result file of each worker.
 
-job.json                          nets, cases, sizes, the clock's end
+job.json                          nets, cases, sizes, time limit
 images-<size>.npy                 2 x H x W x 3 uint8 RGB
-reference-<net>-<graph>-<size>.npy  what ONNX Runtime's CPU makes of them, 2 x L x h x w float32
-<worker>.json                     rows, or the reason there are none
+reference-<net>-<graph>-<size>.npy  ONNX Runtime's scores for them on the CPU, 2 x L x h x w float32
+<worker>.json                     rows, or the reason for skipping
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ class NetEntry:
         bundle: its folder.
         input: the name of its input.
         models: the ONNX file of each graph: "fp32", "fp16", "int8".
+        facts: the manifest's facts about each graph, as JSON.
         flops: floating-point operations of one image, by size.
     """
 
     bundle: str
     input: str
     models: dict[str, str]
+    facts: dict[str, dict[str, Any]]
     flops: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done.
+    """The work of a run.
 
     Attributes:
-        folder: where everything lies.
-        nets: by name.
-        cases: in the order of their importance.
-        ends_at: when no case is begun any more, in seconds of the system's clock.
-        seconds: how long each case is measured.
+        folder: folder of the run.
+        nets: nets by name.
+        cases: cases, most important first.
+        ends_at: system time in seconds after which no case starts.
+        seconds: time to measure each case.
     """
 
     folder: Path
@@ -78,14 +80,14 @@ class Job:
     def read_reference(self, case: Case) -> Array:
         """ONNX Runtime's scores for the case's images, N x L x h x w float32.
 
-        FP16 and TF32 are judged by float32's; INT8 by the same Q/DQ graph on the CPU.
+        FP16 and TF32 are compared with float32's; INT8 with the same Q/DQ graph's on the CPU.
         """
         graph = "int8" if case.precision == "int8" else "fp32"
         scores = np.load(self.folder / f"reference-{case.net}-{graph}-{case.size}.npy")
         return np.asarray(scores[np.arange(case.batch) % IMAGES])
 
     def write_result(self, worker: str, result: dict[str, Any]) -> None:
-        """Write what a worker found so far."""
+        """Write a worker's results so far."""
         path = self.folder / f"{worker}.json"
         path.with_suffix(".part").write_text(json.dumps(result))
         path.with_suffix(".part").replace(path)
@@ -100,7 +102,7 @@ def read_job(folder: Path) -> Job:
 
 
 def compare(case: Case, found: Array, reference: Array) -> dict[str, Any]:
-    """How far scores lie from the reference's: root mean square, largest, labels; and whether that is within limits."""
+    """Compare scores with the reference's: RMS error, largest difference, equal labels, and whether within `LIMITS`."""
     if found.shape != reference.shape or not np.isfinite(found).all():
         return {"agrees": False, "error": None, "max_difference": None, "equal_labels": 0.0}
     wide, exact = found.astype(np.float64), reference.astype(np.float64)

@@ -1,4 +1,4 @@
-"""torch and ONNX Runtime on the same device and images, and the rate of plain matrix products to measure all by."""
+"""torch and ONNX Runtime on the same device and images, and the rate of plain matrix products as the ceiling."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .cases import Case
 from .job import Job
 from .measuring import Feeds, Opened
 
-#: name -> precisions, options; TF32 belongs to torch's options, not to the graph
+#: name -> precisions, options; TF32 is an option of torch, not a property of the graph
 TORCH_SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "torch eager": (("fp32", "tf32"), {"mode": "eager"}),
     "torch channels_last": (("fp16",), {"mode": "channels_last", "benchmark": True}),
     "torch cuda_graphs": (("fp16",), {"mode": "cuda_graphs", "benchmark": True}),
     "torch compiled": (("fp16",), {"mode": "compiled", "benchmark": True}),
 }
-#: torch.compile takes long: the targets' shapes only
+#: torch.compile is slow, so it runs at the targets' shapes only
 _COMPILED_SIZE, _MATMUL_SIDE, _MATMUL_RUNS = (513, 513), 8192, 20
 
 
 class Torch:
-    """A `Library`: the bundle's module in one mode; its scores are full-size and are compared as such."""
+    """A `Library`: the bundle's module in one mode; `_pick_grid` samples its full-size scores for the comparison."""
 
     def __init__(self, name: str, device: str):
         """Take one of `TORCH_SETTINGS`."""
@@ -36,7 +36,7 @@ class Torch:
         self._device = device
 
     def takes(self, case: Case) -> bool:
-        """The setting's precisions; compiling only where the targets look."""
+        """Accept the setting's precisions; compile only at the targets' shapes."""
         compiles = self._options["mode"] == "compiled"
         wanted = not compiles or ((case.height, case.width) == _COMPILED_SIZE and case.net == "largefov")
         return case.precision in self._precisions and wanted
@@ -59,9 +59,9 @@ class Torch:
 
 
 def _pick_grid(scores: Array, reference: Array) -> Array:
-    """The pixels of upsampled scores that are the low resolution's own: every eighth, as align_corners lays them.
+    """Sample upsampled scores at the low-resolution grid: every eighth pixel, with align_corners.
 
-    The last row or column may lie in the padding, which torch's scores do not hold; the reference's own stands there.
+    The last row or column may lie in the padding, which torch's scores lack; the reference's values fill it.
     """
     found: Array = reference.copy()
     height, width = scores.shape[2:]
@@ -71,7 +71,7 @@ def _pick_grid(scores: Array, reference: Array) -> Array:
 
 
 class OnnxRuntimeCuda:
-    """A `Library`: ONNX Runtime's CUDA provider, io-bound; it tells the whole run's time only."""
+    """A `Library`: ONNX Runtime's CUDA provider with I/O binding; reports only the time of the whole run."""
 
     def __init__(self, device: str):
         """Run on a device."""
@@ -79,7 +79,7 @@ class OnnxRuntimeCuda:
         self._device = device
 
     def takes(self, case: Case) -> bool:
-        """Float32 and half; its CUDA provider has no int8 convolutions, and TF32 is off in the backend."""
+        """Accept FP32 and FP16; the CUDA provider has no int8 convolutions, and TF32 is off in the backend."""
         return case.precision in ("fp32", "fp16")
 
     def open(self, job: Job, case: Case) -> Opened:

@@ -1,4 +1,4 @@
-"""The loop every worker runs: a case after the other until the clock ends, each opened, compared, timed and closed."""
+"""The loop of every worker: open, compare, time and close one case after another until the time is up."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Opened:
 
     Attributes:
         run: feeds -> scores, N x L x h x w float32, as the reference's.
-        measure_ms: feeds, runs -> what the stages of each run took: "compute", and "h2d", "d2h", "latency" where they
-            can be told apart; "latency" is from the first copy's start to the last one's end.
-        count_images: feeds, seconds -> images a second with copies beside the network; None where that cannot be had.
-        close: frees it.
-        details: for the row.
+        measure_ms: feeds, runs -> times of the stages of each run in ms: "compute", and "h2d", "d2h", "latency" if the
+            library measures them; "latency" is from the start of the first copy to the end of the last one.
+        count_images: feeds, seconds -> images per second with copies overlapping compute; None if unsupported.
+        close: frees the case.
+        details: additional fields of the row.
     """
 
     run: Callable[[Feeds], Array]
@@ -45,17 +45,17 @@ class Library(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as "torch eager"."""
+        """Name with the setting, such as "torch eager"."""
 
     def takes(self, case: Case) -> bool:
-        """Whether the case is for it."""
+        """Whether the library runs the case."""
 
     def open(self, job: Job, case: Case) -> Opened:
         """Load the net, or raise with the reason."""
 
 
 def run_cases(job: Job, worker: str, libraries: Iterable[Library], say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run every case by every library that takes it; rows are written after each case."""
+    """Run every case with every library that takes it; write the rows after each case."""
     rows: list[dict[str, Any]] = []
     for case, library in [(case, library) for case in job.cases for library in libraries if library.takes(case)]:
         row: dict[str, Any] = {"library": library.name, **asdict(case), "agrees": False}
@@ -64,7 +64,7 @@ def run_cases(job: Job, worker: str, libraries: Iterable[Library], say: Callable
         else:
             try:
                 row |= run_case(job, case, library)
-            except Exception as error:  # one case that fails, in whatever library, must not cost the others
+            except Exception as error:  # a failing case must not stop the others
                 lines = str(error).strip().splitlines()
                 row["skipped"] = f"{type(error).__name__}: {lines[0] if lines else ''}"
         rows.append(row)
@@ -74,7 +74,7 @@ def run_cases(job: Job, worker: str, libraries: Iterable[Library], say: Callable
 
 
 def run_case(job: Job, case: Case, library: Library) -> dict[str, Any]:
-    """Open, compare, time and close one case; the figures of its row."""
+    """Open, compare, time and close one case; return the figures of its row."""
     started_s = time.perf_counter()
     opened = library.open(job, case)
     figures: dict[str, Any] = {"open_s": time.perf_counter() - started_s, **opened.details}
@@ -107,7 +107,7 @@ def _measure(opened: Opened, feeds: Feeds, seconds: float) -> Iterator[Mapping[s
 
 
 def describe_row(row: Mapping[str, Any]) -> str:
-    """One line for people."""
+    """Format a row as one line of text."""
     place = f"{row['library']}: {row['net']} {row['precision']} {row['batch']} x {row['height']}x{row['width']}"
     if "skipped" in row:
         return f"{place}: skipped: {row['skipped']}"

@@ -1,7 +1,7 @@
-"""Nets, images and references for the workers, made on the CPU of the host that measures.
+"""Nets, images and references for the workers, made on the CPU of the GPU host.
 
-Weights are drawn or ship with the project, so nothing is fetched. The reference of every comparison is ONNX Runtime's
-CPU provider on the very graph that the workers run: float32's for FP32, TF32 and FP16, the Q/DQ graph for INT8.
+Weights are random or ship with the project, so nothing is downloaded. The reference of every comparison is ONNX
+Runtime's CPU provider: on the float32 graph for FP32, TF32 and FP16, on the Q/DQ graph for INT8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CALIBRATION_IMAGES = 8
 
 
 def draw_images(height: int, width: int, count: int, seed: int) -> Array:
-    """Coloured patches under noise, as different from each other as photos are: count x H x W x 3 uint8 RGB."""
+    """Draw random colored patches with noise: count x H x W x 3 uint8 RGB."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, height // 24 + 2, width // 24 + 2, 3))
     patches = coarse.repeat(24, 1).repeat(24, 2)[:, :height, :width]
@@ -36,10 +36,10 @@ def draw_images(height: int, width: int, count: int, seed: int) -> Array:
 
 
 def read_nets(names: Sequence[str]) -> dict[str, Net]:
-    """The nets by name: "largefov" with drawn weights, "miniature" as it ships."""
+    """Read the nets by name: "largefov" with random weights, "miniature" with the shipped weights."""
     from atrous.converter import read_net
-    from atrous.scripts.large_fov import read_large_fov
     from atrous.scripts.miniature.settings import MiniatureFiles
+    from tools.large_fov import read_large_fov
 
     files = MiniatureFiles()
     makers: dict[str, Callable[[], Net]] = {
@@ -50,7 +50,7 @@ def read_nets(names: Sequence[str]) -> dict[str, Net]:
 
 
 def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
-    """Write a net's bundle with the head `lowres` and these variants, calibrated on drawn images."""
+    """Write a net's bundle with the head `lowres` and these variants, calibrated on random images."""
     from atrous.converter import BundleOptions, write_bundle
     from atrous.converter.precision import Evidence, Picture, VariantOptions, make_variant, write_variant
     from atrous.runtime import read_bundle
@@ -62,7 +62,7 @@ def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
     for precision in variants:
         options = VariantOptions(precision, sensitivity="never")  # type: ignore[arg-type]
         result = make_variant(folder, options, evidence, make_reader(read_bundle(folder)))
-        # Drawn weights give near ties everywhere, so the share of equal labels says little; the workers compare scores.
+        # Random weights give near ties everywhere, so equal labels mean little; the workers compare scores.
         write_variant(folder, result, keep_anyway=True)
     return read_bundle(folder)
 
@@ -70,7 +70,7 @@ def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
 def prepare_references(
     bundle: Bundle, name: str, graphs: Sequence[str], sizes: Sequence[tuple[int, int]], to: Path
 ) -> None:
-    """Run the graphs on the CPU and keep what they give."""
+    """Run the graphs on the CPU and save their scores."""
     from atrous.runtime.backends import open_backend
 
     for graph in graphs:
@@ -83,7 +83,7 @@ def prepare_references(
 
 
 def write_caffe(net: Net, folder: Path) -> None:
-    """The net as plain Caffe files as far as fc8, for NVIDIA's own Caffe parser, and what its input is made by."""
+    """Write the net up to fc8 as plain Caffe files for NVIDIA's Caffe parser, and the name of its output."""
     from ..plain_prototxt import plain_name, plain_text, write_plain_weights
 
     layers = [layer for layer in net.layers if layer.type != "Interp"]
@@ -95,7 +95,7 @@ def write_caffe(net: Net, folder: Path) -> None:
 def prepare(
     folder: Path, nets: Sequence[str], sizes: Sequence[tuple[int, int]], say: Callable[[str], None]
 ) -> dict[str, NetEntry]:
-    """Make everything the workers need; the nets' entries."""
+    """Write the files that the workers need; return the nets' entries."""
     from atrous.runtime.benchmark.model_cost import count_model_cost
 
     for height, width in sizes:
@@ -110,7 +110,8 @@ def prepare(
             cost = count_model_cost(bundle, height, width)
             flops[f"{height}x{width}"] = cost.flops if cost is not None else 0.0
         models = {graph: str(bundle.path / bundle.deploy_file(graph)) for graph in ("fp32", "fp16", "int8")}
-        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, flops)
+        facts = {graph: bundle.graph_facts(graph).model_dump(mode="json") for graph in models}
+        entries[name] = NetEntry(str(bundle.path), bundle.deploy.input, models, facts, flops)
         if name == "largefov":
             write_caffe(net, folder)
     return entries

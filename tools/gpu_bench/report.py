@@ -1,4 +1,4 @@
-"""Rows to a table and to JSON, with the targets judged and everything that is missing named."""
+"""The report as Markdown and JSON: results, targets, and the cases that were not measured."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ COLUMNS = (
 def build_report(
     results: Mapping[str, Mapping[str, Any]], machine: Mapping[str, Any], *, is_fake: bool = False
 ) -> dict[str, Any]:
-    """Join what the workers found.
+    """Merge the workers' results.
 
     Args:
-        results: worker -> its file's content: "rows", "ceilings" or "skipped".
-        machine: what was measured on.
+        results: worker -> content of its file: "rows", "ceilings" or "skipped".
+        machine: description of the machine.
         is_fake: whether times are simulated.
     """
     ceilings = dict(results.get("matmul", {}).get("ceilings", {}))
@@ -59,7 +59,7 @@ def build_report(
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Write gpu-performance.json and gpu-performance.md, each by a temporary file."""
+    """Write gpu-performance.json and gpu-performance.md atomically."""
     for name, text in (
         ("gpu-performance.json", json.dumps(report, indent=1) + "\n"),
         ("gpu-performance.md", write_markdown(report)),
@@ -70,11 +70,11 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_markdown(report: Mapping[str, Any]) -> str:
-    """The report for people."""
+    """Format the report as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
     lines = [f"Measured on: {machine}."]
     if report["simulated"]:
-        lines.append("**Simulated: the times below are of a fake driver and mean nothing.**")
+        lines.append("**Simulated: the times below come from a fake driver and mean nothing.**")
     rates = ", ".join(f"{name} {rate:.1f}" for name, rate in report["ceilings_tflops"].items())
     lines += ["", f"Matrix products, the ceiling (TFLOP/s): {rates or 'not measured'}.", "", "## Targets", ""]
     lines += ["| target | wanted | found | |", "|---|---|---|---|"]
@@ -100,7 +100,7 @@ def write_markdown(report: Mapping[str, Any]) -> str:
 
 
 def write_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, by net, shape and compute time."""
+    """Format the rows as a Markdown table, sorted by net, shape and compute time."""
     ordered = sorted(
         rows,
         key=lambda row: (row["net"], row["height"] * row["width"], row["batch"], row.get("compute_ms") or 1e9),

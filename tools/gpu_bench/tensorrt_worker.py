@@ -1,6 +1,6 @@
-"""TensorRT: an engine of each case's own shape, built here, audited, compared and run with CUDA graphs.
+"""TensorRT worker: builds an engine for the shape of each case, audits and compares it, runs it with CUDA graphs.
 
-Needs TensorRT, NumPy and cuda-bindings alone, so that TensorRT 8.5 can run under a Python of its own.
+Needs only TensorRT, NumPy and cuda-bindings, so that TensorRT 8.5 can run under its own Python.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
-from atrous.runtime.backends.tensorrt.driver import CudaDriver, Driver
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 
 from .cases import Case
 from .job import Job
@@ -21,23 +22,25 @@ from .measuring import Feeds, Opened
 
 OPTIONS = TensorRtOptions(slots=3, contexts=1, cuda_graphs=True)
 _WARM_UPS_A_SLOT = 3
-_THROUGHPUT_RUNS = 24  # at least, in flight behind each other
+_THROUGHPUT_RUNS = 24  # at least, pipelined
 
 
 class Host(Protocol):
-    """What builds engines."""
+    """Builder of engines."""
 
-    driver: Driver
+    driver: CudaDriver
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
-        """An engine, what to call once it is released, and details for the row."""
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """Build an engine; return it, a function to call after its release, and details for the row."""
 
 
 class TensorRtHost:
-    """The TensorRT that is installed."""
+    """A `Host` that uses the installed TensorRT."""
 
     def __init__(self, folder: Path):
-        """Start CUDA and TensorRT, with a store for engines.
+        """Initialize CUDA and TensorRT, with a store for engines.
 
         Raises:
             MissingDependencyError: if either is not installed.
@@ -47,21 +50,25 @@ class TensorRtHost:
         from atrous.runtime.backends.tensorrt.keys import read_machine
         from atrous.runtime.backends.tensorrt.store import EngineStore
 
-        self.driver: Driver = CudaDriver()
+        self.driver: CudaDriver = CudaDriver()
         self._trt, self._capabilities = compat.load_tensorrt()
         self._machine = read_machine()
         self._store = EngineStore(folder / "engines")
-        self._timings = b""  # of the layers timed so far; the next build begins with them
+        self._timings = b""  # timing cache, passed from build to build
         self.version = str(self._trt.__version__)
 
-    def build(self, model: bytes, case: Case, input_name: str) -> tuple[Any, Callable[[], None], dict[str, Any]]:
-        """See `Host`; refuses an engine that does not reach the precision."""
+    def build(
+        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
+    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+        """See `Host`; raises if the engine does not reach the precision."""
         from atrous.runtime.backends.tensorrt import compat, workflow
         from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 
         profile = static_profile({input_name: (case.batch, case.height, case.width, 3)})
         options = BuildOptions(profiles=(profile,), tf32=case.precision == "tf32")
-        prepared = workflow.prepare_build(model, options, self._capabilities, precision=case.graph)
+        inputs = {name: SimpleNamespace(**blob) for name, blob in facts["inputs"].items()}
+        graph: Any = SimpleNamespace(**{**facts, "inputs": inputs})  # the manifest's own type needs pydantic
+        prepared = workflow.prepare_build(model, graph, options, self._capabilities, precision=case.graph)
         made = workflow.make_engine(self._trt, prepared, self._store, self._machine, timing_cache=self._timings)
         self._timings = made.built.timing_cache
         loaded = compat.LoadedEngine(self._trt, made.built.plan)
@@ -76,23 +83,23 @@ class TensorRtHost:
 
 
 class TensorRt:
-    """A `Library`: engines by a host."""
+    """A `Library` that runs engines built by a `Host`."""
 
     name = "tensorrt"
 
     def __init__(self, host: Host):
-        """Build by a host."""
+        """Use a host."""
         self._host = host
 
     def takes(self, case: Case) -> bool:
-        """All cases."""
+        """Accept all cases."""
         return True
 
     def open(self, job: Job, case: Case) -> Opened:
         """Build the case's engine."""
         net = job.nets[case.net]
         model = Path(net.models[case.graph]).read_bytes()
-        engine, release, details = self._host.build(model, case, net.input)
+        engine, release, details = self._host.build(model, net.facts[case.graph], case, net.input)
         backend = TensorRtBackend(engine, self._host.driver, OPTIONS, on_close=release)
         output = backend.outputs[0].name
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from atrous import converter
 from atrous.runtime.crf import CrfParameters, dense_crf
-from atrous.runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou
+from atrous.runtime.evaluation import Counts, bootstrap_gain, class_ious, count_confusion, mean_iou, take_parts
 from atrous.scripts.miniature.settings import Figures, Score
 
 from ..scenes import CLASSES, Scene, draw_scene
@@ -25,7 +25,7 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Sample:
-    """One scene and what the network thinks of it.
+    """One scene and the network's output for it.
 
     Attributes:
         scene: picture and truth.
@@ -42,7 +42,7 @@ def load_network(prototxt: Path, caffemodel: Path) -> Predict:
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = image.shape[:2]
-        below, right = ((1 - side) % STRIDE for side in (height, width))  # up to 8k + 1, with what is 0 after the mean
+        below, right = ((1 - side) % STRIDE for side in (height, width))  # pad to 8k + 1 with 0, the mean
         data = torch.nn.functional.pad(prepare_data(image[None]), (0, right, 0, below))
         with torch.inference_mode():
             scores: Any = module(data)  # (1, classes, H + below, W + right)
@@ -83,7 +83,7 @@ def measure_figures(
         before.append(count_before(sample))
         after.append(count_after(sample, parameters, threads))
         advance(1)
-    low, high = bootstrap_gain(before, after)
+    low, high = bootstrap_gain([take_parts(counts) for counts in before], [take_parts(counts) for counts in after])
     return Figures(
         seeds=(seeds[0], seeds[-1]),
         network=_score(before),
@@ -95,6 +95,6 @@ def measure_figures(
 def _score(counts: list[Counts]) -> Score:
     pooled = np.sum(counts, axis=0)
     ious = class_ious(pooled)
-    # A class that no scene of a small set holds has no IoU.
+    # A class absent from a small set has no IoU.
     by_class = {name: round(float(iou), 4) for name, iou in zip(CLASSES, ious, strict=True) if np.isfinite(iou)}
     return Score(mean_iou=round(mean_iou(pooled), 4), ious=by_class)

@@ -1,7 +1,7 @@
 """The miniature DeepLab-LargeFOV as a PyTorch module to train; `deeplab-miniature.prototxt` is the same net for Caffe.
 
-Every convolution but the last is trained with batch normalisation after it. `fold_blobs` folds that into weights and
-biases, so that what is saved is the plain VGG-style net of the prototxt: convolution, ReLU, pooling, nothing else.
+Every convolution but the last is trained with batch normalization after it. `fold_blobs` folds that into weights and
+biases, so the saved net is the plain VGG-style net of the prototxt: only convolution, ReLU and pooling.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 FloatArray = NDArray[np.float32]
 
 MEAN_BGR = (104.008, 116.669, 122.675)
-"""What is subtracted from the blue, green and red of a 0..255 image: the official nets' `mean_value`."""
+"""Mean subtracted from the blue, green and red of a 0..255 image: the official nets' `mean_value`."""
 
 STRIDE = 8
-"""Pixels per score of ``fc8_scenes``; sizes of the form 8k + 1 come back at their own size."""
+"""Pixels per score of ``fc8_scenes``; images of size 8k + 1 get scores of their own size."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ DROPOUT_RATIO = 0.1
 
 
 class MiniatureNet(nn.Module):
-    """DeepLab-LargeFOV in small: scores at stride 8 from a BGR image with the mean subtracted.
+    """A small DeepLab-LargeFOV: scores at stride 8 from a BGR image with the mean subtracted.
 
     Args:
         classes: channels of the scores.
@@ -101,7 +101,7 @@ class MiniatureNet(nn.Module):
         return cast(nn.Conv2d, self.convolutions[name])
 
     def find_norm(self, name: str) -> nn.BatchNorm2d | None:
-        """The batch normalisation after a convolution, None after the last."""
+        """The batch normalization after a convolution, None after the last."""
         return cast(nn.BatchNorm2d, self.norms[name]) if name in self.norms else None
 
     def forward(self, data: Tensor) -> Tensor:
@@ -140,10 +140,10 @@ def prepare_data(images: NDArray[np.uint8]) -> Tensor:
 
 
 def fold_blobs(net: MiniatureNet) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Weight and bias of each convolution by its name, its batch normalisation folded in.
+    """Weight and bias of each convolution by its name, its batch normalization folded in.
 
     y = gamma (W x - mean) / s + beta with s = sqrt(variance + eps) is one convolution with the weights gamma W / s and
-    the bias beta - gamma mean / s; padding stays exact because the normalisation comes after it.
+    the bias beta - gamma mean / s; padding stays exact because the normalization comes after it.
     """
     blobs = {}
     for name in net.convolutions:

@@ -1,9 +1,9 @@
-"""Training of the miniature network on scenes drawn as it goes: plain PyTorch on the CPU, one seed, no data set.
+"""Training of the miniature network on scenes drawn on the fly: plain PyTorch on the CPU, one seed, no data set.
 
-A pool of scenes renews itself: each step draws a few new ones and trains on random crops, mirrored half the time, of
-the whole pool. The loss is the cross entropy of the zoomed scores at full size, the learning rate falls polynomially,
-as in DeepLab. One seed and one thread on one machine repeat the training number for number; another machine rounds
-differently, and ends with another net that is as good.
+Each step adds a few new scenes to a pool and trains on random crops of the whole pool, mirrored half the time. The
+loss is the cross entropy of the upsampled scores at full size; the learning rate decays polynomially, as in DeepLab.
+With one seed and one thread, training is bit-exact on one machine; another machine rounds differently and gives a
+different net of equal quality.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class Recipe:
     """The settings of one training; the defaults are those of the shipped weights.
 
     Attributes:
-        iterations: optimiser steps.
-        batch: crops a step.
+        iterations: optimizer steps.
+        batch: crops per step.
         crop: (height, width) of a crop in pixels, both of the form 8k + 1.
-        fresh_scenes: scenes drawn new each step.
-        pool: how many of the latest scenes the crops come from.
-        learning_rate: at the start; falls with (1 - step / iterations) ** power.
-        power: see above.
+        fresh_scenes: new scenes per step.
+        pool: number of latest scenes that crops are taken from.
+        learning_rate: initial learning rate; multiplied by (1 - step / iterations) ** power.
+        power: exponent of the decay.
         weight_decay: decoupled, as in AdamW.
-        seed: of the initial weights and of everything random.
+        seed: seed of the initial weights and of all random choices.
     """
 
     iterations: int = 2000
@@ -86,7 +86,7 @@ def cut_batch(rng: np.random.Generator, pool: deque[Scene], recipe: Recipe) -> t
     """Cut random crops, each from a random scene of the pool, mirrored left to right half the time.
 
     Returns:
-        (batch, 3, h, w) float32 as the net takes it, channels last in memory, and (batch, h, w) int64 labels.
+        (batch, 3, h, w) float32 input of the net, channels last in memory, and (batch, h, w) int64 labels.
     """
     height, width = recipe.crop
     images = np.empty((recipe.batch, height, width, 3), np.uint8)

@@ -1,14 +1,14 @@
 """Procedurally drawn landscapes with exact label maps: the data of the miniature network.
 
 A scene is painted from back to front: sky, distant hills, ground, water, then trees, houses, cars and balls from far to
-near, each with its shadow; then light, lens and sensor noise. Everything follows from one seed.
+near, each with its shadow; then light, lens and sensor noise. One seed determines the whole scene.
 
-What makes it a task: colour alone decides nothing. Water takes the sky's colour, a ball any colour at all, even in the
-sky, trees the ground's greens, houses and cars every paint there is; light, haze and season change from scene to scene.
-Only texture, shape and surroundings tell, which is what a network with a large field of view is for. Borders are one to
-two pixels soft: a network of stride 8 misses them, and a CRF that sees the whole picture can find them.
+Color alone does not identify a class: water has the sky's color, trees have the ground's greens, balls, houses and cars
+have any color, a ball may be in the sky, and light, haze and season change from scene to scene. A network must use
+texture, shape and context, hence a large field of view. Borders are one to two pixels soft: a network of stride 8
+blurs them, and a CRF on the full-size image can recover them.
 
-What it does not know: real photographs. A network trained here measures a deployment, not the world.
+Limit: the scenes are not photographs. A network trained on them tests a deployment; it does not segment real images.
 """
 
 from __future__ import annotations

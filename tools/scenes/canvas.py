@@ -1,11 +1,11 @@
 """Brushes for procedural pictures: noise textures, signed distances and a canvas that keeps exact labels.
 
-A shape is a signed distance in pixels, negative inside. Painting blends a colour over the picture with the coverage
+A shape is a signed distance in pixels, negative inside. Painting blends a color over the picture with the coverage
 ``clip(1/2 - distance / softness, 0, 1)`` and writes the label wherever the distance is negative, so that an edge is
 soft in the picture and exact in the label map, and the label's border is the half-coverage line.
 
-Colours are RGB floats in 0..1, in planes: (3, 1, 1) for one colour, (3, h, w) for a texture. Coordinates are pixels,
-x to the right and y down, pixel centres at whole numbers.
+Colors are RGB floats in 0..1, in planes: (3, 1, 1) for one color, (3, h, w) for a texture. Coordinates are pixels,
+x to the right and y down, pixel centers at whole numbers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Array = NDArray[np.float32]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 
-def to_planes(colour: Colour) -> Array:
-    """One RGB colour as (3, 1, 1) float32, ready to meet (h, w) textures."""
-    return np.asarray(colour, np.float32).reshape(3, 1, 1)
+def to_planes(color: Color) -> Array:
+    """One RGB color as (3, 1, 1) float32, which broadcasts with (h, w) textures."""
+    return np.asarray(color, np.float32).reshape(3, 1, 1)
 
 
 def make_noise(
@@ -39,7 +39,7 @@ def make_noise(
         octaves: how many fields are summed at most; those finer than a pixel are left out.
 
     Returns:
-        (height, width) float32, centred at 0, nearly all of it within -1..1.
+        (height, width) float32, centerd at 0, nearly all of it within -1..1.
     """
     height, width = shape
     step_y, step_x = cell if isinstance(cell, tuple) else (cell, cell)
@@ -65,9 +65,9 @@ def _resample(field: Array, shape: tuple[int, int], start: tuple[float, float], 
     return values
 
 
-def measure_disc(x: Array, y: Array, centre_x: float, centre_y: float, radius: float, flatness: float = 1.0) -> Array:
+def measure_disc(x: Array, y: Array, center_x: float, center_y: float, radius: float, flatness: float = 1.0) -> Array:
     """Signed distance to a disc; ``flatness`` > 1 squeezes it vertically, and then only the sign is exact."""
-    distance: Array = np.hypot(x - centre_x, (y - centre_y) * flatness) - radius
+    distance: Array = np.hypot(x - center_x, (y - center_y) * flatness) - radius
     return distance
 
 
@@ -91,7 +91,7 @@ def measure_polygon(x: Array, y: Array, points: list[tuple[float, float]]) -> Ar
     return distance
 
 
-def mix_colours(first: Array, second: Array, share: Array) -> Array:
+def mix_colors(first: Array, second: Array, share: Array) -> Array:
     """Blend per pixel: (3, h, w) from ``first`` where ``share`` (h, w) is 0 to ``second`` where it is 1."""
     return first + (second - first) * share
 
@@ -136,20 +136,20 @@ class Canvas:
         return Window(slice(y0, y1), slice(x0, x1), x, y)
 
     def paint(
-        self, window: Window, distance: Array, colour: Array, label: int | None = None, opacity: float = 1.0
+        self, window: Window, distance: Array, color: Array, label: int | None = None, opacity: float = 1.0
     ) -> None:
-        """Blend a colour over the window inside a shape, and label what is inside.
+        """Blend a color over the window inside a shape, and label what is inside.
 
         Args:
             window: where the shape is.
             distance: (h, w) signed distances in pixels.
-            colour: (3, 1, 1) or (3, h, w).
+            color: (3, 1, 1) or (3, h, w).
             label: what to write where the distance is negative; None leaves the labels alone.
-            opacity: of the colour where it covers fully, 0..1.
+            opacity: of the color where it covers fully, 0..1.
         """
         coverage = np.clip(0.5 - distance / np.float32(self.softness), 0, 1) * np.float32(opacity)
         under = self.image[:, window.rows, window.columns]
-        under += coverage * (colour - under)
+        under += coverage * (color - under)
         if label is not None:
             self.labels[window.rows, window.columns][distance < 0] = label
 

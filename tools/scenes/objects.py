@@ -1,14 +1,14 @@
-"""The things that stand in a scene: trees, houses, cars and balls.
+"""The objects of a scene: trees, houses, cars and balls.
 
-Each painter takes the sketch, the column of the thing's middle and the row it stands on, and paints it with its parts
-and its own label; `cast_shadow` comes first and changes no label.
+Each painter takes the sketch, the column of the object's middle and the row it stands on, and paints it with its parts
+and label; `cast_shadow` comes first and changes no label.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Array, Window, make_noise, measure_box, measure_disc, measure_polygon, mix_colours, to_planes
+from .canvas import Array, Window, make_noise, measure_box, measure_disc, measure_polygon, mix_colors, to_planes
 from .palette import BALL, CAR, FOLIAGE, HOUSE, PAINTS, TREE
 from .sketch import Sketch
 
@@ -19,7 +19,7 @@ _HEADLAMP, _TAILLAMP = to_planes((0.98, 0.95, 0.78)), to_planes((0.75, 0.10, 0.1
 
 
 def cast_shadow(sketch: Sketch, middle: float, base: float, reach: float) -> None:
-    """Darken the ground beside a thing of half-width ``reach``, away from the light."""
+    """Darken the ground beside an object of half-width ``reach``, away from the light."""
     offset = -sketch.light * reach * 0.9
     left, right = middle - reach * 1.4 + min(offset, 0), middle + reach * 1.4 + max(offset, 0)
     window = sketch.canvas.open_window(left, base - reach, right, base + reach)
@@ -59,8 +59,8 @@ def paint_tree(sketch: Sketch, middle: float, base: float) -> None:
     else:
         for _ in range(int(rng.integers(5, 10))):
             angle, length = rng.uniform(0, 2 * np.pi), reach * rng.uniform(0.1, 0.65)
-            centre_x, centre_y = middle + length * np.cos(angle), base - height * 0.66 + 0.8 * length * np.sin(angle)
-            crown = np.minimum(crown, measure_disc(x, y, centre_x, centre_y, reach * rng.uniform(0.35, 0.6)))
+            center_x, center_y = middle + length * np.cos(angle), base - height * 0.66 + 0.8 * length * np.sin(angle)
+            crown = np.minimum(crown, measure_disc(x, y, center_x, center_y, reach * rng.uniform(0.35, 0.6)))
     leaf = max(3.0, reach * rng.uniform(0.15, 0.35))
     clumps = make_noise(rng, window.shape, leaf, 3)
     crown = crown + clumps * np.float32(leaf * 0.35)
@@ -191,12 +191,12 @@ def paint_ball(sketch: Sketch, middle: float, base: float) -> None:
     """A ball, lying or flying: plain, striped, spotted or in segments, lit as a sphere."""
     rng, canvas = sketch.rng, sketch.canvas
     radius = sketch.scale_at(base) * rng.uniform(14, 36)
-    centre = base - radius
+    center = base - radius
     if rng.random() < 0.35:
-        centre -= rng.uniform(0.2, 0.8) * max(0.0, base - 2 * radius)
+        center -= rng.uniform(0.2, 0.8) * max(0.0, base - 2 * radius)
     cast_shadow(sketch, middle, base, radius * 0.8)
-    window = canvas.open_window(middle - radius, centre - radius, middle + radius, centre + radius)
-    across, down = (window.x - middle) / np.float32(radius), (window.y - centre) / np.float32(radius)
+    window = canvas.open_window(middle - radius, center - radius, middle + radius, center + radius)
+    across, down = (window.x - middle) / np.float32(radius), (window.y - center) / np.float32(radius)
     toward = np.sqrt(np.clip(1 - across**2 - down**2, 0, 1))  # the sphere's third coordinate, toward the eye
     first, second = (sketch.vary(sketch.choose(PAINTS), 0.06) for _ in range(2))
     tilt = rng.uniform(0, np.pi)
@@ -211,7 +211,7 @@ def paint_ball(sketch: Sketch, middle: float, base: float) -> None:
         pattern = np.cos(np.arctan2(aside, toward + 0.3) * np.float32(rng.integers(2, 5))) * 6
     else:
         pattern = make_noise(rng, window.shape, radius * rng.uniform(0.35, 0.6), 1) * 5 - 1
-    coat = mix_colours(first, second, np.clip(pattern + 0.5, 0, 1))
+    coat = mix_colors(first, second, np.clip(pattern + 0.5, 0, 1))
     light = np.clip(0.65 * toward + 0.45 * (np.float32(sketch.light) * across - down), 0, 1)
     lit: Array = coat * (0.42 + 0.72 * light) + (np.clip(light - 0.86, 0, 1) * 2.2)
-    canvas.paint(window, np.hypot(window.x - middle, window.y - centre) - radius, lit, BALL)
+    canvas.paint(window, np.hypot(window.x - middle, window.y - center) - radius, lit, BALL)

@@ -1,8 +1,8 @@
-"""The classes of a scene, the colours of their label maps, and the paints that scenes are drawn with."""
+"""The classes of a scene, the colors of their label maps, and the paints that scenes are drawn with."""
 
 from __future__ import annotations
 
-from .canvas import Colour
+from .canvas import Color
 
 CLASSES = ("sky", "ground", "water", "tree", "house", "car", "ball")
 """Class names by label."""
@@ -18,9 +18,9 @@ PALETTE = (
     (236, 192, 62),
     (150, 84, 168),
 )
-"""RGB colours by label, for pictures of label maps."""
+"""RGB colors by label, for pictures of label maps."""
 
-SKIES: tuple[tuple[Colour, Colour], ...] = (  # zenith, horizon
+SKIES: tuple[tuple[Color, Color], ...] = (  # zenith, horizon
     ((0.30, 0.52, 0.86), (0.76, 0.87, 0.95)),
     ((0.45, 0.66, 0.90), (0.90, 0.92, 0.90)),
     ((0.62, 0.66, 0.72), (0.82, 0.83, 0.84)),
@@ -30,7 +30,7 @@ SKIES: tuple[tuple[Colour, Colour], ...] = (  # zenith, horizon
     ((0.20, 0.26, 0.46), (0.50, 0.54, 0.72)),
 )
 
-GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # the two colours that the mottling mixes
+GROUNDS: tuple[tuple[Color, Color], ...] = (  # the two colors that the mottling mixes
     ((0.30, 0.46, 0.16), (0.50, 0.58, 0.24)),
     ((0.22, 0.38, 0.20), (0.40, 0.46, 0.22)),
     ((0.70, 0.60, 0.40), (0.82, 0.74, 0.54)),
@@ -40,7 +40,7 @@ GROUNDS: tuple[tuple[Colour, Colour], ...] = (  # the two colours that the mottl
     ((0.62, 0.56, 0.22), (0.76, 0.70, 0.34)),
 )
 
-FOLIAGE: tuple[Colour, ...] = (
+FOLIAGE: tuple[Color, ...] = (
     (0.20, 0.40, 0.14),
     (0.30, 0.48, 0.16),
     (0.14, 0.30, 0.18),
@@ -50,7 +50,7 @@ FOLIAGE: tuple[Colour, ...] = (
     (0.84, 0.60, 0.66),
 )
 
-PAINTS: tuple[Colour, ...] = (
+PAINTS: tuple[Color, ...] = (
     (0.86, 0.82, 0.74),
     (0.93, 0.93, 0.90),
     (0.74, 0.32, 0.26),

@@ -17,19 +17,19 @@ from .sketch import Sketch
 
 HEIGHTS = (225, 233, 240, 249, 257, 262)
 WIDTHS = (280, 289, 300, 305, 313, 321)
-"""What `draw_size` chooses from, in pixels: most are 8k + 1, as DeepLab likes it, some are not."""
+"""Sizes that `draw_size` chooses from, in pixels: most are 8k + 1, which DeepLab needs no padding for."""
 
 _PAINTERS: tuple[Callable[[Sketch, float, float], None], ...] = (paint_tree, paint_house, paint_car, paint_ball)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture with its truth.
+    """One image with its label map.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8, indices into `CLASSES`; every pixel has one.
-        seed: what it was drawn from.
+        seed: seed of the scene.
     """
 
     image: NDArray[np.uint8]
@@ -47,15 +47,15 @@ def draw_scene(seed: int, height: int | None = None, width: int | None = None) -
     """Draw the scene of a seed; the same seed and size always give the same pixels.
 
     Args:
-        seed: non-negative.
-        height: rows, at least 32; `draw_size`'s if None.
-        width: columns, likewise.
+        seed: non-negative seed.
+        height: in pixels, at least 32; chosen by `draw_size` if None.
+        width: likewise.
 
     Returns:
         The picture and its exact label map.
 
     Raises:
-        ValueError: a negative seed, or a side under 32 pixels.
+        ValueError: if the seed is negative or a side is under 32 pixels.
     """
     if seed < 0:
         raise ValueError(f"the seed of a scene must not be negative, got {seed}")
@@ -76,13 +76,13 @@ def draw_scene(seed: int, height: int | None = None, width: int | None = None) -
 
 
 def _place_objects(sketch: Sketch) -> None:
-    """Three to nine things from far to near; only after one of each kind does a kind come again."""
+    """Paint three to nine objects from far to near; a kind repeats only after one of each kind."""
     rng = sketch.rng
     count = int(rng.integers(3, 10))
     kinds = [int(k) for k in rng.permutation(len(_PAINTERS))] + [int(k) for k in rng.integers(0, len(_PAINTERS), count)]
     below = sketch.height - sketch.horizon
     bases = np.sort(sketch.horizon + below * rng.uniform(0.04, 0.98, count) ** 0.8)
-    wet = sketch.canvas.labels == WATER  # nothing but balls goes in
+    wet = sketch.canvas.labels == WATER  # only balls may be in water
     for kind, base in zip(kinds[:count], bases, strict=True):
         places = sketch.width * rng.uniform(0.02, 0.98, 8)
         dry = [x for x in places if _PAINTERS[kind] is paint_ball or not wet[int(base), int(x)]]
@@ -91,7 +91,7 @@ def _place_objects(sketch: Sketch) -> None:
 
 
 def _apply_light(sketch: Sketch) -> None:
-    """Cloud shadows and a falling-off of the light, a tint, and the contrast of the day; labels stay."""
+    """Apply cloud shadows, light falloff, a tint and a contrast; labels do not change."""
     rng, canvas, full = sketch.rng, sketch.canvas, sketch.full
     patches = make_noise(rng, full.shape, (sketch.height * 0.3, sketch.width * 0.5), 2) * np.float32(
         rng.uniform(0, 0.3)
@@ -103,7 +103,7 @@ def _apply_light(sketch: Sketch) -> None:
 
 
 def _expose(sketch: Sketch) -> NDArray[np.uint8]:
-    """The camera: a slightly soft lens, then noise that grows with the light, rounded to (H, W, 3) uint8."""
+    """Apply a slightly soft lens and noise that grows with brightness; round to (H, W, 3) uint8."""
     rng = sketch.rng
     levels = (np.clip(sketch.canvas.image, 0, 1) * 255 + 0.5).astype(np.uint8)
     sharp = Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))

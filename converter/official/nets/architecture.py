@@ -14,21 +14,15 @@ from .vgg16 import write_aspp, write_deeplab, write_largefov, write_msc, write_m
 
 @dataclass(frozen=True)
 class Architecture:
-    """One net.
+    """One net."""
 
-    Attributes:
-        name: as in the catalogue.
-        head_layer: matches the name of the classifier's layer; its group `experiment` is the variable part.
-        head_example: an example of that name, for messages.
-        write: (net name, head or None) -> prototxt text; without a head the net ends at its last features.
-        basis: source of the layers.
-    """
-
-    name: str
+    name: str  # as in the catalogue
+    # matches the name of the classifier's layer; its group `experiment` is the variable part
     head_layer: re.Pattern[str]
-    head_example: str
+    head_example: str  # an example of that name, for messages
+    # (net name, head or None) -> prototxt text; without a head the net ends at its last features
     write: Callable[[str, Head | None], str]
-    basis: str
+    basis: str  # source of the layers
 
 
 _FC8 = re.compile(r"fc8_(?P<experiment>.+)")

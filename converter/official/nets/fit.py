@@ -15,7 +15,8 @@ import numpy as np
 
 from .... import __version__
 from ....errors import CaffemodelError, ConverterError, FetchError
-from ...files.caffemodel import WeightFile, read_caffemodel
+from ...files.caffemodel import read_caffemodel
+from ...files.weight_file import WeightFile
 from ...read import read_net
 from .architecture import Head, find_architecture
 
@@ -26,10 +27,9 @@ _EXPERIMENT = re.compile(r"[\w./-]{1,64}", re.ASCII)
 
 
 def fit_net(model: OfficialModel, weights: Path) -> tuple[str, tuple[str, ...]]:
-    """Check a caffemodel; returns the prototxt for it, and warnings such as differences to the structure saved in it.
+    """Check a caffemodel; returns the prototxt for it, and warnings such as differences to the saved structure.
 
-    Raises:
-        FetchError: it is another model, or not a caffemodel.
+    Raises FetchError if it is another model, or not a caffemodel.
     """
     architecture = find_architecture(model.architecture)
     try:
@@ -53,11 +53,7 @@ def fit_net(model: OfficialModel, weights: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def _find_head(model: OfficialModel, file: WeightFile) -> Head | None:
-    """The classifier, identified by its layer in the weights.
-
-    Raises:
-        FetchError: it has another number of classes, or is missing from a model that must have one.
-    """
+    """The classifier, by its layer; raises FetchError for another number of classes, or if it must not be missing."""
     architecture = find_architecture(model.architecture)
     for layer in file.layers:
         found = architecture.head_layer.fullmatch(layer.name)

@@ -79,7 +79,10 @@ class NetText:
             lines.append("strict_dim: false")
         lines += [f'param {{ name: "{owner}" }}' for owner in shared]
         for message, fields in parameters.items():
-            written = " ".join(f"{field}: {_write_value(value)}" for field, value in fields.items())
+            written = " ".join(
+                f"{field}: {str(value).lower() if isinstance(value, bool) else value}"
+                for field, value in fields.items()
+            )
             lines.append(f"{message} {{ {written} }}")
         self._lines += ["layer {" if self.syntax == "V2" else "layers {", *(f"  {line}" for line in lines), "}"]
         return top
@@ -122,7 +125,3 @@ class NetText:
         """Add a pooling with padding 1."""
         fields: dict[str, Value] = {"pool": method, "kernel_size": kernel, "stride": stride, "pad": 1}
         return self.add("Pooling", name, bottom, pooling_param=fields)
-
-
-def _write_value(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

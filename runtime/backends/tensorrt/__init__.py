@@ -1,4 +1,4 @@
-"""TensorRT, 8.5 to 11: plans of a build, engines that can be trusted, and the backend that runs them.
+"""TensorRT 8.5 to 11: building engines, an engine store with signatures, and the backend that runs them.
 
-Modules here need NumPy and the standard library; TensorRT itself is imported by `compat.load_tensorrt` alone.
+Modules here need NumPy and the standard library; TensorRT itself is imported by `compat.load_tensorrt` only.
 """

@@ -1,31 +1,140 @@
-"""What an engine really computes in: share of layers and of time by precision, and whether it is what was asked.
+"""Checks the precision of an engine: which products compute as narrow as the graph asks, by layers and by time.
 
-The ONNX graph says what each convolution and matrix product should compute in; the inspector says what it does. A
-product that came out wider than its graph says has missed: a builder may choose so wherever typing is weak. What the
-graph itself keeps in FP32 has not. Products whose layer cannot be told apart are judged by the engine's own layers.
+The ONNX graph defines what each convolution and matrix product should compute in; TensorRT's inspector lists what it
+does. A product that is wider than in its graph has missed, which a builder may choose if typing is weak. What the graph
+itself keeps in FP32 has not. If layers do not name their nodes, their numbers are compared.
 
 Several layers may name one node: its product, and kernels that scale or activate the result. The product decides, the
-first of them in the engine's order; only where no product names the node does the narrowest layer.
+first of them in the engine's order; only if no product names the node, the narrowest layer does.
+
+The inspector's JSON has two schemas. Up to TensorRT 10 a tensor has one text, "Format/Datatype": in 8.x a sentence
+("Channel major FP16 format where channel % 8 == 0"), from 9 on a name ("Half"); inputs and outputs are names under
+"Bindings". TensorRT 11 splits the text into "Format" and "Datatype" (or "DataType"), and inputs and outputs are objects
+under "I/O Tensors". Layers are objects only if the engine was built with ProfilingVerbosity.DETAILED.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ....errors import BackendError, EnginePrecisionError
-from .inspection import EngineLayer, Inspection
-from .onnx_facts import PRODUCTS, OnnxFacts
 
-#: bits of a precision's operands: a product may come out as narrow as asked, or narrower
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
+
+#: bits of a precision's operands; a product may come out as narrow as asked, or narrower
 _BITS = {"fp8": 8, "int8": 8, "fp16": 16, "bf16": 16, "tf32": 19, "fp32": 32}
 _SHOWN = 8
+_MAX_LAYERS = 100_000
+#: name of a type here, and TensorRT's names; the first match counts, narrow types first
+_TYPE_WORDS = (
+    ("fp8", ("FP8", "FLOAT8", "E4M3")),
+    ("int8", ("INT8",)),
+    ("bf16", ("BF16", "BFLOAT16")),
+    ("fp16", ("FP16", "HALF", "FLOAT16")),
+    ("fp32", ("FP32", "FLOAT", "FLOAT32")),
+    ("int64", ("INT64",)),
+    ("int32", ("INT32",)),
+    ("bool", ("BOOL",)),
+    ("uint8", ("UINT8",)),
+)
+_WORD = re.compile(r"[A-Z][A-Z0-9]*")
+_ONNX_NAME = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+#: layers that multiply and add, in LayerType or ParameterType
+_PRODUCTS = re.compile(r"conv|correlation|gemm|matrixmultiply|matmul|fullyconnected|fully_connected", re.IGNORECASE)
+#: the name of a Myelin "runtime_fusion" with a product in it, such as __myl_CorrAdd_myl0_4
+_FUSED_PRODUCT = re.compile(r"__myl_\w*(?:Corr|Conv|Gemm|MatMul)")
+_MOVES = ("reformat", "noop", "shape", "constant", "shuffle", "copy", "cast", "slice", "concat")
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """One layer of an engine; `kind` is "product", "move" (copies and reformats) or "other"; "" where not given."""
+
+    name: str
+    kind: Literal["product", "move", "other"]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: str
+    tactic: str
+    nodes: tuple[str, ...]
+
+    @property
+    def precision(self) -> str:
+        """The type of its first input that is floating or 8-bit; TF32 by the kernel's name."""
+        known = ("fp8", "int8", "fp16", "bf16", "fp32")
+        candidates = (*self.inputs, self.weights, *self.outputs)
+        found = next((kind for kind in candidates if kind in known), "unknown")
+        return "tf32" if found == "fp32" and "tf32" in self.tactic.lower() else found
+
+
+def parse_inspection(content: Mapping[str, Any]) -> list[EngineLayer]:
+    """Read the layers in the inspector's JSON, in order; raises BackendError if its schema is unknown."""
+    layers = content.get("Layers")
+    if not isinstance(layers, list) or len(layers) > _MAX_LAYERS:
+        raise BackendError('the inspector\'s JSON has no list "Layers": its schema is unknown')
+    if any(isinstance(layer, str) for layer in layers):
+        raise BackendError("the inspector's JSON has layer names only: build with ProfilingVerbosity.DETAILED")
+    if not {"I/O Tensors", "Bindings"} & content.keys():
+        raise BackendError('the inspector\'s JSON has neither "Bindings" nor "I/O Tensors": its schema is unknown')
+    return [_parse_layer(layer) for layer in layers]
+
+
+def _parse_layer(layer: object) -> EngineLayer:
+    if not isinstance(layer, dict):
+        raise BackendError("a layer in the inspector's JSON is not an object: its schema is unknown")
+    name = str(layer.get("Name", ""))
+    words = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}"
+    lowered = words.lower()
+    kind: Literal["product", "move", "other"] = "other"
+    if _PRODUCTS.search(words) or ("runtime_fusion" in lowered and _FUSED_PRODUCT.match(name)):
+        kind = "product"
+    elif any(word in lowered for word in _MOVES):
+        kind = "move"
+    weights = layer.get("Weights")
+    return EngineLayer(
+        name=name,
+        kind=kind,
+        inputs=tuple(_read_types(layer.get("Inputs"))),
+        outputs=tuple(_read_types(layer.get("Outputs"))),
+        weights=read_type(str(weights.get("Type", ""))) if isinstance(weights, dict) else "",
+        tactic=str(layer.get("TacticName", "")),
+        nodes=_read_nodes(name, str(layer.get("Metadata", ""))),
+    )
+
+
+def _read_types(tensors: object) -> list[str]:
+    if not isinstance(tensors, list):
+        return []
+    keys = ("Format/Datatype", "Datatype", "DataType", "Format")
+    texts = [
+        next((tensor[key] for key in keys if tensor.get(key)), "") for tensor in tensors if isinstance(tensor, dict)
+    ]
+    return [read_type(str(text)) for text in texts]
+
+
+def read_type(text: str) -> str:
+    """Return the element type in a text such as "Half" or "Channel major FP16 format where ..."; "" without one."""
+    words = set(_WORD.findall(text.upper()))
+    return next((name for name, spellings in _TYPE_WORDS if words & set(spellings)), "")
+
+
+def _read_nodes(name: str, metadata: str) -> tuple[str, ...]:
+    """The ONNX nodes in the metadata (8.6 and later), else the parts of the layer's name."""
+    stated = _ONNX_NAME.findall(metadata)
+    if stated:
+        return tuple(dict.fromkeys(stated))
+    bare = re.sub(r"\b(?:PWN|fused)\(|\)$", "", name)
+    return tuple(part.strip() for part in re.split(r" \+ |\|\|", bare) if part.strip())
 
 
 @dataclass(frozen=True)
 class Missed:
-    """A node that computes in more bits than its graph says."""
+    """A node that computes in more bits than its graph asks for."""
 
     node: str
     asked: str
@@ -40,10 +149,10 @@ class PrecisionAudit:
         asked: the narrowest precision of the graph's products, such as "fp16".
         layers: precision -> number of layers that compute something (no copies, no reformats).
         products: precision -> number of convolutions and matrix products.
-        narrow_writing_fp32: number of products of 16 bits or fewer that write float32: the memory traffic of their
-            results is that of float32, which can cost what the narrow product gains.
-        time_ms: precision -> milliseconds, moves under "move"; None where no profile was given.
-        reformats: layers that only copy or reformat.
+        narrow_writing_fp32: number of products of 16 bits or fewer that write float32: their results need the memory
+            traffic of float32, which can cost what the narrow product gains.
+        time_ms: precision -> milliseconds, copies and reformats under "move"; None without a profile.
+        reformats: number of layers that only copy or reformat.
         missed: nodes wider than asked.
         reached: share of the graph's narrow products that are as narrow in the engine, 0 to 1.
     """
@@ -58,59 +167,48 @@ class PrecisionAudit:
     reached: float
 
     def to_json(self) -> dict[str, object]:
-        """As records write it."""
+        """Return the audit as records write it."""
         return {**asdict(self), "missed": [asdict(missed) for missed in self.missed]}
 
     def require(self, share: float) -> None:
-        """Insist that at least a share of the narrow products is as narrow as asked.
-
-        Raises:
-            EnginePrecisionError: naming the nodes that are not.
-        """
+        """Raise EnginePrecisionError, naming the nodes, if fewer of the narrow products than `share` are narrow."""
         if self.reached >= share:
             return
         shown = ", ".join(f"{missed.node} ({missed.got})" for missed in self.missed[:_SHOWN])
         more = f" and {len(self.missed) - _SHOWN} more" if len(self.missed) > _SHOWN else ""
-        named = f": {shown}{more}" if shown else ""
         raise EnginePrecisionError(
-            f"{self.asked} was asked for, and only {self.reached:.0%} of the graph's {self.asked} products reach it"
-            f"{named}. Use TensorRT 9.1 or later, which takes the graph's types as they are, or accept less with "
-            "--required-share"
+            f"{self.asked} was requested, but only {self.reached:.0%} of the graph's {self.asked} products reach it"
+            f"{f': {shown}{more}' if shown else ''}. Use TensorRT 9.1 or later, which follows the graph's types, or "
+            "accept less with --required-share"
         )
 
 
 def audit_precision(
-    inspection: Inspection, graph: OnnxFacts, profile: list[dict[str, Any]] | None = None
+    layers: list[EngineLayer], facts: GraphFacts, profile: list[dict[str, Any]] | None = None
 ) -> PrecisionAudit:
-    """Compare an engine with its graph.
+    """Compare the layers of an engine with the graph it was built from.
 
-    Args:
-        inspection: from `parse_inspection`.
-        graph: what the engine was built from.
-        profile: layer times as trtexec's --exportProfile writes them: objects with "name" and "averageMs" or "timeMs".
-
-    Raises:
-        BackendError: if the profile names no layer of the engine.
+    The profile holds layer times as trtexec's --exportProfile writes them: objects with "name" and "averageMs" or
+    "timeMs". BackendError is raised if it names no layer of the engine.
     """
-    asked = {node.name: graph.precision_of(node) for node in graph.nodes if node.op in PRODUCTS and node.name}
-    computing = [layer for layer in inspection.layers if layer.kind != "move"]
+    asked = facts.node_precisions
+    computing = [layer for layer in layers if layer.kind != "move"]
     own = _match_nodes(asked, computing)
     products = [layer for layer in computing if layer.kind == "product" or layer in own.values()]
-    narrowest = min(asked.values(), key=lambda name: _BITS.get(name, 32), default="fp32")
     narrow = {name: kind for name, kind in asked.items() if _BITS.get(kind, 32) < 32}
     found = {name: own[name].precision for name in narrow if name in own}
-    missed = tuple(
+    missed = [
         Missed(name, narrow[name], got) for name, got in found.items() if _BITS.get(got, 64) > _BITS[narrow[name]]
-    )
+    ]
     return PrecisionAudit(
-        asked=narrowest,
-        layers=_count(computing),
-        products=_count(products),
+        asked=min(asked.values(), key=lambda name: _BITS.get(name, 32), default="fp32"),
+        layers=_count_precisions(computing),
+        products=_count_precisions(products),
         narrow_writing_fp32=sum(_bits(layer) <= 16 and "fp32" in layer.outputs for layer in products),
-        time_ms=_share_time(inspection, profile) if profile is not None else None,
-        reformats=len(inspection.layers) - len(computing),
-        missed=missed,
-        reached=_reached(narrow, found, missed, products),
+        time_ms=_sum_times(layers, profile) if profile is not None else None,
+        reformats=len(layers) - len(computing),
+        missed=tuple(missed),
+        reached=1.0 - len(missed) / len(found) if found else _estimate_reached(narrow, products),
     )
 
 
@@ -128,36 +226,27 @@ def _bits(layer: EngineLayer) -> int:
     return _BITS.get(layer.precision, 64)
 
 
-def _reached(
-    narrow: Mapping[str, str], found: Mapping[str, str], missed: tuple[Missed, ...], products: list[EngineLayer]
-) -> float:
+def _estimate_reached(narrow: Mapping[str, str], products: list[EngineLayer]) -> float:
+    """The share by numbers, if no layer names its nodes: narrow products of the engine over those of the graph."""
     if not narrow:
         return 1.0
-    if found:
-        return 1.0 - len(missed) / len(found)
-    # No layer names its nodes: compare how many are narrow with how many should be.
     limit = max(_BITS[kind] for kind in narrow.values())
-    narrow_layers = sum(_bits(layer) <= limit for layer in products)
-    return min(1.0, narrow_layers / min(len(narrow), max(len(products), 1)))
+    return min(1.0, sum(_bits(layer) <= limit for layer in products) / min(len(narrow), max(len(products), 1)))
 
 
-def _count(layers: list[EngineLayer]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for layer in layers:
-        counts[layer.precision] = counts.get(layer.precision, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+def _count_precisions(layers: Iterable[EngineLayer]) -> dict[str, int]:
+    return dict(Counter(layer.precision for layer in layers).most_common())
 
 
-def _share_time(inspection: Inspection, profile: list[dict[str, Any]]) -> dict[str, float]:
+def _sum_times(layers: list[EngineLayer], profile: list[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds by precision."""
-    layers = {layer.name: layer for layer in inspection.layers}
-    times: dict[str, float] = {}
+    by_name = {layer.name: layer for layer in layers}
+    times: Counter[str] = Counter()
     for row in profile:
-        layer = layers.get(str(row.get("name", "")))
-        if layer is None:  # the count of runs, which comes first, and what a profile adds of its own
-            continue
-        kind = "move" if layer.kind == "move" else layer.precision
-        times[kind] = times.get(kind, 0.0) + float(row.get("averageMs", row.get("timeMs", 0.0)))
+        layer = by_name.get(str(row.get("name", "")))
+        if layer is not None:  # the first row is a count of runs
+            kind = "move" if layer.kind == "move" else layer.precision
+            times[kind] += float(row.get("averageMs", row.get("timeMs", 0.0)))  # type: ignore[assignment]
     if not times:
-        raise BackendError("the profile names no layer of this engine: profile the engine that is audited")
-    return dict(sorted(times.items(), key=lambda item: -item[1]))
+        raise BackendError("the profile names no layer of this engine: use the profile of the audited engine")
+    return dict(times.most_common())

@@ -1,25 +1,24 @@
-"""The TensorRT backend: an engine of the bundle's store, run without torch.
+"""The TensorRT backend: runs an engine of the bundle's store, without torch.
 
-`run` takes a lane of the runner for one image. `open_stream` keeps a lane for many, with copies beside kernels.
+`run` borrows an execution lane for one image; `open_stream` borrows one for many, whose copies overlap with kernels.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ....errors import BackendError, InputError
-from ..protocol import Array, check_feeds
+from ..protocol import Array
 from . import compat
-from .driver import CudaDriver, Driver
+from .driver import CudaDriver
 from .keys import fields_here, read_machine
-from .runner import ExecutionLane, Runner, Ticket
+from .runner import ExecutionLane, Ticket, describe_engine
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorRtOptions:
-    """How TensorRT runs an engine.
+    """Options of the TensorRT backend.
 
     Attributes:
         slots: images in flight at once in a stream, 1 to 8.
         contexts: threads that run at once, 1 to 16; further ones wait.
-        cuda_graphs: whether a shape that comes back is captured as a CUDA graph and replayed.
-        shape: which engine, where the store has several: a shape of the input that it must take, as "8x513x513x3".
-        tf32: whether a float32 engine may have been built with TF32.
+        cuda_graphs: whether a repeated shape is captured as a CUDA graph and replayed.
+        shape: if the store has several engines, an input shape that the engine must allow, such as "8x513x513x3".
+        tf32: whether to run the engine that was built with TF32.
         trust: whether to run an engine that this installation did not sign. A plan is code.
     """
 
@@ -52,7 +51,7 @@ class TensorRtOptions:
 
 
 class TensorRtBackend:
-    """An engine on a CUDA device."""
+    """An engine on a CUDA device. `run` may be called by several threads at once."""
 
     name = "tensorrt"
     device = "cuda"
@@ -60,27 +59,19 @@ class TensorRtBackend:
     def __init__(
         self,
         engine: Any,
-        driver: Driver,
+        driver: CudaDriver,
         options: TensorRtOptions | None = None,
         *,
         on_close: Callable[[], None] = lambda: None,
     ):
-        """Take an engine that is loaded already; `open_tensorrt` finds a bundle's.
-
-        Args:
-            engine: a TensorRT ICudaEngine.
-            driver: where it runs.
-            options: how.
-            on_close: called once contexts and engine are released here, to release what the engine needs.
-        """
-        options = options or TensorRtOptions()
-        self._runner: Runner | None = Runner(engine, driver, slots=options.slots, cuda_graphs=options.cuda_graphs)
-        self._on_close = on_close
-        self.inputs = self._runner.tensors.inputs
-        self.outputs = self._runner.tensors.outputs
-        self._most = options.contexts
+        """Run a loaded ICudaEngine; `on_close` is called after its release here, to release what it needs."""
+        self._engine, self._driver, self._on_close = engine, driver, on_close
+        self._options = options or TensorRtOptions()
+        self._tensors = describe_engine(engine)
+        self.inputs, self.outputs = self._tensors.inputs, self._tensors.outputs
+        self._is_closed = False
         self._idle: list[ExecutionLane] = []
-        self._opened = 0
+        self._holders: list[int] = []  # the threads that have taken a lane, once for each
         self._changed = threading.Condition()
         self._last = threading.local()
 
@@ -89,135 +80,102 @@ class TensorRtBackend:
         """The times of this thread's last `run`; see `Ticket.result`."""
         return dict(getattr(self._last, "timings_ms", {}))
 
-    @property
-    def captures(self) -> int:
-        """How many CUDA graphs were captured by lanes that are idle now."""
-        with self._changed:
-            return sum(lane.captures for lane in self._idle)
-
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
-        self._require_open()
-        check_feeds(self.inputs, feeds)
-        with self.open_stream() as stream:
-            ticket = stream.submit(feeds)
+        with self.open_stream() as lane:
+            ticket = lane.submit(feeds)
             outputs = ticket.result()
         self._last.timings_ms = ticket.timings_ms
         return outputs
 
     def run_many(self, many: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
-        """Compute the outputs of many feeds, in order, with as many in flight as there are slots; raises as `run`."""
-        with self.open_stream() as stream:
+        """Compute the outputs of many feeds, in order, with one in flight for each slot; raises as `run`."""
+        with self.open_stream() as lane:
             waiting: deque[Ticket] = deque()
             for feeds in many:
-                if len(waiting) == stream.slots:
+                if len(waiting) == self._options.slots:
                     yield waiting.popleft().result()
-                waiting.append(stream.submit(feeds))
+                waiting.append(lane.submit(feeds))
             while waiting:
                 yield waiting.popleft().result()
 
     @contextmanager
-    def open_stream(self) -> Iterator[Stream]:
-        """Keep a lane for the block: `submit` up to `slots` feeds, then take results in order.
-
-        Raises:
-            BackendError: if the backend was closed, or CUDA refuses.
-        """
-        lane = self._take_lane()
-        stream = Stream(lane, self._require_open().slots)
+    def open_stream(self) -> Iterator[ExecutionLane]:
+        """Borrow a lane for the block: `submit` up to `slots` feeds, then take results in order."""
+        holder = threading.get_ident()
+        lane = self._take_lane(holder)
         try:
-            yield stream
+            yield lane
         except BaseException:
-            with suppress(BackendError):  # the first error is the one to tell
-                stream.drain()
+            with suppress(Exception):  # report the first error
+                lane.drain()
             raise
         else:
-            stream.drain()
+            lane.drain()
         finally:
-            self._give_lane(lane)
+            self._return_lane(lane, holder)
 
     def close(self) -> None:
-        """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed."""
+        """Wait for the runs in progress, then free lanes, contexts and the engine; closing twice is allowed.
+
+        Raises:
+            BackendError: if this thread has an open stream or an unfinished `run_many`, or CUDA fails.
+        """
         with self._changed:
-            runner, self._runner = self._runner, None
-            if runner is None:
+            if self._is_closed:
                 return
-            while len(self._idle) < self._opened:
-                self._changed.wait()
+            if threading.get_ident() in self._holders:
+                raise BackendError("close() would wait for itself: end this thread's open_stream or run_many first")
+            self._is_closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._holders)
+        with ExitStack() as cleanup:  # in reverse, whatever fails
+            cleanup.callback(self._on_close)
+            cleanup.callback(setattr, self, "_engine", None)
             while self._idle:
-                self._idle.pop().close()
-            self._opened = 0
-            runner.engine = None  # tickets still lead to the runner
-        self._on_close()
+                cleanup.callback(self._idle.pop().close)
 
-    def _require_open(self) -> Runner:
-        if self._runner is None:
-            raise BackendError("this backend was closed")
-        return self._runner
-
-    def _take_lane(self) -> ExecutionLane:
+    def _take_lane(self, holder: int) -> ExecutionLane:
         with self._changed:
-            while True:
-                runner = self._require_open()
-                if self._idle:
-                    return self._idle.pop()
-                if self._opened < self._most:
-                    self._opened += 1
-                    break
+            while not self._is_closed and not self._idle and len(self._holders) == self._options.contexts:
                 self._changed.wait()
+            if self._is_closed:
+                raise BackendError("this backend was closed")
+            self._holders.append(holder)
+            if self._idle:
+                return self._idle.pop()
         try:
-            return runner.open_lane()
+            slots, cuda_graphs = self._options.slots, self._options.cuda_graphs
+            return ExecutionLane(self._engine, self._tensors, self._driver, slots=slots, cuda_graphs=cuda_graphs)
         except BaseException:
-            with self._changed:
-                self._opened -= 1
-                self._changed.notify_all()
+            self._return_lane(None, holder)
             raise
 
-    def _give_lane(self, lane: ExecutionLane) -> None:
+    def _return_lane(self, lane: ExecutionLane | None, holder: int) -> None:
+        """Put a lane back for the next caller, or close one that is in an unknown state."""
+        is_sound = lane is not None and not lane.has_failed and not lane.in_flight
+        if lane is not None and not is_sound:
+            with suppress(BackendError):  # the caller has the first error
+                lane.close()
         with self._changed:
-            self._idle.append(lane)
+            self._holders.remove(holder)
+            if lane is not None and is_sound:
+                self._idle.append(lane)
             self._changed.notify_all()
 
 
-class Stream:
-    """A lane while someone keeps it."""
-
-    def __init__(self, lane: ExecutionLane, slots: int):
-        """Stand for a lane of so many slots."""
-        self._lane = lane
-        self._open: deque[Ticket] = deque(maxlen=slots)  # a slot's last ticket pushes out the one before it
-        self.slots = slots
-
-    def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run; see `ExecutionLane.submit`."""
-        ticket = self._lane.submit(feeds, time.perf_counter)
-        self._open.append(ticket)
-        return ticket
-
-    def drain(self) -> None:
-        """Take what nobody took."""
-        while self._lane.in_flight and self._open:
-            self._open.popleft().result()
-
-
 def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options: TensorRtOptions) -> TensorRtBackend:
-    """Load the engine that was built for a bundle's network on this machine.
-
-    Args:
-        bundle: an opened bundle.
-        device: "cuda" or None.
-        precision: "fp32", or one of the bundle's variants.
-        options: how to run it, and which engine.
+    """Load the engine that was built for a bundle's network on this machine; the device is "cuda" or None.
 
     Raises:
-        BackendError: if the device is another, or TensorRT or CUDA cannot start.
+        BackendError: if another device is requested, or TensorRT or CUDA cannot start.
         MissingDependencyError: if TensorRT or cuda-bindings is not installed.
         BundleError: if the bundle has no such variant.
-        EngineError: if no engine was built for it here, or the one there must not run; names the field.
-        InputError: if `options.shape` is no shape.
+        EngineError: if no engine was built for it here, or the stored one must not run; names the field.
+        InputError: if `options.shape` is not a shape.
     """
     if device not in (None, "cuda"):
-        raise BackendError(f'the tensorrt backend knows the device cuda, not "{device}"')
+        raise BackendError(f'the tensorrt backend runs on the device cuda, not "{device}"')
     file = bundle.deploy_file(precision)
     shapes = {bundle.deploy.input: _parse_shape(options.shape)} if options.shape is not None else None
     trt, capabilities = compat.load_tensorrt()
@@ -230,14 +188,18 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     here = partial(fields_here, machine=read_machine(), capabilities=capabilities)
     store = EngineStore(find_store(bundle.path))
     plan = store.read_plan(store.choose(wanted, shapes, here=here), trust=options.trust)
+    if capabilities.line == "8.5":
+        options = replace(options, contexts=1)  # allows one context for a dynamic profile; further threads wait
     loaded = compat.LoadedEngine(trt, plan)
-    if capabilities.version.startswith("8.5."):
-        options = replace(options, contexts=1)  # a dynamic profile serves one context there; further threads wait
-    return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
+    try:
+        return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
+    except BaseException:
+        loaded.close()
+        raise
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split("x"))
     except ValueError as error:
-        raise InputError(f'"{text}" is no shape; write it as 8x513x513x3') from error
+        raise InputError(f'"{text}" is not a shape such as 8x513x513x3') from error

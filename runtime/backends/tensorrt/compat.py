@@ -1,7 +1,7 @@
-"""The one place that touches what differs between TensorRT 8.5 and 11: import, types, listeners, deserialising.
+"""Differences between TensorRT 8.5 and 11 outside of builds: import, types, logger, monitor, engine loading.
 
-What exists where is in `capabilities`; which calls a build makes is in `plan`. Names are looked up here at the moment
-they are used, so that a name which a version lacks is never touched on it.
+`capabilities` lists what exists in which version, `plan` makes the calls of a build. A name that a version lacks is
+looked up only where the version has it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ....dependencies import import_optional
 from ....errors import BackendError, EngineError
 from .capabilities import Capabilities, read_capabilities
 
-#: member of trt.DataType -> NumPy's name. trt.nptype() is not used: in 8.5 it needs np.bool, which NumPy 1.24 dropped.
+#: member of trt.DataType -> NumPy's name. In 8.5, trt.nptype() uses np.bool, which NumPy 1.24 removed.
 NUMPY_NAMES: Mapping[str, str] = {
     "FLOAT": "float32",
     "HALF": "float16",
@@ -27,63 +27,56 @@ NUMPY_NAMES: Mapping[str, str] = {
     "UINT8": "uint8",
 }
 _MAX_LOG_LINES = 10_000
-#: pieces of TensorRT's log -> what to do about it
+_SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING")
+_NO_DRIVER = "run on a machine with an NVIDIA driver and GPU, or use --dry-run"
+#: texts in TensorRT's log -> what to do about them
 _REMEDIES = (
     ("no CUDA-capable device", "run on a machine with an NVIDIA GPU"),
-    ("Cuda failure: 35", "run on a machine with an NVIDIA driver and GPU, or use --dry-run"),
-    ("CUDA initialization failure with error: 35", "run on a machine with an NVIDIA driver and GPU, or use --dry-run"),
+    ("Cuda failure: 35", _NO_DRIVER),
+    ("CUDA initialization failure with error: 35", _NO_DRIVER),
+    ("cudaError 35", _NO_DRIVER),
+    ("driver version is insufficient", _NO_DRIVER),
     ("OutOfMemory", "free memory of the GPU, or give a smaller --workspace or smaller shapes"),
     ("Cannot find binding of given name", "check the names of the inputs in the profile"),
     ("timing cache", "rebuild without --replay; the cache does not cover this build"),
     ("could not find any implementation", "give a larger --workspace, or --tactic-sources default"),
+    ("model contains HW-specific datatypes", "choose a precision that this GPU supports, such as fp16"),
+    ("Non-zero zero point is not supported", "make the variant again with --activations int8"),
 )
 
 
 def load_tensorrt() -> tuple[Any, Capabilities]:
-    """Import TensorRT and say what it can do.
-
-    Raises:
-        MissingDependencyError: if it is not installed; names the pip line.
-        BackendError: if it does not load, or is older than 8.5.
-    """
+    """Import TensorRT 8.5 or later; return the module and its capabilities."""
     trt = import_optional("tensorrt")
     return trt, read_capabilities(trt)
 
 
 def numpy_name(data_type: Any) -> str:
-    """NumPy's name for a member of trt.DataType.
-
-    Raises:
-        BackendError: for a type that NumPy lacks, such as BF16 or FP8.
-    """
-    name = str(getattr(data_type, "name", data_type)).rpartition(".")[2]
+    """Return NumPy's name for a member of trt.DataType; raises BackendError if NumPy lacks it, as BF16."""
+    name = _name(data_type)
     if name not in NUMPY_NAMES:
         raise BackendError(
-            f"a tensor of type {name} has no NumPy form: build with {', '.join(NUMPY_NAMES)} at the ends"
+            f"an input or output has type {name}, which NumPy lacks: build with one of {', '.join(NUMPY_NAMES)} there"
         )
     return NUMPY_NAMES[name]
 
 
-def make_logger(trt: Any, lines: list[str], *, verbose: bool = False) -> Any:
-    """A trt.ILogger that appends "<severity>: <message>" to `lines`: warnings and errors, with `verbose` everything.
-
-    TensorRT may log while an object is torn down, so the logger keeps a plain list and calls nothing else.
-    """
+def make_logger(trt: Any, lines: list[str]) -> Any:
+    """Return a trt.ILogger that appends "<severity>: <message>" to `lines`, also while objects are freed."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, message: str) -> None:
-            name = str(getattr(severity, "name", severity)).rpartition(".")[2]
-            if (verbose or name in ("INTERNAL_ERROR", "ERROR", "WARNING")) and len(lines) < _MAX_LOG_LINES:
-                lines.append(f"{name.lower()}: {message}")
+            if _name(severity) in _SEVERITIES and len(lines) < _MAX_LOG_LINES:
+                lines.append(f"{_name(severity).lower()}: {message}")
 
     return Logger()
 
 
-def make_progress_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> Any:
-    """A trt.IProgressMonitor that calls tell(phase, step, steps) and never cancels."""
+def make_progress_monitor(trt: Any, progress: Callable[[str, int, int], None]) -> Any:
+    """Return a trt.IProgressMonitor that calls progress(phase, finished steps, steps) and never cancels."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -92,20 +85,20 @@ def make_progress_monitor(trt: Any, tell: Callable[[str, int, int], None]) -> An
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
-            tell(phase_name, 0, num_steps)
+            progress(phase_name, 0, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            tell(phase_name, step + 1, self.steps.get(phase_name, 0))
+            progress(phase_name, step + 1, self.steps.get(phase_name, 0))
             return True
 
         def phase_finish(self, phase_name: str) -> None:
-            tell(phase_name, self.steps.get(phase_name, 0), self.steps.get(phase_name, 0))
+            progress(phase_name, self.steps.get(phase_name, 0), self.steps.get(phase_name, 0))
 
     return Monitor()
 
 
 def describe_parser_errors(parser: Any, capabilities: Capabilities) -> list[str]:
-    """Every error of an ONNX parser as one line with the node's name and operator, where the version tells them."""
+    """Return every error of an ONNX parser as one line, with the node's name and operator where available."""
     lines = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)
@@ -118,19 +111,16 @@ def describe_parser_errors(parser: Any, capabilities: Capabilities) -> list[str]
 
 
 def suggest_remedies(lines: Sequence[str]) -> list[str]:
-    """What to do about errors that TensorRT logs, for those that are known."""
+    """Return what to do about the known errors in TensorRT's log."""
     text = "\n".join(lines).lower()
     return list(dict.fromkeys(remedy for piece, remedy in _REMEDIES if piece.lower() in text))
 
 
 @contextmanager
 def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
-    """Release the block's TensorRT objects newest first, also where it raises.
+    """Release `made`, TensorRT objects in the order of creation, newest first after the block, also if it raises.
 
     An object that is freed after its owner crashes the process, and a traceback keeps the objects of its frames.
-
-    Args:
-        made: the objects by name in the order of their making; emptied.
     """
     try:
         yield
@@ -146,35 +136,25 @@ def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
 
 
 class LoadedEngine:
-    """A deserialized engine, with the runtime and the logger that it needs.
-
-    Attributes:
-        log: what TensorRT logs about it: warnings and errors.
-        made: logger, runtime and engine by these names; empty after `close`.
-    """
+    """A deserialized engine, with the runtime and the logger that it needs in `made`, and their log."""
 
     def __init__(self, trt: Any, plan: bytes):
-        """Load a plan that the store has checked.
-
-        engine_host_code_allowed keeps its default, off: no code in the plan runs besides TensorRT's own.
-
-        Raises:
-            BackendError: if TensorRT does not start, as without a driver.
-            EngineError: if TensorRT refuses the plan.
-        """
+        """Load a plan that the store has checked; engine_host_code_allowed keeps its default, off."""
         self.log: list[str] = []
         self.made: dict[str, Any] = {"logger": make_logger(trt, self.log)}
+        name = f"TensorRT {trt.__version__}"
         try:
             self.made["runtime"] = trt.Runtime(self.made["logger"])
             self.made["engine"] = self.made["runtime"].deserialize_cuda_engine(plan)
             if self.engine is None:
-                advice = "build it again with `atrous build`"
-                raise EngineError(f"TensorRT {trt.__version__} refuses the plan: {advice}", field="plan")
-        except TypeError as error:  # pybind's way to say that a factory returned nothing
+                reason = f" ({self.log[0]})" if self.log else ""
+                if _NO_DRIVER in suggest_remedies(self.log):
+                    raise BackendError(f"{name} cannot load the plan{reason}: see `atrous doctor`")
+                raise EngineError(f"{name} refuses the plan{reason}: build it again with `atrous build`", field="plan")
+        except TypeError as error:  # pybind's error if a factory returns nothing
             self.close()
-            raise BackendError(
-                f"TensorRT {trt.__version__} does not start: is there a GPU? (see `atrous doctor`)"
-            ) from error
+            reason = f" ({self.log[0]})" if self.log else ""
+            raise BackendError(f"{name} cannot start{reason}: is there a GPU? (see `atrous doctor`)") from error
         except BaseException:
             self.close()
             raise
@@ -190,20 +170,18 @@ class LoadedEngine:
             self.made.popitem()
 
 
-def inspect_engine(trt: Any, engine: Any, context: Any = None) -> dict[str, Any]:
-    """The inspector's account of an engine, parsed.
-
-    Raises:
-        BackendError: if it is no JSON object.
-    """
-    inspector = engine.create_engine_inspector()
-    if context is not None:
-        inspector.execution_context = context
-    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+def inspect_engine(trt: Any, engine: Any) -> dict[str, Any]:
+    """Return the inspector's JSON about an engine, parsed; raises BackendError if it is not a JSON object."""
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     try:
-        account = json.loads(text)
-    except ValueError as error:
-        raise BackendError(f"TensorRT's inspector gives no JSON: {error}") from error
-    if not isinstance(account, dict):
-        raise BackendError("TensorRT's inspector gives no JSON object")
-    return account
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise BackendError("TensorRT's inspector returns no JSON object")
+    return content
+
+
+def _name(member: Any) -> str:
+    """The name of a member of a pybind enumeration."""
+    return str(getattr(member, "name", member)).rpartition(".")[2]

@@ -1,31 +1,32 @@
-"""CUDA graphs of one context: captured when a shape comes back, proved once, replayed from then on.
+"""CUDA graphs of one execution context: captured when a shape repeats, verified once, then replayed.
 
-A capture that went wrong is silent: launches succeed and the output never changes, or follows memory that is no
-longer the input. So every graph is proved before its first use, in these steps:
+A wrong capture fails silently: launches succeed, but the output never changes, or follows memory that is no longer the
+input. So every graph is verified before its first use:
 
-1. an enqueue on the real input gives the expected outputs (TensorRT also needs one before it may be captured);
-2. the outputs' memory is overwritten, the graph launched, the outputs compared: it computes, and where it should;
-3. the input's memory is changed, the graph launched, the outputs compared with those of an enqueue on the same:
-   it reads the input anew.
+1. an enqueue on the real input gives the expected outputs (TensorRT also requires one before a capture);
+2. the output memory is overwritten, the graph launched, and the outputs compared: it computes, in the right place;
+3. the input memory is changed, the graph launched, and the outputs compared with an enqueue: it reads the input anew.
 
-A context's graph holds as long as its shapes and addresses stay; TensorRT leaves undefined what a graph does after
-its context has changed, so there is never more than one.
+A graph is valid as long as the context's shapes and addresses stay the same. TensorRT leaves undefined what a graph
+does after its context has changed, so a context has at most one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from ....errors import BackendError
 from ..protocol import Array
-from .driver import Driver
+from .driver import CudaDriver
 
 Key = tuple[object, ...]  # profile, shapes and addresses
-_RUBBISH = 0x5A
-_RELATIVE_TOLERANCE = 1e-3  # the same kernels on the same input; sums by atomics may differ in the last digits
+_POISON = 0x5A
+_RELATIVE_TOLERANCE = 1e-3  # same kernels on the same input; only atomic additions may change the last digits
+_ADVICE = "open the backend with cuda_graphs off"
 
 
 @dataclass(frozen=True)
@@ -36,103 +37,91 @@ class Binding:
     address: int
 
 
-class ReplayedContext:
-    """Enqueues for one context, as a graph from the second run with the same key on."""
+Bindings = Mapping[str, Binding]
 
-    def __init__(self, driver: Driver, enqueue: Callable[[], None], stream: int):
-        """Queue by `enqueue`, which uses the shapes and addresses the context has at that moment."""
+
+class ReplayedContext:
+    """Queues the runs of one context by `enqueue`, or by a graph from the second run with the same key on."""
+
+    def __init__(self, driver: CudaDriver, enqueue: Callable[[], None], stream: int):
         self._driver = driver
         self._enqueue = enqueue
         self._stream = stream
         self._last_key: Key | None = None
         self._executable = 0
-        self.captures = 0
 
-    def is_due(self, key: Key) -> bool:
-        """Whether `capture` should come before the next `queue` with this key."""
+    def should_capture(self, key: Key) -> bool:
+        """Whether to call `capture` before the next `queue` with this key."""
         return key == self._last_key and not self._executable
 
     def queue(self, key: Key) -> None:
-        """Queue the network: by the graph where there is one for the key, else by an enqueue.
-
-        Raises:
-            BackendError: if TensorRT or CUDA refuses.
-        """
+        """Queue the network by the key's graph if there is one, else by an enqueue."""
         if key != self._last_key:
-            self.forget()
+            self.discard()
             self._last_key = key
         if self._executable:
-            self._driver.launch(self._executable, self._stream)
+            self._launch()
         else:
             self._enqueue()
 
-    def capture(self, inputs: Mapping[str, Binding], outputs: Mapping[str, Binding]) -> None:
-        """Capture the context as it is now, and prove the graph; inputs' and outputs' memory is the run's own.
-
-        Raises:
-            BackendError: if nothing is captured, or the graph does not compute what an enqueue does.
-        """
-        driver, stream = self._driver, self._stream
+    def capture(self, inputs: Bindings, outputs: Bindings) -> None:
+        """Capture the context as it is now, and verify the graph, in the memory of the run that follows."""
         given = {name: binding.host.copy() for name, binding in inputs.items()}
         expected = self._compute(self._enqueue, inputs, outputs)
-        driver.begin_capture(stream)
+        self._executable = self._record()
+        try:
+            self._verify(given, expected, inputs, outputs)
+        except BaseException:
+            with suppress(BackendError):  # report the first error
+                self.discard()
+            raise
+        for name, binding in inputs.items():
+            binding.host[...] = given[name]
+
+    def discard(self) -> None:
+        """Destroy the graph, if any."""
+        executable, self._executable, self._last_key = self._executable, 0, None
+        if executable:
+            self._driver.destroy_executable(executable)
+
+    def _record(self) -> int:
+        """Capture one enqueue; return the executable graph."""
+        driver = self._driver
+        driver.begin_capture(self._stream)
         try:
             self._enqueue()
-        finally:
-            graph = driver.end_capture(stream)
-        if driver.count_nodes(graph) == 0:
-            raise BackendError(
-                "the CUDA graph captured nothing: TensorRT queued its work elsewhere; open the backend with "
-                "cuda_graphs off"
-            )
-        self._executable = driver.instantiate(graph)
-        self.captures += 1
-        try:
-            self._prove(given, expected, inputs, outputs)
         except BaseException:
-            self.forget()
+            with suppress(BackendError):  # report the first error; CUDA returns no graph of an invalid capture
+                driver.destroy_graph(driver.end_capture(self._stream))
             raise
+        graph = driver.end_capture(self._stream)
+        try:
+            if driver.count_nodes(graph) == 0:
+                raise BackendError(f"the CUDA graph is empty: TensorRT queued its work on another stream; {_ADVICE}")
+            return driver.instantiate(graph)
         finally:
-            for name, binding in inputs.items():
-                binding.host[...] = given[name]
-                driver.copy_to_device(binding.address, binding.host, stream)
-            driver.synchronize(stream)
+            with suppress(BackendError):
+                driver.destroy_graph(graph)
 
-    def forget(self) -> None:
-        """Free the graph."""
-        if self._executable:
-            self._driver.destroy_executable(self._executable)
-        self._executable = 0
-        self._last_key = None
-
-    def _prove(
-        self,
-        given: Mapping[str, Array],
-        expected: Sequence[Array],
-        inputs: Mapping[str, Binding],
-        outputs: Mapping[str, Binding],
+    def _verify(
+        self, given: Mapping[str, Array], expected: Sequence[Array], inputs: Bindings, outputs: Bindings
     ) -> None:
-        replayed = self._compute(self._launch, inputs, outputs)
-        if not _agree(expected, replayed):
-            raise BackendError(
-                "the CUDA graph does not compute what the engine does; open the backend with cuda_graphs off"
-            )
+        if not _agree(expected, self._compute(self._launch, inputs, outputs)):
+            raise BackendError(f"the CUDA graph does not compute what the engine computes; {_ADVICE}")
         for name, binding in inputs.items():
             binding.host[...] = _change(given[name])
         expected = self._compute(self._enqueue, inputs, outputs)
         if not _agree(expected, self._compute(self._launch, inputs, outputs)):
-            raise BackendError("the CUDA graph does not follow a changed input; open the backend with cuda_graphs off")
+            raise BackendError(f"the CUDA graph does not follow a changed input; {_ADVICE}")
 
     def _launch(self) -> None:
         self._driver.launch(self._executable, self._stream)
 
-    def _compute(
-        self, run: Callable[[], None], inputs: Mapping[str, Binding], outputs: Mapping[str, Binding]
-    ) -> list[Array]:
-        """The outputs of one run on what the inputs' pinned memory holds; everything on one stream."""
+    def _compute(self, run: Callable[[], None], inputs: Bindings, outputs: Bindings) -> list[Array]:
+        """Run once, all on one stream, on what the inputs' pinned memory holds; return the outputs."""
         driver, stream = self._driver, self._stream
         for binding in outputs.values():
-            binding.host.reshape(-1).view(np.uint8).fill(_RUBBISH)
+            binding.host.reshape(-1).view(np.uint8).fill(_POISON)
         for binding in (*inputs.values(), *outputs.values()):
             driver.copy_to_device(binding.address, binding.host, stream)
         run()
@@ -143,17 +132,14 @@ class ReplayedContext:
 
 
 def _change(array: Array) -> Array:
-    """Other values of the same range: mirrored bytes, or the other sign."""
+    """Other values of the same range: inverted bits for integers, the opposite sign for floats."""
     return np.invert(array) if array.dtype.kind in "bui" else -array
 
 
 def _agree(expected: Sequence[Array], found: Sequence[Array]) -> bool:
+    """Compare outputs: integers exactly, floats within a tolerance relative to their largest magnitude."""
     for one, other in zip(expected, found, strict=True):
-        if one.dtype.kind != "f":
-            if not np.array_equal(one, other):
-                return False
-            continue
-        scale = float(np.abs(one.astype(np.float32)).max(initial=0.0))
+        scale = float(np.abs(one.astype(np.float32)).max(initial=0.0)) if one.dtype.kind == "f" else 0.0
         if not np.allclose(one, other, rtol=0.0, atol=_RELATIVE_TOLERANCE * scale, equal_nan=True):
             return False
     return True

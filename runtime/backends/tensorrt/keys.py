@@ -1,8 +1,7 @@
-"""What an engine is: everything that changes a plan, as named fields, and one digest over them.
+"""Engine keys: everything that changes a plan, as named fields, and a digest over them.
 
-Two graphs that differ in one attribute, such as a dilation, have different ONNX bytes and so different keys. The
-timing cache that a build started from is no field: it is written in the record, but who looks an engine up knows
-only what he wants, not how it was timed.
+Graphs that differ in one attribute, such as a dilation, have different ONNX bytes and therefore different keys. The
+timing cache a build started from is in the record but not a field: a lookup cannot know it.
 """
 
 from __future__ import annotations
@@ -10,32 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING
 
 from ....errors import BackendError
 from ...devices import count_multiprocessors, list_cuda_devices, read_driver_version
+from ...tensorrt_choices import HARDWARE_LEVELS
 from .capabilities import Capabilities
-from .onnx_facts import OnnxFacts
-from .options import HARDWARE_LEVELS, BuildOptions, HardwareLevel
+from .options import BuildOptions
 from .plan import BUILDER_REVISION, BuildPlan
 
-#: a number, text, switch, or a list or mapping of them, as JSON has it
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
+
+#: a JSON value
 Value = object
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where an engine runs, as far as a plan depends on it.
-
-    Attributes:
-        gpu: its name.
-        capability: compute capability, such as "9.0".
-        multiprocessors: how many it has.
-        driver: NVIDIA's driver version.
-        system: operating system and processor family.
-    """
+    """The part of a machine that a plan depends on; `capability` is the compute capability, such as "9.0"."""
 
     gpu: str
     capability: str
@@ -45,15 +39,11 @@ class Machine:
 
 
 def read_machine(index: int = 0) -> Machine:
-    """This machine and one of its GPUs.
-
-    Raises:
-        BackendError: if there is no such GPU.
-    """
+    """Return this machine with one of its GPUs; raises BackendError if the GPU does not exist."""
     devices = list_cuda_devices()
     if index >= len(devices):
-        found = f"only {len(devices)} GPUs are" if devices else "no GPU is"
-        raise BackendError(f"{found} here; engines are built on the GPU they are for (see `atrous doctor`, --dry-run)")
+        found = f"there are only {len(devices)} GPUs" if devices else "there is no GPU"
+        raise BackendError(f"{found}; engines are built on the GPU that runs them (see `atrous doctor`, --dry-run)")
     device = devices[index]
     return Machine(
         gpu=device.name,
@@ -73,7 +63,7 @@ class Difference:
     found: Value
 
     def describe(self) -> str:
-        """Such as: gpu.name is "A100" there and "H100" here."""
+        """Return text such as: gpu.name is "A100" there and "H100" here."""
         return f"{self.field} is {_shorten(self.found)} there and {_shorten(self.wanted)} here"
 
 
@@ -85,11 +75,11 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        """sha256 over the fields, 64 hexadecimal digits."""
+        """The sha256 of the fields, 64 hexadecimal digits."""
         return hashlib.sha256(write_canonical(dict(self.fields))).hexdigest()
 
     def compare(self, found: Mapping[str, Value]) -> list[Difference]:
-        """The fields in which another engine's differ from these, in these fields' order."""
+        """Return the fields in which another engine differs, in the order of these."""
         names = [*self.fields, *(name for name in found if name not in self.fields)]
         return [
             Difference(name, self.fields.get(name), found.get(name))
@@ -98,30 +88,13 @@ class EngineKey:
         ]
 
 
-def make_key(
-    graph: OnnxFacts,
-    options: BuildOptions,
-    plan: BuildPlan,
-    machine: Machine,
-    *,
-    precision: str,
-    outputs: Sequence[str] = (),
-) -> EngineKey:
-    """The key of the engine that these would build.
-
-    Args:
-        graph: its sha256 covers every byte of the model: weights, attributes, names.
-        options: profiles and settings.
-        plan: its pins and its version.
-        machine: where it is built.
-        precision: the bundle's name for the graph's precision, such as "fp16".
-        outputs: outputs kept, all by default.
-    """
-    capabilities = plan.capabilities
+def make_key(model: bytes, facts: GraphFacts, plan: BuildPlan, machine: Machine, *, precision: str) -> EngineKey:
+    """Return the key of the engine that a plan would build; it covers every byte of the model."""
+    options, capabilities = plan.options, plan.capabilities
     return EngineKey(
         {
-            "onnx.sha256": graph.sha256,
-            "onnx.outputs": list(outputs or graph.outputs),
+            "onnx.sha256": hashlib.sha256(model).hexdigest(),
+            "onnx.outputs": list(facts.outputs),
             "precision.name": precision,
             "precision.typing": capabilities.typing,
             "precision.pinned": list(plan.pinned),
@@ -134,36 +107,33 @@ def make_key(
 
 
 def machine_fields(machine: Machine, capabilities: Capabilities, options: BuildOptions) -> dict[str, Value]:
-    """The fields that tie an engine to a TensorRT and a GPU; wider where the build promised to be compatible."""
+    """Return the fields that tie an engine to a TensorRT and a GPU; compatible builds are tied to less."""
+    level = options.hardware_compatible
+    names = {None: machine.gpu, "same-capability": f"any of compute capability {machine.capability}"}
     return {
         "tensorrt.version": capabilities.line if options.version_compatible else capabilities.version,
-        "gpu.name": "any of compute capability 8.0 or more" if _is_any_gpu(options) else _gpu(machine, options),
-        "gpu.capability": "8.0+" if _is_any_gpu(options) else machine.capability,
-        "gpu.multiprocessors": None if options.hardware_compatible else machine.multiprocessors,
+        "gpu.name": names.get(level, "any of compute capability 8.0 or more"),
+        "gpu.capability": "8.0+" if level == "ampere-plus" else machine.capability,
+        "gpu.multiprocessors": machine.multiprocessors if level is None else None,
         "gpu.driver": machine.driver,
         "system": machine.system,
     }
 
 
 def fields_here(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> dict[str, Value]:
-    """What a stored engine's machine fields would have to be for it to run here, by the compatibility it promises.
-
-    Args:
-        fields: of the stored engine.
-        machine: this machine.
-        capabilities: of the TensorRT here.
-    """
+    """Return the machine fields that a stored engine must have to run here, given the compatibility of its build."""
     level = fields.get("settings.hardware_compatible")
-    too_old = level == "ampere-plus" and _capability(machine) < (8, 0)
+    capability = tuple(int(part) for part in machine.capability.split(".") if part.isdigit())
+    too_old = level == "ampere-plus" and capability < (8, 0)
     options = BuildOptions(
-        hardware_compatible=cast(HardwareLevel, level) if level in HARDWARE_LEVELS and not too_old else None,
+        hardware_compatible=level if level in HARDWARE_LEVELS and not too_old else None,
         version_compatible=fields.get("settings.version_compatible") is True,
     )
     return machine_fields(machine, capabilities, options)
 
 
 def find_outdated(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> str:
-    """Why an engine that was built for this very GPU does not run here any more; empty if it does, or is another's."""
+    """Return why an engine built for this GPU no longer runs here; "" if it runs, or is for another GPU."""
     here = fields_here(fields, machine, capabilities)
     if any(fields.get(name) != here[name] for name in ("gpu.name", "gpu.capability", "gpu.multiprocessors", "system")):
         return ""
@@ -174,20 +144,8 @@ def find_outdated(fields: Mapping[str, Value], machine: Machine, capabilities: C
     )
 
 
-def _capability(machine: Machine) -> tuple[int, ...]:
-    return tuple(int(part) for part in machine.capability.split(".") if part.isdigit())
-
-
-def _is_any_gpu(options: BuildOptions) -> bool:
-    return options.hardware_compatible == "ampere-plus"
-
-
-def _gpu(machine: Machine, options: BuildOptions) -> str:
-    return f"any of compute capability {machine.capability}" if options.hardware_compatible else machine.gpu
-
-
 def write_canonical(value: object) -> bytes:
-    """The one byte form of a JSON value: sorted keys, no spaces, no NaN."""
+    """Return the canonical bytes of a JSON value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode()
 
 

@@ -1,132 +1,88 @@
-"""A build as data: the exact calls, in order, that `builder.run_plan` makes.
+"""Decides a build, and makes its calls on a tensorrt module, or on a recorder for a dry run.
 
-`plan_build` decides everything that depends on the version, from a `Capabilities`, so a dry run for a machine that
-is elsewhere shows what would happen there; running replays the very same calls and decides nothing.
+Rules, in the order they apply:
 
-Rules, in the order they act:
-
-1. Networks are created explicit-batch where that is not the only kind, and strongly typed where that can be asked for.
-2. Precision is in the graph. Only where typing is weak, flags allow exactly what the graph holds: FP16 if it holds
-   FLOAT16 tensors, INT8 if it holds Q/DQ; OBEY_PRECISION_CONSTRAINTS, and nodes the graph keeps in FP32 are pinned.
-3. TF32 is always set or cleared by name, never left to a default (TensorRT's is on).
-4. What was asked for and does not exist on the line is refused, never dropped.
+1. Networks are created with explicit batch where there is a choice, and strongly typed where that can be requested.
+2. Precision is in the graph. Only with weak typing, flags allow what the graph holds: FP16 if it holds FLOAT16 tensors,
+   INT8 if it holds Q/DQ; OBEY_PRECISION_CONSTRAINTS, and the nodes that the graph keeps in FP32 are pinned.
+3. TF32 is always set or cleared explicitly; TensorRT's default is on.
+4. Options that the TensorRT line does not support are refused, never ignored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 from ....errors import BackendError
 from .capabilities import Capabilities
-from .onnx_facts import MOVES, OnnxFacts
 from .options import BuildOptions
+from .recorder import Recorder, Recording
 
-#: changes when the same options would be built into another plan by later code here
+if TYPE_CHECKING:
+    from ....bundle.manifest import GraphFacts
+
+#: to be increased when later code here builds another plan from the same options
 BUILDER_REVISION = 1
+#: operators that select or scale values and fuse with the product before them, which a pin would prevent
+_FUSED = frozenset({"Clip", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
+_NARROWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
+_HARDWARE_LEVELS = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 
 
-@dataclass(frozen=True)
-class Member:
-    """A name inside the tensorrt module, such as BuilderFlag.TF32."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class Bits:
-    """1 << value of each member, joined by or."""
-
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an earlier call gave."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the run itself brings: "logger", "progress monitor", "model", "timing cache"."""
-
-    name: str
-
-
-Argument = int | bool | str | tuple[int, ...] | tuple[str, ...] | Member | Bits | Result | Given
-Failure = Literal["none", "false", "negative", "none or false"]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call or assignment.
-
-    Attributes:
-        target: "trt" or the name of an earlier result.
-        name: the method, the class, or the attribute.
-        arguments: of the call; the value of an assignment.
-        kind: "call", "assign", or "pin": every layer of the target that bears one of the names is held in FP32.
-        result: the name that the outcome is kept by.
-        fails_if: which outcome means failure.
-    """
-
-    target: str
-    name: str
-    arguments: tuple[Argument, ...] = ()
-    kind: Literal["call", "assign", "pin"] = "call"
-    result: str = ""
-    fails_if: Failure | None = None
-
-    def to_text(self) -> str:
-        """As a line of Python."""
-        if self.kind == "pin":
-            names = ", ".join(str(name) for name in self.arguments)
-            return (
-                f"for layer in {self.target}: # named {names}\n    layer.precision = trt.DataType.FLOAT (outputs too)"
-            )
-        values = ", ".join(_write_argument(argument) for argument in self.arguments)
-        if self.kind == "assign":
-            return f"{self.target}.{self.name} = {values}"
-        return (f"{self.result} = " if self.result else "") + f"{self.target}.{self.name}({values})"
-
-    def to_json(self) -> dict[str, object]:
-        """As data for a machine."""
-        return {
-            "kind": self.kind,
-            "target": self.target,
-            "name": self.name,
-            "arguments": [_argument_json(argument) for argument in self.arguments],
-            "result": self.result or None,
-            "fails_if": self.fails_if,
-        }
+class CallFailedError(Exception):
+    """A call of a build that raised, or reported failure by its result."""
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """The calls of a build, and what a reader should know about them.
+    """A decided build; `pinned` nodes stay in FP32 on weakly typed lines, and `builder_flags` leave out TF32."""
 
-    Attributes:
-        capabilities: what it was planned for.
-        calls: in order; the results "plan" and "timing_cache_after" are what a build is for.
-        pinned: the nodes held in FP32 by name, on weakly typed lines.
-        precision: the narrowest precision of the graph's products.
-        notes: what differs from other lines, a line each.
-    """
-
+    options: BuildOptions
     capabilities: Capabilities
-    calls: tuple[Call, ...]
+    network_flags: tuple[str, ...]
+    builder_flags: tuple[str, ...]
     pinned: tuple[str, ...]
     precision: str
     notes: tuple[str, ...]
 
+    def run(self, trt: Any, made: dict[str, Any]) -> list[str]:
+        """Make the calls of the build on the tensorrt module, or on a recorder; return warnings.
+
+        `made` holds "logger", "model", "timings_before" and "progress_monitor", and receives every object in the order
+        of creation; the results are "plan" and "timings".
+
+        Raises:
+            CallFailedError: naming the call or the step that failed.
+        """
+        for step in (self._parse, self._configure, self._add_profiles, self._set_timing_cache, self._build):
+            try:
+                step(trt, made)
+            except CallFailedError:
+                raise
+            except Exception as error:  # pybind raises RuntimeError, TypeError, ValueError
+                name = step.__name__.strip("_")
+                raise CallFailedError(f"the step {name} failed: {type(error).__name__}: {error}") from error
+        return [
+            f'warning: the graph keeps "{name}" in FP32, but the parser made no layer of that name'
+            for name in made["not_pinned"]
+        ]
+
+    def record(self) -> Recording:
+        """Return the calls of the build without making them."""
+        recording = Recording()
+        names = ("logger", "model", "timings_before", "progress_monitor")
+        self.run(Recorder("trt", recording), {name: Recorder(name, recording) for name in names})
+        return recording
+
     def to_text(self) -> str:
-        """As Python, one call a line, notes as comments."""
-        notes = [f"# {note}" for note in self.notes]
-        return "\n".join([f"# TensorRT {self.capabilities.version}", *notes, *(c.to_text() for c in self.calls)])
+        """Return the calls as Python, with the notes as comments."""
+        head = [f"# TensorRT {self.capabilities.version}", *(f"# {note}" for note in self.notes)]
+        return "\n".join([*head, *self.record().lines])
 
     def to_json(self) -> dict[str, object]:
-        """As data for a machine."""
+        """Return the plan for `--json`, its calls as lines of Python."""
         return {
             "tensorrt": self.capabilities.version,
             "line": self.capabilities.line,
@@ -134,199 +90,142 @@ class BuildPlan:
             "precision": self.precision,
             "pinned": list(self.pinned),
             "notes": list(self.notes),
-            "calls": [call.to_json() for call in self.calls],
+            "calls": self.record().lines,
         }
 
+    def _parse(self, trt: Any, made: dict[str, Any]) -> None:
+        builder = made["builder"] = trt.Builder(made["logger"])
+        flags = _join_bits(trt.NetworkDefinitionCreationFlag, self.network_flags) if self.network_flags else 0
+        network = made["network"] = _require(builder.create_network(flags), "create_network")
+        made["parser"] = trt.OnnxParser(network, made["logger"])
+        _require(made["parser"].parse(made["model"]), "parse")
+        made["not_pinned"] = _pin_layers(trt, network, self.pinned)
 
-#: operators that pick or scale values and ride along with their product; a pin would keep them from being fused
-_RIDERS = frozenset({"Clip", "LeakyRelu", "MaxPool", "PRelu", "Relu"})
-_NARROWEST_FIRST = ("fp8", "int8", "fp16", "bf16", "fp32")
-_NEEDED_TYPES = {"fp8": "FP8", "int8": "INT8", "fp16": "HALF", "bf16": "BF16"}
+    def _configure(self, trt: Any, made: dict[str, Any]) -> None:
+        options = self.options
+        config = made["config"] = _require(made["builder"].create_builder_config(), "create_builder_config")
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        (config.set_flag if options.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+        for flag in self.builder_flags:
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+        if options.workspace_bytes is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        if options.level is not None:
+            config.builder_optimization_level = options.level
+        if options.tactic_sources == "builtin":
+            sources = _join_bits(trt.TacticSource, ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"))
+            _require(config.set_tactic_sources(sources), "set_tactic_sources")
+        if options.hardware_compatible is not None:
+            level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible])
+            config.hardware_compatibility_level = level
+        if self.capabilities.progress_monitor:
+            config.progress_monitor = made["progress_monitor"]
 
+    def _add_profiles(self, trt: Any, made: dict[str, Any]) -> None:
+        for index, shapes in enumerate(self.options.profiles):
+            profile = _require(made["builder"].create_optimization_profile(), "create_optimization_profile")
+            made[f"profile_{index}"] = profile
+            for name, sizes in sorted(shapes.items()):
+                profile.set_shape(name, sizes.minimum, sizes.optimum, sizes.maximum)
+            if made["config"].add_optimization_profile(profile) < 0:
+                raise CallFailedError("add_optimization_profile failed")
 
-def plan_build(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> BuildPlan:
-    """Decide the calls of a build.
+    def _set_timing_cache(self, trt: Any, made: dict[str, Any]) -> None:
+        cache = made["timing_cache"] = made["config"].create_timing_cache(made["timings_before"])
+        _require(cache, "create_timing_cache")
+        _require(made["config"].set_timing_cache(cache, False), "set_timing_cache")
 
-    Raises:
-        InputError: if the profiles do not fit the graph.
-        BackendError: if the line lacks what the options or the graph ask for; all of it is named.
-    """
-    options.check_inputs(graph)
-    lacks = _find_lacks(options, capabilities, graph)
-    if lacks:
-        raise BackendError(f"TensorRT {capabilities.version} has no {'; no '.join(lacks)}")
-    present = graph.precisions
-    precision = next((name for name in _NARROWEST_FIRST if name in present), "fp32")
-    pinned = _find_pinned(capabilities, graph)
-    calls = [
-        *_network_calls(capabilities, pinned),
-        *_config_calls(options, capabilities),
-        *_precision_calls(capabilities, graph, pinned),
-        *_profile_calls(options),
-        *_cache_calls(options, capabilities),
-        Call("builder", "build_serialized_network", (Result("network"), Result("config")), "call", "plan", "none"),
-        Call("config", "get_timing_cache", (), "call", "timing_cache_kept"),
-        Call("timing_cache_kept", "serialize", (), "call", "timing_cache_after"),
-    ]
-    return BuildPlan(capabilities, tuple(calls), pinned, precision, tuple(_write_notes(options, capabilities, graph)))
-
-
-def _find_lacks(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> list[str]:
-    levels = {"ampere-plus": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
-    wanted_level = options.hardware_compatible
-    lacks = [
-        f"{_NEEDED_TYPES[precision]} type, which the graph's {precision} products need"
-        for precision in sorted(graph.precisions)
-        if precision in _NEEDED_TYPES and _NEEDED_TYPES[precision] not in capabilities.data_types
-    ]
-    if capabilities.typing == "weak" and "fp8" in graph.precisions:
-        lacks.append("strongly typed networks, which FP8 needs (9.1 or later)")
-    if options.level is not None and not capabilities.optimization_level:
-        lacks.append("builder level (8.6 or later): leave --level out")
-    if wanted_level is not None and levels[wanted_level] not in capabilities.hardware_compatibility:
-        lacks.append(f"hardware compatibility {levels[wanted_level]} (8.6, for the same capability 10.9, or later)")
-    if options.version_compatible and not capabilities.version_compatible:
-        lacks.append("version-compatible plans (8.6 or later)")
-    if options.refit and not capabilities.refit:
-        lacks.append("refit")
-    return lacks
+    def _build(self, trt: Any, made: dict[str, Any]) -> None:
+        plan = made["builder"].build_serialized_network(made["network"], made["config"])
+        made["plan"] = _require(plan, "build_serialized_network")
+        made["timings"] = made["config"].get_timing_cache().serialize()
 
 
-def _find_pinned(capabilities: Capabilities, graph: OnnxFacts) -> tuple[str, ...]:
-    """The nodes that compute in FP32 beside FP16 ones; a strongly typed network needs no telling.
-
-    Beside INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8 leaves everything outside them in FP32.
-    """
-    if capabilities.typing != "weak" or "float16" not in graph.types.values():
-        return ()
-    return tuple(
-        node.name
-        for node in graph.nodes
-        if node.name
-        and node.op not in MOVES | _RIDERS
-        and node.outputs
-        and graph.types.get(node.outputs[0]) == "float32"
-        and graph.precision_of(node) == "fp32"
+def plan_build(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> BuildPlan:
+    """Decide a build; BackendError names all options and types that TensorRT does not support."""
+    options.check_inputs(facts)
+    missing = _find_missing(options, capabilities, facts)
+    if missing:
+        raise BackendError(f"TensorRT {capabilities.version} has no {'; no '.join(missing)}")
+    network_flags = {
+        "EXPLICIT_BATCH": capabilities.needs_explicit_batch,
+        "STRONGLY_TYPED": capabilities.typing == "flag",
+    }
+    is_weak = capabilities.typing == "weak"
+    # A strongly typed network follows the graph. With INT8 alone nothing is pinned: with Q/DQ in the graph, TensorRT 8
+    # keeps everything outside them in FP32.
+    pinned = tuple(name for name, op in facts.wide_nodes.items() if op not in _FUSED) if is_weak else ()
+    builder_flags = {
+        "FP16": is_weak and "float16" in facts.types,
+        "INT8": is_weak and facts.quantized,
+        "OBEY_PRECISION_CONSTRAINTS": bool(pinned),
+        "REFIT": options.refit,
+        "VERSION_COMPATIBLE": options.version_compatible,
+        "EXCLUDE_LEAN_RUNTIME": options.version_compatible,
+        **dict.fromkeys(capabilities.replay_flags, options.replay),
+    }
+    return BuildPlan(
+        options=options,
+        capabilities=capabilities,
+        network_flags=tuple(name for name, is_set in network_flags.items() if is_set),
+        builder_flags=tuple(name for name, is_set in builder_flags.items() if is_set),
+        pinned=pinned,
+        precision=next((name for name in _NARROWEST_FIRST if name in facts.node_precisions.values()), "fp32"),
+        notes=tuple(_write_notes(options, capabilities, facts, pinned)),
     )
 
 
-def _network_calls(capabilities: Capabilities, pinned: tuple[str, ...]) -> list[Call]:
-    flags = []
-    if capabilities.needs_explicit_batch:
-        flags.append("NetworkDefinitionCreationFlag.EXPLICIT_BATCH")
-    if capabilities.typing == "flag":
-        flags.append("NetworkDefinitionCreationFlag.STRONGLY_TYPED")
-    calls = [
-        Call("trt", "Builder", (Given("logger"),), "call", "builder"),
-        Call("builder", "create_network", (Bits(tuple(flags)) if flags else 0,), "call", "network", "none"),
-        Call("trt", "OnnxParser", (Result("network"), Given("logger")), "call", "parser"),
-        Call("parser", "parse", (Given("model"),), "call", "", "false"),
+def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> list[str]:
+    level = options.hardware_compatible
+    missing = [
+        f"strongly typed networks, which the graph's {precision} products need (9.1 or later)"
+        for precision in ("bf16", "fp8")
+        if precision in facts.node_precisions.values() and capabilities.typing == "weak"
     ]
-    if pinned:
-        calls.append(Call("network", "layers", pinned, "pin"))
-    return calls
+    if options.level is not None and not capabilities.optimization_level:
+        missing.append("builder level (8.6 or later): leave --level out")
+    if level is not None and _HARDWARE_LEVELS[level] not in capabilities.hardware_levels:
+        missing.append(f"hardware compatibility {_HARDWARE_LEVELS[level]} (8.6, same capability 10.9, or later)")
+    if options.version_compatible and not capabilities.version_compatible:
+        missing.append("version-compatible plans (8.6 or later)")
+    return missing
 
 
-def _config_calls(options: BuildOptions, capabilities: Capabilities) -> list[Call]:
-    calls = [
-        Call("builder", "create_builder_config", (), "call", "config", "none"),
-        Call("config", "profiling_verbosity", (Member("ProfilingVerbosity.DETAILED"),), "assign"),
-        _flag("TF32", on=options.tf32),
-    ]
-    if options.workspace_bytes is not None:
-        if capabilities.workspace_pool:
-            limit = (Member("MemoryPoolType.WORKSPACE"), options.workspace_bytes)
-            calls.append(Call("config", "set_memory_pool_limit", limit))
-        else:
-            calls.append(Call("config", "max_workspace_size", (options.workspace_bytes,), "assign"))
-    if options.level is not None:
-        calls.append(Call("config", "builder_optimization_level", (options.level,), "assign"))
-    if options.tactic_sources == "builtin":
-        sources = ("TacticSource.EDGE_MASK_CONVOLUTIONS", "TacticSource.JIT_CONVOLUTIONS")
-        calls.append(Call("config", "set_tactic_sources", (Bits(sources),), "call", "", "false"))
-    if options.refit:
-        calls.append(_flag("REFIT"))
-    if options.hardware_compatible is not None:
-        level = "AMPERE_PLUS" if options.hardware_compatible == "ampere-plus" else "SAME_COMPUTE_CAPABILITY"
-        member = Member(f"HardwareCompatibilityLevel.{level}")
-        calls.append(Call("config", "hardware_compatibility_level", (member,), "assign"))
-    if options.version_compatible:
-        calls += [_flag("VERSION_COMPATIBLE"), _flag("EXCLUDE_LEAN_RUNTIME")]
-    if capabilities.progress_monitor:
-        calls.append(Call("config", "progress_monitor", (Given("progress monitor"),), "assign"))
-    return calls
-
-
-def _precision_calls(capabilities: Capabilities, graph: OnnxFacts, pinned: tuple[str, ...]) -> list[Call]:
-    if capabilities.typing != "weak":
-        return []
-    calls = []
-    if "float16" in graph.types.values():
-        calls.append(_flag("FP16"))
-    if graph.has_quantization:
-        calls.append(_flag("INT8"))
-    if pinned:
-        calls.append(_flag("OBEY_PRECISION_CONSTRAINTS"))
-    return calls
-
-
-def _profile_calls(options: BuildOptions) -> list[Call]:
-    calls = []
-    for index, profile in enumerate(options.profiles):
-        name = f"profile_{index}"
-        calls.append(Call("builder", "create_optimization_profile", (), "call", name, "none"))
-        for tensor, shapes in sorted(profile.items()):
-            calls.append(Call(name, "set_shape", (tensor, shapes.minimum, shapes.optimum, shapes.maximum)))
-        calls.append(Call("config", "add_optimization_profile", (Result(name),), "call", "", "negative"))
-    return calls
-
-
-def _cache_calls(options: BuildOptions, capabilities: Capabilities) -> list[Call]:
-    calls = [
-        Call("config", "create_timing_cache", (Given("timing cache"),), "call", "timing_cache", "none"),
-        Call("config", "set_timing_cache", (Result("timing_cache"), False), "call", "", "false"),
-    ]
-    if options.replay and capabilities.timing_cache_miss_error:
-        calls.append(_flag("ERROR_ON_TIMING_CACHE_MISS"))
-    if options.replay and capabilities.compilation_cache_switch:
-        calls.append(_flag("DISABLE_COMPILATION_CACHE"))
-    return calls
-
-
-def _write_notes(options: BuildOptions, capabilities: Capabilities, graph: OnnxFacts) -> list[str]:
+def _write_notes(
+    options: BuildOptions, capabilities: Capabilities, facts: GraphFacts, pinned: tuple[str, ...]
+) -> list[str]:
     notes = []
-    if capabilities.typing == "weak" and graph.precisions - {"fp32", "other"}:
-        notes.append("weakly typed: flags allow the graph's precisions, the audit after the build shows what was used")
-    if options.replay and not capabilities.timing_cache_miss_error:
-        notes.append("this line cannot insist on the timing cache: a tactic that is not in it is timed anew")
+    if capabilities.typing == "weak" and not {"fp32", "other"}.issuperset(facts.node_precisions.values()):
+        notes.append("weakly typed: flags only allow the graph's precisions; the audit after the build checks them")
+    if pinned:
+        notes.append(f"layer.precision and output types are set to FLOAT for the layers {', '.join(pinned)}")
+    if options.replay and not capabilities.replay_flags:
+        notes.append("this line cannot require the timing cache: a tactic that is not in it is timed again")
     if options.version_compatible:
-        notes.append("without the lean runtime in the plan: later versions load it through their own lean runtime")
-    if graph.opset > capabilities.newest_opset:
-        notes.append(f"the graph's opset {graph.opset} is newer than {capabilities.newest_opset}, which this claims")
+        notes.append("the plan has no lean runtime: later versions load it through their own")
+    if facts.opset > capabilities.newest_opset:
+        notes.append(f"the graph's opset {facts.opset} is newer than {capabilities.newest_opset}, which is supported")
     return notes
 
 
-def _flag(name: str, *, on: bool = True) -> Call:
-    return Call("config", "set_flag" if on else "clear_flag", (Member(f"BuilderFlag.{name}"),))
+def _require(outcome: Any, call: str) -> Any:
+    if outcome is None or outcome is False:
+        raise CallFailedError(f"{call} failed")
+    return outcome
 
 
-def _write_argument(argument: Argument) -> str:
-    if isinstance(argument, Member):
-        return f"trt.{argument.path}"
-    if isinstance(argument, Bits):
-        return " | ".join(f"1 << int(trt.{path})" for path in argument.paths)
-    if isinstance(argument, Result):
-        return argument.name
-    return f"<{argument.name}>" if isinstance(argument, Given) else repr(argument)
+def _join_bits(enumeration: Any, names: Iterable[str]) -> int:
+    return sum(1 << int(getattr(enumeration, name)) for name in names)
 
 
-def _argument_json(argument: Argument) -> object:
-    if isinstance(argument, Member):
-        return {"member": argument.path}
-    if isinstance(argument, Bits):
-        return {"bits": list(argument.paths)}
-    if isinstance(argument, Result):
-        return {"result": argument.name}
-    if isinstance(argument, Given):
-        return {"given": argument.name}
-    return list(argument) if isinstance(argument, tuple) else argument
+def _pin_layers(trt: Any, network: Any, names: Sequence[str]) -> list[str]:
+    """Hold layers in FP32 by name; return the names without a layer, such as a folded one."""
+    missing = dict.fromkeys(names)
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.name in names:
+            missing.pop(layer.name, None)
+            layer.precision = trt.DataType.FLOAT
+            for output in range(layer.num_outputs):
+                layer.set_output_type(output, trt.DataType.FLOAT)
+    return list(missing)

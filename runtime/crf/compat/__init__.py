@@ -1,13 +1,13 @@
-"""A drop-in for pydensecrf: `import atrous.runtime.crf.compat as dcrf`, and its published examples run unchanged.
+"""A drop-in for pydensecrf: with `import atrous.runtime.crf.compat as dcrf`, its published examples run unchanged.
 
-`from atrous.runtime.crf.compat.utils import ...` and `atrous.runtime.crf.compat.densecrf` stand for pydensecrf.utils
-and pydensecrf.densecrf.
+`atrous.runtime.crf.compat.utils` and `atrous.runtime.crf.compat.densecrf` replace pydensecrf.utils and
+pydensecrf.densecrf.
 """
 
 from __future__ import annotations
 
 from . import densecrf, utils
-from .densecrf import *  # noqa: F403 (the module is the interface, so its names stand once, in its __all__)
+from .densecrf import *  # noqa: F403 (lists its names in __all__)
 
 __all__ = ["densecrf", "utils"]
 __all__ += densecrf.__all__

@@ -1,32 +1,20 @@
-"""pydensecrf's classes over this core: the same names, argument orders and results.
+"""pydensecrf's classes, enumerations and constants over this core: the same names, argument orders and results.
 
-Two things differ. Q is a plain float32 array (L, N) instead of a buffer object: everything that worked on the buffer
-works on it, and `stepInference` still changes it in place. And mistakes that crashed raise `CrfInputError`, which is
-a ValueError.
+Two differences: Q is a plain float32 array (L, N) instead of a buffer object, with all the operations of the buffer
+(`stepInference` still changes it in place); and mistakes that crashed raise `CrfInputError`, a ValueError.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
+from ....bundle.crf_parameters import Normalization
 from ....errors import CrfInputError
 from ..checks import FloatArray, as_array, check_float32
 from ..model import DenseCRF as _Model
-from .constants import (
-    CONST_KERNEL,
-    DIAG_KERNEL,
-    FULL_KERNEL,
-    NO_NORMALIZATION,
-    NORMALIZE_AFTER,
-    NORMALIZE_BEFORE,
-    NORMALIZE_SYMMETRIC,
-    KernelType,
-    NormalizationType,
-    check_kernel,
-    normalization_name,
-)
 
 __all__ = [
     "CONST_KERNEL",
@@ -46,8 +34,31 @@ __all__ = [
 ]
 
 
+class KernelType(IntEnum):
+    """The kernel parameters that training could change; at inference all three give the same."""
+
+    CONST_KERNEL = 0
+    DIAG_KERNEL = 1
+    FULL_KERNEL = 2
+
+
+class NormalizationType(IntEnum):
+    """The normalization of a filter."""
+
+    NO_NORMALIZATION = 0
+    NORMALIZE_BEFORE = 1
+    NORMALIZE_AFTER = 2
+    NORMALIZE_SYMMETRIC = 3
+
+
+CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
+NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
+
+_NAMES: tuple[Normalization, ...] = ("none", "before", "after", "symmetric")
+
+
 class Unary:
-    """What `setUnary` takes."""
+    """An argument of `setUnary`."""
 
     def __init__(self, energies: FloatArray) -> None:
         self.energies = energies
@@ -86,41 +97,40 @@ class DenseCRF:
     def setUnary(self, u: Unary) -> None:  # noqa: N802
         """Set a `ConstUnary` or `LogisticUnary`."""
         if not isinstance(u, Unary):
-            raise CrfInputError("setUnary takes ConstUnary(U) or LogisticUnary(L, f); for an array use setUnaryEnergy")
+            raise CrfInputError("setUnary needs ConstUnary(U) or LogisticUnary(L, f); for an array use setUnaryEnergy")
         expected = (self._model.labels, self._model.points)
         if u.energies.shape != expected:
             hint = ""
             if u.energies.shape == expected[::-1]:
                 hint = ": it is points first; transpose it (U.T.copy()), do not reshape it"
             raise CrfInputError(f"unary energy must be (labels, points) = {expected}, got {u.energies.shape}{hint}")
-        self._model.set_unary(u.energies.reshape(self._model.labels, *self._model.shape))
+        self._model.set_unary(self._add_grid(u.energies))
         self._has_unary = True
 
     def addPairwiseEnergy(  # noqa: N802
         self, features: Any, compat: Any, kernel: Any = DIAG_KERNEL, normalization: Any = NORMALIZE_SYMMETRIC
     ) -> None:
         """Add a term over features (d, N) float32, already divided by their sigmas."""
-        check_kernel(kernel)
-        self._model.add_features(features, compat, normalization=normalization_name(normalization))
+        self._model.add_features(features, compat, normalization=_check_kinds(kernel, normalization))
 
     # ---- inference ---------------------------------------------------------------------------------------------------
 
     def inference(self, niter: int) -> FloatArray:
         """Q (L, N) float32 after `niter` updates."""
         self._ensure_unary()
-        return self._model.inference(niter).reshape(self._model.labels, -1)
+        return self._drop_grid(self._model.inference(niter))
 
     def startInference(self) -> tuple[FloatArray, FloatArray, FloatArray]:  # noqa: N802
-        """(Q, tmp1, tmp2) for `stepInference`; the last two are only handed back."""
+        """(Q, tmp1, tmp2) for `stepInference`, which ignores the last two."""
         empty = np.empty((self._model.labels, 0), np.float32)
         if not self._has_unary:
             return np.zeros((self._model.labels, self._model.points), np.float32), empty, empty.copy()
-        return self._model.start().reshape(self._model.labels, -1), empty, empty.copy()
+        return self._drop_grid(self._model.start()), empty, empty.copy()
 
     def stepInference(self, Q: FloatArray, tmp1: Any, tmp2: Any) -> None:  # noqa: N802, N803
         """One update of Q, in place."""
         self._load(Q)
-        Q[...] = self._model.step().reshape(self._model.labels, -1)
+        Q[...] = self._drop_grid(self._model.step())
 
     def klDivergence(self, Q: FloatArray) -> float:  # noqa: N802, N803
         """The relative divergence of Q, for watching convergence."""
@@ -132,12 +142,18 @@ class DenseCRF:
         array = as_array(q, "Q")
         if array.shape != (self._model.labels, self._model.points):
             raise CrfInputError(f"Q must be the array of startInference or inference, got shape {array.shape}")
-        self._model.set_marginals(array.reshape(self._model.labels, *self._model.shape))
+        self._model.set_marginals(self._add_grid(array))
 
     def _ensure_unary(self) -> None:
         if not self._has_unary:
-            self._model.set_unary(np.zeros((self._model.labels, *self._model.shape), np.float32))
+            self._model.set_unary(self._add_grid(np.zeros((self._model.labels, self._model.points), np.float32)))
             self._has_unary = True
+
+    def _add_grid(self, array: Any) -> Any:
+        return array.reshape(self._model.labels, *self._model.shape)
+
+    def _drop_grid(self, array: FloatArray) -> FloatArray:
+        return array.reshape(self._model.labels, -1)
 
 
 class DenseCRF2D(DenseCRF):
@@ -151,8 +167,7 @@ class DenseCRF2D(DenseCRF):
         self, sxy: Any, compat: Any, kernel: Any = DIAG_KERNEL, normalization: Any = NORMALIZE_SYMMETRIC
     ) -> None:
         """Add a term of position; sxy in pixels, a number or (x, y)."""
-        check_kernel(kernel)
-        self._model.add_gaussian(sxy, compat, normalization=normalization_name(normalization))
+        self._model.add_gaussian(sxy, compat, normalization=_check_kinds(kernel, normalization))
 
     def addPairwiseBilateral(  # noqa: N802
         self,
@@ -163,15 +178,27 @@ class DenseCRF2D(DenseCRF):
         kernel: Any = DIAG_KERNEL,
         normalization: Any = NORMALIZE_SYMMETRIC,
     ) -> None:
-        """Add a term of position and colour; rgbim is h x w x 3 uint8, C-contiguous."""
-        check_kernel(kernel)
+        """Add a term of position and color; rgbim is h x w x 3 uint8, C-contiguous."""
         image = as_array(rgbim, "rgbim")
-        if image.ndim != 3 or image.shape[-1] != 3:
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
             raise CrfInputError(
-                f"addPairwiseBilateral takes h x w x 3 images, got {image.shape}: for others use "
+                f"addPairwiseBilateral needs h x w x 3 uint8 images, got {image.shape} {image.dtype}: for others use "
                 "utils.create_pairwise_bilateral and addPairwiseEnergy"
             )
-        self._model.add_bilateral(sxy, srgb, image, compat, normalization=normalization_name(normalization))
+        self._model.add_bilateral(sxy, srgb, image, compat, normalization=_check_kinds(kernel, normalization))
+
+
+def _check_kinds(kernel: Any, normalization: Any) -> Normalization:
+    """Check both kinds, each a constant, an int or a name; return the normalization's name."""
+    _check_kind(KernelType, kernel, "kernel")
+    return _NAMES[_check_kind(NormalizationType, normalization, "normalization")]
+
+
+def _check_kind(kind: type[IntEnum], value: Any, what: str) -> int:
+    try:
+        return kind[value] if isinstance(value, str) else kind(int(value))
+    except (KeyError, TypeError, ValueError):
+        raise CrfInputError(f"{what} must be one of {', '.join(kind.__members__)}, got {value!r}") from None
 
 
 def _matrix(value: Any, what: str) -> FloatArray:

@@ -1,4 +1,4 @@
-"""pydensecrf's helpers: unaries from labels and probabilities, features of positions and colours."""
+"""pydensecrf's helpers: unaries from labels and probabilities, features of positions and colors."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import CrfInputError
-from ..checks import CrfWarning, FloatArray
+from ..checks import MAX_LABELS, FloatArray, check_integer, check_sigmas, warn
 
 
 def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> FloatArray:
-    """Unary energies of a hand-made labelling.
+    """Return the unary energies of a hand-made labeling.
 
     Args:
         labels: integers of any shape. With `zero_unsure`, 0 means unknown and 1 to n_labels are the labels; without,
             the labels are 0 to n_labels - 1.
-        n_labels: how many labels, unknown not counted.
-        gt_prob: how sure a label is, between 0 and 1.
+        n_labels: number of labels, without "unknown".
+        gt_prob: probability that a given label is right, between 0 and 1.
         zero_unsure: whether 0 means unknown.
 
     Returns:
-        (n_labels, N) float32: -log(gt_prob) for the label given, -log((1 - gt_prob) / (n_labels - 1)) for the others,
-        -log(1 / n_labels) for all where it is unknown.
+        (n_labels, N) float32: -log(gt_prob) for the given label, -log((1 - gt_prob) / (n_labels - 1)) for the others,
+        -log(1 / n_labels) for all labels of an unknown pixel.
 
     Raises:
-        CrfInputError: a label outside the range, or a probability outside (0, 1).
+        CrfInputError: a label outside of the range, or a probability outside of (0, 1).
     """
     if not 0.0 < gt_prob < 1.0:
         raise CrfInputError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
+    check_integer(n_labels, "n_labels", 1, MAX_LABELS)
     given = np.asarray(labels)
     if given.dtype.kind not in "iub":
         raise CrfInputError(f"labels must be integers, got {given.dtype}")
@@ -43,11 +44,9 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
             f"{zero_unsure}: is n_labels right, and does 0 mean unknown?"
         )
     if zero_unsure and flat.size and flat.min() == 0 and flat.max() < n_labels:
-        warnings.warn(
+        warn(
             f"label 0 is taken as unknown and label {n_labels} does not occur: if the labels are 0 to {n_labels - 1}, "
-            "pass zero_unsure=False",
-            CrfWarning,
-            stacklevel=2,
+            "pass zero_unsure=False"
         )
     others = (1.0 - gt_prob) / (n_labels - 1) if n_labels > 1 else 1.0
     energies = np.full((n_labels, flat.size), -np.log(others), np.float32)
@@ -59,17 +58,22 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
 
 
 def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None = 1e-5) -> FloatArray:
-    """Unary energies -log(p) of probabilities.
+    """Return the unary energies -log(p) of probabilities.
 
     Args:
         sm: (L, ...) probabilities, labels first.
-        scale: mixes with the uniform distribution, scale p + (1 - scale) / L, to say how far to trust them.
-        clip: lowest probability, against infinite energies; None for none.
+        scale: confidence in them: mixes with the uniform distribution, scale p + (1 - scale) / L.
+        clip: lowest probability, against infinite energies; None does not clip.
 
     Returns:
         (L, N) float32, C-contiguous.
+
+    Raises:
+        CrfInputError: no axis of labels, or a scale outside of (0, 1].
     """
     probabilities = np.asarray(sm)
+    if probabilities.ndim == 0:
+        raise CrfInputError("probabilities must be (labels, ...), got a single number")
     count = probabilities.shape[0]
     if scale is not None:
         if not 0.0 < scale <= 1.0:
@@ -81,28 +85,28 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
 
 
 def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> FloatArray:
-    """Features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
-    _check_lengths(sdims, shape)
+    """Return the features of a position term: (len(shape), N) float32, the slowest axis first (y before x)."""
+    sigmas = check_sigmas(sdims, len(shape), "sdims")
     places = np.indices(tuple(shape), dtype=np.float32).reshape(len(shape), -1)
-    return np.ascontiguousarray(places / np.asarray(sdims, np.float32)[:, None])
+    return np.ascontiguousarray(places / np.array(sigmas, np.float32)[:, None])
 
 
 def create_pairwise_bilateral(
     sdims: Sequence[float], schan: float | Sequence[float], img: npt.NDArray[Any], chdim: int = -1
 ) -> FloatArray:
-    """Features of a position and colour term: (axes + channels, N) float32.
+    """Return the features of a position and color term: (axes + channels, N) float32.
 
     Args:
         sdims: a sigma for each spatial axis of `img`, in the order of its axes (y before x).
         schan: a sigma for each channel, or one for all.
         img: the data, of any type and any number of spatial axes.
-        chdim: which axis holds the channels; -1 when there is none and every value is one channel.
+        chdim: the axis of the channels; -1 if there is none and every value is one channel.
     """
     channels = img[None] if chdim == -1 else np.moveaxis(img, chdim, 0)
-    _check_lengths(sdims, channels.shape[1:])
-    sigmas = np.broadcast_to(np.asarray(schan, np.float32), (channels.shape[0],))
-    colours = channels.reshape(channels.shape[0], -1).astype(np.float32) / sigmas[:, None]
-    return np.ascontiguousarray(np.concatenate([create_pairwise_gaussian(sdims, channels.shape[1:]), colours]))
+    positions = create_pairwise_gaussian(sdims, channels.shape[1:])
+    sigmas = np.array(check_sigmas(schan, len(channels), "schan"), np.float32)
+    colors = channels.reshape(len(channels), -1).astype(np.float32) / sigmas[:, None]
+    return np.ascontiguousarray(np.concatenate([positions, colors]))
 
 
 def compute_unary(labels: Any, M: int, GT_PROB: float = 0.5) -> FloatArray:  # noqa: N803
@@ -115,8 +119,3 @@ def softmax_to_unary(sm: Any, GT_PROB: float = 1.0) -> FloatArray:  # noqa: N803
     """Old name of `unary_from_softmax`."""
     warnings.warn("softmax_to_unary is an old name: use unary_from_softmax", DeprecationWarning, stacklevel=2)
     return unary_from_softmax(sm, None if GT_PROB == 1.0 else GT_PROB, clip=None)
-
-
-def _check_lengths(sdims: Sequence[float], shape: Sequence[int]) -> None:
-    if len(sdims) != len(shape):
-        raise CrfInputError(f"sdims has {len(sdims)} sigmas for {len(shape)} axes {tuple(shape)}: is chdim right?")

@@ -13,17 +13,16 @@
 namespace atrous {
 namespace {
 
-#include "vectors.h"
+// clang-format off: each needs the ones before it
+#include "vectors.inl"
+#include "unary.inl"
+#include "splat_blur.inl"
+#include "slice.inl"
+// clang-format on
 
-#include "unary.h"
-
-#include "splat_blur.h"
-
-#include "slice.h"
-
-// Rows of up to 32 lanes stay in registers; longer ones are taken 32 lanes at a time.
+// Rows of up to 32 lanes stay in registers; longer ones are processed 32 lanes at a time.
 template <template <int, class> class Kernel, class S, class... Arguments>
-void run_for_lanes(int lanes, Arguments&&... arguments) {
+void run_for_lanes(std::size_t lanes, Arguments&&... arguments) {
   switch (lanes) {
     case 4: return Kernel<1, S>::run(std::forward<Arguments>(arguments)...);
     case 8: return Kernel<2, S>::run(std::forward<Arguments>(arguments)...);
@@ -55,9 +54,9 @@ void slice(const SliceJob& job, Storage storage, std::size_t first_run, std::siz
   run_kernel<Slice>(job, storage, first_run, last_run, scratch);
 }
 
-void store_row(const float* row, void* rows, std::size_t index, int lanes, Storage storage) {
-  for (int lane = 0; lane < lanes; lane += 4) {
-    const std::size_t at = index * static_cast<std::size_t>(lanes) + static_cast<std::size_t>(lane);
+void store_row(const float* row, void* rows, std::size_t index, std::size_t lanes, Storage storage) {
+  for (std::size_t lane = 0; lane < lanes; lane += 4) {
+    const std::size_t at = index * lanes + lane;
     const V4 part = load<V4>(row + lane);
     if (storage == Storage::kHalf) {
       store(static_cast<Half*>(rows) + at, part);
@@ -74,7 +73,7 @@ bool ATROUS_JOIN(embed_run_, ATROUS_TARGET)(const KeyLayout&, const float*, cons
                                             std::uint64_t (*)[kRun]);
 
 extern const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET);
-const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET){ATROUS_STRING(ATROUS_TARGET), prepare_runs, splat, blur, slice, store_row,
-                                                       ATROUS_JOIN(embed_run_, ATROUS_TARGET)};
+const Kernels ATROUS_JOIN(kKernels_, ATROUS_TARGET){
+    ATROUS_STRING(ATROUS_TARGET), prepare_runs, splat, blur, slice, store_row, ATROUS_JOIN(embed_run_, ATROUS_TARGET)};
 
 }  // namespace atrous

@@ -1,12 +1,13 @@
 // The inner loops, as jobs: compiled once per instruction set from kernels.cpp, chosen at run time by dispatch.cpp.
 //
-// Everything is a row of labels: `lanes` floats (labels padded to a multiple of 4 with exact zeros) held in explicit
-// vectors. The loops move rows found at random in arrays of tens of megabytes; their cost is memory latency and
-// bandwidth, so each loop prefetches the rows it will need and touches each row once.
+// All data are rows of labels: `lanes` floats (labels padded to a multiple of 4 with exact zeros) in explicit vectors.
+// The loops read rows at random from arrays of tens of megabytes; their cost is memory latency and bandwidth, so each
+// loop prefetches the rows it will need and touches each row once.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "embedding.h"
 #include "order.h"
@@ -21,48 +22,50 @@ struct Entry {
 // Row storage. Arithmetic is always float.
 enum class Storage { kFloat, kHalf };
 
+inline std::size_t row_bytes(std::size_t lanes, Storage storage) { return lanes * (storage == Storage::kHalf ? 2 : 4); }
+
 // A[v] = sum over the pixels of vertex v, ascending: weight * (gain[pixel] * Q[pixel]).
 struct SplatJob {
   const std::uint32_t* offsets;  // vertices + 1
   const Entry* entries;
   const float* gains;  // per pixel, or null for 1
   const void* q;       // pixels x lanes
-  void* rows;     // vertices x lanes
-  int lanes;
-  const void* base;  // rows to begin the sums with, or null for 0
+  void* rows;          // vertices x lanes
+  std::size_t lanes;
+  const void* base;  // rows the sums start from, or null for 0
 };
 
-// Along one axis, in place: A[v] += (A[previous] + A[next]) / 2 on every chain of neighbours.
+// Along one axis, in place: A[v] += (A[previous] + A[next]) / 2 on every chain of neighbors.
 struct BlurJob {
-  const std::uint32_t* chain;  // vertex * 2 + (1 where a chain ends)
+  const std::uint32_t* chain;  // vertex * 2 + (1 at the end of a chain)
   void* rows;
-  int lanes;
+  std::size_t lanes;
 };
 
 enum class Compatibility { kPotts, kVector, kMatrix };
 
-// One pairwise term, as slice sees it: message -= C(factor[i] * sum_q weight * A[vertex]).
+// One pairwise term in slice: message -= C(factor[i] * sum_q weight * A[vertex]).
 struct SliceTerm {
   const Entry* entries;  // pixels x corners
   const void* rows;
   const float* factor;  // per pixel, or null for 1
-  int corners;
+  std::size_t corners;
   Compatibility kind;
   const float* compatibility;  // Potts: 1 value; vector: lanes; matrix: lanes x lanes
-  bool stays_cached;           // so many pixels share a vertex that its row need not be asked for ahead
+  bool stays_cached;           // enough pixels share each vertex that its row needs no prefetch
 };
 
-// Scores s mean the energies min(logsumexp(s) - s, cap); logarithms of probabilities x mean max(-x, 0).
+// kScores s are the energies min(logsumexp(s) - s, cap); kLogarithm x of probabilities max(-x, 0).
 enum class UnaryKind { kEnergy = 0, kScores = 1, kLogarithm = 2 };
 
-constexpr float kPaddingEnergy = 1.0e30F;  // of the padding lanes: never likely
+constexpr float kPaddingEnergy = 1.0e30F;  // of the padding lanes, so that they never win
 
 struct UnaryRange {
-  float lowest, highest;    // of the values given
-  std::uint32_t unusable;   // how many are NaN or infinite (padding lanes may count twice)
+  float lowest, highest;   // of the values given
+  std::uint32_t unusable;  // number of NaN or infinite values (padding lanes may count twice)
 };
 
-// Reads value(label l, source point i) = data[l * label_stride + (i - first_source) * point_stride] into rows of
+// Reads value(label l, source point i) = data[l * label_stride + (i - first_source) * point_stride] into rows in
 // storage order.
 struct UnaryJob {
   const PixelOrder* order;
@@ -72,32 +75,31 @@ struct UnaryJob {
   std::size_t first_source;
   UnaryKind kind;
   float cap;
-  int labels;
-  int lanes;
-  float* rows;          // points x labels
-  UnaryRange* ranges;   // per run
+  std::size_t labels;
+  std::size_t lanes;
+  float* rows;         // points x labels
+  UnaryRange* ranges;  // per run
   // Scores on a coarser grid instead of `data`: coarse_height x coarse_width x lanes, upsampled with aligned corners.
   const float* coarse;
   std::size_t coarse_height, coarse_width, height, width;
 };
 
-// Per run: the terms of the variational energy, or of the label count.
 struct SliceJob {
   const PixelOrder* order;
-  const float* unary;     // energies, points x labels, in storage order; a whole row may be read at the last one
+  const float* unary;           // energies, points x labels, in storage order; reads go up to one row past the end
   const std::int32_t* padding;  // per lane: 0 for a label, -1 for padding
   const SliceTerm* terms;
-  int term_count;
-  int labels;
-  int lanes;
-  void* q;                // next Q, points x lanes; null when only `output` is wanted
-  float* output;          // label-major in the caller's order, or null
-  std::size_t points;     // label stride of output
-  std::uint16_t* best;    // per pixel in storage order: label of the maximum, or null
-  std::uint32_t* changed; // per run: how many labels differ from `best` before, or null
-  std::uint8_t* settled;  // per pixel in storage order: set where the largest q exceeds `settle`, or null
+  std::size_t term_count;
+  std::size_t labels;
+  std::size_t lanes;
+  void* q;                 // next Q, points x lanes; null when only `output` is wanted
+  float* output;           // label-major in the caller's order, or null
+  std::size_t points;      // label stride of output
+  std::uint16_t* best;     // per pixel in storage order: label of the maximum, or null
+  std::uint32_t* changed;  // per run: number of labels that differ from `best` before, or null
+  std::uint8_t* settled;   // per pixel in storage order: set where the largest q exceeds `settle`, or null
   float settle;
-  double* energy;         // per run: sum q log q + U q - q m at the *current* q, which then stays; or null
+  double* energy;  // per run: sum q log q + U q - q m at the *current* q, which then stays; or null
 };
 
 struct Kernels {
@@ -109,15 +111,14 @@ struct Kernels {
   // scratch: (kRun + 1) * lanes floats
   void (*slice)(const SliceJob&, Storage, std::size_t first_run, std::size_t last_run, float* scratch);
   // Writes one row of floats to row `index` of `rows`.
-  void (*store_row)(const float* row, void* rows, std::size_t index, int lanes, Storage);
+  void (*store_row)(const float* row, void* rows, std::size_t index, std::size_t lanes, Storage);
   // Embeds kRun pixels: weights[corner][pixel] and packed keys[corner * words + word][pixel] of the corners. Returns
-  // false when a pixel falls outside the layout (impossible for finite features within bounds).
+  // false when a pixel falls outside of the layout (impossible for finite features within bounds).
   bool (*embed)(const KeyLayout&, const float* scale, const float (*features)[kRun], float (*weights)[kRun],
                 std::uint64_t (*keys)[kRun]);
 };
 
-// The best set this processor runs; `name` forces one ("portable", "avx2", "avx512", "neon"), null when absent.
-const Kernels& best_kernels();
-const Kernels* find_kernels(const char* name);
+// The kernels ("portable", "avx2", "avx512" or "neon") that this processor runs, slowest first.
+std::vector<const Kernels*> runnable_kernels();
 
 }  // namespace atrous

@@ -1,9 +1,7 @@
-// Builds a lattice in parallel phases; ids are those of first touch in storage order for any number of threads.
+// Builds a lattice in parallel phases; for any number of threads, ids follow the first touch in storage order.
 #include "lattice.h"
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -18,42 +16,36 @@ constexpr std::size_t kPieceLength = 2048;
 constexpr std::size_t kEntryChunk = 8192;
 constexpr std::size_t kLookAhead = 32;
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // The simplices around one run of pixels.
 class Simplices {
  public:
   explicit Simplices(const KeyLayout& layout)
       : layout_(layout),
-        words_(static_cast<std::size_t>(layout.words())),
-        features_(static_cast<std::size_t>(layout.dimensions) * kRun, 0.0F),
-        weights_(static_cast<std::size_t>(layout.dimensions + 1) * kRun),
-        keys_(static_cast<std::size_t>(layout.dimensions + 1) * words_ * kRun) {}
+        words_(layout.words()),
+        features_(std::make_unique<float[][kRun]>(layout.dimensions)),
+        weights_(std::make_unique<float[][kRun]>(layout.dimensions + 1)),
+        keys_(std::make_unique<std::uint64_t[][kRun]>((layout.dimensions + 1) * words_)) {}
 
-  // To be filled before embed(): one row a dimension.
-  float (*features())[kRun] { return reinterpret_cast<float(*)[kRun]>(features_.data()); }
+  // To be filled before embed(): one row for each dimension, 0 at first.
+  auto* features() { return features_.get(); }
   void embed(const Kernels& kernels, const std::vector<float>& scale) {
-    if (!kernels.embed(layout_, scale.data(), features(), reinterpret_cast<float(*)[kRun]>(weights_.data()),
-                       reinterpret_cast<std::uint64_t(*)[kRun]>(keys_.data()))) {
+    if (!kernels.embed(layout_, scale.data(), features_.get(), weights_.get(), keys_.get())) {
       throw std::range_error("a feature is not a finite number");
     }
   }
-  float weight(std::size_t pixel, int corner) const { return weights_[static_cast<std::size_t>(corner) * kRun + pixel]; }
+  float weight(std::size_t pixel, std::size_t corner) const { return weights_[corner][pixel]; }
   // Valid until the next call.
-  const std::uint64_t* key(std::size_t pixel, int corner) {
-    const std::uint64_t* const first = &keys_[static_cast<std::size_t>(corner) * words_ * kRun + pixel];
-    if (words_ == 1) return first;
-    for (std::size_t w = 0; w < words_; ++w) key_[w] = first[w * kRun];
+  const std::uint64_t* key(std::size_t pixel, std::size_t corner) {
+    if (words_ == 1) return &keys_[corner][pixel];
+    for (std::size_t w = 0; w < words_; ++w) key_[w] = keys_[corner * words_ + w][pixel];
     return key_;
   }
 
  private:
   const KeyLayout& layout_;
   std::size_t words_;
-  std::vector<float> features_, weights_;
-  std::vector<std::uint64_t> keys_;
+  std::unique_ptr<float[][kRun]> features_, weights_;
+  std::unique_ptr<std::uint64_t[][kRun]> keys_;
   std::uint64_t key_[kLongestKeyWords];
 };
 
@@ -69,34 +61,24 @@ class Lattice::Builder {
         order_(*lattice.order_),
         scale_(elevation_scale(features.dimensions)),
         layout_(features, scale_),
-        parts_(static_cast<std::size_t>(parts)),
+        parts_(parts),
         tables_(parts_),
         renamed_(parts_),
         counts_(parts_) {}
 
   void run(Team& team, int rank) {
-    const double start = now();
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { touch(part); });
-    const double touched = now();
     team.alone(rank, [&] { merge(); });
-    const double merged = now();
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { count(part); });
     team.alone(rank, [&] { offset(); });
     team.share(rank, parts_, 1, [&](std::size_t part, std::size_t) { sort(part); });
-    const double sorted = now();
-    team.share(rank, static_cast<std::size_t>(lattice_.corners_), 1, [&](std::size_t axis, std::size_t) {
-      link(static_cast<int>(axis));
-    });
+    team.share(rank, lattice_.corners_, 1, [&](std::size_t axis, std::size_t) { link(axis); });
     team.alone(rank, [&] { tables_.clear(); });
-    const double linked = now();
-    normalise(team, rank);
-    if (rank == 0) {
-      lattice_.seconds_ = {touched - start, merged - touched, sorted - merged, linked - sorted, now() - linked};
-    }
+    normalize(team, rank);
   }
 
  private:
-  // Parts are whole bands, so that storage and source agree about which pixels come first.
+  // Parts are whole bands, so that an earlier part is earlier in storage order and in source order.
   std::size_t first_run(std::size_t part) const {
     const std::size_t band = order_.band(), points = order_.points();
     const std::size_t bands = (points + band - 1) / band;
@@ -104,37 +86,38 @@ class Lattice::Builder {
   }
   std::size_t first_entry(std::size_t part) const {
     const std::size_t run = first_run(part);
-    return (run < order_.runs() ? order_.run(run).first : order_.points()) *
-           static_cast<std::size_t>(lattice_.corners_);
+    return (run < order_.runs() ? order_.run(run).first : order_.points()) * lattice_.corners_;
   }
 
   // Embeds the pixels of one part and numbers the vertices they touch, within the part.
   void touch(std::size_t part) {
-    const int corners = lattice_.corners_;
+    const std::size_t corners = lattice_.corners_;
+    const std::size_t first_of_part = first_entry(part), end_of_part = first_entry(part + 1);
     const std::size_t last = first_run(part + 1);
-    // A guess: vertices are 0.07 to 1 for each pixel; a table that is too large costs more than growing it.
-    const std::size_t expected = (first_entry(part + 1) - first_entry(part)) / static_cast<std::size_t>(corners) / 8;
-    VertexTable table(scratch_, layout_.words(), expected);
+    // An estimate: there are 0.07 to 1 vertices per pixel, and a table that is too large costs more than growing it.
+    const std::size_t expected = (end_of_part - first_of_part) / corners / 8;
+    tables_[part] = std::make_unique<VertexTable>(scratch_, layout_.words(), expected);
+    VertexTable& table = *tables_[part];
     Simplices simplices(layout_);
-    std::vector<std::uint64_t> hashes(static_cast<std::size_t>(corners) * kRun);
+    std::vector<std::uint64_t> hashes(corners * kRun);
     for (std::size_t r = first_run(part); r < last; ++r) {
       const Run run = order_.run(r);
-      const std::size_t length = static_cast<std::size_t>(order_.length(r));
-      features_.fill(run.source, static_cast<int>(length), simplices.features());
+      features_.fill(run.source, run.length, simplices.features());
       simplices.embed(kernels_, scale_);
-      for (std::size_t i = 0, k = 0; i < length; ++i) {
-        for (int q = 0; q < corners; ++q, ++k) {
+      for (std::size_t i = 0, k = 0; i < run.length; ++i) {
+        for (std::size_t q = 0; q < corners; ++q, ++k) {
           hashes[k] = table.hash(simplices.key(i, q));
           table.prefetch(hashes[k]);
         }
       }
-      const std::size_t found = length * static_cast<std::size_t>(corners);
-      const std::size_t first = run.first * static_cast<std::size_t>(corners);
-      if (table.may_grow(found)) table.reserve(extrapolate(table.size(), first_entry(part), first, first_entry(part + 1)));
+      const std::size_t first = run.first * corners;
+      if (table.may_grow(run.length * corners)) {
+        table.reserve(extrapolate(table.size(), first_of_part, first, end_of_part));
+      }
       Entry* entry = &lattice_.slices_[first];
-      for (std::size_t i = 0, k = 0; i < length; ++i) {
+      for (std::size_t i = 0, k = 0; i < run.length; ++i) {
         const bool absent = mask_ != nullptr && mask_[run.source + i] == 0;
-        for (int q = 0; q < corners; ++q, ++k, ++entry) {
+        for (std::size_t q = 0; q < corners; ++q, ++k, ++entry) {
           if (absent) {
             *entry = {kAbsent, 0.0F};
           } else {
@@ -143,40 +126,39 @@ class Lattice::Builder {
         }
       }
     }
-    tables_[part] = std::move(table);
   }
 
-  // How many vertices a part will have at `last` when it had `seen` from `first` to `now`, should it go on alike.
+  // The number of vertices at entry `last` if there were `seen` from `first` to `now` and the rate stays.
   static std::size_t extrapolate(std::size_t seen, std::size_t first, std::size_t now, std::size_t last) {
-    return now > first ? static_cast<std::size_t>(static_cast<double>(seen) * static_cast<double>(last - first) /
-                                                  static_cast<double>(now - first))
-                       : seen;
+    if (now == first) return seen;
+    const double rate = static_cast<double>(seen) * static_cast<double>(last - first);
+    return static_cast<std::size_t>(rate / static_cast<double>(now - first));
   }
 
   // Gives the vertices of later parts their global ids; part 0 keeps its own.
   void merge() {
-    VertexTable& all = tables_[0];
+    VertexTable& all = *tables_[0];
     for (std::size_t part = 1; part < parts_; ++part) {
-      const VertexTable& own = tables_[part];
+      const VertexTable& own = *tables_[part];
       Buffer<std::uint32_t>& names = renamed_[part];
       names = scratch_.array<std::uint32_t>(own.size());
       for (std::size_t v = 0; v < own.size(); ++v) {
         if (v + kLookAhead < own.size()) all.prefetch(all.hash(own.key(v + kLookAhead)));
         names[v] = all.find_or_insert(own.key(v), all.hash(own.key(v)));
       }
-      tables_[part] = VertexTable();
+      tables_[part].reset();
     }
-    // With every pixel ignored the padding serves as the one simplex that entries may name.
+    // If every pixel is masked, the padding is the one simplex that entries can refer to.
     if (order_.points() % 4 != 0 || all.size() == 0) touch_padding(all);
     lattice_.vertices_ = all.size();
   }
 
-  // The reference embeds zero features for the pixels missing from its last group of four: their vertices carry no
-  // weight but may pass blur on.
+  // The reference embeds zero features for the pixels missing from its last group of four: their vertices have no
+  // weight but pass blur on.
   void touch_padding(VertexTable& all) {
-    Simplices simplices(layout_);  // of features that are 0
+    Simplices simplices(layout_);
     simplices.embed(kernels_, scale_);
-    for (int q = 0; q < lattice_.corners_; ++q) {
+    for (std::size_t q = 0; q < lattice_.corners_; ++q) {
       const std::uint64_t* const key = simplices.key(0, q);
       all.find_or_insert(key, all.hash(key));
     }
@@ -217,13 +199,12 @@ class Lattice::Builder {
   }
 
   void sort(std::size_t part) {
-    const std::size_t corners = static_cast<std::size_t>(lattice_.corners_);
     Buffer<std::uint32_t>& next = counts_[part];
     for (const std::uint32_t r : order_.by_source(first_run(part), first_run(part + 1))) {
-      const std::uint32_t first = order_.run(r).first;
-      Entry* entry = &lattice_.slices_[first * corners];
-      for (std::uint32_t pixel = first; pixel < first + static_cast<std::uint32_t>(order_.length(r)); ++pixel) {
-        for (std::size_t q = 0; q < corners; ++q, ++entry) {
+      const Run run = order_.run(r);
+      Entry* entry = &lattice_.slices_[run.first * lattice_.corners_];
+      for (std::uint32_t pixel = run.first; pixel < run.first + run.length; ++pixel) {
+        for (std::size_t q = 0; q < lattice_.corners_; ++q, ++entry) {
           if (entry->weight == kIgnored) {
             entry->weight = 0.0F;
             continue;
@@ -235,16 +216,15 @@ class Lattice::Builder {
     next.clear();
   }
 
-  // Strings the vertices of one axis into chains, longest line at a time, in order of their first vertices.
-  void link(int axis) {
-    const VertexTable& table = tables_[0];
-    const std::size_t vertices = lattice_.vertices_;
-    const std::size_t words = static_cast<std::size_t>(layout_.words());
+  // Links the vertices of one axis into chains, each as long as possible, in order of their first vertices.
+  void link(std::size_t axis) {
+    const VertexTable& table = *tables_[0];
+    const std::size_t vertices = lattice_.vertices_, words = layout_.words();
     Buffer<std::uint32_t> next = scratch_.array<std::uint32_t>(vertices);
-    Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // one more, for neighbours that are absent
+    Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // the last is for absent neighbors
     std::fill_n(has_previous.data(), vertices + 1, std::uint8_t{0});
     std::uint64_t delta[kLongestKeyWords];
-    layout_.step(axis, delta);
+    layout_.step(static_cast<int>(axis), delta);
     std::vector<std::uint64_t> ahead(words * kLookAhead);
     std::uint64_t hashes[kLookAhead];
     std::size_t linked = 0;
@@ -268,9 +248,9 @@ class Lattice::Builder {
     std::size_t head_count = 0;
     for (std::size_t v = 0; v < vertices; ++v) {
       heads[head_count] = static_cast<std::uint32_t>(v);
-      head_count += static_cast<std::size_t>(next[v] != kAbsent) & static_cast<std::size_t>(has_previous[v] == 0);
+      head_count += static_cast<int>(next[v] != kAbsent) & static_cast<int>(has_previous[v] == 0);  // without a branch
     }
-    BlurAxis& out = lattice_.axes_[static_cast<std::size_t>(axis)];
+    BlurAxis& out = lattice_.axes_[axis];
     out.chain = Buffer<std::uint32_t>(linked + head_count);
     out.pieces = {0};
     std::size_t at = 0;
@@ -282,10 +262,10 @@ class Lattice::Builder {
     if (out.pieces.back() != at) out.pieces.push_back(static_cast<std::uint32_t>(at));
   }
 
-  // n = lattice(1) by one scalar filter; then alpha goes into the slice weights.
-  void normalise(Team& team, int rank) {
-    const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
-    const float alpha = 1.0F / (1.0F + std::ldexp(1.0F, 1 - lattice_.corners_));
+  // Measures n = lattice(1) by one scalar filter, then multiplies alpha into the slice weights.
+  void normalize(Team& team, int rank) {
+    const std::size_t points = order_.points(), corners = lattice_.corners_;
+    const float alpha = 1.0F / (1.0F + std::ldexp(1.0F, 1 - static_cast<int>(corners)));
     if (lattice_.normalization_ != Normalization::kNone) measure(team, rank, alpha);
     team.share(rank, points * corners, kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t e = begin; e < end; ++e) lattice_.slices_[e].weight *= alpha;
@@ -294,7 +274,7 @@ class Lattice::Builder {
 
   // norms = 1 / n, or its root.
   void measure(Team& team, int rank, float alpha) {
-    const std::size_t points = order_.points(), corners = static_cast<std::size_t>(lattice_.corners_);
+    const std::size_t points = order_.points(), corners = lattice_.corners_;
     const bool symmetric = lattice_.normalization_ == Normalization::kSymmetric;
     team.alone(rank, [&] {
       mass_ = scratch_.array<float>(lattice_.vertices_);
@@ -306,13 +286,13 @@ class Lattice::Builder {
         const Entry* const entries = &lattice_.slices_[i * corners];
         float sum = 0.0F;
         for (std::size_t q = 0; q < corners; ++q) sum += entries[q].weight * mass_[entries[q].index] * alpha;
-        const double norm = static_cast<double>(sum) + 1e-20;
+        const double norm = sum + 1e-20;
         lattice_.norms_[i] = static_cast<float>(1.0 / (symmetric ? std::sqrt(norm) : norm));
       }
     });
   }
 
-  static constexpr float kIgnored = -1.0e30F;  // weight of an ignored pixel until it is sorted out
+  static constexpr float kIgnored = -1.0e30F;  // weight of a masked pixel until sort() resets it
 
   Lattice& lattice_;
   const Features& features_;
@@ -323,7 +303,7 @@ class Lattice::Builder {
   KeyLayout layout_;
   std::size_t parts_;
   Scratch scratch_;
-  std::vector<VertexTable> tables_;
+  std::vector<std::unique_ptr<VertexTable>> tables_;
   std::vector<Buffer<std::uint32_t>> renamed_;
   std::vector<Buffer<std::uint32_t>> counts_;
   Buffer<float> mass_;
@@ -332,13 +312,13 @@ class Lattice::Builder {
 Lattice::Lattice(std::shared_ptr<const PixelOrder> order, const Features& features, Normalization normalization,
                  const std::uint8_t* mask, const Kernels& kernels, int threads)
     : order_(std::move(order)), normalization_(normalization), corners_(features.dimensions + 1) {
-  const std::size_t entries = static_cast<std::size_t>(order_->points()) * static_cast<std::size_t>(corners_);
+  const std::size_t entries = order_->points() * corners_;
   if (entries > 0x7fffffffULL) {
     throw std::length_error(std::to_string(order_->points()) + " points with " + std::to_string(corners_) +
                             " corners each exceed the 2^31 entries of a lattice");
   }
   slices_ = Buffer<Entry>(entries);
-  axes_.resize(static_cast<std::size_t>(corners_));
+  axes_.resize(corners_);
   Builder builder(*this, features, mask, kernels, threads);
   run_team(threads, [&](Team& team, int rank) { builder.run(team, rank); });
 }
@@ -370,16 +350,16 @@ void Lattice::filter_ones(Team& team, int rank, const float* gains, float* mass)
 float Lattice::peak(int threads) const {
   if (normalization_ == Normalization::kAfter) return 1.0F;
   Buffer<float> mass(vertices_);
-  std::vector<float> peaks(static_cast<std::size_t>(threads), 0.0F);
-  const std::size_t corners = static_cast<std::size_t>(corners_);
+  std::vector<float> peaks(threads);
   run_team(threads, [&](Team& team, int rank) {
     filter_ones(team, rank, gains(), mass.data());
-    float& most = peaks[static_cast<std::size_t>(rank)];
     team.share(rank, order_->points(), kEntryChunk, [&](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         float sum = 0.0F;
-        for (std::size_t e = i * corners; e < (i + 1) * corners; ++e) sum += slices_[e].weight * mass[slices_[e].index];
-        most = std::max(most, factors() != nullptr ? sum * norms_[i] : sum);
+        for (std::size_t e = i * corners_; e < (i + 1) * corners_; ++e) {
+          sum += slices_[e].weight * mass[slices_[e].index];
+        }
+        peaks[rank] = std::max(peaks[rank], factors() != nullptr ? sum * norms_[i] : sum);
       }
     });
   });

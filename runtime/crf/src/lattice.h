@@ -1,12 +1,11 @@
-// A permutohedral lattice over the pixels of one image: who touches which vertex, who neighbours whom, and the norm.
+// A permutohedral lattice over the pixels of one image: the vertices of each pixel, their neighbors, and the norm.
 //
 // Built once per image and kernel, then read by every iteration:
 //   slices   pixel -> its d + 1 vertices and weights, in storage order of the pixels
-//   splats   vertex -> its pixels and weights, in the caller's order: no two threads share a sum, and sums round alike
-//   chains   per axis, the lines of neighbouring vertices, for the in-place blur
+//   splats   vertex -> its pixels and weights, in the caller's order: one thread forms each sum, always in this order
+//   chains   per axis, the lines of neighboring vertices, for the in-place blur
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -19,7 +18,7 @@
 
 namespace atrous {
 
-// How a filter F(Q) is made of the raw lattice, with n = lattice(1):
+// The filter F(Q) in terms of the raw lattice, with n = lattice(1):
 enum class Normalization {
   kNone = 0,       // lattice(Q)
   kBefore = 1,     // lattice(Q / n)
@@ -28,8 +27,8 @@ enum class Normalization {
 };
 
 struct BlurAxis {
-  Buffer<std::uint32_t> chain;         // see BlurJob
-  std::vector<std::uint32_t> pieces;   // positions where a piece of whole chains begins, and the end
+  Buffer<std::uint32_t> chain;        // see BlurJob
+  std::vector<std::uint32_t> pieces;  // positions where pieces of whole chains begin, and the end
 };
 
 class Lattice {
@@ -40,9 +39,8 @@ class Lattice {
           const std::uint8_t* mask, const Kernels& kernels, int threads);
 
   std::size_t vertices() const { return vertices_; }
-  int corners() const { return corners_; }
+  std::size_t corners() const { return corners_; }
   const PixelOrder& order() const { return *order_; }
-  Normalization normalization() const { return normalization_; }
   std::size_t bytes() const;
 
   const Entry* slices() const { return slices_.data(); }
@@ -50,34 +48,28 @@ class Lattice {
   const std::uint32_t* offsets() const { return offsets_.data(); }
   const std::vector<BlurAxis>& axes() const { return axes_; }
   // Splat multiplies by gains()[pixel], slice by factors()[pixel], if not null.
-  const float* gains() const { return gains_before() ? norms_.data() : nullptr; }
-  const float* factors() const { return gains_after() ? norms_.data() : nullptr; }
+  const float* gains() const { return normalizes(Normalization::kBefore) ? norms_.data() : nullptr; }
+  const float* factors() const { return normalizes(Normalization::kAfter) ? norms_.data() : nullptr; }
   // The largest value of F(1): no message of a label can exceed it times the term's weight.
   float peak(int threads) const;
-  // Seconds spent: embedding and hashing, merging, sorting into splats, chains, norm.
-  const std::array<double, 5>& seconds() const { return seconds_; }
 
  private:
   class Builder;
-  bool gains_before() const {
-    return normalization_ == Normalization::kBefore || normalization_ == Normalization::kSymmetric;
-  }
-  bool gains_after() const {
-    return normalization_ == Normalization::kAfter || normalization_ == Normalization::kSymmetric;
+  bool normalizes(Normalization side) const {
+    return normalization_ == side || normalization_ == Normalization::kSymmetric;
   }
   // Splat and blur of one channel of ones, or of gains.
   void filter_ones(Team& team, int rank, const float* gains, float* mass) const;
 
   std::shared_ptr<const PixelOrder> order_;
   Normalization normalization_;
-  int corners_;
+  std::size_t corners_;
   std::size_t vertices_ = 0;
   Buffer<Entry> slices_;
   Buffer<Entry> splats_;
   Buffer<std::uint32_t> offsets_;
   std::vector<BlurAxis> axes_;
   Buffer<float> norms_;  // 1 / n or its root, per pixel; empty without normalization
-  std::array<double, 5> seconds_{};
 };
 
 }  // namespace atrous

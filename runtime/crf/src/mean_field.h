@@ -1,10 +1,10 @@
 // Mean-field inference: the marginals Q, the terms, and the iteration splat -> blur -> slice + softmax.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels.h"
@@ -24,28 +24,28 @@ struct Term {
 
 struct InferenceOptions {
   int iterations = 0;
-  int threads = 1;
   double tolerance = 0.0;  // stop once at most this fraction of the labels changed; 0 runs all iterations
-  double settle = 0.0;     // after one update, pixels with a marginal above it stay as they are; 0 for none
-  bool warm = false;       // go on from the marginals held, instead of the unary's softmax
-  bool in_place = false;   // the last pass writes its output over Q, for take_output(); needs float storage
+  double settle = 0.0;     // after one update, freeze pixels with a marginal above it; 0 freezes none
+  bool warm = false;       // start from the current marginals instead of the unary's softmax
+  bool keep = true;        // keep the marginals for a warm start and kl_divergence()
   const std::atomic<bool>* cancelled = nullptr;
 };
 
 struct InferenceReport {
   int iterations = 0;
   bool cancelled = false;
-  double settled = 0.0;   // fraction of pixels left as they were
-  double changed = -1.0;  // fraction of labels changed by the last iteration, -1 when it was not counted
+  double settled = 0.0;           // fraction of frozen pixels
+  std::optional<double> changed;  // fraction of labels changed by the last iteration, if counted
   double splat_s = 0.0, blur_s = 0.0, slice_s = 0.0, start_s = 0.0;
 };
 
 class MeanField {
  public:
-  MeanField(std::shared_ptr<const PixelOrder> order, int labels, Storage storage, const Kernels& kernels);
+  MeanField(std::shared_ptr<const PixelOrder> order, std::size_t labels, Storage storage, const Kernels& kernels,
+            int threads);
 
   std::size_t points() const { return order_->points(); }
-  int labels() const { return labels_; }
+  std::size_t labels() const { return labels_; }
   const Kernels& kernels() const { return kernels_; }
   std::size_t bytes() const;
 
@@ -54,47 +54,47 @@ class MeanField {
     terms_.clear();
     compatibilities_.clear();
   }
-  // Reads energies or scores of the `count` source points from `first` on (whole bands: see PixelOrder::run_at) once;
-  // what they were comes back for the caller to judge. `gaps` (labels values) is lowered to each label's least distance
-  // above a pixel's best energy.
+  // Reads the energies or scores of the `count` source points from `first` on (whole bands: see PixelOrder::run_at) and
+  // returns their range. Bands shorter than the image are read by the calling thread alone, so several threads may read
+  // several bands. Lowers `gaps` (one per label) to each label's least distance above a pixel's best energy.
   UnaryRange set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride, std::size_t first,
-                       std::size_t count, UnaryKind kind, float cap, int threads, std::vector<float>& gaps);
+                       std::size_t count, UnaryKind kind, float cap, std::vector<float>& gaps);
   // The same from scores on a coarser grid, coarse_height x coarse_width x labels, for a height x width image.
   UnaryRange set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
-                               std::size_t height, std::size_t width, float cap, int threads, std::vector<float>& gaps);
-  // Writes the energies held, labels x points in the caller's order.
+                               std::size_t height, std::size_t width, float cap, std::vector<float>& gaps);
+  // Writes the energies, labels x points in the caller's order.
   void read_unary(float* output) const;
-  // Forgets all labels but `kept` (ascending); before terms are added.
-  void keep_labels(const std::vector<int>& kept, int threads);
+  // Starts over with `labels` labels: without a unary, terms and marginals.
+  void restart(std::size_t labels);
+  // Drops all labels but `kept` (ascending), and all terms.
+  void keep_labels(const std::vector<std::size_t>& kept);
   void allocate_unary();
   bool has_unary() const { return unary_.size() > 0; }
 
-  // Runs and writes labels x points marginals in the caller's order, if `output` is not null; with `keep` the
-  // marginals also stay here for step() or a warm start.
-  InferenceReport run(const InferenceOptions& options, float* output, bool keep);
-  // After a run in place: its output, labels x points floats in the caller's order.
-  Buffer<unsigned char> take_output() { return std::move(q_); }
-  // Replaces the marginals held by `values` (labels x points).
-  void load_marginals(const float* values, std::size_t label_stride, std::size_t point_stride, int threads);
+  // Returns labels x points float marginals in the caller's order, perhaps with unused memory behind them.
+  Buffer<unsigned char> run(const InferenceOptions& options, InferenceReport& report);
+  // Replaces the current marginals by `values` (labels x points).
+  void load_marginals(const float* values, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride);
   // The relative monitor of the reference: sum Q log Q + U Q + Q C(F(Q)), no factor 1/2, no log Z.
-  double kl_divergence(int threads);
+  double kl_divergence();
 
  private:
   UnaryRange fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
   void prepare();
-  void make_scratch(int threads);
+  void make_scratch();
   std::vector<const Lattice*> lattices() const;
   void filter(Team& team, int rank, InferenceReport& report, const ActivePixels* active = nullptr);
   void slice(Team& team, int rank, const SliceJob& job);
   SliceJob slice_job(bool with_terms);
 
   std::shared_ptr<const PixelOrder> order_;
-  int labels_;
-  int lanes_;
+  std::size_t labels_;
+  std::size_t lanes_;
   Storage storage_;
   const Kernels& kernels_;
+  int threads_;
   std::vector<Term> terms_;
-  Buffer<float> unary_;  // energies in storage order, points x labels, and room to read a row of lanes at the last
+  Buffer<float> unary_;  // energies in storage order, points x labels, then zeros: reads are one row of lanes long
   std::vector<std::int32_t> padding_;  // see SliceJob
   Buffer<unsigned char> q_;
   std::vector<Buffer<unsigned char>> rows_;
@@ -102,7 +102,5 @@ class MeanField {
   std::vector<std::vector<float>> compatibilities_;
   std::vector<Buffer<float>> scratch_;
 };
-
-int padded_lanes(int labels);
 
 }  // namespace atrous

@@ -1,12 +1,14 @@
-// Page allocation: see memory.h. Below kMapThreshold the C++ heap serves; above it, pages of the system, of which a
-// bounded amount is kept for reuse: images of one size ask for the same blocks again and again.
+// Page allocation (see memory.h). Blocks below kMapThreshold come from the C++ heap, larger ones from the system. A
+// bounded amount is kept for reuse: images of one size allocate the same blocks again and again.
 #include "memory.h"
 
 #include <algorithm>
 #include <mutex>
 #include <new>
+#include <utility>
 #include <vector>
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 namespace atrous {
@@ -19,7 +21,7 @@ constexpr std::align_val_t kLine{64};
 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Blocks come in eighths of a power of two, so that slightly different images share them.
+// Rounds up to an eighth of a power of two, so that images of similar size share blocks.
 std::size_t block_length(std::size_t bytes) {
   std::size_t unit = kMapThreshold;
   while (unit * 2 <= bytes) unit *= 2;
@@ -32,14 +34,17 @@ struct Block {
 };
 
 std::mutex mutex;
+// The forking thread takes the mutex: a child must not inherit it locked by a thread that the child does not have.
+[[maybe_unused]] const int fork_handlers =
+    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
 std::vector<Block>& kept() {
-  static auto* const blocks = new std::vector<Block>;  // outlives every buffer
+  static auto* const blocks = new std::vector<Block>;  // never destroyed: outlives every buffer
   return *blocks;
 }
 std::size_t kept_bytes = 0;
 
-void* map_pages(std::size_t length, std::size_t bytes) {
-  // A little more is mapped than asked, then trimmed, so that the array starts on a huge-page boundary.
+void* map_pages(std::size_t length, [[maybe_unused]] std::size_t bytes) {
+  // Maps one huge page more and trims, so that the array starts on a huge-page boundary.
   const std::size_t span = length + kHugePage;
   if (span < length) throw std::bad_alloc();
   void* raw = mmap(nullptr, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -50,19 +55,27 @@ void* map_pages(std::size_t length, std::size_t bytes) {
   if (skipped > 0) munmap(begin, skipped);
   if (skipped < kHugePage) munmap(aligned + length, kHugePage - skipped);
 #ifdef MADV_HUGEPAGE
-  // Not the page that is only begun: it would be filled, and a block of 25 MB hold 27.
+  // Without the last, partly used page: it would be filled, and a block of 25 MB would take 27.
   madvise(aligned, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
   return aligned;
 }
 
-// Whether there was room to keep the block for later.
+// Removes a kept block; the caller holds the mutex.
+Block take_block(Block& block) noexcept {
+  const Block taken = std::exchange(block, kept().back());
+  kept().pop_back();
+  kept_bytes -= taken.length;
+  return taken;
+}
+
+// Keeps the block for later, unless there is no room.
 bool keep(Block block) noexcept {
   std::lock_guard<std::mutex> lock(mutex);
   if (kept_bytes + block.length > kMostKept) return false;
   try {
     kept().push_back(block);
-  } catch (const std::bad_alloc&) {  // no room even for the note
+  } catch (const std::bad_alloc&) {
     return false;
   }
   kept_bytes += block.length;
@@ -77,12 +90,7 @@ void* allocate_pages(std::size_t bytes) {
   {
     std::lock_guard<std::mutex> lock(mutex);
     for (Block& block : kept()) {
-      if (block.length != length) continue;
-      void* const address = block.address;
-      kept_bytes -= length;
-      block = kept().back();
-      kept().pop_back();
-      return address;
+      if (block.length == length) return take_block(block).address;
     }
   }
   return map_pages(length, bytes);
@@ -103,11 +111,9 @@ Scratch::Scratch() noexcept {
   const auto largest = std::max_element(blocks.begin(), blocks.end(),
                                         [](const Block& a, const Block& b) { return a.length < b.length; });
   if (largest == blocks.end()) return;
-  block_ = largest->address;
-  length_ = largest->length;
-  kept_bytes -= length_;
-  *largest = blocks.back();
-  blocks.pop_back();
+  const Block block = take_block(*largest);
+  block_ = block.address;
+  length_ = block.length;
 }
 
 Scratch::~Scratch() {

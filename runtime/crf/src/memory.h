@@ -1,6 +1,6 @@
-// Memory for the large arrays: uninitialised, cache-line aligned, on huge pages when big, given back at once.
+// Memory for the large arrays: uninitialized, cache-line aligned, on huge pages when big.
 //
-// A lattice row is read at random, so address translation costs as much as the row itself on 4 KiB pages.
+// Lattice rows are read at random: on 4 KiB pages, address translation costs as much as the row itself.
 #pragma once
 
 #include <atomic>
@@ -10,19 +10,18 @@
 
 namespace atrous {
 
-// Raises std::bad_alloc. `bytes` may be 0.
+// Throws std::bad_alloc. `bytes` may be 0.
 void* allocate_pages(std::size_t bytes);
-// Keeps large blocks for the next allocation (the system would zero them again: a sixth of an inference), unless
-// `at_once`.
+// Keeps large blocks for the next allocation, unless `at_once`: fresh pages must be zeroed, a sixth of an inference.
 void release_pages(void* address, std::size_t bytes, bool at_once = false) noexcept;
-// Gives all kept blocks back to the system.
+// Returns all kept blocks to the system.
 void release_kept_pages() noexcept;
 
 template <class T>
 class Buffer;
 
-// Room for arrays that live no longer than itself: the largest block kept, if there is one, piece by piece. Fresh pages
-// cost a fault each, and giving them back interrupts every other thread; a block kept for later costs neither.
+// Space for arrays that live no longer than itself, taken from the largest kept block, if there is one. Each fresh page
+// costs a fault, and returning pages interrupts every other thread; a kept block costs neither.
 class Scratch {
  public:
   Scratch() noexcept;
@@ -30,7 +29,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // From the block while it lasts, then as any other. Threads may call it side by side.
+  // From the block while it lasts, then from the system. Several threads may call it at once.
   template <class T>
   Buffer<T> array(std::size_t size);
 
@@ -42,7 +41,7 @@ class Scratch {
   std::atomic<std::size_t> used_{0};
 };
 
-// A fixed-size array of trivial T whose contents start undefined.
+// A fixed-size array of trivial T with undefined initial contents.
 template <class T>
 class Buffer {
   static_assert(std::is_trivially_copyable_v<T>, "Buffer holds plain values");
@@ -70,7 +69,7 @@ class Buffer {
     data_ = nullptr;
     size_ = 0;
   }
-  // The contents are lost unless the size is already right.
+  // Discards the contents, unless the size stays.
   void resize(std::size_t size) {
     if (size != size_) *this = Buffer(size);
   }
@@ -87,7 +86,7 @@ class Buffer {
 
   T* data_ = nullptr;
   std::size_t size_ = 0;
-  bool lent_ = false;  // by a Scratch
+  bool lent_ = false;  // from a Scratch
 };
 
 template <class T>

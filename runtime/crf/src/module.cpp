@@ -1,5 +1,5 @@
-// The Python face of the core: arrays are taken as they are (numpy, torch, any DLPack) and never copied; the GIL is
-// released while lattices are built and iterations run. Checks with friendly messages live on the Python side.
+// The Python bindings of the core: arrays (numpy, torch, any DLPack) are used in place and never copied; the GIL is
+// released while lattices are built and iterations run. These checks keep memory safe; the Python side explains more.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -8,229 +8,303 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <stdexcept>
+#include <thread>
+
+#include <pthread.h>
 
 #include "mean_field.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
+namespace atrous {
 namespace {
 
 using FloatArray = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using ByteArray = nb::ndarray<const std::uint8_t, nb::c_contig, nb::device::cpu>;
+using ImageArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using StridedRows = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
 using OutputRows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+// Threads that have finished their work and wait for the GIL.
+std::atomic<int> returning{0};
+std::atomic<bool> interpreter_ends{false};
+std::thread::id ending_thread;
+
+// Releases the GIL while it lives. Once the interpreter ends, other threads sleep for good instead of taking it back,
+// as in Python 3.14: earlier versions unwind them through destructors that must not throw, which aborts the process.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ReleasedGil(const ReleasedGil&) = delete;
+  ~ReleasedGil() {
+    ++returning;
+    if (interpreter_ends && std::this_thread::get_id() != ending_thread) {
+      --returning;
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(24));
+    }
+    PyEval_RestoreThread(state_);
+    --returning;
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+// Runs at exit, while threads may still take the GIL.
+void end_threads() {
+  ending_thread = std::this_thread::get_id();
+  interpreter_ends = true;
+  const ReleasedGil release;
+  while (returning > 0) std::this_thread::yield();
+}
+
+struct InUse : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 struct CancelToken {
   std::atomic<bool> cancelled{false};
 };
 
-const atrous::Kernels& kernels_named(const std::string& name) {
-  if (name.empty()) return atrous::best_kernels();
-  const atrous::Kernels* found = atrous::find_kernels(name.c_str());
-  if (found == nullptr) throw std::invalid_argument("this processor has no kernels named '" + name + "'");
+void require(bool held, const char* message) {
+  if (!held) throw std::invalid_argument(message);
+}
+
+int checked_threads(int threads) {
+  require(threads >= 1 && threads <= 256, "threads must be 1 to 256");
+  return threads;
+}
+
+// The best kernels if `name` is empty.
+const Kernels& find_kernels(const std::string& name) {
+  const Kernels* found = nullptr;
+  for (const Kernels* const kernels : runnable_kernels()) {
+    if (name.empty() || name == kernels->name) found = kernels;
+  }
+  require(found != nullptr, "this processor has no kernels of that name");
   return *found;
 }
 
-std::shared_ptr<atrous::Lattice> build_grid_lattice(std::shared_ptr<atrous::PixelOrder> order,
-                                                    std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
-                                                    std::optional<ByteArray> bytes, std::optional<FloatArray> floats,
-                                                    std::vector<float> channel_sigmas, int normalization,
-                                                    std::optional<ByteArray> mask, int threads,
-                                                    const std::string& kernels) {
-  atrous::Features features;
-  features.points = order->points();
-  features.channels = static_cast<int>(channel_sigmas.size());
-  features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
-  const std::size_t values = static_cast<std::size_t>(features.points) * channel_sigmas.size();
+std::shared_ptr<Lattice> build_lattice(std::shared_ptr<PixelOrder> order, const Features& features, int normalization,
+                                       const std::optional<ByteArray>& mask, int threads, const std::string& kernels) {
+  require(!mask || mask->size() == order->points(), "the mask must have one byte for each pixel");
+  require(normalization >= 0 && normalization <= 3, "normalization must be 0 to 3");
+  checked_threads(threads);
+  const Kernels& chosen = find_kernels(kernels);
+  const ReleasedGil release;
+  return std::make_shared<Lattice>(order, features, static_cast<Normalization>(normalization),
+                                   mask ? mask->data() : nullptr, chosen, threads);
+}
+
+std::shared_ptr<Lattice> build_grid_lattice(std::shared_ptr<PixelOrder> order, std::vector<std::uint32_t> grid,
+                                            std::vector<float> position_sigmas, std::optional<ImageArray> image,
+                                            std::vector<float> channel_sigmas, int normalization,
+                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
   std::size_t cells = 1;
-  for (const std::uint32_t extent : grid) cells *= extent;
-  if (cells != features.points || position_sigmas.size() != grid.size() ||
-      features.dimensions > atrous::kMostDimensions || (bytes && bytes->size() != values) ||
-      (floats && floats->size() != values) || (values > 0 && !bytes && !floats) ||
-      (mask && mask->size() != features.points)) {
-    throw std::invalid_argument("grid, sigmas, image and mask do not fit together");
+  for (const std::uint32_t extent : grid) {
+    require(extent > 0 && cells <= order->points() / extent, "the grid has more cells than the image has pixels");
+    cells *= extent;
   }
+  require(cells == order->points() && position_sigmas.size() == grid.size(), "grid, sigmas and image do not fit");
+  require(grid.size() <= kMostDimensions && channel_sigmas.size() <= kMostDimensions - grid.size(),
+          "a kernel has at most 64 dimensions");
+  const std::size_t values = cells * channel_sigmas.size();
+  require(image ? image->size() == values : values == 0,
+          "the image must have one value for each pixel and channel sigma");
+  const bool is_bytes = image && image->dtype() == nb::dtype<std::uint8_t>();
+  require(!image || is_bytes || image->dtype() == nb::dtype<float>(), "the image must be uint8 or float32");
+  Features features;
+  features.points = order->points();
+  features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
   features.grid = std::move(grid);
   features.position_sigmas = std::move(position_sigmas);
   features.channel_sigmas = std::move(channel_sigmas);
-  features.bytes = bytes ? bytes->data() : nullptr;
-  features.floats = floats ? floats->data() : nullptr;
-  const atrous::Kernels& chosen = kernels_named(kernels);
-  nb::gil_scoped_release release;
-  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, chosen, threads);
+  if (image && is_bytes) features.bytes = static_cast<const std::uint8_t*>(image->data());
+  if (image && !is_bytes) features.floats = static_cast<const float*>(image->data());
+  return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
-std::shared_ptr<atrous::Lattice> build_free_lattice(std::shared_ptr<atrous::PixelOrder> order, FloatArray values,
-                                                    int normalization, std::optional<ByteArray> mask,
-                                                    int threads, const std::string& kernels) {
-  if (values.ndim() != 2 || values.shape(1) != order->points() || values.shape(0) < 1 ||
-      values.shape(0) > atrous::kMostDimensions || (mask && mask->size() != order->points())) {
-    throw std::invalid_argument("features must be (dimensions, points), with 1 to 64 dimensions");
-  }
-  atrous::Features features;
+std::shared_ptr<Lattice> build_free_lattice(std::shared_ptr<PixelOrder> order, FloatArray values, int normalization,
+                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
+  require(values.ndim() == 2 && values.shape(1) == order->points() && values.shape(0) >= 1 &&
+              values.shape(0) <= kMostDimensions,
+          "features must be (dimensions, points), with 1 to 64 dimensions");
+  Features features;
   features.points = order->points();
   features.dimensions = static_cast<int>(values.shape(0));
   features.free = values.data();
-  const atrous::Kernels& chosen = kernels_named(kernels);
-  nb::gil_scoped_release release;
-  return std::make_shared<atrous::Lattice>(order, features, static_cast<atrous::Normalization>(normalization),
-                                           mask ? mask->data() : nullptr, chosen, threads);
+  return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
+std::shared_ptr<PixelOrder> make_linear_order(std::uint32_t points) {
+  return std::make_shared<PixelOrder>(PixelOrder::linear(points));
+}
+
+std::shared_ptr<PixelOrder> make_tiled_order(std::uint32_t height, std::uint32_t width) {
+  return std::make_shared<PixelOrder>(PixelOrder::tiled(height, width));
+}
+
+float find_peak(const Lattice& lattice, int threads) {
+  checked_threads(threads);
+  const ReleasedGil release;
+  return lattice.peak(threads);
+}
+
+std::size_t count_chained(const Lattice& lattice) {
+  std::size_t total = 0;
+  for (const auto& axis : lattice.axes()) total += axis.chain.size();
+  return total;
+}
+
+// A MeanField for one thread at a time: it works without the GIL, so a second thread could change data that the first
+// one reads. Callers enter it (`with field:`) around all calls; threads that they start share the entry.
 class BoundMeanField {
  public:
-  BoundMeanField(std::shared_ptr<atrous::PixelOrder> order, int labels, bool half, const std::string& kernels)
-      : field_(std::move(order), labels, half ? atrous::Storage::kHalf : atrous::Storage::kFloat,
-               kernels_named(kernels)) {}
+  BoundMeanField(std::shared_ptr<PixelOrder> order, std::size_t labels, bool half, const std::string& kernels,
+                 int threads)
+      : field_(std::move(order), checked_labels(labels), half ? Storage::kHalf : Storage::kFloat, find_kernels(kernels),
+               checked_threads(threads)) {}
 
-  void add_term(std::shared_ptr<atrous::Lattice> lattice, int kind, FloatArray values) {
-    const std::size_t labels = static_cast<std::size_t>(field_.labels());
-    const std::size_t expected[] = {1, labels, labels * labels};
-    if (kind < 0 || kind > 2 || values.size() != expected[kind] || lattice->order().points() != field_.points()) {
-      throw std::invalid_argument("term does not fit the labels or points");
-    }
-    field_.add_term({std::move(lattice), static_cast<atrous::Compatibility>(kind),
-                     std::vector<float>(values.data(), values.data() + values.size())});
+  void enter() {
+    if (in_use_.exchange(true)) throw InUse("in use by another thread");
   }
-  void clear_terms() { field_.clear_terms(); }
+  void exit() { in_use_.store(false); }
+
+  void add_term(std::shared_ptr<Lattice> lattice, int kind, FloatArray values) {
+    require(kind >= 0 && kind <= 2 && lattice->order().points() == field().points(),
+            "the term does not fit the points");
+    const std::size_t expected[] = {1, labels(), labels() * labels()};
+    require(values.size() == expected[kind], "the compatibility does not fit the labels");
+    field().add_term({std::move(lattice), static_cast<Compatibility>(kind),
+                      std::vector<float>(values.data(), values.data() + values.size())});
+  }
+  void clear_terms() { field().clear_terms(); }
+  void restart(std::size_t labels) { field().restart(checked_labels(labels)); }
 
   // Needed before bands are set by several threads.
-  void allocate_unary() { field_.allocate_unary(); }
+  void allocate_unary() { field().allocate_unary(); }
 
-  // Returns (how many values are NaN or infinite, lowest, highest, per label the least distance above the best).
-  nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap, int threads) {
-    if (values.shape(0) != static_cast<std::size_t>(field_.labels()) || first > field_.points() ||
-        values.shape(1) > field_.points() - first || values.shape(1) == 0 || kind < 0 || kind > 2) {
-      throw std::invalid_argument("unary must be (labels, points of the band)");
-    }
-    atrous::UnaryRange range;
-    std::vector<float> gaps;
-    {
-      nb::gil_scoped_release release;
-      range = field_.set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
-                               static_cast<atrous::UnaryKind>(kind), cap, threads, gaps);
-    }
-    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+  // Returns (number of NaN or infinite values, lowest, highest, per label the least distance above the best).
+  nb::tuple set_unary(StridedRows values, std::size_t first, int kind, float cap) {
+    require(values.shape(0) == labels() && values.shape(1) > 0 && first <= field().points() &&
+                values.shape(1) <= field().points() - first && kind >= 0 && kind <= 2,
+            "unary must be (labels, points of the band)");
+    return read([&](std::vector<float>& gaps) {
+      return field().set_unary(values.data(), values.stride(0), values.stride(1), first, values.shape(1),
+                               static_cast<UnaryKind>(kind), cap, gaps);
+    });
   }
 
-  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap, int threads) {
-    if (scores.ndim() != 3 || scores.shape(2) != static_cast<std::size_t>(field_.labels()) || scores.size() == 0 ||
-        height * width != field_.points()) {
-      throw std::invalid_argument("scores must be (height, width, labels)");
-    }
-    atrous::UnaryRange range;
-    std::vector<float> gaps;
-    {
-      nb::gil_scoped_release release;
-      range = field_.set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, threads,
-                                       gaps);
-    }
-    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap) {
+    require(scores.ndim() == 3 && scores.shape(2) == labels() && scores.size() > 0,
+            "scores must be (height, width, labels)");
+    require(height > 0 && field().points() % height == 0 && width == field().points() / height,
+            "height and width do not fit the points");
+    return read([&](std::vector<float>& gaps) {
+      return field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
+    });
   }
 
   void read_unary(OutputRows output) {
     require_unary();
-    require_shape(output.shape(0), output.shape(1));
-    nb::gil_scoped_release release;
-    field_.read_unary(output.data());
+    require_shape(output);
+    const ReleasedGil release;
+    field().read_unary(output.data());
   }
-  int labels() const { return field_.labels(); }
+  std::size_t labels() { return field().labels(); }
 
-  void keep_labels(const std::vector<int>& kept, int threads) {
+  void keep_labels(const std::vector<std::size_t>& kept) {
     require_unary();
-    int previous = -1;
-    for (const int label : kept) {
-      if (label <= previous || label >= field_.labels()) throw std::invalid_argument("labels must ascend");
-      previous = label;
-    }
-    if (kept.empty()) throw std::invalid_argument("no label is left");
-    nb::gil_scoped_release release;
-    field_.keep_labels(kept, threads);
+    require(!kept.empty() && kept.back() < labels(), "the labels to keep must exist");
+    for (std::size_t i = 1; i < kept.size(); ++i) require(kept[i - 1] < kept[i], "the labels to keep must ascend");
+    const ReleasedGil release;
+    field().keep_labels(kept);
   }
 
-  // Marginals go to `output`; with keep they also stay for steps and warm starts.
-  nb::dict run(int iterations, int threads, OutputRows output, bool keep, bool warm, double tolerance, double settle,
-               CancelToken* token) {
-    require_shape(output.shape(0), output.shape(1));
-    return run_with(iterations, threads, output.data(), keep, warm, false, tolerance, settle, token);
-  }
-
-  // Marginals come back in memory of the core, which takes it back when the array is dropped: neither a second array
-  // of that size nor fresh pages are needed. For float storage and runs that do not stop early.
-  nb::tuple run_in_place(int iterations, int threads, bool warm) {
-    nb::dict report = run_with(iterations, threads, nullptr, false, warm, true, 0.0, 0.0, nullptr);
-    auto* const memory = new atrous::Buffer<unsigned char>(field_.take_output());
-    nb::capsule owner(memory, [](void* p) noexcept { delete static_cast<atrous::Buffer<unsigned char>*>(p); });
-    const std::size_t shape[] = {static_cast<std::size_t>(field_.labels()), field_.points()};
-    return nb::make_tuple(nb::ndarray<nb::numpy, float, nb::ndim<2>>(memory->data(), 2, shape, owner), report);
-  }
-
-  void load_marginals(StridedRows values, int threads) {
-    require_shape(values.shape(0), values.shape(1));
-    if (values.stride(0) < 0 || values.stride(1) < 0) throw std::invalid_argument("strides must not be negative");
-    nb::gil_scoped_release release;
-    field_.load_marginals(values.data(), static_cast<std::size_t>(values.stride(0)),
-                          static_cast<std::size_t>(values.stride(1)), threads);
-  }
-
-  double kl_divergence(int threads) {
+  // Returns the marginals, in memory that the core reuses when the array is freed, and the values of the report.
+  nb::tuple run(int iterations, bool keep, bool warm, double tolerance, double settle, const CancelToken* token) {
     require_unary();
-    nb::gil_scoped_release release;
-    return field_.kl_divergence(threads);
-  }
-
-  std::size_t bytes() const { return field_.bytes(); }
-  std::string kernels() const { return field_.kernels().name; }
-
- private:
-  nb::dict run_with(int iterations, int threads, float* output, bool keep, bool warm, bool in_place, double tolerance,
-                    double settle, CancelToken* token) {
-    require_unary();
-    atrous::InferenceOptions options;
+    InferenceOptions options;
     options.iterations = iterations;
-    options.threads = threads;
     options.tolerance = tolerance;
     options.settle = settle;
     options.warm = warm;
-    options.in_place = in_place;
+    options.keep = keep;
     options.cancelled = token != nullptr ? &token->cancelled : nullptr;
-    atrous::InferenceReport report;
+    InferenceReport done;
+    auto memory = std::make_unique<Buffer<unsigned char>>();
     {
-      nb::gil_scoped_release release;
-      report = field_.run(options, output, keep);
+      const ReleasedGil release;
+      *memory = field().run(options, done);
     }
-    nb::dict result;
-    result["iterations"] = report.iterations;
-    result["cancelled"] = report.cancelled;
-    result["settled"] = report.settled;
-    result["changed"] = report.changed;
-    result["start_s"] = report.start_s;
-    result["splat_s"] = report.splat_s;
-    result["blur_s"] = report.blur_s;
-    result["slice_s"] = report.slice_s;
-    return result;
+    void* const data = memory->data();
+    nb::capsule owner(memory.release(), [](void* p) noexcept { delete static_cast<Buffer<unsigned char>*>(p); });
+    const nb::ndarray<nb::numpy, float> array(data, {labels(), field().points()}, owner);
+    return nb::make_tuple(array, nb::make_tuple(done.iterations, done.cancelled, done.changed, done.settled,
+                                                done.start_s, done.splat_s, done.blur_s, done.slice_s));
   }
 
-  void require_shape(std::size_t labels, std::size_t points) const {
-    if (labels != static_cast<std::size_t>(field_.labels()) || points != field_.points()) {
-      throw std::invalid_argument("array must be (labels, points)");
-    }
-  }
-  void require_unary() const {
-    if (!field_.has_unary()) throw std::invalid_argument("no unary has been set");
+  void load_marginals(StridedRows values) {
+    require_shape(values);
+    const ReleasedGil release;
+    field().load_marginals(values.data(), values.stride(0), values.stride(1));
   }
 
-  atrous::MeanField field_;
+  double kl_divergence() {
+    require_unary();
+    const ReleasedGil release;
+    return field().kl_divergence();
+  }
+
+  std::size_t bytes() { return field().bytes(); }
+  std::string kernels() const { return field_.kernels().name; }
+
+ private:
+  template <class Set>
+  static nb::tuple read(const Set& set) {
+    std::vector<float> gaps;
+    UnaryRange range;
+    {
+      const ReleasedGil release;
+      range = set(gaps);
+    }
+    return nb::make_tuple(range.unusable, range.lowest, range.highest, gaps);
+  }
+  static std::size_t checked_labels(std::size_t labels) {
+    require(labels >= 1 && labels <= 65535, "labels must be 1 to 65535");
+    return labels;
+  }
+  template <class Array>
+  void require_shape(const Array& array) {
+    require(array.shape(0) == labels() && array.shape(1) == field().points(), "array must be (labels, points)");
+  }
+  void require_unary() { require(field().has_unary(), "no unary has been set"); }
+
+  MeanField& field() {
+    if (!in_use_.load()) throw std::logic_error("enter the field before using it");
+    return field_;
+  }
+
+  MeanField field_;
+  std::atomic<bool> in_use_{false};
 };
 
 }  // namespace
+}  // namespace atrous
 
 NB_MODULE(_lattice, m) {
+  using namespace atrous;
+  nb::set_leak_warnings(false);  // daemon threads keep their objects until the process ends
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_threads));
+  pthread_atfork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
+
   m.doc() = "The permutohedral lattice and mean-field core of the dense CRF.";
+
+  nb::exception<InUse>(m, "InUseError");
 
   nb::class_<CancelToken>(m, "CancelToken", "Stops a running inference after its current iteration.")
       .def(nb::init<>())
@@ -238,72 +312,49 @@ NB_MODULE(_lattice, m) {
       .def("reset", [](CancelToken& self) { self.cancelled.store(false); })
       .def_prop_ro("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
 
-  nb::class_<atrous::PixelOrder>(m, "PixelOrder")
-      .def_static("linear", [](std::uint32_t points) {
-        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::linear(points));
-      })
-      .def_static("tiled", [](std::uint32_t height, std::uint32_t width) {
-        return std::make_shared<atrous::PixelOrder>(atrous::PixelOrder::tiled(height, width));
-      })
-      .def_prop_ro("band", &atrous::PixelOrder::band)
-      .def_prop_ro("points", &atrous::PixelOrder::points);
+  nb::class_<PixelOrder>(m, "PixelOrder")
+      .def_static("linear", &make_linear_order, "points"_a)
+      .def_static("tiled", &make_tiled_order, "height"_a, "width"_a)
+      .def_prop_ro("band", &PixelOrder::band)
+      .def_prop_ro("points", &PixelOrder::points);
 
-  nb::class_<atrous::Lattice>(m, "Lattice")
+  nb::class_<Lattice>(m, "Lattice")
       .def_static("from_grid", &build_grid_lattice, "order"_a, "grid"_a, "position_sigmas"_a,
-                  "bytes"_a.noconvert().none(), "floats"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a,
-                  "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
+                  "image"_a.noconvert().none(), "channel_sigmas"_a, "normalization"_a, "mask"_a.noconvert().none(),
+                  "threads"_a, "kernels"_a = "")
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
-      .def("peak", [](const atrous::Lattice& self, int threads) {
-        nb::gil_scoped_release release;
-        return self.peak(threads);
-      }, "threads"_a)
-      .def_prop_ro("vertices", &atrous::Lattice::vertices)
-      .def_prop_ro("corners", &atrous::Lattice::corners)
-      .def_prop_ro("size_bytes", &atrous::Lattice::bytes)
-      .def_prop_ro("chained", [](const atrous::Lattice& self) {
-        std::size_t total = 0;
-        for (const auto& axis : self.axes()) total += axis.chain.size();
-        return total;
-      })
-      .def_prop_ro("seconds", [](const atrous::Lattice& self) {
-        const auto& s = self.seconds();
-        nb::dict result;
-        result["embed_s"] = s[0];
-        result["merge_s"] = s[1];
-        result["sort_s"] = s[2];
-        result["link_s"] = s[3];
-        result["norm_s"] = s[4];
-        return result;
-      });
+      .def("peak", &find_peak, "threads"_a)
+      .def_prop_ro("vertices", &Lattice::vertices)
+      .def_prop_ro("corners", &Lattice::corners)
+      .def_prop_ro("size_bytes", &Lattice::bytes)
+      .def_prop_ro("chained", &count_chained);
 
   nb::class_<BoundMeanField>(m, "MeanField")
-      .def(nb::init<std::shared_ptr<atrous::PixelOrder>, int, bool, const std::string&>(), "order"_a, "labels"_a,
-           "half"_a, "kernels"_a)
+      .def(nb::init<std::shared_ptr<PixelOrder>, std::size_t, bool, const std::string&, int>(), "order"_a, "labels"_a,
+           "half"_a, "kernels"_a, "threads"_a)
+      .def("__enter__", &BoundMeanField::enter)
+      .def("__exit__", [](BoundMeanField& self, nb::args) { self.exit(); })
       .def("add_term", &BoundMeanField::add_term, "lattice"_a, "kind"_a, "values"_a.noconvert())
       .def("clear_terms", &BoundMeanField::clear_terms)
+      .def("restart", &BoundMeanField::restart, "labels"_a)
       .def("allocate_unary", &BoundMeanField::allocate_unary)
-      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a,
-           "threads"_a)
+      .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a)
       .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
-           "cap"_a, "threads"_a)
+           "cap"_a)
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
-      .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a, "threads"_a)
-      .def("run", &BoundMeanField::run, "iterations"_a, "threads"_a, "output"_a.noconvert(), "keep"_a, "warm"_a,
-           "tolerance"_a, "settle"_a, "token"_a.none())
-      .def("run_in_place", &BoundMeanField::run_in_place, "iterations"_a, "threads"_a, "warm"_a)
-      .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert(), "threads"_a)
-      .def("kl_divergence", &BoundMeanField::kl_divergence, "threads"_a)
+      .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a)
+      .def("run", &BoundMeanField::run, "iterations"_a, "keep"_a, "warm"_a, "tolerance"_a, "settle"_a, "token"_a.none())
+      .def("load_marginals", &BoundMeanField::load_marginals, "values"_a.noconvert())
+      .def("kl_divergence", &BoundMeanField::kl_divergence)
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)
       .def_prop_ro("kernels", &BoundMeanField::kernels);
 
-  m.def("release_memory", &atrous::release_kept_pages, "Give memory kept for the next inference back to the system.");
+  m.def("release_memory", &release_kept_pages, "Give memory kept for the next inference back to the system.");
   m.def("kernel_names", [] {
     nb::list names;
-    for (const char* name : {"portable", "avx2", "avx512", "neon"}) {
-      if (atrous::find_kernels(name) != nullptr) names.append(name);
-    }
+    for (const Kernels* const kernels : runnable_kernels()) names.append(kernels->name);
     return names;
   });
 }

@@ -1,4 +1,4 @@
-// Builds the runs of order.h; neighbouring pieces of a narrow image merge into full runs.
+// Builds the runs of order.h; adjoining pieces of a narrow image merge into full runs.
 #include "order.h"
 
 #include <algorithm>
@@ -6,22 +6,21 @@
 #include <stdexcept>
 
 namespace atrous {
+namespace {
+
+void require_size(std::uint64_t points) {
+  if (points == 0 || points > 0x7fffffffU) throw std::invalid_argument("an image has 1 to 2^31 - 1 pixels");
+}
+
+}  // namespace
 
 void PixelOrder::append(std::uint32_t source, std::uint32_t length) {
   while (length > 0) {
-    if (!runs_.empty() && points_ != band_begin_) {
-      Run& last = runs_.back();
-      if (last.length < kRun && last.source + last.length == source) {
-        const std::uint32_t taken = std::min<std::uint32_t>(kRun - last.length, length);
-        last.length += taken;
-        points_ += taken;
-        source += taken;
-        length -= taken;
-        continue;
-      }
-    }
-    const std::uint32_t taken = std::min<std::uint32_t>(kRun, length);
-    runs_.push_back({points_, source, taken});
+    const bool extends = !runs_.empty() && points_ != band_begin_ && runs_.back().length < kRun &&
+                         runs_.back().source + runs_.back().length == source;
+    if (!extends) runs_.push_back({points_, source, 0});
+    const std::uint32_t taken = std::min(kRun - runs_.back().length, length);
+    runs_.back().length += taken;
     points_ += taken;
     source += taken;
     length -= taken;
@@ -29,9 +28,9 @@ void PixelOrder::append(std::uint32_t source, std::uint32_t length) {
 }
 
 std::size_t PixelOrder::run_at(std::size_t first) const {
+  if (first == points_) return runs_.size();
   const auto found = std::lower_bound(runs_.begin(), runs_.end(), first,
                                       [](const Run& run, std::size_t position) { return run.first < position; });
-  if (first == points_) return runs_.size();
   if (found == runs_.end() || found->first != first) throw std::invalid_argument("a band must start at a run");
   return static_cast<std::size_t>(found - runs_.begin());
 }
@@ -39,7 +38,8 @@ std::size_t PixelOrder::run_at(std::size_t first) const {
 std::vector<std::uint32_t> PixelOrder::by_source(std::size_t first, std::size_t last) const {
   std::vector<std::uint32_t> result(last - first);
   std::iota(result.begin(), result.end(), static_cast<std::uint32_t>(first));
-  std::sort(result.begin(), result.end(), [&](std::uint32_t a, std::uint32_t b) { return runs_[a].source < runs_[b].source; });
+  const auto earlier = [&](std::uint32_t a, std::uint32_t b) { return runs_[a].source < runs_[b].source; };
+  std::sort(result.begin(), result.end(), earlier);
   return result;
 }
 
@@ -57,6 +57,7 @@ PixelOrder PixelOrder::without(const std::vector<std::uint8_t>& left_out) const 
 }
 
 PixelOrder PixelOrder::linear(std::uint32_t points) {
+  require_size(points);
   PixelOrder order;
   order.runs_.reserve(points / kRun + 2);
   order.append(0, points);
@@ -64,8 +65,10 @@ PixelOrder PixelOrder::linear(std::uint32_t points) {
 }
 
 PixelOrder PixelOrder::tiled(std::uint32_t height, std::uint32_t width) {
+  const std::uint64_t points = std::uint64_t{height} * width;
+  require_size(points);
   PixelOrder order;
-  order.band_ = kTile * width;
+  order.band_ = static_cast<std::uint32_t>(std::min(std::uint64_t{kTile} * width, points));
   for (std::uint32_t top = 0; top < height; top += kTile) {
     order.band_begin_ = order.points_;
     for (std::uint32_t left = 0; left < width; left += kTile) {

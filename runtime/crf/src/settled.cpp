@@ -8,14 +8,10 @@ namespace {
 
 constexpr std::size_t kVertexChunk = 512;
 
-std::size_t row_bytes(int lanes, Storage storage) {
-  return static_cast<std::size_t>(lanes) * (storage == Storage::kHalf ? 2 : 4);
-}
-
 }  // namespace
 
-ActivePixels::ActivePixels(const PixelOrder& order, std::vector<const Lattice*> lattices,
-                           const std::vector<std::uint8_t>& settled, int lanes, Storage storage)
+ActivePixels::ActivePixels(const PixelOrder& order, const std::vector<const Lattice*>& lattices,
+                           const std::vector<std::uint8_t>& settled, std::size_t lanes, Storage storage)
     : settled_(settled), lanes_(lanes), storage_(storage), order_(order.without(settled)) {
   for (const Lattice* const lattice : lattices) {
     terms_.push_back({lattice, Buffer<std::uint32_t>(lattice->vertices() + 1), Buffer<Entry>(),
@@ -33,7 +29,7 @@ void ActivePixels::gather(Team& team, int rank, const Kernels& kernels, const vo
   }
 }
 
-// offsets[v + 1] = how many active pixels touch vertex v
+// offsets[v + 1] = number of active pixels that touch vertex v
 void ActivePixels::count(Part& part, std::size_t begin, std::size_t end) {
   const std::uint32_t* const offsets = part.lattice->offsets();
   const Entry* const splats = part.lattice->splats();

@@ -1,7 +1,7 @@
-// The pixels still undecided after some updates, and what goes on with them alone.
+// The pixels still undecided after some updates; later updates visit only these.
 //
 // A pixel whose largest marginal is near 1 hardly changes any more: its share of every vertex is summed once, and from
-// then on splat adds only the active pixels and slice visits only those. An approximation, asked for by name.
+// then on splat adds only the active pixels and slice visits only those. An approximation, off by default.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +17,11 @@ namespace atrous {
 
 class ActivePixels {
  public:
-  // `settled` has one byte per pixel in storage order; the lattices outlive this.
-  ActivePixels(const PixelOrder& order, std::vector<const Lattice*> lattices, const std::vector<std::uint8_t>& settled,
-               int lanes, Storage storage);
+  // `settled` has one byte per pixel in storage order; it and the lattices must outlive this object.
+  ActivePixels(const PixelOrder& order, const std::vector<const Lattice*>& lattices,
+               const std::vector<std::uint8_t>& settled, std::size_t lanes, Storage storage);
 
-  // All ranks together, while the marginals stay as they are: sums the settled pixels' shares, lists the others.
+  // Called by all ranks while the marginals do not change: sums the settled pixels' shares, lists the other pixels.
   void gather(Team& team, int rank, const Kernels& kernels, const void* q);
 
   // Runs of active pixels only.
@@ -43,7 +43,7 @@ class ActivePixels {
   void split(Part& part, const Kernels& kernels, const void* q, std::size_t begin, std::size_t end);
 
   const std::vector<std::uint8_t>& settled_;
-  int lanes_;
+  std::size_t lanes_;
   Storage storage_;
   PixelOrder order_;
   std::vector<Part> terms_;

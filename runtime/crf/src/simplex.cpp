@@ -2,7 +2,7 @@
 //
 // With D = d + 1: elevate the features onto the plane of zero sum, round to the nearest point whose coordinates are
 // multiples of D, rank the differences to find the simplex, read the barycentric weights off the sorted differences.
-// Unlike the kernels beside it this file is compiled without assuming finite values, which its input need not be.
+// Unlike the other kernels this file is compiled without assuming finite values: its input may hold others.
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -15,15 +15,15 @@
 namespace atrous {
 namespace {
 
-#include "vectors.h"
+#include "vectors.inl"
 
 using Floats = Wide;
 using Integers = VectorOf<kWidth>::bits;  // comparisons give -1 and 0
 
 ATROUS_INLINE void store_integers(std::int32_t* to, const Integers& value) { std::memcpy(to, &value, sizeof(value)); }
 
-// Ranks, weights and nearest points of kWidth pixels; arrays are indexed by coordinate or corner. False when a
-// pixel falls outside. Dimensions is 0 for any number.
+// Ranks, weights and nearest points of kWidth pixels; arrays are indexed by coordinate or corner. Returns false when a
+// pixel falls outside. Dimensions is 0 for a number known at run time.
 template <int Dimensions>
 ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float (*features)[kRun], int at,
                                 float (*weights)[kRun], std::int32_t (*nearest_out)[kRun],
@@ -32,7 +32,7 @@ ATROUS_INLINE bool embed_vector(int dimensions, const float* scale, const float 
   const int d = Dimensions != 0 ? Dimensions : dimensions;
   const float down = 1.0F / static_cast<float>(d + 1);
   const float up = static_cast<float>(d + 1);
-  constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding and taking it away rounds to the nearest even integer
+  constexpr float kRounder = 12582912.0F;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest even integer
   Floats offset[kMost + 1];                // elevated minus nearest
   Floats nearest[kMost + 1];
   Integers rank[kMost + 1];
@@ -99,21 +99,19 @@ void pack_keys(const KeyLayout& layout, const std::int32_t (*nearest)[kRun], con
   for (int w = 0; w < words; ++w) std::fill_n(keys[w], kRun, std::uint64_t{0});
   std::uint64_t ones[kLongestKeyWords] = {};
   for (int j = 0; j < d; ++j) {
-    const std::size_t at = static_cast<std::size_t>(j);
-    const std::int32_t lowest = layout.lowest[at];
-    const int shift = layout.shift[at];
-    ones[layout.word[at]] += std::uint64_t{1} << shift;
-    std::uint64_t* const to = keys[layout.word[at]];
-    for (int i = 0; i < kRun; ++i) to[i] += static_cast<std::uint64_t>(static_cast<std::uint32_t>(nearest[j][i] - lowest)) << shift;
+    const std::int32_t lowest = layout.lowest[j];
+    const int shift = layout.shift[j];
+    ones[layout.word[j]] += std::uint64_t{1} << shift;
+    std::uint64_t* const to = keys[layout.word[j]];
+    for (int i = 0; i < kRun; ++i) to[i] += std::uint64_t{static_cast<std::uint32_t>(nearest[j][i] - lowest)} << shift;
   }
   for (int q = 0; q < d; ++q) {
     for (int w = 0; w < words; ++w) {
       for (int i = 0; i < kRun; ++i) keys[(q + 1) * words + w][i] = keys[q * words + w][i] + ones[w];
     }
     for (int j = 0; j < d; ++j) {
-      const std::size_t at = static_cast<std::size_t>(j);
-      const std::uint64_t back = static_cast<std::uint64_t>(d + 1) << layout.shift[at];
-      std::uint64_t* const to = keys[(q + 1) * words + layout.word[at]];
+      const std::uint64_t back = static_cast<std::uint64_t>(d + 1) << layout.shift[j];
+      std::uint64_t* const to = keys[(q + 1) * words + layout.word[j]];
       for (int i = 0; i < kRun; ++i) to[i] -= rank[j][i] == d - q ? back : 0;
     }
   }

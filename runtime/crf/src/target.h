@@ -1,4 +1,4 @@
-// What the files compiled once per instruction set share: ATROUS_TARGET is its name, ATROUS_WIDTH its floats a vector.
+// Shared by the files compiled once per instruction set: ATROUS_TARGET is its name, ATROUS_WIDTH its floats per vector.
 #pragma once
 
 #if defined(__x86_64__) || defined(__i386__)

@@ -1,9 +1,13 @@
-// The pool behind run_team: threads are created on demand, sleep between jobs, and are forgotten in a forked child.
+// The pool behind run_team: it creates threads on demand, they sleep between jobs, and a forked child starts a new
+// pool.
 #include "threads.h"
 
+#include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include <pthread.h>
 #ifdef __linux__
@@ -18,7 +22,7 @@ namespace atrous {
 namespace {
 
 constexpr int kSpins = 3000;
-constexpr auto kPatience = std::chrono::milliseconds(2);
+constexpr auto kYieldTime = std::chrono::milliseconds(2);
 constexpr std::size_t kMostWorkers = 255;
 
 void pause_briefly() {
@@ -29,7 +33,7 @@ void pause_briefly() {
 #endif
 }
 
-// Subnormal numbers cost a hundred cycles each and carry nothing a softmax keeps: they count as zero meanwhile.
+// Treats subnormal numbers as zero: they cost a hundred cycles each, and a softmax loses them anyway.
 class FlushSubnormals {
  public:
 #if defined(__x86_64__) || defined(__i386__)
@@ -50,8 +54,8 @@ class FlushSubnormals {
 #endif
 };
 
-// Linux may wake a thread on the very processor of its waker, though another is idle, and leave both there for
-// milliseconds: as long as a whole phase takes. So a worker is kept off that processor until it runs.
+// Linux may schedule a woken thread on the waker's CPU even if another is idle, and leave both there for milliseconds,
+// as long as a whole phase. So the affinity of a worker excludes that CPU until the worker runs.
 #ifdef __linux__
 class Placement {
  public:
@@ -65,7 +69,7 @@ class Placement {
   void keep_away(pthread_t thread) const {
     if (known_) pthread_setaffinity_np(thread, sizeof elsewhere_, &elsewhere_);
   }
-  void free_self() const {
+  void restore_self() const {
     if (known_) pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
   }
 
@@ -77,63 +81,91 @@ class Placement {
 class Placement {
  public:
   void keep_away(pthread_t) const {}
-  void free_self() const {}
+  void restore_self() const {}
 };
 #endif
+
+// One call of run_team.
+struct Job {
+  Job(int threads, const std::function<void(Team&, int)>& body) : team(threads), body(body) {}
+
+  void run(int rank) noexcept {
+    const FlushSubnormals flush;
+    try {
+      body(team, rank);
+    } catch (...) {
+      team.leave();
+    }
+  }
+
+  Team team;
+  const std::function<void(Team&, int)>& body;
+  std::optional<Placement> placement;
+  std::mutex mutex;
+  std::condition_variable done;
+  std::size_t running = 0;
+};
 
 struct Worker {
   pthread_t thread;
   std::mutex mutex;
   std::condition_variable wake;
-  std::function<void()> job;
+  Job* job = nullptr;
+  int rank = 0;
 };
 
 class Pool {
  public:
-  // Hands `job` to at most `wanted` sleeping or new threads; returns them, still waiting for start().
+  Pool() { idle_.reserve(kMostWorkers); }
+
+  // Returns at most `wanted` sleeping or new threads, still waiting for start(). Throws before it takes any.
   std::vector<Worker*> reserve(std::size_t wanted) {
-    std::lock_guard<std::mutex> lock(mutex_);
     std::vector<Worker*> team;
+    team.reserve(wanted);
+    std::lock_guard<std::mutex> lock(mutex_);
     while (team.size() < wanted && !idle_.empty()) {
       team.push_back(idle_.back());
       idle_.pop_back();
     }
     while (team.size() < wanted && created_ < kMostWorkers) {
-      auto worker = std::make_unique<Worker>();
-      Worker* const raw = worker.get();
       try {
-        std::thread thread([this, raw] { serve(raw); });
-        raw->thread = thread.native_handle();
+        auto worker = std::make_unique<Worker>();
+        std::thread thread([this, raw = worker.get()] { serve(raw); });
+        worker->thread = thread.native_handle();
         thread.detach();
-      } catch (const std::system_error&) {
-        break;  // the system allows no more threads: go on with those there are
+        team.push_back(worker.release());
+        ++created_;
+      } catch (const std::exception&) {
+        break;  // no memory or no more threads: run with fewer
       }
-      worker.release();
-      ++created_;
-      team.push_back(raw);
     }
     return team;
   }
 
-  static void start(Worker* worker, std::function<void()> job) {
+  static void start(Worker* worker, Job* job, int rank) noexcept {
     {
       std::lock_guard<std::mutex> lock(worker->mutex);
-      worker->job = std::move(job);
+      worker->job = job;
+      worker->rank = rank;
     }
     worker->wake.notify_one();
   }
 
  private:
-  void serve(Worker* worker) {
+  void serve(Worker* worker) noexcept {
     for (;;) {
-      std::function<void()> job;
+      Job* job = nullptr;
       {
         std::unique_lock<std::mutex> lock(worker->mutex);
-        worker->wake.wait(lock, [&] { return static_cast<bool>(worker->job); });
-        job = std::move(worker->job);
-        worker->job = nullptr;
+        worker->wake.wait(lock, [&] { return worker->job != nullptr; });
+        job = std::exchange(worker->job, nullptr);
       }
-      job();
+      job->placement->restore_self();
+      job->run(worker->rank);
+      {
+        std::lock_guard<std::mutex> lock(job->mutex);
+        if (--job->running == 0) job->done.notify_one();
+      }
       std::lock_guard<std::mutex> lock(mutex_);
       idle_.push_back(worker);
     }
@@ -158,38 +190,46 @@ Pool& shared_pool() {
 
 }  // namespace
 
-Team::Team(int size) : size_(size), cursors_(static_cast<std::size_t>(size)) {}
+bool Team::arrive() noexcept {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 != size_) return false;
+  arrived_.store(absent_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  for (Cursor& cursor : cursors_) cursor.next.store(0, std::memory_order_relaxed);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    failed_ = error_ != nullptr;
+    generation_.fetch_add(1, std::memory_order_release);
+  }
+  if (size_ > 1) wake_.notify_all();
+  return true;
+}
 
 void Team::barrier() {
   const unsigned generation = generation_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    for (Cursor& cursor : cursors_) cursor.next.store(0, std::memory_order_relaxed);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      generation_.store(generation + 1, std::memory_order_release);
-    }
-    if (size_ > 1) wake_.notify_all();
-    return;
-  }
+  const auto open = [&] { return generation_.load(std::memory_order_acquire) != generation; };
+  if (arrive()) return;
   for (int spin = 0; spin < kSpins; ++spin) {
-    if (generation_.load(std::memory_order_acquire) != generation) return;
+    if (open()) return;
     pause_briefly();
   }
-  // Sleeping costs a late waking, see Placement: give way first, for as long as the short serial phases take.
-  const auto tired = std::chrono::steady_clock::now() + kPatience;
-  while (std::chrono::steady_clock::now() < tired) {
-    if (generation_.load(std::memory_order_acquire) != generation) return;
+  // Waking up takes long (see Placement): yield first, for as long as the short serial phases take.
+  const auto deadline = std::chrono::steady_clock::now() + kYieldTime;
+  while (std::chrono::steady_clock::now() < deadline) {
+    if (open()) return;
     std::this_thread::yield();
   }
   std::unique_lock<std::mutex> lock(mutex_);
-  wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != generation; });
+  wake_.wait(lock, open);
 }
 
-void Team::fail(std::exception_ptr error) {
+void Team::fail() noexcept {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (!error_) error_ = std::move(error);
-  failed_.store(true, std::memory_order_relaxed);
+  if (!error_) error_ = std::current_exception();
+}
+
+void Team::leave() noexcept {
+  fail();
+  absent_.fetch_add(1, std::memory_order_relaxed);  // counts as arrived at every later barrier
+  arrive();
 }
 
 void Team::rethrow() {
@@ -197,34 +237,24 @@ void Team::rethrow() {
 }
 
 void run_team(int threads, const std::function<void(Team&, int)>& body) {
+  Job job(std::max(threads, 1), body);
   std::vector<Worker*> helpers;
-  if (threads > 1) helpers = shared_pool().reserve(static_cast<std::size_t>(threads - 1));
-
-  Team team(static_cast<int>(helpers.size()) + 1);
-  auto guarded = [&](int rank) {
-    FlushSubnormals flush;
-    body(team, rank);
-  };
-
-  std::mutex mutex;
-  std::condition_variable done;
-  std::size_t running = helpers.size();
-  const auto placement = helpers.empty() ? std::nullopt : std::make_optional<Placement>();
-  for (std::size_t i = 0; i < helpers.size(); ++i) {
-    placement->keep_away(helpers[i]->thread);
-    Pool::start(helpers[i], [&, i] {
-      placement->free_self();
-      guarded(static_cast<int>(i) + 1);
-      std::lock_guard<std::mutex> lock(mutex);
-      if (--running == 0) done.notify_one();
-    });
+  if (threads > 1) helpers = shared_pool().reserve(threads - 1);
+  // From here on nothing may throw: helpers use this stack frame.
+  job.team.assemble(static_cast<int>(helpers.size()) + 1);
+  job.running = helpers.size();
+  if (!helpers.empty()) job.placement.emplace();
+  int rank = 0;
+  for (Worker* const helper : helpers) {
+    job.placement->keep_away(helper->thread);
+    Pool::start(helper, &job, ++rank);
   }
-  guarded(0);
+  job.run(0);
   {
-    std::unique_lock<std::mutex> lock(mutex);
-    done.wait(lock, [&] { return running == 0; });
+    std::unique_lock<std::mutex> lock(job.mutex);
+    job.done.wait(lock, [&] { return job.running == 0; });
   }
-  team.rethrow();
+  job.team.rethrow();
 }
 
 }  // namespace atrous

@@ -1,7 +1,13 @@
-// A small thread pool: a team runs one function on every rank, and meets at barriers between phases.
+// A small thread pool: a team runs one body on every rank, with barriers between its phases.
 //
-// Work is handed out in chunks whose results do not depend on who computes them, so any number of threads gives the
-// same bits. A team never waits for helpers that are busy elsewhere: it runs with those it gets.
+// Work is split into chunks whose results do not depend on the rank, so any number of threads gives the same bits. A
+// team does not wait for threads that are busy elsewhere: it runs with the idle ones.
+//
+// Rules for a body:
+//   1. Every rank makes the same calls of share, alone and barrier. Variables that decide about these calls are written
+//      inside share or alone; failed() is the same on every rank between two calls.
+//   2. It may throw anywhere. The first exception is kept; all ranks skip the phases after the next barrier; run_team
+//      rethrows when every rank has returned. Later barriers do not wait for a rank that threw outside of a phase.
 #pragma once
 
 #include <atomic>
@@ -9,7 +15,6 @@
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -17,62 +22,72 @@ namespace atrous {
 
 class Team {
  public:
-  explicit Team(int size);
+  // Has room for `most` ranks; one until assembled.
+  explicit Team(int most) : cursors_(most) {}
+  void assemble(int size) noexcept { size_ = size; }
   int size() const { return size_; }
 
-  // Everybody waits until everybody is here.
+  // Waits until every rank is here.
   void barrier();
 
-  // Calls work(begin, end) over [0, count) in pieces of at most `chunk`, own share first, then what others left.
-  // Ends with a barrier. An exception is kept, later phases are skipped, and run_team raises it.
+  // Calls work(begin, end) over [0, count) in pieces of at most `chunk`: the rank's own share first, then the
+  // rest of the others' shares. Ends with a barrier.
   template <class Work>
   void share(int rank, std::size_t count, std::size_t chunk, Work&& work) {
-    if (!failed_.load(std::memory_order_relaxed)) {
-      try {
-        for (int turn = 0; turn < size_; ++turn) {
-          const std::size_t owner = static_cast<std::size_t>((rank + turn) % size_);
-          const std::size_t parts = static_cast<std::size_t>(size_);
-          const std::size_t first = count / parts * owner + count % parts * owner / parts;
-          const std::size_t last = count / parts * (owner + 1) + count % parts * (owner + 1) / parts;
-          for (;;) {
-            const std::size_t begin = first + cursors_[owner].next.fetch_add(chunk, std::memory_order_relaxed);
-            if (begin >= last) break;
-            work(begin, begin + chunk < last ? begin + chunk : last);
-          }
+    run_phase([&] {
+      for (int turn = 0; turn < size_; ++turn) {
+        const std::size_t parts = size_, owner = (rank + turn) % size_;
+        const std::size_t first = count / parts * owner + count % parts * owner / parts;
+        const std::size_t last = count / parts * (owner + 1) + count % parts * (owner + 1) / parts;
+        for (;;) {
+          const std::size_t begin = first + cursors_[owner].next.fetch_add(chunk, std::memory_order_relaxed);
+          if (begin >= last) break;
+          work(begin, begin + chunk < last ? begin + chunk : last);
         }
-      } catch (...) {
-        fail(std::current_exception());
       }
-    }
-    barrier();
+    });
   }
 
-  // Calls work() on rank 0 alone, then everybody continues.
+  // Calls work() on rank 0 alone. Ends with a barrier.
   template <class Work>
   void alone(int rank, Work&& work) {
-    if (rank == 0 && !failed_.load(std::memory_order_relaxed)) {
-      try {
-        work();
-      } catch (...) {
-        fail(std::current_exception());
-      }
-    }
-    barrier();
+    run_phase([&] {
+      if (rank == 0) work();
+    });
   }
 
-  bool failed() const { return failed_.load(std::memory_order_relaxed); }
-  void fail(std::exception_ptr error);
+  // Whether an exception was thrown before the last barrier.
+  bool failed() const { return failed_; }
+  // Keeps the exception being handled, if it is the first; leave() also ends this rank's part in the barriers.
+  void fail() noexcept;
+  void leave() noexcept;
   void rethrow();
 
  private:
   struct alignas(64) Cursor {
     std::atomic<std::size_t> next{0};
   };
-  int size_;
+
+  template <class Phase>
+  void run_phase(const Phase& phase) {
+    if (!failed_) {
+      try {
+        phase();
+      } catch (...) {
+        fail();
+      }
+    }
+    barrier();
+  }
+  // Counts this rank as arrived; the last one opens the barrier and gets true.
+  bool arrive() noexcept;
+
+  int size_ = 1;
   std::vector<Cursor> cursors_;
   std::atomic<int> arrived_{0};
+  std::atomic<int> absent_{0};  // ranks that left
   std::atomic<unsigned> generation_{0};
-  std::atomic<bool> failed_{false};
+  bool failed_ = false;  // written between the last arrival at a barrier and its opening
   std::exception_ptr error_;
   std::mutex mutex_;
   std::condition_variable wake_;

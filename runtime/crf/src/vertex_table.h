@@ -1,4 +1,4 @@
-// From vertex keys to dense ids in order of first touch: open addressing, grown by doubling, slots prefetched.
+// Maps vertex keys to dense ids in order of first touch: open addressing, grown by doubling, slots prefetched.
 #pragma once
 
 #include <algorithm>
@@ -13,47 +13,39 @@ constexpr std::uint32_t kAbsent = 0xffffffffU;
 
 class VertexTable {
  public:
-  VertexTable() = default;
-  VertexTable(Scratch& scratch, int words, std::size_t expected) : scratch_(&scratch), words_(words) {
+  VertexTable(Scratch& scratch, std::size_t words, std::size_t expected) : scratch_(scratch), words_(words) {
     std::size_t capacity = 1024;
     while (capacity < expected * 2) capacity *= 2;
     make_slots(capacity);
-    keys_ = scratch.array<std::uint64_t>(capacity / 2 * static_cast<std::size_t>(words));
+    keys_ = scratch.array<std::uint64_t>(capacity / 2 * words);
   }
 
-  VertexTable(VertexTable&&) = default;
-  VertexTable& operator=(VertexTable&& other) noexcept {
-    clear();
-    slots_ = std::move(other.slots_);
-    keys_ = std::move(other.keys_);
-    scratch_ = other.scratch_;
-    size_ = other.size_;
-    mask_ = other.mask_;
-    shift_ = other.shift_;
-    words_ = other.words_;
-    return *this;
+  VertexTable(const VertexTable&) = delete;
+  // The table is as large as a lattice and no longer needed: keeping its pages would only raise the peak.
+  ~VertexTable() {
+    slots_.clear(true);
+    keys_.clear(true);
   }
-  ~VertexTable() { clear(); }
 
   std::size_t size() const { return size_; }
-  // Whether `more` vertices might make it grow by doubling; reserve() first, where the final size can be guessed, does
-  // once what doubling does three times.
+  // Whether `more` vertices might make it grow by doubling. Where the final size can be estimated, reserve() grows it
+  // once instead of three times.
   bool may_grow(std::size_t more) const { return (size_ + more) * 2 > mask_; }
   void reserve(std::size_t expected) {
     std::size_t capacity = mask_ + 1;
     while (capacity < expected * 2) capacity *= 2;
     if (capacity > mask_ + 1) grow(capacity);
   }
-  const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * static_cast<std::size_t>(words_); }
+  const std::uint64_t* key(std::size_t id) const { return keys_.data() + id * words_; }
 
   std::uint64_t hash(const std::uint64_t* key) const {
     std::uint64_t mixed = key[0] * 0x9e3779b97f4a7c15ULL;
-    for (int w = 1; w < words_; ++w) mixed = ((mixed >> 29) ^ mixed ^ key[w]) * 0xbf58476d1ce4e5b9ULL;
+    for (std::size_t w = 1; w < words_; ++w) mixed = ((mixed >> 29) ^ mixed ^ key[w]) * 0xbf58476d1ce4e5b9ULL;
     return mixed;
   }
   void prefetch(std::uint64_t hash) const { __builtin_prefetch(&slots_[hash >> shift_], 0, 3); }
 
-  // Half of all look-ups for neighbours fail, at random: the first probe answers both ways without a branch.
+  // Half of all lookups of neighbors fail, at random: the first probe gives either answer without a branch.
   std::uint32_t find(const std::uint64_t* key, std::uint64_t hash) const {
     const std::uint64_t tag = words_ == 1 ? key[0] : hash;
     for (std::size_t at = hash >> shift_;; at = (at + 1) & mask_) {
@@ -75,7 +67,7 @@ class VertexTable {
       if (slot.next_id == 0) break;
       if (slot.tag == tag && same(slot.next_id - 1, key)) return slot.next_id - 1;
     }
-    std::copy_n(key, words_, keys_.data() + size_ * static_cast<std::size_t>(words_));
+    std::copy_n(key, words_, keys_.data() + size_ * words_);
     ++size_;
     slots_[at].tag = tag;
     slots_[at].next_id = static_cast<std::uint32_t>(size_);
@@ -84,22 +76,16 @@ class VertexTable {
   }
 
  private:
-  // As large as a lattice and needed no more: kept, its pages would only raise the peak.
-  void clear() noexcept {
-    slots_.clear(true);
-    keys_.clear(true);
-  }
-
   struct Slot {
     std::uint64_t tag;      // the key itself when it is one word, else its hash
     std::uint32_t next_id;  // id + 1; 0 is an empty slot
   };
 
   bool same(std::size_t id, const std::uint64_t* key) const {
-    return words_ == 1 || std::memcmp(this->key(id), key, static_cast<std::size_t>(words_) * 8) == 0;
+    return words_ == 1 || std::memcmp(this->key(id), key, words_ * 8) == 0;
   }
   void make_slots(std::size_t capacity) {
-    slots_ = scratch_->array<Slot>(capacity);
+    slots_ = scratch_.array<Slot>(capacity);
     std::memset(static_cast<void*>(slots_.data()), 0, slots_.bytes());
     mask_ = capacity - 1;
     shift_ = 64;
@@ -108,8 +94,8 @@ class VertexTable {
   void grow(std::size_t capacity) {
     Buffer<Slot> old = std::move(slots_);
     make_slots(capacity);
-    Buffer<std::uint64_t> more = scratch_->array<std::uint64_t>(capacity / 2 * static_cast<std::size_t>(words_));
-    std::copy_n(keys_.data(), size_ * static_cast<std::size_t>(words_), more.data());
+    Buffer<std::uint64_t> more = scratch_.array<std::uint64_t>(capacity / 2 * words_);
+    std::copy_n(keys_.data(), size_ * words_, more.data());
     keys_.clear(true);
     keys_ = std::move(more);
     for (const Slot* slot = old.data(); slot != old.data() + old.size(); ++slot) {
@@ -121,13 +107,13 @@ class VertexTable {
     old.clear(true);
   }
 
-  Scratch* scratch_ = nullptr;
+  Scratch& scratch_;
   Buffer<Slot> slots_;
-  Buffer<std::uint64_t> keys_;  // by id; room for as many as there can be before the next growth
+  Buffer<std::uint64_t> keys_;  // by id, with room for all until the next growth
   std::size_t size_ = 0;
   std::size_t mask_ = 0;
   int shift_ = 64;
-  int words_ = 1;
+  std::size_t words_;
 };
 
 }  // namespace atrous

@@ -1,60 +1,84 @@
-"""Labelled data sets in the folders they are published in; each file opens with its layout."""
+"""Labeled datasets in the folder layouts they are published in.
+
+To add one: a module here whose `read(root, split, annotations)` returns the pairs of files and their coding (its
+docstring shows the layout), and an entry in `DATASETS`. This module is light: the command line reads it for `--help`.
+"""
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ....bundle.palettes import (
+    CAMVID_CLASSES,
+    CAMVID_COLORS,
+    CITYSCAPES_CLASSES,
+    CITYSCAPES_COLORS,
+    SUN_RGBD_CLASSES,
+    VOC_CLASSES,
+    VOC_COLORS,
+    Color,
+    make_distinct_colors,
+)
 from ....errors import InputError
-from .camvid import open_camvid
-from .cityscapes import open_cityscapes
-from .dataset import Dataset, Example, Pair
-from .folders import open_folders
-from .label_files import ColourCoding, IndexCoding, make_index_coding, read_label_image
-from .sun_rgbd import SUN_RGBD_CLASSES, open_sun_rgbd
-from .voc import open_voc2012
+from .names import FOLDER as FOLDER
 
-__all__ = [
-    "DEFAULT_SPLITS",
-    "SUN_RGBD_CLASSES",
-    "ColourCoding",
-    "Dataset",
-    "Example",
-    "IndexCoding",
-    "Pair",
-    "make_index_coding",
-    "open_camvid",
-    "open_cityscapes",
-    "open_dataset",
-    "open_folders",
-    "open_sun_rgbd",
-    "open_voc2012",
-    "read_label_image",
-]
+if TYPE_CHECKING:
+    from .dataset import Dataset
 
-DEFAULT_SPLITS = {"voc2012": "val", "cityscapes": "val", "camvid": "test", "sun-rgbd": "test"}
-"""The published data sets, each with the split its figures are given on where its labels are public."""
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """An entry of `DATASETS`."""
+
+    title: str  # in reports
+    default_split: str  # that of published results, as far as its labels are public
+    module: str  # of `read`
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+    annotations: tuple[str, ...] = ()  # kinds of labels, the default first; empty if there is one kind
+    has_void_borders: bool = False  # whether void pixels are drawn around objects
+
+
+DATASETS = {
+    "voc2012": PublishedDataset(
+        *("PASCAL VOC 2012", "val", "voc", VOC_CLASSES, VOC_COLORS),
+        annotations=("SegmentationClass", "SegmentationClassAug"),
+        has_void_borders=True,
+    ),
+    "cityscapes": PublishedDataset(
+        *("Cityscapes", "val", "cityscapes", CITYSCAPES_CLASSES, CITYSCAPES_COLORS),
+        annotations=("labelIds", "labelTrainIds"),
+    ),
+    "camvid": PublishedDataset("CamVid", "test", "camvid", CAMVID_CLASSES, CAMVID_COLORS),
+    "sun-rgbd": PublishedDataset(
+        "SUN RGB-D", "test", "sun_rgbd", SUN_RGBD_CLASSES, make_distinct_colors(len(SUN_RGBD_CLASSES))
+    ),
+}
 
 
 def open_dataset(key: str, root: str | Path, split: str | None = None, annotations: str | None = None) -> Dataset:
-    """Open a published data set.
+    """Open a published dataset unpacked to `root`; split and annotations None for its default ones."""
+    if key not in DATASETS:
+        raise InputError(f'unknown dataset "{key}": use one of {", ".join(DATASETS)}')
+    entry = DATASETS[key]
+    if annotations and not entry.annotations:
+        raise InputError(f"{key} has one kind of annotations: omit the option")
+    from .dataset import Dataset, check_pairs
 
-    Args:
-        key: one of `DEFAULT_SPLITS`.
-        root: where it was unpacked.
-        split: None for the one its figures are usually given on.
-        annotations: of PASCAL VOC and Cityscapes, which of their labels.
-
-    Raises:
-        InputError: if the data set is unknown, or has no choice of annotations.
-        DatasetError: if the folder is not laid out as published.
-    """
-    if key not in DEFAULT_SPLITS:
-        raise InputError(f'"{key}" is none of the data sets {", ".join(DEFAULT_SPLITS)}')
-    root, chosen = Path(root), split or DEFAULT_SPLITS[key]
-    if key == "voc2012":
-        return open_voc2012(root, chosen, **({"annotations": annotations} if annotations else {}))
-    if key == "cityscapes":
-        return open_cityscapes(root, chosen, **({"annotations": annotations} if annotations else {}))
-    if annotations:
-        raise InputError(f"{key} has one kind of annotations only: leave that out")
-    return open_camvid(root, chosen) if key == "camvid" else open_sun_rgbd(root, chosen)
+    root, split = Path(root), split or entry.default_split
+    module = importlib.import_module(f".{entry.module}", __name__)
+    pairs, coding = module.read(root, split, annotations or next(iter(entry.annotations), ""))
+    return Dataset(
+        key=key,
+        title=entry.title,
+        split=split,
+        root=root,
+        classes=entry.classes,
+        palette=entry.palette,
+        pairs=check_pairs(pairs, root=root, what=split),
+        coding=coding,
+        has_void_borders=entry.has_void_borders,
+    )

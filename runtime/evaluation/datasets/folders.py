@@ -1,4 +1,4 @@
-"""Any folder of images and any folder of label images, paired by their names without endings."""
+"""A dataset made of any folder of images and any folder of label images, paired by name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ....errors import DatasetError
 from ...images import SUFFIXES
 from ..confusion import VOID
 from .dataset import Dataset, Pair, check_pairs, require_folder
-from .label_files import Coding, ColourCoding, make_index_coding
+from .label_files import VOC_VOID_COLOR, Coding, ColorCoding, list_some, make_index_coding
+from .names import FOLDER
 
 _LABEL_SUFFIXES = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"))
-_SHOWN = 3
 
 
 def open_folders(
@@ -26,33 +26,32 @@ def open_folders(
     label_ending: str = "",
     void: int = VOID,
     offset: int = 0,
-    colours: bool = False,
+    colors: bool = False,
 ) -> Dataset:
-    """Pair two folders; they may be one and the same.
+    """Pair two folders, which may be the same one; label images without an image are ignored.
 
     Args:
         images: the folder of the images.
-        labels: the folder of the label images; some may lack an image, no image may lack labels.
+        labels: the folder of the label images.
         classes: names by label.
         palette: RGB by label.
-        image_ending: what image names have in addition, before their suffix: "_image" for a_image.png and a_labels.png.
-        label_ending: the same of label images.
-        void: the number that stands for no judgement.
-        offset: the number of the first class, 1 where labels count from 1.
-        colours: the label images hold the palette's colours instead of numbers.
+        image_ending: end of the image names before the suffix: "_image" for a_image.png and a_labels.png.
+        label_ending: the same for label images.
+        void: the stored number of void pixels.
+        offset: the stored number of the first class, 1 if labels count from 1.
+        colors: whether label images hold the palette's colors instead of numbers.
 
     Raises:
-        DatasetError: if a folder is missing, empty, or an image has no labels or two.
+        DatasetError: if a folder is missing or empty, or an image has no labels or two.
     """
     images, labels = require_folder(images, "it holds the images"), require_folder(labels, "it holds the labels")
     pictures = _index_files(images, SUFFIXES, image_ending)
     truths = _index_files(labels, _LABEL_SUFFIXES, label_ending)
     if not pictures:
         ending = f' whose name ends in "{image_ending}"' if image_ending else ""
-        raise DatasetError(f"holds no image{ending}", path=images)
+        raise DatasetError(f"has no image{ending}", path=images)
     missing = sorted(pictures.keys() - truths.keys())
     if missing:
-        named = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         lossy = _index_files(labels, SUFFIXES - _LABEL_SUFFIXES, label_ending)
         first = missing[0]
         advice = (
@@ -60,20 +59,19 @@ def open_folders(
             if first in lossy and lossy[first] != pictures[first]
             else f"that of {pictures[first].name} would be {first}{label_ending}.png"
         )
-        raise DatasetError(
-            f"holds no labels for {len(missing)} of {len(pictures)} images ({named}): {advice}", path=labels
-        )
+        counts = f"{len(missing)} of {len(pictures)} images ({list_some(missing)})"
+        raise DatasetError(f"has no labels for {counts}: {advice}", path=labels)
     pairs = [Pair(name, pictures[name], truths[name]) for name in sorted(pictures)]
     coding: Coding
-    if colours:
+    if colors:
         if len(palette) != len(classes):
-            raise DatasetError(f"{len(palette)} colours for {len(classes)} classes: each needs its own", path=labels)
-        coding = ColourCoding({(224, 224, 192): VOID} | {c: index for index, c in enumerate(palette)})
+            raise DatasetError(f"{len(palette)} colors for {len(classes)} classes: each class needs one", path=labels)
+        coding = ColorCoding({VOC_VOID_COLOR: VOID} | {c: index for index, c in enumerate(palette)})
     else:
         coding = make_index_coding(len(classes), void=void, offset=offset, palette=palette, is_open=True)
     return Dataset(
-        key="folder",
-        title="/".join(images.resolve().parts[-2:]),  # the last name alone is mostly "images"
+        key=FOLDER,
+        title="/".join(images.resolve().parts[-2:]),  # the last name alone is often "images"
         split="all",
         root=images,
         classes=tuple(classes),
@@ -90,6 +88,6 @@ def _index_files(folder: Path, suffixes: frozenset[str], ending: str) -> dict[st
             continue
         name = path.stem.removesuffix(ending)
         if name in found:
-            raise DatasetError(f"has the same name as {found[name].name}: which of them counts?", path=path)
+            raise DatasetError(f"has the same name as {found[name].name}: remove one of them", path=path)
         found[name] = path
     return found

@@ -2,11 +2,11 @@
 
 `search_grid` is DeepLab's (Chen et al. 2015 and 2018, section "Experimental evaluation"): the position term fixed at
 weight 3 and sigma 3, ten iterations, a coarse grid over the bilateral term's weight w1, position sigma (sigma_alpha)
-and colour sigma (sigma_beta), then finer steps around the best. It may leave the grid: the released sigma_alpha of 121
-lies outside both papers' ranges. `search_factors` is for images unlike photographs: the position term takes part, and
-steps are factors.
+and color sigma (sigma_beta), then finer steps around the best. It may leave the grid: the released sigma_alpha of 121
+is outside the ranges of both papers. `search_factors` is for images unlike photographs: the position term takes part,
+and steps are factors.
 
-Both are given a function that scores many points at once, and never ask for a point twice.
+Both get a function that scores many points at once, and never score a point twice.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Point:
 
     @property
     def sigmas(self) -> tuple[float, float, float]:
-        """What the lattices depend on: (sxy, srgb, near_sxy)."""
+        """The parameters that the lattices depend on: (sxy, srgb, near_sxy)."""
         return self.sxy, self.srgb, self.near_sxy
 
     def to_parameters(self, mode: Mode = "deeplab", iterations: int = ITERATIONS) -> CrfParameters:
-        """As the runtime takes them."""
+        """Convert to the runtime's parameters."""
         return CrfParameters(
             mode=mode,
             iterations=iterations,
@@ -48,54 +48,45 @@ class Point:
 
     @classmethod
     def from_parameters(cls, parameters: CrfParameters) -> Point:
-        """The inverse.
-
-        Raises:
-            InputError: if there is not one term of each kind, or a sigma differs by axis or channel.
-        """
+        """Convert the runtime's parameters: one term of each kind, with one sigma for all axes and channels."""
         if len(parameters.gaussian) != 1 or len(parameters.bilateral) != 1:
-            raise InputError("only a CRF of one position term and one bilateral term can be searched from")
+            raise InputError("a search can only start from a CRF of one position term and one bilateral term")
         near, far = parameters.gaussian[0], parameters.bilateral[0]
-        sigmas = (far.sxy, far.srgb, near.sxy)
-        if any(isinstance(sigma, tuple) for sigma in sigmas):
-            raise InputError("sigmas that differ by axis or channel cannot be searched from")
-        sxy, srgb, near_sxy = (float(sigma) for sigma in sigmas if not isinstance(sigma, tuple))
+        sigmas = [float(sigma) for sigma in (far.sxy, far.srgb, near.sxy) if not isinstance(sigma, tuple)]
+        if len(sigmas) < 3:
+            raise InputError("a search cannot start from sigmas that differ by axis or channel")
+        sxy, srgb, near_sxy = sigmas
         return cls(far.weight, sxy, srgb, near.weight, near_sxy)
 
 
 START = Point(0, 0, 0)
-"""Whose position term the coarse grids have: DeepLab's weight 3 and sigma 3."""
+"""The position term of the coarse grids: DeepLab's weight 3 and sigma 3."""
 
 Score = Callable[[Sequence[Point]], Mapping[Point, float]]
-"""Points to their scores, higher is better; minus infinity for one that was given up."""
+"""Points to their scores, higher is better; minus infinity for a discarded point."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A coarse grid over the bilateral term.
-
-    Attributes:
-        weights, sxys, srgbs: rising values.
-        halvings: how often the steps are halved around the best.
-    """
+    """A coarse grid over the bilateral term: ascending values."""
 
     weights: tuple[float, ...]
     sxys: tuple[float, ...]
     srgbs: tuple[float, ...]
-    halvings: int = 2
+    halvings: int = 2  # number of times the steps are halved around the best
 
     def points(self, like: Point) -> list[Point]:
-        """All of its points, position term as in `like`."""
+        """All of its points, with the position term of `like`."""
         combined = itertools.product(self.weights, self.sxys, self.srgbs)
         return [replace(like, weight=weight, sxy=sxy, srgb=srgb) for weight, sxy, srgb in combined]
 
     def steps(self) -> tuple[float, float, float]:
-        """The distance between neighbours: weight, sxy, srgb; of the widest gap where they differ."""
-
-        def widest(values: Sequence[float]) -> float:
-            return max((b - a for a, b in itertools.pairwise(values)), default=0.0)
-
-        return widest(self.weights), widest(self.sxys), widest(self.srgbs)
+        """The widest distance between neighbors: weight, sxy, srgb."""
+        weight, sxy, srgb = (
+            max((b - a for a, b in itertools.pairwise(values)), default=0.0)
+            for values in (self.weights, self.sxys, self.srgbs)
+        )
+        return weight, sxy, srgb
 
 
 GRIDS = {
@@ -103,91 +94,67 @@ GRIDS = {
     "iclr2015": Grid((5, 10), tuple(range(50, 101, 10)), tuple(range(3, 11))),
     # Chen et al. 2018: w1 in 3:6, sigma_alpha in 30:10:100, sigma_beta in 3:6
     "pami2018": Grid((3, 4, 5, 6), tuple(range(30, 101, 10)), (3, 4, 5, 6)),
+    "factors": Grid((4, 10), (25, 50, 100), (3, 6, 12)),
 }
-FACTOR_GRID = Grid((4, 10), (25, 50, 100), (3, 6, 12))
+"""The coarse grid of each search method."""
+
 FACTORS = (1.5, 1.2)
 _FIELDS = ("weight", "sxy", "srgb", "near_weight", "near_sxy")
 
 
-class Memory:
-    """Scores points once each.
-
-    Attributes:
-        scores: all points met and their scores.
-    """
+class ScoreBook:
+    """Scores each point once; `scores` has all points so far."""
 
     def __init__(self, score: Score) -> None:
         self._score = score
         self.scores: dict[Point, float] = {}
 
-    def best_of(self, points: Sequence[Point]) -> Point:
-        """The best of these points; of equals the first."""
+    def find_best(self, points: Sequence[Point] | None = None) -> Point:
+        """The best of these points, which are scored if they are new; None for all so far. Ties go to the first."""
+        points = list(self.scores) if points is None else points
         new = [point for point in dict.fromkeys(points) if point not in self.scores]
         if new:
             self.scores.update(self._score(new))
         return max(points, key=lambda point: self.scores[point])
 
 
-def search_grid(score: Score, grid: Grid, also: Sequence[Point] = ()) -> Memory:
-    """DeepLab's way; the last halving's best is the best of all points met.
-
-    Args:
-        score: as above.
-        grid: the coarse grid, and how often its steps are halved.
-        also: further points of the coarse round, such as the present parameters.
-
-    Returns:
-        All points met.
-    """
-    memory = Memory(score)
-    best = memory.best_of([*also, *grid.points(START)])
+def search_grid(score: Score, grid: Grid, also: Sequence[Point] = ()) -> ScoreBook:
+    """Search in DeepLab's way; `also` are further points of the coarse round, such as the present parameters."""
+    book = ScoreBook(score)
+    best = book.find_best([*also, *grid.points(START)])
     steps = grid.steps()
     for _ in range(grid.halvings):
         steps = (steps[0] / 2, steps[1] / 2, steps[2] / 2)
         while True:
-            better = memory.best_of(list(_surround(best, steps)))
-            if memory.scores[better] <= memory.scores[best]:
+            better = book.find_best(_surround(best, steps))
+            if book.scores[better] <= book.scores[best]:
                 break
             best = better
-    return memory
+    return book
 
 
 def search_factors(
-    score: Score, grid: Grid = FACTOR_GRID, factors: Sequence[float] = FACTORS, also: Sequence[Point] = ()
-) -> Memory:
-    """All five parameters: the coarse grid, then each in turn multiplied or divided as long as that helps.
-
-    Args:
-        score: as above.
-        grid: the coarse grid over the bilateral term.
-        factors: the steps, in order.
-        also: further points of the coarse round, such as the present parameters.
-
-    Returns:
-        All points met.
-    """
-    memory = Memory(score)
-    best = memory.best_of([*also, *(_round(point) for point in grid.points(START))])
+    score: Score, grid: Grid = GRIDS["factors"], factors: Sequence[float] = FACTORS, also: Sequence[Point] = ()
+) -> ScoreBook:
+    """Search all five parameters: the coarse grid, then each in turn times or over a factor as long as that helps."""
+    book = ScoreBook(score)
+    best = book.find_best([*also, *(_round(point) for point in grid.points(START))])
     for factor in factors:
         moved = True
         while moved:
             moved = False
             for name in _FIELDS:
                 value = getattr(best, name)
-                rivals = [_round(replace(best, **{name: value * step})) for step in (factor, 1 / factor)]
-                better = memory.best_of(rivals)
-                if memory.scores[better] > memory.scores[best]:
+                better = book.find_best(
+                    [_round(replace(best, **{name: value * step})) for step in (factor, 1 / factor)]
+                )
+                if book.scores[better] > book.scores[best]:
                     best, moved = better, True
-    return memory
-
-
-def find_best(memory: Memory) -> Point:
-    """The best of all points met; of equals the first met."""
-    return max(memory.scores, key=lambda point: memory.scores[point])
+    return book
 
 
 def _surround(point: Point, steps: tuple[float, float, float]) -> list[Point]:
-    """The point and its 26 neighbours at `steps`, those with positive sigmas and weight."""
+    """The point and its 26 neighbors at `steps`, those with positive sigmas and weight."""
     around = []
     for turns in itertools.product((0, -1, 1), repeat=3):
         weight, sxy, srgb = (
@@ -200,5 +167,5 @@ def _surround(point: Point, steps: tuple[float, float, float]) -> list[Point]:
 
 
 def _round(point: Point) -> Point:
-    """To two digits, what is worth writing down."""
+    """Round to two significant digits."""
     return Point(*(float(f"{getattr(point, name):.2g}") for name in _FIELDS))

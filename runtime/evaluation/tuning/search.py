@@ -1,97 +1,79 @@
-"""The whole search: two parts of a data set, one to choose on and one to check on.
+"""The whole search: parameters are chosen on one part of a dataset, checked on the other, and written to the bundle.
 
-The images of the data set are dealt out: every third is held out. Points are scored on the others only; the winner, the
-bundle's present parameters and the network alone are then scored on both. A winner that does worse than the present
-parameters on the held-out images has been fitted to chance, and `is_better` says so.
+Every third image is held out. Points are scored on the others only; the winner, the bundle's present parameters and the
+network alone are then scored on both parts. A winner that is worse than the present parameters on the held-out images
+was fitted to chance, and `is_better` is False.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ....bundle.crf_parameters import Mode
 from ....errors import InputError
 from ...crf import CrfParameters
-from ..bootstrap import Parts, bootstrap_parts, bootstrap_parts_gain
-from .judging import GivenUp, Judge, Scored, count_with, mean_iou_of_parts
-from .points import FACTOR_GRID, GRIDS, ITERATIONS, START, Grid, Memory, Point, find_best, search_factors, search_grid
+from ..bootstrap import Parts, bootstrap_gain, bootstrap_mean_iou, mean_iou_of_parts, take_parts
+from . import METHODS
+from .points import GRIDS, ITERATIONS, START, Grid, Point, search_factors, search_grid
+from .scoring import Discarded, PointScorer, ScoredImage, count_with
 
-Method = Literal["iclr2015", "pami2018", "factors"]
-METHODS: tuple[Method, ...] = ("pami2018", "iclr2015", "factors")
 HELD_OUT_EVERY = 3
 
 
 @dataclass(frozen=True)
 class Part:
-    """The figures of one part of the images: hits and unions, (images, 2, classes).
-
-    Attributes:
-        names: of its images.
-        network: of the network alone.
-        present: with the bundle's present parameters; None if it has none.
-        chosen: with the winner.
-    """
+    """The figures on one part of the images, as (images, 2, classes) parts."""
 
     names: tuple[str, ...]
     network: Parts
-    present: Parts | None
-    chosen: Parts
+    present: Parts | None  # with the bundle's present parameters, if it has any
+    chosen: Parts  # with the winner
 
     def describe(self) -> dict[str, Any]:
-        """Mean IoU of each, intervals, and the winner's gain over the network and over the present parameters."""
+        """Mean IoU of each, intervals, and the gain of the winner over the network and the present parameters."""
+        present = self.present
         return {
             "images": len(self.names),
             "network": mean_iou_of_parts(self.network),
-            "present": None if self.present is None else mean_iou_of_parts(self.present),
+            "present": None if present is None else mean_iou_of_parts(present),
             "chosen": mean_iou_of_parts(self.chosen),
-            "chosen_95": list(bootstrap_parts(self.chosen)),
-            "gain_over_network_95": list(bootstrap_parts_gain(self.network, self.chosen)),
-            "gain_over_present_95": (
-                None if self.present is None else list(bootstrap_parts_gain(self.present, self.chosen))
-            ),
+            "chosen_95": list(bootstrap_mean_iou(self.chosen)),
+            "gain_over_network_95": list(bootstrap_gain(self.network, self.chosen)),
+            "gain_over_present_95": None if present is None else list(bootstrap_gain(present, self.chosen)),
         }
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found.
+    """The result of a search."""
 
-    Attributes:
-        method: how it went.
-        grid: its coarse grid.
-        memory: all points met, with their scores on the images chosen on.
-        given_up: where the points stood that a race gave up.
-        best: the winner.
-        parameters: the winner, as the runtime takes it.
-        chosen_on, held_out: the figures of the two parts; no held-out part where there are too few images.
-        runs, builds: how often a CRF ran, and how often its lattices were built.
-    """
-
-    method: Method
+    method: str
     grid: Grid
-    memory: Memory
-    given_up: Mapping[Point, GivenUp]
+    scores: Mapping[Point, float]  # of all points, on the images chosen on
+    discarded: Mapping[Point, Discarded]
     best: Point
-    parameters: CrfParameters
+    parameters: CrfParameters  # the best point as the runtime's parameters
     chosen_on: Part
-    held_out: Part | None
-    runs: int
-    builds: int
+    held_out: Part | None  # None if there are too few images
+    runs: int  # of the CRF on an image
+    builds: int  # of its lattices
 
     @property
     def is_better(self) -> bool:
-        """Whether the winner is at least as good as what there was, on images it was not chosen on if there are any."""
+        """Whether the winner is no worse than the present parameters, on the held-out images if there are any."""
         part = self.held_out or self.chosen_on
         before = part.network if part.present is None else part.present
         return mean_iou_of_parts(part.chosen) >= mean_iou_of_parts(before)
 
 
-def split_images(images: Sequence[Scored], every: int = HELD_OUT_EVERY) -> tuple[list[Scored], list[Scored]]:
-    """Deal images out: (to choose on, held out); every `every`-th is held out, none if `every` is 0."""
+def split_images(
+    images: Sequence[ScoredImage], every: int = HELD_OUT_EVERY
+) -> tuple[list[ScoredImage], list[ScoredImage]]:
+    """Split into images to choose on and held-out ones: every `every`-th is held out, none if `every` is 0."""
     if every == 1:
         raise InputError("holding out every image leaves none to choose on")
     held = [image for index, image in enumerate(images) if every and index % every == every - 1]
@@ -99,15 +81,10 @@ def split_images(images: Sequence[Scored], every: int = HELD_OUT_EVERY) -> tuple
     return rest, held
 
 
-def plan_grid(method: Method) -> Grid:
-    """The coarse grid of a method."""
-    return FACTOR_GRID if method == "factors" else GRIDS[method]
-
-
 def search_crf(
-    images: Sequence[Scored],
+    images: Sequence[ScoredImage],
     *,
-    method: Method = "pami2018",
+    method: str = METHODS[0],
     grid: Grid | None = None,
     present: CrfParameters | None = None,
     mode: Mode = "deeplab",
@@ -121,37 +98,37 @@ def search_crf(
 
     Args:
         images: all images, scored by the network.
-        method: "pami2018" or "iclr2015" for DeepLab's grids, "factors" for all five parameters.
-        grid: another coarse grid than the method's own.
-        present: parameters to compare with. They take part in the search where its method could have met them, so that
-            the winner is no worse on the images it is chosen on.
+        method: one of `METHODS`.
+        grid: the coarse grid; None for the method's own.
+        present: parameters to compare with. They take part in the search if its method could have reached them, so
+            that the winner is no worse on the images it is chosen on.
         mode: of the CRF.
         iterations: of the CRF.
-        workers: images at a time.
-        race: give points up early, see `Judge`.
-        held_out_every: every how-manieth image is held out; 0 for none.
-        advance: called with the number of points done.
+        workers: number of images in parallel.
+        race: whether to discard points early, see `PointScorer`.
+        held_out_every: every how many images one is held out; 0 for none.
+        advance: called with a number of scored points.
 
     Raises:
         InputError: if there is no image to choose on, or the method is unknown.
-        CrfInputError: if the CRF takes a point not.
+        CrfInputError: if the CRF rejects a point.
     """
     if method not in METHODS:
-        raise InputError(f'"{method}" is none of the searches {", ".join(METHODS)}')
+        raise InputError(f'unknown search "{method}": use one of {", ".join(METHODS)}')
     chosen_on, held = split_images(images, held_out_every)
     if not chosen_on:
         raise InputError("there is no image to choose the CRF's parameters on")
-    judge = Judge(chosen_on, mode, iterations, workers, race, advance)
-    coarse = grid or plan_grid(method)
+    scorer = PointScorer(chosen_on, mode, iterations, workers, race, advance)
+    coarse = grid or GRIDS[method]
     also = _find_start(present, method, mode, iterations)
-    memory = search_factors(judge, coarse, also=also) if method == "factors" else search_grid(judge, coarse, also)
-    best = find_best(memory)
+    book = search_factors(scorer, coarse, also=also) if method == "factors" else search_grid(scorer, coarse, also)
+    best = book.find_best()
     parameters = best.to_parameters(mode, iterations)
 
-    def measure(some: Sequence[Scored], chosen: Parts | None = None) -> Part:
+    def measure(some: Sequence[ScoredImage], chosen: Parts | None = None) -> Part:
         return Part(
             tuple(image.name for image in some),
-            np.stack([image.count_network() for image in some]),
+            np.stack([take_parts(image.count()) for image in some]),
             None if present is None else count_with(some, present, workers),
             count_with(some, parameters, workers) if chosen is None else chosen,
         )
@@ -159,18 +136,18 @@ def search_crf(
     return Search(
         method=method,
         grid=coarse,
-        memory=memory,
-        given_up=judge.given_up,
+        scores=book.scores,
+        discarded=scorer.discarded,
         best=best,
         parameters=parameters,
-        chosen_on=measure(chosen_on, judge.parts[best]),
+        chosen_on=measure(chosen_on, scorer.parts[best]),
         held_out=measure(held) if held else None,
-        runs=judge.runs,
-        builds=judge.builds,
+        runs=scorer.runs,
+        builds=scorer.builds,
     )
 
 
-def _find_start(present: CrfParameters | None, method: Method, mode: Mode, iterations: int) -> list[Point]:
+def _find_start(present: CrfParameters | None, method: str, mode: Mode, iterations: int) -> list[Point]:
     """The present parameters as a point of the search, if they are one."""
     if present is None or (present.mode, present.iterations) != (mode, iterations):
         return []

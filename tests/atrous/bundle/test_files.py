@@ -1,4 +1,4 @@
-"""Results appear whole or not at all."""
+"""Results appear whole or not at all; only regular files are read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 
-from atrous.bundle.files import prepare_folder, remove_leftovers, write_file
+from atrous.bundle.files import open_regular, prepare_folder, remove_leftovers, write_file
 from atrous.errors import OutputError
 
 
@@ -103,3 +103,13 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="cannot be written"):
             write_file(place, lambda stream: stream.write(b""))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"x"
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(os.devnull)
+    with pytest.raises(OSError, match="is a folder"):
+        open_regular(tmp_path)

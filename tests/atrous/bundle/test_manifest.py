@@ -71,7 +71,7 @@ def test_not_a_manifest(text: bytes, part: str) -> None:
         ({"name": 3}, "name"),
         ({"created": "yesterday"}, "created"),
         ({"created": "2024-05-01T12:00:00"}, "created"),
-        ({"palette": [[0, 0, 0]] * 5}, "5 palette colours for 4 classes"),
+        ({"palette": [[0, 0, 0]] * 5}, "5 palette colors for 4 classes"),
         ({"deploy": None}, "come together"),
         ({"warnings": [1]}, "warnings.0"),
         ({"palette": [[0, 0, 256]] * 4}, "palette.0.2"),

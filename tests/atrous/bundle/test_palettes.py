@@ -1,4 +1,4 @@
-"""The published colours, against values written down in the data sets' own documents."""
+"""The published colors, against values written down in the data sets' own documents."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ def test_cityscapes_and_camvid() -> None:
     assert palettes.CITYSCAPES_COLORS[palettes.CITYSCAPES_CLASSES.index("sky")] == (70, 130, 180)
 
 
-def test_distinct_colours() -> None:
-    colours = palettes.make_distinct_colors(40)
-    assert colours == palettes.make_distinct_colors(200)[:40]
-    nearest = min(sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for p, q in combinations(colours, 2))
+def test_distinct_colors() -> None:
+    colors = palettes.make_distinct_colors(40)
+    assert colors == palettes.make_distinct_colors(200)[:40]
+    nearest = min(sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) for p, q in combinations(colors, 2))
     assert nearest > 20**2
 
 
-def test_find_palette() -> None:
-    assert palettes.find_palette(19) == (palettes.CITYSCAPES_CLASSES, palettes.CITYSCAPES_COLORS)
-    names, colours = palettes.find_palette(3)
-    assert names == ("class 0", "class 1", "class 2")
-    assert len(colours) == 3
-    assert palettes.find_palette(0) == ((), ())
+def test_class_sets() -> None:
+    assert list(palettes.CLASS_SETS) == ["voc", "cityscapes", "camvid"]
+    for names, colors in palettes.CLASS_SETS.values():
+        assert len(names) == len(colors) > 0
+    assert palettes.CLASS_SETS["camvid"].names == palettes.CAMVID_CLASSES

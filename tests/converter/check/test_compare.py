@@ -1,26 +1,23 @@
-"""The measure of difference, and the report that names where two stages part."""
+"""The error of a blob, the report of the first difference, and the stages."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from atrous.converter import export_onnx, read_net, to_torch
-from atrous.converter.check.compare import (
-    OnnxStage,
-    compare_stages,
-    measure_difference,
-    random_inputs,
-    verification_shapes,
-    verify_model,
-)
-from atrous.errors import VerificationError
+from atrous.converter import export_onnx, read_net, to_torch, write_bundle
+from atrous.converter.check.compare import compare_stages, measure_difference
+from atrous.converter.check.stages import OnnxStage, TorchStage
+from atrous.converter.check.verify import random_inputs, verification_shapes, verify_model
+from atrous.errors import VerificationError, VerificationInputError
 
-from ..nets import DEEPLAB, conv, data, layer, read_seeded
+from ...runtime.bundles import make_model
+from ..nets import DEEPLAB, data, layer, read_seeded
 
 INF, NAN = float("inf"), float("nan")
 
@@ -95,11 +92,11 @@ def test_report_is_plain_json() -> None:
         json.dumps(report(*errors).rows_json(), allow_nan=False)
 
 
-def test_onnx_stage_gives_every_blob(tmp_path: Path) -> None:
+def test_onnx_stage_returns_every_blob(tmp_path: Path) -> None:
     net = read_seeded(DEEPLAB)
     export_onnx(net, to_torch(net), tmp_path / "model.onnx")
     stage = OnnxStage(tmp_path / "model.onnx")
-    blobs = stage.run(random_inputs(net, {"data": (2, 3, 33, 25)}))
+    blobs = stage.run(random_inputs({"data": (2, 3, 33, 25)}))
     assert list(blobs) == [key for key, blob in net.recorded_tops() if blob.producer]
     assert blobs["fc8_interp:fc8_interp"].shape == (2, 5, 33, 25)
     assert (blobs["conv1:conv1"] < 0).any()
@@ -131,9 +128,50 @@ def test_sizes_to_verify_at_are_odd_and_even_where_the_net_takes_them() -> None:
 
 
 def test_inputs_are_like_images_and_the_same_every_time() -> None:
-    net = read_net(data(1, 3, 40, 40) + data(1, 1, 40, 40, name="gray") + conv("c", "data", "y", 2))
-    inputs = random_inputs(net, {"data": (1, 3, 40, 40)})
+    shapes = {"data": (1, 3, 40, 40), "gray": (1, 1, 40, 40)}
+    inputs = random_inputs(shapes)
     assert 40 < inputs["data"].std() < 60
     assert 0.8 < inputs["gray"].std() < 1.2
-    again = random_inputs(net, {"data": (1, 3, 40, 40)})
+    again = random_inputs(shapes)
     assert all((inputs[name] == again[name]).all() for name in inputs)
+
+
+# ---- stages
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> tuple[TorchStage, OnnxStage]:
+    write_bundle(read_seeded(DEEPLAB), tmp_path / "b")
+    onnx_stage = OnnxStage(tmp_path / "b" / "model.onnx")
+    return TorchStage(tmp_path / "b", (tmp_path / "b" / "model.py").read_bytes(), onnx_stage.table), onnx_stage
+
+
+def test_sizes_that_the_net_rejects_are_one_line(stages: tuple[TorchStage, OnnxStage]) -> None:
+    for shape in ((1, 4, 33, 33), (3,)):
+        for stage in stages:
+            with pytest.raises(
+                VerificationInputError, match=rf"^the net does not run on data of {shape[0]}.*: .*give sizes"
+            ):
+                stage.run({"data": np.zeros(shape, np.float32)})
+
+
+@pytest.mark.parametrize("error", [KeyError("ours"), TypeError("ours"), AttributeError("ours"), AssertionError("ours")])
+def test_errors_of_the_program_stay_what_they_are(
+    stages: tuple[TorchStage, OnnxStage], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stages[0]._module.conv2, "forward", fail)
+    monkeypatch.setattr(stages[1], "_session", SimpleNamespace(run=fail))
+    for stage in stages:
+        with pytest.raises(type(error), match="ours"):
+            stage.run({"data": np.zeros((1, 3, 33, 33), np.float32)})
+
+
+def test_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(make_model())
+    with pytest.raises(
+        VerificationInputError, match=r"model\.onnx: has no table of the net's blobs; convert the net again"
+    ):
+        OnnxStage(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""ONNX files of a bundle: parsed where they are complete, refused where a tensor lies in another file."""
+"""ONNX files of a bundle: parsed if complete, refused if a tensor is in another file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
-from atrous.converter import write_bundle
-from atrous.converter.check.bundle_check import verify_bundle
+from atrous.converter import verify_bundle, write_bundle
 from atrous.converter.check.onnx_reading import parse_onnx
-from atrous.converter.precision import Evidence, Picture, Reader, Targets, VariantOptions, make_variant, verify_variants
+from atrous.converter.precision import Evidence, HeadReader, Picture, VariantOptions, make_variant, verify_variants
 from atrous.errors import ConverterError
 
 from ...runtime.backends.test_self_contained import PLACES, put_initializer
@@ -23,7 +22,7 @@ from ..nets import DEEPLAB, read_seeded
 
 PATH = Path("b/deploy.onnx")
 PICTURE = Picture(np.zeros((33, 33, 3), np.uint8))
-READER = Reader("scores", 5)
+READER = HeadReader("scores", 5)
 
 
 def test_complete_model() -> None:
@@ -47,7 +46,7 @@ def test_not_a_model(content: bytes) -> None:
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Callable[[str], Path]:
-    """Returns a function: a bundle one of whose models names /etc/passwd, correctly listed in the manifest."""
+    """Returns a function that writes a bundle with a model that reads /etc/passwd, listed in the manifest."""
 
     def write(name: str) -> Path:
         folder = tmp_path / "b"
@@ -58,7 +57,9 @@ def stranger(tmp_path: Path) -> Callable[[str], Path]:
         content = model.SerializeToString()
         (folder / name).write_bytes(content)
         manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        manifest["variants"] = {"fp16": {"file": name, "precision": "fp16", "verification": {}}}
+        targets = {"label_agreement": 0.9, "max_miou_loss_points": None}
+        verification = {"reference_sha256": manifest["files"]["deploy.onnx"]["sha256"], "targets": targets}
+        manifest["variants"] = {"fp16": {"file": name, "precision": "fp16", "verification": verification}}
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return folder
 
@@ -73,7 +74,7 @@ def test_verify_refuses_model_onnx(stranger: Callable[[str], Path]) -> None:
 def test_variants_are_not_made_from_it(stranger: Callable[[str], Path]) -> None:
     evidence = Evidence([PICTURE.image], [PICTURE], "zeros")
     with pytest.raises(ConverterError, match='the tensor "w" lies in another file'):
-        make_variant(stranger("deploy.onnx"), VariantOptions("fp16", Targets(0.9, None)), evidence, READER)
+        make_variant(stranger("deploy.onnx"), VariantOptions("fp16", 0.9), evidence, READER)
 
 
 @pytest.mark.parametrize("name", ["deploy.onnx", "deploy.fp16.onnx"])

@@ -1,4 +1,4 @@
-"""Whose numbers a binary carries: real files of each Caffe, and files made to be hard."""
+"""Detection of a binary's dialect: real files of each Caffe, and contrived ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from atrous.converter.dialects.detect import Dialect, LayerEvidence, identify, name_v1_type
+from atrous.converter.dialects.detect import Detection, LayerEvidence, detect_in_binary, name_v1_type
 from atrous.converter.files.caffemodel import read_caffemodel
-from atrous.converter.files.wire import VARINT, encode_block, encode_tag, encode_varint
 from atrous.errors import CaffemodelError
+from atrous.wire import VARINT, encode_block, encode_tag, encode_varint
 
 
-def v2(*layers: tuple[str, int]) -> Dialect:
+def v2(*layers: tuple[str, int]) -> Detection:
     """The dialect of V2 layers given as (type, number of an empty parameter message)."""
-    return identify(
+    return detect_in_binary(
         [
             LayerEvidence(kind, None, encode_block(2, kind.encode()) + encode_block(number, b""))
             for kind, number in layers
@@ -26,9 +26,9 @@ def v2(*layers: tuple[str, int]) -> Dialect:
     )
 
 
-def v1(*layers: tuple[int, bytes]) -> Dialect:
+def v1(*layers: tuple[int, bytes]) -> Detection:
     """The dialect of V1 layers given as (type number, further bytes)."""
-    return identify(
+    return detect_in_binary(
         [LayerEvidence("", kind, encode_tag(5, VARINT) + encode_varint(kind) + rest) for kind, rest in layers], "V1"
     )
 
@@ -40,9 +40,9 @@ def param(number: int, *numbers: int) -> bytes:
 # Real files ---------------------------------------------------------------------------------------------------------
 
 
-def test_no_recorded_file_is_taken_for_another_caffes(goldens: Path) -> None:
-    """The Caffe that wrote it is the one found, or one that wrote the same bytes for this file."""
-    told: Counter[str] = Counter()
+def test_recorded_files_are_attributed_to_their_caffe(goldens: Path) -> None:
+    """The detected Caffe wrote the file, or writes the same bytes for it."""
+    detected: Counter[str] = Counter()
     for case_file in sorted((goldens / "goldens" / "tiny").glob("*/case.json")):
         weights = case_file.with_name("weights.caffemodel")
         case = json.loads(case_file.read_text())
@@ -53,10 +53,10 @@ def test_no_recorded_file_is_taken_for_another_caffes(goldens: Path) -> None:
         assert not dialect.ambiguous
         if dialect.evidence:
             assert fork in (dialect.name, *dialect.also), (case_file.parent.name, dialect)
-            told[dialect.name] += 1
+            detected[dialect.name] += 1
         else:
             assert dialect.name == "bvlc"
-    assert told == {"deeplab_v1": 7, "deeplab_v2": 1, "pspnet": 2, "segnet": 2, "crfasrnn": 1, "ssd": 1}
+    assert detected == {"deeplab_v1": 7, "deeplab_v2": 1, "pspnet": 2, "segnet": 2, "crfasrnn": 1, "ssd": 1}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_published_files(shared_dir: Path, file: str, name: str) -> None:
         ("ShuffleChannel", 164, "shufflenet"),
     ],
 )
-def test_one_layer_tells_the_fork(kind: str, number: int, name: str) -> None:
+def test_one_layer_identifies_the_fork(kind: str, number: int, name: str) -> None:
     found = v2(("Convolution", 106), (kind, number))
     assert found.name == name
     assert not found.ambiguous
@@ -109,16 +109,16 @@ def test_one_layer_tells_the_fork(kind: str, number: int, name: str) -> None:
         assert any(f'"{kind}" beside field {number}' in line for line in found.evidence)
 
 
-def test_two_layers_tell_what_one_cannot() -> None:
+def test_two_layers_identify_what_one_cannot() -> None:
     assert "pspnet" in v2(("Interp", 143)).also
     found = v2(("Interp", 143), ("BN", 152))
     assert (found.name, found.also) == ("pspnet", ())
 
 
-def test_private_mixes_are_said_to_be_mixes() -> None:
+def test_private_mixes_are_reported() -> None:
     found = v2(("Interp", 143), ("PriorBox", 203))
     assert any("private mix" in line for line in found.evidence)
-    assert any("no known Caffe keeps it there" in line for line in v2(("TripletLoss", 137)).evidence)
+    assert any("no known Caffe has it there" in line for line in v2(("TripletLoss", 137)).evidence)
 
 
 # V1 -----------------------------------------------------------------------------------------------------------------
@@ -126,20 +126,20 @@ def test_private_mixes_are_said_to_be_mixes() -> None:
 CONV, IMAGE, SOFTMAX_LOSS = 10, 15, 21
 
 
-def test_39_is_told_by_its_parameter() -> None:
+def test_type_39_is_identified_by_its_parameter() -> None:
     assert v1((39, param(CONV, 1))).name == "bvlc"
     assert v1((39, param(IMAGE, 4))).name == "deeplab_v1"
     assert name_v1_type(39, "bvlc") == "DECONVOLUTION"
     assert name_v1_type(39, "deeplab_v1") == "IMAGE_SEG_DATA"
 
 
-def test_hole_tells_deeplab_v1() -> None:
+def test_hole_identifies_deeplab_v1() -> None:
     found = v1((4, param(CONV, 1, 17)))
     assert found.name == "deeplab_v1"
     assert "hole" in found.evidence[0]
 
 
-def test_strict_dim_tells_deeplab_v1() -> None:
+def test_strict_dim_identifies_deeplab_v1() -> None:
     found = v1((4, param(CONV, 1) + encode_tag(1003, VARINT) + b"\x00"))
     assert found.name == "deeplab_v1"
     assert found.evidence == ("type number 4 beside field 10, 1003: deeplab_v1",)
@@ -154,7 +154,7 @@ def test_parameters_of_deconvnet() -> None:
     assert v1((SOFTMAX_LOSS, param(42, 1))).name == "bvlc"
 
 
-def test_a_bare_number_40_is_ambiguous_until_something_settles_it() -> None:
+def test_type_40_is_ambiguous_without_other_evidence() -> None:
     bare = v1((40, b""))
     assert bare.ambiguous
     assert {"deeplab_v1", "crfasrnn"} <= {bare.name, *bare.also}
@@ -164,7 +164,7 @@ def test_a_bare_number_40_is_ambiguous_until_something_settles_it() -> None:
     assert not settled.ambiguous
 
 
-def test_an_ambiguous_structure_is_refused_with_the_evidence(tmp_path: Path) -> None:
+def test_an_ambiguous_structure_is_rejected_with_the_evidence(tmp_path: Path) -> None:
     path = tmp_path / "w.caffemodel"
     layer = encode_block(4, b"crop") + encode_tag(5, VARINT) + b"\x28" + encode_block(2, b"x") + encode_block(3, b"y")
     path.write_bytes(encode_block(2, layer))

@@ -1,4 +1,4 @@
-"""V0 and V1 nets in today's form, by the rules numbered in `upgrade`."""
+"""V0 and V1 nets upgraded by the rules numbered in `upgrade`."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_rule_1_types(text: str, kind: str, path: str, value: object) -> None:
     assert found == value
 
 
-def test_rule_1_a_parameter_the_type_does_not_have_is_reported() -> None:
+def test_rule_1_a_parameter_that_the_type_lacks_is_reported() -> None:
     net = read_prototxt("\n" + v0('name: "r" type: "relu" num_output: 3'))
-    assert net.warnings == ('layer "r" (line 2): num_output is nothing to a "relu" layer; left out',)
+    assert net.warnings == ('layer "r" (line 2): ignoring num_output: not a parameter of "relu" layers',)
 
 
 def test_rule_2_padding_is_folded_into_its_reader() -> None:
@@ -167,7 +167,7 @@ def test_rule_5_types(enum: str, name: str) -> None:
 
 
 def test_rule_5_every_parameter_message_keeps_its_name() -> None:
-    """Whatever V1LayerParameter can hold, LayerParameter holds under the same name."""
+    """LayerParameter has every parameter message of V1LayerParameter under the same name."""
     old, new = schema.descriptor("V1LayerParameter"), schema.descriptor("LayerParameter")
     for field in old.fields:
         if field.message_type is not None and field.name != "layer":
@@ -175,7 +175,7 @@ def test_rule_5_every_parameter_message_keeps_its_name() -> None:
             assert twin.message_type is field.message_type or twin.message_type.name == field.message_type.name
 
 
-def test_a_v2_net_is_left_as_it_is(goldens: Path) -> None:
+def test_a_v2_net_is_unchanged(goldens: Path) -> None:
     net: Prototxt = read_prototxt(goldens / "goldens" / "tiny" / "bn-scale-inplace" / "net.prototxt")
     assert net.format == "V2"
     assert net.original_types == tuple(layer.type for layer in net.net.layer)

@@ -1,4 +1,4 @@
-"""Bundles as the runtime reads them: whole or not there, honest about what is in them."""
+"""Bundles as the runtime reads them: complete or absent, with a correct manifest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from atrous import runtime
 from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.bundle import DEEPLAB_MEAN
 from atrous.errors import ExportError, OutputError, VerificationError
@@ -45,7 +46,7 @@ def make_image(height: int, width: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-# ---- what the runtime makes of it
+# ---- in the runtime
 
 
 def test_all_files_are_there_and_listed_with_their_digests(deeplab: Path) -> None:
@@ -115,7 +116,7 @@ def test_labels_with_the_crf_of_the_file(tmp_path: Path) -> None:
 # ---- the manifest
 
 
-def test_manifest_says_what_goes_in_and_comes_out(deeplab: Path) -> None:
+def test_manifest_describes_inputs_and_outputs(deeplab: Path) -> None:
     manifest = read_manifest(deeplab)
     assert manifest.name == "mini-deeplab"
     assert [(spec.name, spec.shape) for spec in manifest.inputs] == [("data", ("batch", 3, "height", "width"))]
@@ -168,12 +169,12 @@ def test_net_without_a_deployment(tmp_path: Path) -> None:
     assert manifest.inputs[0].shape == ("batch", 3, 8, 8)
 
 
-def test_net_without_weights_says_so(tmp_path: Path) -> None:
+def test_net_without_weights_gives_a_warning(tmp_path: Path) -> None:
     write_bundle(read_net(DEEPLAB), tmp_path / "b")
     assert any("the net has no weights" in warning for warning in read_manifest(tmp_path / "b").warnings)
 
 
-def test_nets_whose_file_says_everything_have_no_warnings(tmp_path: Path) -> None:
+def test_complete_files_give_no_warnings(tmp_path: Path) -> None:
     source = layer(
         "ImageSegData", "d", [], ["data", "label", "dim"],
         "transform_param { crop_size: 57 scale: 0.5 mean_value: 104.008 mean_value: 116.669 mean_value: 122.675 }",
@@ -186,13 +187,13 @@ def test_nets_whose_file_says_everything_have_no_warnings(tmp_path: Path) -> Non
     assert manifest.preprocessing.size_rule.minimum == (57, 57)
 
 
-# ---- classes and colours
+# ---- classes and colors
 
 
-def test_default_palette_is_pascals(deeplab: Path) -> None:
+def test_default_palette_is_distinct_colors(deeplab: Path) -> None:
     manifest = read_manifest(deeplab)
     assert manifest.classes == tuple(f"class {index}" for index in range(CLASSES))
-    assert manifest.palette == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128))
+    assert manifest.palette == make_distinct_colors(5)
 
 
 def test_given_classes_and_palette(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def pixel_rule(
     ],
 )
 def test_mean_and_scale_of_the_data_layer(tmp_path: Path, transform: str, mean: Any, scale: float) -> None:
-    """What the file says is said without a warning; a data layer without a mean subtracts none."""
+    """Values of the file need no warning; a data layer without a mean subtracts none."""
     assert pixel_rule(tmp_path, transform, PreprocessingOptions()) == (mean, scale, ())
 
 
@@ -253,25 +254,25 @@ def test_mean_in_another_file_is_guessed_aloud_and_the_scale_kept(tmp_path: Path
     assert any('"mean.binaryproto"' in warning and "give --mean" in warning for warning in warnings)
 
 
-def test_file_without_a_data_layer_is_guessed_aloud(tmp_path: Path) -> None:
+def test_assumed_mean_gives_a_warning(tmp_path: Path) -> None:
     mean, scale, warnings = pixel_rule(tmp_path, None, PreprocessingOptions(minimum=(20, 20)))
     assert (mean, scale) == (DEEPLAB_MEAN, 1)
     assert any("does not say the mean" in warning for warning in warnings)
 
 
-def test_guess_follows_the_colour_order(tmp_path: Path) -> None:
+def test_guess_follows_the_color_order(tmp_path: Path) -> None:
     mean, _, _ = pixel_rule(tmp_path, None, PreprocessingOptions(color_order="RGB"))
     assert mean == tuple(reversed(DEEPLAB_MEAN))
 
 
-def test_given_parts_take_the_place_of_the_files(tmp_path: Path) -> None:
+def test_options_replace_the_values_of_the_file(tmp_path: Path) -> None:
     transform = "mean_value: 1 mean_value: 2 mean_value: 3 scale: 0.5"
     assert pixel_rule(tmp_path, transform, PreprocessingOptions(scale=2)) == ((1, 2, 3), 2, ())
     assert pixel_rule(tmp_path / "2", transform, PreprocessingOptions(mean=(9, 8, 7))) == ((9, 8, 7), 0.5, ())
     assert pixel_rule(tmp_path / "3", None, PreprocessingOptions(mean=(9, 8, 7))) == ((9, 8, 7), 1, ())
 
 
-# ---- whole or not at all
+# ---- complete or absent
 
 
 def test_crash_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,7 +311,7 @@ def test_stages_that_disagree_leave_nothing(tmp_path: Path, monkeypatch: pytest.
         blobs["conv3:conv3"] = blobs["conv3:conv3"] + 1
         return blobs
 
-    from atrous.converter.check.compare import OnnxStage
+    from atrous.converter.check.stages import OnnxStage
 
     run = OnnxStage.run
     monkeypatch.setattr(OnnxStage, "run", corrupt)
@@ -472,7 +473,7 @@ def test_layer_without_an_onnx_form_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_steps_are_told_in_order(tmp_path: Path) -> None:
+def test_steps_are_reported_in_order(tmp_path: Path) -> None:
     steps: list[str] = []
     write_bundle(read_seeded(DEEPLAB), tmp_path / "b", progress=steps.append)
     assert steps == [

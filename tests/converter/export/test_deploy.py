@@ -1,4 +1,4 @@
-"""deploy.onnx against a pipeline written again by hand: colours, mean, padding, net, head, crop."""
+"""deploy.onnx against a pipeline written again by hand: colors, mean, padding, net, head, crop."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ def test_convolutions_and_resize_stay_as_they_are(deeplab: tuple[Net, Any, Deplo
     kinds = [node.op_type for node in export_deploy(plan, module, mean=MEAN).graph.node]
     assert kinds.count("Conv") == 5
     assert kinds.count("Resize") == 1
-    assert kinds.count("Pad") == 1  # the image's, nobody else's
+    assert kinds.count("Pad") == 1  # only the padding of the image
 
 
-def test_mean_scale_and_colour_order(deeplab: tuple[Net, Any, Deployment]) -> None:
+def test_mean_scale_and_color_order(deeplab: tuple[Net, Any, Deployment]) -> None:
     _, module, plan = deeplab
     images = make_images(1, 20, 20)
     for order, mean, scale in (

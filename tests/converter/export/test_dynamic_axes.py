@@ -1,4 +1,4 @@
-"""Sizes that may change, against the net built at every size."""
+"""Dynamic axes: the sizes that may change, against the net built at every size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, note, settings
 from atrous.converter import Net, read_net
 from atrous.converter.export.deploy import find_size_rule
 from atrous.converter.export.dynamic_axes import SYMBOLS, find_dynamic_axes
+from atrous.converter.graph.build import reshape_net
 from atrous.errors import ConverterError, ExportError, NetError
-from tools.corpus import build_net, find_prototxts
+from tools.corpus import find_prototxts, read_corpus_net
 
 from ..nets import DEEPLAB, conv, data, layer, relu
 from ..random_graphs import RandomNet, random_nets
@@ -108,10 +109,10 @@ def build_at(net: Net, sizes: dict[str, int]) -> Net | None:
                 shape[axis] = size
         shapes[blob.name] = shape
     try:
-        built = net.reshape(shapes)
+        built = reshape_net(net, shapes)
     except NetError as error:
         if "impossible shape" in str(error):
-            raise OverflowError from error  # the builder's limit on memory, which is no rule of the net
+            raise OverflowError from error  # the builder's limit on memory, which is not a rule of the net
         return None
     return built if built.parameter_shapes() == net.parameter_shapes() else None
 
@@ -198,7 +199,7 @@ def test_corpus(shared_dir: Path) -> None:
     checked = 0
     for path in find_prototxts(shared_dir / "corpus"):
         try:
-            net = build_net(path)
+            net = read_corpus_net(path)
         except ConverterError:
             continue
         if net.inputs:

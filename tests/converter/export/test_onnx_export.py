@@ -1,4 +1,4 @@
-"""model.onnx: faithful, dynamic, and in the nodes that engines know how to run fast."""
+"""model.onnx: faithful, dynamic, and made of nodes that engines run fast."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def deeplab() -> tuple[Net, Any]:
 
 
 def test_dilated_convolutions_stay_one_node(deeplab: tuple[Net, Any]) -> None:
-    """No Pad, no SpaceToBatch: nodes in order, one a layer but for ceil pooling's padding."""
+    """No Pad, no SpaceToBatch: one node per layer in order, except for the padding of ceil pooling."""
     nodes = list(export_onnx(*deeplab).graph.node)
     convs = [node for node in nodes if node.op_type == "Conv"]
     dilations = {node.output[0]: next(list(a.ints) for a in node.attribute if a.name == "dilations") for node in convs}
@@ -88,7 +88,7 @@ def test_weights_are_float32_under_their_state_dict_names(deeplab: tuple[Net, An
         assert (stored[name] == tensor.numpy()).all()
 
 
-def test_model_says_who_wrote_it(deeplab: tuple[Net, Any]) -> None:
+def test_model_names_its_producer(deeplab: tuple[Net, Any]) -> None:
     model = export_onnx(*deeplab)
     assert model.producer_name == "atrous"
     assert model.graph.name == "mini-deeplab"
@@ -127,12 +127,12 @@ def test_all_blobs_equal_torch(deeplab: tuple[Net, Any]) -> None:
     blobs, names = run_blobs(module, inputs), value_names(net)
     compared = 0
     for key, blob in net.recorded_tops():
-        np.testing.assert_allclose(results[names[id(blob)]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
+        np.testing.assert_allclose(results[names[blob]], blobs[key], atol=1e-5 * np.abs(blobs[key]).max())
         compared += 1
     assert compared == len(results) == 14
 
 
-def test_blob_table_tells_where_each_blob_is(deeplab: tuple[Net, Any]) -> None:
+def test_blob_table_locates_each_blob(deeplab: tuple[Net, Any]) -> None:
     model = export_onnx(*deeplab)
     properties = {entry.key: entry.value for entry in model.metadata_props}
     table = json.loads(properties[BLOB_TABLE])
@@ -163,12 +163,12 @@ def check_equal(text: str, *shapes: dict[str, tuple[int, ...]]) -> onnx.ModelPro
         wanted = outputs if isinstance(outputs, dict) else {net.outputs[0].name: outputs}
         found = run_onnx(model, inputs)
         for blob in net.outputs:
-            np.testing.assert_allclose(found[names[id(blob)]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
+            np.testing.assert_allclose(found[names[blob]], wanted[blob.name].numpy(), atol=1e-5, rtol=1e-5)
     return model
 
 
 def test_in_place_on_an_input() -> None:
-    """The input keeps its name; the version that was written over it has its recording key."""
+    """The input keeps its name; the version written in place over it has its recording key."""
     model = check_equal(data(1, 2, 3, 3) + relu("r", "data") + conv("c", "data", "y", 2))
     assert [i.name for i in model.graph.input] == ["data"]
     assert "r:data" in {name for node in model.graph.node for name in node.output}
@@ -254,7 +254,7 @@ def test_half_precision_module_is_refused(deeplab: tuple[Net, Any]) -> None:
         export_onnx(net, to_torch(net).half())
 
 
-def test_file_is_written_whole_or_not_at_all(deeplab: tuple[Net, Any], tmp_path: Path) -> None:
+def test_file_is_written_atomically(deeplab: tuple[Net, Any], tmp_path: Path) -> None:
     model = export_onnx(*deeplab, tmp_path / "new" / "model.onnx")
     assert onnx.load(tmp_path / "new" / "model.onnx") == model
     (tmp_path / "file").write_text("")
@@ -264,10 +264,11 @@ def test_file_is_written_whole_or_not_at_all(deeplab: tuple[Net, Any], tmp_path:
 
 
 def test_layer_without_an_onnx_form_is_named() -> None:
-    from atrous.converter import Operator, register_layer
-    from atrous.converter.layers import ModuleSpec, base
+    from atrous.converter import ModuleSpec, Operator, register_layer
 
-    @register_layer("TorchOnlyForThisTest")
+    registration = register_layer("TorchOnlyForThisTest")
+
+    @registration
     class TorchOnly(Operator):
         def module_spec(self) -> ModuleSpec:
             return ModuleSpec("nn.Sigmoid")
@@ -278,4 +279,4 @@ def test_layer_without_an_onnx_form_is_named() -> None:
             export_onnx(net, to_torch(net))
         assert caught.value.layer == "odd"
     finally:
-        base._REGISTRY.pop("TorchOnlyForThisTest")
+        registration.undo()

@@ -1,4 +1,4 @@
-"""Net -> torch.fx.GraphModule: what it computes, and what torch can do with it."""
+"""Net -> torch.fx.GraphModule: its values, and its use in torch."""
 
 from __future__ import annotations
 
@@ -96,10 +96,19 @@ def test_layer_over_several_bottoms_records_each_top() -> None:
     assert np.abs(blobs["c:x"] - blobs["c:y"]).max() > 0.1
 
 
-def test_run_blobs_wants_exactly_the_inputs() -> None:
+def test_run_blobs_requires_exactly_the_inputs() -> None:
     module = to_torch(read_net(data(1, 2, 3, 3) + relu("r", "data", "y")))
-    with pytest.raises(NetError, match=r"the net's inputs are \['data'\], given were \['image'\]"):
+    with pytest.raises(NetError, match=r"the net's inputs are \['data'\]; got \['image'\]"):
         run_blobs(module, {"image": np.zeros((1, 2, 3, 3), np.float32)})
+
+
+def test_sizes_that_torch_cannot_run_are_one_line() -> None:
+    pooling = layer("Pooling", "p", "data", "y", "pooling_param { pool: MAX kernel_size: 3 stride: 2147483647 }")
+    module = to_torch(read_net(data(1, 1, 4, 4) + pooling))
+    with pytest.raises(
+        NetError, match=r"^torch cannot run the net on data of 1x1x4x4: [^\n]*overflowed[^\n]*; give sizes"
+    ):
+        run_blobs(module, {"data": np.zeros((1, 1, 4, 4), np.float32)})
 
 
 def test_run_blobs_does_not_touch_its_inputs() -> None:
@@ -109,7 +118,7 @@ def test_run_blobs_does_not_touch_its_inputs() -> None:
     assert (x == -1).all()
 
 
-# ---- what torch can do with it
+# ---- use in torch
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +140,7 @@ def test_export_with_dynamic_batch_and_size(deeplab: Any) -> None:
 
 
 def test_compile_captures_one_graph(deeplab: Any) -> None:
-    """Eager backend: what is asked here is that the graph has no break, not that a C++ compiler is there."""
+    """Eager backend: this tests that the graph has no break, which needs no C++ compiler."""
     compiled = torch.compile(copy.deepcopy(deeplab), backend="eager", fullgraph=True, dynamic=True)
     for size in DEEPLAB_SIZES[:2]:
         x = torch.randn(size, generator=torch.Generator().manual_seed(1))
@@ -229,7 +238,7 @@ def test_awkward_layer_names_run() -> None:
 
 
 def test_awkward_input_names_run() -> None:
-    """Each becomes an argument of its own; the three that look alike stay apart."""
+    """Each becomes an argument; the three that look alike stay distinct."""
     names = ["a.b", "a/b", "a_b", "class", "self", "None", "getattr", "torch", "1x1", "ﬁ", "fi", "²", "", "x y", "__x"]
     names = [name for name in names if name]
     text = "".join(data(1, 1, 2, 2, name=name) for name in names) + layer("Concat", "c/at", names, "out put")

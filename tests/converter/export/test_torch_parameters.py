@@ -1,4 +1,4 @@
-"""Blobs into tensors: one copy, and the file's pages given back."""
+"""Blobs into tensors: one copy, and the file's pages released."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from atrous.converter.export.torch_parameters import CHUNK_ELEMENTS, copy_blob, release_pages
-from atrous.converter.files.caffemodel import read_caffemodel
-from atrous.converter.files.writer import write_caffemodel
+from atrous.converter import read_caffemodel, write_caffemodel
+from atrous.converter.export.torch_parameters import copy_blob
+from atrous.converter.graph.weights import CHUNK_ELEMENTS, release_pages
 
 
 def test_values_go_over_row_major_whatever_the_shapes() -> None:
@@ -47,7 +47,7 @@ def test_counts_must_agree() -> None:
 
 
 def resident_bytes(array: np.ndarray[Any, Any]) -> int:
-    """How much of the mapping an array lies in this process holds in memory."""
+    """Resident bytes of the mapping under an array, in this process."""
     address = array.__array_interface__["data"][0]
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -62,8 +62,8 @@ def resident_bytes(array: np.ndarray[Any, Any]) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc/self/smaps")
 @pytest.mark.parametrize("version", ["V1", "V2"])
-def test_pages_of_a_caffemodel_are_given_back(tmp_path: Path, version: str) -> None:
-    """Through the views that the reader really makes, at whatever alignment."""
+def test_pages_of_a_caffemodel_are_released(tmp_path: Path, version: str) -> None:
+    """With the views that the reader makes, at any alignment."""
     values = np.arange(4_000_001, dtype=np.float32)
     write_caffemodel(tmp_path / "w.caffemodel", "n", [("odd", "InnerProduct", [values])], format=version)
     source = read_caffemodel(tmp_path / "w.caffemodel")

@@ -1,23 +1,28 @@
-"""Weights files: against protobuf's own parser on every real one there is, and every kind of damage."""
+"""Weights files: against protobuf's own parser on every real file, and damaged ones."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import mmap
+import os
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from atrous.converter.files.caffemodel import WeightFile, read_caffemodel, read_mean
+from atrous.converter import read_net
+from atrous.converter.files.caffemodel import read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
-from atrous.converter.files.wire import encode_block
+from atrous.converter.files.weight_file import WeightFile
 from atrous.converter.files.writer import write_caffemodel
-from atrous.errors import CaffemodelError
+from atrous.errors import CaffemodelError, ConverterError
 from atrous.proto import schema
+from atrous.wire import encode_block
 
 
 def write(path: Path, net: Any) -> Path:
@@ -72,7 +77,7 @@ def test_equal_to_protobufs_parser_on_every_real_file(
     assert blobs > least
 
 
-def test_equal_to_what_is_known_of_the_published_files(shared_dir: Path) -> None:
+def test_published_files_have_their_known_contents(shared_dir: Path) -> None:
     for source_file in sorted((shared_dir / "weights").glob("*/source.json")):
         for entry in json.loads(source_file.read_text())["files"]:
             facts = entry.get("caffemodel")
@@ -129,7 +134,7 @@ def test_v0_weights_are_inside_the_inner_layer(tmp_path: Path) -> None:
 
 
 def test_the_structure_is_that_of_the_prototxt(goldens: Path) -> None:
-    """Text by names and binary by the dialect's numbers say the same of every recorded net with weights of its own."""
+    """For every recorded net with its own weights, text and binary give the same structure."""
     compared = 0
     for case_file in sorted((goldens / "goldens" / "tiny").glob("*/case.json")):
         case = json.loads(case_file.read_text())
@@ -164,7 +169,7 @@ def test_hole_is_read_from_deeplab_v1s_own_number(goldens: Path) -> None:
 def test_unknown_fields_of_the_structure_are_named(shared_dir: Path) -> None:
     with read_caffemodel(shared_dir / "weights/triplet-3dobj/3d_triplet_iter_30000.caffemodel") as file:
         structure = file.read_structure()
-    assert any('LayerParameter of type "TripletLoss" has an unknown field 137' in line for line in structure.warnings)
+    assert 'ignoring unknown field 137 of LayerParameter of type "TripletLoss"' in structure.warnings
 
 
 def test_a_damaged_structure_leaves_the_weights_readable(tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def test_a_damaged_structure_leaves_the_weights_readable(tmp_path: Path) -> None
 # Damage -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
     data = small_net().SerializeToString()
     path = tmp_path / "w.caffemodel"
     for size in range(1, len(data)):
@@ -214,7 +219,7 @@ def test_every_truncation_is_noticed(tmp_path: Path) -> None:
         (b"\xff\xff\xff\xff", "incomplete"),
     ],
 )
-def test_other_files_are_recognised(tmp_path: Path, content: bytes, words: str) -> None:
+def test_other_files_are_recognized(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(content)
     if content.startswith(b"\x89HDF"):
@@ -231,10 +236,10 @@ def test_numbers_that_do_not_fill_the_shape_name_layer_and_blob(tmp_path: Path) 
     net = small_net()
     net.layer[0].blobs[1].shape.dim[0] = 3
     error = str(refuse(write(tmp_path / "w.caffemodel", net)))
-    assert 'layer "conv": blob 1: the shape (3) asks for 3 numbers, the file has 2' in error
+    assert 'layer "conv": blob 1: the shape (3) needs 3 numbers, the file has 2' in error
 
 
-def test_layers_of_two_ages_are_refused(tmp_path: Path) -> None:
+def test_layers_of_two_formats_are_rejected(tmp_path: Path) -> None:
     net = small_net()
     net.layers.add(name="old")
     assert "mixes layers of V1 and V2" in str(refuse(write(tmp_path / "w.caffemodel", net)))
@@ -249,6 +254,23 @@ def test_counts_are_capped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "more than 0 layers" in str(refuse(path))
 
 
+def test_many_inner_layers_take_linear_time(tmp_path: Path) -> None:
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(encode_block(2, encode_block(1, b"") * 32_000))
+    start = time.process_time()
+    assert read_caffemodel(path).format == "V0"
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the platform has no FIFOs")
+@pytest.mark.parametrize("read", [read_caffemodel, read_mean, read_prototxt, read_net])
+def test_a_fifo_is_rejected_without_waiting(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    path = tmp_path / "w.caffemodel"
+    os.mkfifo(path)
+    with pytest.raises(ConverterError, match="cannot be read: not a regular file"):
+        read(path)
+
+
 # Mean images --------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +282,7 @@ def test_mean_images_are_read(shared_dir: Path) -> None:
         np.testing.assert_array_equal(mean.ravel(), np.array(blob.data, np.float32))
 
 
-def test_other_files_are_no_mean_images(tmp_path: Path) -> None:
+def test_other_files_are_rejected_as_mean_images(tmp_path: Path) -> None:
     path = tmp_path / "mean.binaryproto"
     path.write_bytes(b"<html></html>")
     with pytest.raises(CaffemodelError, match="HTML"):
@@ -277,7 +299,7 @@ def test_other_files_are_no_mean_images(tmp_path: Path) -> None:
 
 
 def test_reading_copies_nothing(tmp_path: Path) -> None:
-    """An open file of 40 MB costs less than 1 MB until its numbers are looked at."""
+    """An open file of 40 MB uses less than 1 MB until its numbers are read."""
     import tracemalloc
 
     path = tmp_path / "w.caffemodel"

@@ -36,7 +36,7 @@ def test_published_files(shared_dir: Path) -> None:
                     np.testing.assert_array_equal(blob.array, theirs["data"][layer.name][str(index)][()])
 
 
-def test_the_structure_is_not_there(shared_dir: Path) -> None:
+def test_hdf5_has_no_structure(shared_dir: Path) -> None:
     with (
         read_caffemodel(shared_dir / "weights/cifar10-h5/cifar10_quick_iter_4000.caffemodel.h5") as file,
         pytest.raises(CaffemodelError, match="give the prototxt"),
@@ -67,17 +67,17 @@ def test_compressed_arrays_are_read(path: Path) -> None:
     np.testing.assert_array_equal(read_caffemodel(path).layers[0].blobs[0].array, values)
 
 
-def test_nothing_outside_the_file_is_read(path: Path, tmp_path: Path) -> None:
+def test_links_and_external_storage_are_rejected(path: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\0" * 16)
     with h5py.File(path, "w") as file:
         file["data/c/0"] = h5py.ExternalLink("other.h5", "/x")
-    refuse(path, "link")
+    refuse(path, "not a hard link")
     with h5py.File(path, "w") as file:
         file["data/c/0"] = h5py.SoftLink("/elsewhere")
-    refuse(path, "link")
+    refuse(path, "not a hard link")
     with h5py.File(path, "w") as file:
         file.create_dataset("data/c/0", (4,), "f4", external=[(str(tmp_path / "secret"), 0, 16)])
-    refuse(path, "no plain array")
+    refuse(path, "not a plain array")
 
 
 def test_a_claim_larger_than_what_is_stored_is_refused(path: Path) -> None:
@@ -86,16 +86,25 @@ def test_a_claim_larger_than_what_is_stored_is_refused(path: Path) -> None:
     refuse(path, "claims")
 
 
+def test_many_links_to_one_dataset_are_refused(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["data/c/0"] = np.ones(5000, np.float32)
+        for index in range(1, 2000):
+            file[f"data/c/{index}"] = file["data/c/0"]
+    assert 100 * path.stat().st_size < 2000 * 20_000
+    refuse(path, "claims more than 100 times its size in all blobs together")
+
+
 def test_other_contents_are_refused(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["weights"] = 3
-    refuse(path, '"data" is missing')
+    refuse(path, '"data" is missing or not a hard link')
     with h5py.File(path, "w") as file:
         file["data"] = 3
     refuse(path, 'no group "data"')
     with h5py.File(path, "w") as file:
         file["data/c/0"] = "text"
-    refuse(path, "no plain array")
+    refuse(path, "not a plain array")
 
 
 def test_truncated_files_are_refused(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reading nets: templates, what is not a net, and every published and recorded net there is."""
+"""Reading nets: templates, other kinds of files, and every published and recorded net."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse(source: str | Path, **options: dict[str, str]) -> PrototxtError:
     return caught.value
 
 
-def test_a_v1_net_comes_out_as_v2() -> None:
+def test_a_v1_net_becomes_v2() -> None:
     text = INPUT + (
         'layers { name: "c" type: CONVOLUTION bottom: "data" top: "c" blobs_lr: 1 blobs_lr: 2\n'
         "  convolution_param { num_output: 4 kernel_size: 3 hole: 2 } }\n"
@@ -71,14 +71,14 @@ def test_all_missing_values_are_named_at_once() -> None:
     assert "NOT_MEANT" not in error
 
 
-def test_templates_in_layer_names_are_warned_of() -> None:
+def test_templates_in_layer_names_cause_a_warning() -> None:
     net = read_prototxt(TEMPLATE, variables={"NUM_LABELS": "21", "BATCH": "1", "UNUSED": "x"})
     assert any("${EXP} (line 2)" in warning for warning in net.warnings)
     assert any("--set UNUSED" in warning for warning in net.warnings)
 
 
 @pytest.mark.parametrize("value", ['"', "1 }\nlayer {", "a#b", "\\"])
-def test_a_value_cannot_carry_text_of_its_own(value: str) -> None:
+def test_a_template_value_cannot_contain_syntax(value: str) -> None:
     assert "--set NUM_LABELS" in str(refuse(TEMPLATE, variables={"NUM_LABELS": value}))
 
 
@@ -93,12 +93,15 @@ def test_a_value_cannot_carry_text_of_its_own(value: str) -> None:
         (b"\x0a\x03net\xa2\x06\x00\x00\x00", "binary"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "HTML"),
-        (b'net: "train_val.prototxt"\nbase_lr: 0.01\n', 'solver definition ("net"), not a net; the net it trains is'),
+        (
+            b'net: "train_val.prototxt"\nbase_lr: 0.01\n',
+            'solver definition (it has "net"), not a net; the net it trains is',
+        ),
         (b'train_net: "a.prototxt"\ntest_iter: 100\n', 'it trains is "a.prototxt"'),
         (b"A\nA\n", 'no field "A"'),
     ],
 )
-def test_other_files_are_recognised(tmp_path: Path, content: bytes, words: str) -> None:
+def test_other_files_are_recognized(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "net.prototxt"
     path.write_bytes(content)
     error = refuse(path)
@@ -135,11 +138,11 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
         ('layer { name: "a" }', "no type"),
         ('layers { name: "a" }', "no type"),
         ('layer { name: "a" type: "ReLU" }\nlayers { name: "b" type: RELU }', '"layer" and "layers"'),
-        ('input: "x" input_dim: 1 input_dim: 2 input_dim: 3\n', "need 4 input_dim, found 3"),
+        ('input: "x" input_dim: 1 input_dim: 2 input_dim: 3\n', "need 4 input_dim entries, found 3"),
         ('input: "x" input: "y" input_shape { dim: 1 }\n', "2 input(s) need"),
         ('input: "x" input_shape { dim: -1 }\n', "negative"),
         ('input: "x" input_shape { dim: [' + ",".join("1" * 33) + "] }\n", "33 axes"),
-        ('layer { name: "c" type: "Convolution"\n convolution_param { hole: 2 } }', 'say "dilation"'),
+        ('layer { name: "c" type: "Convolution"\n convolution_param { hole: 2 } }', 'write "dilation"'),
         ('layer { name: "c" type: "Padding"\n padding_param { pad_beg: 2 } }', "layers { }"),
     ],
 )
@@ -147,7 +150,7 @@ def test_refused(text: str, words: str) -> None:
     assert words in str(refuse(text))
 
 
-def test_a_field_of_2014_in_a_layer_of_today_names_its_line() -> None:
+def test_a_v1_field_in_a_v2_net_names_its_line() -> None:
     assert refuse('layer { name: "c" type: "Convolution"\n convolution_param {\n hole: 2 } }').line == 3
 
 
@@ -160,7 +163,7 @@ CORPUS_REFUSED = {
 }
 
 
-def test_every_published_net_is_read_or_refused_for_a_true_reason(shared_dir: Path) -> None:
+def test_every_published_net_is_read_or_rejected_with_the_right_reason(shared_dir: Path) -> None:
     formats: Counter[str] = Counter()
     refused = {}
     for folder in sorted((shared_dir / "corpus").iterdir()):

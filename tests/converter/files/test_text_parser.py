@@ -112,7 +112,7 @@ def test_true(text: str) -> None:
 def test_enums_by_name_and_by_bvlcs_number() -> None:
     assert parse("pool: AVE", "PoolingParameter").pool == 1
     assert parse("pool: 1", "PoolingParameter").pool == 1
-    assert "give its name" in str(refuse("layers { type: 10041 }"))
+    assert "use the name" in str(refuse("layers { type: 10041 }"))
 
 
 def test_empty_messages_are_present() -> None:
@@ -136,9 +136,9 @@ def test_empty_messages_are_present() -> None:
         ("layer { lrn_param { alpha: 00.5 } }", "expected a number"),
         ("force_backward: yes", "true or false"),
         ("name: ResNet", "quoted string"),
-        ('name: "a', "not closed"),
+        ('name: "a', "does not end in its line"),
         ('name "a"', 'expected ":"'),
-        ('layer { name: "x"', 'the "}" of the LayerParameter opened in line 1 is missing'),
+        ('layer { name: "x"', 'missing "}" of the LayerParameter opened in line 1'),
         ('layer { name: "x" >', "expected a field name"),
         ("}", "expected a field name"),
         ("layer: 3", "to open layer"),
@@ -147,7 +147,7 @@ def test_empty_messages_are_present() -> None:
         (r'name: "\ud800"', "not a character"),
         (r'name: "\xff"', "not UTF-8"),
         ("$NAME", "${NAME}"),
-        ("name: @", "no meaning"),
+        ("name: @", "unexpected character '@'"),
         ("layer { type: CONVOLUTION }", "layers"),
         ('layers { type: "Convolution" }', "layer {"),
     ],
@@ -164,7 +164,7 @@ def test_unknown_field_names_line_and_nearest() -> None:
     assert 'did you mean "kernel_size"?' in str(error)
 
 
-def test_a_misplaced_field_is_told_its_home() -> None:
+def test_a_misplaced_field_names_its_message() -> None:
     assert "it is a field of NetParameter" in str(refuse("layer { force_backward: true }"))
 
 
@@ -190,7 +190,7 @@ def test_lines_forks_and_templates() -> None:
 
 def test_size_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atrous.converter.files.text_parser.MAX_TEXT_BYTES", 10)
-    assert "at most 10" in str(refuse("#" * 11))
+    assert "the limit is 10" in str(refuse("#" * 11))
 
 
 @pytest.mark.parametrize(

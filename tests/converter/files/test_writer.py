@@ -1,4 +1,4 @@
-"""Files we write: byte for byte those of real Caffe, and read by OpenCV's and protobuf's readers."""
+"""Written files: identical to those of real Caffe, and readable by OpenCV and protobuf."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def small_net(hole: str = "") -> Any:
 
 @pytest.mark.parametrize("kind", ["tiny", "weights"])
 def test_real_files_are_written_again_byte_for_byte(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    """Structure and blobs of a file of real Caffe, read and written, give that file: V1 and V2, seven Caffes."""
+    """Files of real Caffe (V1 and V2, seven Caffes), read and written again, are identical."""
     if kind == "tiny":
         paths = request.getfixturevalue("goldens").glob("goldens/tiny/*/weights.caffemodel")
     else:
@@ -156,9 +156,9 @@ def test_names_types_and_arrays_are_enough(tmp_path: Path) -> None:
         ("net", [("conv", "Convolution", CONV)], {}, "mapping"),
         ("net", {}, {"format": "V3"}, "V1 or V2"),
         ("net", {"conv": [np.zeros((1, 1, 1, 1, 1))]}, {"format": "V1"}, "5 axes"),
-        ("Swish", {}, {"format": "V1"}, "V1 files cannot name"),
-        ("dilated", {}, {"format": "V1", "dialect": "bvlc"}, "never had"),
-        ("Interp", {}, {"dialect": "bvlc"}, "interp_param has no place in files of bvlc"),
+        ("Swish", {}, {"format": "V1"}, "V1 files cannot express"),
+        ("dilated", {}, {"format": "V1", "dialect": "bvlc"}, "cannot express"),
+        ("Interp", {}, {"dialect": "bvlc"}, "interp_param has no number in files of bvlc"),
     ],
 )
 def test_refusals(tmp_path: Path, kind: str, layers: Any, options: dict[str, str], words: str) -> None:
@@ -180,7 +180,7 @@ def test_an_unwritable_place_leaves_nothing_behind(tmp_path: Path) -> None:
         write_caffemodel(tmp_path / "file" / "w.caffemodel", "n", [("c", "Convolution", CONV)])
 
 
-def test_files_caffe_could_not_read_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_too_large_for_caffe_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atrous.converter.files.writer.MAX_FILE_BYTES", 100)
     with pytest.raises(CaffemodelError, match="2 GiB"):
         write_caffemodel(tmp_path / "w.caffemodel", "n", [("c", "Convolution", CONV)])
@@ -200,7 +200,7 @@ SHAPES = st.lists(st.integers(0, 3), max_size=4).map(tuple)
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(tmp_path: Path, layers: list[Any], version: str, dtype: str) -> None:
-    """Any names, shapes and number types come back equal, from our reader and from protobuf's."""
+    """Random names, shapes and number types, read by atrous and by protobuf."""
     filled = [
         (name, kind, [np.arange(np.prod(shape), dtype=dtype).reshape(shape) for shape in shapes])
         for name, kind, shapes in layers

@@ -1,20 +1,23 @@
-"""The graph rules of build.py, on small nets; the rules' numbers are those of its docstring."""
+"""The graph rules of build.py, numbered as in its docstring, on small nets."""
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from atrous.converter import Net, read_net
+from atrous.converter import Net, read_net, read_prototxt, reshape_net, write_caffemodel
 from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, random_weights, relu
 
 
 def names_of(net: Net, name: str) -> list[str]:
-    """Where a layer reads from: the producers of its bottoms."""
+    """The producers of a layer's bottoms."""
     found = next(entry for entry in net.layers if entry.name == name)
     return [blob.producer.name if blob.producer else blob.name for blob in found.bottoms]
 
@@ -172,7 +175,7 @@ def test_output_written_over_in_another_shape_is_refused() -> None:
         read_net(text)
 
 
-def test_merged_outputs_are_told() -> None:
+def test_merged_outputs_are_reported() -> None:
     net = read_net(SPLIT + relu("w", "a"))
     assert [blob.name for blob in net.outputs] == ["a"]
     assert any('output "b" shares its memory with "a"' in warning for warning in net.warnings)
@@ -197,12 +200,12 @@ def test_shared_parameter_is_one_blob() -> None:
     assert net.parameter_count() == 2 * 4 * 9
 
 
-def test_strict_sharing_wants_the_same_shape() -> None:
+def test_strict_sharing_requires_the_same_shape() -> None:
     with pytest.raises(NetError, match=r'"b".*param "w" of shape \(3, 4, 3, 3\) cannot share.*"a"'):
         read_net(shared("num_output: 2 kernel_size: 3", "num_output: 3 kernel_size: 3"))
 
 
-def test_permissive_sharing_wants_the_same_count() -> None:
+def test_permissive_sharing_requires_the_same_count() -> None:
     one, other = "num_output: 9 kernel_size: 2", "num_output: 4 kernel_size: 3"
     net = read_net(shared(one, other, "share_mode: PERMISSIVE"))
     assert net.parameter_count() == 144
@@ -253,7 +256,7 @@ def test_impossible_input_shapes(shape: tuple[int, ...]) -> None:
 
 def test_shape_given_by_the_caller() -> None:
     text = 'input: "data"\n' + relu("a", "data", "x")
-    with pytest.raises(NetError, match=r'does not say the shape of input "data".*--input data=1,3,321,321'):
+    with pytest.raises(NetError, match=r'does not declare the shape of input "data".*--input data=1,3,321,321'):
         read_net(text)
     assert read_net(text, input_shapes={"data": (2, 3, 5, 7)}).outputs[0].shape == (2, 3, 5, 7)
     with pytest.raises(NetError, match=r"the net has no input image; its inputs are: data"):
@@ -279,12 +282,12 @@ def test_parameter_of_impossible_size_is_refused() -> None:
 def test_reshape_of_a_net_keeps_parameters_and_outputs() -> None:
     text = data(1, 3, 8, 8) + conv("c", "data", "x", 2, 3) + relu("r", "x", "y")
     net = read_net(text, random_weights(read_net(text)))
-    other = net.reshape({"data": (2, 3, 9, 11)})
+    other = reshape_net(net, {"data": (2, 3, 9, 11)})
     assert other.outputs[0].shape == (2, 2, 7, 9)
     assert other.parameters is net.parameters
     assert net.outputs[0].shape == (1, 2, 6, 6)
-    with pytest.raises(NetError, match=r"leaves nothing"):
-        net.reshape({"data": (1, 3, 2, 2)})
+    with pytest.raises(NetError, match=r"its top would be empty"):
+        reshape_net(net, {"data": (1, 3, 2, 2)})
 
 
 # ---- awkward names
@@ -362,7 +365,7 @@ def test_no_attribute_means_anything_to_torch() -> None:
     assert known.isdisjoint(entry.attribute for entry in read_net(text).layers)
 
 
-# ---- what cannot be converted
+# ---- unsupported layers
 
 
 def test_unsupported_layers_are_listed_at_once_with_lines() -> None:
@@ -378,7 +381,7 @@ def test_unsupported_layers_are_listed_at_once_with_lines() -> None:
     assert "register_layer" in str(caught.value)
 
 
-def test_tolerant_layout_goes_on_around_them() -> None:
+def test_tolerant_build_skips_them() -> None:
     text = (
         data(1, 2, 3, 3)
         + relu("ok", "data", "a")
@@ -395,10 +398,68 @@ def test_tolerant_layout_goes_on_around_them() -> None:
     assert [blob.name for blob in net.outputs] == ["z"]
 
 
-def test_parameters_are_not_allocated_by_layout() -> None:
-    """A net of 4 GB of weights lays out at once."""
+def test_building_allocates_no_parameters() -> None:
+    """A net of 4 GB of weights is built at once."""
     ip = layer("InnerProduct", "ip", "data", "x", "inner_product_param { num_output: 100000 }")
     net = read_net(data(1, 100, 10, 10) + ip)
     assert net.parameter_count() == 100_000 * 10_000 + 100_000
     assert not net.parameters
     assert np.prod(net.outputs[0].shape) == 100_000
+
+
+def test_layers_of_one_name_are_judged_separately(tmp_path: Path) -> None:
+    """In a caffemodel layers have no lines, so (name, line) does not identify one."""
+    text = data(1, 2, 3, 3) + relu("same", "data", "a") + layer("Mystery", "same", "data", "b") + conv("c", "a", "y", 3)
+    blobs = {"c": [np.ones((3, 2, 1, 1), np.float32), np.ones(3, np.float32)]}
+    write_caffemodel(tmp_path / "w.caffemodel", read_prototxt(text), blobs)
+    net = read_net(None, tmp_path / "w.caffemodel", tolerant=True)
+    assert [(entry.name, entry.type) for entry in net.layers] == [("same", "ReLU"), ("c", "Convolution")]
+    assert [(entry.name, entry.type) for entry in net.dropped] == [("same", "Mystery")]
+    other = reshape_net(net, {"data": (1, 2, 5, 5)})
+    assert other.outputs[0].shape == (1, 3, 5, 5)
+
+
+def test_last_in_place_write_stands_for_all_names_of_its_memory() -> None:
+    text = data(1, 2, 3, 3) + layer("Split", "s", "data", ["a", "b", "c"])
+    net = read_net(text + relu("ra", "a") + relu("rb", "b"))
+    assert [(blob.name, blob.producer.name) for blob in net.outputs if blob.producer] == [("b", "rb")]
+    assert net.warnings == tuple(
+        f'output "{name}" shares its memory with "b", which is written in place: "b" stands for both' for name in "ac"
+    )
+
+
+@pytest.mark.parametrize("field", ["stride", "kernel_size", "dilation", "pad", "num_output", "group"])
+def test_integer_that_caffe_cannot_store_is_refused(field: str) -> None:
+    body = {"num_output": 1, "kernel_size": 1} | {field: 2**31}
+    text = " ".join(f"{name}: {value}" for name, value in body.items())
+    with pytest.raises(NetError, match=rf'"c" \(line 2\): Convolution: convolution_param.{field} is 2147483648; the'):
+        read_net(data(1, 2, 3, 3) + layer("Convolution", "c", "data", "y", f"convolution_param {{ {text} }}"))
+
+
+def many_tops(count: int) -> str:
+    return layer("Split", "s", "data", [f"t{index}" for index in range(count)])
+
+
+LARGE = {
+    "tops": data(1, 1, 2, 2) + many_tops(40_000),
+    "in place": data(1, 1, 2, 2) + many_tops(4_000) + "".join(relu(f"r{index}", f"t{index}") for index in range(4_000)),
+    "equal names": data(1, 1, 2, 2) + "".join(relu("r", "data", f"y{index}") for index in range(8_000)),
+    "axes": data(*[2**62] * 100_000),
+    "dims": data(1, 1, 2, 2)
+    + layer("Reshape", "r", "data", "y", "reshape_param { shape { " + "dim: 9 " * 40_000 + "} }"),
+    "unknown types": data(1, 1, 2, 2) + "".join(layer(f"ReLU{n}", "r", "data", f"y{n}") for n in range(3_000)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_time_is_linear_in_the_size_of_the_file(kind: str) -> None:
+    """Each of these took 4 to 20 s of quadratic loops, or had a message of megabytes."""
+    start = time.process_time()
+    with contextlib.suppress(NetError):
+        read_net(LARGE[kind])
+    assert time.process_time() - start < 4
+
+
+def test_input_of_too_many_axes_is_refused_in_one_short_line() -> None:
+    with pytest.raises(NetError, match=r"impossible shape \(1, 1, 1, 1, \.\.\.\) of 33 axes; Caffe takes at most 32$"):
+        read_net(data(*[1] * 33))

@@ -1,11 +1,10 @@
-"""What each layer of a file is to the converted net: input, dropped, computed, or unsupported."""
+"""The role of each layer of a file: input, dropped, computed, or unsupported."""
 
 from __future__ import annotations
 
 import pytest
 
 from atrous.converter import Net, read_net
-from atrous.converter.graph.definition import known_dialects
 from atrous.errors import NetError, UnsupportedLayersError
 
 from ..nets import conv, data, layer, relu
@@ -106,7 +105,7 @@ def test_loss_that_only_a_measurement_reads_is_dropped_with_it() -> None:
     assert set(reasons_of(net)) == {"loss", "acc", "s"}
 
 
-# ---- data layers and the sizes they tell
+# ---- data layers and their sizes
 
 SOURCES = [
     ("Data", "transform_param { crop_size: 7 }", (1, 3, 7, 7)),
@@ -125,7 +124,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize(("kind", "body", "shape"), SOURCES)
-def test_data_layer_tells_its_size(kind: str, body: str, shape: tuple[int, ...]) -> None:
+def test_data_layer_declares_its_size(kind: str, body: str, shape: tuple[int, ...]) -> None:
     net = read_net(layer(kind, "d", [], ["data", "label"], body) + relu("r", "data", "y"))
     assert inputs_of(net) == {"data": shape}
     assert next(iter(net.definition.input_tops)).type == kind
@@ -133,7 +132,7 @@ def test_data_layer_tells_its_size(kind: str, body: str, shape: tuple[int, ...])
 
 @pytest.mark.parametrize("kind", ["Data", "ImageData", "HDF5Data", "WindowData", "MemoryData", "ImageSegData"])
 @pytest.mark.parametrize("tops", [1, 2, 3, 5])
-def test_data_layer_without_a_size_asks_for_it(kind: str, tops: int) -> None:
+def test_data_layer_without_a_size_is_an_error(kind: str, tops: int) -> None:
     text = layer(kind, "d", [], ["data", "label", "c", "d", "e"][:tops]) + relu("r", "data", "y")
     with pytest.raises(NetError, match=rf'"d" \(line 1\): .*shape of input "data" \({kind}\).*--input data='):
         read_net(text)
@@ -143,7 +142,7 @@ def test_data_layer_without_a_size_asks_for_it(kind: str, tops: int) -> None:
 def test_python_layer_without_bottoms_is_a_source() -> None:
     python = layer("Python", "d", [], ["data", "label"], 'python_param { module: "voc_layers" layer: "VOC" }')
     text = python + relu("r", "data", "y")
-    with pytest.raises(NetError, match=r"does not say the shape"):
+    with pytest.raises(NetError, match=r"does not declare the shape"):
         read_net(text)
     assert inputs_of(read_net(text, input_shapes={"data": (1, 3, 4, 4)})) == {"data": (1, 3, 4, 4)}
 
@@ -181,7 +180,7 @@ def test_legacy_inputs() -> None:
 
 
 def test_legacy_inputs_of_both_kinds() -> None:
-    """Caffes with an Input layer take the shape; those without it refuse."""
+    """Caffes with an Input layer use the shape; others reject the net."""
     both = 'input: "a" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 input_shape { dim: 5 dim: 6 }\n'
     assert inputs_of(read_net(both + relu("r", "a", "y"))) == {"a": (5, 6)}
     assert inputs_of(read_net(both + relu("r", "a", "y"), dialect="ssd")) == {"a": (5, 6)}
@@ -198,7 +197,7 @@ def test_net_without_layers_that_run() -> None:
 # ---- dialect
 
 
-def test_dialect_is_told_with_evidence() -> None:
+def test_dialect_is_detected_with_evidence() -> None:
     net = read_net(data(1, 2, 3, 3) + layer("Interp", "up", "data", "y", "interp_param { zoom_factor: 2 }"))
     assert net.dialect == "deeplab_v2"
     assert any(line.startswith('type "Interp"') and "(line 2)" in line for line in net.dialect_evidence)
@@ -213,20 +212,19 @@ def test_dialect_given_by_the_caller() -> None:
 
 
 def test_unknown_dialect_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(NetError, match=r'dialect "deeplab" is not known; give one of: bvlc, .*deeplab_v1'):
+    with pytest.raises(NetError, match=r'unknown dialect "deeplab"; choose one of: bvlc, .*deeplab_v1'):
         read_net(data(1, 2, 3, 3) + relu("r", "data", "y"), dialect="deeplab")
-    assert {"bvlc", "deeplab_v1", "deeplab_v2", "segnet", "pspnet", "ssd", "crfasrnn"} <= set(known_dialects())
 
 
 def test_dialect_too_old_for_the_file_is_refused() -> None:
-    with pytest.raises(NetError, match=r"deeplab_v1 is too old to read"):
+    with pytest.raises(NetError, match=r"uses the V2 syntax, which deeplab_v1 cannot read \(V0, V1 only\)"):
         read_net(data(1, 2, 3, 3) + relu("r", "data", "y"), dialect="deeplab_v1")
 
 
 # ---- size
 
 
-def test_thousands_of_layers_are_no_matter_of_minutes() -> None:
+def test_time_is_linear_in_the_number_of_layers() -> None:
     """Rules 3 and 4 look at every layer once."""
     text = layer("HDF5Data", "d", [], ["data", "label"]) + "".join(
         relu(f"l{index}", f"l{index - 1}" if index else "label", f"l{index}")

@@ -1,4 +1,4 @@
-"""Fillers: exact where Caffe's are, of Caffe's distribution where they are random."""
+"""Fillers: Caffe's values where they are exact, Caffe's distributions where they are random."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Affine maps of pixels: composed, inverted, and held against what a window really covers."""
+"""Affine maps of pixels: composed, inverted, and compared with the pixels that a window covers."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_a_window_maps_its_centre_of_mass(kernel: int, stride: int, pad: int) ->
     means = torch.nn.functional.conv1d(position, torch.full((1, 1, kernel), 1 / kernel), stride=stride)
     height, width = map_window(Window((kernel, kernel), (stride, stride), (pad, pad)))
     assert height == width
-    for output, centre in enumerate(means.flatten().tolist()):
-        # the plane is not padded here, so what Caffe calls pixel x lies at x + pad
-        assert float(height.scale * Fraction(centre - pad) + height.shift) == pytest.approx(output, abs=1e-4)
+    for output, center in enumerate(means.flatten().tolist()):
+        # the plane is not padded here, so Caffe's pixel x is at x + pad
+        assert float(height.scale * Fraction(center - pad) + height.shift) == pytest.approx(output, abs=1e-4)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "pad"), [(4, 2, 0), (4, 2, 1), (16, 8, 0), (3, 1, 1)])

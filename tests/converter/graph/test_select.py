@@ -1,4 +1,4 @@
-"""Which layers take part, against recordings of Caffe and by the rules numbered in `netstate`."""
+"""Rule 1 of select.py: the layers of a phase, also against recordings of Caffe."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_rule_1_the_caller_replaces_phase_and_level_and_adds_stages() -> None:
     assert found.stages == {"file", "mine"}
 
 
-def test_reasons_are_said() -> None:
+def test_reasons() -> None:
     net = read_prototxt(
         'layer { name: "a" type: "Data" include { phase: TRAIN } }\n'
         'layer { name: "b" type: "ReLU" include { min_level: 2 } include { stage: "deploy" } }\n'
@@ -63,10 +63,10 @@ def test_reasons_are_said() -> None:
         'layer { name: "d" type: "ReLU" }\n'
     )
     found = filter_layers(net)
-    assert [(dropped.index, dropped.name, dropped.type, dropped.line) for dropped in found.dropped] == [
-        (0, "a", "Data", 1),
-        (1, "b", "ReLU", 2),
-        (2, "c", "ReLU", 3),
+    assert [(dropped.name, dropped.type, dropped.line) for dropped in found.dropped] == [
+        ("a", "Data", 1),
+        ("b", "ReLU", 2),
+        ("c", "ReLU", 3),
     ]
     assert [dropped.reason for dropped in found.dropped] == [
         "include { phase: TRAIN }, the phase is TEST",

@@ -1,11 +1,11 @@
-"""A net cut off after chosen blobs."""
+"""Cutting a net off after chosen blobs."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from atrous.converter import Net, run_blobs, to_torch
+from atrous.converter import Net, read_net, reshape_net, run_blobs, to_torch
 from atrous.converter.graph.net import Blob
 from atrous.converter.graph.subgraph import cut_net
 
@@ -37,17 +37,17 @@ def test_cut_computes_what_the_net_computed() -> None:
         np.testing.assert_array_equal(found, whole[key])
 
 
-def test_several_outputs_in_the_order_asked_for_also_after_a_reshape() -> None:
+def test_several_outputs_in_the_requested_order_also_after_a_reshape() -> None:
     net = read_seeded(DEEPLAB)
     wanted = [blob_of(net, key) for key in ("fc8:fc8", "relu_conv2:conv2")]
     cut = cut_net(net, wanted)
     assert [(blob.name, blob.shape) for blob in cut.outputs] == [(blob.name, blob.shape) for blob in wanted]
-    other = cut.reshape({"data": (2, 3, 9, 9)})
+    other = reshape_net(cut, {"data": (2, 3, 9, 9)})
     assert [(blob.name, blob.shape) for blob in other.outputs] == [("fc8", (2, 5, 2, 2)), ("conv2", (2, 8, 5, 5))]
 
 
 def test_submodule_names_survive_a_cut_through_repeated_names() -> None:
-    """Numbered anew, the last layer would be served by the module of the first."""
+    """With new numbers, the last layer would get the module of the first."""
     text = data(1, 2, 4, 4) + "".join(
         layer("Power", name, bottom, top, f"power_param {{ shift: {shift} }}")
         for name, bottom, top, shift in (("a.b", "data", "x", 1), ("a_b", "data", "y", 10), ("a_b", "y", "z", 100))
@@ -56,7 +56,7 @@ def test_submodule_names_survive_a_cut_through_repeated_names() -> None:
     module = to_torch(net)
     cut = cut_net(net, [net.layers[2].tops[0]])
     assert [entry.attribute for entry in cut.layers] == ["a_b_2", "a_b_3"]
-    assert [entry.attribute for entry in cut.reshape({"data": (1, 2, 5, 5)}).layers] == ["a_b_2", "a_b_3"]
+    assert [entry.attribute for entry in reshape_net(cut, {"data": (1, 2, 5, 5)}).layers] == ["a_b_2", "a_b_3"]
     x = torch.zeros(1, 2, 4, 4)
     for entry in cut.layers:
         x = module.get_submodule(entry.attribute)(x)
@@ -83,3 +83,10 @@ def test_in_place_through_shared_memory_stays_in_order() -> None:
     cut = cut_net(net, [blob_of(net, "reader:y")])
     assert [entry.name for entry in cut.layers] == ["s", "w", "reader"]
     assert to_torch(cut)(torch.zeros(1, 2, 4, 4)).unique().tolist() == [5]
+
+
+def test_cut_of_a_net_that_skips_unsupported_layers() -> None:
+    text = data(1, 2, 4, 4) + layer("Mystery", "m", "data", "x") + relu("a", "data", "y") + conv("b", "y", "z", 3)
+    net = read_net(text, tolerant=True)
+    cut = cut_net(net, [blob_of(net, "a:y")])
+    assert [entry.name for entry in cut.layers] == ["a"]

@@ -1,4 +1,4 @@
-"""Shapes, parameters, multiply-adds, receptive fields: by hand, and by asking the net itself."""
+"""Shapes, parameters, multiply-adds, receptive fields: by hand, and measured on the net."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_vgg16_in_its_own_numbers() -> None:
 
 
 def measured_field(net: Net, top: str) -> tuple[int, int]:
-    """How many input rows and columns the middle pixel of a top really depends on."""
+    """The numbers of input rows and columns that the middle pixel of a top depends on."""
     module = to_torch(net)
     for parameter in module.parameters():
         torch.nn.init.constant_(parameter, 0.01)

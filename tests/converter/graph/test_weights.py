@@ -1,4 +1,4 @@
-"""Matching a weights file to a net; the rules' numbers are those of weights.py."""
+"""Matching a weights file to a net, by the rules numbered in weights.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter import Net, read_net
+from atrous.converter import Net, read_net, to_torch
 from atrous.converter.graph.net import ParameterKey
 from atrous.converter.graph.weights import match_weights
 from atrous.errors import WeightsError
@@ -44,13 +44,13 @@ def test_arrays_are_taken_as_they_are() -> None:
 # ---- rule 1
 
 
-def test_layers_the_net_lacks_are_told() -> None:
+def test_layers_the_net_lacks_are_reported() -> None:
     net = read_net(NET, whole() | {"fc8": [numbers(2, 2)], "empty": []})
     assert net.warnings == ("the given mapping holds 1 layer(s) the net does not have, ignored as Caffe does: fc8",)
 
 
-def test_weights_of_dropped_layers_are_no_news() -> None:
-    """A loss or a layer of the other phase is known, so its blobs in the file surprise nobody."""
+def test_weights_of_dropped_layers_are_not_reported() -> None:
+    """A loss or a layer of the other phase is known, so its blobs in the file are not reported."""
     text = NET + conv("aux", "x", "aux", 2, extra="include { phase: TRAIN }")
     assert read_net(text, whole() | {"aux": [numbers(2, 4, 1, 1)]}).warnings == ()
 
@@ -98,7 +98,7 @@ def test_legacy_shapes_fit_where_leading_ones_are_all_that_differs() -> None:
 
 
 def test_strict_dim_false_asks_for_the_count_only() -> None:
-    """DeepLab v1 turns VGG's fc6 into a convolution so."""
+    """DeepLab v1 turns VGG's fc6 into a convolution this way."""
     text = (
         'input: "data" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 3\n'
         'layers { name: "fc6" type: CONVOLUTION bottom: "data" top: "y" strict_dim: false\n'
@@ -132,7 +132,7 @@ def test_one_copy_of_a_shared_blob_is_enough() -> None:
 
 
 def test_blobs_by_index_may_leave_out_shared_ones() -> None:
-    """HDF5 files hold a shared blob once, at its owner."""
+    """HDF5 files contain a shared blob once, at its owner."""
     text = data(1, 3, 8, 8) + "".join(
         conv(name, "data", name, 4, 3, extra=f'param {{ name: "w" }} param {{ name: "b_{name}" }}') for name in "ab"
     )
@@ -192,3 +192,16 @@ def test_other_number_types_become_float32(dtype: Any) -> None:
 def test_random_weights_of_the_tests_fit() -> None:
     net = read_net(NET)
     assert read_net(NET, random_weights(net)).parameter_shapes() == net.parameter_shapes()
+
+
+def test_nan_and_infinite_weights_are_named_by_layer_and_blob() -> None:
+    text = data(1, 3, 4, 4) + conv("a", "data", "x", 2) + conv("b", "x", "y", 2)
+    weights = random_weights(read_net(text))
+    weights["a"][1][0] = np.nan
+    weights["b"][0][:, 0] = np.inf
+    net = read_net(text, weights)
+    with pytest.raises(
+        WeightsError, match=r'NaN or infinite weights \("a": blob 1 has 1 of 2; "b": blob 0 has 2 of 4\); .*snapshot$'
+    ) as caught:
+        to_torch(net)
+    assert [name for name, _ in caught.value.problems] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Small nets made of text, run in torch and in ONNX Runtime side by side; and recordings of real Caffe by name."""
+"""Helpers: small nets from text, compared between torch and ONNX Runtime, and recordings of real Caffe by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.recordings import find_recordings
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-#: goldens/README.md: suggested for one layer, as a share of the blob's largest absolute value
+#: suggested by goldens/README.md for one layer, relative to the largest absolute value of the blob
 TOLERANCE = 1e-5
 
 
@@ -34,14 +34,14 @@ def assert_matches(goldens: Path, name: str, tolerance: float = TOLERANCE) -> No
 
 
 def assert_refused(goldens: Path, name: str) -> str:
-    """What the converter says of a file that real Caffe refuses."""
+    """Return the converter's message for a file that real Caffe refuses."""
     outcome = check_case(goldens, name)
     assert outcome.torch == "refused", outcome.detail
     return outcome.detail
 
 
 def net_text(layer: str, **shapes: Sequence[int]) -> str:
-    """A prototxt of inputs with these shapes and one layer named "y"; `layer` is its body, bottoms and tops too."""
+    """A prototxt with inputs of these shapes and one layer named "y"; `layer` is its body with bottoms and tops."""
     inputs = "".join(
         f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ '
         + " ".join(f"dim: {size}" for size in shape)
@@ -52,7 +52,7 @@ def net_text(layer: str, **shapes: Sequence[int]) -> str:
 
 
 def as_v1(text: str) -> str:
-    """A text of :func:`net_text` in the syntax that DeepLab v1 reads: `input:` fields and `layers { type: ENUM }`."""
+    """Convert a text of :func:`net_text` to DeepLab v1's syntax: `input:` fields and `layers { type: ENUM }`."""
     inputs = re.compile(r'layer \{ name: "(\w+)" type: "Input" top: "\w+" input_param \{ shape (\{[^}]*\}) \} \}')
     text = inputs.sub(r'input: "\1" input_shape \2', text)
     enum = re.compile(r'type: "(\w+)"')
@@ -84,12 +84,12 @@ class Twin:
         )
 
     def run(self, tolerance: float = 1e-6, **inputs: Any) -> Arrays:
-        """Every top by its name, from torch, after ONNX Runtime was seen to agree."""
+        """Return every top by its name, from torch, after checking that ONNX Runtime agrees."""
         arrays = {name: np.array(array, np.float32) for name, array in inputs.items()}
         computed = run_blobs(self.module, arrays)
         names = value_names(self.net)
         tops = {key: blob for key, blob in self.net.recorded_tops() if blob.producer is not None}
-        values = self.session.run([names[id(blob)] for blob in tops.values()], arrays)
+        values = self.session.run([names[blob] for blob in tops.values()], arrays)
         results: Arrays = {}
         for (key, blob), value in zip(tops.items(), values, strict=True):
             assert value.dtype == np.float32
@@ -101,7 +101,7 @@ class Twin:
 
 
 def v1_text(layer: str, *shape: int) -> str:
-    """The same in the syntax of DeepLab v1: input "x", one `layers` message."""
+    """A net in DeepLab v1's syntax: input "x", one `layers` message."""
     dims = " ".join(f"input_dim: {size}" for size in shape)
     return f'input: "x" {dims}\nlayers {{ name: "y" bottom: "x" top: "y" {layer} }}\n'
 
@@ -111,7 +111,7 @@ def random_array(*shape: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 def assert_exports(twin: Twin, axes: Sequence[int], *runs: Mapping[str, Any]) -> None:
-    """torch.export takes the module with these axes of each input dynamic, and agrees with it at every run's sizes."""
+    """Check torch.export with these axes of each input dynamic against the module, at the sizes of every run."""
     names = [blob.name for blob in twin.net.inputs]
     example = tuple(torch.from_numpy(np.asarray(runs[0][name], np.float32)) for name in names)
     shapes = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for _ in names)

@@ -1,4 +1,4 @@
-"""Pointwise layers against real Caffe, at the ends of the number line, and in the forks' own ways."""
+"""Pointwise layers against real Caffe, at extreme values, and in the forks' variants."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_exports_with_dynamic_sizes() -> None:
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize("top", ["y", "x"])
 def test_relu_with_a_mask(slope: float, top: str) -> None:
-    """DecoupledNet's second top: 1 where x > 0; beside a top of its own or in place."""
+    """DecoupledNet's second top: 1 where x > 0; with a separate first top or in place."""
     layer = f'type: "ReLU" bottom: "x" top: "{top}" top: "m" relu_param {{ negative_slope: {slope} }}'
     tops = Twin(net_text(layer, x=X.shape)).run(x=X)
     np.testing.assert_allclose(tops[top], np.where(X > 0, X, np.float32(slope) * X), rtol=1e-6)

@@ -1,7 +1,8 @@
-"""Prior boxes: against real Caffe, against loops over every cell, and where the size is only known at run time."""
+"""Prior boxes against real Caffe, against loops over every cell, and at sizes known only at run time."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,15 @@ def test_clustered_boxes_are_not_cut_to_pixels() -> None:
 
 
 def test_dense_boxes_of_faceboxes() -> None:
-    """fixed_size 32 at density 4: centres at -12, -4, 4, 12 about the cell's; the outer sides stay in the image."""
+    """fixed_size 32, density 4: centers at -12, -4, 4, 12 around the cell's; outer sides are clipped to the image."""
     y = run(Twin(prior_text("fixed_size: 32 fixed_size: 9 density: 4 density: 2")))[0, 0].reshape(3, 4, 20, 4)
-    centres = [(x, y) for y in (-12, -4, 4, 12) for x in (-12, -4, 4, 12)]
+    centers = [(x, y) for y in (-12, -4, 4, 12) for x in (-12, -4, 4, 12)]
     # int(9 / 2) = 4 apart, from -(9 // 2) + 2
     small = [(x, y) for y in (-2, 2) for x in (-2, 2)]
     for h in range(3):
         for w in range(4):
             expected = []
-            for (x, v), size in [*((c, 32) for c in centres), *((c, 9) for c in small)]:
+            for (x, v), size in [*((c, 32) for c in centers), *((c, 9) for c in small)]:
                 cx, cy = (w + 0.5) * 12.5 + x, (h + 0.5) * 10 + v
                 low = [max(0, (cx - size / 2) / 50), max(0, (cy - size / 2) / 30)]
                 high = [min(1, (cx + size / 2) / 50), min(1, (cy + size / 2) / 30)]
@@ -124,13 +125,19 @@ layer {{ name: "y" type: "PriorBox" bottom: "f" bottom: "i" top: "y" prior_box_p
         ("", "no min_size"),
         ("min_size: 0", "above 0"),
         ("min_size: 9 max_size: 9", "must be above min_size"),
-        ("min_size: 9 max_size: 10 max_size: 11", "as many"),
+        ("min_size: 9 max_size: 10 max_size: 11", "1 min_size and 2 max_size"),
         ("min_size: 9 variance: 0.1 variance: 0.2", "one variance or four"),
         ("min_size: 9 variance: 0", "above 0"),
-        ("min_size: 9 step: 4 step_h: 4", "not both"),
-        ("min_size: 9 step_h: 4", "above 0"),
-        ("min_size: 9 img_size: 4 img_h: 4", "not both"),
-        ("fixed_size: 9", "as many"),
+        ("min_size: 9 step: 4 step_h: 4", "either step"),
+        ("min_size: 9 step_h: 4", "both step_h and step_w"),
+        ("min_size: 9 step: 0", "above 0"),
+        ("min_size: 9 img_size: 4 img_h: 4", "either img_size"),
+        ("fixed_size: 9", "1 fixed_size and 0 density"),
+        ("fixed_size: 9 density: 0.5", "above 0"),
+        ("fixed_size: 9 density: inf", "at most 1,000,000"),
+        ("min_size: nan", "above 0"),
+        ("fixed_size: 1e38 density: 1", "at most 1,000,000"),
+        ("min_size: 9 aspect_ratio: -1", "above 0"),
         ("fixed_size: 9 density: 2 min_size: 9", "keep one kind"),
     ],
 )
@@ -139,6 +146,24 @@ def test_parameters_that_do_not_fit_are_refused(param: str, words: str) -> None:
         read_net(prior_text(param))
 
 
+@pytest.mark.parametrize(
+    "param",
+    [
+        "fixed_size: 9 density: 30000",
+        "fixed_size: 9 density: 1 " * 1001,
+        "min_size: 9 " * 1001,
+        "min_size: 9 max_size: 16 " * 501,
+        "min_size: 9 " + " ".join(f"aspect_ratio: {ratio}" for ratio in range(2, 3600)),
+        "min_size: 9 " * 600 + " ".join(f"aspect_ratio: {ratio}" for ratio in range(2, 600)),
+    ],
+)
+def test_a_short_file_cannot_ask_for_many_boxes(param: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(NetError, match="more than 1,000 boxes a cell"):
+        read_net(prior_text(param))
+    assert time.perf_counter() - started < 5
+
+
 def test_clusters_need_widths_and_heights() -> None:
-    with pytest.raises(NetError, match="1 widths and 0 heights"):
+    with pytest.raises(NetError, match="1 width and 0 height"):
         read_net(prior_text("width: 9", kind="PriorBoxClustered"))

@@ -1,4 +1,4 @@
-"""ConvLSTM against a loop over steps and gates, and what it refuses."""
+"""ConvLSTM against a loop over steps and gates; refused parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blobs_of(kernel: int, peephole: tuple[int, ...]) -> list[np.ndarray[Any, Any
 
 
 def run_by_hand(blobs: list[Any], x: Any, cont: Any, h: Any, c: Any, pad: int, dilation: int, spread: Any) -> Any:
-    """Every gate by itself, in double precision."""
+    """Each gate separately, in double precision."""
     over_x, over_h, peepholes = blobs[:4], blobs[4:12], blobs[12:]
     double = lambda array: torch.from_numpy(np.asarray(array, np.float64))  # noqa: E731
     convolve = lambda v, w, b=None: F.conv2d(v, double(w), b, padding=pad, dilation=dilation)  # noqa: E731

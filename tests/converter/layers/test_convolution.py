@@ -1,4 +1,4 @@
-"""Convolution and Deconvolution against sums over taps, for any window over one to three axes; every spelling of it."""
+"""Convolution and Deconvolution against sums over taps, for windows over one to three axes; all window fields."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def convolve(x: Array, weight: Array, stride: Sizes, begin: Sizes, end: Sizes, d
 
 
 def spread(x: Array, weight: Array, stride: Sizes, pad: Sizes, dilation: Sizes, group: int) -> Array:
-    """Deconvolution: every value of (N, C, ...) times (C, out / group, k...) is added where the window lies."""
+    """Deconvolution: every value of (N, C, ...) times (C, out / group, k...) is added at its window."""
     kernel = weight.shape[2:]
     whole = tuple(
         s * (size - 1) + d * (k - 1) + 1 for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
@@ -90,7 +90,7 @@ def test_any_convolution(window: tuple[Sizes, Sizes, Sizes, Sizes, Sizes, int, i
     fields = repeated(kernel_size=kernel, stride=stride, pad=pad, dilation=dilation)
     param = f"num_output: {group * outs} group: {group} {fields} bias_term: {str(bias).lower()}"
     if any(n + 2 * p < d * (k - 1) + 1 for n, k, p, d in zip(size, kernel, pad, dilation, strict=True)):
-        with pytest.raises(NetError, match="leaves nothing"):
+        with pytest.raises(NetError, match="would be empty"):
             twin("Convolution", param, shape, *weights)
         return
     x = random_array(*shape)
@@ -110,7 +110,7 @@ def test_any_deconvolution(window: tuple[Sizes, Sizes, Sizes, Sizes, Sizes, int,
     param = f"num_output: {group * outs} group: {group} {fields} bias_term: {str(bias).lower()}"
     sides = zip(size, kernel, stride, pad, dilation, strict=True)
     if any(s * (n - 1) + d * (k - 1) + 1 - 2 * p < 1 for n, k, s, p, d in sides):
-        with pytest.raises(NetError, match="leaves nothing"):
+        with pytest.raises(NetError, match="would be empty"):
             twin("Deconvolution", param, shape, *weights)
         return
     x = random_array(*shape)
@@ -204,14 +204,14 @@ def test_several_bottoms_share_the_weights() -> None:
         ("num_output: 2 kernel_size: 3 stride: 0", "stride"),
         ("num_output: 2 kernel_size: 3 stride_h: 2", "above 0"),
         ("num_output: 2 kernel_size: 3 dilation: 0", "dilation"),
-        ("num_output: 2 kernel_size: 3 kernel_size: 3 kernel_size: 3", "3 times for 2 spatial axes"),
-        ("num_output: 2 kernel_size: 3 dilation: 1 dilation: 1 dilation: 1", "3 times for 2 spatial axes"),
+        ("num_output: 2 kernel_size: 3 kernel_size: 3 kernel_size: 3", "values for 2 spatial axes"),
+        ("num_output: 2 kernel_size: 3 dilation: 1 dilation: 1 dilation: 1", "values for 2 spatial axes"),
         ("num_output: 3 kernel_size: 3 group: 2", "do not divide"),
         ("num_output: 2 kernel_size: 3 group: 0", "0 groups"),
         ("num_output: 2 kernel_size: 3 pad: 1 pad_l: 1", "not both"),
         ("num_output: 2 kernel_size: 3 axis: 4", "axis 4 is out of range"),
-        ("num_output: 2 kernel_size: 9", "leaves nothing"),
-        ("num_output: 2 axis: 3 group: 2", "groups over no spatial axis"),
+        ("num_output: 2 kernel_size: 9", "would be empty"),
+        ("num_output: 2 axis: 3 group: 2", "groups but no spatial axes"),
     ],
 )
 def test_refuses(param: str, words: str) -> None:
@@ -224,8 +224,8 @@ def test_refuses(param: str, words: str) -> None:
     [
         ("hole: 2 dilation: 2", "both hole and dilation"),
         ("hole: 2 hole_h: 2", "not both"),
-        ("hole_h: 2", "belong together"),
-        ("hole_w: 2", "belong together"),
+        ("hole_h: 2", "give both hole_h and hole_w"),
+        ("hole_w: 2", "give both hole_h and hole_w"),
         ("hole: 0", "dilation"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Crop in both meanings, AutoCrop and MergeCrop: against real Caffe, and against coordinates followed by hand."""
+"""Both kinds of Crop, AutoCrop and MergeCrop: against real Caffe, and against coordinates computed by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atrous.converter import read_net, run_blobs, to_torch
+from atrous.converter import read_net, reshape_net, run_blobs, to_torch
 from atrous.errors import CropOffsetError, NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
@@ -51,7 +51,7 @@ def test_takes_the_rest_from_the_second_bottom(param: str, axis: int, offsets: t
     [
         ("crop_param { offset: 1 offset: 1 offset: 1 }", {"x": (1, 2, 8, 8), "r": (1, 2, 4, 4)}, "3 offsets"),
         ("crop_param { axis: 4 }", {"x": (1, 2, 8, 8), "r": (1, 2, 4, 4)}, "out of range"),
-        ("crop_param { offset: 0 }", {"x": (1, 2, 8, 8), "r": (1, 2, 4)}, "same number"),
+        ("crop_param { offset: 0 }", {"x": (1, 2, 8, 8), "r": (1, 2, 4)}, "must be equal"),
         ("", {"x": (1, 2, 3, 8), "r": (1, 2, 4, 4)}, "has only 3"),
     ],
 )
@@ -65,7 +65,7 @@ INPUT_LAYER = """layer { name: "data" type: "Input" top: "data"
 
 
 def skip_net(pad: int, extra: str = "", *, kernel: int = 4, last: str = "", header: str = "") -> str:
-    """A net of the FCN kind: downwards with padding, back up, cut to the input."""
+    """An FCN-like net: downsampling with padding, upsampling, cropping to the input."""
     header = header or 'input: "data" input_dim: 1 input_dim: 2 input_dim: 21 input_dim: 19'
     return f"""{header}
 layer {{ name: "c" type: "Convolution" bottom: "data" top: "c"
@@ -86,7 +86,7 @@ def test_offset_from_the_graph_by_hand(pad: int) -> None:
     assert crop.tops[0].shape == (1, 2, 21, 19)
 
 
-def test_what_the_graph_says_is_told() -> None:
+def test_an_offset_from_the_graph_is_reported() -> None:
     (warning,) = read_net(skip_net(5)).warnings
     assert 'layer "crop"' in warning
     assert "(5, 5)" in warning
@@ -114,27 +114,27 @@ def test_the_caller_decides() -> None:
     assert read_net(younger, dialect="crfasrnn").layers[-1].operator.offsets == (5, 5)
 
 
-def test_half_a_pixel_means_that_no_such_caffe_ran_the_file() -> None:
+def test_an_offset_of_half_a_pixel_is_refused() -> None:
     text = skip_net(5, kernel=3)
     net = read_net(text)
     assert net.layers[-1].operator.offsets == (0, 0)
     assert "4.5" in net.warnings[-1]
     with pytest.raises(CropOffsetError, match=r"4\.5"):
         read_net(text, dialect="crfasrnn")
-    # and laid out again it stays so
-    assert net.reshape({"data": (1, 2, 33, 33)}).layers[-1].operator.offsets == (0, 0)
+    # reshaping keeps the offset
+    assert reshape_net(net, {"data": (1, 2, 33, 33)}).layers[-1].operator.offsets == (0, 0)
 
 
-def test_an_offset_below_0_is_none() -> None:
+def test_an_offset_below_0_is_refused() -> None:
     """One pixel of padding in the Deconvolution moves its top by one: the plane would start at -1."""
     text = skip_net(0).replace("4 stride: 2 } }", "4 stride: 2 pad: 1 } }")
-    with pytest.raises(CropOffsetError, match="-1, no whole number from 0 on"):
+    with pytest.raises(CropOffsetError, match="-1, not a whole number"):
         read_net(text, dialect="crfasrnn")
 
 
 def test_another_scale_is_refused() -> None:
     text = skip_net(9).replace("kernel_size: 4 stride: 2", "kernel_size: 3 stride: 3")
-    with pytest.raises(CropOffsetError, match=r"0\.66\d+ of its second"):
+    with pytest.raises(CropOffsetError, match=r"0\.66\d+ pixels of its second"):
         read_net(text, dialect="crfasrnn")
 
 
@@ -156,7 +156,7 @@ def test_autocrop_is_the_same_by_another_name() -> None:
 
 
 def test_any_size_and_torch_export() -> None:
-    """The offset stays where the sizes change, in torch and in ONNX Runtime."""
+    """The offset is the same at other sizes, in torch and in ONNX Runtime."""
     weights = {"c": [random_array(2, 2, 3, 3), random_array(2)], "u": [random_array(2, 2, 4, 4), random_array(2)]}
     twin = Twin(skip_net(5), weights)
     runs = [{"data": random_array(n, 2, h, w)} for n, h, w in ((2, 8, 33), (1, 21, 19), (3, 5, 5))]
@@ -175,8 +175,8 @@ def test_merge_crop() -> None:
 @pytest.mark.parametrize(
     ("param", "a", "b", "words"),
     [
-        ("mergecrop_param { forward: true forward: false }", (1, 2, 4, 4), (1, 2, 6, 6), "does not forward"),
-        ("", (1, 2, 4, 4), (1, 3, 6, 6), "same batch and channels"),
+        ("mergecrop_param { forward: true forward: false }", (1, 2, 4, 4), (1, 2, 6, 6), "only training uses"),
+        ("", (1, 2, 4, 4), (1, 3, 6, 6), "equal batch and channels"),
         ("", (1, 2, 4, 7), (1, 2, 6, 6), "at least as large"),
     ],
 )

@@ -1,4 +1,4 @@
-"""DummyData and Parameter: blobs that come from no bottom."""
+"""DummyData and Parameter: blobs without a bottom."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_dummy_data(param: str, tops: str, expected: list[np.ndarray]) -> None:
         ("shape { dim: 2 } data_filler { } data_filler { }", "2 fillers"),
     ],
 )
-def test_what_is_no_constant_is_refused(param: str, words: str) -> None:
+def test_other_than_constants_is_refused(param: str, words: str) -> None:
     with pytest.raises(NetError, match=words):
         read_net(dummy(param))
 

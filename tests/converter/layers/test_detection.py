@@ -1,4 +1,4 @@
-"""DetectionOutput and its YOLOv3 kin: against real Caffe, against loops, and in the order GCC leaves ties."""
+"""DetectionOutput and Yolov3DetectionOutput: against real Caffe, against loops, and with ties in GCC's order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_recorded(goldens: Path, case: str) -> None:
 
 
 def test_sort_leaves_ties_as_gcc_does() -> None:
-    """What `std::sort` of libstdc++ 12 made of these, by a comparison of the scores alone."""
+    """The result of libstdc++ 12's `std::sort` on these, comparing scores only."""
     equal = sort_as_cpp([0.0] * 20)
     assert equal == [10, 19, 18, 17, 16, 15, 14, 13, 12, 11, 0, 9, 8, 7, 6, 5, 4, 3, 2, 1]
     scores = [float((7 * i) % 3) for i in range(24)]
@@ -124,7 +124,7 @@ def test_variance_scales_the_codes() -> None:
 
 
 def test_locations_of_each_class() -> None:
-    """Every prior holds the boxes of all classes, class after class."""
+    """Each prior has one box per class, in order of class."""
     locations = np.zeros((1, 4, 3, 4), np.float32)
     locations[0, :, 2] = 1
     rows = detect(
@@ -138,7 +138,7 @@ def test_locations_of_each_class() -> None:
 
 
 def test_a_box_without_bounds_keeps_no_other() -> None:
-    """Its overlap is no number, and Caffe keeps a box only where the overlap is at most the threshold."""
+    """Its overlap is NaN, and Caffe keeps a box only if the overlap is at most the threshold."""
     priors = np.concatenate([np.float32([[-np.inf, -np.inf, np.inf, np.inf]]), PRIORS])
     rows = detect("num_classes: 2 nms_param { nms_threshold: 0.9 }", [[0, 1.0], *SCORES], priors=priors)
     np.testing.assert_allclose(rows[:, 2], [1.0, 0.9, 0.8, 0.6, 0.5])
@@ -180,7 +180,7 @@ YOLO = (
 
 
 def yolo_by_hand(maps: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Decode one image cell by cell, then suppress over all classes together."""
+    """Decode one image cell by cell, then run suppression over all classes together."""
     anchors = [(10, 13), (16, 30), (33, 23), (30, 61)]
     sigmoid = lambda v: 1 / (1 + np.exp(-v))  # noqa: E731
     rows = []
@@ -224,6 +224,7 @@ def test_yolov3() -> None:
     [
         ("mask_group_num: 2", "mask_group_num: 3", "mask_group_num"),
         ("mask: 3", "mask: 4", "no anchor"),
+        ("num_box: 2", "num_box: 0", "num_box"),
         ("num_classes: 3", "num_classes: 4", "channels"),
         ("num_classes: 3", "", "num_classes"),
     ],

@@ -38,7 +38,7 @@ def test_recorded(goldens: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        ("bad-eltwise-coeff-count", "coefficient"),
+        ("bad-eltwise-coeff-count", "1 coeff for 2 bottoms"),
         ("bad-eltwise-shape", "broadcast"),
         ("bad-softmax-axis", "out of range"),
     ],
@@ -78,7 +78,7 @@ def test_all_coefficients_zero() -> None:
 def test_over_its_own_bottom(operation: str, expected) -> None:
     arrays = three(2, 3)
     twin = Twin(net_text(eltwise(f"operation: {operation}", top="a"), a=(2, 3), b=(2, 3), c=(2, 3)))
-    assert any("rename the top" in said for said in twin.net.warnings) == (operation != "PROD")
+    assert any("Rename the top" in said for said in twin.net.warnings) == (operation != "PROD")
     np.testing.assert_allclose(twin.run(**arrays)["a"], expected(**arrays), rtol=1e-6)
 
 

@@ -80,12 +80,12 @@ EMBED = 'type: "Embed" bottom: "x" top: "y" embed_param { input_dim: 7 num_outpu
 def test_embed_looks_up_rows(shape: tuple[int, ...]) -> None:
     table = random_array(7, 4)
     indices = np.random.default_rng(0).integers(0, 7, shape)
-    y = Twin(net_text(EMBED, x=shape), {"y": [table]}).run(x=indices + 0.5)["y"]  # the index is cut to an integer
+    y = Twin(net_text(EMBED, x=shape), {"y": [table]}).run(x=indices + 0.5)["y"]  # indices are truncated
     np.testing.assert_array_equal(y, table[indices])
 
 
 def test_embed_needs_sizes() -> None:
-    with pytest.raises(NetError, match="input_dim 0"):
+    with pytest.raises(NetError, match="input_dim must be above 0"):
         read_net(net_text('type: "Embed" bottom: "x" top: "y" embed_param { num_output: 4 }', x=(1,)))
 
 

@@ -71,10 +71,10 @@ def test_mvn(shape: tuple[int, ...], across: bool, variance: bool, opset: int) -
         f"mvn_param {{ across_channels: {str(across).lower()} normalize_variance: {str(variance).lower()} eps: 0.5 }}"
     )
     flat = x.astype(np.float64).reshape(*shape[: 1 if across else 2], -1)
-    centred = flat - flat.mean(-1, keepdims=True)
+    centered = flat - flat.mean(-1, keepdims=True)
     if variance:
-        centred = centred / (flat.std(-1, keepdims=True) + 0.5)
-    np.testing.assert_allclose(run(f'type: "MVN" {param}', x, opset=opset), centred.reshape(shape), atol=2e-5)
+        centered = centered / (flat.std(-1, keepdims=True) + 0.5)
+    np.testing.assert_allclose(run(f'type: "MVN" {param}', x, opset=opset), centered.reshape(shape), atol=2e-5)
 
 
 @pytest.mark.parametrize("across", [False, True])
@@ -102,8 +102,8 @@ def test_normalize(across: bool, shared: bool, plane: tuple[int, ...]) -> None:
         'type: "BN" bn_param { bn_mode: LEARN scale_filler { value: 1 } }',
     ],
 )
-def test_half_precision_neither_overflows_nor_divides_by_nothing(layer: str) -> None:
-    """Squares of 300 are beyond half precision, an eps of 1e-9 below it."""
+def test_half_precision_neither_overflows_nor_divides_by_zero(layer: str) -> None:
+    """Squares of 300 overflow half precision, an eps of 1e-9 underflows it."""
     x = random_array(1, 3, 4, 4) * 300
     x[:, 1] = 7
     if "Normalize" in layer:

@@ -1,4 +1,4 @@
-"""Pooling against loops over windows as Caffe cuts them, for any window; forks' fields; what Caffe refuses."""
+"""Pooling against loops over Caffe's windows, for any window; the forks' fields; refused parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .converting import Twin, assert_exports, net_text, random_array
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
-#: what Caffe's maximum starts from
+#: Caffe's initial maximum
 LOWEST_FLOAT = np.finfo(np.float32).min
 
 
@@ -55,14 +55,14 @@ def pool(x: Array, method: str, kernel: Pair, stride: Pair, pad: Pair) -> Array:
     data=st.data(),
 )
 def test_any_window(method: str, size: Pair, kernel: Pair, stride: Pair, data: st.DataObject) -> None:
-    """Also windows larger than the plane, and the ones Caffe puts wholly outside it where the stride is the larger."""
+    """Including windows larger than the plane, and windows wholly outside it (stride larger than kernel)."""
     pad = data.draw(st.just((0, 0)) | st.tuples(*(st.integers(0, k - 1) for k in kernel)))
     names = ("kernel", kernel), ("stride", stride), ("pad", pad)
     param = f"pool: {method} " + " ".join(f"{name}_h: {h} {name}_w: {w}" for name, (h, w) in names)
     x = random_array(2, 3, *size)
     sides = zip(size, kernel, stride, pad, strict=True)
     if not all(windows(*side, clips=any(pad)) for side in sides):
-        with pytest.raises(NetError, match="leaves nothing"):
+        with pytest.raises(NetError, match="would be empty"):
             twin(param, x.shape)
         return
     y = twin(param, x.shape).run(1e-6, x=x)["y"]
@@ -70,7 +70,7 @@ def test_any_window(method: str, size: Pair, kernel: Pair, stride: Pair, data: s
 
 
 def test_windows_outside_the_plane_of_another_size() -> None:
-    """The plane's end falls on a window's start in one size, before or behind it in others."""
+    """The plane ends at a window's start at one size, before or after it at others."""
     net = twin("pool: AVE kernel_size: 1 stride: 2", (1, 1, 4, 4))
     assert any("outside" in warning for warning in net.net.warnings)
     for size in ((4, 4), (5, 6), (7, 5), (1, 2)):
@@ -89,7 +89,7 @@ def test_mask_is_the_place_in_the_plane() -> None:
 
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
 def test_one_bin_is_the_whole_plane(method: str) -> None:
-    """ParseNet's spelling of global pooling, at every size."""
+    """ParseNet's form of global pooling, at several sizes."""
     pair = twin(f"pool: {method} bin_size: 1", (1, 3, 5, 6))
     for size in ((5, 6), (8, 3)):
         x = random_array(2, 3, *size)
@@ -114,14 +114,14 @@ def test_exports_with_dynamic_sizes() -> None:
 @pytest.mark.parametrize(
     ("param", "words"),
     [
-        ("kernel_size: 2 pad_t: 1", "equal sides only"),
+        ("kernel_size: 2 pad_t: 1", "only equal sides"),
         ("kernel_size: 2 pad: 1 pad_t: 1 pad_b: 1", "not both"),
         ("bin_size: 2", "bin_size 2"),
-        ("bin_size: 1 kernel_size: 2", "takes no kernel size"),
+        ("bin_size: 1 kernel_size: 2", "has no kernel size"),
         ("pool: AVE", "has no kernel_size"),
         ("kernel_size: 2 pad: 2", "smaller than the kernel"),
         ("kernel_size: 0", "above 0"),
-        ("kernel_h: 2", "only one of"),
+        ("kernel_h: 2", "both kernel_h and kernel_w"),
     ],
 )
 def test_refuses(param: str, words: str) -> None:

@@ -86,7 +86,7 @@ def largest(values: np.ndarray, k: int) -> np.ndarray:
     seed=st.integers(0, 9),
 )
 def test_argmax_with_ties(shape: tuple[int, ...], data: st.DataObject, values: bool, seed: int) -> None:
-    """Values drawn from three, so that ties are everywhere; with and without an axis."""
+    """Three distinct values, so that ties are frequent; with and without an axis."""
     axis = data.draw(st.none() | st.integers(0, len(shape) - 1))
     x = np.random.default_rng(seed).integers(0, 3, shape).astype(np.float32)
     choices = x.reshape(shape[0], -1) if axis is None else np.moveaxis(x, axis, -1)
@@ -108,7 +108,7 @@ def test_argmax_with_ties(shape: tuple[int, ...], data: st.DataObject, values: b
 @pytest.mark.parametrize("axis", ["", "axis: 1", "axis: -1"])
 @pytest.mark.parametrize("dialect", ["bvlc", "deeplab_v1"])
 def test_argmax_of_another_size(dialect: str, axis: str, fields: str, opset: int) -> None:
-    """What a graph written for one size says of another is what one written for that size says."""
+    """A graph written for one size gives the same result at another size as a graph written for that size."""
     layer = f'type: "ArgMax" argmax_param {{ {fields} {axis} }}'
     x = np.random.default_rng(0).integers(0, 3, (2, 5, 3, 4)).astype(np.float32)
     y = twin(layer, (1, 5, 6, 7), dialect=dialect, opset=opset).run(0, x=x)["y"]
@@ -175,8 +175,8 @@ def test_filter_of_a_fixed_batch_has_no_onnx_form() -> None:
     ("shapes", "tops", "words"),
     [
         ({"a": (4, 2), "s": (4, 2)}, 'top: "y"', "one value for each item"),
-        ({"a": (4, 2), "s": (3,)}, 'top: "y"', "does not fit"),
-        ({"a": (4, 2), "s": (4,)}, 'top: "y" top: "z"', "one each"),
+        ({"a": (4, 2), "s": (3,)}, 'top: "y"', "a bottom has shape"),
+        ({"a": (4, 2), "s": (4,)}, 'top: "y" top: "z"', "2 tops for 1 bottoms"),
     ],
 )
 def test_filter_refuses(shapes: dict[str, tuple[int, ...]], tops: str, words: str) -> None:
@@ -191,9 +191,9 @@ def test_exports_with_dynamic_sizes(fields: str) -> None:
 
 
 def test_mask_create_is_the_best_class_of_every_pixel() -> None:
-    x = np.random.default_rng(0).integers(0, 4, (2, 5, 6, 7)).astype(np.float32)  # full of ties
+    x = np.random.default_rng(0).integers(0, 4, (2, 5, 6, 7)).astype(np.float32)  # many ties
     layer = 'type: "MaskCreate" bottom: "x" top: "y" mask_create_param { num_cls: 5 }'
     y = Twin(net_text(layer, x=x.shape)).run(0, x=x)["y"]
-    np.testing.assert_array_equal(y, 4 - x[:, ::-1].argmax(1, keepdims=True))  # of equal ones the larger
+    np.testing.assert_array_equal(y, 4 - x[:, ::-1].argmax(1, keepdims=True))  # the larger index wins ties
     with pytest.raises(NetError, match="num_cls = 6"):
         Twin(net_text(layer.replace("5", "6"), x=x.shape))

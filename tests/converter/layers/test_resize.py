@@ -1,4 +1,4 @@
-"""Interp against bilinear sampling with aligned corners, for every way of giving the size; what Caffe refuses."""
+"""Interp against bilinear sampling with aligned corners, for every form of the size; refused parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def twin(param: str, shape: tuple[int, ...], dialect: str | None = None) -> Twin
 
 
 def sample(x: Array, out: int, axis: int) -> Array:
-    """Linear sampling along an axis so that both ends stay where they are; one sample is the first."""
+    """Linear sampling along an axis with fixed ends; a single sample is the first value."""
     size = x.shape[axis]
     place = np.arange(out) * ((size - 1) / (out - 1) if out > 1 else 0.0)
     before = np.minimum(place.astype(int), size - 1)
@@ -52,7 +52,7 @@ def test_any_size(
     kept = [n + begin + end for n in size]
     x = random_array(2, 2, *size)
     if min(kept) < 1:
-        with pytest.raises(NetError, match="to nothing"):
+        with pytest.raises(NetError, match="crop all"):
             twin(param, x.shape)
         return
     sizes = {
@@ -72,12 +72,12 @@ def test_any_size(
     [
         ("", "give zoom_factor, shrink_factor, or height and width"),
         ("height: 5", "give zoom_factor, shrink_factor, or height and width"),
-        ("zoom_factor: 2 pad_beg: 1", "must be 0 or negative"),
-        ("zoom_factor: 2 pad_end: 1", "must be 0 or negative"),
+        ("zoom_factor: 2 pad_beg: 1", "must not be above 0"),
+        ("zoom_factor: 2 pad_end: 1", "must not be above 0"),
         ("zoom_factor: 0", "at least 1"),
         ("shrink_factor: 0", "at least 1"),
         ("height: 0 width: 4", "at least 1"),
-        ("zoom_factor: 2 pad_beg: -3 pad_end: -3", "to nothing"),
+        ("zoom_factor: 2 pad_beg: -3 pad_end: -3", "crop all"),
     ],
 )
 def test_refuses(param: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Pooling over regions, and proposing them: against ONNX Runtime's own operator, and against loops."""
+"""Region pooling and region proposals: against ONNX Runtime's operator, and against loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .converting import Twin, net_text, random_array
 
 
 def random_regions(count: int, items: int, size: float) -> np.ndarray[Any, Any]:
-    """Boxes in pixels; some lie outside, some are turned over, some end on half cells."""
+    """Boxes in pixels; some lie outside, some are inverted, some end on half cells."""
     random = np.random.default_rng(3)
     corners = random.uniform(-0.3 * size, 1.3 * size, (count, 4))
     corners[: count // 2] = np.round(corners[: count // 2] / 4) * 4
@@ -24,7 +24,7 @@ def random_regions(count: int, items: int, size: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("scale", [0.0625, 0.125, 1.0])
 @pytest.mark.parametrize("size", [(7, 7), (1, 3), (2, 5)])
 def test_roi_pooling_equals_max_roi_pool(scale: float, size: tuple[int, int]) -> None:
-    """ONNX Runtime's MaxRoiPool is the independent reading of Fast R-CNN's layer."""
+    """ONNX Runtime's MaxRoiPool is an independent implementation of Fast R-CNN's layer."""
     regions = random_regions(60, 2, 12 / scale)
     param = f"roi_pooling_param {{ pooled_h: {size[0]} pooled_w: {size[1]} spatial_scale: {scale} }}"
     layer = f'type: "ROIPooling" bottom: "x" bottom: "r" top: "y" {param}'
@@ -34,7 +34,7 @@ def test_roi_pooling_equals_max_roi_pool(scale: float, size: tuple[int, int]) ->
 
 
 def test_roi_pooling_by_hand() -> None:
-    """Both ends belong to the region, a half goes away from 0: columns round(4.5) = 5 to 7, rows 0 to 2."""
+    """Both ends belong to the region, halves round away from 0: columns round(4.5) = 5 to 7, rows 0 to 2."""
     x = np.arange(64, dtype=np.float32).reshape(1, 1, 8, 8)
     regions = np.float32([[0, 9, 0, 14, 4]]).reshape(1, 5, 1, 1)
     param = "roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.5 }"
@@ -164,8 +164,10 @@ def test_proposals() -> None:
         ("scale: 2", "", {}, "a ratio and a scale"),
         ("scale: 2", "scale: 2 scale: 4", {}, "4 anchors"),
         ("post_nms_topn: 12", "post_nms_topn: 0", {}, "above 0"),
-        ("", "", {"s": (2, 4, 5, 6)}, "one image"),
+        ("", "", {"s": (2, 4, 5, 6)}, "scores of one image"),
         ("", "", {"i": (1, 2)}, "im_info"),
+        ("scale: 2", "scale: nan", {}, "above 0"),
+        ("scale: 2", "scale: 2 " * 1001, {}, "more than 1,000 anchors"),
     ],
 )
 def test_proposals_that_do_not_fit(old: str, new: str, shapes: dict[str, Any], words: str) -> None:

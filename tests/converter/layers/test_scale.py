@@ -36,7 +36,7 @@ def test_recorded(goldens: Path, case: str) -> None:
 
 
 def test_refused_as_by_caffe(goldens: Path) -> None:
-    assert "does not agree" in assert_refused(goldens, "bad-scale-shape")
+    assert "does not equal" in assert_refused(goldens, "bad-scale-shape")
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
@@ -72,8 +72,8 @@ def test_any_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
         ("scale_param { axis: 4 }", {"x": (2, 3)}, "out of range"),
         ("scale_param { num_axes: 2 }", {"x": (2, 3)}, "num_axes 2"),
         ("scale_param { num_axes: -2 }", {"x": (2, 3)}, "num_axes -2"),
-        ('bottom: "f" scale_param { axis: 1 }', {"x": (2, 3), "f": (3, 2)}, "does not agree"),
-        ('bottom: "f" scale_param { axis: 0 }', {"x": (2, 3), "f": (2, 3, 1)}, "does not agree"),
+        ('bottom: "f" scale_param { axis: 1 }', {"x": (2, 3), "f": (3, 2)}, "does not equal"),
+        ('bottom: "f" scale_param { axis: 0 }', {"x": (2, 3), "f": (2, 3, 1)}, "does not equal"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(param: str, shapes: dict[str, Any], words: str) -> None:
@@ -81,7 +81,7 @@ def test_shapes_that_do_not_fit_are_refused(param: str, shapes: dict[str, Any], 
         read_net(net_text(f'type: "Scale" bottom: "x" {param} top: "y"', **shapes))
 
 
-def test_without_weights_the_fillers_speak() -> None:
+def test_without_weights_the_fillers_apply() -> None:
     x = random_array(1, 2, 3, 4)
     plain = Twin(net_text('type: "Scale" bottom: "x" top: "y" scale_param { bias_term: true }', x=x.shape))
     np.testing.assert_array_equal(plain.run(x=x)["y"], x)
@@ -104,7 +104,7 @@ def test_any_size_and_torch_export() -> None:
 
 
 def test_a_factor_of_a_fixed_plane_fixes_the_size() -> None:
-    """The blob has the size of the plane, so the ONNX input says the size, not that any goes."""
+    """The blob has the size of the plane, so the ONNX input has a fixed size."""
     net = read_net(net_text('type: "Scale" bottom: "x" top: "y" scale_param { axis: 2 num_axes: 2 }', x=(1, 3, 4, 5)))
     from atrous.converter.export.dynamic_axes import find_dynamic_axes
 

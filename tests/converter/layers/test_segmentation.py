@@ -1,4 +1,4 @@
-"""The CRF layers and DomainTransform: against real Caffe and the reference CRF's recordings, and what they refuse."""
+"""The CRF layers and DomainTransform: against real Caffe and the reference CRF's recordings; refused parameters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import pytest
 import torch
 
 from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.converter.modules import DenseCRF, PermutohedralLattice
-from atrous.converter.modules.lattice import bilateral_features, position_features
+from atrous.converter.modules.lattice import (
+    DenseCRF,
+    PermutohedralLattice,
+    bilateral_features,
+    position_features,
+)
 from atrous.errors import ExportError, NetError
 
 from .converting import check_case, net_text, random_array
@@ -44,7 +48,7 @@ def test_marginals_of_the_reference_programs(shared_dir: Path, name: str, tolera
     assert (q.argmax(0) == recorded["marginals"].argmax(0)).all()
 
 
-def test_the_lattice_is_a_gaussian_filter_by_and_large() -> None:
+def test_the_lattice_approximates_a_gaussian_filter() -> None:
     """Against the sum over all pairs, normalized; the lattice's own kernel is a little wider."""
     features = position_features(12, 14, 3.0, torch.device("cpu"))
     values = torch.from_numpy(random_array(12 * 14, 3))
@@ -91,7 +95,7 @@ def test_only_the_real_part_of_each_item_is_inferred() -> None:
     np.testing.assert_allclose(y.sum(1)[1], 1, rtol=1e-5)
 
 
-def test_every_item_takes_the_colours_of_the_first_image() -> None:
+def test_every_item_uses_the_colors_of_the_first_image() -> None:
     scores, image = random_array(2, 4, 9, 8), random_array(2, 3, 9, 8) * 50
     sizes = np.full((2, 1, 1, 2), 100, np.float32)
     y = run_crf(crf_text(), s=scores, d=sizes, i=image)
@@ -107,7 +111,7 @@ def test_every_item_takes_the_colours_of_the_first_image() -> None:
         (CRF, "s d", {}, "no image"),
         ("pos_xy_std: 0 pos_w: 1", "s d i", {}, "above 0"),
         (CRF, "s d i", {"d": (1, 1, 1, 2)}, "height and width"),
-        (CRF, "s d i", {"i": (2, 3, 9, 9)}, "image must be"),
+        (CRF, "s d i", {"i": (2, 3, 9, 9)}, "image of the scores"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(param: str, bottoms: str, shapes: dict[str, Any], words: str) -> None:
@@ -115,7 +119,7 @@ def test_parameters_that_do_not_fit_are_refused(param: str, bottoms: str, shapes
         read_net(crf_text(param, bottoms, **shapes))
 
 
-def test_without_colours_no_image_is_needed() -> None:
+def test_without_colors_no_image_is_needed() -> None:
     y = run_crf(
         crf_text("pos_xy_std: 3 pos_w: 3", "s d", s=(1, 4, 9, 8), d=(1, 1, 1, 2)),
         s=random_array(1, 4, 9, 8),
@@ -136,7 +140,7 @@ def test_ccnn_gives_the_labels_of_the_same_crf() -> None:
     )
     labels = run_blobs(to_torch(read_net(text)), {"s": scores, "i": image})["y:y"]
     same = DenseCRF(10, ((3.0, 2.0),), ((20.0, 10.0, 4.0),))
-    # red first there
+    # RGB there
     q = same(torch.from_numpy(scores), torch.tensor([[[[9, 8]]]]), torch.from_numpy(image[:, ::-1].copy()))
     np.testing.assert_array_equal(labels, q.argmax(1, keepdim=True).float().numpy())
     with pytest.raises(NetError, match="above 0"):

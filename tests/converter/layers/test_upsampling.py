@@ -1,4 +1,4 @@
-"""Unpooling in every spelling: against real Caffe, against loops, in half precision and at other sizes."""
+"""Unpooling and upsampling layers: against real Caffe, against loops, in half precision and at other sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_refused_as_by_caffe(goldens: Path) -> None:
 
 
 def unpool(x: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], height: int, width: int) -> np.ndarray[Any, Any]:
-    """Value after value, so that the later one wins."""
+    """Value by value, so that the later one wins."""
     y = np.zeros((*x.shape[:2], height * width), np.float32)
     for n, c, i, j in np.ndindex(*x.shape):
         y[n, c, int(mask[n, c, i, j])] = x[n, c, i, j]
@@ -48,7 +48,7 @@ def unpool(x: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], height: int, wid
 )
 def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> None:
     x = random_array(2, 3, 4, 5)
-    # so few places that values collide
+    # few destinations, so that values collide
     mask = np.random.default_rng(1).integers(0, min(15, size[0] * size[1]), x.shape).astype(np.float32)
     twin = Twin(net_text(f'type: {layer} bottom: "x" bottom: "mask" top: "y"', x=x.shape, mask=x.shape))
     np.testing.assert_array_equal(twin.run(0, x=x, mask=mask)["y"], unpool(x, mask, *size))
@@ -57,18 +57,18 @@ def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> Non
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        ('"Upsample" bottom: "m" upsample_param { scale: 1 }', "above 1"),
+        ('"Upsample" bottom: "m" upsample_param { scale: 1 }', "at least 2"),
         ('"Upsample" bottom: "m" upsample_param { scale: 3 pad_out_h: true }', "scale of 2"),
         ('"Upsample" bottom: "m" upsample_param { scale: 2 scale_h: 2 scale_w: 2 }', "either scale"),
         ('"Upsample" bottom: "m" upsample_param { scale_h: 2 }', "either scale"),
         ('"Upsample" bottom: "m" upsample_param { upsample_h: 1 upsample_w: 4 }', "above 1"),
-        ('"Upsample"', "no scale"),
+        ('"Upsample"', "nor a scale"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 }', "no unpool_size"),
         ('"Unpooling" bottom: "m" unpooling_param { unpool_size: 8 }', "no kernel_size"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 pad: 1 }', "pad must be 0"),
-        ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 unpool: AVE }', "only MAX"),
-        ('"UnPooling" unpooling_param { unpool: REP out_kernel_size: 3 out_stride: 2 }', "may not overlap"),
-        ('"UnPooling" unpooling_param { unpool: MAX out_kernel_size: 2 out_stride: 2 }', "only REP"),
+        ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 unpool: AVE }', "not supported"),
+        ('"UnPooling" unpooling_param { unpool: REP out_kernel_size: 3 out_stride: 2 }', "do not overlap"),
+        ('"UnPooling" unpooling_param { unpool: MAX out_kernel_size: 2 out_stride: 2 }', "REP only"),
         ('"ResizeBilinear"', "above 0"),
         ('"ResizeBilinear" resize_bilinear_param { output_height: 4 output_width: 4 data_format: "NHWC" }', "NHWC"),
     ],
@@ -88,7 +88,7 @@ layer {{ name: "u" type: "Upsample" bottom: "p" bottom: "mask" top: "u" upsample
 def test_a_plane_too_small_for_the_masks_indices_is_refused() -> None:
     with pytest.raises(NetError, match="10 x 10"):
         read_net(pooled_net("upsample_h: 9 upsample_w: 9", 1, 1, 10, 10))
-    # so a fixed size keeps the ONNX input from growing beyond it
+    # a fixed size therefore limits the ONNX input
     twin = Twin(pooled_net("upsample_h: 10 upsample_w: 10", 1, 1, 10, 10))
     (x,) = twin.model.graph.input
     assert [d.dim_value for d in x.type.tensor_type.shape.dim][2:] == [10, 10]
@@ -106,7 +106,7 @@ def test_any_size_and_torch_export() -> None:
 
 
 def test_a_mask_survives_half_precision() -> None:
-    """Half precision holds whole numbers up to 2048; a plane of 100 x 100 has 10000 places."""
+    """Half precision represents whole numbers up to 2048; a plane of 100 x 100 has 10000 indices."""
     module = to_torch(read_net(pooled_net("scale: 2", 1, 1, 100, 100))).half()
     x = torch.from_numpy(random_array(1, 1, 100, 100)).half()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_pixels_repeat(layer: str) -> None:
     ("own", "other"), [((1, 1), (6, 9)), ((3, 4), (3, 4)), ((3, 4), (9, 8)), ((3, 4), (8, 9)), ((4, 5), (7, 6))]
 )
 def test_parsenet_repeats_until_the_plane_is_covered(own: tuple[int, int], other: tuple[int, int]) -> None:
-    """ceil(H / h) copies, the centre kept; where an odd number is too many, one stays."""
+    """ceil(H / h) copies, center-cropped; of an odd excess, one stays."""
     x = random_array(2, 3, *own)
     layer = 'type: "UnPooling" bottom: "x" bottom: "r" top: "y" unpooling_param { unpool: REP out_kernel_size: 0 }'
     y = Twin(net_text(layer, x=x.shape, r=(2, 1, *other))).run(0, x=x, r=np.zeros((2, 1, *other)))["y"]

@@ -90,9 +90,9 @@ def test_a_member_without_a_name(tmp_path: Path, name: str) -> None:
 
 def test_names_are_shown_without_control_characters(tmp_path: Path) -> None:
     path = written(tmp_path, make_zip({"a\n\x1b]52;c;x\x07\u202e.zip": b""}))
-    assert refusal(path).endswith("it holds a \ufffd]52;c;x\ufffd\ufffd.zip")
+    assert refusal(path).endswith("it holds a \\x1b]52;c;x\\x07\\u202e.zip")
     path = written(tmp_path, make_zip({"../\x1b[31m": b""}))
-    assert 'member "../\ufffd[31m" would be written' in refusal(path)
+    assert 'member "../\\x1b[31m" would be written' in refusal(path)
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])

@@ -69,7 +69,7 @@ def test_every_crf_is_valid_in_a_bundle_and_has_a_source(catalogue: Catalogue) -
             assert model.crf_source
 
 
-def test_classes_and_colours_are_vocs(catalogue: Catalogue) -> None:
+def test_classes_and_colors_are_vocs(catalogue: Catalogue) -> None:
     voc = catalogue.find_classes(catalogue.find("deeplab-largefov"))
     assert voc.classes == tuple(VOC_CLASSES)
     assert voc.palette == tuple(tuple(color) for color in VOC_COLORS)

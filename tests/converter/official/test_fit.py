@@ -59,7 +59,7 @@ def test_other_weights_are_rejected(model: OfficialModel, tmp_path: Path, name: 
 
 def _rename(content: bytes, experiment: str) -> bytes:
     """Rename the classifier inside a caffemodel, keeping its length fields right."""
-    from atrous.converter.files.wire import WireReader, encode_block
+    from atrous.wire import WireReader, encode_block
 
     parts = []
     for field in WireReader(content).fields(0, len(content)):

@@ -37,7 +37,7 @@ from .graphs import make_deploy, make_image
 
 ENTRY = Variant(file="deploy.fp16.onnx", precision="fp16", kept={}, verification={"passed": True})
 FACTS = GraphFacts(
-    opset=17, inputs={}, outputs={}, types=(), external_data=False, subgraphs=(), quantized=False, zero_points=False,
+    opset=17, inputs={}, outputs={}, types=(), subgraphs=(), quantized=False,
     node_precisions={}, wide_nodes={}, patterns={},
 )  # fmt: skip
 

@@ -143,7 +143,7 @@ def test_run_many_takes_feeds_as_they_are_needed(backend: Backend) -> None:
 
 
 def test_close_while_other_threads_run(backend: Backend) -> None:
-    """A run that has begun ends properly, later ones are refused; `close` does not wait for ever."""
+    """A run that has begun ends properly, later ones are refused; `close` does not wait forever."""
     expected = backend.run({"image": BATCH})["scores"]
     started = threading.Barrier(3)
 

@@ -110,9 +110,25 @@ def test_refuses_every_cut() -> None:
     assert refused >= len(model) - 20  # truncation between two fields of the outermost message is not detected
 
 
-@pytest.mark.parametrize("content", [b"text", b"<xml/>", b"\xff" * 20, b"\x3a\xff\xff\xff\xff\x0f", b"\x0d\x01"])
-def test_refuses_what_is_no_protobuf(content: bytes) -> None:
-    with pytest.raises(BackendError, match=r"cut short|not an ONNX model"):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"text", "unsupported wire type 4"),
+        (b"<xml/>", "unsupported wire type 4"),
+        (b"\xff" * 20, "is not an ONNX model: a number is longer than ten bytes"),
+        (b"\x08", "is truncated or not an ONNX model: a number runs past the end"),
+        (b"\x08" + b"\xff" * 10, "longer than ten bytes"),
+        (b"\x08" + b"\xff" * 9 + b"\x02", "more than 64 bits"),
+        (b"\x00\x01", "invalid field number 0"),
+        (b"\x80\x80\x80\x80\x10\x01", "invalid field number 536870912"),
+        (b"\x0b", "unsupported wire type 3"),
+        (b"\x0d\x01", "field 1 ends 3 bytes past the end, at byte 0; convert the net again"),
+        (b"\x3a\xff\xff\xff\xff\x0f", "is truncated or not an ONNX model: field 7 ends 4294967295 bytes past the end"),
+        (b"\x38\x01", "a number where a message belongs"),
+    ],
+)
+def test_refuses_invalid_protobuf(content: bytes, problem: str) -> None:
+    with pytest.raises(BackendError, match=problem):
         require_self_contained(content)
 
 

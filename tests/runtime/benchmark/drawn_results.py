@@ -66,16 +66,6 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
         throughput_per_s=11.9,
         summary={"Result is": "INVALID"},
     )
-    accurate = run.model_copy(
-        update={
-            "mode": "accuracy",
-            "scenario": "Offline",
-            "agreement": 0.9987,
-            "miou": 0.868,
-            "latency": None,
-            "valid": True,
-        }
-    )
     curve = tuple(
         r.CurvePoint(
             offered_per_s=rate,
@@ -108,7 +98,6 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
         threads=2,
         bundle=f"deeplab-miniature{hostile}",
         bundle_sha256="ab" * 32,
-        weights="given",
         head="scores",
         classes=6,
         image_height=240,
@@ -122,7 +111,7 @@ def make_subject(name: str, speed: float, seed: int, *, hostile: str = "") -> r.
             throughput_per_s=1000 / (compute + 70.4),
         ),
         pipeline=make_pipeline(compute, draw, hostile=hostile),
-        load=(run, accurate),
+        load=(run,),
         curve=curve,
         accuracy=accuracy,
         roofline=r.Roofline(
@@ -171,7 +160,6 @@ def make_pipeline(compute: float, draw: np.random.Generator, *, hostile: str) ->
         bounds_per_s={"network": 2000 / times["network"], "crf": 30.3, "cores": rate * 1.04},
         limit="cores",
         efficiency=0.96,
-        alone_bound_per_s=None,
         advice=(f"the bottleneck is crf: 66 ms an item{hostile}", "what helps: more cores"),
         agreement=1.0 if not hostile else 0.9999,
         noise=r.Noise(conclusive=True, checks=()),
@@ -191,7 +179,6 @@ def make_pipeline(compute: float, draw: np.random.Generator, *, hostile: str) ->
                 queue_capacity=4,
                 queue_mean_depth=1.5,
                 alone_ms=ms * 0.7,
-                alone_per_s=1000 / ms,
             )
             for name, ms in times.items()
         ),
@@ -262,24 +249,6 @@ def make_result(*, hostile: str = "") -> r.BenchResult:
                 bound=0.05,
                 verdict="improvement",
                 reason="onnxruntime:int8 takes 0.417 of the time (0.410 to 0.425).",
-            ),
-        ),
-        published=(
-            r.Published(
-                preset="camvid",
-                title="CamVid",
-                image_height=360,
-                image_width=480,
-                classes=11,
-                published_ms=203.0,
-                published_per_s=4.9,
-                published_hardware="a GPU of 2015",
-                published_note="network only",
-                source="a paper",
-                ours_ms=30.0,
-                ours_per_s=33.0,
-                ours_with_crf_ms=95.0,
-                note="On two cores of a CPU.",
             ),
         ),
         canary=make_series(draw.normal(2, 0.01, 300)),

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from atrous.runtime.benchmark.canary import Canary
-from atrous.runtime.benchmark.clocks import SimulatedClock
-from atrous.runtime.benchmark.pipeline_view import PipelinePlan, Round, describe_pipeline, measure_pipelines
 from atrous.runtime.benchmark.results import BenchResult, PipelineView, StageView
+from atrous.runtime.benchmark.rounds import describe_pipeline, measure_pipelines
+from atrous.runtime.benchmark.timing import Canary
 from atrous.runtime.pipeline import PipelineReport
-from atrous.runtime.pipeline.segmentation import Threads
 
 from ..pipeline.reports import make_report, make_stage
-from .simulation import make_result, make_subject
-
-THREADS = Threads(cores=2, network_workers=2, network=1, crf_workers=2, crf=1)
+from .simulation import SimulatedClock, make_result, make_subject, plan_for
 
 
 class SimulatedPipeline:
-    """A runner whose rounds take what a list says, on a simulated clock."""
+    """A subject whose rounds take the given times, on a simulated clock."""
 
-    hints = {"network": "a GPU"}  # noqa: RUF012
-    threads = THREADS
+    cores = 2
 
     def __init__(self, clock: SimulatedClock, image_ms: list[float], log: list[str], name: str):
         self._clock, self._image_ms, self._log, self._name = clock, iter(image_ms), log, name
 
-    def run(self, images: int) -> Round:
+    def run_pipeline(self, images: int) -> tuple[PipelineReport, float]:
         self._log.append(f"{self._name}{images}")
         wall_s = next(self._image_ms) * images / 1000
         self._clock.sleep_ns(int(wall_s * 1e9))
-        return Round(make_simulated_report(wall_s, images), 1.0)
+        return make_simulated_report(wall_s, images), 1.0
 
 
 def make_simulated_report(wall_s: float, images: int) -> PipelineReport:
@@ -39,16 +34,16 @@ def make_simulated_report(wall_s: float, images: int) -> PipelineReport:
     return make_report(wall_s, images, *stages)
 
 
-def describe_rounds(view: StageView | None) -> PipelineView:
+def describe_rounds(view: StageView) -> PipelineView:
     clock = SimulatedClock()
     runner = SimulatedPipeline(clock, [50.0] * 10, [], "")
-    canary = Canary(clock, work=lambda: None, cpu_ns=lambda: 0)
-    (rounds,) = measure_pipelines([runner], PipelinePlan(), clock=clock, begin_ns=0, canary=canary)
+    canary = Canary(clock, work=lambda: None)
+    (rounds,) = measure_pipelines(plan_for(), [runner], clock=clock, canary=canary)
     return describe_pipeline(rounds, runner, view, None, None)
 
 
 def make_piped(image_ms: np.ndarray) -> BenchResult:
-    view = describe_rounds(None)
+    view = describe_rounds(make_subject(image_ms).stages)
     series = make_subject(image_ms).stages.stages[0].series
     quiet = view.noise.model_copy(update={"conclusive": True})
     piped = view.model_copy(update={"time_per_image": series, "noise": quiet})

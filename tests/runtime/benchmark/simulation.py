@@ -1,29 +1,53 @@
-"""What the tests of the benchmark share: simulated runners, and results made from given samples."""
+"""Shared by the tests of the benchmark: simulated time and subjects, and results made from given samples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 
 import numpy as np
 
-from atrous.runtime.benchmark.clocks import SimulatedClock
-from atrous.runtime.benchmark.machine_sections import CpuInfo, Environment, MachineTrace
+from atrous.runtime.benchmark.plan import BenchPlan, StageName
 from atrous.runtime.benchmark.results import (
     BenchResult,
+    CpuInfo,
+    Environment,
+    MachineTrace,
     Noise,
     NoiseCheck,
     Stage,
-    StageName,
     StageView,
     Subject,
     Warmup,
 )
 from atrous.runtime.benchmark.statistics import describe_series
+from atrous.runtime.benchmark.timing import Clock
 
 
-class SimulatedRunner:
-    """A runner whose stages take what a list says, on a simulated clock."""
+class SimulatedClock(Clock):
+    """A clock that stands still except for sleeping: work is simulated by `sleep_ns`."""
+
+    def __init__(self, cpu_ns: Callable[[], int] = lambda: 0) -> None:
+        self._now_ns = 0
+        self._read_cpu_ns = cpu_ns
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def cpu_ns(self) -> int:
+        return self._read_cpu_ns()
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        self._now_ns += max(0, duration_ns)
+
+
+def plan_for(items: int = 1, **amounts) -> BenchPlan:
+    """A plan for simulated subjects, with a number of images."""
+    return BenchPlan(None, (), [None] * items, **amounts)
+
+
+class SimulatedSystem:
+    """A subject whose stages take the given times, on a simulated clock."""
 
     def __init__(
         self, clock: SimulatedClock, compute_ms: Sequence[float], log: list[str] | None = None, name: str = ""
@@ -37,7 +61,7 @@ class SimulatedRunner:
         self._log = log if log is not None else []
         self._name = name
 
-    def run(self, item: int) -> Mapping[StageName, float]:
+    def time_stages(self, item: int) -> Mapping[StageName, float]:
         compute_ms = self.compute_ms[self.runs % len(self.compute_ms)]
         self.runs += 1
         self.items.append(item)
@@ -70,7 +94,6 @@ def make_subject(
         "threads": 1,
         "bundle": "b",
         "bundle_sha256": "0" * 64,
-        "weights": "given",
         "head": "scores",
         "classes": 4,
         "image_height": 24,

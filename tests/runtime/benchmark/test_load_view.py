@@ -7,65 +7,59 @@ import pytest
 
 from atrous.errors import BackendError
 from atrous.runtime.backends.fake import FakeBackend
-from atrous.runtime.benchmark.clocks import MonotonicClock, SimulatedClock
-from atrous.runtime.benchmark.load_view import LoadContext, LoadPlan, describe_run, measure_load
-from atrous.runtime.benchmark.loadgen import LoadOutcome, LoadSettings, call_one_by_one, run_loadgen
-from atrous.runtime.benchmark.loadgen_logs import Summary, TracedSample
+from atrous.runtime.benchmark.load_view import LoadContext, describe_run, measure_load
+from atrous.runtime.benchmark.loadgen import (
+    LoadOutcome,
+    LoadSettings,
+    Summary,
+    TracedSample,
+    call_one_by_one,
+    run_loadgen,
+)
+from atrous.runtime.benchmark.timing import Clock
 from atrous.runtime.pipeline import Pipeline, Stage
 
+from .simulation import SimulatedClock, plan_for
+
 pytest.importorskip("mlperf_loadgen")
-IMAGES = [np.full((8, 9, 3), grey, np.uint8) for grey in (0, 120, 255)]
+IMAGES = [np.full((8, 9, 3), gray, np.uint8) for gray in (0, 120, 255)]
 
 
-def make_context(label, clock=None, **changes) -> LoadContext:
-    closed_loop_ms = changes.pop("closed_loop_ms", 2.0)
-    return LoadContext(
-        **changes,
-        label=label,
-        images=len(IMAGES),
-        includes=("prepare", "compute", "labels"),
-        closed_loop_ms=closed_loop_ms,
-        judge=lambda labels: (np.mean([labels[i][0, 0] == i for i in range(len(IMAGES))]), None),
-        clock=clock or MonotonicClock(),
-        begin_ns=0,
-    )
+class FakeSystem:
+    """Labels images by a fake backend; its pipeline has two stages, with four images at once in the first."""
 
+    images = len(IMAGES)
 
-def label_with(backend: FakeBackend):
-    def label(index: int):
-        scores = backend.run({"image": IMAGES[index][None]})["scores"][0]
-        return scores.argmax(0).astype(np.uint8)
+    def __init__(self, backend: FakeBackend):
+        self._backend = backend
+        self.series: list[int] = []  # queries by series, of the pipeline
 
-    return label
+    def label(self, index: int):
+        return self._backend.run({"image": IMAGES[index][None]})["scores"][0].argmax(0).astype(np.uint8)
 
+    def call(self, queries, answer) -> None:
+        call_one_by_one(self.label, Clock())(queries, answer)
 
-def serve_with(backend: FakeBackend):
-    return call_one_by_one(label_with(backend), MonotonicClock())
-
-
-def serve_in_pipeline(backend: FakeBackend, log: list[int] | None = None):
-    """A pipeline of two stages, four images at once in the first."""
-    label = label_with(backend)
-
-    def serve(queries, answer) -> None:
+    def serve(self, queries, answer) -> None:
         stages = [
-            Stage("network", lambda query: (query, label(query.index)), max_workers=4, cores=0),
-            Stage("answer", lambda pair: answer(*pair, 1.0)),
+            Stage("network", lambda query: (query, self.label(query.image)), max_workers=4, cores=0),
+            Stage("answer", lambda pair: answer(pair[0], 1.0)),
         ]
+        count = 0
         with Pipeline(stages) as pipeline:
-            count = 0
             for outcome in pipeline.run(queries):
                 if outcome.error is not None:
                     raise outcome.error
                 count += 1
-        if log is not None:
-            log.append(count)
+        self.series.append(count)
 
-    return serve
+
+def make_context(system: FakeSystem, clock=None, closed_loop_ms: float = 2.0, **changes) -> LoadContext:
+    return LoadContext(system, clock or Clock(), ("prepare", "compute", "labels"), closed_loop_ms, **changes)
 
 
 def simulate_queue(arrivals_ms, service_ms) -> list[TracedSample]:
-    """One worker, first come first served: what LoadGen's trace would hold, reckoned by hand."""
+    """LoadGen's trace of one worker, first come first served, computed by hand."""
     samples, free_ms = [], 0.0
     for number, (arrival, takes) in enumerate(zip(arrivals_ms, service_ms, strict=True)):
         free_ms = max(free_ms, arrival) + takes
@@ -79,8 +73,8 @@ def test_a_stall_delays_all_that_were_scheduled_meanwhile() -> None:
     service[500] = 1005.0
     samples = simulate_queue(np.arange(1000) * 10.0, service)
     summary = Summary({"Completed samples per second": "99.0"}, True, ())
-    outcome = LoadOutcome(summary, samples, service, [0] * 1000, {}, 10.0)
-    run = describe_run(LoadSettings("Server"), outcome, make_context(lambda i: None, SimulatedClock()), 3.0)
+    outcome = LoadOutcome(summary, samples, service, [0] * 1000, 10.0)
+    run = describe_run(LoadSettings("Server"), outcome, make_context(FakeSystem(FakeBackend(3)), SimulatedClock()), 3.0)
     assert run.latency is not None
     quantiles = {one.q: one.value_ms for one in run.latency.quantiles}
     assert run.service_ms == tuple(service)
@@ -99,9 +93,9 @@ def test_loadgen_shows_the_tail_of_a_backend_that_stalls() -> None:
     backend = FakeBackend(3, delay_ms=1, stall_every=40, stall_ms=300)
     outcome = run_loadgen(
         LoadSettings("Server", min_duration_s=1.5, min_queries=150, target_qps=100, latency_bound_ms=50),
-        serve_with(backend),
+        FakeSystem(backend).call,
         len(IMAGES),
-        clock=MonotonicClock(),
+        clock=Clock(),
     )
     latencies = [sample.latency_ms for sample in outcome.samples]
     assert len(latencies) == len(outcome.service_ms) >= 150
@@ -111,20 +105,21 @@ def test_loadgen_shows_the_tail_of_a_backend_that_stalls() -> None:
     assert outcome.summary.fields["99.00 percentile latency (ns)"].isdigit()
 
 
-def test_all_scenarios_and_accuracy_mode() -> None:
-    plan = LoadPlan(
-        ("SingleStream", "MultiStream", "Server", "Offline"), duration_s=0.05, samples_per_query=2, latency_bound_ms=50
+def test_all_scenarios_and_the_curve() -> None:
+    plan = plan_for(
+        scenarios=("SingleStream", "MultiStream", "Server", "Offline"),
+        load_duration_s=0.05,
+        samples_per_query=2,
+        latency_bound_ms=50,
     )
-    runs, curve = measure_load(plan, make_context(label_with(FakeBackend(3))))
+    runs, curve = measure_load(plan, make_context(FakeSystem(FakeBackend(3))))
     assert [(run.scenario, run.mode) for run in runs] == [
         ("SingleStream", "performance"),
         ("MultiStream", "performance"),
         ("Server", "performance"),
         ("Offline", "performance"),
-        ("Offline", "accuracy"),
-        ("Server", "find-peak"),
     ]
-    for run in runs[:4]:
+    for run in runs:
         assert run.latency is not None
         assert len(run.latency.values_ms) == len(run.sample_index) == len(run.issue_delay_ms) == run.queries
         assert len(run.service_ms) == run.queries
@@ -136,9 +131,7 @@ def test_all_scenarios_and_accuracy_mode() -> None:
             service <= latency + 0.001 for service, latency in zip(run.service_ms, run.latency.values_ms, strict=True)
         )
     assert runs[1].settings["samples_per_query"] == 2
-    assert runs[4].agreement == 1
-    assert runs[4].queries == len(IMAGES)
-    assert runs[5].throughput_per_s == runs[5].metric_value
+    assert runs[2].settings["latency_bound_ms"] == 50
     assert len(curve) == 6
     assert [point.offered_per_s for point in curve] == sorted(point.offered_per_s for point in curve)
     assert all(point.queries >= 24 for point in curve)
@@ -148,9 +141,9 @@ def test_loadgens_own_percentile_is_ours() -> None:
     """LoadGen takes the order statistic, ours is linear between two: they lie within one sample of each other."""
     outcome = run_loadgen(
         LoadSettings("SingleStream", min_duration_s=0.1, min_queries=100),
-        serve_with(FakeBackend(3)),
+        FakeSystem(FakeBackend(3)).call,
         len(IMAGES),
-        clock=MonotonicClock(),
+        clock=Clock(),
     )
     latencies = np.sort([sample.latency_ms for sample in outcome.samples])
     theirs = int(outcome.summary.fields["90.00 percentile latency (ns)"]) / 1e6
@@ -159,32 +152,29 @@ def test_loadgens_own_percentile_is_ours() -> None:
     assert float(outcome.summary.fields["Max latency (ns)"]) / 1e6 == latencies[-1]
 
 
-@pytest.mark.parametrize("make_serve", [serve_with, serve_in_pipeline])
-def test_a_backend_that_fails_ends_the_test_with_its_error(make_serve) -> None:
+@pytest.mark.parametrize("serve", [FakeSystem.call, FakeSystem.serve])
+def test_a_backend_that_fails_ends_the_test_with_its_error(serve) -> None:
+    system = FakeSystem(FakeBackend(3, fail_on=3))
     with pytest.raises(BackendError, match="run 3 fails"):
         run_loadgen(
             LoadSettings("Offline", min_duration_s=0.01, target_qps=500),
-            make_serve(FakeBackend(3, fail_on=3)),
+            lambda queries, answer: serve(system, queries, answer),
             len(IMAGES),
-            clock=MonotonicClock(),
+            clock=Clock(),
         )
 
 
 def test_offline_goes_through_the_pipeline_and_the_others_do_not() -> None:
     """Calls of 4 ms: one after the other 250 a second, four at once up to 1000; Server keeps to the calls' rate."""
-    backend, log = FakeBackend(3, delay_ms=4), []
-    context = make_context(
-        label_with(backend), serve_offline=serve_in_pipeline(backend, log), offline_per_s=900.0, closed_loop_ms=4.0
-    )
-    plan = LoadPlan(("Offline", "SingleStream", "Server"), duration_s=0.1, has_curve=False)
-    offline, single, server, accuracy = measure_load(plan, context)[0]
-    assert [run.path for run in (offline, single, server, accuracy)] == ["pipeline", "call", "call", "pipeline"]
-    assert log[:2] == [offline.queries, 0]  # one series of all, and none after it
+    system = FakeSystem(FakeBackend(3, delay_ms=4))
+    plan = plan_for(scenarios=("Offline", "SingleStream", "Server"), load_duration_s=0.1, curve=False)
+    offline, single, server = measure_load(plan, make_context(system, offline_per_s=900.0, closed_loop_ms=4.0))[0]
+    assert [run.path for run in (offline, single, server)] == ["pipeline", "call", "call"]
+    assert system.series[:2] == [offline.queries, 0]  # one series of all, and none after it
     assert offline.throughput_per_s > 1.5 * single.throughput_per_s
     assert len(offline.service_ms) == offline.queries >= 24
     assert "workers" not in offline.settings
     assert server.settings["target_qps"] == pytest.approx(0.7 * single.throughput_per_s)
-    assert (accuracy.agreement, accuracy.queries) == (1, 3)
 
 
 def test_several_workers_label_at_once() -> None:
@@ -193,9 +183,9 @@ def test_several_workers_label_at_once() -> None:
     for workers in (1, 4):
         outcome = run_loadgen(
             LoadSettings("Offline", min_duration_s=0.1, target_qps=200, workers=workers),
-            serve_with(backend),
+            FakeSystem(backend).call,
             len(IMAGES),
-            clock=MonotonicClock(),
+            clock=Clock(),
         )
         assert len(outcome.samples) == 22  # 0.1 s at 200 a second, and LoadGen's 10 % more
         spans[workers] = max(sample.latency_ms for sample in outcome.samples)
@@ -203,6 +193,6 @@ def test_several_workers_label_at_once() -> None:
 
 
 def test_a_missing_figure_is_an_error_that_says_what_to_do() -> None:
-    outcome = LoadOutcome(Summary({}, None, ()), [], [], [], {}, 1.0)
+    outcome = LoadOutcome(Summary({}, None, ()), [], [], [], 1.0)
     with pytest.raises(BackendError, match="raise --latency-bound-ms"):
-        describe_run(LoadSettings("Server", "find-peak"), outcome, make_context(lambda i: None), 0.0)
+        describe_run(LoadSettings("Server"), outcome, make_context(FakeSystem(FakeBackend(3))), 0.0)

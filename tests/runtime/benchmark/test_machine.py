@@ -5,11 +5,16 @@ import types
 
 import pytest
 
-from atrous.runtime.benchmark import gpu_watch, machine_trace
-from atrous.runtime.benchmark.clocks import SimulatedClock
-from atrous.runtime.benchmark.environment import describe_environment
-from atrous.runtime.benchmark.gpu_watch import name_reasons, open_gpu_watch
-from atrous.runtime.benchmark.machine_trace import MachineWatch
+from atrous.runtime.benchmark import machine
+from atrous.runtime.benchmark.machine import (
+    THROTTLE_REASONS,
+    MachineWatch,
+    describe_environment,
+    name_reasons,
+    open_gpus,
+)
+
+from .simulation import SimulatedClock
 
 
 class _NotSupportedError(Exception):
@@ -18,7 +23,7 @@ class _NotSupportedError(Exception):
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """An NVML of one GPU that does not tell its power limit."""
+    """An NVML of one GPU that does not report its power limit."""
     module = types.ModuleType("pynvml")
 
     def refuse(*_: object) -> float:
@@ -48,10 +53,10 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     return module
 
 
-def test_a_gpu_tells_clocks_power_heat_and_why_it_is_slow(nvml: types.ModuleType) -> None:
-    (watch,) = open_gpu_watch()
-    watch.look()
-    watch.look()
+def test_a_gpu_reports_clocks_power_temperature_and_throttling(nvml: types.ModuleType) -> None:
+    (watch,) = open_gpus()
+    watch.read()
+    watch.read()
     trace = watch.trace()
     assert trace.name == "A GPU"
     assert trace.sm_mhz == (1410, 1410)
@@ -69,38 +74,27 @@ def test_no_driver_is_no_gpu(nvml: types.ModuleType) -> None:
         raise error
 
     nvml.nvmlInit = refuse
-    assert open_gpu_watch() == []
+    assert open_gpus() == []
     nvml.nvmlInit = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        open_gpu_watch()
+        open_gpus()
 
 
 def test_reasons_have_names() -> None:
     assert name_reasons(0) == ()
     assert name_reasons(0x1 | 0x40) == ("gpu_idle", "hw_thermal_slowdown")
-    assert len(gpu_watch.THROTTLE_REASONS) == 9
+    assert len(THROTTLE_REASONS) == 9
 
 
 class FakePsutil(types.ModuleType):
-    """Two cores, looked at each second: of 2 s all programs took 1.2, this one 0.6, other machines 0.1."""
+    """Two cores: of their time all programs took 60 %, this one 30 %, other virtual machines 5 %."""
 
-    def __init__(self) -> None:
-        super().__init__("psutil")
-        self.looks = 0
-
-    def cpu_times(self):
-        self.looks += 1
-        names = ("user", "system", "idle", "iowait", "steal", "guest")
-        spent = (1.0, 0.1, 0.7, 0.1, 0.1, 0.5)
-        return types.SimpleNamespace(
-            _fields=names, **{name: value * self.looks for name, value in zip(names, spent, strict=True)}
-        )
+    def cpu_times_percent(self):
+        times = {"user": 50.0, "system": 5.0, "idle": 35.0, "iowait": 5.0, "steal": 5.0}
+        return types.SimpleNamespace(_asdict=lambda: times)
 
     def Process(self):  # noqa: N802 (psutil's name)
-        return types.SimpleNamespace(
-            cpu_times=lambda: types.SimpleNamespace(user=0.5 * self.looks, system=0.1 * self.looks),
-            memory_info=lambda: types.SimpleNamespace(rss=50e6),
-        )
+        return types.SimpleNamespace(cpu_percent=lambda: 60.0, memory_info=lambda: types.SimpleNamespace(rss=50e6))
 
     def cpu_count(self) -> int:
         return 2
@@ -119,9 +113,9 @@ class FakePsutil(types.ModuleType):
 
 
 def test_shares_of_the_machine_are_of_each_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_trace, "import_optional", lambda name: FakePsutil())
-    monkeypatch.setattr(machine_trace, "open_gpu_watch", list)
-    with MachineWatch(SimulatedClock(), 0, interval_s=100.0) as watch:
+    monkeypatch.setattr(machine, "import_optional", lambda name: FakePsutil("psutil"))
+    monkeypatch.setattr(machine, "open_gpus", list)
+    with MachineWatch(SimulatedClock(), interval_s=100.0) as watch:
         pass
     trace = watch.trace()
     assert len(trace.at_s) == 2  # as it began and as it ended
@@ -131,7 +125,7 @@ def test_shares_of_the_machine_are_of_each_interval(monkeypatch: pytest.MonkeyPa
     assert trace.temperature_c == (63.0, 63.0)
     assert trace.resident_mb == (50.0, 50.0)
     assert trace.cpu_mhz == (None, None)
-    assert trace.unavailable == {"cpu_mhz": "this system does not tell", "gpus": "NVML shows no GPU"}
+    assert trace.unavailable == {"cpu_mhz": "not reported by this system", "gpus": "NVML shows no GPU"}
 
 
 def test_the_environment_names_what_explains_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:

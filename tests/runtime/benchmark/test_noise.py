@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atrous.runtime.benchmark.machine_sections import GpuTrace
 from atrous.runtime.benchmark.noise import judge_noise
-from atrous.runtime.benchmark.results import Warmup
+from atrous.runtime.benchmark.results import GpuTrace, Warmup
 from atrous.runtime.benchmark.statistics import describe_series
 
 from .simulation import make_trace
@@ -81,7 +80,7 @@ def test_an_idle_gpu_is_not_throttled() -> None:
     assert failed(noise) == []
 
 
-def test_what_a_machine_does_not_tell_does_not_fail_but_too_few_samples_do() -> None:
+def test_rules_that_cannot_be_checked_pass_but_too_few_samples_fail() -> None:
     noise = judge_noise(describe([10.0, 10.1]), WARM, None, None)
     assert failed(noise) == ["resolution"]
     assert {check.name: check.value for check in noise.checks}["canary"] is None

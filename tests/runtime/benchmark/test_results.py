@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atrous.errors import InputError
-from atrous.runtime.benchmark.results import make_schema, read_result, write_result, write_schema
+from atrous.runtime.benchmark.results import make_schema, read_result, write_result
 
 from .drawn_results import make_result as draw_result
 from .simulation import make_result, make_subject
@@ -37,10 +37,9 @@ def test_a_file_of_version_1_is_read_as_one_that_lacks_what_was_added(tmp_path: 
     assert read_result(tmp_path / "r.json") == older
 
 
-def test_the_published_schema_is_the_schema(tmp_path: Path) -> None:
-    write_schema(tmp_path / "schema.json")
+def test_the_published_schema_is_the_schema() -> None:
     published = (REPO / "docs" / "bench-schema.json").read_text()
-    assert published == (tmp_path / "schema.json").read_text(), "run runtime.benchmark.results.write_schema"
+    assert published == make_schema(), "write runtime.benchmark.results.make_schema() to docs/bench-schema.json"
     properties = json.loads(make_schema())["properties"]
     assert properties["schema_version"]["const"] == 2
 
@@ -65,26 +64,26 @@ def test_the_sample_holds_every_view() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema_version": 3}, "schema_version 3, this atrous reads 1 and 2: update atrous"),
+        ({"schema_version": 3}, "schema_version is 3, this atrous reads 1 and 2: update atrous"),
         ({"schema_version": 0}, "measure again"),
-        ({"kind": "other"}, "no result of `atrous bench`"),
+        ({"kind": "other"}, "not a result of `atrous bench`"),
         ({"subjects": []}, "subjects"),
         ({"surprise": 1}, "surprise"),
         ({"duration_s": "long"}, "duration_s"),
     ],
 )
-def test_what_is_no_result_is_refused_by_name(tmp_path: Path, change: dict[str, object], words: str) -> None:
+def test_invalid_results_are_rejected_by_name(tmp_path: Path, change: dict[str, object], words: str) -> None:
     content = json.loads(SAMPLE.read_text()) | change
     (tmp_path / "r.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=words):
         read_result(tmp_path / "r.json")
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_result(tmp_path / "none.json")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(InputError, match="no result of `atrous bench`"):
+    with pytest.raises(InputError, match="not a result of `atrous bench`"):
         read_result(tmp_path / "text")
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import itertools
 
-from atrous.runtime.benchmark.clocks import SimulatedClock
-from atrous.runtime.benchmark.warmup import MAX_WINDOW_RUNS, warm_up
+from atrous.runtime.benchmark.timing import MAX_WINDOW_RUNS, warm_up
+
+from .simulation import SimulatedClock
 
 
 def run_with(times_ms, *, max_duration_s: float = 60.0, bound: float = 0.05):
@@ -32,7 +33,7 @@ def test_short_runs_are_gathered_into_windows_of_50_ms() -> None:
     assert run_with(itertools.repeat(1e-5)).runs == 3 * MAX_WINDOW_RUNS
 
 
-def test_it_gives_up_and_says_so() -> None:
+def test_it_ends_unstable_at_the_time_limit() -> None:
     found = run_with((100 * 0.9 ** (run // 3) for run in itertools.count()), max_duration_s=1.0)
     assert not found.stable
     assert 1.0 <= found.duration_s < 1.1

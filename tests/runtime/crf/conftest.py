@@ -19,9 +19,9 @@ def make_problem(
     y, x = np.mgrid[:height, :width].astype(np.float32)
     image = np.zeros((height, width, 3), np.float32)
     for _ in range(4):
-        centre = random.uniform(0, 1, 2) * (height, width)
+        center = random.uniform(0, 1, 2) * (height, width)
         size = 1 + random.uniform(0.1, 0.5) * max(height, width)
-        blob = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * size**2))
+        blob = np.exp(-((y - center[0]) ** 2 + (x - center[1]) ** 2) / (2 * size**2))
         image += blob[..., None] * random.uniform(0, 255, 3)
     image = np.clip(image + random.normal(0, 6, image.shape), 0, 255)
     scores = random.normal(0, sharpness, (labels, height, width))

@@ -1,4 +1,4 @@
-"""The dense CRF written plainly in NumPy, float64 where the formulas allow: what the tests compare the core with.
+"""The tests' reference: the dense CRF in plain NumPy, float64 where the formulas allow.
 
 Slow and short on purpose. Only the embedding is float32, because its rounding decides which vertices exist.
 """
@@ -68,14 +68,14 @@ class Lattice:
         self.ids[used] = ids.reshape(-1)[: used.sum() * (d + 1)].reshape(-1, d + 1)
         self.count = len(vertices)
         number = {tuple(key): index for index, key in enumerate(vertices.tolist())}
-        self.neighbours = []
+        self.neighbors = []
         for axis in range(d + 1):
             step = np.ones(d, np.int64)
             if axis < d:
                 step[axis] = -d
             after = [number.get(tuple(key), self.count) for key in (vertices + step).tolist()]
             before = [number.get(tuple(key), self.count) for key in (vertices - step).tolist()]
-            self.neighbours.append((np.array(before), np.array(after)))
+            self.neighbors.append((np.array(before), np.array(after)))
         self.alpha = 1.0 / (1.0 + 2.0**-d)
 
     def __call__(self, values: Array) -> Array:
@@ -83,7 +83,7 @@ class Lattice:
         rows = np.zeros((self.count + 1, values.shape[1]))
         for q in range(self.ids.shape[1]):
             np.add.at(rows, self.ids[:, q], self.weights[:, q, None] * values)
-        for before, after in self.neighbours:
+        for before, after in self.neighbors:
             rows[:-1] = rows[:-1] + 0.5 * (rows[before] + rows[after])
         return self.alpha * np.einsum("nq,nql->nl", self.weights, rows[self.ids])
 

@@ -114,8 +114,8 @@ def test_unary_from_softmax() -> None:
 def test_pairwise_features() -> None:
     features = create_pairwise_gaussian(sdims=(2, 4), shape=(2, 3))
     np.testing.assert_allclose(features, [[0, 0, 0, 0.5, 0.5, 0.5], [0, 0.25, 0.5, 0, 0.25, 0.5]])
-    grey = create_pairwise_bilateral(sdims=(1, 1), schan=0.5, img=np.arange(6.0).reshape(2, 3))
-    np.testing.assert_allclose(grey[2], np.arange(6) * 2)
+    gray = create_pairwise_bilateral(sdims=(1, 1), schan=0.5, img=np.arange(6.0).reshape(2, 3))
+    np.testing.assert_allclose(gray[2], np.arange(6) * 2)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,12 @@ def test_pairwise_features() -> None:
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((30, 20, 3), np.uint8), 10),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30), np.uint8), 10),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30, 3), np.float64), 10),
+        lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30, 3), np.float32), 10),  # 0 to 1, often
         lambda crf: crf.addPairwiseBilateral(80, 0.001, np.zeros((20, 30, 3), np.uint8), 10),
+        lambda crf: create_pairwise_gaussian((3, 3, 3), (20, 30)),
+        lambda crf: create_pairwise_gaussian((0, 3), (20, 30)),
+        lambda crf: create_pairwise_bilateral((80, 80), (13, 13), np.zeros((20, 30, 3)), 2),
+        lambda crf: unary_from_labels(np.zeros(600, int), 0, gt_prob=0.7),
         lambda crf: crf.addPairwiseGaussian(3, 3, normalization=7),
         lambda crf: crf.addPairwiseGaussian(3, 3, kernel="ROUND_KERNEL"),
     ],
@@ -144,6 +149,15 @@ def test_missing_original(monkeypatch: pytest.MonkeyPatch) -> None:
     image, probabilities = make_problem(8, 9, 3)
     with pytest.raises(MissingDependencyError, match="pip install"):
         dense_crf(image, probabilities, backend="pydensecrf")
+
+
+@pytest.mark.parametrize(
+    "extra", [{"settle": 0.9}, {"storage": "float16"}, {"mask": np.ones((8, 9), bool)}, {"reduce": 2}]
+)
+def test_original_backend_refuses_what_it_lacks(extra: dict[str, Any]) -> None:
+    image, probabilities = make_problem(8, 9, 3)
+    with pytest.raises(CrfInputError, match="neither mask, shortcuts nor token"):
+        dense_crf(image, probabilities, backend="pydensecrf", **extra)
 
 
 def test_original_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,8 @@ def test_set_marginals_goes_on_from_there(problem: Problem) -> None:
     crf.start()
     crf.set_marginals(third)
     np.testing.assert_array_equal(crf.step(), fourth)
+    crf.set_marginals(np.flip(np.flip(third, (1, 2)).copy(), (1, 2)))  # negative strides
+    np.testing.assert_array_equal(crf.step(), fourth)
 
 
 def test_warm_start_goes_on_with_a_changed_unary(problem: Problem) -> None:
@@ -222,6 +224,13 @@ def test_batch_equals_single_images() -> None:
         np.testing.assert_array_equal(result, dense_crf(image, values, iterations=3))
     with pytest.raises(CrfInputError, match="as many"):
         list(dense_crf_batch(images, probabilities[:3]))
+    with pytest.raises(ValueError, match="own error"):
+        list(dense_crf_batch(images, raise_after(probabilities)))
+
+
+def raise_after(arrays: Any) -> Any:
+    yield from arrays
+    raise ValueError("own error of the caller's generator")
 
 
 def test_cancelling_from_another_thread() -> None:

@@ -40,7 +40,7 @@ def test_inference_script(
     pytest.importorskip("cv2")
     script = tmp_path / "inference.py"
     text = (examples / "inference.py").read_text()
-    assert "use_2d = False\n# use_2d = True\n" in text  # the switch its readers are told to turn
+    assert "use_2d = False\n# use_2d = True\n" in text  # the switch that its readers turn
     script.write_text(text.replace("# use_2d = True", "use_2d = True") if two_dimensional else text)
     output = tmp_path / "out.png"
     arguments = [examples / f"im{number}.png", examples / f"anno{number}.png", output]

@@ -12,13 +12,13 @@ from .reference import Array, Lattice, MeanField, Term, grid_features, softmax
 
 
 def exact_filter(features: Array, values: Array) -> Array:
-    """The sums the lattice stands for: sum_j exp(-|f_i - f_j|^2 / 2) values_j, over n, normalised after."""
+    """The sums that the lattice approximates: sum_j exp(-|f_i - f_j|^2 / 2) values_j / n, normalized after."""
     squares = ((features[:, :, None] - features[:, None, :]) ** 2).sum(axis=0)
     kernel = np.exp(-squares / 2)
     return (kernel @ values) / kernel.sum(axis=1, keepdims=True)
 
 
-def test_lattice_stands_for_gaussian_sums() -> None:
+def test_lattice_approximates_gaussian_sums() -> None:
     image, probabilities = make_problem(24, 24, 3, seed=5)
     features = grid_features((24, 24), [6.0, 6.0], image, [40.0, 40.0, 40.0])
     values = probabilities.reshape(3, -1).T.astype(np.float64)

@@ -67,11 +67,11 @@ def make_segnet_camvid(root: Path, *, with_list: bool = True) -> Path:
     return root
 
 
-def make_original_camvid(root: Path, colours: list[tuple[int, int, int]]) -> Path:
+def make_original_camvid(root: Path, colors: list[tuple[int, int, int]]) -> Path:
     for seed, name in enumerate(("0001TP_008550", "0016E5_00390")):
         save(root / "701_StillsRaw_full" / f"{name}.png", draw_image(seed))
-        numbers = draw_truth(seed, list(range(len(colours))))
-        save(root / "LabeledApproved_full" / f"{name}_L.png", np.array(colours, np.uint8)[numbers])
+        numbers = draw_truth(seed, list(range(len(colors))))
+        save(root / "LabeledApproved_full" / f"{name}_L.png", np.array(colors, np.uint8)[numbers])
     (root / "test.txt").write_text("/SegNet/CamVid/test/0001TP_008550.png /SegNet/CamVid/testannot/0001TP_008550.png\n")
     return root
 
@@ -86,10 +86,10 @@ def make_sun_rgbd(root: Path, *, sorted_labels: bool = True) -> Path:
 
 
 def copy_real_voc(shared: Path, root: Path) -> Path:
-    """The one real pair of PASCAL VOC 2012 at hand whose two files are as published, in the published layout."""
+    """A real pair of PASCAL VOC 2012, both files as published, in the published layout."""
     source = shared / "images" / "voc2012"
     if not (source / "2007_000129.jpg").is_file():
-        pytest.skip("no real pair of PASCAL VOC 2012 at hand")
+        pytest.skip("no real pair of PASCAL VOC 2012")
     folder = root / "VOC2012"
     for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
@@ -100,10 +100,10 @@ def copy_real_voc(shared: Path, root: Path) -> Path:
 
 
 def copy_real_camvid(shared: Path, root: Path) -> Path:
-    """The three real pairs of CamVid at hand, in SegNet's layout."""
+    """Three real pairs of CamVid in SegNet's layout."""
     source = shared / "images" / "camvid"
     if not source.is_dir():
-        pytest.skip("no real pairs of CamVid at hand")
+        pytest.skip("no real pairs of CamVid")
     folder = root / "CamVid"
     for kind, ending in (("test", "_image.png"), ("testannot", "_labels.png")):
         (folder / kind).mkdir(parents=True)

@@ -65,11 +65,11 @@ def test_an_image_without_a_reference_has_empty_bands() -> None:
         assert (counts[0].sum(), counts[1].sum()) == (0, 16)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_arguments() -> None:
     truth = np.zeros((4, 4), np.uint8)
     with pytest.raises(InputError, match="not 'edges' and 2"):
         measure_distance(truth, "edges", 2)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 to 200 wide"):
         measure_distance(truth, "void", 0)
-    with pytest.raises(InputError, match="must rise"):
+    with pytest.raises(InputError, match="must ascend"):
         count_bands(truth, truth, 2, (5, 2), measure_distance(truth, "void", 5))

@@ -8,19 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atrous.runtime import InputError
-from atrous.runtime.evaluation import (
-    ConfusionMatrix,
-    class_accuracies,
-    class_ious,
-    count_confusion,
-    frequency_weighted_iou,
-    mean_accuracy,
-    mean_iou,
-    pixel_accuracy,
-)
+from atrous.runtime.evaluation import ConfusionMatrix, Counts, class_ious, count_confusion, mean_iou
 
 TRUTH = np.array([[0, 0, 1, 1, 255]], np.uint8)
 LABELS = np.array([[0, 1, 1, 1, 0]], np.uint8)
+
+
+def fill(counts: Counts) -> ConfusionMatrix:
+    matrix = ConfusionMatrix(len(counts))
+    matrix.add_counts(counts)
+    return matrix
 
 
 def test_one_pixel() -> None:
@@ -32,20 +29,20 @@ def test_a_case_by_hand() -> None:
     assert counts.dtype == np.int64
     assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert class_ious(counts)[:2].tolist() == [1 / 2, 2 / 3]
-    assert class_accuracies(counts)[:2].tolist() == [1 / 2, 1.0]
-    assert np.isnan(class_ious(counts)[2])  # a class that nobody has
+    assert fill(counts).class_accuracies[:2].tolist() == [1 / 2, 1.0]
+    assert np.isnan(class_ious(counts)[2])  # a class that does not occur
     assert mean_iou(counts) == pytest.approx(7 / 12)
     assert mean_iou(np.stack([counts, counts])) == pytest.approx(7 / 12)
-    assert pixel_accuracy(counts) == 3 / 4
-    assert mean_accuracy(counts) == 3 / 4
-    assert frequency_weighted_iou(counts) == pytest.approx(0.5 * 1 / 2 + 0.5 * 2 / 3)
+    assert fill(counts).pixel_accuracy == 3 / 4
+    assert fill(counts).mean_accuracy == 3 / 4
+    assert fill(counts).frequency_weighted_iou == pytest.approx(0.5 * 1 / 2 + 0.5 * 2 / 3)
 
 
-def test_a_class_labelled_but_nowhere_true_counts_as_zero() -> None:
+def test_a_class_labeled_but_nowhere_true_counts_as_zero() -> None:
     counts = count_confusion(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8), 3)
     assert class_ious(counts)[:2].tolist() == [3 / 4, 0.0]
     assert mean_iou(counts) == 3 / 8
-    assert mean_accuracy(counts) == 3 / 4  # over the classes that are true somewhere
+    assert fill(counts).mean_accuracy == 3 / 4  # over the classes that are true somewhere
 
 
 def test_nothing_judged_gives_nan_everywhere() -> None:
@@ -86,7 +83,7 @@ def test_all_256_classes() -> None:
         (TRUTH, LABELS, 257, "1 to 256 classes"),
     ],
 )
-def test_what_does_not_fit_is_refused(truth: np.ndarray, labels: np.ndarray, classes: int, words: str) -> None:
+def test_invalid_arguments(truth: np.ndarray, labels: np.ndarray, classes: int, words: str) -> None:
     with pytest.raises(InputError, match=words):
         count_confusion(truth, labels, classes)
 

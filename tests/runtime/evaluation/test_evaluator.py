@@ -15,8 +15,10 @@ from atrous.runtime import BackendError, BundleError, InputError, load, read_bun
 from atrous.runtime.backends import Array, TensorSpec
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.evaluation import VOID, mean_iou
-from atrous.runtime.evaluation.datasets import Dataset, open_camvid, open_folders, open_voc2012
-from atrous.runtime.evaluation.evaluator import check_classes, evaluate, find_label_shift
+from atrous.runtime.evaluation.datasets import open_dataset
+from atrous.runtime.evaluation.datasets.dataset import Dataset
+from atrous.runtime.evaluation.datasets.folders import open_folders
+from atrous.runtime.evaluation.evaluator import check_classes, evaluate
 from atrous.runtime.evaluation.report import describe_evaluation, write_evaluation
 from atrous.runtime.segmenter import Segmenter
 
@@ -28,7 +30,7 @@ VOC_BUNDLE = {"classes": list(VOC_CLASSES), "palette": []}
 
 
 class Oracle:
-    """A network that knows the truth of each image, and tells what `change` makes of it."""
+    """A network that knows the truth of each image, and returns it after `change`."""
 
     name, device = "oracle", "cpu"
 
@@ -61,7 +63,7 @@ def make_folder(root: Path, count: int = 3, classes: int = 4) -> Dataset:
         truth[rng.random(truth.shape) < 0.1] = VOID
         layouts.save(root / "i" / f"{seed}.png", image)
         layouts.save(root / "l" / f"{seed}.png", truth)
-    return open_folders(root / "i", root / "l", CLASSES[:classes], [tuple(colour) for colour in PALETTE])
+    return open_folders(root / "i", root / "l", CLASSES[:classes], [tuple(color) for color in PALETTE])
 
 
 @pytest.fixture
@@ -120,19 +122,19 @@ def test_worst_images_come_first(tmp_path: Path) -> None:
     assert evaluation.worst[0].score.mean_iou["network"] == min(s for s in scores if s is not None)
 
 
-def test_images_that_fail_are_named_and_the_rest_is_judged(tmp_path: Path, dataset: Dataset) -> None:
-    dataset.pairs[1].image.write_bytes(b"rubbish")
+def test_images_that_fail_are_named_and_the_others_evaluated(tmp_path: Path, dataset: Dataset) -> None:
+    dataset.pairs[1].image.write_bytes(b"not an image")
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter:
         evaluation = evaluate(segmenter, dataset, variants=("network",))
         assert [name for name, _ in evaluation.failures] == ["1"]
         assert len(evaluation.images) == 2
         for pair in dataset.pairs:
-            pair.image.write_bytes(b"rubbish")
-        with pytest.raises(InputError, match="not one of the 3 images"):
+            pair.image.write_bytes(b"not an image")
+        with pytest.raises(InputError, match="all 3 images failed; the first: "):
             evaluate(segmenter, dataset, variants=("network",))
 
 
-def test_labels_that_are_none_end_the_run(tmp_path: Path, dataset: Dataset) -> None:
+def test_invalid_labels_end_the_run(tmp_path: Path, dataset: Dataset) -> None:
     layouts.save(dataset.pairs[2].labels, np.full((25, 30), 77, np.uint8))
     with load(write_bundle(tmp_path / "b"), threads=1) as segmenter, pytest.raises(DatasetError, match="holds 77"):
         evaluate(segmenter, dataset, variants=("network",))
@@ -150,24 +152,48 @@ def test_a_network_that_cannot_run_ends_the_run(tmp_path: Path, dataset: Dataset
         evaluate(segmenter, dataset, variants=("network",), cores=1)
 
 
-def test_a_shift_by_one_is_noticed(tmp_path: Path, dataset: Dataset) -> None:
+def test_labels_shifted_by_one_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
     with load(write_bundle(tmp_path / "b"), Oracle(dataset, lambda truth: (truth + 1) % 4), threads=1) as segmenter:
         evaluation = evaluate(segmenter, dataset, variants=("network",))
     assert len(evaluation.warnings) == 1
     assert "one too low: shifted by +1, the mean IoU would be 100.0%" in evaluation.warnings[0]
-    assert find_label_shift(np.diag([5, 5, 5])) == []
+
+
+def test_classes_in_another_order_are_noticed(tmp_path: Path, dataset: Dataset) -> None:
+    order = np.array([2, 0, 1, 3])
+    with load(write_bundle(tmp_path / "b"), Oracle(dataset, lambda truth: order[truth]), threads=1) as segmenter:
+        evaluation = evaluate(segmenter, dataset, variants=("network",))
+    assert len(evaluation.warnings) == 1
+    assert "the mean IoU would be 100.0% instead of " in evaluation.warnings[0]
+    assert '0 -> 2 "green", 1 -> 0 "background", 2 -> 1 "blue")' in evaluation.warnings[0]
+
+
+def test_an_error_of_the_backend_is_raised_as_it_is(tmp_path: Path, dataset: Dataset) -> None:
+    error = BackendError("the device is gone")
+
+    class Broken(Oracle):
+        def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+            raise error from OSError("cause")
+
+    with (
+        load(write_bundle(tmp_path / "b"), Broken(dataset), threads=1) as segmenter,
+        pytest.raises(BackendError) as caught,
+    ):
+        evaluate(segmenter, dataset, variants=("network",))
+    assert caught.value is error
+    assert isinstance(error.__cause__, OSError)
 
 
 def test_classes_have_to_fit(dataset: Dataset) -> None:
     with pytest.raises(InputError, match="the bundle has 3 classes, data/i has 4"):
         check_classes(CLASSES[:3], dataset)
-    with pytest.raises(InputError, match='another order: its 1 is "green", that of data/i is "blue"'):
+    with pytest.raises(InputError, match='another order: its class 1 is "green", that of data/i is "blue"'):
         check_classes((CLASSES[0], "green", "blue", CLASSES[3]), dataset)
     assert check_classes(("Background", "blue", "green", "red"), dataset) == []
-    assert '1 of the 4 classes go by other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
+    assert '1 of the 4 classes have other names: 3 is "pink"' in check_classes((*CLASSES[:3], "pink"), dataset)[0]
 
 
-def test_variants_that_cannot_be_had(tmp_path: Path, dataset: Dataset) -> None:
+def test_unavailable_variants(tmp_path: Path, dataset: Dataset) -> None:
     with load(write_bundle(tmp_path / "b"), threads=1, crf=False) as segmenter:
         with pytest.raises(InputError, match="loaded without a CRF"):
             evaluate(segmenter, dataset)
@@ -191,17 +217,17 @@ def test_report_and_pictures(tmp_path: Path, dataset: Dataset) -> None:
             with Image.open(path) as image:
                 assert min(image.size) > 100
                 assert len(np.unique(np.asarray(image.convert("L")))) > 8  # something is drawn
-    told = json.loads(written["report"].read_text())
-    assert told["schema_version"] == 1
-    assert told["variants"]["crf"]["mean_iou"] == evaluation.variants["crf"].matrix.mean_iou
-    assert np.array(told["variants"]["crf"]["confusion"]).sum() == told["judged_pixels"]
-    assert {key: told[key] for key in ("evaluated", "failures", "published")} == {
+    report = json.loads(written["report"].read_text())
+    assert report["schema_version"] == 1
+    assert report["variants"]["crf"]["mean_iou"] == evaluation.variants["crf"].matrix.mean_iou
+    assert np.array(report["variants"]["crf"]["confusion"]).sum() == report["judged_pixels"]
+    assert {key: report[key] for key in ("evaluated", "failures", "published")} == {
         "evaluated": 3,
         "failures": [],
         "published": [],
     }
     assert json.loads(json.dumps(describe_evaluation(evaluation), allow_nan=False)) == {
-        key: value for key, value in told.items() if key != "schema_version"
+        key: value for key, value in report.items() if key != "schema_version"
     }
 
 
@@ -210,11 +236,11 @@ class TestRealPairs:
 
     @pytest.fixture
     def voc(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        return open_voc2012(layouts.copy_real_voc(shared_dir, tmp_path))
+        return open_dataset("voc2012", layouts.copy_real_voc(shared_dir, tmp_path))
 
     @pytest.fixture
     def camvid(self, tmp_path: Path, shared_dir: Path) -> Dataset:
-        return open_camvid(layouts.copy_real_camvid(shared_dir, tmp_path))
+        return open_dataset("camvid", layouts.copy_real_camvid(shared_dir, tmp_path))
 
     @pytest.mark.parametrize("name", ["voc", "camvid"])
     def test_truth_and_moved_labels(self, request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
@@ -237,7 +263,7 @@ class TestRealPairs:
         source = shared_dir / "images" / "voc2012"
         unary = source / "2007_000332_3unary.npz"
         if not unary.is_file():
-            pytest.skip("no probabilities of a real photograph at hand")
+            pytest.skip("no probabilities of a real photograph")
         for kind in ("image", "labels"):
             (tmp_path / kind).mkdir()
             shutil.copy(source / f"2007_000332_{kind}.png", tmp_path / kind / "2007_000332.png")

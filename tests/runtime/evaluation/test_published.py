@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from atrous.runtime.evaluation.datasets import DEFAULT_SPLITS
+from atrous.runtime.evaluation.datasets import DATASETS
 from atrous.runtime.evaluation.published import PUBLISHED, find_published
 
 CATALOGUE = Path(__file__).resolve().parents[3] / "converter" / "official" / "models.json"
 
 
-def test_figures_belong_to_bundles_that_fetch_and_convert_make() -> None:
+def test_results_belong_to_bundles_that_fetch_and_convert_make() -> None:
     names = {model["name"] for model in json.loads(CATALOGUE.read_text())["models"]}
     assert {bundle for figure in PUBLISHED for bundle in figure.bundles} <= names
-    assert {figure.dataset for figure in PUBLISHED} == set(DEFAULT_SPLITS)
+    assert {figure.dataset for figure in PUBLISHED} == set(DATASETS)
     assert all(0.2 < figure.mean_iou < 0.8 for figure in PUBLISHED)
 
 
@@ -39,7 +39,7 @@ def test_every_figure_names_its_table_or_section() -> None:
     assert all(" table " in figure.source or " section " in figure.source for figure in PUBLISHED)
 
 
-def test_weights_that_saw_val_are_told() -> None:
+def test_weights_trained_on_val_are_noted() -> None:
     notes = {figure.note for figure in find_published("deeplab-v2-vgg16", "voc2012") if figure.split == "val"}
-    assert notes == {"of weights that never saw val; the released ones did"}
+    assert notes == {"of weights not trained on val; the released ones were"}
     assert {f.note for f in find_published("deeplab-v2-vgg16-trainaug", "voc2012")} == {""}

@@ -1,4 +1,4 @@
-"""The core on small functions: order, bounds, failures, stopping, adapting, and what it measures."""
+"""The core on small functions: order, bounds, failures, stopping, and measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from atrous.errors import InputError
-from atrous.runtime.pipeline import Outcome, Pipeline, Stage, run_pipeline
+from atrous.runtime.pipeline import ItemResult, Pipeline, Stage
+
+from .reports import run_pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ def test_nothing_to_do() -> None:
     outcomes, report = run_pipeline([Stage("a", str), Stage("b", str)], [])
     assert outcomes == []
     assert report.items == 0
-    assert report.describe_limit() == "nothing was done"
+    assert report.describe_limit() == "no items"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -82,7 +84,7 @@ class Item:
 
 @pytest.mark.parametrize("max_alive", [1, 2, 7, None])
 def test_no_more_items_are_alive_than_promised(max_alive: int | None) -> None:
-    """Counted in the items themselves: however slow the caller, the list is not read ahead of it."""
+    """Counted in the items themselves: the list is not read further ahead, however slow the caller."""
     Item.alive = Item.most = 0
     stages = [
         Stage("fast", lambda item: item),
@@ -126,11 +128,11 @@ def test_a_stage_that_cannot_keep_up_holds_the_others_back() -> None:
         gate.wait(10)
         return value
 
-    stages = [Stage("note", note), Stage("wait", wait, max_workers=1, cores=0)]
+    stages = [Stage("note", note, max_workers=1), Stage("wait", wait, max_workers=1, cores=0)]
     with Pipeline(stages, cores=2, queue_size=3, max_alive=100) as pipeline:
         outcomes = pipeline.run(range(50))
         reader = threading.Thread(target=lambda: results.extend(outcomes))
-        results: list[Outcome] = []
+        results: list[ItemResult] = []
         reader.start()
         deadline_s = time.monotonic() + 10
         while len(started) < 5 and time.monotonic() < deadline_s:
@@ -248,7 +250,7 @@ def test_leaving_early_finishes_what_is_under_way() -> None:
 
 
 def test_stop_from_another_thread() -> None:
-    """Who waits for the next outcome is set free."""
+    """The caller, who waits for the next result, is woken."""
     pipeline = Pipeline([Stage("a", sleeping(0.02))], cores=1)
     timer = threading.Timer(0.1, pipeline.stop)
     timer.start()
@@ -313,47 +315,45 @@ def test_cores_are_never_held_twice() -> None:
     assert most == 3
 
 
-def test_workers_move_to_the_bottleneck() -> None:
+def test_a_stage_starts_as_many_threads_as_it_needs() -> None:
     """Sleeping stages, so that the machine's own load does not count."""
-    stages = [Stage("quick", sleeping(0.001)), Stage("slow", sleeping(0.06)), Stage("end", sleeping(0.001))]
-    with Pipeline(stages, cores=4) as pipeline:
-        for _ in pipeline.run(range(60)):
-            pass
-        assert pipeline.workers == {"quick": 1, "slow": 4, "end": 1}
-    report = pipeline.report()
-    assert report.limit == "cores"
-    assert [stage.most_workers for stage in report.stages] == [1, 4, 1]
-
-
-def test_fixed_workers_stay() -> None:
-    stages = [Stage("quick", sleeping(0.001)), Stage("slow", sleeping(0.01))]
-    with Pipeline(stages, cores=4, workers={"slow": 2}) as pipeline:
+    stages = [Stage("quick", lambda value: value, cores=0), Stage("slow", sleeping(0.01)), Stage("end", str, cores=0)]
+    with Pipeline(stages, cores=4, max_alive=12) as pipeline:
         list(pipeline.run(range(60)))
-        assert pipeline.workers["slow"] == 2
-    assert pipeline.report().stages[1].max_workers == 2
+    report = pipeline.report()
+    assert report.stages[1].most_workers == report.stages[1].max_workers == 4
+    for items in (0, 1, 2):
+        _, report = run_pipeline(stages, range(items), cores=4)
+        assert max(stage.most_workers for stage in report.stages) <= items
+
+
+def test_workers_can_be_limited() -> None:
+    stages = [Stage("quick", sleeping(0.001)), Stage("slow", sleeping(0.01))]
+    _, report = run_pipeline(stages, range(60), cores=4, workers={"slow": 2})
+    assert report.stages[1].max_workers == report.stages[1].most_workers == 2
 
 
 def test_what_is_measured_is_right() -> None:
-    """Sleeps of known length: times, shares and queue depths follow by arithmetic, within a busy machine's slack."""
+    """Sleeps of known length: times, shares and queue depths follow by arithmetic, with tolerance for load."""
     stages = [Stage("a", sleeping(0.01), cores=0), Stage("b", sleeping(0.04), max_workers=1, cores=0)]
     _, report = run_pipeline(stages, range(30), cores=1, workers={"a": 1, "b": 1})
     first, second = report.stages
     assert first.item_ms >= 10
     assert second.item_ms >= 40
-    assert 39.5 <= second.p50_ms <= second.p90_ms <= second.p99_ms
+    assert second.p90_ms >= 39.5
     assert second.busy_share > 0.8
     assert 0.1 < first.busy_share < 0.6
     assert first.blocked_share > 0.3  # "b" holds it back
     assert second.queue.mean_depth > 1  # of 2
     assert second.queue.most == 2
-    assert first.cpu_ms < 5  # it sleeps
     assert 1.0 < report.calls_at_once < 1.7
     assert 0.1 < report.overlap < 0.6
     assert report.limit == "b"
     assert report.bounds_per_s["b"] == pytest.approx(1000 / second.item_ms)
     assert 0.7 < report.efficiency <= 1.001
+    assert report.core_share == 0  # no stage holds a core
     shares = first.busy_share + first.starved_share + first.core_wait_share + first.blocked_share
-    assert 0.7 < shares <= 1.001  # what is missing went to bookkeeping, and to whom the machine served meanwhile
+    assert 0.7 < shares <= 1.001  # the rest is bookkeeping and other processes
 
 
 def test_a_report_while_it_runs() -> None:
@@ -371,12 +371,14 @@ def test_a_report_while_it_runs() -> None:
         (lambda: Pipeline([]), "at least one stage"),
         (lambda: Pipeline([Stage("a", str), Stage("a", str)]), "a name of its own"),
         (lambda: Pipeline([Stage("a", str)], cores=0), "at least one core"),
-        (lambda: Pipeline([Stage("a", str)], queue_size=0), "at least one place"),
+        (lambda: Pipeline([Stage("a", str)], queue_size=0), "capacity of at least 1"),
         (lambda: Pipeline([Stage("a", str)], max_alive=0), "max_alive"),
         (lambda: Pipeline([Stage("a", str)], workers={"b": 1}), 'no stage "b"'),
         (lambda: Pipeline([Stage("a", str, max_workers=2)], workers={"a": 3}), "1 to 2 workers"),
         (lambda: Stage("a", str, max_workers=0), "1 to 256 workers"),
         (lambda: Stage("a", str, cores=-1), "0 to 256 cores"),
+        (lambda: Stage("a", str, cores=3, max_cores=2), "cannot use 3 to 2 cores"),
+        (lambda: Stage("a", str, cores=0, max_cores=2), "cannot use 0 to 2 cores"),
         (lambda: Stage("a", str, batch=0), "batches of 1"),
     ],
 )

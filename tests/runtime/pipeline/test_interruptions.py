@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,13 +49,15 @@ def start(workplace: Path) -> subprocess.Popen[str]:
     )
 
 
-def stop_at(workplace: Path, count: int, number: signal.Signals) -> tuple[int, str]:
-    """Start the command, send a signal once it has labelled that many images, and wait for its end."""
+def stop_at(workplace: Path, count: int, number: signal.Signals, times: int = 1) -> tuple[int, str]:
+    """Start the command, send a signal when it has labeled `count` images, and wait for its end."""
     process = start(workplace)
     deadline_s = time.monotonic() + 60
     while len(read_done(workplace)) < count and process.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.002)
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.01)
     _, stderr = process.communicate(timeout=60)
     return process.returncode, stderr
 
@@ -77,7 +80,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def clean(workplace: Path) -> dict[str, bytes]:
-    """What one run that nobody disturbs gives."""
+    """The results of one undisturbed run."""
     outcome = run_atrous("segment", "b", "photos", "-o", "clean", "--save", KINDS, folder=workplace)
     assert outcome.code == 1
     found = results(workplace / "clean")
@@ -97,7 +100,7 @@ def test_kill_9_three_times(workplace: Path, clean: dict[str, bytes]) -> None:
     report = run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, "--json", folder=workplace)
     assert report.code == 1
     assert report.json["skipped"] == before
-    assert report.json["labelled"] == IMAGES - 1 - before
+    assert report.json["labeled"] == IMAGES - 1 - before
     assert len(report.json["failures"]) == 1
     assert results(workplace / "out") == clean  # the same files, byte for byte, and no other
     assert Counter(read_done(workplace)) == dict.fromkeys((f"photos/{n:03}.png" for n in range(IMAGES) if n != 50), 1)
@@ -106,16 +109,27 @@ def test_kill_9_three_times(workplace: Path, clean: dict[str, bytes]) -> None:
             assert (workplace / "out" / name).stat().st_mtime_ns == time_ns
 
 
-def test_ctrl_c(workplace: Path, clean: dict[str, bytes]) -> None:
-    code, stderr = stop_at(workplace, 30, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm(workplace: Path, clean: dict[str, bytes], number: signal.Signals) -> None:
+    code, stderr = stop_at(workplace, 30, number)
     assert code == 130
     assert "Traceback" not in stderr
-    assert "the same command goes on from here" in stderr
-    assert stderr.rstrip().endswith("atrous: interrupted")
+    labeled, interrupted = stderr.splitlines()[-2:]
+    assert re.fullmatch(r"atrous segment: \d+ labeled, about \d+ left: the same command resumes the run", labeled)
+    assert interrupted == "atrous: interrupted"
     done = len(read_done(workplace))
     assert 30 <= done < IMAGES - 1
     assert not list((workplace / "out").glob(".*"))  # the images under way were finished
     assert len(results(workplace / "out")) == 2 * done
     report = run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, "--json", folder=workplace)
     assert (report.code, report.json["skipped"]) == (1, done)
+    assert results(workplace / "out") == clean
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_ctrl_c_again_while_it_stops(workplace: Path, clean: dict[str, bytes], times: int) -> None:
+    code, stderr = stop_at(workplace, 30, signal.SIGINT, times)
+    assert code in (130, -signal.SIGINT)
+    assert "terminate called" not in stderr
+    assert run_atrous("segment", "b", "photos", "-o", "out", "--save", KINDS, folder=workplace).code == 1
     assert results(workplace / "out") == clean

@@ -35,10 +35,3 @@ def test_durations_against_numpy() -> None:
 
 def test_no_durations() -> None:
     assert (Durations().mean_s, Durations().quantile_s(0.5)) == (0.0, 0.0)
-
-
-def test_the_moving_average_follows() -> None:
-    durations = Durations()
-    for value in [1.0] * 5 + [2.0] * 30:
-        durations.add(value)
-    assert durations.recent_s == pytest.approx(2, abs=0.01)

@@ -1,4 +1,4 @@
-"""The stages of a segmenter give what the segmenter gives, and share the cores as documented."""
+"""The stages of a segmenter give its own results and use the cores as documented."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from atrous import runtime
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.pipeline import Pipeline
-from atrous.runtime.pipeline.segmentation import STAGES, Threads, make_stages, share_cores
+from atrous.runtime.pipeline.segmentation import STAGES, make_stages
 from atrous.runtime.segmenter import Segmentation
 
 from ..bundles import CRF, make_image, write_bundle
@@ -25,7 +25,7 @@ def run_stages(segmenter: runtime.Segmenter, **options: Any) -> list[Segmentatio
         segmenter,
         read=lambda item: make_image(*SIZES[item], seed=item),
         finish=lambda item, image, result: (item, image, result),
-        threads=share_cores(2),
+        cores=2,
         **options,
     )
     with Pipeline(stages, cores=2) as pipeline:
@@ -59,36 +59,42 @@ def test_the_same_as_one_by_one(tmp_path: Path, head: str, batch: int, crf: Mapp
 
 
 def test_the_stages(tmp_path: Path) -> None:
-    def name_stages(crf: Mapping[str, Any] | None, backend: Any) -> dict[str, tuple[int, int | None]]:
+    def name_stages(
+        crf: Mapping[str, Any] | None, backend: Any, **workers: int
+    ) -> dict[str, tuple[int, int | None, int | None, bool]]:
         segmenter = runtime.load(write_bundle(tmp_path, crf=crf), backend)
-        shares = share_cores(8, device=segmenter.backend.device)
-        stages = make_stages(segmenter, read=lambda item: item, finish=lambda *parts: None, threads=shares)
-        return {stage.name: (stage.cores, stage.max_workers) for stage in stages}
+        stages = make_stages(
+            segmenter, read=lambda item: item, finish=lambda *parts: None, cores=8, workers=workers or None
+        )
+        return {stage.name: (stage.cores, stage.max_cores, stage.max_workers, stage.waits) for stage in stages}
 
     class Device(FakeBackend):
         device = "cuda"
 
     local = name_stages(None, "fake")
     assert list(local) == ["decode", "prepare", "network", "labels", "encode"]
-    assert local["network"] == (2, 4)
+    assert local["network"] == (8, None, 1, True)  # one call with all cores
+    assert {local[name] for name in ("decode", "prepare", "labels", "encode")} == {(1, None, None, False)}
     away = name_stages(CRF, Device(4))
     assert tuple(away) == STAGES
-    assert away["network"] == (0, 1)
-    assert away["crf"] == (1, 8)
+    assert away["network"] == (0, None, 1, True)
+    assert away["crf"] == (1, 8, None, True)
+    assert name_stages(None, "fake", network=2)["network"] == (4, None, 2, True)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"cores": 2}, Threads(2, 2, 1, 2, 1)),  # images side by side
-        ({"cores": 2, "images": 1}, Threads(2, 1, 2, 1, 2)),  # threads within the one image
-        ({"cores": 8, "images": 3}, Threads(8, 3, 2, 3, 2)),
-        ({"cores": 16}, Threads(16, 4, 4, 16, 1)),  # at most four networks hold their activations
-        ({"cores": 16, "device": "cuda"}, Threads(16, 1, 16, 16, 1)),
-        ({"cores": 16, "workers": {"crf": 4, "network": 2}}, Threads(16, 2, 8, 4, 4)),
-        ({"cores": 2, "workers": {"crf": 5}}, Threads(2, 2, 1, 5, 1)),
-        ({"cores": 2, "images": 0}, Threads(2, 1, 2, 1, 2)),
-    ],
-)
-def test_sharing_the_cores(arguments: dict[str, Any], expected: Threads) -> None:
-    assert share_cores(**arguments) == expected
+def test_a_crf_call_gets_the_cores_it_was_granted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image at a time: network and CRF have all cores in turn."""
+    threads: list[int | None] = []
+    finish = runtime.Segmenter.finish
+
+    def spy(self: runtime.Segmenter, *arguments: Any, **options: Any) -> Segmentation:
+        threads.append(options["threads"])
+        return finish(self, *arguments, **options)
+
+    monkeypatch.setattr(runtime.Segmenter, "finish", spy)
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    with runtime.load(write_bundle(tmp_path, crf=CRF), "fake", threads=3) as segmenter:
+        stages = make_stages(segmenter, read=lambda item: make_image(9, 9, item), finish=lambda *parts: None, cores=3)
+        with Pipeline(stages, cores=3, max_alive=1) as pipeline:
+            assert [result.error for result in pipeline.run(range(4))] == [None] * 4
+    assert threads == [3] * 4

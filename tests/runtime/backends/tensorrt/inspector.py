@@ -1,4 +1,4 @@
-"""Inspector JSON of the forms TensorRT writes, for a VGG-like net of three products.
+"""Inspector JSON in the schemas that TensorRT writes, for a VGG-like net of three products.
 
 The forms: 8.x, from NVIDIA's developer guide (8.2 to 8.6, "Engine Inspector") and issues NVIDIA/TensorRT#2418 and
 #4020: "Format/Datatype" is a sentence, fused names are joined by " + ", "Bindings" are names. 10.x: types are names
@@ -70,7 +70,7 @@ def make_8(conv: str = HALF_8, tactic: str = "sm80_xmma_fprop_implicit_gemm_f16f
 
 
 def make_10(first: str = "Half", second: str = "Half") -> dict[str, Any]:
-    """A 10.x engine: Myelin's layers, told by their metadata."""
+    """A 10.x engine: Myelin's layers, with their nodes in the metadata."""
 
     def layer(name: str, kind: str, type_name: str, metadata: str) -> dict[str, Any]:
         tensor = {"Name": "t", "Dimensions": [1, 64, 65, 65], "Format/Datatype": type_name}
@@ -95,7 +95,7 @@ def make_10(first: str = "Half", second: str = "Half") -> dict[str, Any]:
 
 
 def make_11(first: str = "Half", key: str = "Datatype") -> dict[str, Any]:
-    """An 11 engine: the same, with the type in a key of its own."""
+    """An 11 engine: the same, with the type in a separate key."""
     account = make_10(first)
     for layer in account["Layers"]:
         for end in ("Inputs", "Outputs"):

@@ -8,6 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from atrous.bundle.manifest import GraphFacts
+from atrous.converter.precision import describe_graph
+
+
+def find_facts(model: bytes) -> GraphFacts:
+    """The facts about a model as a runtime reads them from the manifest."""
+    return describe_graph(onnx.load_from_string(model))
+
 
 def make_graph(
     precision: str = "fp32", *, dilation: int = 1, keep_last: bool = False, shape: tuple[Any, ...] = ("n", 3, "h", "w")
@@ -61,7 +69,7 @@ def make_graph(
 
 
 def make_node_graph(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None, **kinds: int) -> bytes:
-    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of the two ends, float by default."""
+    """A graph of given nodes, from "data" to "out"; `kinds` are the element types of these, float by default."""
     ends = {"data": kinds.get("data", TensorProto.FLOAT), "out": kinds.get("out", TensorProto.FLOAT)}
     values = [helper.make_tensor_value_info(name, kind, None) for name, kind in ends.items()]
     initializers = [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()]

@@ -59,7 +59,7 @@ def read_module_names(module: object) -> dict[str, str]:
 
 
 def main() -> None:
-    """Write the file anew, a class a line."""
+    """Rewrite the file, one class per line."""
     module = importlib.import_module((sys.argv[1:] or ["tensorrt"])[0])
     names = {**json.loads(FILE.read_text()), module.__version__: read_module_names(module)}
     versions = [

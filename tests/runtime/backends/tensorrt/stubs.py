@@ -1,10 +1,10 @@
-"""TensorRT modules of five lines that need no GPU: each has the names of the real one and rejects all others.
+"""Stub TensorRT modules of five lines that need no GPU: each has the names of the real one and rejects all others.
 
-`names.json` holds the names of real modules, read off the wheels of these versions. 9.3 has no wheel that can be
-installed; its names are those of 8.6.1 and what its documentation adds. Behaviour is the least that a build needs:
-the parser checks the ONNX file by the onnx library, a plan is JSON of everything the builder was told, and the
-inspector writes the schema of its line. Where typing is weak, a layer is narrow only if a flag allows it and no pin
-forbids it, as in the real thing.
+`names.json` holds the names of real modules, read from the wheels of these versions. 9.3 has no wheel that can be
+installed; its names are those of 8.6.1 and the additions in its documentation. The behavior is the minimum that a build
+needs: the parser checks the ONNX file with the onnx library, a plan is JSON of all settings of the builder, and the
+inspector writes the schema of its line. If typing is weak, a layer is narrow only if a flag allows it and no pin
+forbids it, as in the real library.
 
 Lifetimes are as in NVIDIA's bindings and parser, and a violation raises instead of crashing: a network keeps its parser
 alive, so the parser is freed after it; a parser whose network had an error recorder writes to the network when it is
@@ -25,7 +25,7 @@ from typing import Any
 import onnx
 
 LINES = {"8.5": "8.5.3.1", "8.6": "8.6.1", "9": "9.3.0", "10": "10.13.3.9", "11": "11.4.0.106"}
-MODULE_FIELDS = {"__version__", "__name__", "behaviour"}
+MODULE_FIELDS = {"__version__", "__name__", "behavior"}
 
 
 @cache
@@ -52,15 +52,15 @@ def _make_v9(older: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {kind: (*older.get(kind, ()), *added.get(kind, ())) for kind in {*older, *added}}
 
 
-class Behaviour:
-    """What a test can tell a stub to do, and what it saw.
+class Behavior:
+    """Behavior of a stub, set by a test, and its records.
 
     Attributes:
-        fail_build: build_serialized_network gives None and logs this.
+        fail_build: build_serialized_network returns None and logs this.
         refuse_narrow: names of layers that compute in FP32 although the graph has them narrower (weak typing only).
         parser_errors: errors that the parser reports beside its own.
-        refuse_plans: deserialize_cuda_engine gives None.
-        logged: severity names and messages.
+        refuse_plans: deserialize_cuda_engine returns None.
+        logged_at_load: an error that deserialize_cuda_engine logs.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class Behaviour:
         self.refuse_narrow: set[str] = set()
         self.parser_errors: list[dict[str, Any]] = []
         self.refuse_plans = False
+        self.logged_at_load = ""
         self.names_only = False
         self.touched: set[str] = set()
         self.builds = 0
@@ -82,7 +83,7 @@ def make_tensorrt(line: str, version: str | None = None) -> Any:
     """A stub of a line's module, or of one of the recorded versions."""
     version = version or LINES[line]
     names = read_names()[version]
-    module = SimpleNamespace(__version__=version, __name__="tensorrt", behaviour=Behaviour())
+    module = SimpleNamespace(__version__=version, __name__="tensorrt", behavior=Behavior())
     for kind, allowed in names.items():
         if kind in _ENUMERATIONS:
             setattr(module, kind, _make_enumeration(kind, allowed, version))
@@ -92,7 +93,7 @@ def make_tensorrt(line: str, version: str | None = None) -> Any:
 
 
 class _Strict:
-    """A module that says which version lacks a name."""
+    """A module whose errors state which version lacks a name."""
 
     def __init__(self, module: SimpleNamespace) -> None:
         object.__setattr__(self, "_module", module)
@@ -177,7 +178,7 @@ class _Object:
     _needed: tuple[weakref.ref[Any], ...] = ()
 
     def _need(self, *others: Any) -> None:
-        self._trt.behaviour.made.append(weakref.ref(self))
+        self._trt.behavior.made.append(weakref.ref(self))
         object.__setattr__(self, "_needed", tuple(weakref.ref(other) for other in others))
 
     def _check_lifetime(self) -> None:
@@ -190,7 +191,7 @@ class _Object:
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and name not in self._allowed:
             raise AttributeError(f"'{self._kind}' object of TensorRT {self._trt.__version__} has no attribute '{name}'")
-        self._trt.behaviour.touched.add(f"{self._kind}.{name}")
+        self._trt.behavior.touched.add(f"{self._kind}.{name}")
         object.__setattr__(self, name, value)
 
 
@@ -240,13 +241,13 @@ class _Builder(_Object):
         return profile
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
-        behaviour = self._trt.behaviour
+        behavior = self._trt.behavior
         network._check_lifetime()
         config._check_lifetime()
-        behaviour.builds += 1
-        if behaviour.fail_build:
+        behavior.builds += 1
+        if behavior.fail_build:
             severity = SimpleNamespace(name="ERROR")
-            self._logger.log(severity, behaviour.fail_build)
+            self._logger.log(severity, behavior.fail_build)
             return None
         precisions = {"FP16", "BF16", "INT8", "FP8", "OBEY_PRECISION_CONSTRAINTS"} & config._flags
         if "STRONGLY_TYPED" in network._flags and precisions:
@@ -261,7 +262,7 @@ class _Builder(_Object):
         cache = config.get_timing_cache()
         if cache is not None:
             cache._content += b"timed;" if not cache._content else b""
-        told = {
+        settings = {
             "version": self._trt.__version__,
             "network_flags": sorted(network._flags),
             "flags": sorted(config._flags),
@@ -275,7 +276,7 @@ class _Builder(_Object):
             "pools": config._pools,
             "tactic_sources": config._sources,
         }
-        return bytearray(json.dumps(told).encode())
+        return bytearray(json.dumps(settings).encode())
 
 
 _SETTINGS = ("profiling_verbosity", "builder_optimization_level", "hardware_compatibility_level")
@@ -374,7 +375,7 @@ class _Network(_Object):
             if not self._is_strong:
                 needed = {"Half": "FP16", "Int8": "INT8"}.get(kind, "")
                 pinned = layer._pinned and "OBEY_PRECISION_CONSTRAINTS" in flags
-                if needed and (needed not in flags or pinned or layer.name in self._trt.behaviour.refuse_narrow):
+                if needed and (needed not in flags or pinned or layer.name in self._trt.behavior.refuse_narrow):
                     kind = "Float"
             layers.append({"name": layer.name, "type": kind, "op": layer._op})
         return layers
@@ -427,7 +428,7 @@ class _Parser(_Object):
         return self._parsed()
 
     def parse(self, model: bytes) -> bool:
-        errors = list(self._trt.behaviour.parser_errors)
+        errors = list(self._trt.behavior.parser_errors)
         flags = self._network._flags
         members = self._trt.NetworkDefinitionCreationFlag.__members__
         major = int(self._trt.__version__.split(".")[0])
@@ -458,7 +459,7 @@ class _Parser(_Object):
 
 
 def _make_layers(trt: Any, proto: onnx.ModelProto) -> list[Any]:
-    """One layer a node, with its type by the onnx library's own inference."""
+    """One layer for each node, with the type that the onnx library infers."""
     inferred = onnx.shape_inference.infer_shapes(proto)
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*inferred.graph.value_info, *inferred.graph.input)}
     kinds |= {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
@@ -497,35 +498,37 @@ class _Runtime(_Object):
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
         self._check_lifetime()
-        told = json.loads(bytes(plan))
-        if self._trt.behaviour.refuse_plans or told["version"] != self._trt.__version__:
+        if self._trt.behavior.logged_at_load:
+            self._needed[0]().log(SimpleNamespace(name="ERROR"), self._trt.behavior.logged_at_load)
+        settings = json.loads(bytes(plan))
+        if self._trt.behavior.refuse_plans or settings["version"] != self._trt.__version__:
             return None
-        engine = self._trt.ICudaEngine(told)
+        engine = self._trt.ICudaEngine(settings)
         engine._need(self)
         return engine
 
 
 class _Engine(_Object):
-    def __init__(self, told: dict[str, Any]) -> None:
-        object.__setattr__(self, "_told", told)
+    def __init__(self, settings: dict[str, Any]) -> None:
+        object.__setattr__(self, "_settings", settings)
 
     def create_engine_inspector(self) -> Any:
         self._check_lifetime()
-        inspector = self._trt.EngineInspector(self._told)
+        inspector = self._trt.EngineInspector(self._settings)
         inspector._need(self)
         return inspector
 
 
 class _Inspector(_Object):
-    def __init__(self, told: dict[str, Any]) -> None:
-        object.__setattr__(self, "_told", told)
+    def __init__(self, settings: dict[str, Any]) -> None:
+        object.__setattr__(self, "_settings", settings)
 
     def get_engine_information(self, form: Any) -> str:
         assert form.name == "JSON"
         self._check_lifetime()
         is_new = int(self._trt.__version__.split(".")[0]) >= 11
         layers: list[Any] = []
-        for layer in self._told["layers"]:
+        for layer in self._settings["layers"]:
             tensor = {"Name": "t", "Location": "Device", "Dimensions": [1]}
             tensor |= (
                 {"Format": "Row major linear", "Datatype": layer["type"]}
@@ -534,9 +537,9 @@ class _Inspector(_Object):
             )
             kind = "Convolution" if layer["op"] == "Conv" else layer["op"]
             layers.append({"Name": layer["name"], "LayerType": kind, "Inputs": [tensor], "Outputs": [tensor]})
-        if self._trt.behaviour.names_only:
+        if self._trt.behavior.names_only:
             layers = [layer["Name"] for layer in layers]
-        ends: Any = self._told["ends"]
+        ends: Any = self._settings["ends"]
         if is_new:
             ends = [{"Name": name, "IOMode": "Input", "DataType": "Float"} for name in ends]
         return json.dumps({"Layers": layers, "I/O Tensors" if is_new else "Bindings": ends})

@@ -1,4 +1,4 @@
-"""Builds replayed on stub modules of five lines: the right calls, and every failure told in one message."""
+"""Builds on stub modules of five lines: the right calls, and every failure reported in one message."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from atrous.errors import BackendError, BuildError, EngineError
 from atrous.runtime.backends.tensorrt import compat
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine, build_engine
 from atrous.runtime.backends.tensorrt.capabilities import read_capabilities
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 
 from . import stubs
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
 
 
 def build(trt: Any, precision: str = "fp32", options: BuildOptions | None = None, **more: Any) -> BuiltEngine:
     model = make_graph(precision, keep_last=more.pop("keep_last", False))
-    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
+    plan = plan_build(options or BuildOptions(profiles=STATIC), read_capabilities(trt), find_facts(model))
     return build_engine(trt, plan, model, **more)
 
 
@@ -32,50 +31,73 @@ def build(trt: Any, precision: str = "fp32", options: BuildOptions | None = None
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_builds_on_every_version(version: str, precision: str) -> None:
     trt = stubs.make_tensorrt("", version)
-    told = json.loads(build(trt, precision).plan)
-    flags = set(told["network_flags"])
+    found = json.loads(build(trt, precision).plan)
+    flags = set(found["network_flags"])
     major = int(version.split(".")[0])
     assert ("EXPLICIT_BATCH" in flags) == (major < 10)
     assert ("STRONGLY_TYPED" in flags) == (major in (9, 10))
-    assert told["profiles"] == [{"data": [[1, 3, 33, 33]] * 3}]
-    assert told["settings"]["profiling_verbosity"] == "ProfilingVerbosity.DETAILED"
-    assert told["tactic_sources"] == ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
-    assert "TF32" not in told["flags"]
-    kinds = {layer["name"]: layer["type"] for layer in told["layers"]}
+    assert found["profiles"] == [{"data": [[1, 3, 33, 33]] * 3}]
+    assert found["settings"]["profiling_verbosity"] == "ProfilingVerbosity.DETAILED"
+    assert found["tactic_sources"] == ["EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"]
+    assert "TF32" not in found["flags"]
+    kinds = {layer["name"]: layer["type"] for layer in found["layers"]}
     assert kinds["conv1"] == {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[precision]
 
 
 @pytest.mark.parametrize("line", stubs.LINES)
 def test_kept_nodes_stay_wide(line: str) -> None:
-    told = json.loads(build(stubs.make_tensorrt(line), "fp16", keep_last=True).plan)
-    kinds = {layer["name"]: layer["type"] for layer in told["layers"]}
+    found = json.loads(build(stubs.make_tensorrt(line), "fp16", keep_last=True).plan)
+    kinds = {layer["name"]: layer["type"] for layer in found["layers"]}
     assert (kinds["conv1"], kinds["conv2"]) == ("Half", "Float")
 
 
-@pytest.mark.parametrize("line", ["8.6", "9", "10", "11"])
-def test_every_option_arrives(line: str) -> None:
+@pytest.mark.parametrize("version", stubs.read_names())
+def test_every_option_on_every_version(version: str) -> None:
+    """The stub has the names of the real module and rejects all others."""
+    trt = stubs.make_tensorrt("", version)
     wide = ShapeRange((1, 3, 8, 8), (1, 3, 64, 64), (4, 3, 256, 512))
+    is_new = version != "8.5.3.1"
     options = BuildOptions(
         profiles=(*STATIC, {"data": wide}),
         workspace_bytes=1 << 28,
-        level=4,
+        level=4 if is_new else None,
         tf32=True,
+        tactic_sources="default",
         refit=True,
-        hardware_compatible="ampere-plus",
-        version_compatible=True,
+        hardware_compatible="ampere-plus" if is_new else None,
+        version_compatible=is_new,
+        replay=True,
     )
-    told = json.loads(build(stubs.make_tensorrt(line), options=options).plan)
-    assert told["pools"] == {"WORKSPACE": 1 << 28}
-    assert told["settings"]["builder_optimization_level"] == "4"
-    assert told["settings"]["hardware_compatibility_level"] == "HardwareCompatibilityLevel.AMPERE_PLUS"
-    assert set(told["flags"]) == {"TF32", "REFIT", "VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
-    assert told["profiles"][1] == {"data": [[1, 3, 8, 8], [1, 3, 64, 64], [4, 3, 256, 512]]}
+    found = json.loads(build(trt, "fp16", options=options, keep_last=True).plan)
+    assert found["pools"] == {"WORKSPACE": 1 << 28}
+    assert found["tactic_sources"] is None
+    assert found["profiles"] == [
+        {"data": [[1, 3, 33, 33]] * 3},
+        {"data": [[1, 3, 8, 8], [1, 3, 64, 64], [4, 3, 256, 512]]},
+    ]
+    flags = {"TF32", "REFIT"}
+    if is_new:
+        assert found["settings"]["builder_optimization_level"] == "4"
+        assert found["settings"]["hardware_compatibility_level"] == "HardwareCompatibilityLevel.AMPERE_PLUS"
+        flags |= {"VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME"}
+    if version.startswith("8."):
+        flags |= {"FP16", "OBEY_PRECISION_CONSTRAINTS"}
+    else:
+        flags |= {"ERROR_ON_TIMING_CACHE_MISS", "DISABLE_COMPILATION_CACHE"}
+    assert set(found["flags"]) == flags
+
+
+def test_a_fixed_graph_needs_no_profile() -> None:
+    model = make_graph(shape=(1, 3, 9, 9))
+    trt = stubs.make_tensorrt("11")
+    plan = plan_build(BuildOptions(), read_capabilities(trt), find_facts(model))
+    assert json.loads(build_engine(trt, plan, model).plan)["profiles"] == []
 
 
 def test_a_plan_for_another_line_fails_by_name() -> None:
-    """What 11 dropped is not there on 11: the stub is strict, so a plan for 10 cannot run on it."""
+    """The stub of 11 lacks the names that 11 removed, so a plan for 8.5 cannot run on it."""
     model = make_graph()
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), read_facts(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(stubs.make_tensorrt("8.5")), find_facts(model))
     with pytest.raises(BuildError, match="EXPLICIT_BATCH"):
         build_engine(stubs.make_tensorrt("11"), plan, model)
 
@@ -102,7 +124,7 @@ def test_progress() -> None:
 )
 def test_all_parser_errors_in_one_message(line: str, place: str) -> None:
     trt = stubs.make_tensorrt(line)
-    trt.behaviour.parser_errors = [
+    trt.behavior.parser_errors = [
         {"desc": "Assertion failed", "node": 7, "name": "fc6", "operator": "Conv"},
         {"desc": "No importer", "node": 9, "name": "fc8", "operator": "Interp"},
     ]
@@ -112,7 +134,7 @@ def test_all_parser_errors_in_one_message(line: str, place: str) -> None:
 
 def test_none_is_an_error_with_the_log_and_advice() -> None:
     trt = stubs.make_tensorrt("8.5")
-    trt.behaviour.fail_build = "[optimizer.cpp] could not find any implementation for node conv1"
+    trt.behavior.fail_build = "[optimizer.cpp] could not find any implementation for node conv1"
     with pytest.raises(
         BuildError, match=r"build_serialized_network failed: error: .*for node conv1\. What to do: give a larger"
     ) as caught:
@@ -123,20 +145,20 @@ def test_none_is_an_error_with_the_log_and_advice() -> None:
 def test_a_profile_that_is_refused() -> None:
     trt = stubs.make_tensorrt("10")
     model = make_graph(shape=(1, 3, 9, 9))
-    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), read_facts(model))
-    with pytest.raises(BuildError, match=r"config\.add_optimization_profile failed"):
+    plan = plan_build(BuildOptions(profiles=({},)), read_capabilities(trt), find_facts(model))
+    with pytest.raises(BuildError, match=r"add_optimization_profile failed"):
         build_engine(trt, plan, model)
 
 
 def _break(trt: Any, fault: str) -> None:
-    """Plant one failure somewhere in a build."""
-    behaviour = trt.behaviour
+    """Make one call of a build fail."""
+    behavior = trt.behavior
     if fault == "parser":
-        behaviour.parser_errors = [{"desc": "Assertion failed", "node": 7}]
+        behavior.parser_errors = [{"desc": "Assertion failed", "node": 7}]
     elif fault == "build":
-        behaviour.fail_build = "no implementation"
+        behavior.fail_build = "no implementation"
     elif fault == "plan":
-        behaviour.refuse_plans = True
+        behavior.refuse_plans = True
     elif fault == "inspector":
         trt.EngineInspector.get_engine_information = lambda self, form: "no JSON"
     elif fault == "profile":
@@ -159,35 +181,43 @@ def test_objects_are_freed_newest_first(line: str, fault: str) -> None:
     except (BackendError, BuildError, EngineError) as caught:
         error = caught
     assert (error is not None) == bool(fault)
-    assert trt.behaviour.made
-    assert trt.behaviour.list_alive() == []
+    assert trt.behavior.made
+    assert trt.behavior.list_alive() == []
 
 
 def test_no_error_recorder() -> None:
     """NVIDIA's parser writes to its network when it is freed, if that had a recorder; the bindings free it later."""
     trt = stubs.make_tensorrt("10")
     build(trt)
-    assert "Builder.error_recorder" not in trt.behaviour.touched
+    assert "Builder.error_recorder" not in trt.behavior.touched
 
 
 def test_pins_that_find_no_layer_are_warned_of() -> None:
     trt = stubs.make_tensorrt("8.5")
     model = make_graph("fp16", keep_last=True)
-    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), read_facts(model))
+    plan = plan_build(BuildOptions(profiles=STATIC), read_capabilities(trt), find_facts(model))
     other = model.replace(b"conv2", b"conv3")
     built = build_engine(trt, plan, other)
     assert built.log == ('warning: the graph keeps "conv2" in FP32, but the parser made no layer of that name',)
 
 
+def test_a_plan_that_cannot_be_loaded_without_a_driver() -> None:
+    trt = stubs.make_tensorrt("11")
+    trt.behavior.refuse_plans = True
+    trt.behavior.logged_at_load = "cudaError 35: CUDA driver version is insufficient for CUDA runtime version"
+    with pytest.raises(BackendError, match=r"cannot load the plan \(error: cudaError 35.*see `atrous doctor`"):
+        build(trt)
+
+
 def test_a_refused_plan() -> None:
     trt = stubs.make_tensorrt("10")
-    trt.behaviour.refuse_plans = True
+    trt.behavior.refuse_plans = True
     with pytest.raises(EngineError, match="refuses the plan"):
         build(trt)
 
 
 def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What 8.5.3.1 does on a machine without one: it warns, and its factory gives nothing."""
+    """As 8.5.3.1 on such a machine: it logs a warning, and its factory returns nothing."""
     trt = stubs.make_tensorrt("8.5")
 
     def fail(self: Any, logger: Any) -> None:
@@ -195,8 +225,10 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(trt.Builder, "__init__", fail)
-    with pytest.raises(BuildError, match=r"trt\.Builder failed: .*error: 35\. What to do: run on a machine with an"):
+    with pytest.raises(
+        BuildError, match=r"the step parse failed: TypeError: .*error: 35\. What to do: run on a machine with"
+    ):
         build(trt)
     monkeypatch.setattr(trt.Runtime, "__init__", fail)
-    with pytest.raises(BackendError, match=r"8\.5\.3\.1 does not start"):
+    with pytest.raises(BackendError, match=r"8\.5\.3\.1 cannot start \(warning: CUDA init.*35\): is there a GPU"):
         compat.LoadedEngine(trt, b"{}")

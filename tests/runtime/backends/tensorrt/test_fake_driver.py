@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 
 from atrous.errors import BackendError
+from atrous.runtime.backends.tensorrt.driver import CudaDriver
 from tools.gpu_bench.fake_driver import DriverMisuseError, FakeDriver
 
 
 @pytest.fixture
 def driver() -> FakeDriver:
     return FakeDriver(bytes_per_ms=100.0)
+
+
+def test_every_method_is_overridden() -> None:
+    names = {name for name in vars(CudaDriver) if not name.startswith("_")}
+    assert len(names) > 20
+    assert names <= set(vars(FakeDriver))
 
 
 def test_a_copy_runs_when_someone_waits(driver: FakeDriver) -> None:
@@ -77,7 +84,7 @@ def test_misuse(driver: FakeDriver) -> None:
     address, pinned = driver.allocate(8), driver.allocate_pinned(8)
     with pytest.raises(DriverMisuseError, match="default stream"):
         driver.copy_to_device(address, pinned, 0)
-    with pytest.raises(DriverMisuseError, match="8 bytes at a block that has 4"):
+    with pytest.raises(DriverMisuseError, match="8 bytes in a block of 4"):
         driver.copy_to_device(address + 4, pinned, stream)
     with pytest.raises(DriverMisuseError, match="not pinned"):
         driver.copy_to_device(address, np.zeros(8, np.uint8), stream)
@@ -103,7 +110,7 @@ def test_misuse_of_captures(driver: FakeDriver) -> None:
     with pytest.raises(DriverMisuseError, match="synchronize during a capture"):
         driver.synchronize(stream)
     graph = driver.end_capture(stream)
-    with pytest.raises(DriverMisuseError, match="capture of nothing"):
+    with pytest.raises(DriverMisuseError, match="empty capture"):
         driver.instantiate(graph)
     with pytest.raises(DriverMisuseError, match="never began"):
         driver.end_capture(stream)

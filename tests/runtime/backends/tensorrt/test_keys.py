@@ -1,4 +1,4 @@
-"""Keys: everything that changes a plan changes the key, and a difference is told by its field."""
+"""Keys: everything that changes a plan changes the key, and a difference is reported by its field."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from atrous.runtime import devices
 from atrous.runtime.backends.tensorrt import keys
 from atrous.runtime.backends.tensorrt.capabilities import LINES
 from atrous.runtime.backends.tensorrt.keys import EngineKey, Machine, fields_here, find_outdated, make_key, read_machine
-from atrous.runtime.backends.tensorrt.onnx_reader import read_facts
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
 
-from .onnx_models import make_graph
+from .onnx_models import find_facts, make_graph
 
 MACHINE = Machine("Some GPU", "9.0", 132, "550.54.15", "Linux x86_64")
 STATIC = (static_profile({"data": (1, 3, 33, 33)}),)
@@ -30,13 +29,14 @@ def key_of(
     machine: Machine = MACHINE,
     precision: str = "fp32",
 ) -> EngineKey:
-    graph = read_facts(model or make_graph())
+    model = model or make_graph()
+    facts = find_facts(model)
     settings = options or BuildOptions(profiles=STATIC)
-    return make_key(graph, settings, plan_build(settings, LINES[line], graph), machine, precision=precision)
+    return make_key(model, facts, plan_build(settings, LINES[line], facts), machine, precision=precision)
 
 
 def fields_changed(other: EngineKey) -> set[str]:
-    """The fields in which another key differs from the usual one; the digests must differ as well."""
+    """The fields in which another key differs from the default one; the digests must differ as well."""
     usual = key_of()
     assert other.digest != usual.digest
     return {difference.field for difference in usual.compare(other.fields)}
@@ -118,7 +118,7 @@ def test_compatible_engines_are_tied_to_less() -> None:
 
 
 def test_a_stored_engine_here() -> None:
-    """What must be true of this machine follows from what the engine promised when it was built."""
+    """The required machine fields follow from the compatibility of the build."""
     early = replace(MACHINE, gpu="Early GPU", capability="7.5", multiprocessors=40)
     other = replace(MACHINE, gpu="Other GPU", capability="8.6", multiprocessors=80)
 
@@ -152,7 +152,7 @@ def test_differences_are_readable() -> None:
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "list_cuda_devices", lambda: ())
-    with pytest.raises(BackendError, match="no GPU is here"):
+    with pytest.raises(BackendError, match="there is no GPU"):
         read_machine()
 
 
@@ -162,5 +162,5 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "read_driver_version", lambda: "550.54.15")
     found = read_machine()
     assert (found.gpu, found.capability, found.multiprocessors, found.driver) == ("Some GPU", "9.0", 132, "550.54.15")
-    with pytest.raises(BackendError, match="only 1 GPUs are here"):
+    with pytest.raises(BackendError, match="there are only 1 GPUs"):
         read_machine(1)

@@ -40,7 +40,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 @pytest.fixture(params=["8.5", "11"])
 def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A TensorRT without a GPU: the stub builds, a fake engine runs what was built."""
+    """A TensorRT without a GPU: the stub builds, a fake engine runs."""
     trt = stubs.make_tensorrt(request.param)
     driver = FakeDriver()
 
@@ -66,11 +66,11 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def build(trt: Any, bundle: Bundle, shape: tuple[int, ...] = SHAPE, machine: Any = MACHINE) -> None:
-    """What `atrous build` stores, its plan the shape."""
+    """Store an engine as `atrous build` does; its plan is the shape."""
     model = bundle.read_file("deploy.onnx")
     trt.models.append(model)
     options = BuildOptions(profiles=(static_profile({"image": shape}),))
-    prepared = workflow.prepare_build(model, options, read_capabilities(trt))
+    prepared = workflow.prepare_build(model, bundle.graph_facts(), options, read_capabilities(trt))
     plan = b"plan|" + "x".join(map(str, shape)).encode()
     EngineStore(find_store(bundle.path)).put(prepared.make_key(machine), plan, b"", {})
 
@@ -93,10 +93,10 @@ def test_chooses_by_shape(trt: Any, bundle: Bundle) -> None:
     for side in (12, 9, 10):
         backend = open_backend("tensorrt", bundle, options={"shape": f"1x{side}x11x3"})
         assert backend.inputs[0].shape == (1, side, 11, 3)
-    with pytest.raises(EngineError, match="no profile of the engines here takes image 2x9x11x3") as caught:
+    with pytest.raises(EngineError, match="no profile of these engines allows image 2x9x11x3") as caught:
         open_backend("tensorrt", bundle, options={"shape": "2x9x11x3"})
     assert caught.value.field == "profiles"
-    with pytest.raises(InputError, match='"large" is no shape'):
+    with pytest.raises(InputError, match='"large" is not a shape'):
         open_backend("tensorrt", bundle, options={"shape": "large"})
 
 
@@ -122,7 +122,7 @@ def test_altered_plan_does_not_run(trt: Any, bundle: Bundle) -> None:
 
 
 def test_device_and_precision(trt: Any, bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match='knows the device cuda, not "cpu"'):
+    with pytest.raises(BackendError, match='runs on the device cuda, not "cpu"'):
         open_backend("tensorrt", bundle, device="cpu")
     with pytest.raises(BundleError, match="has no fp16 network"):
         open_backend("tensorrt", bundle, precision="fp16")

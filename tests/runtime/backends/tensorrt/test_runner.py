@@ -1,8 +1,9 @@
-"""The runner on the fake driver: right numbers in every order CUDA may choose, and clear refusals."""
+"""The runner on the fake driver: right results in every order CUDA may choose, failures, closing."""
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -83,13 +84,14 @@ def test_run_many(driver: FakeDriver, slots: int, cuda_graphs: bool) -> None:
     assert len(results) == len(given)
     for found, image in zip(results, given, strict=True):
         check(found, image)
-    assert backend.captures == (2 * slots if cuda_graphs and slots == 1 else backend.captures)
+    if slots == 1:  # one graph for each of the two shapes
+        assert driver.calls["instantiate"] == (2 if cuda_graphs else 0)
     backend.close()
     assert driver.list_leaks() == []
 
 
 def test_copies_run_beside_the_network() -> None:
-    """Three stages of 4, 10 and 2 ms: one slot takes 16 ms an image, three take 10, that of the slowest stage."""
+    """Three stages: one slot takes the sum of their times per image, three slots the time of the slowest stage."""
     times_ms = {}
     for slots in (1, 2, 3):
         image = images(1)[0]
@@ -138,14 +140,13 @@ class TestGraphs:
         assert enqueues[0] == (0, 0)
         assert enqueues[1] == (3, 1)  # proved twice, then used
         assert enqueues[2:] == [(1, 0)] * 3
-        assert backend.captures == 1
 
     def test_new_shape_or_address_needs_a_new_graph(self) -> None:
         driver = FakeDriver()
         backend = open_backend(driver, cuda_graphs=True)
         for image in [*images(3), *images(1, 20, 20), *images(3)]:
             check(backend.run({"image": image}), image)
-        assert backend.captures == 2
+        assert driver.calls["instantiate"] == 2
 
     def test_alternating_shapes_are_enqueued(self) -> None:
         driver = FakeDriver()
@@ -156,7 +157,7 @@ class TestGraphs:
         assert driver.calls["begin_capture"] == 0
 
     @pytest.mark.parametrize(
-        ("fault", "part"), [("empty capture", "captured nothing"), ("stale graph", "does not (follow|compute)")]
+        ("fault", "part"), [("empty capture", "is empty"), ("stale graph", "does not (follow|compute)")]
     )
     def test_wrong_capture_is_found(self, driver: FakeDriver, fault: str, part: str) -> None:
         backend = open_backend(driver, {"fault": fault}, cuda_graphs=True)
@@ -165,7 +166,46 @@ class TestGraphs:
         with pytest.raises(BackendError, match=f"{part}.*cuda_graphs off"):
             backend.run({"image": second})
         backend.close()
-        assert driver.list_leaks() in ([], ["1 graphs"])  # an empty one, which nothing can launch
+        assert driver.list_leaks() == []
+
+    @pytest.mark.parametrize("end_fails", [False, True])
+    def test_a_failed_capture_frees_its_graph_and_keeps_the_first_error(
+        self, monkeypatch: pytest.MonkeyPatch, end_fails: bool
+    ) -> None:
+        driver = FakeDriver()
+        engine = make_engine(driver, fault="refuse capture")
+        backend = TensorRtBackend(engine, driver, TensorRtOptions(cuda_graphs=True))
+        end_capture = driver.end_capture
+
+        def fail(stream: int) -> int:
+            driver.destroy_graph(end_capture(stream))  # CUDA ends an invalid capture and returns no graph
+            raise BackendError("CUDA's cudaStreamEndCapture failed")
+
+        if end_fails:
+            monkeypatch.setattr(driver, "end_capture", fail)
+        first, second = images(2)
+        check(backend.run({"image": first}), first)
+        with pytest.raises(BackendError, match="enqueue failed"):
+            backend.run({"image": second})
+        engine.fault = ""
+        monkeypatch.undo()
+        check(backend.run({"image": second}), second)
+        backend.close()
+        assert driver.list_leaks() == []
+
+    def test_a_graph_that_cannot_be_instantiated_is_freed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = FakeDriver()
+        backend = open_backend(driver, cuda_graphs=True)
+
+        def fail(graph: int) -> int:
+            raise BackendError("CUDA's cudaGraphInstantiate failed")
+
+        monkeypatch.setattr(driver, "instantiate", fail)
+        backend.run({"image": images(1)[0]})
+        with pytest.raises(BackendError, match="Instantiate failed"):
+            backend.run({"image": images(1)[0]})
+        backend.close()
+        assert driver.list_leaks() == []
 
 
 class TestProfiles:
@@ -198,13 +238,13 @@ class TestProfiles:
         for image, found in zip(images(6), backend.run_many({"image": i} for i in images(6)), strict=True):
             check(found, image)
         graphed = open_backend(driver, {"shares_profiles": False}, slots=2, contexts=1, cuda_graphs=True)
-        with pytest.raises(BackendError, match=r"no second context for profile 0.*before 8\.6"):
+        with pytest.raises(BackendError, match=r"refuses a second context for profile 0.*before 8\.6"):
             list(graphed.run_many({"image": i} for i in images(3)))
 
 
 class TestThreads:
     def test_at_once(self, driver: FakeDriver) -> None:
-        """The fake driver is no thread-safe thing itself: one lane at a time goes through it."""
+        """The fake driver is not thread-safe, so one lane at a time uses it."""
         backend = open_backend(driver, contexts=1)
         given = images(12)
         with ThreadPoolExecutor(4) as pool:
@@ -263,20 +303,146 @@ def test_engine_objects_are_freed_newest_first(monkeypatch: pytest.MonkeyPatch) 
     check(ticket.result(), images(1)[0])
 
 
+class TestClose:
+    def test_close_between_taking_a_lane_and_using_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        backend = open_backend(FakeDriver(), contexts=1)
+        take = backend._take_lane
+        closing = threading.Thread(target=backend.close, daemon=True)
+
+        def take_and_let_another_close(*arguments: Any) -> Any:
+            lane = take(*arguments)
+            closing.start()
+            closing.join(0.1)
+            return lane
+
+        monkeypatch.setattr(backend, "_take_lane", take_and_let_another_close)
+        image = images(1)[0]
+        check(backend.run({"image": image}), image)  # had its lane before the close
+        closing.join(5)
+        assert not closing.is_alive()
+        with pytest.raises(BackendError, match="closed"):
+            backend.run({"image": image})
+
+    @pytest.mark.parametrize("delay_ms", range(0, 20, 2))
+    def test_threads_that_run_while_another_closes(self, delay_ms: int) -> None:
+        """Every run is right or reports that the backend was closed; nothing hangs, nothing is left on the device."""
+        driver, image = FakeDriver(), images(1)[0]
+        backend = open_backend(driver, contexts=1)
+        found: list[dict[str, Array]] = []
+        errors: list[str] = []
+
+        def work() -> None:
+            try:
+                while True:
+                    found.append(backend.run({"image": image}))
+            except BackendError as error:
+                errors.append(str(error))
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(delay_ms / 1000)
+        backend.close()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert errors == ["this backend was closed"] * 4
+        for outputs in found:
+            check(outputs, image)
+        assert driver.list_leaks() == []
+
+    def test_close_by_the_thread_that_holds_a_stream(self) -> None:
+        driver = FakeDriver()
+        backend = open_backend(driver)
+        results = backend.run_many({"image": image} for image in images(3))
+        next(results)
+        with pytest.raises(BackendError, match="would wait for itself"):
+            backend.close()
+        results.close()
+        backend.close()
+        assert driver.list_leaks() == []
+
+    def test_close_frees_what_it_can(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = FakeDriver()
+        destroy, stuck, closed = driver.destroy_event, set[int](), list[str]()
+
+        def destroy_all_but_one(event: int) -> None:
+            if event in stuck:
+                raise BackendError("CUDA's cudaEventDestroy failed")
+            destroy(event)
+
+        monkeypatch.setattr(driver, "destroy_event", destroy_all_but_one)
+        backend = TensorRtBackend(make_engine(driver), driver, on_close=lambda: closed.append("engine"))
+        with backend.open_stream() as first, backend.open_stream() as second:
+            for stream in (first, second):
+                stream.submit({"image": images(1)[0]})
+        stuck.add(max(driver._events))
+        with pytest.raises(BackendError, match="cudaEventDestroy failed"):
+            backend.close()
+        assert driver.list_leaks() == ["1 events"]
+        assert closed == ["engine"]
+
+
 class TestStream:
-    def test_slots_are_taken(self) -> None:
+    @pytest.mark.parametrize("stopped", [False, True])
+    def test_a_run_that_fails_does_not_spoil_the_next(self, monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+        """The other runs in flight are collected, the lane is discarded, and the first error is the one reported."""
+        driver = FakeDriver()
+        backend = open_backend(driver, slots=2, contexts=1)
+        synchronize = driver.synchronize_event
+
+        def fail_once(event: int) -> None:
+            monkeypatch.setattr(driver, "synchronize_event", synchronize)
+            raise BackendError("CUDA's cudaEventSynchronize failed")
+
+        def use() -> None:
+            with backend.open_stream() as stream:
+                tickets.extend(stream.submit({"image": image}) for image in images(2))
+                monkeypatch.setattr(driver, "synchronize_event", fail_once)
+                if stopped:
+                    raise RuntimeError("the consumer stopped")
+
+        tickets: list[Any] = []
+        with pytest.raises(RuntimeError if stopped else BackendError, match="stopped" if stopped else "Synchronize"):
+            use()
+        with pytest.raises(BackendError, match="Synchronize"):
+            tickets[0].result()  # the same again, not what another run left in the slot
+        check(tickets[1].result(), images(2)[1])
+        with backend.open_stream() as stream:
+            for ticket, image in zip([stream.submit({"image": i}) for i in images(2)], images(2), strict=True):
+                check(ticket.result(), image)
+        backend.close()
+        assert driver.list_leaks() == []
+
+    def test_an_error_that_was_seen_is_not_raised_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        driver = FakeDriver()
+        backend = open_backend(driver)
+        synchronize = driver.synchronize_event
+
+        def fail(event: int) -> None:
+            raise BackendError("CUDA's cudaEventSynchronize failed")
+
+        with backend.open_stream() as stream:
+            ticket = stream.submit({"image": images(1)[0]})
+            monkeypatch.setattr(driver, "synchronize_event", fail)
+            with pytest.raises(BackendError, match="Synchronize"):
+                ticket.result()
+            monkeypatch.setattr(driver, "synchronize_event", synchronize)
+        check(backend.run({"image": images(1)[0]}), images(1)[0])
+
+    def test_slots_are_busy(self) -> None:
         driver = FakeDriver()
         backend = open_backend(driver, slots=2)
         with backend.open_stream() as stream:
             tickets = [stream.submit({"image": image}) for image in images(2)]
-            with pytest.raises(BackendError, match="all 2 slots are taken"):
+            with pytest.raises(BackendError, match="all 2 slots are busy"):
                 stream.submit({"image": images(1)[0]})
             check(tickets[0].result(), images(2)[0])
             check(tickets[0].result(), images(2)[0])  # again, from memory
             stream.submit({"image": images(1)[0]})
         check(tickets[1].result(), images(2)[1])
         for image in images(3):
-            check(backend.run({"image": image}), image)  # what nobody took does not block the lane
+            check(backend.run({"image": image}), image)  # uncollected results do not block the lane
 
     def test_a_caller_that_stops_early(self) -> None:
         driver = FakeDriver()
@@ -303,6 +469,24 @@ class TestErrors:
         backend = open_backend(driver)
         with pytest.raises(BackendError, match="full"):
             backend.run({"image": images(1, 20, 20)[0]})
+        backend.close()
+        assert driver.list_leaks() == []
+
+    @pytest.mark.parametrize("method", ["allocate", "allocate_pinned"])
+    def test_a_run_after_an_allocation_failed(self, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        driver = FakeDriver()
+        backend = open_backend(driver)
+        allocate = getattr(driver, method)
+
+        def fail_once(size_bytes: int) -> Any:
+            monkeypatch.setattr(driver, method, allocate)
+            raise BackendError("the memory is full")
+
+        for image in (images(1)[0], images(1, 20, 20)[0]):  # the first block of all, then a larger one
+            monkeypatch.setattr(driver, method, fail_once)
+            with pytest.raises(BackendError, match="memory is full"):
+                backend.run({"image": image})
+            check(backend.run({"image": image}), image)
         backend.close()
         assert driver.list_leaks() == []
 

@@ -1,4 +1,4 @@
-"""The installation's key: its own, closed to others, never replaced; and what it signs."""
+"""The installation's key (private, never replaced) and its signatures."""
 
 from __future__ import annotations
 
@@ -36,6 +36,24 @@ def test_a_key_open_to_others(tmp_path: Path, mode: int) -> None:
     with pytest.raises(EngineError, match="chmod 600") as caught:
         open_signer(path)
     assert caught.value.field == "signature.key"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720, 0o702])
+def test_a_folder_open_to_others(tmp_path: Path, mode: int) -> None:
+    """Anyone who can write to the folder can replace the key."""
+    path = tmp_path / "atrous" / "signing.key"
+    open_signer(path)
+    path.parent.chmod(mode)
+    with pytest.raises(EngineError, match="chmod go-w") as caught:
+        open_signer(path)
+    assert caught.value.field == "signature.key"
+
+
+def test_a_fifo(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(EngineError, match="not 32 bytes"):
+        open_signer(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])

@@ -1,12 +1,16 @@
-"""The engine store: what is put is found; what is tampered, cut short, foreign or stale is refused by its field."""
+"""The engine store: engines are found; tampered, truncated, foreign or stale ones are refused by field."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import threading
 import time
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +45,7 @@ def put(store: EngineStore, plan: bytes = PLAN, **changes: Any) -> StoredEngine:
 
 
 def edit(engine: StoredEngine, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a record as somebody with a text editor would."""
+    """Change a record as with a text editor."""
     path = engine.folder / RECORD_NAME
     content = json.loads(path.read_text())
     change(content)
@@ -49,7 +53,7 @@ def edit(engine: StoredEngine, change: Callable[[dict[str, Any]], None]) -> None
 
 
 def refused_field(store: EngineStore, engine: StoredEngine, **how: Any) -> str:
-    """The field that reading the engine's plan is refused for."""
+    """The field of the error when the engine's plan is read."""
     with pytest.raises(EngineError) as caught:
         store.read_plan(store.read(engine.folder), **how)
     assert caught.value.exit_code == 2
@@ -59,7 +63,7 @@ def refused_field(store: EngineStore, engine: StoredEngine, **how: Any) -> str:
 def test_put_and_find(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store)
-    found = store.find(EngineKey(FIELDS))
+    found = store.choose(FIELDS)
     assert store.read_plan(found) == PLAN
     assert store.read_timing_cache(found) == b"timings"
     assert found.record.build == {"seconds": 1.5}
@@ -77,7 +81,7 @@ def test_replacing_leaves_one_engine(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store)
     engine = put(store, b"another plan")
-    assert store.read_plan(store.find(EngineKey(FIELDS))) == b"another plan"
+    assert store.read_plan(store.choose(FIELDS)) == b"another plan"
     assert len(list(engine.folder.iterdir())) == 3
     assert len(store.list_engines()) == 1
 
@@ -107,13 +111,18 @@ def test_a_replaced_engine_that_was_just_read(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One replaces the record while the other has written its plan and not its record yet."""
+    """Without locks, one replaces the record while the other has written its plan and not its record yet."""
+
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
     store, other = make_store(tmp_path), make_store(tmp_path)
     put(store)
     to_bytes = EngineRecord.to_bytes
 
     def let_the_other_go_first(record: EngineRecord) -> bytes:
-        monkeypatch.undo()
+        monkeypatch.setattr(EngineRecord, "to_bytes", to_bytes)
         put(other, b"the other's plan")
         return to_bytes(record)
 
@@ -130,6 +139,32 @@ def test_two_writers_of_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         os.utime(engine.folder / name, (0, 0))
     assert set(store.collect_garbage()) == {engine.folder / name for name in left_over}
     assert store.read_plan(store.read(engine.folder)) == b"this one's plan"
+
+
+def test_two_writers_and_a_reader(tmp_path: Path) -> None:
+    """A reader gets one writer's plan or the other's, and only the last one's files stay."""
+    key, rounds = EngineKey(FIELDS), 60
+    plans = [bytes([number]) * 50_000 for number in (1, 2)]
+    first = make_store(tmp_path).put(key, plans[0], b"timings", {})
+
+    def write(plan: bytes) -> None:
+        for number in range(rounds):
+            make_store(tmp_path).put(key, plan, plan[:10], {"round": number})
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write, plan) for plan in plans]
+        store, reads = make_store(tmp_path), 0
+        while not all(writer.done() for writer in writers):
+            engine = store.choose(key.fields)
+            assert store.read_plan(engine) in plans
+            assert store.read_timing_cache(engine) in (b"timings", plans[0][:10], plans[1][:10])
+            assert store.collect_garbage() == {}
+            reads += 1
+        for writer in writers:
+            writer.result()
+    assert reads > 10
+    assert store.read_plan(first) in plans
+    assert len(list(first.folder.iterdir())) == 3
 
 
 # --- tampered, truncated, foreign, unsigned --------------------------------------------------------------------------
@@ -168,8 +203,49 @@ def test_a_missing_plan(tmp_path: Path) -> None:
     assert refused_field(store, engine) == "plan"
 
 
+@pytest.mark.parametrize("name", ["record", "plan", "timing_cache"])
+def test_a_fifo_in_the_place_of_a_file(tmp_path: Path, name: str) -> None:
+    """Opening a FIFO blocks until a writer opens it."""
+    store = make_store(tmp_path)
+    engine = put(store)
+    path = engine.folder / (RECORD_NAME if name == "record" else getattr(engine.record, name).file)
+    path.unlink()
+    os.mkfifo(path)
+    errors: list[EngineError] = []
+
+    def read() -> None:
+        try:
+            if name == "timing_cache":
+                store.read_timing_cache(engine)
+            else:
+                store.read_plan(store.read(engine.folder))
+        except EngineError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert errors[0].field == name
+    assert "not a regular file" in str(errors[0])
+    assert engine.folder in store.collect_garbage(dry_run=True) or name == "timing_cache"
+
+
+def test_a_record_that_claims_a_huge_plan(tmp_path: Path) -> None:
+    """The size is checked before memory is allocated for it."""
+    store = make_store(tmp_path)
+    engine = put(store)
+    edit(engine, lambda content: content["plan"].update(bytes=16 << 30))
+    tracemalloc.start()
+    try:
+        assert refused_field(store, engine, trust=True) == "plan.bytes"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_swapped_plan_with_a_matching_record(tmp_path: Path) -> None:
-    """Who changes the plan and the record's digest with it lacks the key to sign that."""
+    """An attacker who changes the plan and its digest in the record cannot sign the record."""
     store = make_store(tmp_path)
     engine, other = put(store), make_store(tmp_path / "attacker", THEIRS).put(EngineKey(FIELDS), b"evil", b"", {})
     shutil.copy(other.folder / other.record.plan.file, engine.folder)
@@ -207,7 +283,9 @@ def test_an_altered_record(tmp_path: Path, change: Callable[[dict[str, Any]], No
 
 def test_an_unsigned_plan(tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    engine = store.put(EngineKey(FIELDS), PLAN, b"", {}, sign=False)
+    engine = put(store)
+    edit(engine, lambda content: content.update(installation="", signature=""))
+    engine = store.read(engine.folder)
     assert refused_field(store, engine) == "signature"
     assert store.read_plan(engine, trust=True) == PLAN
 
@@ -239,14 +317,27 @@ def test_trust_does_not_cover_a_damaged_plan(tmp_path: Path) -> None:
 
 
 def test_a_moved_engine(tmp_path: Path) -> None:
-    """An engine under another's key would be taken for what it is not."""
+    """An engine must not be used under another's key."""
     store = make_store(tmp_path)
     engine = put(store)
     other = EngineKey({**FIELDS, "gpu.name": "Other GPU"})
     shutil.copytree(engine.folder, store.folder / other.digest)
     with pytest.raises(EngineError) as caught:
-        store.find(other)
+        store.read(store.folder / other.digest)
     assert caught.value.field == "key"
+    with pytest.raises(EngineError) as caught:
+        store.choose(other.fields)
+    assert caught.value.field == "gpu.name"
+
+
+def test_an_engine_folder_that_is_a_link(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.folder.mkdir()
+    (tmp_path / "outside").mkdir()
+    (store.folder / EngineKey(FIELDS).digest).symlink_to(tmp_path / "outside")
+    with pytest.raises(EngineError, match="leaves the store"):
+        put(store)
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 def test_links_out_of_the_store(tmp_path: Path) -> None:
@@ -288,17 +379,17 @@ def test_a_stale_engine_is_named_by_its_field(tmp_path: Path, name: str, now: st
     store = make_store(tmp_path)
     put(store)
     with pytest.raises(EngineError) as caught:
-        store.find(EngineKey({**FIELDS, name: now}))
+        store.choose({**FIELDS, name: now})
     assert (caught.value.field, caught.value.expected, caught.value.found) == (name, now, FIELDS[name])
     assert f'{name} is "' in str(caught.value)
 
 
-def test_the_nearest_engine_is_told(tmp_path: Path) -> None:
+def test_the_nearest_engine_is_named(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     put(store, gpu__name="Far GPU", gpu__driver="1.0")
     put(store, gpu__driver="570.0")
     with pytest.raises(EngineError, match=r'gpu\.driver is "570\.0" there and "550\.54" here') as caught:
-        store.find(EngineKey(FIELDS))
+        store.choose(FIELDS)
     assert caught.value.field == "gpu.driver"
 
 
@@ -307,7 +398,7 @@ def test_an_empty_store(tmp_path: Path) -> None:
     assert store.list_engines() == []
     assert store.collect_garbage() == {}
     with pytest.raises(EngineError, match="build one with `atrous build`"):
-        store.find(EngineKey(FIELDS))
+        store.choose(FIELDS)
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------
@@ -318,7 +409,7 @@ def test_choose_by_some_fields_and_shapes(tmp_path: Path) -> None:
     put(store)
     wanted = {"precision.name": "fp16", "gpu.name": "Some GPU"}
     assert store.choose(wanted, {"data": (2, 3, 129, 33)}).fields == FIELDS
-    with pytest.raises(EngineError, match="no profile of the engines here takes data 1x3x130x33") as caught:
+    with pytest.raises(EngineError, match="no profile of these engines allows data 1x3x130x33") as caught:
         store.choose(wanted, {"data": (1, 3, 130, 33)})
     assert caught.value.field == "profiles"
     with pytest.raises(EngineError) as caught:
@@ -333,7 +424,21 @@ def test_own_engines_are_chosen_first(tmp_path: Path) -> None:
     assert make_store(tmp_path).choose({"precision.name": "fp16"}).fields["gpu.driver"] == "1.0"
 
 
-@pytest.mark.parametrize("profiles", [5, [5], [{}], [{"data": 5}], [{"data": {"min": 1, "max": [1]}}]])
+@pytest.mark.parametrize(
+    "profiles",
+    [
+        5,
+        [5],
+        [{}],
+        [{"data": 5}],
+        [{"data": {"min": 1, "max": [1]}}],
+        [{"data": {"min": ["1", 3, 33, 33], "max": [1, 3, 33, 33]}}],
+        [{"data": {"min": [1, 3, 33, 33], "max": [1, 3, 33, None]}}],
+        [{"data": {"min": [1, 3, 33, 33], "max": [1, 3, 33, [33]]}}],
+        [{"data": {"min": [1, 3, 33], "max": [1, 3, 33, 33]}}],
+        ["data"],
+    ],
+)
 def test_odd_profiles_take_nothing(tmp_path: Path, profiles: Any) -> None:
     engine = put(make_store(tmp_path), profiles=profiles)
     assert engine.fits({"data": (1, 3, 33, 33)}) == (profiles == 5)
@@ -356,7 +461,7 @@ def test_garbage(tmp_path: Path) -> None:
     def find_reason(engine: StoredEngine) -> str:
         return "" if engine.fields["onnx.sha256"] == "a" * 64 else "no such graph"
 
-    found = store.find_garbage(find_reason)
+    found = store.collect_garbage(find_reason, dry_run=True)
     assert set(found) == {stale.folder, broken.folder, part}
     assert found[stale.folder] == "no such graph"
     assert good.folder.exists()
@@ -372,9 +477,9 @@ def test_a_folder_that_is_being_written_is_no_garbage(tmp_path: Path) -> None:
     folder = store.folder / ("0" * 64)
     folder.mkdir(parents=True)
     (folder / f"{'0' * 32}.plan").write_bytes(b"half")
-    assert store.find_garbage() == {}
+    assert store.collect_garbage(dry_run=True) == {}
     os.utime(folder, (0, 0))
-    assert set(store.find_garbage()) == {folder}
+    assert set(store.collect_garbage(dry_run=True)) == {folder}
 
 
 def make_old(*paths: Path) -> None:

@@ -1,4 +1,4 @@
-"""From ONNX to a stored engine on stub modules: prepared, built, audited, stored, found again, replayed."""
+"""From ONNX to a stored engine on stub modules: prepared, built, audited, stored, found, replayed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from atrous.errors import BackendError, EngineError, EnginePrecisionError, InputError
 from atrous.runtime.backends.tensorrt import workflow
@@ -16,7 +18,7 @@ from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
 
 from . import stubs
-from .onnx_models import make_graph
+from .onnx_models import find_facts, finish_model, make_graph
 from .test_keys import MACHINE
 
 OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
@@ -24,7 +26,7 @@ OPTIONS = BuildOptions(profiles=(static_profile({"data": (1, 3, 33, 33)}),))
 
 def prepare(trt: Any, precision: str = "fp32", **changes: Any) -> workflow.PreparedBuild:
     model = make_graph(precision, **changes)
-    return workflow.prepare_build(model, OPTIONS, read_capabilities(trt), precision=precision)
+    return workflow.prepare_build(model, find_facts(model), OPTIONS, read_capabilities(trt), precision=precision)
 
 
 @pytest.fixture
@@ -45,19 +47,19 @@ def test_built_audited_stored_found(version: str, precision: str, store: EngineS
     assert made.audit.reached == 1.0
     assert found.record.build["audit"]["asked"] == precision
     assert found.fields["tensorrt.version"] == version
-    row = workflow.describe_engine(found, store.is_own)
+    row = workflow.describe_engine(found, store)
     assert json.loads(json.dumps(row))["signed_here"] is True
 
 
 @pytest.mark.parametrize("line", ["8.5", "8.6"])
 def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineStore) -> None:
     trt = stubs.make_tensorrt(line)
-    trt.behaviour.refuse_narrow = {"conv1", "conv2"}
+    trt.behavior.refuse_narrow = {"conv1", "conv2"}
     prepared = prepare(trt, "fp16")
     with pytest.raises(EnginePrecisionError, match=r"only 0% .* conv1 \(fp32\), conv2 \(fp32\)"):
         workflow.make_engine(trt, prepared, store, MACHINE)
     assert store.list_engines() == []
-    trt.behaviour.refuse_narrow = {"conv2"}
+    trt.behavior.refuse_narrow = {"conv2"}
     made = workflow.make_engine(trt, prepared, store, MACHINE, required_share=0.5)
     assert made.audit.reached == 0.5
     assert made.engine.record.build["audit"]["missed"] == [{"node": "conv2", "asked": "fp16", "got": "fp32"}]
@@ -67,14 +69,29 @@ def test_a_silent_fp32_is_an_error_and_is_not_stored(line: str, store: EngineSto
     ("graph", "asked"), [("fp32", "fp16"), ("fp16", "fp32"), ("fp32", "int8"), ("int8", "fp32"), ("fp16", "int8")]
 )
 def test_the_graph_must_be_in_the_precision_that_is_asked(graph: str, asked: str) -> None:
-    with pytest.raises(InputError, match=f"not in {asked}: precision is in the graph"):
-        workflow.prepare_build(make_graph(graph), OPTIONS, LINES["10"], precision=asked)
+    with pytest.raises(InputError, match=f"not in {asked}: make a variant"):
+        workflow.prepare_build(make_graph(graph), find_facts(make_graph(graph)), OPTIONS, LINES["10"], precision=asked)
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant"])
+def test_weights_outside_the_file(place: str) -> None:
+    """NVIDIA's parser would read the file that the model names."""
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../weights.bin")
+    nodes = [helper.make_node("Add", ["data", "w"], ["out"])]
+    if place == "constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    graph = helper.make_graph(nodes, "net", [], [], [tensor] if place == "initializer" else [])
+    with pytest.raises(BackendError, match="takes weights from other files"):
+        workflow.prepare_build(finish_model(graph), find_facts(make_graph()), OPTIONS, LINES["10"])
 
 
 def test_replay(store: EngineStore, tmp_path: Path) -> None:
     trt = stubs.make_tensorrt("10")
     prepared = prepare(trt)
-    with pytest.raises(EngineError, match="no engine is built for this"):
+    with pytest.raises(EngineError, match="no engine is built in"):
         workflow.read_replay_cache(prepared, store, MACHINE, None)
     first = workflow.make_engine(trt, prepared, store, MACHINE)
     assert workflow.read_replay_cache(prepared, store, MACHINE, None) == first.built.timing_cache
@@ -92,7 +109,7 @@ def test_the_other_dilation_is_another_engine(store: EngineStore) -> None:
     other = prepare(trt, dilation=2)
     assert workflow.find_engine(other, store, MACHINE) is None
     with pytest.raises(EngineError) as caught:
-        store.find(other.make_key(MACHINE))
+        store.choose(other.make_key(MACHINE).fields)
     assert caught.value.field == "onnx.sha256"
 
 
@@ -105,6 +122,6 @@ def test_a_damaged_engine_is_built_again(store: EngineStore) -> None:
 
 def test_names_only_from_the_inspector(store: EngineStore) -> None:
     trt = stubs.make_tensorrt("10")
-    trt.behaviour.names_only = True
+    trt.behavior.names_only = True
     with pytest.raises(BackendError, match="names only"):
         workflow.make_engine(trt, prepare(trt), store, MACHINE)

@@ -12,14 +12,13 @@ from atrous.runtime.evaluation.tuning.points import (
     START,
     Grid,
     Point,
-    find_best,
     search_factors,
     search_grid,
 )
 
 
 class Hill:
-    """A score with one summit; notes what it was asked."""
+    """A score with one summit; records the points it scored."""
 
     def __init__(self, aim: Point) -> None:
         self.aim, self.seen = aim, list[Point]()
@@ -45,7 +44,7 @@ def test_published_grids_have_the_published_ranges() -> None:
 def test_grid_search_reaches_the_summit_and_asks_nothing_twice(name: str) -> None:
     hill = Hill(Point(4, 67, 3))
     memory = search_grid(hill, GRIDS[name])
-    best = find_best(memory)
+    best = memory.find_best()
     assert len(hill.seen) == len(set(hill.seen)) == len(memory.scores)
     assert (best.near_weight, best.near_sxy) == (3, 3)
     assert abs(best.weight - 4) <= GRIDS[name].steps()[0] / 4
@@ -54,7 +53,7 @@ def test_grid_search_reaches_the_summit_and_asks_nothing_twice(name: str) -> Non
 
 
 def test_grid_search_leaves_the_grid_where_the_summit_is_outside() -> None:
-    best = find_best(search_grid(Hill(Point(4, 121, 5)), GRIDS["pami2018"]))
+    best = search_grid(Hill(Point(4, 121, 5)), GRIDS["pami2018"]).find_best()
     assert (best.weight, best.srgb) == (4, 5)
     assert abs(best.sxy - 121) <= 2.5
 
@@ -72,15 +71,15 @@ def test_factor_search_finds_all_five_parameters_and_asks_nothing_twice() -> Non
     hill = Hill(Point(6, 40, 9, 2, 1.5))
     memory = search_factors(hill)
     assert len(hill.seen) == len(set(hill.seen))
-    assert hill.score(find_best(memory)) > -5 * math.log(1.2)
+    assert hill.score(memory.find_best()) > -5 * math.log(1.2)
     assert all(float(f"{point.sxy:.2g}") == point.sxy for point in memory.scores)  # worth writing down
 
 
-def test_points_given_up_never_win() -> None:
+def test_discarded_points_never_win() -> None:
     def score(points: Sequence[Point]) -> dict[Point, float]:
         return {point: -math.inf if point.weight > 3 else point.weight for point in points}
 
-    assert find_best(search_grid(score, GRIDS["pami2018"])).weight <= 3
+    assert search_grid(score, GRIDS["pami2018"]).find_best().weight <= 3
 
 
 def test_parameters_there_and_back() -> None:

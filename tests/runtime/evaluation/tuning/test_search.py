@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atrous.bundle.writing import replace_crf
 from atrous.runtime import BundleError, InputError, read_bundle
 from atrous.runtime.crf import DenseCRF, dense_crf
 from atrous.runtime.evaluation import count_confusion, mean_iou
-from atrous.runtime.evaluation.tuning import Grid, Judge, Point, Scored, search_crf, split_images
-from atrous.runtime.evaluation.tuning.judging import count_refined, mean_iou_of_parts
-from atrous.runtime.evaluation.tuning.writing import write_crf
+from atrous.runtime.evaluation.bootstrap import mean_iou_of_parts
+from atrous.runtime.evaluation.tuning.points import Grid, Point
+from atrous.runtime.evaluation.tuning.scoring import PointScorer, ScoredImage, count_refined
+from atrous.runtime.evaluation.tuning.search import search_crf, split_images
 
 from ...bundles import write_bundle
 
@@ -19,8 +21,8 @@ SIZE = (24, 32)
 GRID = Grid((2, 6), (5, 15), (10, 30), halvings=1)
 
 
-def draw(seed: int) -> Scored:
-    """Two coloured fields, whose border the network knows only roughly, in noise."""
+def draw(seed: int) -> ScoredImage:
+    """Two colored fields in noise, whose border the network finds only roughly."""
     rng = np.random.default_rng(seed)
     border = int(rng.integers(10, 22))
     truth = (np.arange(SIZE[1]) >= border).astype(np.uint8)[None].repeat(SIZE[0], 0)
@@ -28,7 +30,7 @@ def draw(seed: int) -> Scored:
     image = np.where(truth[..., None] == 1, (200, 80, 60), (60, 90, 160)) + rng.normal(0, 8, (*SIZE, 3))
     guess = 1 / (1 + np.exp(-(np.arange(SIZE[1]) - border - rng.integers(-4, 5)) / 2.0))[None].repeat(SIZE[0], 0)
     noisy = np.clip(guess + rng.normal(0, 0.15, SIZE), 0.02, 0.98).astype(np.float32)
-    return Scored(f"{seed}", np.clip(image, 0, 255).astype(np.uint8), truth, np.stack([1 - noisy, noisy]))
+    return ScoredImage(f"{seed}", np.clip(image, 0, 255).astype(np.uint8), truth, np.stack([1 - noisy, noisy]))
 
 
 IMAGES = [draw(seed) for seed in range(9)]
@@ -62,12 +64,12 @@ def test_compatibilities_replaced_on_a_crf() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_judge_scores_as_pooled_mean_iou_and_builds_once_a_sigma(workers: int) -> None:
-    judge = Judge(IMAGES, workers=workers)
+def test_scores_are_pooled_mean_iou_and_builds_once_a_sigma(workers: int) -> None:
+    scorer = PointScorer(IMAGES, workers=workers)
     points = GRID.points(Point(0, 0, 0))
-    scores = judge(points)
+    scores = scorer(points)
     assert set(scores) == set(points)
-    assert (judge.builds, judge.runs) == (4 * len(IMAGES), 8 * len(IMAGES))
+    assert (scorer.builds, scorer.runs) == (4 * len(IMAGES), 8 * len(IMAGES))
     point = points[3]
     counts = []
     for image in IMAGES:
@@ -76,37 +78,37 @@ def test_judge_scores_as_pooled_mean_iou_and_builds_once_a_sigma(workers: int) -
     assert scores[point] == pytest.approx(mean_iou(np.stack(counts)))
 
 
-def test_race_gives_up_the_hopeless_only() -> None:
+def test_race_discards_only_far_worse_points() -> None:
     images = [draw(seed) for seed in range(24)]
     points = [Point(0.01, 5, 10, 0.01), Point(6, 15, 30), Point(6, 15, 30, 2.9)]
-    plain, racing = Judge(images), Judge(images, race=True)
+    plain, racing = PointScorer(images), PointScorer(images, race=True)
     for point in reversed(points):
         plain([point])
         racing([point])
     assert racing.runs < plain.runs
     assert points[0] not in racing.parts
-    assert set(racing.given_up) == {points[0]}
-    given_up = racing.given_up[points[0]]
-    assert 4 <= given_up.images < len(images)
-    seen = slice(given_up.images)
+    assert set(racing.discarded) == {points[0]}
+    discarded = racing.discarded[points[0]]
+    assert 4 <= discarded.images < len(images)
+    seen = slice(discarded.images)
     lead = mean_iou_of_parts(plain.parts[points[2]][seen]) - mean_iou_of_parts(plain.parts[points[0]][seen])
-    assert given_up.behind == pytest.approx(lead, abs=0.02)  # of whichever was the best by then
-    assert given_up.behind > 0.05
+    assert discarded.behind == pytest.approx(lead, abs=0.02)  # of whichever was the best by then
+    assert discarded.behind > 0.05
     assert racing([points[1]]) == plain([points[1]])
 
 
 def test_search_gains_and_reports_both_parts() -> None:
     progress: list[int] = []
     search = search_crf(IMAGES, grid=GRID, workers=2, advance=progress.append)
-    assert sum(progress) == len(search.memory.scores) > 8
+    assert sum(progress) == len(search.scores) > 8
     assert search.parameters == search.best.to_parameters()
     assert search.held_out is not None
     assert (search.chosen_on.names, search.held_out.names) == (tuple("013467"), tuple("258"))
-    told = search.chosen_on.describe()
-    assert told["chosen"] == max(search.memory.scores.values()) > told["network"] + 0.02
-    assert told["present"] is None
+    report = search.chosen_on.describe()
+    assert report["chosen"] == max(search.scores.values()) > report["network"] + 0.02
+    assert report["present"] is None
     assert search.is_better
-    assert told["gain_over_network_95"][0] > 0
+    assert report["gain_over_network_95"][0] > 0
 
 
 def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
@@ -115,22 +117,22 @@ def test_a_winner_that_does_worse_on_the_held_out_is_told() -> None:
     only = Grid((1e4,), (300,), (300,), halvings=0)
     search = search_crf(IMAGES, grid=only, present=present)
     assert search.held_out is not None
-    told = search.held_out.describe()
-    assert told["present"] > told["chosen"]
+    report = search.held_out.describe()
+    assert report["present"] > report["chosen"]
     assert not search.is_better
-    assert told["gain_over_present_95"][1] < 0
+    assert report["gain_over_present_95"][1] < 0
 
 
-def test_present_parameters_take_part_where_the_method_could_have_met_them() -> None:
+def test_present_parameters_take_part_if_the_method_could_reach_them() -> None:
     tiny = Grid((0.01,), (1,), (0.5,), halvings=0)
     present = Point(6, 15, 30)
     assert search_crf(IMAGES, grid=tiny, present=present.to_parameters()).best == present
     other = Point(6, 15, 30, 2, 2)  # another position term than the grid's
     assert search_crf(IMAGES, grid=tiny, present=other.to_parameters()).best != other
     found = search_crf(IMAGES[:3], grid=tiny, method="factors", present=other.to_parameters())
-    assert other in found.memory.scores
-    told = found.chosen_on.describe()
-    assert told["chosen"] >= told["present"]
+    assert other in found.scores
+    report = found.chosen_on.describe()
+    assert report["chosen"] >= report["present"]
 
 
 def test_parts_of_the_images() -> None:
@@ -141,22 +143,22 @@ def test_parts_of_the_images() -> None:
         split_images(IMAGES, 1)
     with pytest.raises(InputError, match="no image"):
         search_crf([])
-    with pytest.raises(InputError, match="none of the searches"):
+    with pytest.raises(InputError, match='unknown search "random"'):
         search_crf(IMAGES, method="random")  # type: ignore[arg-type]
 
 
 class TestWriting:
-    RECORD = {"stage": "tune-crf", "points": 8}  # noqa: RUF012
+    RECORD = {"points": 8}  # noqa: RUF012
 
     def test_only_the_crf_and_its_record_change(self, tmp_path: Path) -> None:
         path = write_bundle(tmp_path / "bundle")
         before = json.loads((path / "manifest.json").read_text())
         parameters = Point(5, 49, 3).to_parameters()
-        write_crf(path, parameters, self.RECORD)
-        write_crf(path, parameters, self.RECORD)  # a second search replaces the record
+        replace_crf(path, parameters, self.RECORD)
+        replace_crf(path, parameters, self.RECORD)  # a second search replaces the record
         after = json.loads((path / "manifest.json").read_text())
         assert after.pop("crf") == parameters.to_dict()
-        assert after.pop("verification") == [*before.pop("verification"), self.RECORD]
+        assert after.pop("crf_tuning") == self.RECORD
         before.pop("crf")
         assert after == before
         read_bundle(path).verify_files()
@@ -166,7 +168,7 @@ class TestWriting:
         path = write_bundle(tmp_path / "bundle")
         (path / "manifest.json").write_text("{}")
         with pytest.raises(BundleError):
-            write_crf(path, Point(5, 49, 3).to_parameters(), self.RECORD)
+            replace_crf(path, Point(5, 49, 3).to_parameters(), self.RECORD)
         assert (path / "manifest.json").read_text() == "{}"
         with pytest.raises(BundleError):
-            write_crf(tmp_path / "none", Point(5, 49, 3).to_parameters(), self.RECORD)
+            replace_crf(tmp_path / "none", Point(5, 49, 3).to_parameters(), self.RECORD)

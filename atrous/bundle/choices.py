@@ -1,0 +1,13 @@
+"""Closed sets of names in the manifest, in a module light enough for `atrous --help`."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Head = Literal["scores", "labels", "lowres"]
+Precision = Literal["fp16", "bf16", "int8", "fp8"]
+ColorOrder = Literal["BGR", "RGB"]
+
+HEADS: tuple[str, ...] = get_args(Head)
+PRECISIONS: tuple[str, ...] = ("fp32", *get_args(Precision))
+COLOR_ORDERS: tuple[str, ...] = get_args(ColorOrder)

@@ -1,0 +1,121 @@
+"""The stages of a conversion that compute a net's blobs: the torch module and the ONNX file of a bundle.
+
+Both return blobs by recording key `<layer>:<top>`, through the blob table in model.onnx's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ...dependencies import import_optional
+from ...errors import VerificationInputError
+from ..export.onnx_export import BLOB_TABLE
+from .compare import Array
+
+
+class TorchStage:
+    """The bundle's `model.py` with its weights; executes `source`, the file's bytes whose digest was checked."""
+
+    name = "torch"
+
+    def __init__(self, bundle: Path, source: bytes, table: Sequence[Mapping[str, Any]]) -> None:
+        import_optional("torch")
+        import_optional("safetensors")
+        code = ModuleType("atrous_bundle_model")
+        code.__file__ = str(bundle / "model.py")
+        # Not through importlib, which would run an unlisted __pycache__/model.*.pyc instead.
+        exec(compile(source, code.__file__, "exec"), code.__dict__)
+        self._module = code.load(bundle / "model.safetensors")
+        self._table = table
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
+        import torch
+
+        by_module: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in self._table:
+            by_module.setdefault(entry["module"], []).append(entry)
+        results: dict[str, list[Any]] = {name: [] for name in by_module}
+
+        def record(name: str, _module: Any, _arguments: Any, result: Any) -> None:
+            values = result if isinstance(result, tuple) else (result,)
+            results[name].append([value.detach().clone() for value in values])  # a later layer may work in place
+
+        handles = [self._module.get_submodule(name).register_forward_hook(partial(record, name)) for name in by_module]
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()]
+        try:
+            with torch.no_grad():
+                self._module(*tensors)
+        except (RuntimeError, ValueError, IndexError) as error:  # torch's answers to sizes that do not fit
+            raise _rejected(inputs, error) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        blobs: dict[str, Array] = {}
+        for name, entries in by_module.items():
+            for number, entry in enumerate(entries):
+                call, index = (number, 0) if entry["per_bottom"] else (0, entry["index"])
+                blobs[entry["key"]] = results[name][call][index].numpy()
+        return blobs
+
+
+class OnnxStage:
+    """An ONNX file written by `export_onnx`, with every blob made an output in memory.
+
+    Attributes:
+        name: the file's name.
+        table: the net's blob table (see `onnx_export.blob_table`).
+    """
+
+    def __init__(self, path: Path, content: bytes | None = None) -> None:
+        import onnx
+        import onnxruntime
+
+        from .onnx_reading import parse_onnx
+
+        self.name = path.name
+        model = parse_onnx(path.read_bytes() if content is None else content, path)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        if BLOB_TABLE not in properties:
+            raise VerificationInputError(f"{path}: has no table of the net's blobs; convert the net again")
+        self.table: list[dict[str, Any]] = json.loads(properties[BLOB_TABLE])
+        known = {output.name for output in model.graph.output}
+        for entry in self.table:
+            if entry["value"] not in known:
+                known.add(entry["value"])
+                model.graph.output.append(onnx.ValueInfoProto(name=entry["value"]))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Fusions would change or remove the very blobs that are compared.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
+        from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+        names = sorted({entry["value"] for entry in self.table})
+        try:
+            arrays = self._session.run(names, dict(inputs))
+        except (ort.Fail, ort.InvalidArgument, ort.NotImplemented, ort.RuntimeException) as error:
+            raise _rejected(inputs, error) from error
+        values = dict(zip(names, arrays, strict=True))
+        return {entry["key"]: values[entry["value"]] for entry in self.table}
+
+
+def _rejected(inputs: Mapping[str, Array], error: Exception) -> VerificationInputError:
+    """One line from a library's error about sizes that the net cannot take."""
+    shapes = ", ".join(f"{name} of {'x'.join(map(str, array.shape))}" for name, array in inputs.items())
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return VerificationInputError(
+        f"the net does not run on {shapes}: {reason}; give sizes that it takes, such as those it was converted at"
+    )

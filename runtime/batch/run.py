@@ -1,0 +1,337 @@
+"""`label_files`: images through the pipeline to files, with a journal of what is finished and a log of what failed.
+
+Memory does not grow with the number of images: records go to `done.jsonl` and to the observer; only sums are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...bundle.files import prepare_folder, remove_leftovers, write_file
+from ...bundle.manifest import MANIFEST_NAME, Manifest
+from ...dependencies import read_version
+from ...errors import AtrousError, InputError, OutputError
+from .. import pictures
+from ..images import read_image
+from ..pipeline import ItemResult, Pipeline, PipelineReport
+from ..pipeline.engine import count_cores
+from ..pipeline.segmentation import make_stages
+from ..segmenter import Segmentation, Segmenter, load
+from .images import ENDINGS, ImageJob, find_jobs, read_jobs
+from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """The record of a labeled image, also a line of `done.jsonl`.
+
+    Attributes:
+        image: its path.
+        height, width: in pixels.
+        outputs: the files written, by kind.
+        classes: share of the pixels of each class that occurs, largest first, as fractions of 1.
+        timings_ms: milliseconds of each stage.
+    """
+
+    image: Path
+    height: int
+    width: int
+    outputs: dict[str, Path]
+    classes: dict[str, float]
+    timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image that could not be labeled, with the error as one line."""
+
+    image: Path
+    error: str
+
+
+@dataclass
+class BatchSummary:
+    """Counts of a run.
+
+    Attributes:
+        labeled: images labeled in this run.
+        failed: images that failed.
+        skipped: images finished in an earlier run.
+        spent_ms: milliseconds by stage, summed over the labeled images.
+        pipeline: rates, waiting times and bottleneck; None before the end of the run.
+    """
+
+    labeled: int = 0
+    failed: int = 0
+    skipped: int = 0
+    spent_ms: dict[str, float] = field(default_factory=dict)
+    pipeline: PipelineReport | None = None
+
+
+class BatchObserver:
+    """Ignores the events of a run, in the calling thread; inherit from it and override what you need.
+
+    An exception raised by a method ends the run as Ctrl-C does, and is raised by `label_files`.
+    """
+
+    def started(self, segmenter: Segmenter, summary: BatchSummary, total: int | None) -> None:
+        """The bundle is loaded and nothing is written yet.
+
+        Args:
+            segmenter: the loaded bundle.
+            summary: updated during the run.
+            total: number of images, None for a list that is read lazily.
+        """
+        return
+
+    def skipped(self, image: Path) -> None:
+        """An image was finished in an earlier run."""
+        return
+
+    def labeled(self, image: LabeledImage) -> None:
+        """The files of an image are written."""
+        return
+
+    def failed(self, image: FailedImage) -> None:
+        """An image failed; the run continues."""
+        return
+
+
+def label_files(
+    bundle: str | Path | Segmenter,
+    images: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    kinds: Collection[str] = ("labels",),
+    recursive: bool = False,
+    is_list: bool = False,
+    resume: bool = True,
+    cores: int | None = None,
+    workers: Mapping[str, int] | None = None,
+    batch: int = 1,
+    observer: BatchObserver | None = None,
+    **load_options: Any,
+) -> BatchSummary:
+    """Label images and write the results to a folder, as `atrous segment` does: the two resume each other's runs.
+
+    `OUT/done.jsonl` records each image after its files are written. A later call skips it unless the image, the
+    bundle, a setting or the size of a result changed. Images that fail are reported in `OUT/failures.jsonl` and to the
+    observer; the run continues. After an interruption of any kind, call it again with the same arguments.
+
+    Args:
+        bundle: a bundle's folder, or a loaded segmenter, which stays open.
+        images: files, folders and glob patterns. Results are named after their images (`OUT/photo.png`, with more of
+            the image's path where two would share a name).
+        out: the output folder, created if missing.
+        kinds: the results to write: "labels" (palette PNG of H x W uint8 labels), "overlay" (PNG of the image tinted by
+            the labels' colors), "probabilities" (`.npy`, L x H x W float32, after the CRF if it is on).
+        recursive: whether to search the subfolders of folders.
+        is_list: take `images` as paths of files, read lazily, of any number; every result keeps the whole path of its
+            image (`OUT/folder/photo.jpg.png`).
+        resume: skip the images finished in earlier runs; False forgets them.
+        cores: CPU cores to use; None for all.
+        workers: numbers of concurrent calls by stage, such as {"crf": 2}; by default 1 for the network and one per
+            core for the others.
+        batch: largest number of images of one size in a run of the network.
+        observer: receives every event.
+        load_options: further arguments of `runtime.load` for a bundle given by its folder, such as `backend`,
+            `precision` or `crf`.
+
+    Returns:
+        The counts of this run.
+
+    Raises:
+        InputError: if nothing matches a pattern, a result would overwrite an image, or an argument is invalid.
+        BundleError: if the bundle is missing, altered or not what its manifest says.
+        BackendError: if the backend is unknown, not installed, or rejects the model.
+        OutputError: if a result or the journal cannot be written, another run writes to the folder, or the folder is
+            removed during the run.
+        KeyboardInterrupt: at Ctrl-C, after the calls in progress are finished and recorded.
+    """
+    out = Path(out)
+    kinds = tuple(dict.fromkeys(kinds))
+    unknown = [kind for kind in kinds if kind not in ENDINGS]
+    if unknown or not kinds:
+        raise InputError(f'"{"".join(unknown[:1])}" is not a kind of result: use {", ".join(ENDINGS)}')
+    if isinstance(images, str | Path):
+        images = [images]
+    jobs: Iterable[ImageJob]
+    if is_list:
+        jobs, total = read_jobs(images, out, kinds), None
+    else:
+        jobs = find_jobs(list(images), out, kinds, recursive=recursive)
+        total = len(jobs)
+    cores = cores or count_cores()
+    with ExitStack() as stack:
+        if isinstance(bundle, Segmenter):
+            segmenter = bundle
+            if load_options:
+                raise InputError(f"the bundle is loaded already: pass {', '.join(load_options)} to runtime.load")
+        else:
+            segmenter = stack.enter_context(load(bundle, threads=cores, **load_options))
+        if "probabilities" in kinds and segmenter.head == "labels":
+            raise InputError("this bundle's head gives labels only: it has no probabilities to save")
+        summary, observer = BatchSummary(), observer or BatchObserver()
+        observer.started(segmenter, summary, total)
+        prepare_folder(out)
+        journal = stack.enter_context(Journal(out, again=not resume))
+        failures = FailureLog(out)
+        stack.callback(failures.close)
+        stages = make_stages(
+            segmenter,
+            read=_read_image,
+            finish=_Finisher(segmenter.bundle.manifest, journal),
+            cores=cores,
+            workers=workers,
+            probabilities="probabilities" in kinds,
+            batch=batch,
+        )
+        todo = _skip_finished(jobs, journal, _describe_settings(segmenter, batch, kinds), out, summary, observer)
+        pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
+        try:
+            with pipeline:
+                for outcome in pipeline.run(todo):
+                    if outcome.error is None:
+                        summary.labeled += 1
+                        for stage, time_ms in outcome.value.timings_ms.items():
+                            summary.spent_ms[stage] = summary.spent_ms.get(stage, 0.0) + time_ms
+                        observer.labeled(outcome.value)
+                    else:
+                        summary.failed += 1
+                        observer.failed(_log_failure(outcome, failures))
+            journal.check()
+        finally:
+            summary.pipeline = pipeline.report()
+    return summary
+
+
+def encode_results(
+    image: npt.NDArray[np.uint8], result: Segmentation, manifest: Manifest, kinds: Iterable[str]
+) -> dict[str, bytes]:
+    """The content of an image's output files by kind; `image` is H x W x 3 uint8 RGB."""
+    files: dict[str, bytes] = {}
+    for kind in kinds:
+        if kind == "labels":
+            files[kind] = pictures.encode_label_png(result.labels, manifest.palette)
+        elif kind == "overlay":
+            files[kind] = pictures.encode_png(pictures.make_overlay(image, result.labels, manifest.palette))
+        else:
+            buffer = io.BytesIO()
+            np.save(buffer, np.asarray(result.probabilities), allow_pickle=False)
+            files[kind] = buffer.getvalue()
+    return files
+
+
+def measure_classes(labels: npt.NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
+    """The share of pixels of each class that occurs in H x W labels, largest first."""
+    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    order = np.argsort(-counts, kind="stable")
+    return {classes[index]: float(counts[index] / labels.size) for index in order if counts[index]}
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """An image to label, and its key in the journal; None for a file without a stat, which reading then reports."""
+
+    job: ImageJob
+    key: str | None
+
+
+class _Finisher:
+    """Writes an image's files, then its line in the journal: a kill between the two repeats one image."""
+
+    def __init__(self, manifest: Manifest, journal: Journal) -> None:
+        self._manifest, self._journal = manifest, journal
+
+    def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
+        start_s = time.perf_counter()
+        outputs = dict(item.job.outputs)
+        files = encode_results(image, result, self._manifest, outputs)
+        self._journal.check()  # write_file would create a removed folder again
+        for kind, content in files.items():
+            write_file(outputs[kind], content)
+        timings_ms = {**result.timings_ms, "encode": (time.perf_counter() - start_s) * 1000}
+        record = LabeledImage(
+            image=item.job.image,
+            height=image.shape[0],
+            width=image.shape[1],
+            outputs=outputs,
+            classes=measure_classes(result.labels, self._manifest.classes),
+            timings_ms={stage: round(time_ms, 3) for stage, time_ms in timings_ms.items()},
+        )
+        if item.key is not None:
+            self._journal.add(item.key, sum(map(len, files.values())), asdict(record))
+        return record
+
+
+def _read_image(item: _Todo) -> npt.NDArray[np.uint8]:
+    return read_image(item.job.image)
+
+
+def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -> dict[str, Any]:
+    """Everything a result depends on besides its image; a change repeats finished images."""
+    manifest = (segmenter.bundle.path / MANIFEST_NAME).read_bytes()  # contains the digests of all files
+    return {
+        "atrous": read_version("atrous"),
+        "bundle": hashlib.sha256(manifest).hexdigest(),
+        "backend": segmenter.backend.name,
+        "device": segmenter.backend.device,
+        "precision": segmenter.precision,
+        "crf": segmenter.crf.to_dict() if segmenter.crf is not None else None,
+        "crf_shortcuts": segmenter.crf_shortcuts,
+        "batch": batch,
+        "kinds": sorted(kinds),
+    }
+
+
+def _skip_finished(
+    jobs: Iterable[ImageJob],
+    journal: Journal,
+    settings: Mapping[str, Any],
+    out: Path,
+    summary: BatchSummary,
+    observer: BatchObserver,
+) -> Iterator[_Todo]:
+    settings_key = make_key(settings)
+    folders: set[Path] = set()
+    for job in jobs:
+        for folder in {path.parent for path in job.outputs.values()} - folders:
+            folders.add(folder)
+            remove_leftovers(folder)
+        try:
+            found = os.stat(job.image)
+        except OSError:
+            yield _Todo(job, None)
+            continue
+        outputs = {kind: os.path.relpath(path, out) for kind, path in job.outputs.items()}
+        key = make_key([settings_key, os.path.abspath(job.image), found.st_size, found.st_mtime_ns, outputs])
+        if journal.is_done(key, job.outputs.values()):
+            summary.skipped += 1
+            observer.skipped(job.image)
+        else:
+            yield _Todo(job, key)
+
+
+def _log_failure(outcome: ItemResult, log: FailureLog) -> FailedImage:
+    """Write a failure to the log; an error that is not an AtrousError comes with its traceback."""
+    image, error = outcome.item.job.image, outcome.error
+    if isinstance(error, AtrousError):
+        line, details = str(error), {}
+    else:
+        line = f"{type(error).__name__}: {error} (the traceback is in {FAILURES_NAME})"
+        details = {"traceback": outcome.traceback}
+    if str(image) not in line:
+        line = f"{image}: {line}"
+    log.add({"image": str(image), "error": line, "stage": outcome.stage, "type": type(error).__name__, **details})
+    return FailedImage(image, line)
