@@ -7,7 +7,8 @@
     head   scores: float32 N x L x H x W, cut to the image     labels: uint8 N x H x W, the first largest score
            lowres: float32 N x L x h x w, before the last upsampling, for the CRF stage to upsample
 
-The size rule is found, not assumed: the smallest step of sizes at which the scores come back as large as the input.
+The size rule follows from the net's size expressions: the smallest step of sizes at which the scores are as large as
+the input.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def _find_scores(net: Net) -> tuple[Blob, CrfParameters | None]:
 
 def _crf_parameters(message: Any) -> CrfParameters:
     """A DenseCRF layer's parameters; both forks normalize after filtering (mode `deeplab`)."""
-    if message.HasField("densecrf_param"):  # CCNN's, which runs ten iterations whatever the file says
+    if message.HasField("densecrf_param"):  # CCNN's, which always runs ten iterations
         param = message.densecrf_param
         place = (param.x_bilateral, param.y_bilateral)
         color = (param.r_bilateral, param.g_bilateral, param.b_bilateral)
@@ -244,7 +245,7 @@ def export_deploy(
     image = Value("image", (*(sizes.symbol(name, size) if varies else size for name, size, varies in shape), 3))
     graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
     graph.reserve("image")
-    # Every size is asked of the float pixels: TensorRT lets nothing but a Cast have a uint8 tensor.
+    # Sizes are read from the float pixels: TensorRT accepts a uint8 tensor in Cast nodes only.
     pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape)
     graph.bind_sizes(pixels)
     prepared = _prepare(graph, pixels, plan, mean, scale, color_order)

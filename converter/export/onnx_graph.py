@@ -1,6 +1,6 @@
 """A small ONNX graph writer with sizes that may only be known at run time.
 
-What it is: the pen that layers write their nodes with. What it does not know: Caffe.
+Layers write their nodes with it; it knows nothing of Caffe.
 Sizes are integers, or expressions in the inputs' sizes (:class:`~..graph.sizes.Size`) that become int64 nodes where a
 layer needs them as a tensor, so one emitter serves static and dynamic nets.
 """
@@ -56,7 +56,7 @@ class OnnxGraph:
         self._sources: dict[tuple[Trace, int], tuple[str, int, int]] = {}
         #: shapes of the current layer's tops
         self.top_shapes: tuple[Shape, ...] = ()
-        # the tensor is kept with its name: an id means nothing once its object is gone
+        # the tensor is kept too: its id may be reused once it is freed
         self._parameters: dict[tuple[int, tuple[int, ...]], tuple[str, Any]] = {}
         self._used: set[str] = set()
         self._scope, self._scope_start = "graph", 0

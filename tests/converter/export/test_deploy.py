@@ -192,6 +192,32 @@ def test_encoder_decoder_takes_multiples(levels: int, multiple: int) -> None:
     assert rule_of(encoder_decoder(levels)) == SizeRule(minimum=(multiple, multiple), multiple=multiple, offset=0)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "rule"),
+    [
+        (3, 3, SizeRule(minimum=(3, 3), multiple=3, offset=0)),
+        (2, 4, SizeRule(minimum=(6, 6), multiple=4, offset=2)),
+        (5, 7, SizeRule(minimum=(12, 12), multiple=7, offset=5)),
+        ((5, 7), 7, SizeRule(fixed=(61, 63))),
+        ((10, 3), 7, SizeRule(minimum=(10, 10), multiple=7, offset=3)),
+    ],
+)
+def test_any_step_and_offset(kernel: int | tuple[int, int], stride: int, rule: SizeRule) -> None:
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    window = f"num_output: 4 kernel_h: {height} kernel_w: {width} stride: {stride}"
+    text = data(1, 3, 56 + height, 56 + width)
+    for kind, bottom, top in (("Convolution", "data", "x"), ("Deconvolution", "x", "y")):
+        text += layer(kind, top, bottom, top, f"convolution_param {{ {window} }}")
+    assert rule_of(text) == rule
+
+
+def test_pooling_mask_ties_height_to_width() -> None:
+    """The mask of a plane must fit the plane it is put back to, a condition on their product."""
+    pool = layer("Pooling", "p", "data", ["x", "mask"], "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
+    text = data(1, 3, 12, 20) + pool + layer("Upsample", "u", ["x", "mask"], "y", "upsample_param { scale: 2 }")
+    assert rule_of(text) == SizeRule(minimum=(2, 2), multiple=2, offset=0)
+
+
 def test_encoder_decoder_end_to_end() -> None:
     net = read_seeded(encoder_decoder(3))
     module = to_torch(net)
