@@ -169,6 +169,10 @@ for seed in range(12):
                 pass
     except KeyboardInterrupt:
         print(seed, calls.begun - calls.ended)
+    except RuntimeError as error:  # CPython: an interrupt between the steps of Condition.wait replaces the exception
+        if str(error) != "release unlocked lock":
+            raise
+        print(seed, calls.begun - calls.ended)
     timer.join()
 """
 
