@@ -232,7 +232,11 @@ def run_script(how: str, act: Callable[[subprocess.Popen[bytes]], None]) -> tupl
     assert process.stdout is not None
     assert process.stdout.read(6) == b"begun\n"
     act(process)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:  # an interrupt inside a callback of CPython can get lost: a person presses again
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=40)
     return process.returncode, 1 + out.count(b"begun") - out.count(b"ended"), err.decode()
 
 
