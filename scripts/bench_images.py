@@ -24,19 +24,11 @@ def load_samples(
         return _keep_one_size(str(images), found, count)
     if size is not None:
         return f"{count} scenes at {size[0]}x{size[1]}", resize_scenes(size, count)
+    from .miniature.settings import is_miniature
+
     if is_miniature(manifest):
         return "the miniature's held-out scenes", load_miniature(count)
     raise click.UsageError("no images to measure with: give --images FOLDER (and --labels FOLDER), or --size HxW")
-
-
-def is_miniature(manifest: Manifest) -> bool:
-    """Whether a bundle is the built-in miniature's: by the sha256 of its weights."""
-    import hashlib
-
-    from .miniature.settings import MiniatureFiles
-
-    wanted = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
-    return any(source.sha256 == wanted for source in manifest.sources)
 
 
 def load_miniature(count: int) -> list[Sample]:

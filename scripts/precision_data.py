@@ -13,7 +13,6 @@ and fp8 are taken from the images, which must be of the kind the net will see.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,16 +32,10 @@ from ..runtime.evaluation.datasets.folders import open_folders
 from ..runtime.images import read_image
 from ..runtime.upsampling import upsample_scores
 from . import console
-from .miniature.settings import MiniatureFiles, read_settings
+from .miniature.settings import MiniatureFiles, is_miniature, read_settings
 
 Array = NDArray[Any]
 Loaders = list[Callable[[], Picture]]
-
-
-def is_miniature(bundle: Bundle) -> bool:
-    """Whether a bundle was made from the caffemodel that ships with atrous."""
-    digest = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
-    return any(source.sha256 == digest for source in bundle.manifest.sources)
 
 
 def gather_evidence(
@@ -64,7 +57,7 @@ def gather_evidence(
         return choose(loaders, labeled, f"labeled images of {title}")
     if images:
         return choose(loaders, [], "the user's images")
-    if is_miniature(bundle):
+    if is_miniature(bundle.manifest):
         return choose(
             [partial(_mirror, load) for load in _list_shipped()], _list_shipped(), "the miniature's held-out scenes"
         )

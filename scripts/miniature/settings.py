@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ...bundle.crf_parameters import CrfParameters
+from ...bundle.manifest import Manifest
 
 FOLDER = Path(__file__).resolve().parent
 NAME = "deeplab-miniature"
@@ -81,3 +83,9 @@ class MiniatureFiles:
 def read_settings(path: Path) -> Settings:
     """Read the settings; pydantic.ValidationError names an invalid field."""
     return Settings.model_validate_json(path.read_bytes(), strict=True)
+
+
+def is_miniature(manifest: Manifest) -> bool:
+    """Whether a bundle was made from the caffemodel that ships with atrous."""
+    digest = hashlib.sha256(MiniatureFiles().caffemodel.read_bytes()).hexdigest()
+    return any(source.sha256 == digest for source in manifest.sources)

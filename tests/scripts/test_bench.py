@@ -184,7 +184,8 @@ def test_mistakes_are_one_line(
 
 def test_the_miniature_brings_its_scenes_and_their_labels(bundle: Path) -> None:
     from atrous.runtime import read_bundle
-    from atrous.scripts.bench_images import is_miniature, load_miniature
+    from atrous.scripts.bench_images import load_miniature
+    from atrous.scripts.miniature.settings import is_miniature
 
     assert not is_miniature(read_bundle(bundle).manifest)
     samples = load_miniature(2)
