@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..runtime.evaluation.datasets import DATASETS, FOLDER
+from ..runtime.evaluation.datasets.label_sets import LABEL_SETS
 
 if TYPE_CHECKING:
     from ..runtime import Bundle
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
+MAP_OPTIONS = (
+    click.option(
+        "--map",
+        "map_file",
+        type=_PATH,
+        metavar="FILE",
+        help="JSON object: class or number in the label images -> class of the bundle, or null to ignore it; "
+        '"*" for all others.',
+    ),
+    click.option(
+        "--label-classes",
+        metavar="NAME|FILE",
+        help="Classes of the label images, brought to the bundle's by name: "
+        f"{', '.join(LABEL_SETS)}, or a file with one name per line.  [default: the bundle's]",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -35,23 +52,46 @@ class DatasetChoice:
     label_offset: int
     label_colors: bool
     limit: int | None
+    label_classes: str | None
+    map_file: Path | None
 
     def open(self, bundle: Bundle) -> Dataset:
-        """Open the dataset; two plain folders get the bundle's classes and palette."""
-        from ..runtime.evaluation.datasets import open_dataset
-        from ..runtime.evaluation.datasets.folders import open_folders
+        """Open the dataset; two plain folders get the bundle's classes and palette, unless they have their own."""
+        from ..runtime.evaluation.datasets.label_sets import map_dataset
 
-        if self.dataset != FOLDER:
-            if self.root is None:
-                raise click.UsageError(f"--dataset {self.dataset} needs --root, the folder it was unpacked to")
-            is_folder = self.images or self.labels or self.image_ending or self.label_ending or self.label_colors
-            if is_folder or self.void != 255 or self.label_offset:
-                raise click.UsageError("--images, --labels and the options of their files are for --dataset folder")
-            return open_dataset(self.dataset, self.root, self.split, self.annotations).take(self.limit)
+        is_folder = self.dataset == FOLDER
+        opened = self._open_folders(bundle) if is_folder else self._open_published()
+        if self.label_classes is not None or self.map_file is not None:
+            source = (self.label_classes or "") if is_folder else self.dataset
+            manifest = bundle.manifest
+            opened = map_dataset(opened, Path(source).name, manifest.classes, manifest.palette, self.map_file)
+        return opened.take(self.limit)
+
+    def _open_published(self) -> Dataset:
+        from ..runtime.evaluation.datasets import open_dataset
+        from ..runtime.evaluation.datasets.label_sets import find_label_set
+
+        if self.root is None:
+            raise click.UsageError(f"--dataset {self.dataset} needs --root, the folder it was unpacked to")
+        is_folder = self.images or self.labels or self.image_ending or self.label_ending or self.label_colors
+        if is_folder or self.void != 255 or self.label_offset:
+            raise click.UsageError("--images, --labels and the options of their files are for --dataset folder")
+        opened = open_dataset(self.dataset, self.root, self.split, self.annotations)
+        if self.label_classes not in (None, self.dataset) and (
+            find_label_set(str(self.label_classes)).names != opened.classes
+        ):
+            raise click.UsageError(f"--dataset {self.dataset} has its own classes: give --label-classes {self.dataset}")
+        return opened
+
+    def _open_folders(self, bundle: Bundle) -> Dataset:
+        from ..runtime.evaluation.datasets.folders import open_folders
+        from ..runtime.evaluation.datasets.label_sets import choose_label_set
+
         if self.images is None or self.labels is None:
             raise click.UsageError("--dataset folder needs --images and --labels")
         if self.root is not None or self.split is not None or self.annotations is not None:
             raise click.UsageError("--root, --split and --annotations are for the published datasets")
+        is_mapped = self.map_file is not None
         return open_folders(
             self.images,
             self.labels,
@@ -62,7 +102,8 @@ class DatasetChoice:
             void=self.void,
             offset=self.label_offset,
             colors=self.label_colors,
-        ).take(self.limit)
+            label_set=choose_label_set(self.label_classes, is_mapped, first=self.label_offset, void=self.void),
+        )
 
 
 def dataset_options(function: Command) -> Command:
@@ -71,6 +112,7 @@ def dataset_options(function: Command) -> Command:
     kinds = "; ".join(f"{key}: {', '.join(entry.annotations)}" for key, entry in DATASETS.items() if entry.annotations)
     byte = click.IntRange(0, 255)
     for option in (
+        *MAP_OPTIONS,
         click.option("--limit", type=click.IntRange(min=1), help="At most this many images, spread over the split."),
         click.option("--label-colors", is_flag=True, help="Label images hold the bundle's colors, not numbers."),
         click.option("--label-offset", type=byte, default=0, show_default=True, help="Number of the first class."),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 VARIANT_NAMES = {"network": "network", "crf": "with CRF"}
 _SHOWN_FAILURES = 5
+_SHOWN = 8  # ignored classes
 
 
 def _parse_widths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -116,8 +117,7 @@ def command(
 
 def _print_evaluation(evaluation: Evaluation) -> None:
     """Print tables: IoU by class, all figures, the bands, published results."""
-    from ..runtime.evaluation.published import find_published
-    from ..runtime.evaluation.report import FIGURES
+    from ..runtime.evaluation.report import FIGURES, list_published, mean_iou_of_mapped
 
     tallies = list(evaluation.variants.values())
     names = [VARIANT_NAMES[name] for name in evaluation.variants]
@@ -138,21 +138,42 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     rows.insert(
         1, ("  95 % interval over images", *(f"{low * 100:.1f} to {high * 100:.1f}" for low, high in intervals))
     )
+    mapped = [mean_iou_of_mapped(evaluation, tally) for tally in tallies]
+    if mapped[0] is not None:
+        rows.insert(1, ("  over the classes of the labels", *(_percent(value or 0.0) for value in mapped)))
     bands = [tally.band_ious() for tally in tallies]
     near = {"void": "void", "labels": "a border"}[evaluation.reference]
     rows += [
         (f"mean IoU within {width} px of {near}", *(_percent(band[index]) for band in bands))
         for index, width in enumerate(evaluation.widths)
     ]
-    rows += _tabulate_published(find_published(evaluation.bundle, evaluation.dataset.key), list(evaluation.variants))
+    rows += _tabulate_published(list_published(evaluation), list(evaluation.variants))
     width = len(names) + 2
     console.print_table(("%", *names, ""), [(*row, *("",) * (width - len(row))) for row in rows])
+    _print_mapping(evaluation)
     gain = evaluation.gain_interval()
     if gain is not None:
         click.echo(f"the CRF gains {gain[0] * 100:+.2f} to {gain[1] * 100:+.2f} points of mean IoU (95 % over images)")
     failed = f", {len(evaluation.failures)} failed" if evaluation.failures else ""
     count = f"{len(evaluation.images)} image{'s' * (len(evaluation.images) > 1)}"
     click.echo(f"{count} of {evaluation.dataset.label}{failed}: {evaluation.pipeline.describe_limit()}")
+
+
+def _print_mapping(evaluation: Evaluation) -> None:
+    """Print the classes that labels were mapped to, and the share of pixels that are ignored."""
+    mapping = evaluation.dataset.mapping
+    if mapping is None:
+        return
+    pairs = {name: target for name, target in mapping.describe(evaluation.classes).items() if target is not None}
+    renamed = ", ".join(f"{name} -> {target}" for name, target in pairs.items() if name != target)
+    others = f"{len(pairs)} of the {len(mapping.names)} classes of the labels ({mapping.source}) have a counterpart"
+    console.print_line(f"{others}: {renamed}" if renamed else others)
+    if evaluation.ignored:
+        total = sum(image.height * image.width for image in evaluation.images)
+        shares = ", ".join(f"{name} {count / total:.1%}" for name, count in list(evaluation.ignored.items())[:_SHOWN])
+        more = ", ..." if len(evaluation.ignored) > _SHOWN else ""
+        share = sum(evaluation.ignored.values()) / total
+        console.print_line(f"ignored, {share:.1%} of the pixels, as their classes have no counterpart: {shares}{more}")
 
 
 def _percent(value: float) -> str:

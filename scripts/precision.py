@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import console
+from .dataset_options import MAP_OPTIONS
 
 if TYPE_CHECKING:
     from ..converter.precision import VariantResult
@@ -37,6 +38,8 @@ def _count(name: str, default: int, description: str) -> Callable[[Callable[...,
     metavar="IMAGES LABELS",
     help="Folders of images and label images of equal names, to check mean IoU on.",
 )
+@MAP_OPTIONS[1]
+@MAP_OPTIONS[0]
 @click.option("--size", metavar="HxW", help="Resize every image to this height and width in pixels.")
 @_count("--calibrate-on", 32, "Largest number of images observed.")
 @_count("--check-on", 8, "Largest number of images checked.")
@@ -76,6 +79,8 @@ def command(
     bundle: Path,
     images: tuple[str, ...],
     dataset: tuple[Path, Path] | None,
+    label_classes: str | None,
+    map_file: Path | None,
     size: str | None,
     calibrate_on: int,
     check_on: int,
@@ -100,6 +105,9 @@ def command(
     from .precision_data import gather_evidence, make_reader
     from .verify import parse_size
 
+    is_mapped = label_classes is not None or map_file is not None
+    if is_mapped and dataset is None:
+        raise click.UsageError("--label-classes and --map are for the labels of --dataset")
     options = VariantOptions(**variant)
     opened = read_bundle(bundle)
     prepare_folder(bundle)
@@ -110,11 +118,15 @@ def command(
         options.precision,
         images=images,
         dataset=dataset,
+        label_classes=label_classes,
+        map_file=map_file,
         size=parse_size(size) if size else None,
         calibrate_on=calibrate_on,
         check_on=check_on,
     )
-    result = make_variant(bundle, options, evidence, make_reader(opened), show=console.show_progress)
+    result = make_variant(
+        bundle, options, evidence, make_reader(opened, is_mapped=is_mapped), show=console.show_progress
+    )
     if not as_json:
         _print(result)
     if plot is not None:

@@ -29,6 +29,7 @@ from ..runtime.batch.images import list_images
 from ..runtime.evaluation.class_order import find_class_order
 from ..runtime.evaluation.confusion import count_confusion, mean_iou
 from ..runtime.evaluation.datasets.folders import open_folders
+from ..runtime.evaluation.datasets.label_sets import choose_label_set, map_dataset
 from ..runtime.images import read_image
 from ..runtime.upsampling import upsample_scores
 from . import console
@@ -44,6 +45,8 @@ def gather_evidence(
     *,
     images: Sequence[str] = (),
     dataset: tuple[Path, Path] | None = None,
+    label_classes: str | None = None,
+    map_file: Path | None = None,
     size: tuple[int, int] | None = None,
     calibrate_on: int = 32,
     check_on: int = 8,
@@ -53,7 +56,7 @@ def gather_evidence(
     choose = partial(choose_evidence, calibrate_on=calibrate_on, check_on=check_on, size=size)
     loaders = [partial(_read_picture, found.image) for found in list_images(images)]
     if dataset is not None:
-        labeled, title = _list_labeled(bundle, *dataset)
+        labeled, title = _list_labeled(bundle, *dataset, label_classes, map_file)
         return choose(loaders, labeled, f"labeled images of {title}")
     if images:
         return choose(loaders, [], "the user's images")
@@ -68,8 +71,9 @@ def gather_evidence(
     return choose([], [partial(_drop_truth, load) for load in _list_shipped()], "the miniature's scenes")
 
 
-def make_reader(bundle: Bundle) -> HeadReader:
-    """Make the reader of a bundle's head, which gives labels and mean IoU."""
+def make_reader(bundle: Bundle, *, is_mapped: bool = False) -> HeadReader:
+    """Make the reader of a bundle's head, which gives labels and mean IoU; mapped labels have a known order."""
+    first = None if is_mapped else 0
     classes = len(bundle.manifest.classes)
     warned: list[str] = []
     upsampling = bundle.deploy.upsampling
@@ -82,7 +86,7 @@ def make_reader(bundle: Bundle) -> HeadReader:
     def score(pairs: Sequence[tuple[Array, Array]]) -> float:
         counts = np.sum([count_confusion(truth, labels, classes) for truth, labels in pairs], axis=0)
         if not warned:  # once, not for every variant
-            warned.extend(find_class_order(counts, bundle.manifest.classes))
+            warned.extend(find_class_order(counts, bundle.manifest.classes, first))
             for line in warned:
                 console.print_warning(f"atrous precision: {line}")
         return mean_iou(counts)
@@ -97,9 +101,15 @@ def _read_picture(image: Path, truth: Path | None = None) -> Picture:
         return Picture(read_image(image), np.array(opened, np.uint8))
 
 
-def _list_labeled(bundle: Bundle, images: Path, labels: Path) -> tuple[Loaders, str]:
+def _list_labeled(
+    bundle: Bundle, images: Path, labels: Path, label_classes: str | None, map_file: Path | None
+) -> tuple[Loaders, str]:
     """List the pairs of a data set, and its title."""
-    dataset = open_folders(images, labels, bundle.manifest.classes, bundle.manifest.palette)
+    colored = bundle.manifest.classes, bundle.manifest.palette
+    label_set = choose_label_set(label_classes, map_file is not None)
+    dataset = open_folders(images, labels, *colored, label_set=label_set)
+    if label_set is not None:
+        dataset = map_dataset(dataset, Path(label_classes or "").name, *colored, map_file)
 
     def read(pair: Any) -> Picture:
         example = dataset.load(pair)

@@ -115,7 +115,7 @@ def command(
     from ..dependencies import import_optional
     from ..errors import InputError
     from ..runtime.evaluation.class_order import find_class_order
-    from ..runtime.evaluation.evaluator import check_classes
+    from ..runtime.evaluation.evaluator import check_classes, find_first_number
     from ..runtime.evaluation.tuning.points import GRIDS
     from ..runtime.evaluation.tuning.report import describe_search, write_search
     from ..runtime.evaluation.tuning.scoring import score_images
@@ -144,7 +144,9 @@ def command(
         warnings = check_classes(classes, opened)
         with console.show_progress("running the network", len(opened)) as advance:
             images = stack.enter_context(score_images(segmenter, opened, advance))
-        warnings += find_class_order(np.sum([image.count() for image in images], axis=0), classes)
+        warnings += find_class_order(
+            np.sum([image.count() for image in images], axis=0), classes, find_first_number(opened)
+        )
         for line in warnings:
             console.print_warning(f"atrous tune-crf: {line}")
         with console.show_progress("searching") as advance:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import colorsys
 from typing import NamedTuple
 
+from .class_names import ADE20K_CLASSES, COCO_STUFF_CLASSES
+
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 VOC_CLASSES = (
@@ -99,9 +101,16 @@ class ClassSet(NamedTuple):
     colors: tuple[Color, ...]
 
 
+def _with_distinct_colors(names: tuple[str, ...]) -> ClassSet:
+    return ClassSet(names, make_distinct_colors(len(names)))
+
+
 #: by the name that `atrous convert --classes` takes
 CLASS_SETS = {
     "voc": ClassSet(VOC_CLASSES, VOC_COLORS),
     "cityscapes": ClassSet(CITYSCAPES_CLASSES, CITYSCAPES_COLORS),
     "camvid": ClassSet(CAMVID_CLASSES, CAMVID_COLORS),
+    "sun-rgbd": _with_distinct_colors(SUN_RGBD_CLASSES),
+    "ade20k": _with_distinct_colors(ADE20K_CLASSES),
+    "coco-stuff": _with_distinct_colors(COCO_STUFF_CLASSES),
 }

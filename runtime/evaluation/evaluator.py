@@ -7,6 +7,7 @@ cannot be read, or that the network rejects, is a failure of its own, and the sc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,10 @@ from ..pipeline import Pipeline, Stage
 from ..pipeline.engine import count_cores
 from .bootstrap import Parts, bootstrap_gain, bootstrap_mean_iou, mean_iou_of_parts, take_parts
 from .boundaries import WIDTHS, Reference, count_bands, measure_distance
-from .class_order import find_class_order
+from .class_order import find_class_order, suggest_map
 from .confusion import ConfusionMatrix, Counts, LabelMap, divide, mean_iou
+from .datasets.class_maps import simplify_name
+from .datasets.names import FOLDER
 
 if TYPE_CHECKING:
     from ..pipeline import PipelineReport
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
 NETWORK, CRF = "network", "crf"
 VARIANT_TITLES = {NETWORK: "network alone", CRF: "with the dense CRF"}
 GALLERY = 6
-
-VARIANT_TITLES = {"network": "network alone", "crf": "with the dense CRF"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Evaluation:
     worst: tuple[WorstImage, ...]  # by the last variant, worst first
     warnings: tuple[str, ...]  # reasons to doubt the figures
     pipeline: PipelineReport
+    ignored: Mapping[str, int] = field(default_factory=dict)  # pixels by class of the labels without a counterpart
+    suggested_map: Mapping[str, str] | None = None  # for --map, where the classes seem to be in another order
 
     def gain_interval(self) -> tuple[float, float] | None:
         """The central 95 % of the CRF's gain in mean IoU; None unless both variants were evaluated."""
@@ -146,6 +149,7 @@ def evaluate(
     last = list(tallies)[-1]
     images: list[ImageScore] = []
     failures: list[tuple[str, str]] = []
+    ignored: Counter[str] = Counter()
     worst: list[tuple[float, int, WorstImage]] = []
     cores = cores or count_cores()
     stages = _make_stages(segmenter, dataset, tuple(tallies), widths, band_reference, cores)
@@ -159,6 +163,7 @@ def evaluate(
                 continue
             work: _Work = result.value
             score = _add_up(work, tallies)
+            ignored.update(work.example.ignored)
             images.append(score)
             if (quality := score.mean_iou[last]) is not None:
                 bad = WorstImage(score, work.example.image, work.example.truth, work.labels)
@@ -169,7 +174,8 @@ def evaluate(
     counts = next(iter(tallies.values())).matrix.counts
     if not counts.any():
         warnings.append("every pixel of the label images is void: there is nothing to evaluate")
-    warnings += find_class_order(counts, classes)
+    first = find_first_number(dataset)
+    warnings += find_class_order(counts, classes, first)
     return Evaluation(
         bundle=segmenter.bundle.manifest.name,
         dataset=dataset,
@@ -182,6 +188,8 @@ def evaluate(
         worst=tuple(bad for _, _, bad in worst),
         warnings=tuple(warnings),
         pipeline=report,
+        ignored=dict(ignored.most_common()),
+        suggested_map=None if first is None else suggest_map(counts, classes, first),
     )
 
 
@@ -190,9 +198,9 @@ def check_classes(classes: Sequence[str], dataset: Dataset) -> list[str]:
     if len(classes) != len(dataset.classes):
         raise InputError(
             f"the bundle has {len(classes)} classes, {dataset.title} has {len(dataset.classes)}: a net can only be "
-            "evaluated on the classes it was trained for"
+            f"evaluated on the classes it was trained for; --label-classes {dataset.key} brings the labels to them"
         )
-    ours, theirs = ([_simplify_name(name) for name in names] for names in (classes, dataset.classes))
+    ours, theirs = ([simplify_name(name) for name in names] for names in (classes, dataset.classes))
     different = [index for index in range(len(ours)) if ours[index] != theirs[index]]
     if not different:
         return []
@@ -200,13 +208,20 @@ def check_classes(classes: Sequence[str], dataset: Dataset) -> list[str]:
     if set(ours) == set(theirs):
         raise InputError(
             f'the bundle has its classes in another order: its class {index} is "{classes[index]}", that of '
-            f'{dataset.title} is "{dataset.classes[index]}"; convert the net again with the names in its own order, '
-            "and renumber the label images to match"
+            f'{dataset.title} is "{dataset.classes[index]}"; if these are the names in the order of the net, '
+            f"--label-classes {dataset.key} brings the labels to them by name, else convert the net again"
         )
     return [
         f'{len(different)} of the {len(classes)} classes have other names: {index} is "{classes[index]}" in the bundle '
         f'and "{dataset.classes[index]}" in {dataset.title}'
     ]
+
+
+def find_first_number(dataset: Dataset) -> int | None:
+    """The number of the first class in label images whose order may be wrong; None if their classes have names."""
+    if dataset.key != FOLDER or dataset.mapping is not None:
+        return None
+    return min(dataset.find_numbers(), default=None)
 
 
 def _make_stages(
@@ -270,7 +285,3 @@ def _add_up(work: _Work, tallies: Mapping[str, Tally]) -> ImageScore:
         ious[name] = mean_iou_of_parts(tally.parts[-1][None]) if judged else None
         accuracies[name] = float(divide(np.trace(whole), judged)) if judged else None
     return ImageScore(work.pair.name, height, width, judged, ious, accuracies)
-
-
-def _simplify_name(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.files import prepare_folder, write_file
+from .confusion import VOID
 from .evaluator import VARIANT_TITLES, Evaluation, Tally
-from .published import find_published
+from .published import PublishedResult, find_published
 
 REPORT_VERSION = 1
 REPORT_NAME = "evaluation.json"
@@ -27,24 +28,46 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "dataset": {
             **{name: str(getattr(dataset, name)) for name in ("key", "title", "split", "root")},
             "images": len(dataset),
+            "mapping": None if dataset.mapping is None else dataset.mapping.describe(evaluation.classes),
         },
         "evaluated": len(evaluation.images),
         "judged_pixels": int(matrix.counts.sum()),
         "void_pixels": matrix.ignored,
+        "ignored_pixels": dict(evaluation.ignored),
         "variants": {
-            name: _describe_tally(tally, evaluation.classes, evaluation.widths)
+            name: {
+                **_describe_tally(tally, evaluation.classes, evaluation.widths),
+                "mean_iou_mapped": mean_iou_of_mapped(evaluation, tally),
+            }
             for name, tally in evaluation.variants.items()
         },
         "crf_gain_95": evaluation.gain_interval(),
         "bands": {"reference": evaluation.reference, "widths": list(evaluation.widths)},
-        "published": [asdict(result) for result in find_published(evaluation.bundle, dataset.key)],
+        "published": [asdict(result) for result in list_published(evaluation)],
         "warnings": list(evaluation.warnings),
+        "suggested_map": evaluation.suggested_map,
         "failures": [{"image": name, "error": error} for name, error in evaluation.failures],
         "worst": [bad.score.name for bad in evaluation.worst],
         "images": [asdict(score) for score in evaluation.images],
         "pipeline": evaluation.pipeline.to_json(),
     }
     return {key: _replace_nan(value) for key, value in described.items()}
+
+
+def list_published(evaluation: Evaluation) -> list[PublishedResult]:
+    """Published results of the same net and data set; none where labels were mapped to other classes."""
+    dataset = evaluation.dataset
+    return [] if dataset.mapping is not None else list(find_published(evaluation.bundle, dataset.key))
+
+
+def mean_iou_of_mapped(evaluation: Evaluation, tally: Tally) -> float | None:
+    """Mean IoU over the classes that the labels of a mapped data set can have; None without a mapping."""
+    mapping = evaluation.dataset.mapping
+    if mapping is None:
+        return None
+    ious = tally.matrix.class_ious[sorted(set(mapping.targets) - {VOID})]
+    known = ious[ious == ious]  # not nan
+    return float(known.mean()) if known.size else None
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from atrous.bundle.palettes import VOC_CLASSES
 from atrous.runtime import read_bundle
@@ -96,6 +97,42 @@ def test_real_pairs_end_to_end_by_the_fake_network(
     report = json.loads(capsys.readouterr().out)
     assert report["evaluated"] == 7
     assert 0 < report["variants"]["network"]["mean_iou"] < 0.2  # a formula on gray levels, not trained on VOC
+
+
+def test_labels_of_another_class_set(tmp_path: Path, shared_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of docs/evaluation.md: ENet, trained on Cityscapes, on three images of CamVid."""
+    weights, source = shared_dir / "weights" / "enet-cityscapes", str(shared_dir / "images" / "camvid")
+    pytest.importorskip("torch")
+    bundle = tmp_path / "enet"
+    files = [str(weights / "enet_deploy_final.prototxt"), str(weights / "cityscapes_weights.caffemodel")]
+    options = ["--classes", "cityscapes", "--mean", "0,0,0", "--no-verify"]
+    assert main(["convert", *files, *options, "-o", str(bundle)]) == 0
+    line = ["evaluate", str(bundle), "--dataset", "folder", "--images", source, "--labels", source, "--no-crf"]
+    line += ["--image-ending", "_image", "--label-ending", "_labels", "--threads", "1", "--json"]
+    capsys.readouterr()
+    assert main(line) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert "add --label-classes camvid" in report["warnings"][0]
+    assert report["suggested_map"]["3"] == "road"
+    assert main([*line, "--label-classes", "camvid"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["dataset"]["mapping"]["pavement"] == "sidewalk"
+    assert report["ignored_pixels"] == {}
+    assert report["variants"]["network"]["pixel_accuracy"] > 0.6
+    assert report["warnings"] == []
+
+
+def test_a_map_in_place_of_the_own_order(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (folder / "l").glob("*.png"):  # red and green exchanged, blue called 9
+        layouts.save(path, np.array([0, 9, 3, 2], np.uint8)[np.asarray(Image.open(path)) % 4])
+    bundle, file = str(write_bundle(tmp_path / "b")), tmp_path / "map.json"
+    file.write_text('{"0": "background", "3": "green", "2": "red"}')
+    assert main(["evaluate", bundle, *data_options(folder), "--map", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "3 of the 255 classes of the labels (numbers) have a counterpart" in text
+    assert "as their classes have no counterpart: 9 " in text
+    assert main(["evaluate", bundle, *data_options(folder), "--label-classes", "nothing"]) == 2
+    assert "nothing: is not a file, and not one of voc" in capsys.readouterr().err
 
 
 def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy.typing as npt
 from ....bundle.palettes import Color
 from ....errors import DatasetError, InputError
 from ...images import read_image
-from ..confusion import LabelMap
-from .label_files import Coding, list_some, read_label_image
+from ..confusion import VOID, LabelMap
+from .class_maps import ClassMap
+from .label_files import Coding, EitherCoding, IndexCoding, list_some, read_label_image
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class Example:
     name: str
     image: npt.NDArray[np.uint8]  # H x W x 3 RGB
     truth: LabelMap  # H x W, classes and `VOID`
+    ignored: Mapping[str, int] = field(default_factory=dict)  # pixels by class that the dataset's mapping ignores
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split of a dataset."""
+    """One split of a dataset; with a `mapping`, `classes` are those that its label images are mapped to."""
 
     key: str  # of `DATASETS`, or "folder"
     title: str  # in reports
@@ -47,6 +49,7 @@ class Dataset:
     pairs: tuple[Pair, ...]  # all files exist
     coding: Coding  # of the label images
     has_void_borders: bool = False  # whether void pixels are drawn around objects
+    mapping: ClassMap | None = None  # from the classes of the label images
 
     @property
     def label(self) -> str:
@@ -66,16 +69,29 @@ class Dataset:
         chosen = [self.pairs[index * len(self.pairs) // limit] for index in range(limit)]
         return replace(self, pairs=tuple(chosen))
 
+    def find_numbers(self) -> dict[int, int]:
+        """Numbers stored in label images -> label, without void; empty if they hold colors only."""
+        coding = self.coding.numbers if isinstance(self.coding, EitherCoding) else self.coding
+        meanings = coding.meanings if isinstance(coding, IndexCoding) else {}
+        return {number: label for number, label in meanings.items() if label != VOID}
+
     def load_truth(self, pair: Pair) -> LabelMap:
         """Read the label map of a pair, H x W uint8; DatasetError if a pixel is not a label of this dataset."""
-        return self.coding.decode(read_label_image(pair.labels), pair.labels)
+        return self._load_truth(pair)[0]
 
     def load(self, pair: Pair) -> Example:
         """Read image and label map, which must have one size."""
-        image, truth = read_image(pair.image), self.load_truth(pair)
+        image, (truth, ignored) = read_image(pair.image), self._load_truth(pair)
         if image.shape[:2] != truth.shape:
             raise DatasetError(_describe_sizes(image.shape[:2], truth.shape, pair.image), path=pair.labels)
-        return Example(pair.name, image, truth)
+        return Example(pair.name, image, truth, ignored)
+
+    def _load_truth(self, pair: Pair) -> tuple[LabelMap, dict[str, int]]:
+        """The label map, and the pixels that the mapping ignores by class."""
+        labels = self.coding.decode(read_label_image(pair.labels), pair.labels)
+        if self.mapping is None:
+            return labels, {}
+        return self.mapping.apply(labels), self.mapping.count_ignored(labels)
 
 
 def check_pairs(pairs: Sequence[Pair], *, root: Path, what: str) -> tuple[Pair, ...]:

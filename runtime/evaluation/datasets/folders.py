@@ -11,6 +11,7 @@ from ...images import SUFFIXES
 from ..confusion import VOID
 from .dataset import Dataset, Pair, check_pairs, require_folder
 from .label_files import VOC_VOID_COLOR, Coding, ColorCoding, list_some, make_index_coding
+from .label_sets import LabelSet, make_set_coding
 from .names import FOLDER
 
 _LABEL_SUFFIXES = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"))
@@ -27,6 +28,7 @@ def open_folders(
     void: int = VOID,
     offset: int = 0,
     colors: bool = False,
+    label_set: LabelSet | None = None,
 ) -> Dataset:
     """Pair two folders, which may be the same one; label images without an image are ignored.
 
@@ -40,6 +42,8 @@ def open_folders(
         void: the stored number of void pixels.
         offset: the stored number of the first class, 1 if labels count from 1.
         colors: whether label images hold the palette's colors instead of numbers.
+        label_set: the classes of the label images, in place of `classes`, `void` and `offset`; then
+            `map_dataset` brings them to the bundle's.
 
     Raises:
         DatasetError: if a folder is missing or empty, or an image has no labels or two.
@@ -63,7 +67,9 @@ def open_folders(
         raise DatasetError(f"has no labels for {counts}: {advice}", path=labels)
     pairs = [Pair(name, pictures[name], truths[name]) for name in sorted(pictures)]
     coding: Coding
-    if colors:
+    if label_set is not None:
+        classes, coding = label_set.names, make_set_coding(label_set)
+    elif colors:
         if len(palette) != len(classes):
             raise DatasetError(f"{len(palette)} colors for {len(classes)} classes: each class needs one", path=labels)
         coding = ColorCoding({VOC_VOID_COLOR: VOID} | {c: index for index, c in enumerate(palette)})

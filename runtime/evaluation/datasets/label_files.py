@@ -173,6 +173,18 @@ class ColorCoding:
         return values[inverse].reshape(codes.shape)
 
 
+@dataclass(frozen=True)
+class EitherCoding:
+    """Label images hold numbers or colors; each file has one kind."""
+
+    numbers: IndexCoding
+    colors: ColorCoding
+
+    def decode(self, stored: npt.NDArray[Any], path: Path) -> LabelMap:
+        """See `Coding.decode`."""
+        return (self.colors if stored.ndim == 3 else self.numbers).decode(stored, path)
+
+
 def make_index_coding(
     classes: int,
     *,

@@ -34,7 +34,7 @@ def test_distinct_colors() -> None:
 
 
 def test_class_sets() -> None:
-    assert list(palettes.CLASS_SETS) == ["voc", "cityscapes", "camvid"]
+    assert list(palettes.CLASS_SETS) == ["voc", "cityscapes", "camvid", "sun-rgbd", "ade20k", "coco-stuff"]
     for names, colors in palettes.CLASS_SETS.values():
         assert len(names) == len(colors) > 0
     assert palettes.CLASS_SETS["camvid"].names == palettes.CAMVID_CLASSES

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 
-from atrous.bundle.palettes import VOC_CLASSES
-from atrous.runtime.evaluation.class_order import assign_rows, find_class_order
+from atrous.bundle.palettes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from atrous.runtime.evaluation.class_order import assign_rows, find_class_order, suggest_map
+from atrous.runtime.evaluation.datasets.class_maps import match_names
 
 
 def make_counts(seed: int, accuracy: float, classes: int = 21) -> np.ndarray:
@@ -61,3 +63,23 @@ def test_a_class_taken_for_another_is_not_an_order() -> None:
     assert find_class_order(counts, VOC_CLASSES) == []
     assert find_class_order(np.array([[0, 9], [9, 0]]), ("a", "b")) == []
     assert find_class_order(np.zeros((4, 4), np.int64), tuple("abcd")) == []
+
+
+def test_the_offered_map_restores_the_order() -> None:
+    order = np.random.default_rng(3).permutation(21)
+    counts = make_counts(3, 0.7)[:, order]
+    (warning,) = find_class_order(counts, VOC_CLASSES, 1)
+    offered = json.loads(warning[warning.index("{") :])
+    assert offered == suggest_map(counts, VOC_CLASSES, 1)
+    assert offered == {str(int(order[label]) + 1): VOC_CLASSES[label] for label in range(21)}
+    assert "--map map.json" in warning
+    assert "--label-classes" not in warning
+    assert suggest_map(make_counts(3, 0.7), VOC_CLASSES) is None
+
+
+def test_a_built_in_set_is_recognized() -> None:
+    targets = match_names(CAMVID_CLASSES, CITYSCAPES_CLASSES)
+    counts = np.zeros((19, 19), np.int64)
+    counts[range(11), targets] = 1000
+    (warning,) = find_class_order(counts, CITYSCAPES_CLASSES, 0)
+    assert "add --label-classes camvid, whose classes these seem to be" in warning
