@@ -17,6 +17,7 @@ from .cores import CorePool
 from .meters import Level, StageMeter
 from .report import PipelineReport, describe_stage
 from .stage import MAX_WORKERS, ItemResult, Stage
+from .waiting import WaitList
 from .workers import StageWorkers
 
 _EXIT_CODE_INTERRUPTED = 130
@@ -80,7 +81,7 @@ class Pipeline:
         self.cores = CorePool(total)
         self.clock, self.fatal = clock, fatal
         self.is_stopped = False
-        self.live_threads = 0
+        self.live_threads: set[threading.Thread] = set()  # started, or about to
         self._stages: list[StageWorkers] = []
         for stage in stages:
             most = (workers or {}).get(stage.name) or stage.max_workers or min(total, MAX_WORKERS)
@@ -95,7 +96,7 @@ class Pipeline:
         self.max_alive = max_alive if max_alive is not None else places
         if self.max_alive < 1:
             raise InputError(f"max_alive must be at least 1, got {self.max_alive}")
-        self._wake = threading.Condition(self.lock)  # of the threads that feed, collect or stop
+        self._callers = WaitList(self.lock)  # threads that feed, collect or stop
         self._done: dict[int, ItemResult] = {}
         self._fatal_error: BaseException | None = None
         self._admitted = self._yielded = self._failed = 0
@@ -134,12 +135,17 @@ class Pipeline:
                 self._end_s = self.clock()
                 self._state = "over"
             self._stop()
-            # Not by Thread.join() alone: once Ctrl-C has interrupted it, Python treats the thread as finished.
-            while self.live_threads:
-                self._wake.wait()
+        while True:
+            with self.lock:
+                # Not by Thread.join() alone: once Ctrl-C has interrupted it, Python treats the thread as finished.
+                if not self.live_threads:
+                    break
+                change = self._callers.join()
+            change.get()
         for stage in self._stages:
             for thread in stage.threads:
-                thread.join()
+                if thread.is_alive():  # not one whose start failed
+                    thread.join()
         _running.discard(self)
 
     def __enter__(self) -> Pipeline:
@@ -181,19 +187,18 @@ class Pipeline:
         first, is_exhausted = self.first, False
         while True:
             with self.lock:
-                while True:
-                    if self._fatal_error is not None:
-                        raise self._fatal_error
-                    if self.is_stopped:
-                        return
-                    result = self._done.pop(self._yielded, None)
-                    alive = self._admitted - self._yielded
-                    can_feed = not is_exhausted and alive < self.max_alive and first.has_room
-                    if result is not None or can_feed:
-                        break
-                    if is_exhausted and not alive:
-                        return
-                    self._wake.wait()
+                if self._fatal_error is not None:
+                    raise self._fatal_error
+                if self.is_stopped:
+                    return
+                result = self._done.pop(self._yielded, None)
+                alive = self._admitted - self._yielded
+                can_feed = not is_exhausted and alive < self.max_alive and first.has_room
+                if is_exhausted and not alive:
+                    return
+                change = self._callers.join() if result is None and not can_feed else None
+            if change is not None:
+                change.get()
             if can_feed:
                 try:
                     item = next(items)
@@ -220,7 +225,7 @@ class Pipeline:
         """Keep an item until the caller has those before it."""
         self._done[item.index] = item
         if item.index == self._yielded:
-            self._wake.notify_all()
+            self._callers.notify_all()
 
     def abort(self, error: BaseException) -> None:
         """End the run; the first error is raised to the caller."""
@@ -234,8 +239,13 @@ class Pipeline:
             self._active_stages.add(change, now_s)
 
     def wake_caller(self) -> None:
-        """Wake the threads that feed, collect or stop: the first queue has room, or a thread ends."""
-        self._wake.notify_all()
+        """Wake the threads that feed, collect or stop: the first queue has room."""
+        self._callers.notify_all()
+
+    def end_thread(self, thread: threading.Thread) -> None:
+        """Note that a thread runs no more calls."""
+        self.live_threads.discard(thread)
+        self._callers.notify_all()
 
     def _stop(self) -> None:
         self.is_stopped = True
@@ -243,7 +253,7 @@ class Pipeline:
         self._done.clear()
         for stage in self._stages:
             stage.stop()
-        self._wake.notify_all()
+        self._callers.notify_all()
 
 
 def count_cores() -> int:

@@ -6,6 +6,7 @@ takes microseconds, and a single lock rules out deadlocks by lock order.
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ...errors import InputError
 from .cores import CoreRequest
 from .meters import StageMeter
 from .stage import ItemResult, Stage, drop_frames
+from .waiting import WaitList
 
 if TYPE_CHECKING:
     from .engine import Pipeline
@@ -31,9 +33,9 @@ class StageWorkers:
         self.threads: list[threading.Thread] = []
         self._run = run
         self._queue: deque[ItemResult] = deque()
-        self._has_input = threading.Condition(run.lock)
-        self._has_room = threading.Condition(run.lock)
-        self._has_core = threading.Condition(run.lock)
+        self._has_input = WaitList(run.lock)
+        self._has_room = WaitList(run.lock)
+        self._has_core = WaitList(run.lock)
         self._idle = 0  # threads that wait for input
         self._in_hand = 0  # items taken from the queue and not yet passed on
         self._is_closed = False
@@ -62,8 +64,13 @@ class StageWorkers:
         """Start one more thread."""
         name = f"{self.stage.name} {len(self.threads) + 1}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        thread.start()
-        self._run.live_threads += 1
+        try:
+            self._run.live_threads.add(thread)
+            # A single call into C: Ctrl-C must not interrupt Thread.start(), which waits for the thread to begin.
+            _thread.start_new_thread(self._start, (thread,))
+        except BaseException:  # the thread may run nevertheless: it sees that it is not wanted
+            self._run.live_threads.discard(thread)
+            raise
         self.threads.append(thread)
         self.meter.workers.add(1, self._run.clock())
 
@@ -77,12 +84,24 @@ class StageWorkers:
     def stop(self) -> None:
         """Drop the queue and wake all waiters."""
         self._queue.clear()
-        for condition in (self._has_input, self._has_room, self._has_core):
-            condition.notify_all()
+        for waiters in (self._has_input, self._has_room, self._has_core):
+            waiters.notify_all()
 
     # ---- called without the lock ------------------------------------------------------------------------------------
 
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except BaseException as error:
+            with self._run.lock:
+                self._run.abort(error)
+                self._run.end_thread(thread)
+
     def _work(self) -> None:
+        thread = threading.current_thread()
+        with self._run.lock:
+            if thread not in self._run.live_threads:
+                return
         try:
             while items := self._take():
                 self._call(items)
@@ -92,8 +111,7 @@ class StageWorkers:
                 self._run.abort(error)
         finally:
             with self._run.lock:
-                self._run.live_threads -= 1
-                self._run.wake_caller()
+                self._run.end_thread(thread)
 
     def _take(self) -> list[ItemResult]:
         """Wait for input: one item, or a batch; an empty list when there is no more."""

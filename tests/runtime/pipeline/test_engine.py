@@ -392,3 +392,12 @@ def test_a_pipeline_runs_once() -> None:
         list(pipeline.run([1]))
         with pytest.raises(InputError, match="runs once"):
             next(iter(pipeline.run([1])))
+
+
+def test_a_thread_that_cannot_start_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Pipeline([Stage("a", str)], cores=2) as pipeline, pytest.raises(RuntimeError, match="can't start"):
+        list(pipeline.run(range(3)))
