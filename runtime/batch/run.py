@@ -259,8 +259,12 @@ class _Finisher:
         outputs = dict(item.job.outputs)
         files = encode_results(image, result, self._manifest, outputs)
         self._journal.check()  # write_file would create a removed folder again
-        for kind, content in files.items():
-            write_file(outputs[kind], content)
+        try:
+            for kind, content in files.items():
+                write_file(outputs[kind], content)
+        except OutputError:
+            self._journal.check()  # if the folder was removed meanwhile, that is the reason
+            raise
         timings_ms = {**result.timings_ms, "encode": (time.perf_counter() - start_s) * 1000}
         record = LabeledImage(
             image=item.job.image,
