@@ -113,14 +113,14 @@ def test_foreign_errors_are_wrapped(bundle, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_holds_the_pipeline_and_compares_it(tmp_path: Path) -> None:
-    """Two stand-ins that wait: twice the time is half the throughput, and the same labels."""
+    """Two stand-ins that wait: three times the time is a third of the throughput, and the same labels."""
     bundle = read_bundle(write_bundle(tmp_path / "c", crf=CRF))
     plan = make_plan(
         bundle,
-        specs=[parse_subject("fake,delay_ms=8"), parse_subject("fake,delay_ms=16")],
+        specs=[parse_subject("fake,delay_ms=20"), parse_subject("fake,delay_ms=60")],
         threads=2,
         pipeline_rounds=6,
-        pipeline_images=12,
+        pipeline_images=6,
         crf_sweep=False,
     )
     result = run_bench(plan)
@@ -131,18 +131,18 @@ def test_a_run_holds_the_pipeline_and_compares_it(tmp_path: Path) -> None:
     assert [stage.name for stage in first.stages] == ["decode", "prepare", "network", "crf", "encode"]
     assert len(first.time_per_image.values_ms) == 6
     assert (first.cores, first.network_threads, first.crf_threads) == (2, 2, 2)
-    # two workers of 8 ms each: never more than 250 a second
-    assert first.bounds_per_s["network"] <= 250
-    # rate and bounds come from different rounds of the six
-    assert first.throughput_per_s < min(first.bounds_per_s.values()) * 1.25
+    # one worker of 20 ms: never more than 50 a second
+    assert first.bounds_per_s["network"] <= 50
+    assert first.throughput_per_s < 50
+    assert first.limit == "cores"  # of which network and CRF take all, in turns
     found = {one.stage: one for one in result.comparisons}["pipeline"]
     assert found.paired
-    assert found.verdict in ("regression", "inconclusive")  # inconclusive on a machine busy with other work
-    assert " x the throughput of fake:fp32,delay_ms=8 (" in found.reason
+    assert found.ratio > 1.2  # the verdict depends on how quiet the machine is; test_compare.py has its rules
+    assert " x the throughput of fake:fp32,delay_ms=20 (" in found.reason
 
 
 class SlowerBackend:
-    """A backend that takes 30 % longer, all else equal."""
+    """A backend that takes twice as long, all else equal."""
 
     def __init__(self, inner) -> None:
         self._inner = inner
@@ -153,7 +153,7 @@ class SlowerBackend:
     def run(self, feeds):
         start_s = time.perf_counter()
         outputs = self._inner.run(feeds)
-        time.sleep(0.3 * (time.perf_counter() - start_s))
+        time.sleep(time.perf_counter() - start_s)
         return outputs
 
 
@@ -170,8 +170,5 @@ def test_a_backend_slowed_behind_the_benchmarks_back_is_caught(bundle, monkeypat
     monkeypatch.setattr(BenchPlan, "open", open_slowed)
     specs = [parse_subject("fake,delay_ms=20"), parse_subject("fake,delay_ms=20,stall_ms=0")]
     plan = make_plan(bundle, specs=specs, threads=1, min_samples=12, pipeline_rounds=9, pipeline_images=6)
-    for _ in range(4):  # other work on the machine can hide the slowdown of a run
-        found = {one.stage: one for one in run_bench(plan).comparisons}
-        if all(found[stage].verdict == "regression" for stage in ("compute", "pipeline")):
-            return
-    raise AssertionError([found[stage].reason for stage in ("compute", "pipeline")])
+    found = {one.stage: one for one in run_bench(plan).comparisons}
+    assert (found["compute"].verdict, found["pipeline"].verdict) == ("regression", "regression")
