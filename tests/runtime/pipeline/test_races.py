@@ -212,7 +212,7 @@ class InterruptAtLine:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_ctrl_c_at_every_line_of_the_caller(batch: int) -> None:
-    """An interrupted start of a thread, or wait for one, once left `stop` waiting for ever."""
+    """An interrupted start of a thread, or wait for one, once left `stop` waiting forever."""
     calls = Calls(0)
     files = ("threading.py", *(f"runtime/pipeline/{name}.py" for name in ("engine", "workers", "waiting", "cores")))
 
