@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError
+from .files.magic import find_utf16
 from .files.prototxt import Prototxt, read_prototxt
 from .graph.build import build_net
 from .graph.net import Net
@@ -95,7 +96,8 @@ def _is_binary(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         with open_regular(path) as file:
-            return b"\0" in file.read(4096)
+            start = file.read(4096)
+            return b"\0" in start and find_utf16(start) is None
     except OSError:
         return False
 

@@ -1,8 +1,8 @@
 """Write docs/layers.md: `python -m tools.write_support_table build/conformance.json SHARED`.
 
 The rows are the registered layer types; the results come from the outcomes that
-`python -m tools.conformance SHARED --json build/conformance.json` wrote. Only the reasons for unconverted fork
-types are written by hand.
+`python -m tools.conformance SHARED --json build/conformance.json` wrote; the reasons for unconverted types are those
+of `graph/roles.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from atrous.converter.dialects.known import fork_layer_types
 from atrous.converter.dialects.upgrade import camel_case, v1_type_names
-from atrous.converter.graph.roles import DATA_SOURCES, TRAINING_ONLY
+from atrous.converter.graph.roles import DATA_SOURCES, ELSEWHERE, TRAINING_ONLY, UNSUPPORTED
 from atrous.converter.layers import Operator, find_operator, registered_types
 
 from .recordings import find_recordings
@@ -27,36 +27,6 @@ PAGE = Path("docs/layers.md")
 KINDS = ("tiny", "nets", "real")
 #: verdicts that count as equal to real Caffe; `conditioned` is as close as float32 permits
 EQUAL = ("passed", "conditioned")
-
-_WEAK_LABELS = "trains with image labels instead of pixel labels; no deploy net has it"
-_SCHEMA_ONLY = "named in the fork's schema; no known published net uses it, and its computation is undocumented"
-#: fork types that are known by name but not converted
-UNSUPPORTED = {
-    "AdaptiveBiasChannel": _WEAK_LABELS,
-    "BiasChannel": _WEAK_LABELS,
-    "UniqueLabel": _WEAK_LABELS,
-    "BoxAnnotatorOHEM": "picks hard examples in training",
-    "CTCGreedyDecoder": "decodes text from a sequence; no recording to verify it",
-    "L2Normalization": "no recording to verify it; `Normalize` of SSD is converted",
-    "LSTMConv": "the older form of ConvLSTM; no recording to verify it",
-    "Region": "decodes the boxes of YOLO v2; cut the net before it and decode in your own code",
-    **dict.fromkeys(
-        (
-            "CensorLabel",
-            "ChannelAggregator",
-            "DominantChannel",
-            "DropoutChannel",
-            "GainChannel",
-            "Histogram",
-            "IgnoreOverlay",
-            "OneHot",
-            "RelativeError",
-            "SelectSegBinary",
-            "WindowSegBinary",
-        ),
-        _SCHEMA_ONLY,
-    ),
-}
 
 _PAGE = """# Layers
 
@@ -110,6 +80,12 @@ it converts anything.
 | why | types |
 |---|---|
 {unsupported}
+
+Of forks whose schema atrous lacks:
+
+| why | types |
+|---|---|
+{elsewhere}
 """
 
 
@@ -193,6 +169,7 @@ def write_page(outcomes: Sequence[Mapping[str, Any]], forks: Mapping[str, str]) 
         data=_list(DATA_SOURCES),
         training=_write_reasons(TRAINING_ONLY),
         unsupported=_write_reasons(UNSUPPORTED),
+        elsewhere=_write_reasons(ELSEWHERE),
     )
 
 

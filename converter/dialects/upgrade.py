@@ -14,7 +14,7 @@ The rules are those of Caffe's own upgrade, plus the forks' layer types:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from ...proto import schema
 
 _V1_NAMES = {
     "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BIN_ACCURACY": "BinaryAccuracy", "BN": "BN", "BNLL": "BNLL",
+    "CONVOLUTION3D": "Convolution3D", "DECONVOLUTION3D": "Deconvolution3D", "POOLING3D": "Pooling3D",
     "DENSE_CRF": "DenseCRF", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "LRN": "LRN", "MVN": "MVN",
     "ONEHOT": "OneHot", "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
@@ -91,22 +92,30 @@ def v1_type_names() -> dict[int, str]:
     return {value.number: value.name for value in enum.values}
 
 
-def upgrade_net(net: Any, *, path: str | Path | None = None, lines: Sequence[int] = ()) -> UpgradedNet:
+def upgrade_net(
+    net: Any,
+    *,
+    path: str | Path | None = None,
+    lines: Sequence[int] = (),
+    unknown_types: Mapping[int, str] | None = None,
+) -> UpgradedNet:
     """Upgrade a parsed NetParameter to V2 form; `net` itself may be changed.
 
-    `lines` has the line of each entry of `layer` or `layers`, and is empty for binaries. Raises PrototxtError for
-    `layer` and `layers` in one net, V0 and V1 entries in one net, an unknown V0 type, or a padding layer before a layer
-    that has no pad.
+    `lines` has the line of each entry of `layer` or `layers`, and is empty for binaries. `unknown_types` are the enum
+    names of V1 entries that the schema lacks, by index. Raises PrototxtError for `layer` and `layers` in one net, V0
+    and V1 entries in one net, an unknown V0 type, or a padding layer before a layer that has no pad.
     """
     if not net.layers:
         types = tuple(layer.type for layer in net.layer)
         return UpgradedNet(net, "V2", tuple(range(len(types))), types, ())
-    return _Upgrade(net, path, lines).run()
+    return _Upgrade(net, path, lines, unknown_types or {}).run()
 
 
 class _Upgrade:
-    def __init__(self, net: Any, path: str | Path | None, lines: Sequence[int]) -> None:
-        self._net, self._path, self._lines = net, path, lines
+    def __init__(
+        self, net: Any, path: str | Path | None, lines: Sequence[int], unknown_types: Mapping[int, str]
+    ) -> None:
+        self._net, self._path, self._lines, self._unknown_types = net, path, lines, unknown_types
         self._warnings: list[str] = []
 
     def run(self) -> UpgradedNet:
@@ -126,10 +135,13 @@ class _Upgrade:
             types = [types[index] for index in sources]
         else:
             entries = list(net.layers)
-            types = [v1_type_names().get(entry.type, "") for entry in entries]
-        for entry in entries:
+            types = [
+                self._unknown_types.get(index) or v1_type_names().get(entry.type, "")
+                for index, entry in enumerate(entries)
+            ]
+        for index, entry in zip(sources, entries, strict=True):
             _move_transform(entry)
-            _from_v1(entry, net.layer.add())
+            _from_v1(entry, net.layer.add(), self._unknown_types.get(index))
         net.ClearField("layers")
         version = "V0" if any(flat) else "V1"
         return UpgradedNet(net, version, tuple(sources), tuple(types), tuple(self._warnings))
@@ -216,10 +228,10 @@ def _move_transform(entry: Any) -> None:
             data.ClearField(name)
 
 
-def _from_v1(old: Any, new: Any) -> None:
+def _from_v1(old: Any, new: Any, unknown_type: str | None = None) -> None:
     """One V1 entry as V2 (rules 3 and 5)."""
-    if old.HasField("type"):
-        new.type = camel_case(v1_type_names()[old.type])
+    if unknown_type is not None or old.HasField("type"):
+        new.type = camel_case(unknown_type or v1_type_names()[old.type])
     for field, value in old.ListFields():
         if field.name not in _V1_REPLACED:
             assign(new, field.name, value)

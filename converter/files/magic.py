@@ -20,6 +20,7 @@ _SIGNATURES = (
     (b"\x93NUMPY", "is a NumPy array"),
 )
 _TEXT = re.compile(rb"[\s\xef\xbb\xbf]*(#|(name|layers?|input(_dim|_shape)?|force_backward|state)\s*[:{])")
+_TEXT_BYTES = frozenset(range(32, 127)) | frozenset(b"\t\r\n")
 _SOLVER_STATE_OR_BLOB = 0x08
 """Tag of field 1 as a varint: SolverState.iter or BlobProto.num; a net starts with a string or a layer."""
 
@@ -47,3 +48,23 @@ def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | Non
     if start[0] == _SOLVER_STATE_OR_BLOB and not mean:
         return "is a solver state or a mean image, not weights: give the .caffemodel"
     return None
+
+
+def find_utf16(data: bytes) -> str | None:
+    """The codec of UTF-16 text, as PowerShell and Windows' Notepad write it, with or without a mark; None for others.
+
+    Args:
+        data: the first bytes of the file.
+    """
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return None  # UTF-32
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    start = data[: min(len(data), 4096) & ~1]
+    even, odd = start[::2], start[1::2]
+    if len(even) < 4:
+        return None
+    # ASCII characters in one half of the bytes, zeros in the other
+    if not any(odd) and _TEXT_BYTES.issuperset(even):
+        return "utf-16-le"
+    return "utf-16-be" if not any(even) and _TEXT_BYTES.issuperset(odd) else None

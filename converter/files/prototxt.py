@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from ..dialects.detect import ForkUse, find_type_uses
 from ..dialects.known import DIALECTS
 from ..dialects.upgrade import upgrade_net
 from . import text_parser
+from .magic import find_utf16
 from .text_parser import ParsedText
+from .text_tree import UnknownField
 
 _SOLVER_FIELD = re.compile(
     r"(train_|test_)?net(_param)?|test_(iter|interval|initialization)|base_lr|lr_policy|max_iter|iter_size|solver_\w+"
@@ -48,6 +50,8 @@ class Prototxt:
     forks: tuple[ForkUse, ...]
     templates: Mapping[str, int]  # `${NAME}` left inside strings -> the line of its first use
     warnings: tuple[str, ...]  # one sentence each
+    # index in `net.layer` -> its fields that the schema lacks; `read_net` rejects those that count
+    unknown: Mapping[int, tuple[UnknownField, ...]] = field(default_factory=dict)
 
 
 def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str] | None = None) -> Prototxt:
@@ -58,8 +62,8 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
         variables: values of `${NAME}` templates.
 
     Raises:
-        PrototxtError: not a net definition, a syntax error, an unknown field, a template in place of a value, or a net
-            that Caffe rejects.
+        PrototxtError: not a net definition, a syntax error, an unknown field outside layers, a template in place of a
+            value, or a net that Caffe rejects.
     """
     variables = variables or {}
     path, data = _load(source)
@@ -71,13 +75,15 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
 
     net = parsed.message
     lines = parsed.lines.get("layers" if net.layers else "layer", [])
-    upgraded = upgrade_net(net, path=path, lines=lines)
+    upgraded = upgrade_net(net, path=path, lines=lines, unknown_types=parsed.unknown_types)
     layer_lines = tuple(lines[index] for index in upgraded.sources)
     _check_types(upgraded.net, layer_lines, path)
     check_inputs(upgraded.net, path)
     if upgraded.format == "V2":
         _reject_v1_fields(parsed.forks, path)
     warnings += [*upgraded.warnings, *_warn_of_named_templates(upgraded.net, layer_lines)]
+    if parsed.ignored:
+        warnings.append(f"ignoring settings that change no result: {shorten_list(parsed.ignored)}")
     type_uses = find_type_uses((layer.type, line) for layer, line in zip(upgraded.net.layer, layer_lines, strict=True))
     return Prototxt(
         net=upgraded.net,
@@ -89,7 +95,22 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
         forks=tuple(sorted([*parsed.forks, *type_uses], key=lambda use: use.line)),
         templates=dict(parsed.in_strings),
         warnings=tuple(warnings),
+        unknown=_group_by_layer(parsed.unknown, upgraded.sources),
     )
+
+
+def shorten_list(items: Sequence[object]) -> str:
+    """The first five items, and the number of the others."""
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return ", ".join(map(str, items[:5])) + more
+
+
+def _group_by_layer(unknown: Iterable[UnknownField], sources: Sequence[int]) -> dict[int, tuple[UnknownField, ...]]:
+    """Index of a layer of the upgraded net -> its unknown fields; `sources` are the layers' indices in the text."""
+    by_entry: dict[int, list[UnknownField]] = {}
+    for item in unknown:
+        by_entry.setdefault(item.entry, []).append(item)
+    return {index: tuple(by_entry[entry]) for index, entry in enumerate(sources) if entry in by_entry}
 
 
 def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
@@ -109,6 +130,9 @@ def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
 
 def _decode(data: bytes, path: Path | None) -> tuple[str, list[str]]:
     """The text and warnings about it; other kinds of files are rejected by name."""
+    codec = find_utf16(data)
+    if codec is not None:
+        data = data.decode(codec, errors="replace").encode()
     start = data[:512].lstrip()
     if b"\0" in data[:65536]:
         raise PrototxtError("is binary; a prototxt is text. If it is the weights, give it as WEIGHTS", path=path)
@@ -143,7 +167,7 @@ def _fill_templates(text: str, variables: Mapping[str, str], path: Path | None) 
 
 def _parse(text: str, path: Path | None) -> ParsedText:
     try:
-        return text_parser.parse_text(text, "NetParameter", path=path)
+        return text_parser.parse_text(text, "NetParameter", path=path, keep_unknown=True)
     except UnknownFieldError as error:
         if error.message == "NetParameter" and _SOLVER_FIELD.fullmatch(error.field):
             named = _SOLVER_NET.search(text)

@@ -10,40 +10,38 @@ suggests no names for misspelled fields, and is slower. The rules are those of t
 5. Enums are given by name, or by BVLC Caffe's number.
 6. Missing `required` fields are rejected.
 
-Time is linear in the text. The text is limited to `MAX_TEXT_BYTES`, nesting by the schema: no message contains itself.
+A lenient parser (`keep_unknown`) keeps fields and enum values that the schema lacks, if they are inside a layer.
+
+Time is linear in the text. The text is limited to `MAX_TEXT_BYTES`, nesting by the schema, as no message contains
+itself, and in unknown messages by `MAX_UNKNOWN_DEPTH`.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from ...errors import PrototxtError, UnknownFieldError
 from ...proto import schema
 from ..dialects.detect import ForkUse
+from ..dialects.inert import is_inert
 from ..dialects.renumber import PRIVATE_NUMBERS
 from .text_schema import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner, unescape
+from .text_tokens import TokenReader
+from .text_tree import TextTree, UnknownField
 
 MAX_TEXT_BYTES = 64 << 20
+MAX_UNKNOWN_DEPTH = 32
+MAX_UNKNOWN_VALUES = 100_000
+MAX_NAME = 128
+"""Longest enum value that is kept where the schema lacks it."""
+_LAYER_FIELDS = ("layer", "layers")
 
-_TOKEN = re.compile(
-    r"""[\s\ufeff]+ | \#[^\n]*
-      | (?P<name>[A-Za-z_]\w*)
-      | (?P<number>\.?\d[\w.]*(?:(?<=[eE])[-+]\d+[fF]?)?)
-      | (?P<string>"[^"\\\n]*" | '[^'\\\n]*')
-      | (?P<quote>["'])
-      | (?P<placeholder>\$\{\w+\})
-      | (?P<symbol>[{}<>\[\]:;,-])
-      | (?P<bad>.)""",
-    re.VERBOSE | re.ASCII,
-)
-_STRING_PIECE = re.compile(r"""[^"'\\\n]+|\\.|["'\n]|\\""")
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
 _INTEGER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}")
 _FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
@@ -68,24 +66,39 @@ class ParsedText:
     missing: dict[str, int] = field(default_factory=dict)  # `${NAME}` in place of a value -> the line of its first use
     # `${NAME}` inside quoted strings -> the line of its first use
     in_strings: dict[str, int] = field(default_factory=dict)
+    unknown: list[UnknownField] = field(default_factory=list)  # kept unknown fields of layers
+    # index of a layer of V1 syntax -> its type, where the schema lacks the name
+    unknown_types: dict[int, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)  # unknown fields of the net itself that change no result
 
 
-def parse_text(text: str, message_name: str, *, path: str | Path | None = None) -> ParsedText:
-    """Parse text format into a message of the schema; raises PrototxtError with line and column if it is invalid."""
+def parse_text(
+    text: str, message_name: str, *, path: str | Path | None = None, keep_unknown: bool = False
+) -> ParsedText:
+    """Parse text format into a message of the schema.
+
+    Args:
+        text: the text.
+        message_name: the message at the top.
+        path: the file, for messages.
+        keep_unknown: keep unknown fields of layers in `ParsedText.unknown`, and skip unknown settings of the net that
+            change no result, instead of rejecting them.
+
+    Raises:
+        PrototxtError: the text is invalid; with line and column.
+    """
     if len(text) > MAX_TEXT_BYTES:
         raise PrototxtError(f"has {len(text)} characters; the limit is {MAX_TEXT_BYTES}", path=path)
-    return _TextParser(text, path).parse(message_name)
+    return _TextParser(text, path, keep_unknown).parse(message_name)
 
 
-class _TextParser:
-    def __init__(self, text: str, path: str | Path | None) -> None:
-        self._text, self._path = text, path
-        self._tokens = self._scan(0)
-        self._newlines: list[int] | None = None
-        self._kind: str | None = None
-        self._token = ""
-        self._at = 0
-        self._advance()
+class _TextParser(TokenReader):
+    def __init__(self, text: str, path: str | Path | None, keep_unknown: bool) -> None:
+        super().__init__(text, path)
+        self._keep_unknown = keep_unknown
+        #: names of the messages around the current field, from the layer on
+        self._scopes: list[str] = []
+        self._unknown_values = 0
 
     def parse(self, message_name: str) -> ParsedText:
         message = schema.message(message_name)()
@@ -101,8 +114,10 @@ class _TextParser:
         while self._kind is not None and self._token != closing:
             if self._kind != "name":
                 self._fail_expected("a field name")
-            item = layout.fields.get(self._token) or self._fail_unknown(name, layout)
-            at = self._at
+            item, at = layout.fields.get(self._token), self._at
+            if item is None:
+                self._keep_field(name, layout)
+                continue
             if not item.repeated and item.name in seen:
                 self._fail(f'"{item.name}" is given twice; {name} has one')
             seen.add(item.name)
@@ -112,8 +127,7 @@ class _TextParser:
             if not self._skip(":") and item.message is None:
                 self._fail_expected(f'":" after {item.name}')
             self._values(message, item, at)
-            if not self._skip(","):
-                self._skip(";")
+            self._skip_separator()
         if self._kind is None and closing:
             self._fail(f'missing "{closing}" of the {name} opened in line {self._line(opened_at)}')
         for needed in layout.required:
@@ -145,7 +159,9 @@ class _TextParser:
         if message is self._result.message:
             self._result.lines.setdefault(item.name, []).append(self._line(at))
         assert item.message is not None
+        self._scopes.append(item.name)
         self._fields(child, find_layout(item.message), item.message, closing, at)
+        self._scopes.pop()
         self._require(closing)
 
     def _scalar(self, message: Any, item: TextField, _at: int) -> None:
@@ -154,10 +170,114 @@ class _TextParser:
             self._advance()
             return
         value = _READERS[item.kind](self, item)
+        if value is None:
+            return  # an unknown enum value, kept elsewhere
         if item.repeated:
             getattr(message, item.name).append(value)
         else:
             setattr(message, item.name, value)
+
+    # Unknown fields ---------------------------------------------------------------------------------------------
+
+    @property
+    def _entry(self) -> int | None:
+        """Index of the layer around the current field, or None outside."""
+        if not self._keep_unknown or not self._scopes or self._scopes[0] not in _LAYER_FIELDS:
+            return None
+        return len(self._result.lines[self._scopes[0]]) - 1
+
+    def _keep_field(self, message: str, layout: Layout) -> None:
+        """Parse a field that the schema lacks, and keep it if it is inside a layer."""
+        name, at, entry = self._token, self._at, self._entry
+        if entry is None and not (self._keep_unknown and message == "NetParameter" and is_inert(name)):
+            raise self._make_unknown(name, message, layout, at)
+        self._advance()
+        value = self._unknown_value(name, 1)
+        self._skip_separator()
+        if entry is None:
+            self._result.ignored.append(f"{name} (line {self._line(at)})")
+        else:
+            self._keep(entry, name, value, at, lambda: self._make_unknown(name, message, layout, at))
+
+    def _keep(self, entry: int, name: str, value: Any, at: int, make_error: Callable[[], PrototxtError]) -> None:
+        path = (*self._scopes[1:], name)
+        self._result.unknown.append(UnknownField(entry, path, value, self._line(at), make_error))
+
+    def _unknown_value(self, name: str, depth: int) -> Any:
+        """The value of an unknown field: a scalar, a tree, or a list of them."""
+        has_colon = self._skip(":")
+        if self._skip("["):
+            values = []
+            while not self._skip("]"):
+                values.append(self._unknown_item(name, depth, True))
+                if not self._skip(",") and self._token != "]":
+                    self._fail_expected('"," or "]"')
+            return values
+        return self._unknown_item(name, depth, has_colon)
+
+    def _unknown_item(self, name: str, depth: int, has_colon: bool) -> Any:
+        self._unknown_values += 1
+        if self._unknown_values > MAX_UNKNOWN_VALUES:
+            self._fail(f"more than {MAX_UNKNOWN_VALUES} values of unknown fields")
+        if self._kind == "symbol" and self._token in "{<":
+            return self._unknown_message(name, depth)
+        if not has_colon:
+            self._fail_expected(f'":" after {shorten(name)}')
+        at, token, kind = self._at, self._token, self._kind
+        if kind == "placeholder":
+            self._result.missing.setdefault(token[2:-1], self._line(at))
+            self._advance()
+            return token
+        if kind == "string":
+            return self._string(TextField(name, "", False, 0, None, None, False, {}, ()))
+        sign = -1 if self._skip("-") else 1
+        token, kind = self._token, self._kind
+        if kind == "number" and _INTEGER.fullmatch(token):
+            value: Any = sign * int(token, 16 if token[:2] in ("0x", "0X") else 8 if token.startswith("0") else 10)
+        elif kind == "number" and _FLOAT.fullmatch(token):
+            value = sign * float(token.lower().rstrip("f"))
+        elif kind == "name" and sign == 1:
+            value = {"true": True, "false": False}.get(token, token)
+        else:
+            self._fail_expected(f"a value for {shorten(name)}")
+        self._advance()
+        return value
+
+    def _unknown_message(self, name: str, depth: int) -> TextTree:
+        opened, closing = self._at, {"{": "}", "<": ">"}[self._token]
+        if depth > MAX_UNKNOWN_DEPTH:
+            self._fail(f"messages nested more than {MAX_UNKNOWN_DEPTH} deep")
+        self._advance()
+        tree = TextTree()
+        while self._kind is not None and self._token != closing:
+            if self._kind != "name":
+                self._fail_expected("a field name")
+            field_name = self._token
+            self._advance()
+            value = self._unknown_value(field_name, depth + 1)
+            for item in value if isinstance(value, list) else [value]:
+                tree.add(field_name, item)
+            self._skip_separator()
+        if self._kind is None:
+            self._fail(f'missing "{closing}" of the {shorten(name)} opened in line {self._line(opened)}')
+        self._advance()
+        return tree
+
+    def _keep_enum_value(self, item: TextField) -> None:
+        """Keep the name of an enum value that the schema lacks, or raise the error outside layers."""
+        token, at, entry = self._token, self._at, self._entry
+
+        def make_error() -> PrototxtError:
+            near = suggest_nearest(token, item.values)
+            return self._make_error(f'{item.enum} has no value "{shorten(token)}"{near}', at)
+
+        if entry is None or len(token) > MAX_NAME:
+            raise make_error()
+        if item.owner == "V1LayerParameter" and item.name == "type":
+            self._result.unknown_types[entry] = token
+        else:
+            self._keep(entry, item.name, token, at, make_error)
+        self._advance()
 
     # Values -----------------------------------------------------------------------------------------------------
 
@@ -217,14 +337,13 @@ class _TextParser:
         except UnicodeDecodeError:
             self._fail(f"the string for {item.name} is not UTF-8", at)
 
-    def _enum(self, item: TextField) -> int:
+    def _enum(self, item: TextField) -> int | None:
         assert item.enum is not None
         if self._kind == "name":
             number = item.values.get(self._token)
             if number is None:
-                self._fail(
-                    f'{item.enum} has no value "{shorten(self._token)}"' + suggest_nearest(self._token, item.values)
-                )
+                self._keep_enum_value(item)
+                return None
             wire = schema.value_wire(item.enum, self._token)
             if wire is not None:
                 self._result.forks.append(ForkUse(f"{item.enum}.{self._token}", tuple(wire), self._line(self._at)))
@@ -240,78 +359,18 @@ class _TextParser:
         self._advance()
         return number
 
-    # Tokens and errors ------------------------------------------------------------------------------------------
+    # Errors -----------------------------------------------------------------------------------------------------
 
-    def _advance(self) -> None:
-        found = next(self._tokens, None)
-        if found is None:
-            self._kind, self._token, self._at = None, "", len(self._text)
-        else:
-            self._kind, self._token, self._at = found.lastgroup, found.group(), found.start()
-            if self._kind == "bad":
-                self._fail_bad_character()
-            elif self._kind == "quote":
-                self._take_escaped_string()
-
-    def _scan(self, at: int) -> Iterator[re.Match[str]]:
-        return (found for found in _TOKEN.finditer(self._text, at) if found.lastgroup)
-
-    def _take_escaped_string(self) -> None:
-        """Parse a string with escapes piece by piece: one expression for all would use memory for each escape."""
-        for piece in _STRING_PIECE.finditer(self._text, self._at + 1):
-            if piece.group() == self._token:
-                self._kind, self._token = "string", self._text[self._at : piece.end()]
-                self._tokens = self._scan(piece.end())
-                return
-            if piece.group() in ("\n", "\\"):
-                break
-        self._fail("the string does not end in its line")
-
-    def _skip(self, symbol: str) -> bool:
-        if self._token == symbol and self._kind == "symbol":
-            self._advance()
-            return True
-        return False
-
-    def _require(self, symbol: str) -> None:
-        if not self._skip(symbol):
-            self._fail_expected(f'"{symbol}"')
-
-    def _line(self, at: int) -> int:
-        if self._newlines is None:
-            self._newlines = [found.start() for found in re.finditer("\n", self._text)]
-        return bisect_right(self._newlines, at - 1) + 1
-
-    def _fail_expected(self, wanted: str, hint: str = "") -> NoReturn:
-        if self._kind == "placeholder":
-            self._fail(f"expected {wanted}, got {self._token}; give --set {self._token[2:-1]}=VALUE")
-        got = "the end of the text" if self._kind is None else shorten(self._token)
-        self._fail(f"expected {wanted}, got {got}{hint}")
-
-    def _fail_bad_character(self) -> NoReturn:
-        if self._token == "$":
-            self._fail("templates are written ${NAME}")
-        self._fail(f"unexpected character {self._token!r}")
-
-    def _fail_unknown(self, message: str, layout: Layout) -> NoReturn:
-        line = self._line(self._at)
-        unknown = self._token
-        text = f'{message} has no field "{shorten(unknown)}"'
-        raise UnknownFieldError(
-            text + (suggest_nearest(unknown, layout.fields) or suggest_owner(unknown)),
+    def _make_unknown(self, name: str, message: str, layout: Layout, at: int) -> UnknownFieldError:
+        text = f'{message} has no field "{shorten(name)}"'
+        return UnknownFieldError(
+            text + (suggest_nearest(name, layout.fields) or suggest_owner(name)),
             message=message,
-            field=unknown,
+            field=name,
             path=self._path,
-            line=line,
-            column=self._column(self._at),
+            line=self._line(at),
+            column=self._column(at),
         )
-
-    def _fail(self, text: str, at: int | None = None) -> NoReturn:
-        at = self._at if at is None else at
-        raise PrototxtError(text, path=self._path, line=self._line(at), column=self._column(at))
-
-    def _column(self, at: int) -> int:
-        return at - self._text.rfind("\n", 0, at)
 
 
 _READERS: dict[int, Callable[[_TextParser, TextField], Any]] = {

@@ -89,7 +89,10 @@ def unescape(body: str, fail: Callable[[str], NoReturn]) -> bytes:
                 fail(f"\\u{code:x} is not a character")
             return chr(code).encode()
         if simple[0] not in _SIMPLE_ESCAPES:
-            fail(f"unknown escape {found.group().decode('utf-8', 'replace')}")
+            fail(
+                f"unknown escape {found.group().decode('utf-8', 'replace')}; in a Windows path, write / or two "
+                "backslashes in place of each backslash"
+            )
         return bytes([_SIMPLE_ESCAPES[simple[0]]])
 
     return _ESCAPE.sub(replace, raw)

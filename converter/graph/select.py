@@ -11,6 +11,7 @@
 3. Losses, measurements and file writers are dropped; their bottoms become outputs.
 4. Layers that only prepare labels for dropped layers are dropped with them.
 5. A type with neither role nor operator is unsupported; all are reported at once.
+6. Fields that the schema lacks: see `unknown_fields`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from ..layers import find_operator, registered_name, registered_types
 from .crop_rule import find_crop_rule
 from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
 from .inputs import legacy_inputs, source_shapes
-from .roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
+from .roles import PYTHON_LAYER, reads_data, training_reason, unsupported_reason
+from .unknown_fields import layer_messages, settle_fields
 
 _MAX_SUGGESTIONS = 32
 """Unknown types with a "did you mean"; each one costs a comparison with every registered type."""
@@ -147,7 +149,8 @@ class _Selection:
         self, prototxt: Prototxt, kept: Iterable[tuple[int, Any]], filtered: Iterable[DroppedLayer], dialect: Dialect
     ) -> None:
         self.prototxt, self.dialect = prototxt, dialect
-        self.entries = [LayerEntry(message, prototxt.lines[index] or None) for index, message in kept]
+        self.messages = layer_messages(prototxt)
+        self.entries = [LayerEntry(self.messages[index], prototxt.lines[index] or None) for index, _ in kept]
         self.dropped = list(filtered)
         self.silenced: set[str] = set()
         self.unknown_types: set[str] = set()
@@ -159,6 +162,7 @@ class _Selection:
         running = [entry for entry in self.entries if not self._take_source(entry)]
         running = self._drop_training(running)
         running = self._drop_label_branches(running)
+        running, warnings = settle_fields(self.messages, running)
         running = [self._mark_unsupported(entry) for entry in running]
         read = {name for entry in running for name in entry.message.bottom}
         self._borrow_sources(running, read)
@@ -178,7 +182,7 @@ class _Selection:
             silenced=frozenset(self.silenced),
             dialect=self.dialect.name,
             dialect_evidence=evidence,
-            warnings=tuple(self.prototxt.warnings),
+            warnings=(*self.prototxt.warnings, *warnings),
             blob_counts=blob_counts,
             transform=self.transform,
             format=self.prototxt.format,
@@ -187,8 +191,8 @@ class _Selection:
     def _borrow_sources(self, running: Sequence[LayerEntry], read: set[str]) -> None:
         """Rule 2, second sentence."""
         missing = read - {top for entry in running for top in entry.message.top} - {s.top for s in self.sources}
-        for index, message in enumerate(self.prototxt.net.layer):
-            if message.type not in DATA_SOURCES or missing.isdisjoint(message.top):
+        for index, message in enumerate(self.messages):
+            if not _reads_data(message) or missing.isdisjoint(message.top):
                 continue
             line = self.prototxt.lines[index] or None
             if self.transform is None and message.HasField("transform_param"):
@@ -204,8 +208,7 @@ class _Selection:
     def _take_source(self, entry: LayerEntry) -> bool:
         """Rule 2."""
         message = entry.message
-        is_python_source = message.type == PYTHON_LAYER and not message.bottom
-        if message.type not in DATA_SOURCES and not is_python_source:
+        if not _reads_data(message):
             return False
         shapes = source_shapes(message)
         if message.HasField("transform_param") and self.transform is None:
@@ -222,12 +225,12 @@ class _Selection:
         last_read = {
             name: position
             for position, entry in enumerate(entries)
-            if entry.message.type not in TRAINING_ONLY
+            if _training_reason(entry.message) is None
             for name in entry.message.bottom
         }
         for position, entry in enumerate(entries):
             message = entry.message
-            reason = TRAINING_ONLY.get(message.type)
+            reason = _training_reason(message)
             own = set(message.top) - set(message.bottom)
             used = sorted(name for name in own if last_read.get(name, -1) > position)
             if reason is None:
@@ -264,7 +267,7 @@ class _Selection:
     def _mark_unsupported(self, entry: LayerEntry) -> LayerEntry:
         """Rule 5."""
         message = entry.message
-        if entry.unsupported or find_operator(registered_name(message)) is not None:
+        if entry.unsupported or _is_registered(message):
             return entry
         if message.type == PYTHON_LAYER:
             param = message.python_param
@@ -272,6 +275,8 @@ class _Selection:
                 f"arbitrary code ({param.module}.{param.layer}); register a conversion as "
                 f'"{registered_name(message)}", or cut the net before it'
             )
+        elif (known := unsupported_reason(message.type)) is not None:
+            reason = known
         else:
             self.unknown_types.add(message.type)
             near = []
@@ -279,3 +284,15 @@ class _Selection:
                 near = difflib.get_close_matches(message.type, registered_types(), 1)
             reason = f"unknown type; did you mean {near[0]}?" if near else "unknown type"
         return replace(entry, unsupported=reason)
+
+
+def _is_registered(message: Any) -> bool:
+    return find_operator(registered_name(message)) is not None
+
+
+def _reads_data(message: Any) -> bool:
+    return reads_data(message, is_registered=_is_registered(message))
+
+
+def _training_reason(message: Any) -> str | None:
+    return training_reason(message.type, is_registered=_is_registered(message))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from atrous.converter import Operator, register_layer
-from atrous.converter.graph.roles import DATA_SOURCES, PYTHON_LAYER, TRAINING_ONLY
+from atrous.converter.graph.roles import DATA_SOURCES, ELSEWHERE, PYTHON_LAYER, TRAINING_ONLY, UNSUPPORTED
 from atrous.converter.layers import base, registered_types
-from tools.write_support_table import UNSUPPORTED, known_types, main, make_rows, own_types, write_page
+from tools.write_support_table import known_types, main, make_rows, own_types, write_page
 
 from ..conftest import REPO
 
@@ -35,13 +35,13 @@ def test_page_lists_exactly_the_registered_types() -> None:
     """Run `make conformance` and `python -m tools.write_support_table` after adding a type."""
     text = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(own_types())
-    for name in {*DATA_SOURCES, *TRAINING_ONLY, *UNSUPPORTED}:
+    for name in {*DATA_SOURCES, *TRAINING_ONLY, *UNSUPPORTED, *ELSEWHERE}:
         assert f"`{name}`" in text, name
 
 
 def test_every_known_type_has_one_place() -> None:
     registered = set(own_types())
-    listed = [registered, set(DATA_SOURCES), set(TRAINING_ONLY), set(UNSUPPORTED)]
+    listed = [registered, set(DATA_SOURCES), set(TRAINING_ONLY), set(UNSUPPORTED), set(ELSEWHERE)]
     assert sum(map(len, listed)) == len(set().union(*listed)), "a type is listed twice"
     assert known_types() - set().union(*listed) <= {"", PYTHON_LAYER}
     assert set(UNSUPPORTED) <= known_types()

@@ -11,6 +11,7 @@ import pytest
 
 from atrous.converter.files.prototxt import Prototxt, read_prototxt
 from atrous.converter.graph.select import filter_layers
+from atrous.converter.read import _is_binary
 from atrous.errors import NetError, PrototxtError
 
 INPUT = 'input: "data" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9\n'
@@ -154,10 +155,32 @@ def test_a_v1_field_in_a_v2_net_names_its_line() -> None:
     assert refuse('layer { name: "c" type: "Convolution"\n convolution_param {\n hole: 2 } }').line == 3
 
 
+# Text as Windows writes it ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_of_windows_is_read(codec: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    text = 'name: "n"\r\ninput: "data"\r\ninput_dim: 1\r\ninput_dim: 3\r\ninput_dim: 8\r\ninput_dim: 8\r\n'
+    path.write_bytes((text + 'layer { name: "a" type: "ReLU" bottom: "data" top: "a" }\r\n').encode(codec))
+    net = read_prototxt(path)
+    assert (net.net.name, net.lines, net.warnings) == ("n", (7,), ())
+    assert not _is_binary(path)
+
+
+def test_a_windows_path_gets_advice() -> None:
+    with pytest.raises(PrototxtError, match=r"unknown escape \\m; in a Windows path, write / or two backslashes"):
+        read_prototxt(
+            r'layer { name: "d" type: "Data" top: "x" transform_param { mean_file: "D:\data\mean" } }'.replace(
+                "data", "models"
+            )
+        )
+
+
 # Everything there is ------------------------------------------------------------------------------------------------
 
 CORPUS_REFUSED = {
-    "fcn-fcn-16s-v1": "force_backward",  # layer and layers in one file, and force_backward inside a layer
+    "fcn-fcn-16s-v1": 'has both "layer" and "layers"',
     "misc-bilinear-upsample": 'no field "A"',  # stray lines at its end
     "unet-anisonet-3d": "given twice",  # 3-D pooling of naibaf7's Caffe
 }
