@@ -2,99 +2,128 @@
 
 Caffe does not write a blob again that a layer shares with an earlier one, so indices may have gaps. Only plain datasets
 inside the file are read: no links out of it, no virtual or external storage, no dataset that claims far more than it
-stores, and in total at most `_MAX_COMPRESSION` times the file's size (many links may name one dataset).
+stores, and in total at most `MAX_COMPRESSION` times the file's size (many links may name one dataset).
+
+libhdf5 runs in a child process (`hdf5_child.py`) whose memory and CPU time are limited.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import CaffemodelError, MissingDependencyError
 from ..dialects.detect import Detection
 from ..dialects.known import BVLC
+from . import hdf5_child
 from .blob import MAX_AXES, BlobView
 from .weight_file import MAX_BLOBS, MAX_LAYERS, LayerWeights, WeightFile
 
-_MAX_DEPTH = 16
-_MAX_COMPRESSION = 100
+_MEMORY_BYTES, _MEMORY_FACTOR = 256 << 20, 4
+_CPU_S, _BYTES_PER_CPU_S = 2, 8 << 20
+_ENVIRONMENT = {
+    "HDF5_PLUGIN_PRELOAD": "::",  # a file cannot make libhdf5 load a filter from a plug-in folder
+    "OPENBLAS_NUM_THREADS": "1",  # each thread reserves memory
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def read_hdf5(path: Path) -> WeightFile:
-    """Open HDF5 weights.
+    """Read HDF5 weights.
 
-    Raises CaffemodelError if the file is damaged or not Caffe's, MissingDependencyError without h5py.
+    Raises CaffemodelError if the file is damaged, not Caffe's, or needs more than 256 MiB plus 4 times its size of
+    memory, or 2 s plus 1 s for every 8 MiB of CPU time; MissingDependencyError without h5py.
     """
+    if importlib.util.find_spec("h5py") is None:
+        raise MissingDependencyError(f"{path}: HDF5 weights need h5py: pip install h5py")
+    job = make_job(path)
+    command = [sys.executable, "-I", hdf5_child.__file__, json.dumps(job)]
     try:
-        h5py = importlib.import_module("h5py")
-    except ImportError as error:
-        raise MissingDependencyError(f"{path}: HDF5 weights need h5py: pip install h5py") from error
-    try:
-        file = h5py.File(path, "r")
-    except (OSError, RuntimeError, ValueError) as error:
-        raise CaffemodelError(f"is damaged HDF5: {error}", path=path) from error
-    try:
-        with file:
-            layers = _HDF5Reader(path, h5py).read(file)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CaffemodelError(f"is damaged HDF5: {error}", path=path) from error
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **_ENVIRONMENT},
+        )
+    except (OSError, ValueError) as error:
+        raise CaffemodelError(f"HDF5 is read in a child process, which cannot start: {error}", path=path) from error
+    with child:
+        try:
+            assert child.stdout is not None
+            layers = _receive(child.stdout, path)
+        except BaseException:
+            child.kill()
+            raise
+    if layers is None:
+        raise CaffemodelError(f"is damaged HDF5: {_describe_end(child.returncode, job['cpu_s'])}", path=path)
     return WeightFile(path, "", "HDF5", Detection(BVLC.name), layers)
 
 
-class _HDF5Reader:
-    def __init__(self, path: Path, h5py: Any) -> None:
-        self._path, self._h5py = path, h5py
-        self._layers: list[LayerWeights] = []
-        self._blobs, self._bytes_left = 0, _MAX_COMPRESSION * path.stat().st_size
+def make_job(path: Path) -> dict[str, Any]:
+    """The job of the child: the file, the limits of its content and of the process."""
+    size_bytes = path.stat().st_size
+    return {
+        "path": str(path.absolute()),
+        "import_path": sys.path,
+        "max_layers": MAX_LAYERS,
+        "max_blobs": MAX_BLOBS,
+        "max_axes": MAX_AXES,
+        "memory_bytes": _MEMORY_BYTES + _MEMORY_FACTOR * size_bytes,
+        "cpu_s": _CPU_S + size_bytes // _BYTES_PER_CPU_S,
+    }
 
-    def read(self, file: Any) -> tuple[LayerWeights, ...]:
-        data = self._child(file, "data")
-        if not isinstance(data, self._h5py.Group):
-            self._fail('has no group "data": not Caffe weights')
-        self._group(data, "", 0)
-        return tuple(self._layers)
 
-    def _group(self, group: Any, name: str, depth: int) -> None:
-        """One layer, or the folder of several if their names contain a slash."""
-        if depth > _MAX_DEPTH or len(self._layers) >= MAX_LAYERS:
-            self._fail("has more groups than any net")
-        blobs: dict[int, BlobView] = {}
-        folder = False
-        for key in group:
-            child = self._child(group, key)
-            if isinstance(child, self._h5py.Dataset) and key.isdecimal() and len(key) < 6:
-                blobs[int(key)] = self._dataset(child, f"{name}/{key}")
-            elif isinstance(child, self._h5py.Group):
-                folder = True
-                self._group(child, f"{name}/{key}" if name else key, depth + 1)
-        if name and (blobs or not folder):
-            order = sorted(blobs)
-            self._layers.append(LayerWeights(name, "", tuple(blobs[index] for index in order), tuple(order)))
+def _receive(stream: IO[bytes], path: Path) -> tuple[LayerWeights, ...] | None:
+    """The layers that the child sends; None if it ends before the last line."""
+    layers: list[LayerWeights] = []
+    blobs: dict[str, dict[int, BlobView]] = {}
+    while line := stream.readline():
+        if not line.endswith(b"\n"):
+            return None
+        message = json.loads(line)
+        if "blob" in message:
+            name, index = message["blob"]
+            array = np.empty(math.prod(message["shape"]), np.dtype(message["dtype"]))
+            if not _fill(array, stream):
+                return None
+            array.setflags(write=False)
+            view = BlobView(tuple(message["shape"]), False, str(array.dtype), (array,))
+            blobs.setdefault(name, {})[index] = view
+        elif "layer" in message:
+            own = blobs.pop(message["layer"], {})
+            order = sorted(own)
+            layers.append(LayerWeights(message["layer"], "", tuple(own[index] for index in order), tuple(order)))
+        elif "error" in message:
+            raise CaffemodelError(message["error"], path=path)
+        else:
+            return tuple(layers)
+    return None
 
-    def _child(self, group: Any, key: str) -> Any:
-        link = group.get(key, getlink=True)
-        if link is None or not isinstance(link, self._h5py.HardLink):
-            self._fail(f'"{key}" is missing or not a hard link')
-        return group[key]
 
-    def _dataset(self, dataset: Any, name: str) -> BlobView:
-        self._blobs += 1
-        if self._blobs > MAX_BLOBS:
-            self._fail(f"has more than {MAX_BLOBS} blobs")
-        if dataset.is_virtual or dataset.external or dataset.dtype.kind not in "fiu" or dataset.ndim > MAX_AXES:
-            self._fail(f'blob "{name}" is not a plain array of numbers')
-        stored = dataset.id.get_storage_size()
-        if dataset.nbytes > stored * (_MAX_COMPRESSION if dataset.chunks else 1):
-            self._fail(f'blob "{name}" claims {dataset.nbytes} bytes, {stored} are stored')
-        self._bytes_left -= dataset.nbytes
-        if self._bytes_left < 0:
-            self._fail(f"claims more than {_MAX_COMPRESSION} times its size in all blobs together")
-        array = np.asarray(dataset[()])
-        array.setflags(write=False)
-        return BlobView(tuple(array.shape), False, str(array.dtype.newbyteorder("=")), (array.reshape(-1),))
+def _fill(array: NDArray[Any], stream: IO[bytes]) -> bool:
+    """Read an array's numbers; whether the stream has all of them."""
+    view = memoryview(array.view(np.uint8))
+    while len(view):
+        count = stream.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            return False
+        view = view[count:]
+    return True
 
-    def _fail(self, text: str) -> NoReturn:
-        raise CaffemodelError(text, path=self._path)
+
+def _describe_end(code: int, cpu_s: int) -> str:
+    """Describe the exit of a child that sent no last line."""
+    if code == -signal.SIGXCPU:
+        return f"libhdf5 needs more than {cpu_s} s to read it"
+    return f"libhdf5 crashed on it ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

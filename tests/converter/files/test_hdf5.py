@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.converter.files import hdf5_child
 from atrous.converter.files.caffemodel import read_caffemodel
 from atrous.errors import CaffemodelError, MissingDependencyError
 
@@ -119,3 +124,49 @@ def test_a_missing_h5py_names_the_pip_line(path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match="pip install h5py"):
         read_caffemodel(path)
+
+
+def test_big_endian_numbers_and_empty_blobs(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["data/c/0"] = np.arange(3, dtype=">f4")
+        file["data/c/1"] = np.ones((0, 2), np.float32)
+    first, second = read_caffemodel(path).layers[0].blobs
+    assert first.stored == "float32"
+    np.testing.assert_array_equal(first.array, [0, 1, 2])
+    assert second.array.shape == (0, 2)
+
+
+# --- libhdf5 in a child process --------------------------------------------------------------------------------------
+
+
+def test_a_crash_of_libhdf5_is_an_error(path: Path) -> None:
+    """libhdf5 2.0 reads before the start of a chunk that is shorter than its checksum."""
+    with h5py.File(path, "w", libver="earliest") as file:
+        file.create_dataset("data/c/0", data=np.arange(16, dtype=np.float32), chunks=(16,), fletcher32=True)
+    damaged = bytearray(path.read_bytes())
+    struct.pack_into("<I", damaged, damaged.index(b"TREE\1") + 24, 3)
+    path.write_bytes(damaged)
+    refuse(path, "is damaged HDF5")
+
+
+def test_a_file_that_makes_libhdf5_allocate_is_refused() -> None:
+    """15 kB took 15.5 GB and 94 s before it was found damaged."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    refuse(Path(__file__).parents[2] / "hostile/files/found-allocates.caffemodel.h5", "is damaged HDF5")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
+
+
+def run_limited(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code after `hdf5_child.limit` of 64 MiB and 1 s."""
+    code = f"import runpy; runpy.run_path({hdf5_child.__file__!r})['limit'](64 << 20, 0)\n{code}"
+    return subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+def test_memory_of_the_child_is_limited() -> None:
+    assert run_limited("bytes(32 << 20)").returncode == 0
+    assert "MemoryError" in run_limited("bytes(128 << 20)").stderr
+
+
+def test_time_of_the_child_is_limited() -> None:
+    assert run_limited("while True: pass").returncode == -signal.SIGXCPU
