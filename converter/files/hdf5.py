@@ -113,7 +113,7 @@ def _receive(stream: IO[bytes], path: Path) -> tuple[LayerWeights, ...] | None:
 
 def _fill(array: NDArray[Any], stream: IO[bytes]) -> bool:
     """Read an array's numbers; whether the stream has all of them."""
-    view = memoryview(array.view(np.uint8))
+    view = array.view(np.uint8).data
     while len(view):
         count = stream.readinto(view)  # type: ignore[attr-defined]
         if not count:
