@@ -2,7 +2,7 @@
 
     python -m tools.prove_pipeline throughput BUNDLE IMAGES   each stage alone, then all together; a plot
     python -m tools.prove_pipeline kill BUNDLE IMAGES         kill -9 in the middle, resume, compare
-    python -m tools.prove_pipeline soak BUNDLE IMAGES         `segment` in a loop: memory, files, threads
+    python -m tools.prove_pipeline soak BUNDLE IMAGES         mixed work in a loop: memory, files, threads
 
 Two upper bounds of throughput are measured outside the pipeline. The pipeline cannot be faster than its slowest stage
 alone at its best worker count. If all stages compute on the same cores, the time per image is at least the sum of each
@@ -239,19 +239,30 @@ def _digest(folder: Path) -> dict[str, str]:
 @_work
 @click.option("--minutes", type=float, default=10.0, show_default=True)
 def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
-    """Run `segment --again` in a loop in this process, and record memory, open files and threads."""
+    """Repeat mixed work in this process, and record memory, open files and threads once a minute.
+
+    A round is: `segment --again`, the dense CRF in three threads and in two forked workers, and three segmenters opened
+    and closed. All results must equal those of the first round.
+    """
     from atrous.scripts.main import main
 
     work.mkdir(parents=True, exist_ok=True)
+    photo = min(path for path in images.iterdir() if path.is_file())
     samples: list[dict[str, float]] = []
+    expected: list[str] = []
     start_s = time.monotonic()
-    images_done = 0
+    images_done = rounds = 0
     while (elapsed_s := time.monotonic() - start_s) < minutes * 60:
         code, report = _run_quietly(main, ["segment", str(bundle), str(images), "-o", str(work), "--again", "--json"])
         assert code == 0, code
+        found = [*_refine_in_threads(3), *_refine_in_forks(2), *_open_and_close(bundle, photo, 3)]
+        expected = expected or found
+        assert found == expected, f"round {rounds}: results differ from those of the first round"
         images_done += report["labeled"]
-        samples.append({"s": round(elapsed_s, 1), **_look_at_process()})
-        click.echo(json.dumps(samples[-1]))
+        rounds += 1
+        if not samples or elapsed_s - samples[-1]["s"] >= 60:
+            samples.append({"s": round(elapsed_s, 1), "rounds": rounds, **_look_at_process()})
+            click.echo(json.dumps(samples[-1]))
 
     def halves(name: str) -> tuple[float, float]:
         """Return the maxima of the first and second half; a thread that is about to end affects both alike."""
@@ -262,7 +273,7 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
     settled = samples[len(samples) // 5 :]
     result: dict[str, Any] = {
         "minutes": round((time.monotonic() - start_s) / 60, 2),
-        "runs": len(samples),
+        "rounds": rounds,
         "images": images_done,
         **{name: _sum_up([(sample["s"] / 60, sample[name]) for sample in settled]) for name in ("rss_mb", "held_mb")},
         "files_most": halves("files"),
@@ -271,6 +282,44 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
     click.echo(json.dumps(result))
     leaks = any(result[name][1] > result[name][0] for name in ("files_most", "threads_most"))
     sys.exit(1 if leaks else 0)
+
+
+def _refine(seed: int) -> str:
+    """The digest of a dense CRF's marginals for a random problem of 120 x 160 pixels and 5 labels."""
+    import numpy as np
+
+    from atrous.runtime.crf import dense_crf
+
+    random = np.random.default_rng(seed)
+    image = random.integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    scores = random.standard_normal((5, 120, 160), dtype=np.float32)
+    return hashlib.sha256(dense_crf(image, scores=scores, iterations=3).tobytes()).hexdigest()
+
+
+def _refine_in_threads(count: int) -> list[str]:
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(_refine, range(count)))
+
+
+def _refine_in_forks(count: int) -> list[str]:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(count) as pool:
+        found = pool.map(_refine, range(count))
+        pool.close()
+        pool.join()
+    return found
+
+
+def _open_and_close(bundle: Path, photo: Path, times: int) -> list[str]:
+    """Open the bundle without and with its CRF in turn, label a photo and close it; the labels' digests."""
+    from atrous import runtime
+
+    found = []
+    for number in range(times):
+        with runtime.load(bundle, crf="auto" if number % 2 else False) as segmenter:
+            found.append(hashlib.sha256(segmenter(runtime.read_image(photo)).tobytes()).hexdigest())
+    return found
 
 
 def _run_quietly(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:

@@ -56,5 +56,5 @@ def test_soak(workplace: Path) -> None:
     pytest.importorskip("psutil", reason="psutil is not installed")
     code, found = prove(workplace, "soak", "--minutes", "0.02")
     assert code == 0
-    assert int(str(found["runs"])) >= 1
+    assert int(str(found["rounds"])) >= 1
     assert run_atrous("segment", workplace / "b", workplace / "photos", "-o", workplace / "work").code == 0
