@@ -15,7 +15,6 @@ Rules:
 from __future__ import annotations
 
 import codecs
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ..bundle.files import open_regular
 from ..errors import ImageError
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
     """
     file_path = Path(path)
     try:
-        if not stat.S_ISREG(file_path.stat().st_mode) and not file_path.is_dir():
-            raise ImageError("is not a regular file", path=file_path)  # opening a FIFO would wait forever
-        with file_path.open("rb") as file:
+        with open_regular(file_path) as file:
             head = file.read(64)
             file.seek(0)
             try:

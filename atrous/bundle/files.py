@@ -1,4 +1,4 @@
-"""File access: atomic writes (a temporary file beside the target, then a rename), and reads of regular files only."""
+"""File access: atomic writes (a temporary file beside the target, then a rename), locks, and reads of regular files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,9 +24,9 @@ def write_file(
 ) -> None:
     """Write a file whole or not at all; missing folders are created.
 
-    `content` is the bytes, or a function that writes them to an open binary file. `durable` flushes to the disk before
-    the rename, so that the file survives a power loss. Raises OutputError if the folder or the file cannot be written;
-    nothing is left behind.
+    `content` is the bytes, or a function that writes them to an open binary file. `durable` flushes the file to the
+    disk before the rename, and the folder after it, so that the new file survives a power loss from then on. Raises
+    OutputError if the folder or the file cannot be written; nothing is left behind.
     """
     target = Path(path)
     temporary = temporary_name(target)
@@ -40,6 +41,8 @@ def write_file(
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, target)
+        if durable:
+            flush_folder(target.parent)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=target) from error
     finally:
@@ -47,13 +50,66 @@ def write_file(
             temporary.unlink(missing_ok=True)
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def flush_file(path: Path) -> None:
+    """Flush a closed file to the disk; OSError if that fails."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file or folder against other processes, until it is closed or its process dies.
+
+    Returns whether it is locked: some file systems have no locks, such as NFS for folders. Raises BlockingIOError if
+    another process has the lock, unless `wait`.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):  # no fcntl: not a POSIX system
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked_folder(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock on a folder, and return as `lock` does; a folder replaced meanwhile is locked in its new form.
+
+    Raises FileNotFoundError if there is no such folder, also if it was removed before it was locked.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            is_locked = lock(descriptor, wait=wait)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                yield is_locked
+                return
+        finally:
+            os.close(descriptor)
+
+
+def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> IO[bytes]:
     """Open a regular file for reading; OSError for a FIFO or device, which could block forever, or if it fails."""
-    return open(path, "rb", opener=_open_regular)
+    extra_flags = getattr(os, "O_NONBLOCK", 0)  # an open FIFO would wait for a writer
+    if not follow_links:
+        extra_flags |= getattr(os, "O_NOFOLLOW", 0)
+    return open(path, "rb", opener=partial(_open_regular, extra_flags))
 
 
-def _open_regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # an open FIFO would wait for a writer
+def _open_regular(extra_flags: int, path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | extra_flags)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     code = errno.EISDIR if stat.S_ISDIR(os.fstat(descriptor).st_mode) else errno.EINVAL

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 from rich.filesize import decimal
 
 from ... import __version__
-from ...bundle.files import write_file
+from ...bundle.files import locked_folder, write_file
 from ...errors import ChangedFileError, ConverterError, DownloadError, FetchError, FolderError
 from ...printable import clean
 from ..files.magic import name_wrong_kind
@@ -99,19 +98,16 @@ class Fetch:
         if others and RECORD_FILE not in others:
             listed = clean(", ".join(others[:3]))
             raise FolderError(f"{folder}: holds other files ({listed}); give another folder with --out")
-        handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                yield
-            finally:
-                self._temporary.unlink(missing_ok=True)
-                with suppress(OSError):
-                    folder.rmdir()
+            with locked_folder(folder, wait=False):
+                try:
+                    yield
+                finally:
+                    self._temporary.unlink(missing_ok=True)
+                    with suppress(OSError):
+                        folder.rmdir()
         except BlockingIOError:
             raise FolderError(f"{folder}: in use by another atrous fetch; wait for it to end") from None
-        finally:
-            os.close(handle)
 
     def _download(self, recorded: LocalFile | None) -> _Weights:
         """The weights from the first address that gives them."""

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.files import lock
 from ...errors import OutputError
 
 DONE_NAME = "done.jsonl"
@@ -156,8 +157,8 @@ class _LineFile:
         except OSError as error:
             raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
         try:
-            _lock_file(self._file.fileno())
-        except OSError as error:
+            lock(self._file.fileno(), wait=False)
+        except BlockingIOError as error:
             self._file.close()
             raise OutputError("another run is writing to this folder: wait until it ends", path=path) from error
 
@@ -227,12 +228,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
-
-
-def _lock_file(descriptor: int) -> None:
-    """Lock out other processes, if the system has such locks."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ....bundle.files import open_regular
 from ....errors import EngineError, OutputError
 
 KEY_NAME = "signing.key"
@@ -86,11 +87,9 @@ def _read_key(path: Path) -> bytes:
     def fail(problem: str) -> EngineError:
         return EngineError(f"the signing key {problem}", field="signature.key", path=path)
 
-    # A FIFO would block without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(descriptor, "rb") as file:
+    with open_regular(path, follow_links=False) as file:
         state = os.fstat(file.fileno())
-        key = file.read(_KEY_BYTES + 1) or b""
+        key = file.read(_KEY_BYTES + 1)
     if hasattr(os, "getuid") and state.st_uid != os.getuid():
         raise fail("belongs to another user: remove it")
     if state.st_mode & _OTHERS:

@@ -19,7 +19,6 @@ one whose plan was replaced reads the new record. Only regular files inside the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -31,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ....bundle.files import open_regular, write_file
+from ....bundle.files import locked_folder, open_regular, write_file
 from ....errors import EngineError, OutputError
 from .keys import Difference, EngineKey, Value
 from .options import Shape
@@ -228,18 +227,13 @@ class EngineStore:
 
     @contextlib.contextmanager
     def _lock(self, *, create: bool = False) -> Iterator[None]:
-        """Keep other writers out; without effect on file systems that have no locks for folders."""
-        descriptor = -1
-        with contextlib.suppress(OSError):
-            if create:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
+        """Keep other writers out, where the file system has locks for folders."""
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                if create:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked_folder(self.folder))
             yield
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
     def _list_pieces(self, folder: Path) -> set[str]:
         """The files that a folder's record names; none if it has no readable record."""

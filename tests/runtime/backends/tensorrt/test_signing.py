@@ -52,7 +52,7 @@ def test_a_folder_open_to_others(tmp_path: Path, mode: int) -> None:
 def test_a_fifo(tmp_path: Path) -> None:
     path = tmp_path / "signing.key"
     os.mkfifo(path, 0o600)
-    with pytest.raises(EngineError, match="not 32 bytes"):
+    with pytest.raises(OutputError, match="cannot be read: not a regular file"):
         open_signer(path)
 
 
