@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BundleError
@@ -27,10 +27,12 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: its checked manifest.
+        stamp: identifies the manifest's file as it was read.
     """
 
     path: Path
     manifest: Manifest
+    stamp: tuple[int, ...] = field(default=(), repr=False)
 
     @property
     def deploy(self) -> Deploy:
@@ -143,6 +145,13 @@ class Bundle:
                 raise BundleError(f"cannot be read: {error.strerror}", path=self.path / name) from error
             self._compare_digest(name, digest)
 
+    def was_replaced(self) -> bool:
+        """Whether the bundle was written anew or removed since it was opened."""
+        try:
+            return _stamp(os.stat(self.path / MANIFEST_NAME)) != self.stamp
+        except OSError:
+            return True
+
     def _compare_digest(self, name: str, found: str) -> None:
         expected = self.manifest.files[name].sha256
         if found != expected:
@@ -154,7 +163,7 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Open a bundle and check its manifest and the sizes of its files.
+    """Open a bundle and check its manifest and the sizes of its files; one that is replaced meanwhile is read again.
 
     Args:
         path: the bundle's folder.
@@ -163,19 +172,33 @@ def read_bundle(path: str | Path) -> Bundle:
         BundleError: if the folder, the manifest or a listed file is missing, malformed or of another size.
     """
     folder = Path(path)
+    while True:
+        bundle = _open(folder)
+        try:
+            for name in bundle.manifest.files:
+                bundle.locate_file(name)
+            return bundle
+        except BundleError:
+            if not bundle.was_replaced():
+                raise
+
+
+def _open(folder: Path) -> Bundle:
     if not os.path.lexists(folder):
         raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder)
     if not os.path.isdir(folder):  # unlike Path.is_dir, quiet where permission is missing
         raise BundleError("is not a folder that can be read; a bundle is a folder with a manifest.json", path=folder)
-    manifest_path = folder / MANIFEST_NAME
+    path = folder / MANIFEST_NAME
     try:
-        with manifest_path.open("rb") as file:
+        with path.open("rb") as file:
+            stamp = _stamp(os.fstat(file.fileno()))
             text = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
         raise BundleError(f"holds no {MANIFEST_NAME}, so it is not a bundle", path=folder) from error
     except OSError as error:
-        raise BundleError(f"cannot be read: {error.strerror}", path=manifest_path) from error
-    bundle = Bundle(folder, parse_manifest(text, path=manifest_path))
-    for name in bundle.manifest.files:
-        bundle.locate_file(name)
-    return bundle
+        raise BundleError(f"cannot be read: {error.strerror}", path=path) from error
+    return Bundle(folder, parse_manifest(text, path=path), stamp)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns

@@ -1,7 +1,13 @@
 """Writing a bundle whole, and adding a variant to one.
 
-A bundle is written into a temporary folder beside its target, which then takes the target's place in one step; a
-reader sees the old bundle or the new one. `engines/` belongs to the machine and is not listed.
+1. A bundle is written into a temporary folder beside its target, flushed to the disk, and swapped with the target in
+   one step: a reader sees the old bundle or the new one.
+2. Where the system cannot swap two folders, the old bundle is moved away first. A process killed between the two
+   renames leaves no bundle; the next writer puts the old one back.
+3. A writer holds a lock on its temporary folder, and on the bundle that it changes or replaces. What the writers that
+   were killed have left is not locked, and the next writer removes it.
+
+`engines/` belongs to the machine and is not listed.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ from typing import Any
 
 from ..errors import BundleError, OutputError
 from .crf_parameters import CrfParameters
-from .files import hash_stream, temporary_name, write_file
+from .files import flush_file, flush_folder, hash_stream, locked_folder, remove_leftovers, temporary_name, write_file
 from .folder import read_bundle
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
@@ -92,25 +98,36 @@ def new_bundle(target: Path, *, replace: bool = False) -> Iterator[Path]:
     The target must not exist, be empty, or be a bundle with `replace`. OutputError is raised if it is refused or cannot
     be written; nothing is left behind.
     """
-    check_target(target, replace=replace)
-    place = temporary_name(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(target)
+            check_target(target, replace=replace)
+            place = _make_place(target, stack)
+        except OSError as error:
+            raise OutputError(
+                f"cannot be written ({error.strerror}); choose a folder you may write", path=target
+            ) from error
+        try:
+            yield place
+            for path in filter(Path.is_file, place.iterdir()):
+                flush_file(path)
+            flush_folder(place)
+            _put_in_place(place, target, replace)
+            flush_folder(target.parent)
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", path=target) from error
+
+
+def _make_place(target: Path, stack: contextlib.ExitStack) -> Path:
+    """Make a temporary folder that `stack` unlocks and removes at its end."""
+    while True:
+        place = temporary_name(target)
         place.mkdir()
-        lock = _lock(place)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written ({error.strerror}); choose a folder you may write", path=target
-        ) from error
-    try:
-        yield place
-        _put_in_place(place, target, replace)
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", path=target) from error
-    finally:
-        os.close(lock)
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another writer swept it before it was locked
+            stack.enter_context(locked_folder(place))
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+            return place
 
 
 def _put_in_place(place: Path, target: Path, replace: bool) -> None:
@@ -121,9 +138,11 @@ def _put_in_place(place: Path, target: Path, replace: bool) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    check_target(target, replace=replace)  # again: files may have been added since the beginning
-    if not _exchange(place, target):
-        old = temporary_name(target)
+    with locked_folder(target):  # while it is replaced, nobody may add to it
+        check_target(target, replace=replace)  # again: files may have been added since the beginning
+        if _exchange(place, target):
+            return
+        old = place.with_suffix(".old")
         target.rename(old)
         try:
             place.rename(target)
@@ -143,29 +162,15 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _sweep(target: Path) -> None:
-    """Remove temporary folders that killed writers of this target left; a living writer holds a lock on its own."""
-    pattern = re.compile(re.escape(f".{target.name[:60]}.") + r"[0-9a-f]{12}\.part")
+    """Remove the temporary folders that killed writers of this target left; put back a bundle that one moved away."""
+    pattern = re.compile(re.escape(f".{target.name[:60]}.") + r"[0-9a-f]{12}\.(part|old)")
     for entry in list(os.scandir(target.parent)):
         if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-            with contextlib.suppress(OSError):
-                lock = _lock(Path(entry.path), wait=False)
-                shutil.rmtree(entry.path, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path, *, wait: bool = True) -> int:
-    """An open descriptor with an exclusive lock on a folder, freed when the process dies; OSError if it is locked."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: writers are not kept apart
-        return os.open(os.devnull, os.O_RDONLY)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
-    return handle
+            with contextlib.suppress(OSError), locked_folder(entry.path, wait=False) as is_locked:
+                if is_locked and entry.name.endswith(".old") and not os.path.lexists(target):
+                    os.rename(entry.path, target)
+                elif is_locked:
+                    shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: GraphFacts, source_sha256: str) -> Variant:
@@ -218,14 +223,14 @@ def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[s
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a bundle against other writers of its manifest."""
-    try:
-        lock = _lock(folder)
-    except FileNotFoundError as error:
-        raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder) from error
-    except OSError as error:
-        raise OutputError(f"cannot be opened ({error.strerror})", path=folder) from error
-    try:
+    """Lock a bundle against other writers, and remove what a killed one left."""
+    with contextlib.ExitStack() as stack:
+        try:
+            is_locked = stack.enter_context(locked_folder(folder))
+        except FileNotFoundError as error:
+            raise BundleError("there is no such bundle: make one with `atrous convert`", path=folder) from error
+        except OSError as error:
+            raise OutputError(f"cannot be opened ({error.strerror})", path=folder) from error
+        if is_locked:
+            remove_leftovers(folder)
         yield
-    finally:
-        os.close(lock)

@@ -10,6 +10,7 @@ from typing import IO
 import pytest
 
 from atrous.bundle.files import open_regular, prepare_folder, remove_leftovers, write_file
+from atrous.bundle.writing import new_bundle
 from atrous.errors import OutputError
 
 
@@ -81,6 +82,36 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
         (tmp_path / "f").unlink()
 
 
+def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read the umask is to change it for a moment, for all threads; no file needs that."""
+
+    def refuse(mask: int) -> int:
+        raise AssertionError("the umask was changed")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    write_file(tmp_path / "a" / "f", b"", durable=True)
+    with new_bundle(tmp_path / "b") as place:
+        write_file(place / "f", b"")
+
+
+def test_a_durable_file_is_on_the_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int | str] = []
+    fsync, move = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        steps.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> None:
+        steps.append("renamed")
+        move(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_file(tmp_path / "f", b"content", durable=True)
+    assert steps == [(tmp_path / "f").stat().st_ino, "renamed", tmp_path.stat().st_ino]
+
+
 @pytest.mark.parametrize("error", [KeyError("in the middle"), OSError(28, "No space left on device")])
 def test_failing_writer_keeps_the_old_file(tmp_path: Path, error: Exception) -> None:
     (tmp_path / "f").write_bytes(b"old")
@@ -113,3 +144,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         open_regular(os.devnull)
     with pytest.raises(OSError, match="is a folder"):
         open_regular(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    open_regular(tmp_path / "link").close()
+    with pytest.raises(OSError, match=r"link"):
+        open_regular(tmp_path / "link", follow_links=False)

@@ -190,9 +190,10 @@ def test_killed_in_the_middle_the_old_bundle_holds(bundle: Path, step: int) -> N
     after = snapshot(bundle)
     assert {name: after[name] for name in before} == before
     assert not runtime.read_bundle(bundle).manifest.variants
-    # and the next writer is not in the way of what was left behind
+    # and the next writer is not in the way of what was left behind, and removes it
     add_variant(bundle, ENTRY, b"model", FACTS, digest_of(bundle))
     assert runtime.read_bundle(bundle).deploy_file("fp16") == "deploy.fp16.onnx"
+    assert snapshot(bundle).keys() == before.keys() | {"deploy.fp16.onnx"}
 
 
 def test_verification_again_and_of_an_altered_file(bundle: Path) -> None:
