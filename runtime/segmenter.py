@@ -312,17 +312,24 @@ def load(
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads must be at least 1, got {threads}")
-    bundle = read_bundle(path)
-    parameters = _choose_crf(bundle, crf)
-    choices: dict[str, Any] = {"crf": parameters, "crf_shortcuts": crf_shortcuts, "threads": threads}
-    if not isinstance(backend, str):
-        return Segmenter(bundle, backend, precision=precision, **choices)
-    network = open_backend(backend, bundle, device=device, threads=threads, precision=precision, options=options)
-    try:
-        return Segmenter(bundle, network, precision=precision, **choices)
-    except BaseException:
-        network.close()
-        raise
+    while True:
+        bundle = read_bundle(path)
+        choices: dict[str, Any] = {"crf": _choose_crf(bundle, crf), "crf_shortcuts": crf_shortcuts, "threads": threads}
+        if not isinstance(backend, str):
+            return Segmenter(bundle, backend, precision=precision, **choices)
+        try:
+            network = open_backend(
+                backend, bundle, device=device, threads=threads, precision=precision, options=options
+            )
+        except BundleError:
+            if bundle.was_replaced():  # read anew: what was read may be of two bundles
+                continue
+            raise
+        try:
+            return Segmenter(bundle, network, precision=precision, **choices)
+        except BaseException:
+            network.close()
+            raise
 
 
 def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) -> CrfParameters | None:

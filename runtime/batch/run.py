@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.files import prepare_folder, remove_leftovers, write_file
-from ...bundle.manifest import MANIFEST_NAME, Manifest
+from ...bundle.manifest import Manifest
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from .. import pictures
@@ -285,7 +285,7 @@ def _read_image(item: _Todo) -> npt.NDArray[np.uint8]:
 
 def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -> dict[str, Any]:
     """Everything a result depends on besides its image; a change repeats finished images."""
-    manifest = (segmenter.bundle.path / MANIFEST_NAME).read_bytes()  # contains the digests of all files
+    manifest = segmenter.bundle.manifest.to_json()  # as it was loaded; contains the digests of all files
     return {
         "atrous": read_version("atrous"),
         "bundle": hashlib.sha256(manifest).hexdigest(),

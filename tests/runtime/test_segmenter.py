@@ -13,7 +13,7 @@ import pytest
 
 from atrous import runtime
 from atrous.errors import BackendError, BundleError, InputError, MissingDependencyError
-from atrous.runtime.backends import TensorSpec
+from atrous.runtime.backends import TensorSpec, open_backend
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.upsampling import softmax
 
@@ -250,6 +250,22 @@ def test_backend_is_closed_if_the_segmenter_is_refused(
     with pytest.raises((BundleError, InputError), match=part):
         runtime.load(folder, backend, **options)
     assert backend.closed == 1  # a backend that was passed in stays open for its owner
+
+
+def test_a_bundle_replaced_while_it_is_loaded_is_loaded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "b")
+    found = []
+
+    def replace_first(*arguments: Any, **options: Any) -> Any:
+        if not found:
+            write_bundle(folder, "labels")
+        found.append(arguments[1].deploy.head)
+        return open_backend(*arguments, **options)
+
+    monkeypatch.setattr("atrous.runtime.segmenter.open_backend", replace_first)
+    with runtime.load(folder) as segmenter:
+        assert segmenter.head == "labels"
+    assert found == ["scores", "labels"]
 
 
 def test_bundle_without_a_deployable_network(tmp_path: Path) -> None:

@@ -105,6 +105,16 @@ class TestResults:
             with pytest.raises(InputError, match="loaded already: pass crf"):
                 label_files(segmenter, ["photos"], "out", crf=False)
 
+    def test_a_bundle_replaced_during_the_run(self) -> None:
+        """The results are of the network that was loaded, and are not taken for those of the new one."""
+
+        class Replacer(BatchObserver):
+            def started(self, *_: object) -> None:
+                write_bundle(Path("b"), name="another")
+
+        assert label_files("b", ["photos"], "out", observer=Replacer()).labeled == IMAGES
+        assert label_files("b", ["photos"], "out").skipped == 0
+
     def test_an_endless_list_is_read_lazily(self) -> None:
         paths = itertools.cycle(f"photos/{number:02}.png" for number in range(IMAGES))
         recorder = Recorder(at=IMAGES, error=InterruptedError("enough"))
