@@ -159,7 +159,6 @@ def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **op
     """
     click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
     from ..bundle.files import prepare_folder
-    from ..errors import OutputError
     from ..runtime.benchmark.report import check_report_libraries, write_report
     from ..runtime.benchmark.results import write_result
     from ..runtime.benchmark.run import run_bench
@@ -174,20 +173,17 @@ def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **op
             result = run_bench(plan, on_step=show)
         except KeyboardInterrupt:
             _exit_at_once()
+    payload = {"result": result.model_dump(mode="json")}
     if as_json:
-        console.print_json("bench", {"result": result.model_dump(mode="json")})
+        console.keep_json(payload)
     else:
         _print_result(result)
     for target, write in ((out, write_result), (report, write_report)):
-        try:
-            if target is not None:
-                write(result, target)
-                click.echo(f"-> {target}", err=as_json)
-        except OutputError as error:
-            if not as_json:
-                raise
-            console.print_warning(f"atrous: {error}")  # stdout has its one JSON object already
-            return error.exit_code
+        if target is not None:
+            write(result, target)
+            click.echo(f"-> {target}", err=as_json)
+    if as_json:
+        console.print_json("bench", payload)
     return 0
 
 

@@ -54,6 +54,11 @@ def print_json(command: str, payload: Mapping[str, object]) -> None:
     click.echo(_to_json({"schema_version": SCHEMA_VERSION, "command": command, **payload}))
 
 
+def keep_json(payload: Mapping[str, object]) -> None:
+    """Keep what was measured: if the command fails later, `main` prints it beside the error."""
+    click.get_current_context().ensure_object(dict)["kept"] = payload
+
+
 def print_json_rows(command: str, payload: Mapping[str, object], name: str, rows: Iterable[object]) -> None:
     """Print as `print_json`, with one more list `name` at the end, whose rows are read one at a time."""
     text = _to_json({"schema_version": SCHEMA_VERSION, "command": command, **payload, name: []})

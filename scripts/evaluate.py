@@ -105,11 +105,14 @@ def command(
         settings = {"backend": segmenter.backend.name, "device": segmenter.backend.device, "precision": precision}
     for line in (*evaluation.warnings, *(f"{name}: {error}" for name, error in evaluation.failures[:_SHOWN_FAILURES])):
         console.print_warning(f"atrous evaluate: {line}")
-    if not as_json:  # before anything is written, so that a full disk costs no figures
+    figures = {**settings, **describe_evaluation(evaluation)}
+    if as_json:  # before anything is written, so that a full disk costs no figures
+        console.keep_json(figures)
+    else:
         _print_evaluation(evaluation)
     written = write_evaluation(evaluation, out) if out is not None else {}
     if as_json:
-        console.print_json("evaluate", {**settings, **describe_evaluation(evaluation), "files": written})
+        console.print_json("evaluate", {**figures, "files": written})
     for path in written.values() if not as_json else ():
         click.echo(f"-> {path}")
     return 1 if evaluation.failures else 0

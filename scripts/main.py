@@ -186,7 +186,7 @@ def _report(error: Exception, line: str, exit_code: int, state: dict[str, Any]) 
         click.secho(escape_lines(line), err=True, fg="red")
         if state.get("json"):
             report = {"type": type(error).__name__, "message": str(error), "exit_code": exit_code}
-            console.print_json(state["json"], {"error": report})
+            console.print_json(state["json"], {**state.get("kept", {}), "error": report})
     return exit_code
 
 

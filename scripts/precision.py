@@ -127,7 +127,9 @@ def command(
     result = make_variant(
         bundle, options, evidence, make_reader(opened, is_mapped=is_mapped), show=console.show_progress
     )
-    if not as_json:
+    if as_json:
+        console.keep_json({"bundle": str(bundle), "passed": result.passed, "variant": result.entry})
+    else:
         _print(result)
     if plot is not None:
         from .precision_picture import draw_layers

@@ -163,7 +163,9 @@ def command(
                 advance=advance,
             )
     report = describe_search(search, bundle=name, dataset=opened.label)
-    if not as_json:  # before anything is written, so that a full disk costs no figures
+    if as_json:  # before anything is written, so that a full disk costs no figures
+        console.keep_json({**report, "warnings": warnings})
+    else:
         _print_search(search, report)
     is_written = not dry_run and (search.is_better or force)
     if is_written:

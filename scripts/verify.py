@@ -37,7 +37,9 @@ MAX_SIDE = 1 << 14  # pixels; larger values are typos
     help="Largest allowed difference, relative to max(1, largest absolute value of the blob).",
 )
 @click.option("--all", "show_all", is_flag=True, help="Print every blob, not only the largest differences.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a chart of the error of every blob (PNG).")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a chart of the error of every blob (PNG)."
+)
 @console.json_option
 def command(
     bundle: Path,
@@ -53,8 +55,11 @@ def command(
 
     The torch stage executes the bundle's own model.py: verify only bundles from a source you trust.
     """
+    from ..bundle.files import prepare_folder
     from ..converter import verify_bundle
 
+    if plot is not None:
+        prepare_folder(plot.absolute().parent)
     with console.show_steps() as show:
         reports = verify_bundle(
             bundle,
@@ -66,19 +71,22 @@ def command(
         )
     variants = _verify_variants(bundle, image)
     passed = all(report.passed for report in reports) and all(check.passed for check in variants)
-    if plot is not None:
-        from .verify_picture import draw_errors
-
-        draw_errors(reports, plot)
+    rows = [{**report.summarize().model_dump(mode="json"), "differences": report.rows_json()} for report in reports]
+    checks = [check.to_json() for check in variants]
+    payload = {"bundle": str(bundle), "passed": passed, "reports": rows, "variants": checks}
     if as_json:
-        rows = [{**report.summarize().model_dump(mode="json"), "differences": report.rows_json()} for report in reports]
-        checks = [check.to_json() for check in variants]
-        console.print_json("verify", {"bundle": str(bundle), "passed": passed, "reports": rows, "variants": checks})
+        console.keep_json(payload)
     else:
         for report in reports:
             _print(report, show_all)
         for check in variants:
             console.print_line(check.describe(), "green" if check.passed else "red")
+    if plot is not None:
+        from .verify_picture import draw_errors
+
+        draw_errors(reports, plot)
+    if as_json:
+        console.print_json("verify", payload)
     return 0 if passed else 1
 
 

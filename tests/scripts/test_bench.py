@@ -106,7 +106,7 @@ def test_the_tables_are_printed_even_if_the_result_cannot_be_written(
     assert "No space left on device" in printed.err
     assert main(["bench", str(bundle), *QUICK, *words, "--json"]) == 2
     printed = capsys.readouterr()
-    assert set(json.loads(printed.out)) == {"schema_version", "command", "result"}
+    assert set(json.loads(printed.out)) == {"schema_version", "command", "result", "error"}
     assert "No space left on device" in printed.err
 
 

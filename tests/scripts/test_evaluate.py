@@ -184,10 +184,15 @@ def test_the_tables_are_printed_before_anything_is_written(
         raise OutputError("cannot be written: No space left on device")
 
     monkeypatch.setattr("atrous.runtime.evaluation.report.write_evaluation", refuse)
-    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "-o", str(tmp_path / "o")]) == 2
+    line = ["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "-o", str(tmp_path / "o")]
+    assert main(line) == 2
     caught = capsys.readouterr()
     assert "mean IoU" in caught.out
     assert "No space left" in caught.err
+    assert main([*line, "--json"]) == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert "No space left" in printed["error"]["message"]
+    assert printed["variants"]
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_run(

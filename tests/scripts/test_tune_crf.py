@@ -154,10 +154,15 @@ def test_the_tables_are_printed_before_anything_is_written(
         raise OutputError("cannot be written: No space left on device")
 
     monkeypatch.setattr("atrous.bundle.writing.replace_crf", refuse)
-    assert main(line(write_bundle(tmp_path / "b"), folder, "--force")) == 2
+    words = line(write_bundle(tmp_path / "b"), folder, "--force")
+    assert main(words) == 2
     caught = capsys.readouterr()
     assert "the best of 8 points" in caught.out
     assert "No space left" in caught.err
+    assert main([*words, "--json"]) == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert "No space left" in printed["error"]["message"]
+    assert len(printed["points"]) == 8
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net, run_blobs, to_torch
+from atrous.errors import OutputError
 from atrous.scripts.main import main
 
 from ..converter.test_read import write_net
@@ -72,6 +73,28 @@ def test_the_first_changed_blob_is_named_with_what_feeds_it(run: Any) -> None:
     assert code == 1
     assert f"differs from Caffe first at {keys[2]}" in out + err
     assert f"it reads {keys[1]}" in out + err
+
+
+def test_a_plot_that_cannot_be_written_is_noticed_before_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atrous.converter.verify_bundle", None)  # the work must not begin
+    for place in ("net.prototxt/plot.png", "b"):
+        code, out, err = run("--plot", place)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_tables_are_printed_even_if_the_plot_cannot_be_written(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("atrous.scripts.verify_picture.draw_errors", fail)
+    code, out, err = run("--plot", "plot.png")
+    assert code == 2
+    assert "model.onnx against torch" in out
+    assert err.endswith("the disk is full\n")
+    code, out, err = run("--plot", "plot.png", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["message"] == "the disk is full"
+    assert json.loads(out)["reports"]
 
 
 @pytest.mark.parametrize("size", ["0x5", "-1x5", "20000x8", "5", "axb"])
