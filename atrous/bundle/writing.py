@@ -138,7 +138,7 @@ def _put_in_place(place: Path, target: Path, replace: bool) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    with locked_folder(target):  # while it is replaced, nobody may add to it
+    with locked_folder(target):  # no other writer may add to it while it is replaced
         check_target(target, replace=replace)  # again: files may have been added since the beginning
         if _exchange(place, target):
             return

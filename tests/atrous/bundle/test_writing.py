@@ -110,7 +110,7 @@ def test_a_bundle_replaced_while_it_is_read_is_read_again(
 def test_a_variant_and_a_replacement_wait_for_each_other(
     target: Path, versions: dict[str, Path], monkeypatch: pytest.MonkeyPatch, swaps: bool
 ) -> None:
-    """Whoever is second finds a whole bundle, and the new one is never mixed with parts of the old one."""
+    """The second of the two finds a whole bundle, and the new one is never mixed with parts of the old one."""
     if not swaps:
         monkeypatch.setattr(writing, "_exchange", lambda *_: False)
     digest = read_bundle(target).manifest.files["deploy.onnx"].sha256
