@@ -1,7 +1,7 @@
 """Labels an image with a bundle: prepare, network, scores, CRF, argmax.
 
-Each stage is a method, and stages may run in different threads on different images: `prepare` (image to feeds),
-`run_network` (feeds to the head's output), `complete_scores` (the head's output to scores at the image's size),
+Each stage is a method, and stages may run in different threads on different images: `prepare` (image to feeds of the
+network's size), `run_network` (feeds to the head's output), `complete_scores` (that to scores of the image's size),
 `to_probabilities`, `refine` (probabilities through the CRF); `finish` does everything after the network.
 """
 
@@ -22,6 +22,7 @@ from ..bundle.folder import Bundle, read_bundle
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
+from .resizing import SizeOption, Sizing, choose_sizing, resize_image, resize_labels
 from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
         precision: the precision the network was loaded in, such as "fp32" or "int8".
         head: the network's output: "scores" at full size, "lowres" scores, or "labels".
+        sizing: the size that the network runs at.
     """
 
     def __init__(
@@ -71,8 +73,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         crf_shortcuts: Mapping[str, Any] | None = None,
         threads: int | None = None,
         precision: str = "fp32",
+        sizing: Sizing | None = None,
     ):
-        """Join a bundle, a backend that runs its network, and the parameters of the CRF (None: no CRF).
+        """Join a bundle, a backend that runs its network, the CRF's parameters (None: no CRF), and a sizing.
 
         Raises:
             BundleError: if the network's inputs or outputs are not those of the manifest.
@@ -81,6 +84,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         self.bundle = bundle
         self.backend = backend
         self.precision = precision
+        self.sizing = sizing or choose_sizing(bundle.preprocessing)
         self.crf = crf
         self.crf_shortcuts = dict(crf_shortcuts or {})
         unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
@@ -152,7 +156,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         timings_ms: dict[str, float] = {}
         size = _size(image)
         if self.head == "labels":
-            return Segmentation(raw, None, timings_ms)
+            return Segmentation(resize_labels(raw, size), None, timings_ms)
         if self.crf is not None and self._upsamples_inside(size):
             with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, scores=raw)
@@ -169,17 +173,18 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return Segmentation(labels, belief if probabilities else None, timings_ms)
 
     def prepare(self, image: Image) -> dict[str, Array]:
-        """Check an image and return it as the network's feed: 1 x H x W x 3 uint8 RGB."""
+        """Check an image, resize it, and return it as the network's feed: 1 x h x w x 3 uint8 RGB."""
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
             raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
         if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
-        self.bundle.preprocessing.size_rule.padded_size(*_size(image))
-        return {self.bundle.deploy.input: np.ascontiguousarray(image)[None]}  # (1, H, W, 3)
+        size = self.sizing.find_size(*_size(image))
+        self.bundle.preprocessing.size_rule.padded_size(*size)
+        return {self.bundle.deploy.input: np.ascontiguousarray(resize_image(image, size))[None]}  # (1, h, w, 3)
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
-        """The head's output for one image: L x h x w float32 scores, or H x W uint8 labels."""
+        """The head's output for one image: L x h x w float32 scores, or h x w uint8 labels."""
         return self.run_network_batch([feeds])[0]
 
     def run_network_batch(self, feeds: Sequence[Mapping[str, Array]]) -> list[Array]:
@@ -209,12 +214,23 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return list(output)
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
-        """Upsample the head's scores to the image's (height, width), if they are "lowres": L x H x W float32."""
-        upsampling = self.bundle.deploy.upsampling
-        if self.head != "lowres" or upsampling is None:
-            return raw
-        padded = upsampling.padded.padded_size(*size)
-        return upsample_scores(raw, padded, size, align_corners=upsampling.align_corners)
+        """The head's scores at the image's (height, width): L x H x W float32.
+
+        "lowres" scores are upsampled to the network's size first; scores of another size than the image's are resized
+        bilinearly, with half-pixel centers.
+        """
+        upsampling, network_size = self.bundle.deploy.upsampling, self.sizing.find_size(*size)
+        if self.head == "lowres" and upsampling is not None:
+            padded = upsampling.padded.padded_size(*network_size)
+            raw = upsample_scores(raw, padded, network_size, align_corners=upsampling.align_corners)
+        return raw if network_size == size else upsample_scores(raw, size, size, align_corners=False)
+
+    def label_without_crf(self, raw: Array, size: tuple[int, int]) -> Labels:
+        """The labels of the head's output without the CRF, H x W uint8, for an image of this (height, width)."""
+        if self.head == "labels":
+            return resize_labels(raw, size)
+        labels: Labels = self.complete_scores(raw, size).argmax(axis=0).astype(np.uint8)
+        return labels
 
     def to_probabilities(self, scores: Scores) -> Scores:
         """The softmax of scores, unless the network ends in one: L x H x W float32."""
@@ -232,12 +248,13 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return cast(Scores, crf.dense_crf(pixels, **options, **unary))
 
     def _upsamples_inside(self, size: tuple[int, int]) -> bool:
-        """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded."""
+        """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded or resized."""
         upsampling = self.bundle.deploy.upsampling
         return (
             self.head == "lowres"
             and upsampling is not None
             and upsampling.align_corners
+            and self.sizing.find_size(*size) == size
             and upsampling.padded.padded_size(*size) == size
             and self.bundle.deploy.scores_are == "logits"
         )
@@ -287,6 +304,8 @@ def load(
     options: Mapping[str, object] | None = None,
     crf: Literal["auto"] | bool | CrfParameters = "auto",
     crf_shortcuts: Mapping[str, Any] | None = None,
+    size: SizeOption = None,
+    max_side: int | None = None,
 ) -> Segmenter:
     """Load a bundle.
 
@@ -302,12 +321,16 @@ def load(
             turns the CRF off; `CrfParameters` replace the bundle's.
         crf_shortcuts: approximations that make the CRF faster, such as `crf.FAST` or {"storage": "float16"}; None for
             the exact CRF. docs/crf-performance.md lists their speed, and the share of labels that they change.
+        size: (height, width) in pixels that images are resized to for the network, or "native" for their own size;
+            None for the bundle's default, which is the size the net was made for, or the images' own for nets such as
+            DeepLab's. Scores are brought back to the image's size before the CRF. docs/sizes.md explains it.
+        max_side: shrink images for the network until their longer side has at most this many pixels; excludes `size`.
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or refuses the model.
         InputError: if a CRF is requested and the bundle has no parameters or no scores for it, or an option or a
-            shortcut is unknown.
+            shortcut is unknown, or the network does not take the size.
         MissingDependencyError: if the CRF is on and its extension is not compiled.
     """
     if threads is not None and threads < 1:
@@ -315,6 +338,7 @@ def load(
     while True:
         bundle = read_bundle(path)
         choices: dict[str, Any] = {"crf": _choose_crf(bundle, crf), "crf_shortcuts": crf_shortcuts, "threads": threads}
+        choices["sizing"] = choose_sizing(bundle.preprocessing, size, max_side)
         if not isinstance(backend, str):
             return Segmenter(bundle, backend, precision=precision, **choices)
         try:

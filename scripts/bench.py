@@ -17,6 +17,7 @@ from ..runtime.benchmark.plan import COMPARED, REGRESSION_BOUND, SCENARIOS, Benc
 from ..runtime.benchmark.plan import SubjectSpec as Spec
 from . import console
 from .backend_option import backend_options
+from .size_option import choose_size, size_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,15 +54,6 @@ def _parse_percent(context: click.Context, parameter: click.Parameter, value: st
     if not 0 <= bound < 10:
         raise click.BadParameter(f'"{value}" is not between 0 and 10', context, parameter)
     return bound
-
-
-def _parse_size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    height, _, width = value.lower().partition("x")
-    if not (height.isdigit() and width.isdigit() and 32 <= int(height) <= 8192 and 32 <= int(width) <= 8192):
-        raise click.BadParameter(f'"{value}" is not HEIGHTxWIDTH, each from 32 to 8192', context, parameter)
-    return int(height), int(width)
 
 
 def _parse_scenarios(context: click.Context, parameter: click.Parameter, value: str | None) -> Sequence[str] | None:
@@ -109,7 +101,7 @@ _BOUND = click.option(
 @click.option("--fast-crf", is_flag=True, help="Allow the CRF its shortcuts in all views.")
 @click.option("--images", type=_FOLDER, help="Folder of images to measure with.")
 @click.option("--labels", type=_FOLDER, help="Folder of their true labels.")
-@click.option("--size", callback=_parse_size, metavar="HxW", help="Draw scenes of this size instead, in pixels.")
+@size_options
 @click.option("--count", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Most images to use.")
 @_number("--duration", "duration_s", kind=float, help="Shortest duration of the stage view, in seconds.")
 @_number("--min-samples", help="Fewest samples of the stage view.")
@@ -150,8 +142,8 @@ _BOUND = click.option(
 def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **options: Any) -> int:
     """Measure BUNDLE: stages, pipeline, latency under load, accuracy, and the machine meanwhile.
 
-    Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at --size; the
-    built-in miniature has its own.
+    Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at --size, or at
+    the size the net was made for; the built-in miniature has its own.
 
     `atrous bench compare A.json B.json` compares two results.
 
@@ -243,6 +235,7 @@ def _make_plan(path: Path, **options: Any) -> BenchPlan:
     images, labels, size, count, vs, backend, precision, device = (
         options.pop(name) for name in ("images", "labels", "size", "count", "vs", "backend", "precision", "device")
     )
+    sizing = choose_size(size, options.pop("max_side"), options.pop("native"))
     if labels is not None and images is None:
         raise click.UsageError("--labels need --images: give both")
     bundle = read_bundle(path)
@@ -254,6 +247,7 @@ def _make_plan(path: Path, **options: Any) -> BenchPlan:
         samples,
         dataset=dataset,
         command=("atrous", *sys.argv[1:]),
+        **sizing,
         **given,
     )
 

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def load_samples(
     manifest: Manifest, *, images: Path | None, labels: Path | None, size: tuple[int, int] | None, count: int
 ) -> tuple[str, list[Sample]]:
-    """Load at most `count` images of one size: a folder's, scenes drawn at (height, width), or the miniature's."""
+    """Load at most `count` images of one size.
+
+    A folder's, scenes drawn at `size` (height, width), the miniature's own, or scenes at the size the net was made for.
+    """
     if images is not None:
         found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
         return _keep_one_size(str(images), found, count)
@@ -28,6 +31,9 @@ def load_samples(
 
     if is_miniature(manifest):
         return "the miniature's held-out scenes", load_miniature(count)
+    made_for = manifest.preprocessing.made_for if manifest.preprocessing is not None else None
+    if made_for is not None:
+        return f"{count} scenes at {made_for.size[0]}x{made_for.size[1]}", resize_scenes(made_for.size, count)
     raise click.UsageError("no images to measure with: give --images FOLDER (and --labels FOLDER), or --size HxW")
 
 

@@ -19,7 +19,8 @@ from .net_options import net_options, require_file
 
 if TYPE_CHECKING:
     from ..bundle.crf_parameters import CrfParameters
-    from ..bundle.manifest import Manifest
+    from ..bundle.manifest import MadeFor, Manifest
+    from ..bundle.section import Sides
     from ..converter.export.info import ConversionInfo
 
 _Callback = Callable[[click.Context, click.Parameter, str | None], Any]
@@ -71,7 +72,7 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
 @click.option(
     "--info",
     type=click.Path(path_type=Path),
-    help="JSON file with any of: name, classes, palette, mean, scale, minimum_size, crf. Options take precedence.",
+    help="JSON file with any of: name, classes, palette, mean, scale, minimum_size, size, crf. Options override it.",
 )
 @click.option("--classes", "class_set", help=f"{', '.join(CLASS_SETS)}, or a file with one class name per line.")
 @click.option(
@@ -99,6 +100,13 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
     callback=_parse_size,
     metavar="H,W",
     help="Pad images to at least this size in pixels.  [default: an ImageSegData layer's crop size]",
+)
+@click.option(
+    "--size",
+    callback=_parse_size,
+    metavar="HxW",
+    help="Size in pixels that the net was made for: images are resized to it by default.  [default: the prototxt's "
+    "size, for nets that do not take images of every size by padding or cropping]",
 )
 @click.option(
     "--head", type=click.Choice(HEADS), default="scores", show_default=True, help="The output of deploy.onnx."
@@ -139,6 +147,7 @@ def command(
     scale: tuple[float] | None,
     color_order: Any,
     minimum_size: tuple[int, int] | None,
+    size: tuple[int, int] | None,
     head: Any,
     crf_mode: str | None,
     crf_gaussian: tuple[float, ...] | None,
@@ -177,6 +186,7 @@ def command(
             scale=scale[0] if scale is not None else known.scale,
             color_order=color_order,
             minimum=minimum_size or known.minimum_size,
+            made_for=_choose_size(size, known.size),
         ),
         crf=crf,
         head=head,
@@ -196,6 +206,15 @@ def command(
     else:
         _print(out, manifest, seconds)
     return 0
+
+
+def _choose_size(given: Sides | None, known: Sides | None) -> MadeFor | None:
+    """The size of `--size`, else of the info file; None is left to the converter."""
+    from ..bundle.manifest import MadeFor
+
+    if given is not None:
+        return MadeFor(size=given, source="option", resize=True)
+    return MadeFor(size=known, source="info", resize=True) if known is not None else None
 
 
 def _choose_classes(class_set: str | None, info: ConversionInfo) -> tuple[Sequence[str], Sequence[Color]]:
@@ -250,5 +269,8 @@ def _print(out: Path, manifest: Manifest, seconds: float) -> None:
             f"{report.stage} equals {report.reference} on {shapes}: {report.blobs} blobs, "
             f"largest error {report.worst_error:.2g} (tolerance {report.tolerance:g})"
         )
+    if manifest.preprocessing is not None and (made_for := manifest.preprocessing.made_for) is not None:
+        use = "images are resized to it" if made_for.resize else "images run at their own size"
+        console.print_line(f"made for {made_for.size[0]}x{made_for.size[1]} pixels (height x width): {use} by default")
     size = sum(entry.bytes for entry in manifest.files.values())
     console.print_line(f"{out}: {manifest.name}, {len(manifest.files)} files, {size / 1e6:.1f} MB, {seconds:.1f} s")

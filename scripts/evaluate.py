@@ -11,6 +11,7 @@ import click
 from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
+from .size_option import choose_size, describe_size, size_options
 
 if TYPE_CHECKING:
     from ..runtime.evaluation.evaluator import Evaluation
@@ -47,6 +48,7 @@ def _parse_widths(context: click.Context, parameter: click.Parameter, value: str
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the report and its pictures.")
 @click.option("--worst", type=click.IntRange(0, 50), default=6, show_default=True, help="Number of worst images drawn.")
+@size_options
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of cores to use.  [default: all]")
 @console.json_option
@@ -57,6 +59,9 @@ def command(
     band_reference: Any,
     out: Path | None,
     worst: int,
+    size: tuple[int, int] | None,
+    max_side: int | None,
+    native: bool,
     backend: str,
     device: str | None,
     precision: str,
@@ -87,9 +92,9 @@ def command(
         import_optional("matplotlib")
         prepare_folder(out)
     cores = threads or count_cores()
-    choice: Any = "auto" if crf is None else crf
+    options: dict[str, Any] = {"crf": "auto" if crf is None else crf, **choose_size(size, max_side, native)}
     with (
-        runtime.load(bundle, backend, device=device, precision=precision, threads=cores, crf=choice) as segmenter,
+        runtime.load(bundle, backend, device=device, precision=precision, threads=cores, **options) as segmenter,
         console.show_progress("evaluating", len(opened)) as advance,
     ):
         evaluation = evaluate(
@@ -103,6 +108,7 @@ def command(
             advance=advance,
         )
         settings = {"backend": segmenter.backend.name, "device": segmenter.backend.device, "precision": precision}
+        sizing = segmenter.sizing
     for line in (*evaluation.warnings, *(f"{name}: {error}" for name, error in evaluation.failures[:_SHOWN_FAILURES])):
         console.print_warning(f"atrous evaluate: {line}")
     figures = {**settings, **describe_evaluation(evaluation)}
@@ -110,6 +116,8 @@ def command(
         console.keep_json(figures)
     else:
         _print_evaluation(evaluation)
+        if (chosen := describe_size(sizing)) is not None:
+            click.echo(chosen)
     written = write_evaluation(evaluation, out) if out is not None else {}
     if as_json:
         console.print_json("evaluate", {**figures, "files": written})

@@ -10,6 +10,7 @@ import click
 
 from . import console
 from .backend_option import backend_options
+from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
 
@@ -50,6 +51,7 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
     is_flag=True,
     help="Use the CRF's shortcuts: faster, and few labels change; `atrous bench` measures how many.",
 )
+@size_options
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
@@ -73,6 +75,9 @@ def command(
     kinds: tuple[str, ...],
     crf: bool | None,
     fast_crf: bool,
+    size: tuple[int, int] | None,
+    max_side: int | None,
+    native: bool,
     recursive: bool,
     backend: str,
     device: str | None,
@@ -130,7 +135,9 @@ def command(
             precision=precision,
             crf="auto" if crf is None else crf,
             crf_shortcuts=import_crf().FAST if fast_crf else None,
+            **choose_size(size, max_side, native),
         )
         report.stop_progress()
+        report.print_warnings()
         report.print_json() if as_json else report.print_text(out)
     return (1 if summary.labeled or summary.skipped else 2) if summary.failed else 0

@@ -15,6 +15,7 @@ import click
 from ..runtime.batch import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from ..runtime.segmenter import Segmenter
 from . import console
+from .size_option import describe_size
 
 _SHOWN_IMAGES, _SHOWN_CLASSES = 20, 3
 _LEAST_SHARE = 0.005  # of the pixels, for a class to be shown
@@ -33,6 +34,7 @@ class SegmentReport(BatchObserver):
         self._total: int | None = None
         self._rows: list[LabeledImage] = []
         self._failures: list[dict[str, Any]] = []
+        self._far_sizes, self._far = 0, ""  # images of a size far from the net's, and the first one's warning
         self._spool: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (held for the run)
         self._progress = contextlib.ExitStack()
         self._advance: Callable[[int], None] = lambda steps: None
@@ -50,6 +52,10 @@ class SegmentReport(BatchObserver):
 
     def labeled(self, image: LabeledImage) -> None:
         """Keep the record: all on disk for JSON, the first ones for the table."""
+        warning = self.segmenter.sizing.find_warning(image.height, image.width)
+        if warning is not None:
+            self._far = self._far or f"{image.image}: {warning}"
+            self._far_sizes += 1
         if self._as_json:
             self._spool.write(json.dumps(dataclasses.asdict(image), default=str) + "\n")
         elif len(self._rows) < _SHOWN_IMAGES:
@@ -66,6 +72,12 @@ class SegmentReport(BatchObserver):
     def stop_progress(self) -> None:
         """Remove the progress bar."""
         self._progress.close()
+
+    def print_warnings(self) -> None:
+        """Print one warning for all images of a size far from the one the net was made for."""
+        if self._far:
+            more = f" (and {self._far_sizes - 1} more images)" if self._far_sizes > 1 else ""
+            console.print_warning(f"warning: {self._far}{more}")
 
     def __enter__(self) -> SegmentReport:
         """Return itself."""
@@ -92,6 +104,7 @@ class SegmentReport(BatchObserver):
             "precision": segmenter.precision,
             "crf": segmenter.crf is not None,
             "crf_shortcuts": segmenter.crf_shortcuts,
+            "size": segmenter.sizing.to_json(),
             "labeled": summary.labeled,
             "skipped": summary.skipped,
             "failures": self._failures,
@@ -120,6 +133,8 @@ class SegmentReport(BatchObserver):
         console.print_table(("image", "size", "time", "classes"), rows)
         if summary.labeled > len(rows):
             console.print_line(f"... and {summary.labeled - len(rows)} more")
+        if (size := describe_size(segmenter.sizing)) is not None:
+            console.print_line(size)
         stages = ["network"] + (["crf"] if segmenter.crf is not None else [])
         times = ", ".join(f"{name} {summary.spent_ms[name] / summary.labeled:.0f} ms" for name in stages)
         crf = "with the dense CRF" if segmenter.crf is not None else "without a CRF"

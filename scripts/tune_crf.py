@@ -13,6 +13,7 @@ from ..runtime.evaluation.tuning import METHODS
 from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
+from .size_option import choose_size, describe_size, size_options
 
 if TYPE_CHECKING:
     from ..runtime.evaluation.tuning.search import Search
@@ -72,6 +73,7 @@ def _parse_range(context: click.Context, parameter: click.Parameter, value: str 
 @click.option("--dry-run", is_flag=True, help="Do not change the bundle.")
 @click.option("--force", is_flag=True, help="Write parameters even if they are worse on the held-out images.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for tuning.json and heat maps.")
+@size_options
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of images in parallel.  [default: one per core]")
 @console.json_option
@@ -88,6 +90,9 @@ def command(
     dry_run: bool,
     force: bool,
     out: Path | None,
+    size: tuple[int, int] | None,
+    max_side: int | None,
+    native: bool,
     backend: str,
     device: str | None,
     precision: str,
@@ -134,12 +139,14 @@ def command(
     grid = replace(
         own, weights=weights or own.weights, sxys=sxy or own.sxys, srgbs=srgb or own.srgbs, halvings=halvings
     )
+    options: dict[str, Any] = {"crf": "auto", **choose_size(size, max_side, native)}
     with (
-        runtime.load(bundle, backend, device=device, precision=precision, threads=threads, crf="auto") as segmenter,
+        runtime.load(bundle, backend, device=device, precision=precision, threads=threads, **options) as segmenter,
         ExitStack() as stack,
     ):
         if segmenter.head == "labels":
             raise InputError("this bundle's head gives labels only, and a CRF needs scores: convert the net again")
+        sizing = segmenter.sizing
         name, classes = segmenter.bundle.manifest.name, segmenter.bundle.manifest.classes
         warnings = check_classes(classes, opened)
         with console.show_progress("running the network", len(opened)) as advance:
@@ -162,11 +169,13 @@ def command(
                 held_out_every=hold_out,
                 advance=advance,
             )
-    report = describe_search(search, bundle=name, dataset=opened.label)
+    report = {**describe_search(search, bundle=name, dataset=opened.label), "size": sizing.to_json()}
     if as_json:  # before anything is written, so that a full disk costs no figures
         console.keep_json({**report, "warnings": warnings})
     else:
         _print_search(search, report)
+        if (chosen := describe_size(sizing)) is not None:
+            click.echo(chosen)
     is_written = not dry_run and (search.is_better or force)
     if is_written:
         kept = ("dataset", "method", "chosen_on", "held_out", "is_better")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from . import palettes
     from .crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
     from .folder import Bundle, read_bundle
-    from .manifest import SCHEMA_VERSION, Deploy, Manifest, Preprocessing, Variant, parse_manifest
+    from .manifest import SCHEMA_VERSION, Deploy, MadeFor, Manifest, Preprocessing, Variant, parse_manifest
     from .size_rule import SizeRule
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "CrfParameters",
     "Deploy",
     "GaussianTerm",
+    "MadeFor",
     "Manifest",
     "Preprocessing",
     "SizeRule",
@@ -34,7 +35,9 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("BilateralTerm", "CrfParameters", "GaussianTerm"), "crf_parameters"),
     **dict.fromkeys(("Bundle", "read_bundle"), "folder"),
-    **dict.fromkeys(("SCHEMA_VERSION", "Deploy", "Manifest", "Preprocessing", "Variant", "parse_manifest"), "manifest"),
+    **dict.fromkeys(
+        ("SCHEMA_VERSION", "Deploy", "MadeFor", "Manifest", "Preprocessing", "Variant", "parse_manifest"), "manifest"
+    ),
     "SizeRule": "size_rule",
 }
 

@@ -31,7 +31,7 @@ from pydantic import (
 from ..errors import BundleError, CrfInputError
 from .choices import ColorOrder, Head, Precision
 from .crf_parameters import CrfParameters
-from .section import Section, describe_fault
+from .section import Section, Sides, describe_fault
 from .size_rule import SizeRule
 
 SCHEMA_VERSION = 1
@@ -89,6 +89,18 @@ class BlobSpec(Section):
     dtype: str
 
 
+class MadeFor(Section):
+    """The (height, width) in pixels that the net was made for.
+
+    `source` says where the size is from: the prototxt, the `--info` file, or the option `convert --size`. With
+    `resize`, images are resized to it by default; else they run at their own size, as DeepLab's do.
+    """
+
+    size: Sides
+    source: Literal["prototxt", "info", "option"]
+    resize: bool
+
+
 class Preprocessing(Section):
     """Preprocessing inside `deploy.onnx`: (pixel - mean) * scale, channel by channel.
 
@@ -99,6 +111,7 @@ class Preprocessing(Section):
     mean: tuple[float, float, float]
     scale: float
     size_rule: SizeRule
+    made_for: MadeFor | None = None
 
 
 class Upsampling(Section):

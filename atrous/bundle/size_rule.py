@@ -37,7 +37,7 @@ class SizeRule(Section):
             if (height, width) != self.fixed:
                 raise InputError(
                     f"the image is {width}x{height} pixels, the network takes only {self.fixed[1]}x{self.fixed[0]}: "
-                    "resize the image to that"
+                    "resize it to that, or leave out --native (size=None)"
                 )
             return self.fixed
         return (

@@ -23,7 +23,7 @@ import onnx
 from ... import __version__
 from ...bundle.choices import ColorOrder, Head
 from ...bundle.crf_parameters import CrfParameters
-from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, Manifest, Preprocessing, Source, Upsampling
+from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, MadeFor, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
 from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
@@ -34,6 +34,7 @@ from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
 from .dynamic_axes import find_dynamic_axes
+from .made_for import find_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
 from .source import write_model_source
@@ -53,12 +54,14 @@ class PreprocessingOptions:
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.
+        made_for: the size the net was made for; None takes the prototxt's (`find_made_for`).
     """
 
     mean: tuple[float, float, float] | Path | None = None
     scale: float | None = None
     color_order: ColorOrder = "BGR"
     minimum: tuple[int, int] | None = None
+    made_for: MadeFor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,9 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         pixels: dict[str, Any] = {"mean": mean, "scale": scale, "color_order": options.preprocessing.color_order}
         model = export_deploy(plan, module, path, head=head, opset=options.opset, **pixels)
         deployment = {
-            "preprocessing": Preprocessing(**pixels, size_rule=plan.size_rule),
+            "preprocessing": Preprocessing(
+                **pixels, size_rule=plan.size_rule, made_for=options.preprocessing.made_for or find_made_for(plan)
+            ),
             "deploy": _describe_deployment(plan, head),
             "crf": plan.crf if options.crf is None else options.crf,
             "graphs": {path.name: describe_graph(model)},

@@ -61,6 +61,7 @@ class Deployment:
         size_rule: sizes the net takes.
         scores_are: `probabilities` where the scores come from a Softmax, else `logits`.
         crf: parameters of a DenseCRF layer that stood after the scores, or None.
+        padded_to: the (height, width) that smaller images are padded to by request or by the data layer, or None.
     """
 
     net: Net
@@ -70,6 +71,7 @@ class Deployment:
     size_rule: SizeRule
     scores_are: Literal["logits", "probabilities"]
     crf: CrfParameters | None
+    padded_to: tuple[int, int] | None = None
 
 
 def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Deployment:
@@ -95,7 +97,8 @@ def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Depl
         raise ExportError(
             f"the net scores {scores.shape[1]} classes; labels of a deployment are 0 to {MAX_CLASSES - 1}"
         )
-    rule = find_size_rule(cut, image, scores, minimum or _padded_crop(net))
+    padded_to = minimum or _padded_crop(net)
+    rule = find_size_rule(cut, image, scores, padded_to)
     producer = scores.producer
     lowres = None
     if producer is not None and producer.type == "Interp":
@@ -103,7 +106,7 @@ def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Depl
         plain = not (operator.pad_begin or operator.pad_end) and operator.shrink == 1  # type: ignore[attr-defined]
         lowres = producer.bottoms[0] if plain else None
     softmax = producer is not None and producer.type == "Softmax" and producer.operator.axis == 1  # type: ignore[attr-defined]
-    return Deployment(cut, image, scores, lowres, rule, "probabilities" if softmax else "logits", crf)
+    return Deployment(cut, image, scores, lowres, rule, "probabilities" if softmax else "logits", crf, padded_to)
 
 
 def _take_one_image(net: Net) -> Net:

@@ -24,6 +24,7 @@ class ConversionInfo(BaseModel):
     mean: tuple[float, float, float] | None = None  # subtracted first, in gray levels, in the net's channel order
     scale: float | None = None  # factor after the mean
     minimum_size: Sides | None = None  # (height, width) in pixels to which smaller images are padded
+    size: Sides | None = None  # (height, width) in pixels to which images are resized by default
     crf: dict[str, Any] | None = None  # parameters of the dense CRF in the manifest's form, or some of them
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ class LabeledImage:
     Attributes:
         image: its path.
         height, width: in pixels.
+        network_size: (height, width) that the network ran at.
         outputs: the files written, by kind.
         classes: share of the pixels of each class that occurs, largest first, as fractions of 1.
         timings_ms: milliseconds of each stage.
@@ -47,6 +48,7 @@ class LabeledImage:
     image: Path
     height: int
     width: int
+    network_size: tuple[int, int]
     outputs: dict[str, Path]
     classes: dict[str, float]
     timings_ms: dict[str, float]
@@ -191,7 +193,7 @@ def label_files(
         stages = make_stages(
             segmenter,
             read=_read_image,
-            finish=_Finisher(segmenter.bundle.manifest, journal),
+            finish=_Finisher(segmenter, journal),
             cores=cores,
             workers=workers,
             probabilities="probabilities" in kinds,
@@ -251,8 +253,8 @@ class _Todo:
 class _Finisher:
     """Writes an image's files, then its line in the journal: a kill between the two repeats one image."""
 
-    def __init__(self, manifest: Manifest, journal: Journal) -> None:
-        self._manifest, self._journal = manifest, journal
+    def __init__(self, segmenter: Segmenter, journal: Journal) -> None:
+        self._manifest, self._sizing, self._journal = segmenter.bundle.manifest, segmenter.sizing, journal
 
     def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
         start_s = time.perf_counter()
@@ -270,6 +272,7 @@ class _Finisher:
             image=item.job.image,
             height=image.shape[0],
             width=image.shape[1],
+            network_size=self._sizing.find_size(image.shape[0], image.shape[1]),
             outputs=outputs,
             classes=measure_classes(result.labels, self._manifest.classes),
             timings_ms={stage: round(time_ms, 3) for stage, time_ms in timings_ms.items()},
@@ -292,6 +295,7 @@ def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -
         "backend": segmenter.backend.name,
         "device": segmenter.backend.device,
         "precision": segmenter.precision,
+        "size": segmenter.sizing.to_json(),
         "crf": segmenter.crf.to_dict() if segmenter.crf is not None else None,
         "crf_shortcuts": segmenter.crf_shortcuts,
         "batch": batch,

@@ -55,7 +55,7 @@ def list_crf_settings(parameters: CrfParameters | None, *, sweep: bool = True) -
 
 def label_references(segmenter: Segmenter, samples: Sequence[Sample]) -> dict[str, list[Labels]]:
     """The reference's labels by setting: "off", and "bundle" where the segmenter has a CRF."""
-    bare = Segmenter(segmenter.bundle, segmenter.backend)
+    bare = Segmenter(segmenter.bundle, segmenter.backend, sizing=segmenter.sizing)
     found = {OFF: [bare(sample.image) for sample in samples]}
     if segmenter.crf is not None:
         found[BUNDLE] = [segmenter(sample.image) for sample in samples]
@@ -77,8 +77,9 @@ def measure_accuracy(
     network runs once for all settings of an image; a setting's latency is prepare and network plus its own rest.
     """
     samples = plan.samples
+    options: dict[str, Any] = {"threads": plan.threads, "sizing": segmenter.sizing}
     variants = {
-        name: Segmenter(segmenter.bundle, segmenter.backend, crf=crf, crf_shortcuts=shortcuts, threads=plan.threads)
+        name: Segmenter(segmenter.bundle, segmenter.backend, crf=crf, crf_shortcuts=shortcuts, **options)
         for name, (crf, shortcuts) in settings.items()
     }
     labels: dict[str, list[Labels]] = {}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ...bundle.folder import Bundle
+    from ..resizing import SizeOption
     from ..segmenter import Labels, Segmenter
 
 StageName = Literal[
@@ -95,6 +96,8 @@ class BenchPlan:
     command: Sequence[str] = ()  # command line that reproduces the run
     threads: int | None = None  # of network and CRF; None: one per core
     crf: Literal["auto"] | bool = "auto"  # "auto": as the bundle
+    size: SizeOption = None  # that the network runs at; None: the bundle's default
+    max_side: int | None = None  # larger images are shrunk for the network
     fast_crf: bool = False  # the CRF takes its shortcuts in all views
     duration_s: float = 5.0  # stage view: minimum duration, all subjects together
     min_samples: int = 10
@@ -124,4 +127,5 @@ class BenchPlan:
         shortcuts: Mapping[str, Any] | None = import_crf().FAST if fast_crf else None
         words: dict[str, Any] = {"device": spec.device, "threads": threads, "precision": spec.precision}
         backend = open_backend(spec.backend, self.bundle, **words, options=dict(spec.options))
-        return load(self.bundle.path, backend, threads=threads, crf=self.crf, crf_shortcuts=shortcuts)
+        sizes: dict[str, Any] = {"size": self.size, "max_side": self.max_side}
+        return load(self.bundle.path, backend, threads=threads, crf=self.crf, crf_shortcuts=shortcuts, **sizes)

@@ -277,6 +277,9 @@ class Subject(Record):
     classes: Count
     image_height: Count
     image_width: Count
+    network_size: tuple[Count, Count] | None = Field(
+        default=None, description="(height, width) that images are resized to for the network; null in older files"
+    )
     batch: Count = 1
     crf: dict[str, JsonValue] | None = Field(description="CRF parameters as in the manifest; null where the CRF is off")
     crf_shortcuts: dict[str, JsonValue] = Field(default_factory=dict, description="shortcuts the CRF may take")

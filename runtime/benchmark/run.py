@@ -133,7 +133,8 @@ def _measure_rooflines(plan: BenchPlan, systems: Sequence[System], clock: Clock,
         return ["the roofline is measured on a CPU only"]
     cost, warnings = None, []
     try:
-        cost = count_model_cost(plan.bundle, *plan.samples[0].image.shape[:2])
+        height, width = plan.samples[0].image.shape[:2]
+        cost = count_model_cost(plan.bundle, *on_cpu[0].segmenter.sizing.find_size(height, width))
     except MissingDependencyError as error:
         warnings.append(f"the roofline has limits but no network: {error}")
     stages = [system.views["stages"].find_stage("compute") for system in on_cpu]
@@ -162,6 +163,7 @@ def _describe(plan: BenchPlan, system: System, canary: Series | None, trace: Mac
         classes=len(manifest.classes),
         image_height=height,
         image_width=width,
+        network_size=segmenter.sizing.find_size(height, width),
         crf=segmenter.crf.to_dict() if segmenter.crf is not None else None,
         crf_shortcuts=segmenter.crf_shortcuts,
         noise=judge_noise(whole.series, view.warmup, canary, trace),

@@ -43,7 +43,7 @@ _ROOFLINE = (
 )
 _SUBJECTS = (
     "subject=name; device=device; threads=threads; precision=precision; height=image_height; width=image_width; "
-    "classes=classes; head=head; sha256 of the bundle=bundle_sha256:.12s"
+    "network=network_size:size; classes=classes; head=head; sha256 of the bundle=bundle_sha256:.12s"
 )
 _NOISE = "rule=name; value=value:.3g; bound=bound:.3g; passed=passed:yes; =text"
 
@@ -253,6 +253,7 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "interval": format_interval,
     "metric": _describe_metric,
     "number": format_number,
+    "size": lambda size: "x".join(map(str, size)),
     "quantile": lambda quantile: format_value(quantile.value_ms, ".2f"),
     "stage": name_stage,
     "yes": lambda value: "yes" if value else "no",

@@ -89,6 +89,7 @@ class Evaluation:
     worst: tuple[WorstImage, ...]  # by the last variant, worst first
     warnings: tuple[str, ...]  # reasons to doubt the figures
     pipeline: PipelineReport
+    size: Mapping[str, object]  # the rule of the network's size, and the size the net was made for
     ignored: Mapping[str, int] = field(default_factory=dict)  # pixels by class of the labels without a counterpart
     suggested_map: Mapping[str, str] | None = None  # for --map, where the classes seem to be in another order
 
@@ -176,6 +177,7 @@ def evaluate(
         warnings.append("every pixel of the label images is void: there is nothing to evaluate")
     first = find_first_number(dataset)
     warnings += find_class_order(counts, classes, first)
+    warnings += _find_far_sizes(segmenter, images)
     return Evaluation(
         bundle=segmenter.bundle.manifest.name,
         dataset=dataset,
@@ -188,6 +190,7 @@ def evaluate(
         worst=tuple(bad for _, _, bad in worst),
         warnings=tuple(warnings),
         pipeline=report,
+        size=segmenter.sizing.to_json(),
         ignored=dict(ignored.most_common()),
         suggested_map=None if first is None else suggest_map(counts, classes, first),
     )
@@ -243,11 +246,8 @@ def _make_stages(
 
     def label(work: _Work, threads: int = 1) -> _Work:
         image = work.example.image
-        if NETWORK in variants and segmenter.head == "labels":
-            work.labels[NETWORK] = work.raw
-        elif NETWORK in variants:
-            size = (image.shape[0], image.shape[1])
-            work.labels[NETWORK] = segmenter.complete_scores(work.raw, size).argmax(0).astype(np.uint8)
+        if NETWORK in variants:
+            work.labels[NETWORK] = segmenter.label_without_crf(work.raw, (image.shape[0], image.shape[1]))
         if CRF in variants:
             work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads).labels
         work.raw = None
@@ -285,3 +285,10 @@ def _add_up(work: _Work, tallies: Mapping[str, Tally]) -> ImageScore:
         ious[name] = mean_iou_of_parts(tally.parts[-1][None]) if judged else None
         accuracies[name] = float(divide(np.trace(whole), judged)) if judged else None
     return ImageScore(work.pair.name, height, width, judged, ious, accuracies)
+
+
+def _find_far_sizes(segmenter: Segmenter, images: Sequence[ImageScore]) -> list[str]:
+    """One warning for all images of a size far from the one the net was made for."""
+    found = [segmenter.sizing.find_warning(image.height, image.width) for image in images]
+    far = [warning for warning in found if warning is not None]
+    return [f"{far[0]} ({len(far)} of {len(images)} images)"] if far else []

@@ -49,6 +49,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "failures": [{"image": name, "error": error} for name, error in evaluation.failures],
         "worst": [bad.score.name for bad in evaluation.worst],
         "images": [asdict(score) for score in evaluation.images],
+        "size": dict(evaluation.size),
         "pipeline": evaluation.pipeline.to_json(),
     }
     return {key: _replace_nan(value) for key, value in described.items()}

@@ -94,7 +94,7 @@ def make_stages(
             max_workers=networks,
             cores=max(1, cores // networks) if is_local else 0,
             batch=batch,
-            batch_key=lambda work: work.image.shape,
+            batch_key=lambda work: tuple(feed.shape for feed in work.feeds.values()),
             hint=f"{smaller}, a GPU" if is_local else f"{smaller}, batches (--batch)",
         ),
         Stage(

@@ -160,7 +160,7 @@ def test_strided_image(tmp_path: Path) -> None:
 
 def test_size_the_network_does_not_take(tmp_path: Path) -> None:
     section = {**make_manifest({"deploy.onnx": b""})["preprocessing"], "size_rule": {"fixed": [8, 9]}}
-    segmenter = runtime.load(write_bundle(tmp_path, preprocessing=section))
+    segmenter = runtime.load(write_bundle(tmp_path, preprocessing=section), size="native")
     assert segmenter(make_image(8, 9)).shape == (8, 9)
     with pytest.raises(InputError, match="9x7 pixels, the network takes only 9x8"):
         segmenter(make_image(7, 9))

@@ -66,13 +66,22 @@ def assert_one_line(outcome: tuple[int, str, str], *words: str, code: int = 2) -
 # ---- what it writes
 
 
+def test_size_the_net_was_made_for(run: Any) -> None:
+    code, out, _ = run(*MEAN, "--size", "64x96")
+    assert code == 0
+    assert "made for 64x96 pixels (height x width): images are resized to it by default" in out
+    preprocessing = json.loads(Path("b/manifest.json").read_text())["preprocessing"]
+    assert preprocessing["made_for"] == {"size": [64, 96], "source": "option", "resize": True}
+
+
 def test_bundle_is_written_and_works(run: Any) -> None:
     code, out, err = run(*MEAN)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("model.onnx equals torch on 1x3x97x129: 14 blobs, largest error ")
     assert lines[1].startswith("model.onnx equals torch on 2x3x64x96: 14 blobs")
-    assert lines[2].startswith("b: mini-deeplab, 4 files, ")
+    assert lines[2] == "made for 41x49 pixels (height x width): images run at their own size by default"
+    assert lines[3].startswith("b: mini-deeplab, 4 files, ")
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     with runtime.load("b", threads=1) as segmenter:
         assert segmenter(image).shape == (30, 40)

@@ -107,6 +107,39 @@ def test_json(run: Any) -> None:
     assert err.count("\n") == 1
 
 
+def test_size_is_printed_and_stored(run: Any) -> None:
+    code, out, err = run("photos", "-o", "out", "--size", "10x16")
+    assert (code, err) == (0, "")
+    assert "the network runs at 10x16 (height x width)" in out
+    assert [line["network_size"] for line in read_lines("done.jsonl")] == [[10, 16]] * 2
+    with Image.open("out/one.png") as image:
+        assert image.size == (30, 20)
+    code, out, _ = run("photos", "-o", "out", "--max-side", "15", "--json")
+    report = json.loads(out)
+    assert (report["size"]["mode"], report["size"]["max_side"]) == ("max_side", 15)
+    assert [image["network_size"] for image in report["images"]] == [[10, 15]] * 2  # another size is another result
+
+
+def test_default_size_and_a_warning_far_from_it(run: Any) -> None:
+    section = json.loads(Path("b/manifest.json").read_text())["preprocessing"]
+    made_for = {"size": [64, 96], "source": "prototxt", "resize": True}
+    write_bundle(Path("resizing"), preprocessing={**section, "made_for": made_for})
+    _, out, err = run("photos", "-o", "out", bundle="resizing")
+    assert "64x96 (height x width), the size it was made for" in out
+    assert err == ""
+    _, out, err = run("photos", "-o", "out", "--native", bundle="resizing")
+    assert "at the images' own size" in out
+    assert err.startswith("warning: photos/one.png: the network runs at 20x30 (height x width), 3.2 times as small a")
+    assert "(and 1 more images)" in err
+
+
+def test_sizes_exclude_each_other(run: Any) -> None:
+    for words in (("--size", "9x9", "--native"), ("--max-side", "9", "--native"), ("--size", "9")):
+        code, _, err = run("photos", "-o", "out", *words)
+        assert code == 2
+        assert "exclude each other" in err or "is not HEIGHTxWIDTH" in err
+
+
 def test_a_broken_image_costs_one_line(run: Any) -> None:
     whole = Path("photos/one.png").read_bytes()
     Path("photos/cut.png").write_bytes(whole[: len(whole) // 2])

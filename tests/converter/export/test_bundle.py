@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from atrous import runtime
-from atrous.bundle.manifest import Manifest, parse_manifest
+from atrous.bundle.manifest import MadeFor, Manifest, parse_manifest
 from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.bundle import DEEPLAB_MEAN
@@ -85,6 +85,31 @@ def test_scores_by_both_backends(deeplab: Path) -> None:
         with runtime.load(deeplab, backend=backend, threads=1) as segmenter:
             scores.append(segmenter.scores(image))
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-4 * np.abs(scores[1]).max())
+
+
+SHRINK = layer("Pooling", "down", "a", "p", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
+GROW = layer(
+    "Deconvolution", "up", "p", "s", "convolution_param { num_output: 3 kernel_size: 2 stride: 2 bias_term: false }"
+)
+U_NET = data(1, 3, 48, 64) + conv("a", "data", "a", 4, 3, "pad: 1") + SHRINK + GROW
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        (U_NET, {}, ((48, 64), "prototxt", True)),  # an encoder with a decoder
+        (U_NET, {"minimum": (40, 40)}, ((40, 40), "prototxt", False)),  # images are padded by request
+        (U_NET, {"made_for": MadeFor(size=(32, 32), source="option", resize=True)}, ((32, 32), "option", True)),
+        (DEEPLAB, {}, ((41, 49), "prototxt", False)),  # pads to 8k + 1
+        (data(1, 3, 48, 64) + conv("a", "data", "a", 4, 3, "pad: 1"), {}, ((48, 64), "prototxt", False)),
+        (data(1, 3, 8, 8) + conv("a", "data", "a", 4, 3, "pad: 1"), {}, None),  # a placeholder
+    ],
+)
+def test_size_the_net_was_made_for(tmp_path: Path, text: str, options: dict[str, Any], expected: Any) -> None:
+    manifest = write(tmp_path / "b", text, preprocessing=PreprocessingOptions(**options), verify=False)
+    assert manifest.preprocessing is not None
+    found = manifest.preprocessing.made_for
+    assert (found and (found.size, found.source, found.resize)) == expected
 
 
 def test_torch_backend_finds_the_scores_among_several_outputs(tmp_path: Path) -> None:
