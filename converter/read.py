@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundle.files import open_regular
-from ..errors import CaffemodelError, NetError
+from ..errors import CaffemodelError, NetError, WeightsError
 from .files.magic import find_utf16
-from .files.prototxt import Prototxt, read_prototxt
+from .files.prototxt import Prototxt, find_template_values, read_prototxt, shorten_list
 from .graph.build import build_net
 from .graph.net import Net
 from .graph.select import define_net
@@ -33,6 +33,7 @@ def read_net(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     dialect: str | None = None,
     tolerant: bool = False,
+    missing: Literal["refuse", "fill"] = "refuse",
 ) -> Net:
     """Read a Caffe net as published.
 
@@ -47,6 +48,8 @@ def read_net(
         input_shapes: input name -> shape, in place of the file's.
         dialect: the Caffe that the file comes from, in place of the detected one.
         tolerant: skip layers without a conversion (for inspection only; they are listed in `dropped`).
+        missing: for layers that the weights lack, "refuse" raises WeightsError, "fill" keeps their fillers, as Caffe
+            does, with a warning.
 
     Returns:
         The net. Its parameters are views into the memory-mapped file; nothing is copied.
@@ -78,13 +81,22 @@ def read_net(
     net = build_net(definition, input_shapes, tolerant=tolerant)
     if layers is None:
         return net
-    matched = match_weights(net, layers, source=name)
+    try:
+        matched = match_weights(net, layers, source=name, fill_missing=missing == "fill")
+    except WeightsError as error:
+        found = find_template_values([layer.name for layer in net.layers], [layer for layer, _ in layers])
+        if not found:
+            raise
+        options = " ".join(f"--set {variable}={value}" for variable, value in found.items())
+        raise WeightsError(name, error.problems, remedy=f"its layer names fit the prototxt with {options}") from None
     known = {dropped.name for dropped in net.dropped}
     unknown = [layer for layer in matched.extra_layers if layer not in known]
-    warnings = list(net.warnings)
+    warnings = [*net.warnings, *matched.notes]
     if unknown:
         listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         warnings.append(f"{name} holds {len(unknown)} layer(s) the net does not have, ignored as Caffe does: {listed}")
+    if matched.filled_layers:
+        warnings.append(f"{name} lacks layers, which keep their fillers: {shorten_list(matched.filled_layers)}")
     if prototxt is not None and not isinstance(source, Mapping):
         warnings += _check_structure(net, source)
     return replace(net, parameters=matched.parameters, warnings=tuple(warnings))

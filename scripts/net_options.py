@@ -65,6 +65,8 @@ _OPTIONS = (
     click.option("--stage", "stages", multiple=True, help="NetState stage for the same rules; may be repeated."),
     click.option("--plugin", multiple=True, type=click.Path(path_type=Path), expose_value=False, callback=_load_plugins,
                  metavar="FILE.py", help="Python file that registers layers (docs/plugins.md); it is executed."),
+    click.option("--missing", type=click.Choice(["refuse", "fill"]), default="refuse", show_default=True,
+                 help="Layers that the weights lack: report an error, or keep their fillers as Caffe does."),
     click.option("--dialect", help="Caffe fork the prototxt is from, if it cannot be detected: bvlc, deeplab_v1, ..."),
 )  # fmt: skip
 

@@ -39,6 +39,7 @@ class Dialect:
     argmax_per_pixel: bool = False  # ArgMax without `axis` runs over the channels
     # Interp rejects more than one of zoom, shrink and size; others take the first that applies
     one_interp_form: bool = False
+    has_batch_variance: bool = True  # BatchNorm without global statistics computes the variance of the batch
     bn_blobs: int = 0  # blobs of its BN layer: 2 (scale, shift) or 4 (slope, bias, mean, variance); 0 without one
 
     @property
@@ -82,7 +83,12 @@ _DEEPLAB = Dialect(  # shared by the versions of DeepLab
     writers=("MatWrite",),
     parameters=_SEG_DATA,
 )
-_DEEPLAB_V2 = replace(_DEEPLAB, name="deeplab_v2", layers=(*_DEEPLAB.layers, "DomainTransform", "SpatialProduct"))
+_DEEPLAB_V2 = replace(
+    _DEEPLAB,
+    name="deeplab_v2",
+    layers=(*_DEEPLAB.layers, "DomainTransform", "SpatialProduct"),
+    has_batch_variance=False,
+)
 
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect

@@ -133,7 +133,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     from ..precision.facts import describe_graph
 
     warnings = list(net.warnings)
-    if not net.parameters.keys() >= net.parameter_shapes().keys():
+    if net.parameter_shapes() and not net.parameters:
         warnings.append("the net has no weights: its parameters come from its fillers")
     mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
     sources = list(options.sources)

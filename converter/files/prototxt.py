@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,3 +240,23 @@ def _warn_of_named_templates(net: Any, lines: tuple[int, ...]) -> list[str]:
         f"layer names contain ${{{name}}} (line {line}); if the weights have it filled in, give --set {name}=VALUE"
         for name, line in found.items()
     ]
+
+
+def find_template_values(names: Iterable[str], candidates: Sequence[str]) -> dict[str, str]:
+    """Values of `${NAME}` in layer names that make as many of these names as possible equal to candidates.
+
+    Returns NAME -> value; empty if no value fits. Names with several templates are left out.
+    """
+    found: dict[str, Counter[str]] = {}
+    for name in names:
+        parts = _TEMPLATE.split(name)  # text, NAME, text
+        if len(parts) != 3:
+            continue
+        before, variable, after = parts
+        fitting = {
+            other[len(before) : len(other) - len(after)]
+            for other in candidates
+            if len(other) > len(before) + len(after) and other.startswith(before) and other.endswith(after)
+        }
+        found.setdefault(variable, Counter()).update(fitting)
+    return {variable: max(counts, key=counts.__getitem__) for variable, counts in found.items() if counts}

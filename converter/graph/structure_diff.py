@@ -38,17 +38,25 @@ class StructureDifference:
 def compare_structure(net: Net, saved: Any) -> tuple[StructureDifference, ...]:
     """Differences of a net to the V2-form NetParameter saved with its weights, in the order of the net's layers."""
     theirs = {layer.name: layer for layer in reversed(saved.layer)}
+    # other tools write names, types and blobs only
+    has_parameters = any(_has_parameters(layer) for layer in saved.layer)
     differences: list[StructureDifference] = []
     for layer in net.layers:
         other = theirs.get(layer.name)
         if other is not None:
-            differences += _compare_layers(layer.message, other)
+            differences += _compare_layers(layer.message, other, has_parameters)
     return tuple(differences)
 
 
-def _compare_layers(mine: Any, theirs: Any) -> Iterator[StructureDifference]:
+def _has_parameters(layer: Any) -> bool:
+    return any(field.name.endswith("_param") for field, _ in layer.ListFields())
+
+
+def _compare_layers(mine: Any, theirs: Any, has_parameters: bool) -> Iterator[StructureDifference]:
     if mine.type != theirs.type:
         yield StructureDifference(mine.name, "type", mine.type, theirs.type)
+        return
+    if not has_parameters:
         return
     for descriptor in mine.DESCRIPTOR.fields:
         is_parameters = descriptor.message_type is not None and descriptor.name.endswith("_param")

@@ -4,8 +4,9 @@
 2. The number of blobs and each shape must match; leading ones are ignored, as legacy shapes are 4-D.
 3. With `strict_dim: false` (DeepLab v1) only the element count must match.
 4. Every layer with a shared blob writes it; the last one in the file wins. HDF5 files leave repetitions out.
-5. A blob of the net that the file lacks is an error (Caffe would keep its filler).
+5. A layer that the file lacks is an error, or on request keeps its fillers, as in Caffe; a missing blob is an error.
 6. NaN and infinite values are an error (Caffe would compute with them).
+7. A layer type may take other orders and shapes of blobs (`Operator.adapt_blobs`): those of NVCaffe's BatchNorm.
 """
 
 from __future__ import annotations
@@ -30,16 +31,27 @@ Blobs = Sequence[Any] | Mapping[int, Any]
 
 @dataclass(frozen=True)
 class MatchedWeights:
-    """Arrays for every parameter of a net, and the file's layers that the net lacks."""
+    """Arrays for every parameter of a net, except of filled layers."""
 
     parameters: dict[ParameterKey, FloatArray]
-    extra_layers: tuple[str, ...]
+    extra_layers: tuple[str, ...]  # layers of the file that the net lacks
+    filled_layers: tuple[str, ...] = ()  # layers that the file lacks
+    notes: tuple[str, ...] = ()  # warnings
 
 
-def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str) -> MatchedWeights:
-    """Assign an array to every parameter blob of the net, from (layer name, its arrays) in the order of the file.
+def match_weights(
+    net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str, fill_missing: bool = False
+) -> MatchedWeights:
+    """Assign an array to every parameter blob of the net.
 
-    Arrays keep the file's shapes. Raises WeightsError, which names `source`, for missing, surplus or misshapen blobs.
+    Args:
+        net: the net.
+        layers: (layer name, its arrays) in the order of the file. Arrays keep the file's shapes.
+        source: the file, for messages.
+        fill_missing: layers that the file lacks keep their fillers.
+
+    Raises:
+        WeightsError: missing, surplus or misshapen blobs.
     """
     targets: dict[str, Layer] = {}
     for layer in net.layers:
@@ -47,6 +59,7 @@ def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str)
     parameters: dict[ParameterKey, FloatArray] = {}
     extra: list[str] = []
     problems: list[tuple[str, str]] = []
+    notes: list[str] = []
     for name, blobs in layers:
         if not blobs:
             continue
@@ -54,23 +67,39 @@ def match_weights(net: Net, layers: Iterable[tuple[str, Blobs]], *, source: str)
         if target is None:
             extra.append(name)
             continue
-        problem = _assign(target, blobs, parameters)
+        problem = _assign(target, blobs, parameters, notes)
         if problem:
             problems.append((name, problem))
     faulty = {name for name, _ in problems}
+    filled = []
     for layer in net.layers:  # rule 5
-        if layer.name not in faulty and any(key not in parameters for key in layer.parameters):
-            candidates = extra if len(problems) < 3 else []  # the message shows three; each comparison is slow
-            problems.append((layer.name, _describe_missing(layer, targets[layer.name], candidates)))
+        if layer.name in faulty or all(key in parameters for key in layer.parameters):
+            continue
+        first = targets[layer.name]
+        if fill_missing and first is layer and not any(key in parameters for key in layer.parameters):
+            filled.append(layer.name)
+            continue
+        candidates = extra if len(problems) < 3 else []  # the message shows three; each comparison is slow
+        problems.append((layer.name, _describe_missing(layer, first, candidates)))
     if problems:
-        raise WeightsError(source, problems)
-    return MatchedWeights(parameters, tuple(extra))
+        raise WeightsError(source, problems, remedy=_find_remedy(faulty, filled or extra))
+    return MatchedWeights(parameters, tuple(extra), tuple(filled), tuple(notes))
 
 
-def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArray]) -> str | None:
-    """Write a file layer's blobs into `parameters` (rule 4); returns the reason where they do not fit."""
+def _find_remedy(faulty: set[str], surplus: Sequence[str]) -> str:
+    """The advice for a file: of another net, where layers do not fit or are surplus; else only some are missing."""
+    if faulty or surplus:
+        return "give the prototxt these weights were trained with"
+    return "give the weights of this prototxt, or --missing fill to give these layers the values of their fillers"
+
+
+def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArray], notes: list[str]) -> str | None:
+    """Write a file layer's blobs into `parameters` (rules 4 and 7); returns the reason where they do not fit."""
     shapes = layer.operator.weight_shapes()
     numbered = dict(blobs) if isinstance(blobs, Mapping) else dict(enumerate(blobs))
+    numbered, note = layer.operator.adapt_blobs(numbered)
+    if note is not None:
+        notes.append(f'layer "{layer.name}": {note}')
     own = {index for index, key in enumerate(layer.parameters) if key.attribute == layer.attribute}
     needed = own if isinstance(blobs, Mapping) else set(range(len(shapes)))
     if not needed <= numbered.keys() or not numbered.keys() <= set(range(len(shapes))):

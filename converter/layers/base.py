@@ -131,6 +131,10 @@ class Operator:
         """Shape of each parameter blob as Caffe stores it; every subclass with weights says its own."""
         return ()
 
+    def adapt_blobs(self, blobs: dict[int, Any]) -> tuple[dict[int, Any], str | None]:
+        """The blobs of a weights file by index, in the order of :meth:`weight_shapes`, and a warning or None."""
+        return blobs, None
+
     def fillers(self) -> tuple[Any, ...]:
         """FillerParameter message (or None for zeros) of each parameter blob, used only where no weights are given."""
         return (None,) * len(self.weight_shapes())

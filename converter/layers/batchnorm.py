@@ -5,7 +5,9 @@ y = (x - s m) / sqrt(s v + eps). use_global_stats: false uses mean and biased va
 is true in phase TEST only. DeepLab v2 and PSPNet compute the same with global statistics; without them their code never
 computes the variance.
 BatchNorm (NVCaffe, with scale_bias or one of its fillers): two more blobs, scale and bias; m and v are stored unscaled,
-the third blob is not used, and eps is at least 1e-5.
+the third blob is not used, and eps is at least 1e-5. Weights of NVCaffe 0.15 and DIGITS 5 have the order scale, bias,
+mean, variance, unused; NVCaffe recognizes it by a fifth blob of one number, which leaves one channel open. A file of
+three blobs fills scale and bias.
 BN (SegNet, DeconvNet): blobs scale, shift. LEARN: statistics of the batch in every phase, eps 1e-9.
 INFERENCE: x * scale + shift.
 BN (PSPNet): blobs slope, bias, mean, variance: y = slope (x - mean) / sqrt(variance + eps) + bias. In phase TRAIN,
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...proto import schema
+from ..graph.fillers import fill_blob
 from ..graph.net import FloatArray, Shape
 from .base import ModuleSpec, Operator, register_layer
 
@@ -88,9 +91,54 @@ class BatchNorm(Operator):
         if self.scales and not self.uses_global:
             self.refuse("scale_bias with statistics of the batch is not supported; set use_global_stats: true")
 
+    def notes(self) -> tuple[str, ...]:
+        if self.uses_global or self.context.dialect.has_batch_variance:
+            return ()
+        return (
+            "normalizes with statistics of the batch, whose variance DeepLab v2's Caffe never computes: there the "
+            "result depends on the number of passes; here it is that of BVLC Caffe",
+        )
+
     def weight_shapes(self) -> tuple[Shape, ...]:
         each: Shape = (self.channels,)
         return (each, each, (1,), each, each) if self.scales else (each, each, (1,))
+
+    def adapt_blobs(self, blobs: dict[int, Any]) -> tuple[dict[int, Any], str | None]:
+        """NVCaffe's orders of blobs, and any shape of C numbers."""
+        note = None
+        if self.scales and len(blobs) == 5 and np.size(blobs[4]) == 1:
+            blobs, note = self._reorder(blobs)
+        elif len(blobs) == 3 and np.size(blobs[2]) == 1:
+            factor = float(np.asarray(blobs[2]).reshape(()))
+            if factor == 0 and any(np.any(np.asarray(blobs[index])) for index in (0, 1)):
+                note = "the factor of its statistics is 0, so that Caffe computes with mean 0 and variance 0"
+            if self.scales:
+                blobs = self._fill_scale(blobs, factor)
+                note = "the file has no scale and bias; they keep their fillers, as in NVCaffe"
+        shapes = self.weight_shapes()
+        for index, blob in blobs.items():
+            if index < len(shapes) and np.size(blob) == shapes[index][0]:
+                blobs = {**blobs, index: np.asarray(blob).reshape(shapes[index])}
+        return blobs, note
+
+    def _reorder(self, blobs: dict[int, Any]) -> tuple[dict[int, Any], str | None]:
+        """Five blobs of NVCaffe 0.15 in today's order. Of one channel, all have one number; no variance is negative."""
+        is_old = self.channels > 1 or float(np.asarray(blobs[3]).reshape(())) >= 0
+        if is_old:
+            blobs = {new: blobs[old] for new, old in enumerate((2, 3, 4, 0, 1))}
+        if self.channels > 1:
+            return blobs, None
+        order = "scale, bias, mean, variance, unused" if is_old else "mean, variance, unused, scale, bias"
+        return blobs, f"its five blobs of one number were read as {order}; compare the layer's output with Caffe's"
+
+    def _fill_scale(self, blobs: dict[int, Any], factor: float) -> dict[int, Any]:
+        """Five blobs of three: statistics divided by their factor, and the fillers of scale and bias."""
+        inverse = np.float32(1 / factor if factor else 0)
+        statistics = [np.asarray(blobs[index], np.float32) * inverse for index in (0, 1)]
+        affine = [
+            fill_blob(f"{self.context.name}/{index}", (self.channels,), self.fillers()[index]) for index in (3, 4)
+        ]
+        return dict(enumerate([*statistics, np.ones(1, np.float32), *affine]))
 
     def fillers(self) -> tuple[Any, ...]:
         if not self.scales:

@@ -52,3 +52,14 @@ def test_a_caffemodel_alone_is_read_by_the_structure_inside(caffemodel: Path) ->
 def test_a_default_that_is_written_out_is_no_difference(caffemodel: Path) -> None:
     written = NET.format(hole=2, pool="MAX", filler="xavier").replace("num_output: 3", "num_output: 3 stride: 1")
     assert read_net(written, caffemodel).warnings == ()
+
+
+def test_weights_without_structure_give_no_warning(tmp_path: Path) -> None:
+    """Other tools write names, types and blobs only."""
+    blobs = [np.zeros((3, 2, 3, 3), "f"), np.zeros(3, "f")]
+    path = tmp_path / "bare.caffemodel"
+    write_caffemodel(path, "bare", [("c", "Convolution", blobs), ("p", "Pooling", [])])
+    text = NET.format(hole=2, pool="MAX", filler="xavier")
+    assert read_net(text, path).warnings == ()
+    write_caffemodel(path, "bare", [("c", "InnerProduct", blobs)])
+    assert '"c" type: Convolution in the prototxt, InnerProduct in the weights file' in read_net(text, path).warnings[0]

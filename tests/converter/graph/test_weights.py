@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from atrous.converter import Net, read_net, to_torch
 from atrous.converter.graph.net import ParameterKey
@@ -205,3 +206,87 @@ def test_nan_and_infinite_weights_are_named_by_layer_and_blob() -> None:
     ) as caught:
         to_torch(net)
     assert [name for name, _ in caught.value.problems] == ["a", "b"]
+
+
+# ---- rule 5: missing layers
+
+
+def test_missing_layers_are_refused_with_the_way_to_fill_them() -> None:
+    weights = {"conv1": whole()["conv1"]}
+    with pytest.raises(WeightsError, match="--missing fill") as caught:
+        read_net(NET, weights)
+    assert [name for name, _ in caught.value.problems] == ["conv2"]
+    with pytest.raises(WeightsError, match="give the prototxt these weights were trained with"):
+        read_net(NET, weights | {"other": [numbers(2)]})
+
+
+def test_missing_layers_keep_their_fillers_on_request() -> None:
+    filler = 'weight_filler { type: "constant" value: 0.5 }'
+    text = data(1, 3, 8, 8) + conv("conv1", "data", "x", 4, 3) + conv("conv2", "x", "y", 2, body=filler)
+    net = read_net(text, {"conv1": whole()["conv1"]}, missing="fill")
+    assert net.warnings == ("the given mapping lacks layers, which keep their fillers: conv2",)
+    module = to_torch(net)
+    assert (module.get_parameter("conv2.weight") == 0.5).all()
+    assert (module.get_parameter("conv1.bias").detach().numpy() == numbers(4)).all()
+
+
+@pytest.mark.parametrize("blobs", [[numbers(4, 3, 3, 3)], [numbers(4, 3, 3, 2), numbers(4)]])
+def test_filling_is_for_whole_layers_only(blobs: list[Array]) -> None:
+    with pytest.raises(WeightsError, match="conv1"):
+        read_net(NET, {"conv1": blobs}, missing="fill")
+
+
+# ---- templates in layer names
+
+
+@pytest.mark.parametrize("names", [["fc8_voc12"], ["fc8_voc12", "fc8_pascal_voc12_aux"]])
+def test_templates_are_named_with_the_value_that_fits(names: list[str]) -> None:
+    """DeepLab's prototxts say fc8_${EXP}."""
+    text = data(1, 3, 8, 8) + conv("conv1", "data", "x", 4, 3) + conv("fc8_${EXP}", "x", "y", 2)
+    text += conv("up_${EXP}_aux", "x", "z", 2) if len(names) > 1 else ""
+    weights = {"conv1": whole()["conv1"]} | {name: whole()["conv2"] for name in [*names, "up_voc12_aux"]}
+    with pytest.raises(WeightsError, match=r"its layer names fit the prototxt with --set EXP=voc12$"):
+        read_net(text, weights)
+    assert read_net(text, weights, variables={"EXP": "voc12"}).parameters
+
+
+# ---- rule 7: NVCaffe's BatchNorm
+
+
+def batch_norm(channels: int, body: str = "scale_bias: true") -> str:
+    return data(2, channels, 4, 5) + layer("BatchNorm", "bn", "data", "y", f"batch_norm_param {{ {body} }}")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(1, -1, 1, 1), (-1,)])
+@pytest.mark.parametrize("old_order", [True, False])
+def test_nvcaffe_batch_norm(channels: int, shape: tuple[int, ...], old_order: bool) -> None:
+    """NVCaffe's net.cpp: five blobs whose last has one number are scale, bias, mean, variance, unused."""
+    random = np.random.default_rng(1)
+    x = random.normal(3, 2, (2, channels, 4, 5)).astype(np.float32)
+    scale, bias, mean = random.normal(size=(3, channels)).astype(np.float32)
+    scale = scale if old_order else -np.abs(scale)  # a negative number is not a variance
+    variance = random.uniform(1, 2, channels).astype(np.float32)
+    unused = np.ones(1, np.float32)
+    blobs = [scale, bias, mean, variance, unused] if old_order else [mean, variance, unused, scale, bias]
+    net = read_net(batch_norm(channels), {"bn": [blob.reshape(shape) for blob in blobs]})
+    assert len(net.warnings) == (channels == 1)
+    got = to_torch(net)(torch.from_numpy(x)).detach().numpy()
+    each = (slice(None), None, None)
+    wanted = (x - mean[each]) / np.sqrt(variance[each] + np.float32(1e-5)) * scale[each] + bias[each]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_three_blobs_fill_the_scale_of_nvcaffe() -> None:
+    blobs = [numbers(3, start=1), numbers(3, start=4), np.float32([2])]
+    net = read_net(batch_norm(3, "scale_bias: true scale_filler { value: 3 }"), {"bn": blobs})
+    assert "keep their fillers" in net.warnings[0]
+    assert (array_of(net, "bn") == blobs[0] / 2).all()
+    assert (array_of(net, "bn", 3) == 3).all()
+    assert (array_of(net, "bn", 4) == 0).all()
+
+
+@pytest.mark.parametrize(("mean", "warns"), [(1.0, True), (0.0, False)])
+def test_a_factor_of_0_beside_statistics_warns(mean: float, warns: bool) -> None:
+    blobs = [np.full(3, mean, np.float32), np.zeros(3, np.float32), np.zeros(1, np.float32)]
+    assert (read_net(batch_norm(3, ""), {"bn": blobs}).warnings != ()) is warns

@@ -202,3 +202,11 @@ def test_the_model_says_eps_in_full(tmp_path: Path) -> None:
     net = read_net(text, {"y": [random_array(3), positive(3), np.float32([1])]})
     (node,) = export_onnx(net, to_torch(net)).graph.node
     assert {attribute.name: attribute.f for attribute in node.attribute}["epsilon"] == 0.25
+
+
+@pytest.mark.parametrize(("dialect", "warns"), [("deeplab_v2", True), ("pspnet", True), ("bvlc", False)])
+@pytest.mark.parametrize("param", ["use_global_stats: false", ""])
+def test_deeplab_never_computes_the_variance_of_the_batch(dialect: str, warns: bool, param: str) -> None:
+    text = net_text(f'type: "BatchNorm" bottom: "x" top: "y" batch_norm_param {{ {param} }}', x=(2, 3, 4, 5))
+    net = read_net(text, dialect=dialect)
+    assert any("number of passes" in warning for warning in net.warnings) is (warns and bool(param))
