@@ -54,6 +54,8 @@ class OnnxGraph:
         #: expression -> the tensor that holds it; atom -> (value, axis, addend): the size there is atom + addend
         self._sizes: dict[tuple[Trace, Terms], str] = {}
         self._sources: dict[tuple[Trace, int], tuple[str, int, int]] = {}
+        #: pooling whose windows lie side by side -> height and width of the plane it reads
+        self.tiled_planes: dict[object, Shape] = {}
         #: shapes of the current layer's tops
         self.top_shapes: tuple[Shape, ...] = ()
         # the tensor is kept too: its id may be reused once it is freed

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, Window, count, register_layer
+from .masks import MAX_KERNEL, emit_mask
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -133,6 +134,12 @@ class Pooling(Operator):
         """Whether a window may lie wholly outside the plane (stride larger than kernel, no padding)."""
         return any(end >= k for end, k in zip(self.pad_end, self.kernel, strict=True))
 
+    def _tiles(self) -> bool:
+        """Whether the windows are square, lie side by side and cover the plane."""
+        height, width = self.kernel
+        tiles = self.stride == self.kernel and self.pad == (0, 0) and self.rounds_up
+        return tiles and 1 < height == width <= MAX_KERNEL
+
     def module_spec(self) -> ModuleSpec:
         if self.global_pooling and not self.with_mask:
             return ModuleSpec(
@@ -176,6 +183,10 @@ class Pooling(Operator):
         attributes["pads"] = [*self.pad, *self.pad_end]
         if not self.with_mask:
             return [graph.add("MaxPool", [x.name], **attributes)]
+        if self._tiles():
+            graph.tiled_planes[self] = x.shape[2:]
+            pooled = graph.add("MaxPool", [x.name], **attributes)
+            return [pooled, emit_mask(graph, x, graph.top_shapes[0][2:], self.kernel[0], LOWEST_FLOAT)]
         pooled, flat = graph.add_multiple("MaxPool", [x.name], 2, **attributes)
         # ONNX counts over the whole tensor, Caffe within one (n, c) plane
         plane = graph.size_tensor(count(x.shape[2:]))

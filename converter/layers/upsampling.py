@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..graph.net import Shape
+from ..graph.sizes import Size
 from .base import ModuleSpec, Operator, Window, register_layer
+from .masks import emit_unpooled
 from .resize import emit_bilinear
 
 if TYPE_CHECKING:
@@ -58,10 +60,25 @@ class _Upsampling(Operator):
                 f'{height} x {width} ("{pooling.name}"); set the size to that of the pooling\'s bottom'
             )
 
-    def emit_scatter(self, graph: OnnxGraph, x: Value, mask: Value) -> list[str]:
+    def emit_by_mask(self, graph: OnnxGraph, x: Value, mask: Value) -> list[str]:
         """Zeros of the top's shape with x at the flat plane indices of the mask."""
+        kernel = self._find_tile(graph, x)
+        if kernel is not None:
+            return [emit_unpooled(graph, x, mask, kernel)]
         index = graph.reshape(graph.add("Cast", [mask.name], to=7), [0, 0, -1])
         return [_emit_scatter(graph, x, index)]
+
+    def _find_tile(self, graph: OnnxGraph, x: Value) -> int | None:
+        """The side of the windows of the mask's pooling, if they are known to cover the top's plane."""
+        pooling = self.bottoms[1].producer
+        if pooling is None or pooling.operator not in graph.tiled_planes:
+            return None
+        tile: int = pooling.operator.kernel[0]  # type: ignore[attr-defined]
+        height, width = graph.top_shapes[0][2:]
+        beyond = [count * tile - size for count, size in zip(x.shape[2:], (height, width), strict=True)]
+        other_width = graph.tiled_planes[pooling.operator][1] - width
+        is_known = not any(isinstance(size, Size) for size in (other_width, *beyond))
+        return tile if is_known and other_width == 0 and min(beyond) >= 0 else None
 
 
 def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:
@@ -142,7 +159,7 @@ class Upsample(_Upsampling):
         x = bottoms[0]
         if not self.has_mask:
             return [_emit_repeat(graph, x, graph.top_shapes[0])]
-        return self.emit_scatter(graph, x, bottoms[1])
+        return self.emit_by_mask(graph, x, bottoms[1])
 
 
 @register_layer("Unpooling")
@@ -182,7 +199,7 @@ class Unpooling(_Upsampling):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         if len(self.bottoms) == 2:
-            return self.emit_scatter(graph, x, bottoms[1])
+            return self.emit_by_mask(graph, x, bottoms[1])
         rows, columns = (self._positions(graph, x, axis) for axis in (0, 1))
         starts = graph.add("Mul", [rows, graph.constant(self.size[1], "int64")])
         plane = graph.add("Add", [graph.add("Unsqueeze", [starts, graph.constant([1], "int64")]), columns])

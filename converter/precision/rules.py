@@ -42,7 +42,7 @@ NARROW = frozenset(
 MOVES = frozenset(
     {
         "Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Concat", "Pad",
-        "Expand", "Tile", "Gather", "DepthToSpace", "SpaceToDepth", "Compress",
+        "Expand", "Tile", "Gather", "DepthToSpace", "SpaceToDepth", "Compress", "Where",
     }
 )  # fmt: skip
 
@@ -59,7 +59,7 @@ WIDE = {
     "LRN": "a sum of squares, and a power",
     "BatchNormalization": "divides by a variance, and could not be folded into a convolution",
     **dict.fromkeys(("InstanceNormalization", "MeanVarianceNormalization"), "divides by a variance of the image"),
-    **dict.fromkeys(("ArgMax", "TopK", "Greater"), "decides by the last digit"),
+    **dict.fromkeys(("ArgMax", "TopK", "Greater", "Equal"), "decides by the last digit"),
     "MaxRoiPool": "reads coordinates as numbers",
     "ScatterElements": "writes to places that a pooling mask addresses",
     "GatherElements": "reads places that a pooling mask addresses",

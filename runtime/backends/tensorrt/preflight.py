@@ -29,7 +29,7 @@ _ALL_LINES: Table = {
     "pooling_indices": (
         "refuse",
         "TensorRT has no MaxPool with indices, which unpooling needs",
-        "run the net with the onnxruntime backend",
+        "convert the net again, as masks of windows side by side need none, or run it with the onnxruntime backend",
     ),
     "late_pooling_window": (
         "refuse",

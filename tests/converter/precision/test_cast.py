@@ -120,9 +120,10 @@ def test_sizes_of_resize_are_never_cast() -> None:
                 assert not name or types[name] in (TensorProto.INT64, TensorProto.FLOAT)
 
 
-def test_pooling_masks_stay_float32_and_exact() -> None:
+@pytest.mark.parametrize("size", ["scale: 2", "upsample_h: 64 upsample_w: 64"])
+def test_pooling_masks_stay_float32_and_exact(size: str) -> None:
     """64 x 64 pixels: indices up to 4095, of which float16 represents every second one, bfloat16 every sixteenth."""
-    model, image = make_deploy(SEGNET), make_image(64, 64)
+    model, image = make_deploy(SEGNET.replace("scale: 2", size)), make_image(64, 64)
     for kind in (FLOAT16, BFLOAT16):
         typed = cast_graph(model, kind)
         types = types_of(typed.model)
