@@ -42,6 +42,12 @@ OPTIONAL = {
         Dependency("psutil", ("psutil",), "bench", "watch the machine while it is measured"),
         Dependency("pynvml", ("nvidia-ml-py",), "bench", "watch a GPU's clocks while it is measured"),
         Dependency("tensorrt", ("tensorrt",), "gpu", "build and run TensorRT engines"),
+        Dependency(
+            "onnxruntime_ep_nv_tensorrt_rtx",
+            ("onnxruntime-ep-nv-tensorrt-rtx-cu13",),
+            "rtx",
+            "build engines of TensorRT for RTX, and run them by the onnxruntime-rtx backend",
+        ),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
     )
 }

@@ -7,6 +7,8 @@ Line = Literal["8.5", "8.6", "9", "10", "11"]
 LINES: tuple[Line, ...] = get_args(Line)
 #: line that a dry run assumes if TensorRT is not installed
 PLANNED_LINE: Line = "10"
+#: targets of TensorRT for RTX: compute capabilities without the point, as its builder accepts them
+TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 HardwareLevel = Literal["ampere-plus", "same-capability"]
 HARDWARE_LEVELS: tuple[HardwareLevel, ...] = get_args(HardwareLevel)
 TacticSources = Literal["builtin", "default"]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, PLANNED_LINE, REQUIRED_SHARE, TACTIC_SOURCES
-from . import build_shapes, build_store, console
+from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, REQUIRED_SHARE, TACTIC_SOURCES
+from . import build_plan, build_report, build_rtx, build_store, console
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
-    from ..runtime.backends.tensorrt.capabilities import Capabilities
     from ..runtime.backends.tensorrt.store import EngineStore
     from ..runtime.backends.tensorrt.workflow import MadeEngine, PreparedBuild
 
@@ -44,6 +42,8 @@ _flag = functools.partial(click.option, is_flag=True)
     default="builtin",
     help="Kernel libraries: builtin excludes cuDNN and cuBLAS, default is TensorRT's choice.",
 )
+@_flag("--rtx", help="Build with TensorRT for RTX, without a GPU, for the GPUs of --target (experimental).")
+@_option("--target", metavar="SM,...", help="GPUs that an engine of --rtx is for, such as sm86,sm89,sm120.")
 @_flag("--refit", help="Allow the engine's weights to be replaced later.")
 @_option("--hardware-compatible", type=click.Choice(HARDWARE_LEVELS), help="Allow other GPUs to run the engine.")
 @_flag("--version-compatible", help="Allow later TensorRT versions of the same major version to run the engine.")
@@ -71,6 +71,8 @@ _flag = functools.partial(click.option, is_flag=True)
 def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool, **given: Any) -> int:
     """Build a TensorRT engine of BUNDLE's network on this machine's GPU, to run on that GPU (experimental).
 
+    With --rtx, the engine is for the RTX GPUs of --target, and this machine needs no GPU.
+
     Exit codes: 1 if the build or its precision audit failed, 3 if there is no TensorRT or no GPU.
     """
     from ..bundle.folder import read_bundle
@@ -80,81 +82,26 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
     store = EngineStore(engines or find_store(bundle))
     if line is not None and not given["dry_run"]:
         raise click.UsageError("--tensorrt needs --dry-run; engines are built by the installed TensorRT")
+    if given["target"] is not None and not given["rtx"]:
+        raise click.UsageError("--target needs --rtx; without it, an engine is for this machine's GPU")
+    if given["rtx"] and line is not None:
+        raise click.UsageError("--tensorrt names a line of TensorRT, --rtx another product: omit one of them")
     if given["show_list"]:
         return build_store.list_engines(store, as_json)
     if given["collect"]:
         return build_store.collect_garbage(
-            store, opened, outdated=given["outdated"], dry_run=given["dry_run"], as_json=as_json
+            store, opened, outdated=given["outdated"], rtx=given["rtx"], dry_run=given["dry_run"], as_json=as_json
         )
     if given["trust"]:
         return build_store.trust_engine(store, given["trust"], as_json)
+    if given["rtx"]:
+        return build_rtx.run(opened, store, given, as_json)
     if given["audit"]:
-        return _audit_recorded(opened, given, as_json)
+        return build_report.audit_recorded(opened, given, as_json)
     if given["dry_run"]:
-        return _show_plan(opened, given, line, as_json)
+        prepared = build_plan.prepare(opened, given, build_plan.find_capabilities(line))
+        return build_plan.show_plan(opened, prepared, as_json)
     return _build(opened, store, given, as_json)
-
-
-def _prepare(bundle: Bundle, given: dict[str, Any], capabilities: Capabilities) -> PreparedBuild:
-    from ..errors import BundleError
-    from ..runtime.backends.tensorrt.options import BuildOptions
-    from ..runtime.backends.tensorrt.workflow import prepare_build
-
-    facts, name = bundle.graph_facts(given["precision"]), bundle.deploy.input
-    if name not in facts.inputs or len(facts.inputs[name].shape) != 4:
-        raise BundleError(f'has no input "{name}" of 4 dimensions: convert the net again', path=bundle.path)
-    model = bundle.read_file(bundle.deploy_file(given["precision"]))
-    ranges = [
-        [build_shapes.read_size(text, f"--{option}") for text in given[sizes]]
-        for option, sizes in (("shape", "shapes"), ("min", "minima"), ("opt", "optima"), ("max", "maxima"))
-    ]
-    profiles = build_shapes.make_profiles(
-        name,
-        facts.inputs[name].shape,
-        bundle.preprocessing.size_rule,
-        build_shapes.read_batch(given["batch"]),
-        ranges[0],
-        (ranges[1], ranges[2], ranges[3]),
-    )
-    same = ("level", "tf32", "tactic_sources", "refit", "hardware_compatible", "version_compatible", "replay")
-    workspace = build_shapes.read_bytes(given["workspace"], "--workspace")
-    options = BuildOptions(profiles, workspace_bytes=workspace, **{field: given[field] for field in same})
-    prepared = prepare_build(model, facts, options, capabilities, precision=given["precision"])
-    for finding in prepared.findings:
-        console.print_warning(f"warning: {finding.describe()}")
-    return prepared
-
-
-def _show_plan(bundle: Bundle, given: dict[str, Any], line: str | None, as_json: bool) -> int:
-    prepared = _prepare(bundle, given, _find_capabilities(line))
-    if not as_json:
-        click.echo(prepared.plan.to_text())
-        return 0
-    console.print_json(
-        "build",
-        {
-            "bundle": bundle.path,
-            "precision": prepared.precision,
-            "profiles": prepared.plan.options.profiles_json(),
-            "settings": prepared.plan.options.to_json(),
-            "findings": [vars(finding) for finding in prepared.findings],
-            "plan": prepared.plan.to_json(),
-        },
-    )
-    return 0
-
-
-def _find_capabilities(line: str | None) -> Capabilities:
-    """The capabilities of the requested line, else of the installed TensorRT, else of the planned line."""
-    from ..errors import MissingDependencyError
-    from ..runtime.backends.tensorrt import capabilities, compat
-
-    if line is not None:
-        return capabilities.LINES[line]
-    try:
-        return compat.load_tensorrt()[1]
-    except MissingDependencyError:
-        return capabilities.LINES[PLANNED_LINE]
 
 
 def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: bool) -> int:
@@ -163,13 +110,13 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
     from ..runtime.backends.tensorrt.keys import read_machine
 
     trt, capabilities = compat.load_tensorrt()
-    prepared = _prepare(bundle, given, capabilities)
+    prepared = build_plan.prepare(bundle, given, capabilities)
     machine, cache_file, repeats = read_machine(), given["timing_cache"], given["repeats"]
     if not (given["force"] or given["replay"] or repeats > 1):
         present = workflow.find_engine(prepared, store, machine)
         if present is not None:
             row = workflow.describe_engine(present, store)
-            return _report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
+            return build_report.report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
     cache = workflow.read_cache_file(cache_file) if cache_file is not None else b""
     if given["replay"]:
         cache = workflow.read_replay_cache(prepared, store, machine, cache_file)
@@ -194,7 +141,7 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
         "warnings": list(last.built.log),
         **({"rebuild_noise": vars(noise)} if noise is not None else {}),
     }
-    return _report(bundle, result, as_json)
+    return build_report.report(bundle, result, as_json)
 
 
 def _show_phase(show: Callable[[str], None], prefix: str, phase: str, step: int, steps: int) -> None:
@@ -238,63 +185,3 @@ def _make_images(paths: Sequence[Path], shape: Sequence[int]) -> list[Any]:
         sources = [Image.fromarray(random.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(_NOISE_IMAGES)]
     scaled = [np.asarray(source.resize((width, height), Image.Resampling.BICUBIC)) for source in sources]
     return [np.repeat(image[None], batch, axis=0) for image in scaled]
-
-
-def _report(bundle: Bundle, result: dict[str, Any], as_json: bool) -> int:
-    if as_json:
-        console.print_json("build", {"bundle": bundle.path, **result})
-        return 0
-    engine = result["engine"]
-    if not result["built"]:
-        click.echo(f"{result['folder']}: already built (--force builds it again)")
-        return 0
-    for warning in result["warnings"]:
-        console.print_warning(warning)
-    click.echo(_describe_audit(result["audit"]))
-    noise = result.get("rebuild_noise")
-    if noise is not None:
-        click.echo(
-            f"rebuild noise: {noise['mean_disagreement']:.4%} of labels differ between {noise['builds']} builds "
-            f"(worst pair {noise['worst_disagreement']:.4%}), {noise['identical_pairs']} pairs bit-equal"
-        )
-    seconds = " + ".join(f"{value:.1f}" for value in result["seconds"])
-    click.echo(f"{result['folder']}: {engine['precision']}, {engine['plan_bytes'] / 1e6:.1f} MB, {seconds} s")
-    return 0
-
-
-def _audit_recorded(bundle: Bundle, given: dict[str, Any], as_json: bool) -> int:
-    """Compare the layers that trtexec described with the bundle's graph."""
-    from ..runtime.backends.tensorrt.audit import audit_precision, parse_inspection
-
-    facts = bundle.graph_facts(given["precision"])
-    profile = _read_json(given["layer_times"], list) if given["layer_times"] is not None else None
-    audit = audit_precision(parse_inspection(_read_json(given["audit"], dict)), facts, profile)
-    if as_json:
-        console.print_json("build", {"bundle": bundle.path, "audit": audit.to_json()})
-    else:
-        click.echo(_describe_audit(audit.to_json()))
-        for name, milliseconds in (audit.time_ms or {}).items():
-            click.echo(f"{name}: {milliseconds:.3f} ms")
-    audit.require(given["required_share"])
-    return 0
-
-
-def _describe_audit(audit: Mapping[str, Any]) -> str:
-    """Return an audit as one line."""
-    products = ", ".join(f"{count} {name}" for name, count in audit["products"].items())
-    wide = audit["narrow_writing_fp32"]
-    return (
-        f"products: {products}; {audit['reached']:.0%} as narrow as in the graph"
-        + (f"; {wide} narrow products write float32" if wide else "")
-        + f"; {audit['reformats']} reformats"
-    )
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, kind):
-        raise click.UsageError(f"{path}: is not the JSON {'object' if kind is dict else 'list'} that trtexec writes")
-    return content

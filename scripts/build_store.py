@@ -39,13 +39,16 @@ def list_engines(store: EngineStore, as_json: bool) -> int:
     return 0
 
 
-def collect_garbage(store: EngineStore, bundle: Bundle, *, outdated: bool, dry_run: bool, as_json: bool) -> int:
+def collect_garbage(
+    store: EngineStore, bundle: Bundle, *, outdated: bool, rtx: bool, dry_run: bool, as_json: bool
+) -> int:
     """Remove, or with `dry_run` list, engines that are broken or built from a file no longer in the bundle.
 
-    With `outdated`, engines that another TensorRT or driver built for this GPU are removed as well.
+    With `outdated`, engines that another TensorRT or driver built for this GPU are removed as well; with `rtx` too,
+    instead those of another version of TensorRT for RTX.
     """
     present = {entry.sha256 for entry in bundle.manifest.files.values()}
-    find_outdated = _make_outdated() if outdated else lambda engine: ""
+    find_outdated = _make_outdated(rtx) if outdated else lambda engine: ""
 
     def find_reason(engine: StoredEngine) -> str:
         if engine.fields.get("onnx.sha256") not in present:
@@ -76,9 +79,13 @@ def trust_engine(store: EngineStore, key: str, as_json: bool) -> int:
     return 0
 
 
-def _make_outdated() -> Callable[[StoredEngine], str]:
+def _make_outdated(rtx: bool) -> Callable[[StoredEngine], str]:
     from ..runtime.backends.tensorrt import compat, keys
+    from ..runtime.backends.tensorrt.rtx.library import find_library
 
+    if rtx:
+        version = find_library().version
+        return lambda engine: keys.find_outdated_rtx(engine.fields, version)
     _, capabilities = compat.load_tensorrt()
     machine = keys.read_machine()
     return lambda engine: keys.find_outdated(engine.fields, machine, capabilities)

@@ -26,6 +26,7 @@ from atrous.runtime.backends.tensorrt import compat, keys
 from atrous.runtime.backends.tensorrt.keys import Machine
 from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
+from atrous.runtime.tensorrt_choices import PLANNED_LINE
 from atrous.scripts import build, build_shapes
 
 from ..runtime.backends.tensorrt import inspector, stubs
@@ -91,7 +92,7 @@ def test_without_tensorrt(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MissingDependencyError) as caught:
         run(bundle, "--shape", "33")
     assert caught.value.exit_code == 3
-    assert run_json(bundle, "--dry-run", "--shape", "33")["plan"]["line"] == build.PLANNED_LINE
+    assert run_json(bundle, "--dry-run", "--shape", "33")["plan"]["line"] == PLANNED_LINE
 
 
 def test_without_a_gpu(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from ..protocol import Array
 from . import compat
 from .driver import CudaDriver
 from .keys import fields_here, read_machine
+from .options import read_shape
 from .runner import ExecutionLane, Ticket, describe_engine
 from .store import EngineStore, find_store
 
@@ -177,7 +178,7 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     if device not in (None, "cuda"):
         raise BackendError(f'the tensorrt backend runs on the device cuda, not "{device}"')
     file = bundle.deploy_file(precision)
-    shapes = {bundle.deploy.input: _parse_shape(options.shape)} if options.shape is not None else None
+    shapes = {bundle.deploy.input: read_shape(options.shape)} if options.shape is not None else None
     trt, capabilities = compat.load_tensorrt()
     driver = CudaDriver()
     wanted: dict[str, object] = {
@@ -196,10 +197,3 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
     except BaseException:
         loaded.close()
         raise
-
-
-def _parse_shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split("x"))
-    except ValueError as error:
-        raise InputError(f'"{text}" is not a shape such as 8x513x513x3') from error

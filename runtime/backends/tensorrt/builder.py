@@ -38,16 +38,21 @@ def build_engine(
         made["progress_monitor"] = compat.make_progress_monitor(trt, progress or (lambda phase, step, steps: None))
     started_s = time.perf_counter()
     with compat.release_in_order(made):
-        try:
-            lines += plan.run(trt, made)
-        except CallFailedError as error:
-            raise BuildError(_describe_failure(str(error), plan, made, lines)) from error
+        run_plan(trt, plan, made, lines)
         serialized, timings = bytes(made["plan"]), bytes(made["timings"])
     seconds = time.perf_counter() - started_s
     loaded = compat.LoadedEngine(trt, serialized)
     with compat.release_in_order(loaded.made):
         inspection = compat.inspect_engine(trt, loaded.engine)
     return BuiltEngine(serialized, timings, inspection, tuple(lines), seconds)
+
+
+def run_plan(trt: Any, plan: BuildPlan, made: dict[str, Any], log: list[str]) -> None:
+    """Make a plan's calls; BuildError has the parser's errors or the log, which the logger in `made` fills."""
+    try:
+        log += plan.run(trt, made)
+    except CallFailedError as error:
+        raise BuildError(_describe_failure(str(error), plan, made, log)) from error
 
 
 def _describe_failure(problem: str, plan: BuildPlan, made: dict[str, Any], log: list[str]) -> str:
@@ -61,4 +66,4 @@ def _describe_failure(problem: str, plan: BuildPlan, made: dict[str, Any], log: 
     shown = [*reasons[:_SHOWN_LINES], *([f"and {len(reasons) - _SHOWN_LINES} more"] * (len(reasons) > _SHOWN_LINES))]
     remedies = compat.suggest_remedies([problem, *reasons])
     advice = f". What to do: {'; '.join(remedies)}" if remedies else ""
-    return f"TensorRT {plan.capabilities.version}: {problem}: {'; '.join(shown)}{advice}"
+    return f"{plan.capabilities.product}: {problem}: {'; '.join(shown)}{advice}"

@@ -1,6 +1,7 @@
 """Capabilities of each TensorRT version. All other code asks a `Capabilities`, never for a version.
 
-`LINES` serves dry runs without TensorRT; for an installed module, `read_capabilities` also checks the names.
+`LINES` serves dry runs without TensorRT; for an installed module, `read_capabilities` also checks the names. TensorRT
+for RTX is another product with versions of its own, 1.x: `find_rtx_capabilities`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Capabilities:
 
     Attributes:
         version: complete, such as "10.13.3.9".
-        line: the line of versions it belongs to.
+        line: the line of versions it belongs to; "rtx" is TensorRT for RTX.
         needs_explicit_batch: networks must be created with EXPLICIT_BATCH, or the ONNX parser refuses them.
         typing: "weak" (builder flags allow precisions, BF16 and FP8 not among them), "flag" (STRONGLY_TYPED requests
             the graph's own types), or "always" (the graph's own types, without a choice).
@@ -33,10 +34,13 @@ class Capabilities:
         progress_monitor: a build reports its progress.
         parser_nodes: a parser error names the node and its operator.
         newest_opset: the newest ONNX opset that the line's first parser supports; later ones support more.
+        refit: weights of an engine can be made replaceable.
+        times_kernels: a build times kernels on the GPU: timing caches, tactic sources, and the noise of rebuilds.
+        targets: a build is for a list of compute capabilities, on any machine; else for the GPU of this machine.
     """
 
     version: str
-    line: Line
+    line: Line | Literal["rtx"]
     needs_explicit_batch: bool
     typing: Literal["weak", "flag", "always"]
     hardware_levels: tuple[str, ...]
@@ -46,6 +50,14 @@ class Capabilities:
     progress_monitor: bool
     parser_nodes: bool
     newest_opset: int
+    refit: bool = True
+    times_kernels: bool = True
+    targets: bool = False
+
+    @property
+    def product(self) -> str:
+        """The product and its version, such as "TensorRT 10.13.3.9"."""
+        return f"TensorRT{' for RTX' if self.line == 'rtx' else ''} {self.version}"
 
 
 def find_capabilities(version: str) -> Capabilities:
@@ -54,6 +66,8 @@ def find_capabilities(version: str) -> Capabilities:
         major, minor = release = tuple(int(part) for part in version.split(".")[:2])
     except ValueError:
         raise BackendError(f'TensorRT reports the version "{version}", which is not a version') from None
+    if major == 1:
+        raise BackendError(f"{version} is a version of TensorRT for RTX, another product: build with --rtx")
     if release < _OLDEST:
         raise BackendError(f"TensorRT {version} is too old: install 8.5 or later")
     lines: dict[int, Line] = {8: "8.5" if minor == 5 else "8.6", 9: "9", 10: "10"}
@@ -90,6 +104,26 @@ def read_capabilities(trt: Any) -> Capabilities:
         replay_flags=tuple(name for name in known.replay_flags if name in flags),
         progress_monitor=known.progress_monitor and hasattr(trt, "IProgressMonitor"),
         parser_nodes=known.parser_nodes and hasattr(trt.ParserError, "node_name"),
+    )
+
+
+def find_rtx_capabilities(version: str) -> Capabilities:
+    """Return what a version of TensorRT for RTX supports. Its networks are always strongly typed."""
+    return Capabilities(
+        version=version,
+        line="rtx",
+        needs_explicit_batch=False,
+        typing="always",
+        hardware_levels=(),
+        version_compatible=False,
+        optimization_level=True,
+        replay_flags=(),
+        progress_monitor=False,
+        parser_nodes=True,
+        newest_opset=_OPSETS["11"],
+        refit=False,
+        times_kernels=False,
+        targets=True,
     )
 
 

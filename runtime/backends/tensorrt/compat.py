@@ -61,8 +61,11 @@ def numpy_name(data_type: Any) -> str:
     return NUMPY_NAMES[name]
 
 
-def make_logger(trt: Any, lines: list[str]) -> Any:
-    """Return a trt.ILogger that appends "<severity>: <message>" to `lines`, also while objects are freed."""
+def make_logger(trt: Any, lines: list[str], layers: list[str] | None = None) -> Any:
+    """Return a trt.ILogger that appends "<severity>: <message>" to `lines`, also while objects are freed.
+
+    `layers` receives the lists of an engine's layers that a builder writes at the severity VERBOSE.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -71,6 +74,8 @@ def make_logger(trt: Any, lines: list[str]) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if _name(severity) in _SEVERITIES and len(lines) < _MAX_LOG_LINES:
                 lines.append(f"{_name(severity).lower()}: {message}")
+            elif layers is not None and message.startswith("Layers:\n"):
+                layers.append(message)
 
     return Logger()
 

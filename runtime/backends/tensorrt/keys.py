@@ -88,8 +88,11 @@ class EngineKey:
         ]
 
 
-def make_key(model: bytes, facts: GraphFacts, plan: BuildPlan, machine: Machine, *, precision: str) -> EngineKey:
-    """Return the key of the engine that a plan would build; it covers every byte of the model."""
+def make_key(model: bytes, facts: GraphFacts, plan: BuildPlan, machine: Machine | None, *, precision: str) -> EngineKey:
+    """Return the key of the engine that a plan would build; it covers every byte of the model.
+
+    `machine` is None for a plan for targets, which its options name: it depends on no machine.
+    """
     options, capabilities = plan.options, plan.capabilities
     return EngineKey(
         {
@@ -100,7 +103,7 @@ def make_key(model: bytes, facts: GraphFacts, plan: BuildPlan, machine: Machine,
             "precision.pinned": list(plan.pinned),
             "profiles": options.profiles_json(),
             **{f"settings.{name}": value for name, value in options.to_json().items()},
-            **machine_fields(machine, capabilities, options),
+            **(rtx_fields(capabilities.version) if machine is None else machine_fields(machine, capabilities, options)),
             "builder.revision": BUILDER_REVISION,
         }
     )
@@ -118,6 +121,11 @@ def machine_fields(machine: Machine, capabilities: Capabilities, options: BuildO
         "gpu.driver": machine.driver,
         "system": machine.system,
     }
+
+
+def rtx_fields(version: str) -> dict[str, Value]:
+    """Return the fields that tie an engine to a version of TensorRT for RTX; its targets are among the settings."""
+    return {"tensorrt.version": f"rtx {version}"}
 
 
 def fields_here(fields: Mapping[str, Value], machine: Machine, capabilities: Capabilities) -> dict[str, Value]:
@@ -142,6 +150,14 @@ def find_outdated(fields: Mapping[str, Value], machine: Machine, capabilities: C
         for name in ("tensorrt.version", "gpu.driver")
         if fields.get(name) != here[name]
     )
+
+
+def find_outdated_rtx(fields: Mapping[str, Value], version: str) -> str:
+    """Return why an engine of TensorRT for RTX does not run under a version of it; "" if it does, or is another's."""
+    here, found = rtx_fields(version)["tensorrt.version"], fields.get("tensorrt.version")
+    if not fields.get("settings.targets") or found == here:
+        return ""
+    return Difference("tensorrt.version", here, found).describe()
 
 
 def write_canonical(value: object) -> bytes:

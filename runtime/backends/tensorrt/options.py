@@ -64,6 +64,7 @@ class BuildOptions:
         version_compatible: whether the plan runs under later versions of the same major version. Its lean runtime is
             left out, so that no code is run from a file.
         replay: whether every tactic must come from the given timing cache.
+        targets: TensorRT for RTX: the GPUs to build for, such as "sm86", sorted by their number; else none.
     """
 
     profiles: tuple[Profile, ...] = ()
@@ -75,6 +76,7 @@ class BuildOptions:
     hardware_compatible: HardwareLevel | None = None
     version_compatible: bool = False
     replay: bool = False
+    targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.profiles) > MAX_PROFILES:
@@ -106,7 +108,8 @@ class BuildOptions:
 
     def to_json(self) -> dict[str, object]:
         """Return the settings that change a plan, without profiles, as keys and records write them."""
-        return {name: value for name, value in vars(self).items() if name not in ("profiles", "replay")}
+        settings = {name: value for name, value in vars(self).items() if name not in ("profiles", "replay", "targets")}
+        return {**settings, "targets": list(self.targets)} if self.targets else settings
 
     def profiles_json(self) -> list[dict[str, dict[str, list[int]]]]:
         """Return the profiles as keys and records write them."""
@@ -117,6 +120,14 @@ class BuildOptions:
             }
             for profile in self.profiles
         ]
+
+
+def read_shape(text: str) -> Shape:
+    """Read a shape such as "8x513x513x3"; raises InputError if it is malformed."""
+    try:
+        return tuple(int(part) for part in text.split("x"))
+    except ValueError as error:
+        raise InputError(f'"{text}" is not a shape such as 8x513x513x3') from error
 
 
 def static_profile(shapes: Mapping[str, Shape]) -> Profile:

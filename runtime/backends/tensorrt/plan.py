@@ -7,6 +7,7 @@ Rules, in the order they apply:
    INT8 if it holds Q/DQ; OBEY_PRECISION_CONSTRAINTS, and the nodes that the graph keeps in FP32 are pinned.
 3. TF32 is always set or cleared explicitly; TensorRT's default is on.
 4. Options that the TensorRT line does not support are refused, never ignored.
+5. TensorRT for RTX builds for the targets in the options, and refuses types that one of them lacks.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ....errors import BackendError
+from ....errors import BackendError, InputError
 from .capabilities import Capabilities
 from .options import BuildOptions
 from .recorder import Recorder, Recording
+from .targets import find_lacking
 
 if TYPE_CHECKING:
     from ....bundle.manifest import GraphFacts
@@ -78,7 +80,7 @@ class BuildPlan:
 
     def to_text(self) -> str:
         """Return the calls as Python, with the notes as comments."""
-        head = [f"# TensorRT {self.capabilities.version}", *(f"# {note}" for note in self.notes)]
+        head = [f"# {self.capabilities.product}", *(f"# {note}" for note in self.notes)]
         return "\n".join([*head, *self.record().lines])
 
     def to_json(self) -> dict[str, object]:
@@ -112,12 +114,17 @@ class BuildPlan:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if options.level is not None:
             config.builder_optimization_level = options.level
-        if options.tactic_sources == "builtin":
+        if options.tactic_sources == "builtin" and self.capabilities.times_kernels:
             sources = _join_bits(trt.TacticSource, ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"))
             _require(config.set_tactic_sources(sources), "set_tactic_sources")
         if options.hardware_compatible is not None:
             level = getattr(trt.HardwareCompatibilityLevel, _HARDWARE_LEVELS[options.hardware_compatible])
             config.hardware_compatibility_level = level
+        if options.targets:
+            config.num_compute_capabilities = len(options.targets)
+        for index, target in enumerate(options.targets):
+            capability = getattr(trt.ComputeCapability, target.upper())
+            _require(config.set_compute_capability(capability, index), f"set_compute_capability for {target}")
         if self.capabilities.progress_monitor:
             config.progress_monitor = made["progress_monitor"]
 
@@ -131,6 +138,8 @@ class BuildPlan:
                 raise CallFailedError("add_optimization_profile failed")
 
     def _set_timing_cache(self, trt: Any, made: dict[str, Any]) -> None:
+        if not self.capabilities.times_kernels:
+            return
         cache = made["timing_cache"] = made["config"].create_timing_cache(made["timings_before"])
         _require(cache, "create_timing_cache")
         _require(made["config"].set_timing_cache(cache, False), "set_timing_cache")
@@ -138,15 +147,23 @@ class BuildPlan:
     def _build(self, trt: Any, made: dict[str, Any]) -> None:
         plan = made["builder"].build_serialized_network(made["network"], made["config"])
         made["plan"] = _require(plan, "build_serialized_network")
-        made["timings"] = made["config"].get_timing_cache().serialize()
+        made["timings"] = made["config"].get_timing_cache().serialize() if self.capabilities.times_kernels else b""
 
 
 def plan_build(options: BuildOptions, capabilities: Capabilities, facts: GraphFacts) -> BuildPlan:
-    """Decide a build; BackendError names all options and types that TensorRT does not support."""
+    """Decide a build.
+
+    Raises:
+        BackendError: naming all options and types that TensorRT does not support.
+        InputError: if the profiles do not match the inputs, or a target lacks one of the graph's types.
+    """
     options.check_inputs(facts)
     missing = _find_missing(options, capabilities, facts)
     if missing:
-        raise BackendError(f"TensorRT {capabilities.version} has no {'; no '.join(missing)}")
+        raise BackendError(f"{capabilities.product} has no {'; no '.join(missing)}")
+    lacking = find_lacking(options.targets, facts.types)
+    if lacking:
+        raise InputError("; ".join(lacking))
     network_flags = {
         "EXPLICIT_BATCH": capabilities.needs_explicit_batch,
         "STRONGLY_TYPED": capabilities.typing == "flag",
@@ -184,11 +201,25 @@ def _find_missing(options: BuildOptions, capabilities: Capabilities, facts: Grap
     ]
     if options.level is not None and not capabilities.optimization_level:
         missing.append("builder level (8.6 or later): leave --level out")
-    if level is not None and _HARDWARE_LEVELS[level] not in capabilities.hardware_levels:
+    if capabilities.targets:
+        missing += _find_missing_for_targets(options)
+    elif level is not None and _HARDWARE_LEVELS[level] not in capabilities.hardware_levels:
         missing.append(f"hardware compatibility {_HARDWARE_LEVELS[level]} (8.6, same capability 10.9, or later)")
     if options.version_compatible and not capabilities.version_compatible:
-        missing.append("version-compatible plans (8.6 or later)")
+        missing.append("version-compatible plans (TensorRT 8.6 or later)")
     return missing
+
+
+def _find_missing_for_targets(options: BuildOptions) -> list[str]:
+    """List the options that a builder for targets lacks: without a GPU, it times no kernels and refits no weights."""
+    asked = {
+        "build without a target: name the GPUs with --target": not options.targets,
+        "refit without a GPU: omit --refit": options.refit,
+        "hardware compatibility levels: name the GPUs with --target": options.hardware_compatible is not None,
+        "timing caches, as it times no kernels: omit --replay": options.replay,
+        "choice of tactic sources: omit --tactic-sources": options.tactic_sources != "builtin",
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
 
 
 def _write_notes(
@@ -221,7 +252,7 @@ def _join_bits(enumeration: Any, names: Iterable[str]) -> int:
 def _pin_layers(trt: Any, network: Any, names: Sequence[str]) -> list[str]:
     """Hold layers in FP32 by name; return the names without a layer, such as a folded one."""
     missing = dict.fromkeys(names)
-    for index in range(network.num_layers):
+    for index in range(network.num_layers if names else 0):
         layer = network.get_layer(index)
         if layer.name in names:
             missing.pop(layer.name, None)

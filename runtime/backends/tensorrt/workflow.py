@@ -34,8 +34,8 @@ class PreparedBuild:
     findings: tuple[Finding, ...]
     plan: BuildPlan
 
-    def make_key(self, machine: Machine) -> EngineKey:
-        """Return the key of the engine that this builds on a machine."""
+    def make_key(self, machine: Machine | None) -> EngineKey:
+        """Return the key of the engine that this builds on a machine; None for a build for targets."""
         return make_key(self.model, self.facts, self.plan, machine, precision=self.precision)
 
 
@@ -76,13 +76,28 @@ def make_engine(
 ) -> MadeEngine:
     """Build an engine, audit its precision, and store it if `required_share` of its narrow products are narrow."""
     built = build_engine(trt, prepared.plan, prepared.model, timing_cache=timing_cache, progress=progress)
+    return store_engine(
+        prepared, built, store, machine, required_share=required_share, timing_cache_given=bool(timing_cache)
+    )
+
+
+def store_engine(
+    prepared: PreparedBuild,
+    built: BuiltEngine,
+    store: EngineStore,
+    machine: Machine | None,
+    *,
+    required_share: float = REQUIRED_SHARE,
+    timing_cache_given: bool = False,
+) -> MadeEngine:
+    """Audit the precision of a built engine, and store it; `machine` is None for a build for targets."""
     audit = audit_precision(parse_inspection(built.inspection), prepared.facts)
     audit.require(required_share)
     record = {
         "seconds": round(built.seconds, 3),
         "audit": audit.to_json(),
         "required_share": required_share,
-        "timing_cache_given": bool(timing_cache),
+        "timing_cache_given": timing_cache_given,
         "replay": prepared.plan.options.replay,
         "warnings": [*(finding.describe() for finding in prepared.findings), *built.log][:_MAX_WARNINGS],
         "calls": prepared.plan.record().lines,
@@ -91,7 +106,7 @@ def make_engine(
     return MadeEngine(engine, audit, built)
 
 
-def find_engine(prepared: PreparedBuild, store: EngineStore, machine: Machine) -> StoredEngine | None:
+def find_engine(prepared: PreparedBuild, store: EngineStore, machine: Machine | None) -> StoredEngine | None:
     """Return the engine that a build would make if it is stored, signed here and intact; else None."""
     try:
         engine = store.choose(prepared.make_key(machine).fields)
@@ -124,13 +139,13 @@ def read_cache_file(path: Path) -> bytes:
 def describe_engine(engine: StoredEngine, store: EngineStore) -> dict[str, object]:
     """Return one row of a list of engines."""
     fields = engine.fields
-    profiles = fields.get("profiles")
+    profiles, targets = fields.get("profiles"), fields.get("settings.targets")
     return {
         "key": engine.folder.name,
         "precision": fields.get("precision.name"),
         "profiles": profiles if isinstance(profiles, list) else [],
         "tensorrt": fields.get("tensorrt.version"),
-        "gpu": fields.get("gpu.name"),
+        "gpu": fields.get("gpu.name") or ", ".join(targets if isinstance(targets, list) else []),
         "created": engine.record.created,
         "plan_bytes": engine.record.plan.bytes,
         "signed_here": store.is_own(engine),

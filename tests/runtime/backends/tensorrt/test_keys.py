@@ -77,7 +77,7 @@ def test_every_setting(changes: dict[str, Any], field: str) -> None:
 
 def test_every_setting_is_in_the_key() -> None:
     named = {name.removeprefix("settings.") for name in key_of().fields if name.startswith("settings.")}
-    assert named | {"profiles", "replay"} == set(BuildOptions.__dataclass_fields__)
+    assert named | {"profiles", "replay", "targets"} == set(BuildOptions.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(

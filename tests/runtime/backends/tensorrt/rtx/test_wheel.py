@@ -1,0 +1,61 @@
+"""The real library of the pinned wheel, which builds on a CPU; skipped where the wheel is not installed."""
+
+from __future__ import annotations
+
+import pytest
+
+from atrous.errors import BuildError
+from atrous.runtime.backends.tensorrt.audit import audit_precision, parse_inspection
+from atrous.runtime.backends.tensorrt.builder import BuiltEngine
+from atrous.runtime.backends.tensorrt.capabilities import find_rtx_capabilities
+from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange
+from atrous.runtime.backends.tensorrt.plan import BuildPlan, plan_build
+from atrous.runtime.backends.tensorrt.rtx import builder
+from atrous.runtime.backends.tensorrt.rtx.library import RtxLibrary
+
+from ..onnx_models import find_facts, make_graph
+
+PROFILE = {"data": ShapeRange((1, 3, 33, 33), (1, 3, 65, 65), (2, 3, 97, 129))}
+
+
+def build(wheel: RtxLibrary, model: bytes, **options: object) -> BuiltEngine:
+    settings = BuildOptions((PROFILE,), **{"targets": ("sm86", "sm89", "sm120"), **options})
+    plan = plan_build(settings, find_rtx_capabilities(wheel.version), find_facts(model))
+    return builder.build_engine(wheel, plan, model)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_builds_what_the_graph_asks_for(wheel: RtxLibrary, precision: str) -> None:
+    model = make_graph(precision)
+    built = build(wheel, model)
+    audit = audit_precision(parse_inspection(built.inspection), find_facts(model))
+    assert len(built.plan) > 100_000
+    assert (audit.reached, audit.asked) == (1.0, precision)
+    assert sum(audit.products.values()) == 2
+    assert audit.narrow_writing_fp32 == (precision == "int8")
+
+
+def test_settings_reach_the_builder(wheel: RtxLibrary) -> None:
+    """Plans for other targets differ; workspace, level and TF32 are accepted."""
+    model = make_graph()
+    one, all_three = build(wheel, model, targets=("sm86",)), build(wheel, model)
+    assert one.plan != all_three.plan
+    assert build(wheel, model, workspace_bytes=64 << 20, level=1, tf32=True).plan
+
+
+def test_a_refused_graph(wheel: RtxLibrary) -> None:
+    plan = BuildPlan(BuildOptions(targets=("sm86",)), find_rtx_capabilities(wheel.version), (), (), (), "fp32", ())
+    with pytest.raises(BuildError, match="the ONNX parser refuses the graph"):
+        builder.build_engine(wheel, plan, b"no ONNX model")
+
+
+def test_a_profile_that_misses(wheel: RtxLibrary) -> None:
+    model = make_graph()
+    plan = plan_build(
+        BuildOptions((PROFILE,), targets=("sm86",)), find_rtx_capabilities(wheel.version), find_facts(model)
+    )
+    other = BuildPlan(
+        BuildOptions(({"other": PROFILE["data"]},), targets=("sm86",)), plan.capabilities, (), (), (), "fp32", ()
+    )
+    with pytest.raises(BuildError, match=r"build_serialized_network failed: error: .*data"):
+        builder.build_engine(wheel, other, model)
