@@ -48,6 +48,24 @@ def check_crf() -> str:
     return f"one mean-field step equals its closed form; kernels for {', '.join(crf.kernel_names())}"
 
 
+def check_rtx() -> str:
+    """Build an engine of the dilated convolution in a child process; report what running it here would take."""
+    from .backends.onnxruntime_rtx import find_obstacles
+    from .backends.tensorrt.capabilities import find_rtx_capabilities
+    from .backends.tensorrt.options import BuildOptions
+    from .backends.tensorrt.plan import BuildPlan
+    from .backends.tensorrt.rtx import builder
+    from .backends.tensorrt.rtx.library import find_library
+
+    library = find_library()
+    capabilities = find_rtx_capabilities(library.version)
+    plan = BuildPlan(BuildOptions(targets=("sm86",)), capabilities, (), (), (), "fp32", ())
+    built = builder.build_engine(library, plan, DILATED_CONVOLUTION)
+    obstacles = find_obstacles()
+    to_run = f"; to run engines here, it needs {'; '.join(obstacles)}" if obstacles else ""
+    return f"{capabilities.product} builds a convolution of {len(built.plan)} bytes for sm86{to_run}"
+
+
 def check_onnxruntime() -> str:
     """Run a dilated 3 x 3 convolution of a 5 x 5 image; its single output is a sum computed by hand."""
     from .backends.onnxruntime import OnnxRuntimeBackend

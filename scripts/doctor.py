@@ -111,12 +111,14 @@ def examine_optional(note_step: Callable[[], None]) -> list[Finding]:
 
 def _examine_dependency(dependency: Dependency) -> Finding:
     from ..dependencies import import_optional, read_version
-    from ..errors import BackendError, MissingDependencyError
+    from ..errors import BackendError, BuildError, MissingDependencyError
     from ..runtime import selfcheck
 
     version = next(filter(None, map(read_version, dependency.distributions)), None)
     sound = Finding(dependency.distributions[0], OK, False, version, f"to {dependency.brings}")
     try:
+        if dependency.extra == "rtx":  # its package changes the process that imports it
+            return replace(sound, detail=selfcheck.check_rtx())
         module = import_optional(dependency.module)
         if dependency.module != "onnxruntime":
             return sound
@@ -124,7 +126,7 @@ def _examine_dependency(dependency: Dependency) -> Finding:
         return replace(sound, detail=f"{selfcheck.check_onnxruntime()}; has {providers}")
     except MissingDependencyError:
         return replace(sound, status=MISSING, remedy=dependency.pip_line)
-    except BackendError as error:
+    except (BackendError, BuildError) as error:
         return replace(sound, status=BROKEN, detail=str(error), remedy=dependency.pip_line)
 
 

@@ -4,6 +4,7 @@
 |---------------|-----------------------------|--------------------------------------------|
 | `onnxruntime` | the bundle's deploy.onnx    | `pip install "atrous[cpu]"` (or `gpu`)     |
 | `tensorrt`    | an engine of `atrous build` | an NVIDIA GPU, `pip install "atrous[gpu]"` |
+| `onnxruntime-rtx` | an engine of `atrous build --rtx` | an RTX GPU, `pip install "atrous[rtx]"` |
 | `openvino`    | the bundle's deploy.onnx    | `pip install "atrous[openvino]"`           |
 | `torch`       | the bundle's model.py       | `pip install "atrous[torch]"`, and trust in the bundle |
 | `fake`        | a formula, for tests        | nothing                                    |
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
 
-BACKENDS = ("onnxruntime", "tensorrt", "openvino", "torch", "fake")
+BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-rtx", "openvino", "torch", "fake")
 
 
 def open_backend(
@@ -40,12 +41,13 @@ def open_backend(
     Args:
         name: one of `BACKENDS`.
         bundle: an opened bundle; the digests of the files used are checked here.
-        device: "cpu" or "cuda"; None for the backend's default: "cuda" for tensorrt, "cpu" for the others.
+        device: "cpu" or "cuda"; None for the backend's default: "cuda" for tensorrt and onnxruntime-rtx, else "cpu".
         threads: CPU threads of one run; None for the backend's default.
         precision: "fp32", or one of the bundle's variants; never replaced by another. torch makes its own "fp16" and
             "bf16" from the float32 weights.
         options: the backend's own options by name, such as {"mode": "channels_last"}: the fields of
-            `OnnxRuntimeOptions`, `TensorRtOptions`, `OpenVinoOptions`, `TorchOptions` or `FakeOptions`.
+            `OnnxRuntimeOptions`, `TensorRtOptions`, `OnnxRuntimeRtxOptions`, `OpenVinoOptions`, `TorchOptions` or
+            `FakeOptions`.
 
     Raises:
         BackendError: if the name, the device or, for this backend, the precision is unknown, or the backend refuses
@@ -53,7 +55,7 @@ def open_backend(
         InputError: if an option is unknown or has another type.
         MissingDependencyError: if its library is not installed.
         BundleError: if a file it needs is missing or altered.
-        EngineError: if no engine for tensorrt was built on this machine, or the engine is not trusted.
+        EngineError: if no engine for tensorrt or onnxruntime-rtx fits this machine, or the engine is not trusted.
     """
     from .options import read_options  # not above: it needs pydantic, which a machine that only runs engines may lack
 
@@ -62,6 +64,11 @@ def open_backend(
 
         engine_options = read_options(TensorRtOptions, options, backend=name)
         return open_tensorrt(bundle, device=device, precision=precision, options=engine_options)
+    if name == "onnxruntime-rtx":
+        from .onnxruntime_rtx import OnnxRuntimeRtxOptions, open_onnxruntime_rtx
+
+        rtx_options = read_options(OnnxRuntimeRtxOptions, options, backend=name)
+        return open_onnxruntime_rtx(bundle, device=device, precision=precision, options=rtx_options)
     common: dict[str, Any] = {"device": device or "cpu", "threads": threads}
     if name in ("onnxruntime", "openvino"):
         file = bundle.deploy_file(precision)

@@ -84,8 +84,8 @@ class OnnxRuntimeBackend(Backend):
         self.device = device
         self._bound = device != "cpu" if options.io_binding is None else options.io_binding
         self._session: Any = _open_session(self._runtime, model, device, threads, path, options)
-        self.inputs = tuple(_describe(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_describe(value) for value in self._session.get_outputs())
+        self.inputs = tuple(describe_value(value) for value in self._session.get_inputs())
+        self.outputs = tuple(describe_value(value) for value in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
@@ -94,8 +94,9 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError("this backend was closed")
         check_feeds(self.inputs, feeds)
         names = [spec.name for spec in self.outputs]
+        settings = self._make_run_settings(feeds)
         try:
-            results = self._run_bound(session, feeds) if self._bound else session.run(names, dict(feeds))
+            results = self._run_bound(session, feeds) if self._bound else session.run(names, dict(feeds), settings)
         except Exception as error:  # its exceptions share no base class
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
         return dict(zip(names, results, strict=True))
@@ -103,6 +104,10 @@ class OnnxRuntimeBackend(Backend):
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+    def _make_run_settings(self, feeds: Mapping[str, Array]) -> Any:
+        """ONNX Runtime's RunOptions for checked feeds; None for the default."""
+        return None
 
     def _run_bound(self, session: Any, feeds: Mapping[str, Array]) -> list[Array]:
         binding = session.io_binding()  # one per run, so that threads share nothing
@@ -133,10 +138,7 @@ def _open_session(
             raise BackendError(
                 f'this ONNX Runtime has no {provider} (it has {", ".join(available)}): pip install "atrous[gpu]"'
             )
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = _LOG_FATAL_ONLY
-    for entry in (*_SESSION_ENTRIES.items(), ("session.intra_op.allow_spinning", str(int(options.spinning)))):
-        settings.add_session_config_entry(*entry)
+    settings = make_settings(runtime, {"session.intra_op.allow_spinning": str(int(options.spinning))})
     settings.intra_op_num_threads = threads or 0
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_level])
@@ -156,7 +158,17 @@ def _open_session(
     return session
 
 
-def _describe(value: Any) -> TensorSpec:
+def make_settings(runtime: Any, entries: Mapping[str, str] | None = None) -> Any:
+    """Return ONNX Runtime's SessionOptions that read no other files and log fatal errors only, with more entries."""
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = _LOG_FATAL_ONLY
+    for entry in {**_SESSION_ENTRIES, **(entries or {})}.items():
+        settings.add_session_config_entry(*entry)
+    return settings
+
+
+def describe_value(value: Any) -> TensorSpec:
+    """Return an input or output of a session as a `TensorSpec`."""
     # ONNX Runtime reports an axis without a name as None.
     shape = tuple(side if isinstance(side, int | str) else "?" for side in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

@@ -63,7 +63,7 @@ class StoredEngine:
         profiles = self.fields.get("profiles")
         if not isinstance(profiles, list) or not profiles:
             return True
-        return any(_profile_allows(profile, shapes) for profile in profiles)
+        return any(profile_allows(profile, shapes) for profile in profiles)
 
 
 class EngineStore:
@@ -302,16 +302,27 @@ def find_store(bundle_folder: str | Path) -> Path:
         )
     if inside.is_dir() or os.access(folder, os.W_OK):
         return inside
+    return _find_cache() / FOLDER_NAME / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def find_runtime_cache(digest: str) -> Path:
+    """Return the folder of the kernels that a GPU's driver compiled for a plan or graph with a digest.
+
+    It is in the user's cache, never in a bundle: compiled kernels are code, and nothing signs them.
+    """
+    return _find_cache() / "kernels" / digest[:32]
+
+
+def _find_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
-    return base / "atrous" / FOLDER_NAME / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "atrous"
 
 
 def _compare(wanted: Mapping[str, Value], engine: StoredEngine) -> list[Difference]:
     return EngineKey(wanted).compare({name: engine.fields.get(name) for name in wanted})
 
 
-def _profile_allows(profile: Any, shapes: Mapping[str, Shape]) -> bool:
+def profile_allows(profile: Any, shapes: Mapping[str, Shape]) -> bool:
     """Whether a profile, as a record writes it, allows these shapes; one that is malformed allows none."""
     try:
         return all(
