@@ -56,7 +56,7 @@ def make_profiles(
     """Make a profile of each size and of each range (minimum, optimum, maximum) of a bundle's input, N x H x W x 3.
 
     `shape` is the input's shape in the graph, -1 for a dynamic size. click.UsageError is raised if the ranges are
-    incomplete, the network has another batch, or there is no size to build for.
+    incomplete, the network has another batch or other sizes, or there is no size to build for.
     """
     from ..runtime.backends.tensorrt.options import ShapeRange
 
@@ -71,8 +71,14 @@ def make_profiles(
         return ()
     if shape[0] != -1 and set(batch) != {shape[0]}:
         raise click.UsageError(f"the network takes {shape[0]} images per run only: give --batch {shape[0]}")
+    for size in (*sizes, *minima, *optima, *maxima):
+        if any(side not in (-1, given) for side, given in zip(shape[1:3], size, strict=True)):
+            only = "x".join(letter if side == -1 else str(side) for letter, side in zip("HW", shape[1:3], strict=True))
+            raise click.UsageError(
+                f"{size[0]}x{size[1]} pixels are given, the network takes only {only}: omit the sizes, or give that"
+            )
     if not sizes and not minima:
-        sizes = [_find_usual_size(rule)]
+        sizes = [_find_usual_size(rule, shape)]
     profiles = []
     for triple in (*((size, size, size) for size in sizes), *zip(minima, optima, maxima, strict=True)):
         shapes = [
@@ -83,7 +89,9 @@ def make_profiles(
     return tuple(profiles)
 
 
-def _find_usual_size(rule: SizeRule) -> Size:
+def _find_usual_size(rule: SizeRule, shape: Sequence[int]) -> Size:
+    if -1 not in shape[1:3]:
+        return shape[1], shape[2]
     size = rule.fixed or rule.minimum
     if min(size) < _SMALLEST_USEFUL:
         raise click.UsageError(
