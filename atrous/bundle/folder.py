@@ -18,6 +18,8 @@ from .files import hash_stream
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
 _REMEDY = "copy the bundle again, or convert the net again"
+_MAX_READ_BYTES = 2 << 30
+"""Largest file that is read into memory; protobuf has no larger messages, so ONNX files have at most this."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,12 @@ class Bundle:
         """The content of a listed file, its digest checked.
 
         Raises:
-            BundleError: as `locate_file`, and if the sha256 differs from the manifest's.
+            BundleError: as `locate_file`, and if it is larger than 2 GiB or the sha256 differs from the manifest's.
         """
         path = self.locate_file(name)
         entry = self.manifest.files[name]
+        if entry.bytes > _MAX_READ_BYTES:
+            raise BundleError(f"has {entry.bytes} bytes, more than an ONNX file can have: {_REMEDY}", path=path)
         try:
             with path.open("rb") as file:
                 content = file.read(entry.bytes + 1)

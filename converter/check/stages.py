@@ -5,19 +5,34 @@ Both return blobs by recording key `<layer>:<top>`, through the blob table in mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
+from ...bundle.section import Section, describe_fault
 from ...dependencies import import_optional
 from ...errors import VerificationInputError
 from ..export.onnx_export import BLOB_TABLE
 from .compare import Array
+
+
+class _BlobEntry(Section):
+    """A row of the blob table, as `onnx_export.blob_table` writes it."""
+
+    key: str
+    value: str
+    layer: str
+    type: str
+    module: str
+    index: NonNegativeInt
+    per_bottom: bool
+    feeds: list[str]
 
 
 class TorchStage:
@@ -85,7 +100,7 @@ class OnnxStage:
         properties = {entry.key: entry.value for entry in model.metadata_props}
         if BLOB_TABLE not in properties:
             raise VerificationInputError(f"{path}: has no table of the net's blobs; convert the net again")
-        self.table: list[dict[str, Any]] = json.loads(properties[BLOB_TABLE])
+        self.table = _parse_table(properties[BLOB_TABLE], path)
         known = {output.name for output in model.graph.output}
         for entry in self.table:
             if entry["value"] not in known:
@@ -110,6 +125,16 @@ class OnnxStage:
             raise _rejected(inputs, error) from error
         values = dict(zip(names, arrays, strict=True))
         return {entry["key"]: values[entry["value"]] for entry in self.table}
+
+
+def _parse_table(text: str, path: Path) -> list[dict[str, Any]]:
+    try:
+        entries = TypeAdapter(Annotated[list[_BlobEntry], MinLen(1)]).validate_json(text)
+    except ValidationError as error:
+        raise VerificationInputError(
+            f"{path}: the table of the net's blobs is invalid: {describe_fault(error)}; convert the net again"
+        ) from error
+    return [entry.model_dump() for entry in entries]
 
 
 def _rejected(inputs: Mapping[str, Array], error: Exception) -> VerificationInputError:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,11 +92,14 @@ def verify_bundle(
         BundleError: the bundle or one of its files is missing or altered.
         VerificationInputError: the recording or the image cannot be read, or the net does not take these sizes.
     """
+    from .onnx_reading import refuse_invalid
+
     opened = read_bundle(bundle)
     manifest = opened.manifest
     opened.verify_files(["model.safetensors"])
     progress("loading model.onnx")
-    onnx_stage = OnnxStage(bundle / "model.onnx", opened.read_file("model.onnx"))
+    with refuse_invalid(bundle / "model.onnx"):
+        onnx_stage = OnnxStage(bundle / "model.onnx", opened.read_file("model.onnx"))
     progress("loading model.py")
     torch_stage = TorchStage(bundle, opened.read_file("model.py"), onnx_stage.table)
     reports = []
@@ -130,7 +131,9 @@ def _read_recording(path: Path, manifest: Manifest) -> tuple[Blobs, Blobs]:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError as error:
+        raise VerificationInputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
         raise VerificationInputError(
             f"{path}: is not an .npz of plain arrays, or is damaged; write it by numpy.savez with arrays named "
             "<layer>:<top> and input:<name>"

@@ -21,8 +21,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ..check.onnx_reading import list_runtime_errors
 from .compare import BlobError, Comparison, emulate
-from .graph import list_runtime_errors, open_session
+from .graph import open_session
 from .images import Array, HeadReader, Labels, Picture
 from .options import ShowProgress, Targets, no_progress
 

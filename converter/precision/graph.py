@@ -222,10 +222,3 @@ def open_session(model: onnx.ModelProto, *, threads: int | None = None, optimize
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def list_runtime_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions that ONNX Runtime raises; they share no base class of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

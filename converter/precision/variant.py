@@ -25,7 +25,7 @@ from ...bundle.folder import read_bundle
 from ...bundle.manifest import Variant
 from ...bundle.writing import add_variant
 from ...errors import PrecisionError, TargetMissedError
-from ..check.onnx_reading import parse_onnx
+from ..check.onnx_reading import parse_onnx, refuses_invalid
 from .assess import Assessment, Reference, assess, run_as_shipped
 from .calibrate import Observed, choose_range, count_histograms, observe
 from .cast import BuiltGraph, cast_graph
@@ -132,6 +132,7 @@ class VariantBuilder:
         return cast_graph(model, kind, keep=keep, magnitudes=magnitudes)
 
 
+@refuses_invalid
 def make_variant(
     bundle: Path, options: VariantOptions, evidence: Evidence, reader: HeadReader, *, show: ShowProgress = no_progress
 ) -> VariantResult:

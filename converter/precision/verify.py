@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from ...bundle.folder import read_bundle
 from ...bundle.section import describe_fault
 from ...errors import PrecisionError
-from ..check.onnx_reading import parse_onnx
+from ..check.onnx_reading import parse_onnx, refuses_invalid
 from .assess import Assessment, Reference, assess
 from .images import HeadReader, Picture
 from .options import EIGHT_BIT_AGREEMENT, ShowProgress, Targets, no_progress
@@ -80,6 +80,7 @@ class VariantCheck:
         }
 
 
+@refuses_invalid
 def verify_variants(
     bundle: Path,
     pictures: Sequence[Picture],

@@ -84,8 +84,12 @@ class OnnxRuntimeBackend(Backend):
         self.device = device
         self._bound = device != "cpu" if options.io_binding is None else options.io_binding
         self._session: Any = _open_session(self._runtime, model, device, threads, path, options)
-        self.inputs = tuple(describe_value(value) for value in self._session.get_inputs())
-        self.outputs = tuple(describe_value(value) for value in self._session.get_outputs())
+        try:
+            self.inputs = tuple(describe_value(value) for value in self._session.get_inputs())
+            self.outputs = tuple(describe_value(value) for value in self._session.get_outputs())
+        except UnicodeDecodeError as error:
+            where = f"{path}: " if path is not None else ""
+            raise BackendError(f"{where}has a name that is not UTF-8; convert the net again") from error
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
@@ -144,7 +148,8 @@ def _open_session(
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_level])
     where = f"{path}: " if path is not None else ""
     try:
-        session = runtime.InferenceSession(model, settings, providers=list(providers))
+        # With its fallback, ONNX Runtime prints a model's errors to stdout and loads it again.
+        session = runtime.InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
     except Exception as error:  # its exceptions share no base class
         raise BackendError(f"{where}ONNX Runtime refuses the model: {first_line(error)}") from error
     requested = [provider for provider, _ in providers]

@@ -369,7 +369,11 @@ def test_profiles_are_joined() -> None:
     ("shape", "sizes", "words"),
     [
         ((-1, 24, 24, 3), ("--shape", "513"), "513x513 pixels are given, the network takes only 24x24"),
-        ((-1, 24, 24, 3), ("--shape", "24", "--shape", "24x25"), "24x25 pixels are given, the network takes only 24x24"),
+        (
+            (-1, 24, 24, 3),
+            ("--shape", "24", "--shape", "24x25"),
+            "24x25 pixels are given",
+        ),
         ((-1, 24, 24, 3), ("--min", "12", "--opt", "24", "--max", "24"), "12x12 pixels are given"),
         ((-1, 24, -1, 3), ("--min", "24x9", "--opt", "24x9", "--max", "25x9"), "takes only 24xW"),
         ((-1, -1, 24, 3), ("--shape", "513"), "takes only Hx24"),

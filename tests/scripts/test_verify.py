@@ -6,6 +6,7 @@ import importlib.util
 import json
 import py_compile
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,15 @@ def write_bad_recording(path: Path) -> None:
         np.savez(path, **{"input:data": np.array([{}], object)})
     elif kind == "blind":
         np.savez(path, **{"conv1:conv1": np.zeros(3)})
+    elif kind == "claims":
+        header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1048576, 1048576), }".ljust(117) + b"\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("input:data.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    elif kind == "encrypted":
+        np.savez(path, **{"input:data": np.zeros(3)})
+        content = path.read_bytes()
+        at = content.index(b"PK\1\2") + 8
+        path.write_bytes(content[:at] + b"\1" + content[at + 1 :])
     elif kind == "flat":
         np.savez(path, **{"input:data": np.zeros(3)})
 
@@ -128,6 +138,8 @@ def write_bad_recording(path: Path) -> None:
         ("text.npz", "is not an .npz of plain arrays"),
         ("single.npz", "is not an .npz of plain arrays"),
         ("pickled.npz", "is not an .npz of plain arrays"),
+        ("claims.npz", "is not an .npz of plain arrays"),
+        ("encrypted.npz", "is not an .npz of plain arrays"),
         ("blind.npz", "holds no array input:data"),
         ("flat.npz", "does not run on data of 3"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,14 @@ def test_link_loop_and_folder(bundle_dir: Path) -> None:
     path.mkdir()
     with pytest.raises(BundleError, match="not a regular file"):
         read_bundle(bundle_dir)
+
+
+def test_a_sparse_file_larger_than_any_model_is_not_read(bundle_dir: Path) -> None:
+    """A file of 40 GB that takes no room on the disk ended in a MemoryError."""
+    path = bundle_dir / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["deploy.onnx"]["bytes"] = 40 << 30
+    path.write_text(json.dumps(manifest))
+    os.truncate(bundle_dir / "deploy.onnx", 40 << 30)
+    with pytest.raises(BundleError, match="more than an ONNX file can have"):
+        read_bundle(bundle_dir).read_file("deploy.onnx")

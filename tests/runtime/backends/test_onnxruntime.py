@@ -34,6 +34,15 @@ def test_not_a_model(model: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [b"image", b"scores", b"height"])
+def test_a_name_that_is_not_utf8(name: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    model = make_model().replace(name, name[:-2] + b"\xff\xfe")
+    with pytest.raises(BackendError, match=r"^b/deploy\.onnx: ") as caught:
+        OnnxRuntimeBackend(model, path=Path("b/deploy.onnx"))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""  # ONNX Runtime printed "EP Error"
+
+
 LOCATIONS = ["secret", "./secret", "../../../etc/passwd", "/etc/passwd", "/proc/self/environ", "/dev/stdin",
              "file:///etc/passwd", "https://example.com/w", "*/_ORT_MEM_ADDR_/*", ""]  # fmt: skip
 
