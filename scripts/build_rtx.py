@@ -37,9 +37,8 @@ def run(bundle: Bundle, store: EngineStore, given: Mapping[str, Any], as_json: b
     targets = gpus.read_targets(given["target"])
     library, capabilities = _find_library(may_plan=given["dry_run"])
     prepared = build_plan.prepare(bundle, given, capabilities, targets)
-    advice = gpus.write_advice(given["precision"], targets)
     if given["dry_run"]:
-        return build_plan.show_plan(bundle, prepared, as_json, advice)
+        return build_plan.show_plan(bundle, prepared, as_json, gpus.write_advice(given["precision"], targets))
     present = None if given["force"] else workflow.find_engine(prepared, store, None)
     if present is not None:
         row = workflow.describe_engine(present, store)
@@ -48,6 +47,7 @@ def run(bundle: Bundle, store: EngineStore, given: Mapping[str, Any], as_json: b
         show("building")
         built = builder.build_engine(library, prepared.plan, prepared.model)
         made = workflow.store_engine(prepared, built, store, None, required_share=given["required_share"])
+    writes_float32 = made.audit.narrow_writing_fp32 > 0
     result = {
         "engine": workflow.describe_engine(made.engine, store),
         "built": True,
@@ -55,7 +55,7 @@ def run(bundle: Bundle, store: EngineStore, given: Mapping[str, Any], as_json: b
         "seconds": [round(built.seconds, 3)],
         "audit": made.audit.to_json(),
         "warnings": list(built.log),
-        "advice": advice,
+        "advice": gpus.write_advice(given["precision"], targets, writes_float32=writes_float32),
     }
     return build_report.report(bundle, result, as_json)
 

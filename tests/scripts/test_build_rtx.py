@@ -88,7 +88,7 @@ def test_build_and_store(bundle: Path, sdk: None) -> None:
     assert built["engine"]["gpu"] == "sm86, sm89, sm120"
     assert built["engine"]["tensorrt"] == "rtx 1.7.1.116"
     assert built["audit"]["products"] == {"fp32": 1}
-    assert built["warnings"] == ["warning: some warning"]
+    assert built["warnings"] == ["warning: some warning (2 times)"]
     again = run(bundle, *TARGETS, "--shape", "33")
     assert "already built" in again.stdout
     other = run(bundle, "--rtx", "--target", "sm86", "--shape", "33")

@@ -14,6 +14,13 @@ _REFUSED = {"sm90": "H100 and H200", "sm100": "B200"}
 #: compute capabilities that ONNX Runtime's provider runs on; it accepts every one from 12.0 on, too
 _PROVIDER_RUNS_ON = (86, 89)
 _FIRST_BLACKWELL = 120
+_ADVICE = {
+    "fp32": "its plan is half as large, and its kernels read and write half precision",
+    "bf16": "with bf16, pooling converts to float32 and back",
+    "int8": "int8 convolutions write float32, which another kernel rounds to int8 again, so int8 gains nothing",
+    "fp8": "fp8 convolutions write float32, which another kernel rounds to fp8 again; those of a variant made with "
+    "--rest fp16 write fp16",
+}
 
 
 def read_targets(text: str) -> tuple[str, ...]:
@@ -46,17 +53,14 @@ def find_lacking(targets: Sequence[str], types: Iterable[str]) -> list[str]:
     return lacking
 
 
-def write_advice(precision: str, targets: Sequence[str]) -> list[str]:
-    """Return what experience with the builder's kernels advises, for one build."""
-    advice = {
-        "fp32": "fp16 is the precision for RTX: half the plan, and kernels that read and write half precision",
-        "bf16": "fp16 is the precision for RTX: with bf16, pooling converts to float32 and back",
-        "int8": "fp16 is the precision for RTX: int8 convolutions write float32, which another kernel rounds to int8, "
-        "so int8 gains nothing",
-        "fp8": "fp16 is the precision for RTX: fp8 convolutions write wider results, which another kernel scales; "
-        "a variant with --rest fp16 at least writes fp16",
-    }
-    lines = [advice[precision]] if precision in advice else []
+def write_advice(precision: str, targets: Sequence[str], *, writes_float32: bool = True) -> list[str]:
+    """Return advice for one build, from the kernels that the builder chooses.
+
+    `writes_float32` is whether narrow products of the engine write float32; by default they are expected to.
+    """
+    lines = []
+    if precision in _ADVICE and (writes_float32 or precision not in ("int8", "fp8")):
+        lines.append(f"fp16 is the precision for RTX: {_ADVICE[precision]}")
     if "sm75" in targets and len(targets) > 1:
         lines.append("build for sm75 alone: an engine for sm75 and later GPUs may be slow on the later ones")
     foreign = [target for target in targets if not is_run_by_provider(_number(target))]

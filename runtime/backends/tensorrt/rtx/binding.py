@@ -98,7 +98,11 @@ class _Object:
 
 
 class ILogger:
-    """A logger to subclass: `log` receives every message, in any thread."""
+    """A logger to subclass: `log` receives every message, in any thread.
+
+    Its second function should return a pair of registers, the interface's name and version; ctypes returns the first
+    only. The library never calls it.
+    """
 
     def __init__(self) -> None:
         self._kind = ctypes.create_string_buffer(b"ILogger")

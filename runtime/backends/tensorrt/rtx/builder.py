@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from .layers import parse_layers
 from .library import RtxLibrary
 
 _SHOWN_LINES = 5
+#: starts `child` with this process's import path; `python -m` would import modules from the current folder first
+_START = (
+    "import sys; sys.path[:] = sys.argv[3:]; from importlib import import_module; from pathlib import Path; "
+    "import_module(sys.argv[1]).main(Path(sys.argv[2]))"
+)
 _ERRORS = {error.__name__: error for error in (BackendError, BuildError)}
 
 
@@ -26,18 +32,28 @@ def build_engine(library: RtxLibrary, plan: BuildPlan, model: bytes) -> BuiltEng
 
     Raises:
         BackendError: if the library does not load, or has another version.
-        BuildError: if the parser or the builder fails, or the library crashes.
+        BuildError: if the parser or the builder fails, the library crashes, or it lists no layers for the audit.
     """
     with tempfile.TemporaryDirectory(prefix="atrous-rtx-") as name:
         folder = Path(name)
         (folder / child.REQUEST).write_text(child.write_request(library, plan))
         (folder / child.MODEL).write_bytes(model)
-        command = [sys.executable, "-m", child.__name__, name]
+        command = [sys.executable, "-c", _START, child.__name__, name, *filter(None, sys.path)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         result = _read_result(folder, done, plan)
         serialized = (folder / child.PLAN).read_bytes()
     inspection = parse_layers(result["layers"])
-    return BuiltEngine(serialized, b"", inspection, tuple(result["log"]), float(result["seconds"]))
+    if not inspection["Layers"]:
+        raise BuildError(
+            f"{plan.capabilities.product}: its log lists no layers of the engine in a known form, so the precision "
+            "cannot be audited. What to do: use the version of the extra rtx"
+        )
+    return BuiltEngine(serialized, b"", inspection, _count_lines(result["log"]), float(result["seconds"]))
+
+
+def _count_lines(log: list[str]) -> tuple[str, ...]:
+    """Each line once, with how often it is in the log."""
+    return tuple(line if count == 1 else f"{line} ({count} times)" for line, count in Counter(log).items())
 
 
 def _read_result(folder: Path, done: subprocess.CompletedProcess[str], plan: BuildPlan) -> dict[str, Any]:

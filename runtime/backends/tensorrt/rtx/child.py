@@ -1,13 +1,12 @@
-"""One build of TensorRT for RTX, in a process of its own: `python -m ... FOLDER`.
+"""One build of TensorRT for RTX, in a process of its own, which `builder` starts.
 
-The folder holds `request.json` and `model.onnx`; the process writes `plan`, then `result.json`. Without a result, the
-process has crashed, and `log.txt` holds the warnings and errors until then.
+The folder of a build holds `request.json` and `model.onnx`; the process writes `plan`, then `result.json`. Without a
+result, the process has crashed, and `log.txt` holds the warnings and errors until then.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,3 @@ def main(folder: Path) -> None:
     """Build, and write the result."""
     result = build(folder)
     (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

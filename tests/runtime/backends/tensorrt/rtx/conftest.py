@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ def sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Path(__file__).with_name("sdk_stub.py").read_text(encoding="utf-8")
     (folder / f"{library.SDK_MODULE}.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.delitem(sys.modules, library.SDK_MODULE, raising=False)
     yield
     sys.modules.pop(library.SDK_MODULE, None)

@@ -45,7 +45,7 @@ def test_calls_arrive(sdk: None) -> None:
     assert calls["num_compute_capabilities"] == 2
     assert calls["profile"] == {"data": [[1, 3, 33, 33], [1, 3, 65, 65], [2, 3, 97, 129]]}
     assert (calls["TF32"], calls["WORKSPACE"], calls["builder_optimization_level"]) == (True, 1 << 20, 1)
-    assert (built.log, built.timing_cache) == (("warning: some warning",), b"")
+    assert (built.log, built.timing_cache) == (("warning: some warning (2 times)",), b"")
     assert [layer["Name"] for layer in built.inspection["Layers"]] == ["conv_myl0_1"]
 
 
@@ -62,6 +62,20 @@ def test_faults_are_one_error(sdk: None, monkeypatch: pytest.MonkeyPatch, fault:
     monkeypatch.setenv("ATROUS_TEST_RTX", fault)
     with pytest.raises(BuildError, match=rf"TensorRT for RTX 1\.7\.1\.116.*{part}"):
         build()
+
+
+def test_an_engine_without_layers(sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its precision would be unknown."""
+    monkeypatch.setenv("ATROUS_TEST_RTX", "mute")
+    with pytest.raises(BuildError, match="cannot be audited"):
+        build()
+
+
+def test_the_current_folder_is_not_imported_from(sdk: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("json", "numpy", "atrous"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the current folder was imported')")
+    monkeypatch.chdir(tmp_path)
+    assert build().plan
 
 
 def test_a_child_that_cannot_start(sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:

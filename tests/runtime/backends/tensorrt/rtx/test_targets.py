@@ -108,6 +108,9 @@ def test_rtx_is_no_old_tensorrt() -> None:
 def test_advice() -> None:
     assert write_advice("fp16", ("sm86", "sm89", "sm120")) == []
     assert "int8 convolutions write float32" in write_advice("int8", ("sm86",))[0]
+    assert "--rest fp16" in write_advice("fp8", ("sm89",))[0]
+    assert write_advice("fp8", ("sm89",), writes_float32=False) == []
+    assert write_advice("fp32", ("sm89",), writes_float32=False) != []
     slow, foreign = write_advice("fp16", ("sm75", "sm86"))
     assert "sm75 alone" in slow
     assert "does not run on sm75" in foreign
