@@ -50,9 +50,9 @@ largest absolute value), in torch and in ONNX Runtime, over the `tiny` recording
 A type without an ONNX form runs in torch. The export rejects it by name or leaves it to the stage after the net
 (`DenseCRF` becomes the bundle's CRF). [plugins.md](plugins.md) shows how to add a type.
 
-A `Pooling` with a mask as second top, as SegNet, ENet and DeconvNet have, is exported by comparisons instead of MaxPool's
-indices, which TensorRT lacks: its windows must be square, of at most 4 x 4, side by side and without padding. Others keep
-the indices and run in ONNX Runtime only.
+A `Pooling` with a mask as second top, as SegNet, ENet and DeconvNet have, is exported by comparisons instead of
+MaxPool's indices, which TensorRT lacks: its windows must be square, of at most 4 x 4, side by side and without padding.
+Others keep the indices and run in ONNX Runtime only.
 
 ## Nets that float32 does not determine
 
