@@ -164,7 +164,7 @@ def _measure_noise(trt: Any, bundle: Bundle, prepared: PreparedBuild, made: Sequ
         for engine in made:
             loaded = compat.LoadedEngine(trt, engine.built.plan)
             opened.callback(loaded.close)
-            backend = TensorRtBackend(loaded.engine, CudaDriver())
+            backend = TensorRtBackend(loaded.engine, CudaDriver(), log=loaded.log)
             opened.callback(backend.close)
             runs.append(backend.run)
         return measure_rebuild_noise(runs, feeds, bundle.deploy.output)

@@ -198,7 +198,7 @@ def test_repeats_measure_the_noise(bundle: Path, trt: Any, monkeypatch: pytest.M
     seen: list[tuple[int, ...]] = []
 
     class Backend:
-        def __init__(self, engine: Any, driver: Any) -> None:
+        def __init__(self, engine: Any, driver: Any, log: Any) -> None:
             self.build = trt.behavior.opened = getattr(trt.behavior, "opened", -1) + 1
 
         def run(self, feeds: Any) -> dict[str, Any]:

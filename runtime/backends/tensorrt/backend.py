@@ -19,7 +19,7 @@ from . import compat
 from .driver import CudaDriver
 from .keys import fields_here, read_machine
 from .options import read_shape
-from .runner import ExecutionLane, Ticket, describe_engine
+from .runner import ExecutionLane, Log, Ticket, describe_engine
 from .store import EngineStore, find_store
 
 if TYPE_CHECKING:
@@ -64,9 +64,18 @@ class TensorRtBackend:
         options: TensorRtOptions | None = None,
         *,
         on_close: Callable[[], None] = lambda: None,
+        log: Log | None = None,
     ):
-        """Run a loaded ICudaEngine; `on_close` is called after its release here, to release what it needs."""
-        self._engine, self._driver, self._on_close = engine, driver, on_close
+        """Run a loaded ICudaEngine.
+
+        Args:
+            engine: the engine.
+            driver: of the device that it was loaded on.
+            options: see there.
+            on_close: called after the engine's release here, to release what it needs.
+            log: where TensorRT's logger writes; errors report its lines.
+        """
+        self._engine, self._driver, self._on_close, self._log = engine, driver, on_close, log
         self._options = options or TensorRtOptions()
         self._tensors = describe_engine(engine)
         self.inputs, self.outputs = self._tensors.inputs, self._tensors.outputs
@@ -146,8 +155,14 @@ class TensorRtBackend:
             if self._idle:
                 return self._idle.pop()
         try:
-            slots, cuda_graphs = self._options.slots, self._options.cuda_graphs
-            return ExecutionLane(self._engine, self._tensors, self._driver, slots=slots, cuda_graphs=cuda_graphs)
+            return ExecutionLane(
+                self._engine,
+                self._tensors,
+                self._driver,
+                slots=self._options.slots,
+                cuda_graphs=self._options.cuda_graphs,
+                log=self._log,
+            )
         except BaseException:
             self._return_lane(None, holder)
             raise
@@ -193,7 +208,8 @@ def open_tensorrt(bundle: Bundle, *, device: str | None, precision: str, options
         options = replace(options, contexts=1)  # allows one context for a dynamic profile; further threads wait
     loaded = compat.LoadedEngine(trt, plan)
     try:
-        return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close)
-    except BaseException:
+        return TensorRtBackend(loaded.engine, driver, options, on_close=loaded.close, log=loaded.log)
+    except BaseException as error:
+        compat.clear_frames(error)
         loaded.close()
         raise

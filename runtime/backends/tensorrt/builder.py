@@ -13,7 +13,6 @@ from .plan import BuildPlan, CallFailedError
 
 #: called with phase, finished steps, steps
 Progress = Callable[[str, int, int], None]
-_SHOWN_LINES = 20
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,8 @@ def run_plan(trt: Any, plan: BuildPlan, made: dict[str, Any], log: list[str]) ->
 
 
 def _describe_failure(problem: str, plan: BuildPlan, made: dict[str, Any], log: list[str]) -> str:
-    reasons = []
+    reasons = log
     if "parser" in made and "config" not in made:
         problem = "the ONNX parser refuses the graph" if problem == "parse failed" else problem
-        reasons += compat.describe_parser_errors(made["parser"], plan.capabilities)
-    # Without a driver, 8.5 reports that in a warning only, so without errors the warnings are the reason.
-    reasons += [line for line in log if not line.startswith("warning")] or log
-    reasons = list(dict.fromkeys(reasons)) or ["TensorRT gave no reason"]
-    shown = [*reasons[:_SHOWN_LINES], *([f"and {len(reasons) - _SHOWN_LINES} more"] * (len(reasons) > _SHOWN_LINES))]
-    remedies = compat.suggest_remedies([problem, *reasons])
-    advice = f". What to do: {'; '.join(remedies)}" if remedies else ""
-    return f"{plan.capabilities.product}: {problem}: {'; '.join(shown)}{advice}"
+        reasons = compat.describe_parser_errors(made["parser"], plan.capabilities) or log  # which repeats them
+    return compat.explain(f"{plan.capabilities.product}: {problem}", reasons)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +29,9 @@ NUMPY_NAMES: Mapping[str, str] = {
 }
 _MAX_LOG_LINES = 10_000
 _SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING")
-_NO_DRIVER = "run on a machine with an NVIDIA driver and GPU, or use --dry-run"
+_SHOWN_LINES = 20
+_KEPT_LINES = 100  # of a loaded engine, which may run for months
+_NO_DRIVER = "run on a machine with an NVIDIA driver and GPU, which `atrous doctor` lists; --dry-run needs none"
 #: texts in TensorRT's log -> what to do about them
 _REMEDIES = (
     ("no CUDA-capable device", "run on a machine with an NVIDIA GPU"),
@@ -41,6 +44,7 @@ _REMEDIES = (
     ("timing cache", "rebuild without --replay; the cache does not cover this build"),
     ("could not find any implementation", "give a larger --workspace, or --tactic-sources default"),
     ("model contains HW-specific datatypes", "choose a precision that this GPU supports, such as fp16"),
+    ("graph_jit.cpp", "a build with --refit needs a GPU"),
     ("Non-zero zero point is not supported", "make the variant again with --activations int8"),
 )
 
@@ -61,7 +65,7 @@ def numpy_name(data_type: Any) -> str:
     return NUMPY_NAMES[name]
 
 
-def make_logger(trt: Any, lines: list[str], layers: list[str] | None = None) -> Any:
+def make_logger(trt: Any, lines: MutableSequence[str], layers: list[str] | None = None) -> Any:
     """Return a trt.ILogger that appends "<severity>: <message>" to `lines`, also while objects are freed.
 
     `layers` receives the lists of an engine's layers that a builder writes at the severity VERBOSE.
@@ -121,23 +125,39 @@ def suggest_remedies(lines: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(remedy for piece, remedy in _REMEDIES if piece.lower() in text))
 
 
+def explain(problem: str, log: Sequence[str], *, advice: str = "") -> str:
+    """Return an error message of a problem, the reasons in TensorRT's log, and what to do; `advice` if nothing else."""
+    # Without a driver, 8.5 reports that in a warning only, so without errors the warnings are the reason.
+    found = [line for line in log if not line.startswith("warning")] or log
+    reasons = list(dict.fromkeys(" ".join(line.split()) for line in found)) or ["TensorRT gave no reason"]
+    more = [f"and {len(reasons) - _SHOWN_LINES} more"] if len(reasons) > _SHOWN_LINES else []
+    remedies = suggest_remedies([problem, *reasons]) or ([advice] if advice else [])
+    ending = f". What to do: {'; '.join(remedies)}" if remedies else ""
+    return f"{problem}: {'; '.join([*reasons[:_SHOWN_LINES], *more])}{ending}"
+
+
 @contextmanager
 def release_in_order(made: MutableMapping[str, Any]) -> Iterator[None]:
     """Release `made`, TensorRT objects in the order of creation, newest first after the block, also if it raises.
 
-    An object that is freed after its owner crashes the process, and a traceback keeps the objects of its frames.
+    An object that is freed after its owner crashes the process.
     """
     try:
         yield
     except BaseException as error:
-        link: BaseException | None = error
-        while link is not None:
-            traceback.clear_frames(link.__traceback__)
-            link = link.__cause__ or link.__context__
+        clear_frames(error)
         raise
     finally:
         while made:
             made.popitem()
+
+
+def clear_frames(error: BaseException) -> None:
+    """Release the objects that the tracebacks of an error and its causes keep alive."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 class LoadedEngine:
@@ -145,21 +165,20 @@ class LoadedEngine:
 
     def __init__(self, trt: Any, plan: bytes):
         """Load a plan that the store has checked; engine_host_code_allowed keeps its default, off."""
-        self.log: list[str] = []
+        self.log: deque[str] = deque(maxlen=_KEPT_LINES)
         self.made: dict[str, Any] = {"logger": make_logger(trt, self.log)}
         name = f"TensorRT {trt.__version__}"
         try:
             self.made["runtime"] = trt.Runtime(self.made["logger"])
             self.made["engine"] = self.made["runtime"].deserialize_cuda_engine(plan)
             if self.engine is None:
-                reason = f" ({self.log[0]})" if self.log else ""
                 if _NO_DRIVER in suggest_remedies(self.log):
-                    raise BackendError(f"{name} cannot load the plan{reason}: see `atrous doctor`")
-                raise EngineError(f"{name} refuses the plan{reason}: build it again with `atrous build`", field="plan")
+                    raise BackendError(explain(f"{name} cannot load the plan", self.log))
+                again = "build it again with `atrous build`"
+                raise EngineError(explain(f"{name} refuses the plan", self.log, advice=again), field="plan")
         except TypeError as error:  # pybind's error if a factory returns nothing
             self.close()
-            reason = f" ({self.log[0]})" if self.log else ""
-            raise BackendError(f"{name} cannot start{reason}: is there a GPU? (see `atrous doctor`)") from error
+            raise BackendError(explain(f"{name} cannot start", self.log, advice=_NO_DRIVER)) from error
         except BaseException:
             self.close()
             raise

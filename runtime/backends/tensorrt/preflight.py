@@ -72,26 +72,28 @@ _EXPLAINED_BY = {"uint8_codes": "missing_zero_point", "shifted_zero_point": "uin
 
 @dataclass(frozen=True)
 class Finding:
-    """A known problem: its severity, node, description and remedy."""
+    """A known problem: its severity, the nodes that have it, description and remedy."""
 
     severity: Severity
-    node: str
+    nodes: tuple[str, ...]
     problem: str
     remedy: str
 
     def describe(self) -> str:
-        """Return one line."""
-        return f"{self.node}: {self.problem}: {self.remedy}"
+        """Return one line, with the first node."""
+        others = len(self.nodes) - 1
+        more = f" and {others} more node{'s' if others > 1 else ''}" if others else ""
+        return f"{self.nodes[0]}{more}: {self.problem}: {self.remedy}"
 
 
 def check_graph(facts: GraphFacts, capabilities: Capabilities) -> list[Finding]:
-    """Return the known problems of a graph, refusals first."""
+    """Return the known problems of a graph, one finding for each, refusals first."""
     parser = f"the ONNX parser of TensorRT {capabilities.version}"
     problem, remedy = "the nodes in its body are not checked", "run the net with the onnxruntime backend"
-    findings = [Finding("refuse", node, problem, remedy) for node in facts.subgraphs]
+    findings = [Finding("refuse", facts.subgraphs, problem, remedy)] if facts.subgraphs else []
     if facts.opset > capabilities.newest_opset:
         problem = f"opset {facts.opset} is newer than {capabilities.newest_opset}, which {parser} supports"
-        findings.append(Finding("warn", "model", problem, "convert with an older --opset if the build fails"))
+        findings.append(Finding("warn", ("model",), problem, "convert with an older --opset if the build fails"))
     table = {
         **_ALL_LINES,
         **(_WEAKLY_TYPED if capabilities.typing == "weak" else {}),
@@ -99,21 +101,15 @@ def check_graph(facts: GraphFacts, capabilities: Capabilities) -> list[Finding]:
     }
     for pattern, (severity, text, remedy) in table.items():
         explained = set(facts.patterns.get(_EXPLAINED_BY.get(pattern, ""), ()))
-        nodes = [node for node in facts.patterns.get(pattern, ()) if node not in explained]
-        findings += [Finding(severity, node, text.format(parser=parser), remedy) for node in nodes]
+        nodes = tuple(node for node in facts.patterns.get(pattern, ()) if node not in explained)
+        if nodes:
+            findings.append(Finding(severity, nodes, text.format(parser=parser), remedy))
     return sorted(findings, key=lambda finding: finding.severity)
 
 
 def require_sound(findings: Sequence[Finding]) -> None:
     """Raise InputError for findings of severity "refuse", with every problem and its first node."""
-    nodes: dict[tuple[str, str], list[str]] = {}
-    for finding in findings:
-        if finding.severity == "refuse":
-            nodes.setdefault((finding.problem, finding.remedy), []).append(finding.node)
-    if nodes:
-        lines = [
-            f"{named[0]}{f' and {len(named) - 1} more nodes' if len(named) > 1 else ''}: {problem}: {remedy}"
-            for (problem, remedy), named in nodes.items()
-        ]
+    lines = [finding.describe() for finding in findings if finding.severity == "refuse"]
+    if lines:
         more = f"; and {len(lines) - _SHOWN} more problems" if len(lines) > _SHOWN else ""
         raise InputError(f"TensorRT would refuse the graph or compute other results: {'; '.join(lines[:_SHOWN])}{more}")

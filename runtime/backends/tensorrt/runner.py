@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +24,13 @@ import numpy as np
 
 from ....errors import BackendError, InputError
 from ..protocol import Array, TensorSpec, check_feeds
-from .compat import numpy_name
+from .compat import explain, numpy_name
 from .cuda_graphs import Binding, Bindings, Key, ReplayedContext
 from .driver import CudaDriver, TensorMemory
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
+Log = MutableSequence[str]
 Range = tuple[Shape, Shape, Shape]  # minimum, optimum, maximum
 _STAGES = ("h2d", "compute", "d2h")
 
@@ -115,16 +116,24 @@ class _Slot:
 class _Context:
     """An execution context bound to one profile, with the shapes and addresses it was last given."""
 
-    def __init__(self, engine: Any, tensors: EngineTensors, driver: CudaDriver, profile: int, stream: int):
+    def __init__(
+        self, engine: Any, tensors: EngineTensors, driver: CudaDriver, profile: int, stream: int, log: Log | None
+    ):
+        self._log: Log = [] if log is None else log
         self._context: Any = engine.create_execution_context()
         if self._context is None:
-            raise BackendError("TensorRT returns no execution context: is the device's memory full?")
-        if not self._context.set_optimization_profile_async(profile, stream):
-            raise BackendError(
-                f"TensorRT refuses a second context for profile {profile}, as before 8.6 for dynamic shapes: use one "
-                "thread and cuda_graphs off, or build an engine of fixed shapes"
-            )
-        driver.synchronize(stream)
+            raise self._fail("TensorRT returns no execution context", "free memory of the GPU, or use fewer contexts")
+        try:
+            if not self._context.set_optimization_profile_async(profile, stream):
+                raise self._fail(
+                    f"TensorRT refuses a second context for profile {profile}",
+                    "before 8.6, for dynamic shapes: use one thread and cuda_graphs off, or build an engine of fixed "
+                    "shapes",
+                )
+            driver.synchronize(stream)
+        except BaseException:
+            self._context = None  # the traceback would keep it alive beyond its engine
+            raise
         self._stream = stream
         self._outputs = tensors.outputs
         self._shapes: dict[str, Shape] = {}
@@ -139,7 +148,7 @@ class _Context:
         self._shapes = {}
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
-                raise BackendError(f'TensorRT refuses the shape {_write(shape)} for input "{name}"')
+                raise self._fail(f'TensorRT refuses the shape {_write(shape)} for input "{name}"')
         missing = list(self._context.infer_shapes())
         if missing:
             raise BackendError(f"TensorRT cannot infer the output shapes: {', '.join(missing)} has no shape or value")
@@ -159,13 +168,19 @@ class _Context:
         self._addresses = {}
         for name, address in addresses.items():
             if not self._context.set_tensor_address(name, address):
-                raise BackendError(f'TensorRT refuses the address of "{name}"')
+                raise self._fail(f'TensorRT refuses the address of "{name}"')
         self._addresses = dict(addresses)
 
     def enqueue(self) -> None:
         """Queue the network on the stream."""
         if not self._context.execute_async_v3(stream_handle=self._stream):
-            raise BackendError("TensorRT's enqueue failed; its log has the reason")
+            raise self._fail("TensorRT's enqueue failed")
+
+    def _fail(self, problem: str, advice: str = "") -> BackendError:
+        """An error with the lines that TensorRT logged since the last one."""
+        lines = list(self._log)
+        self._log.clear()
+        return BackendError(explain(problem, lines, advice=advice))
 
     def close(self) -> None:
         """Destroy the graph, and free the context; a reference cycle would keep it alive beyond its engine."""
@@ -180,12 +195,22 @@ class ExecutionLane:
         has_failed: whether the device failed under a run, so that the lane must be closed and not used again.
     """
 
-    def __init__(self, engine: Any, tensors: EngineTensors, driver: CudaDriver, *, slots: int, cuda_graphs: bool):
+    def __init__(
+        self,
+        engine: Any,
+        tensors: EngineTensors,
+        driver: CudaDriver,
+        *,
+        slots: int,
+        cuda_graphs: bool,
+        log: Log | None = None,
+    ):
         """Create streams, slots and events for an ICudaEngine; memory is allocated at the first image.
 
-        With `cuda_graphs`, each slot has a context of its own, with its own scratch memory on the device.
+        With `cuda_graphs`, each slot has a context of its own, with its own scratch memory on the device. Errors report
+        the lines of `log`, where TensorRT's logger writes.
         """
-        self.has_failed = False
+        self.has_failed, self._log = False, log
         self._engine, self._tensors, self._driver, self._cuda_graphs = engine, tensors, driver, cuda_graphs
         self._streams: dict[str, int] = {}
         self._slots: list[_Slot] = []
@@ -321,7 +346,8 @@ class ExecutionLane:
     def _find_context(self, slot: _Slot, profile: int) -> _Context:
         contexts = slot.contexts if self._cuda_graphs else self._shared
         if profile not in contexts:
-            context = _Context(self._engine, self._tensors, self._driver, profile, self._streams["compute"])
+            stream = self._streams["compute"]
+            context = _Context(self._engine, self._tensors, self._driver, profile, stream, self._log)
             contexts[profile] = context
             self._cleanup.callback(context.close)
         return contexts[profile]

@@ -55,7 +55,7 @@ def trt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
             shape_rule=lambda _: {"scores": (shape[0], 4, *shape[1:3])},
             profiles=[{"image": (shape, shape, shape)}],
         )
-        return SimpleNamespace(engine=engine, close=lambda: None)
+        return SimpleNamespace(engine=engine, close=lambda: None, log=[])
 
     monkeypatch.setattr(compat, "load_tensorrt", lambda: (trt, read_capabilities(trt)))
     monkeypatch.setattr(compat, "LoadedEngine", load)
@@ -119,6 +119,22 @@ def test_altered_plan_does_not_run(trt: Any, bundle: Bundle) -> None:
     with pytest.raises(EngineError, match="was altered") as caught:
         open_backend("tensorrt", bundle)
     assert caught.value.field == "plan.sha256"
+
+
+def test_an_engine_that_cannot_be_described_is_freed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newest first, although the error is kept, and its traceback has the engine."""
+    trt = stubs.make_tensorrt("10")
+    plan = b'{"version": "10.13.3.9"}'
+    chosen = SimpleNamespace(choose=lambda *fields, here: None, read_plan=lambda engine, trust: plan)
+    monkeypatch.setattr(module, "EngineStore", lambda folder: chosen)
+    monkeypatch.setattr(compat, "load_tensorrt", lambda: (trt, read_capabilities(trt)))
+    monkeypatch.setattr(module, "CudaDriver", FakeDriver)
+    monkeypatch.setattr(module, "read_machine", lambda: MACHINE)
+    with pytest.raises(TypeError) as caught:  # the stub has no tensors
+        open_backend("tensorrt", bundle)
+    assert caught.value.__traceback__ is not None
+    assert trt.behavior.made
+    assert trt.behavior.list_alive() == []
 
 
 def test_device_and_precision(trt: Any, bundle: Bundle) -> None:

@@ -100,7 +100,7 @@ def test_resizes() -> None:
     corners: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
     assert findings_of("Resize", inputs=("data", "", "", "n"), constants=sizes, **corners) == []
     by_scales = findings_of("Resize", inputs=("data", "", "s"), constants=sizes, **corners)
-    assert [(finding.severity, finding.node) for finding in by_scales] == [("warn", "it")]
+    assert [(finding.severity, finding.nodes) for finding in by_scales] == [("warn", ("it",))]
     inputs = ("data", "", "", "n")
     assert grave(findings_of("Resize", inputs=inputs, constants=sizes, **corners, data=TensorProto.UINT8))
 
@@ -136,7 +136,8 @@ def test_what_older_parsers_pass_over_or_lack(line: str) -> None:
     ]
     found = check_graph(find_facts(make_node_graph(nodes, constants, out=TensorProto.UINT8)), LINES[line])
     expected = {"8.5": {"part", "axes", "quantize"}, "8.6": {"part", "axes", "quantize"}, "9": {"part", "axes"}}
-    assert {finding.node for finding in found if finding.severity == "refuse"} == expected.get(line, set())
+    refused = {node for finding in found if finding.severity == "refuse" for node in finding.nodes}
+    assert refused == expected.get(line, set())
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -166,15 +167,20 @@ def test_a_newer_opset_is_warned_of() -> None:
 
 
 def test_all_refusals_in_one_message() -> None:
-    findings = [Finding("refuse", f"pool{index}", f"bad {index}", "do this") for index in range(12)]
+    findings = [Finding("refuse", (f"pool{index}",), f"bad {index}", "do this") for index in range(12)]
     with pytest.raises(InputError, match=r"pool0: bad 0: do this; .*pool9: bad 9.*and 2 more problems"):
         require_sound(findings)
-    require_sound([Finding("warn", "x", "y", "z")])
+    require_sound([Finding("warn", ("x",), "y", "z")])
 
 
-def test_one_problem_of_many_nodes_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"results: pool0 and 11 more nodes: bad: do this$"):
-        require_sound([Finding("refuse", f"pool{index}", "bad", "do this") for index in range(12)])
+@pytest.mark.parametrize(("count", "named"), [(1, "it0"), (2, "it0 and 1 more node"), (12, "it0 and 11 more nodes")])
+def test_one_problem_of_many_nodes_is_one_finding(count: int, named: str) -> None:
+    constants = {"s": np.float32(1), "z": np.uint8(1)}
+    nodes = [helper.make_node("QuantizeLinear", ["data", "s", "z"], [f"q{n}"], name=f"it{n}") for n in range(count)]
+    (found,) = check_graph(find_facts(make_node_graph(nodes, constants)), LINES["11"])
+    assert found.nodes == tuple(f"it{n}" for n in range(count))
+    with pytest.raises(InputError, match=f"results: {named}: TensorRT quantizes to int8, not to uint8: use"):
+        require_sound([found])
 
 
 def test_pooling_with_indices() -> None:
@@ -185,8 +191,8 @@ def test_pooling_with_indices() -> None:
 
 def test_bodies_are_not_checked() -> None:
     found = check_graph(find_facts(scan_model().SerializeToString()), LINES["10"])
-    assert [(f.severity, f.node, f.problem) for f in found] == [
-        ("refuse", "s/Scan/node", "the nodes in its body are not checked")
+    assert [(f.severity, f.nodes, f.problem) for f in found] == [
+        ("refuse", ("s/Scan/node",), "the nodes in its body are not checked")
     ]
 
 
@@ -194,6 +200,7 @@ def test_every_pattern_of_the_converter_is_known() -> None:
     """The tables cover the patterns that the converter writes, and unknown ones of a later converter are ignored."""
     facts = find_facts(make_graph())
     every = facts.model_copy(update={"patterns": {name: (name,) for name in facts.patterns}})
-    assert {finding.node for finding in check_graph(every, LINES["8.5"])} == set(facts.patterns)
+    found = check_graph(every, LINES["8.5"])
+    assert {node for finding in found for node in finding.nodes} == set(facts.patterns)
     later = facts.model_copy(update={"patterns": {"unheard_of": ("it",)}})
     assert check_graph(later, LINES["8.5"]) == []

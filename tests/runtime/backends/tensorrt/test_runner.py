@@ -16,7 +16,7 @@ from atrous.errors import BackendError, InputError
 from atrous.runtime.backends.protocol import Array, TensorSpec
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
 from tools.gpu_bench.fake_driver import FakeDriver
-from tools.gpu_bench.fake_engine import FakeEngine, Shape
+from tools.gpu_bench.fake_engine import FakeContext, FakeEngine, Shape
 
 from ...bundles import expected_scores, make_image
 
@@ -206,6 +206,39 @@ class TestGraphs:
             backend.run({"image": images(1)[0]})
         backend.close()
         assert driver.list_leaks() == []
+
+
+def test_errors_report_what_tensorrt_logged() -> None:
+    driver, log = FakeDriver(), ["warning: slow", "error: 2: OutOfMemory (no details)"]
+    engine = make_engine(driver, fault="refuse")
+    backend = TensorRtBackend(engine, driver, log=log)
+    image = images(1)[0]
+    with pytest.raises(
+        BackendError, match=r"enqueue failed: error: 2: OutOfMemory .*What to do: free memory"
+    ) as caught:
+        backend.run({"image": image})
+    assert "slow" not in str(caught.value)
+    with pytest.raises(BackendError, match="enqueue failed: TensorRT gave no reason"):
+        backend.run({"image": image})
+    engine.fault = ""
+    check(backend.run({"image": image}), image)
+    backend.close()
+
+
+def test_a_context_that_is_refused_is_freed_with_its_error_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[FakeContext]] = []
+
+    def refuse(self: FakeContext, profile: int, stream: int) -> bool:
+        made.append(weakref.ref(self))
+        return False
+
+    monkeypatch.setattr(FakeContext, "set_optimization_profile_async", refuse)
+    backend = open_backend(FakeDriver())
+    with pytest.raises(BackendError, match="refuses a second context") as caught:
+        backend.run({"image": images(1)[0]})
+    assert caught.value.__traceback__ is not None
+    assert [context() for context in made] == [None]
+    backend.close()
 
 
 class TestProfiles:
