@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= .ci/constraints.txt
 OUT ?= out
 SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
+RTX ?= build/rtx
+RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py)
 PACKAGES := proto converter runtime scripts
 
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema check-native import-root clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema rtx-check check-native import-root clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -53,6 +55,20 @@ conformance: setup recordings ## every recording of real Caffe, blob by blob, an
 conformance-quick: setup recordings ## the recordings of tiny nets, trained weights and DeepLab
 	$(BIN)/python -m tools.conformance $(SHARED) --kind tiny --kind real
 	$(BIN)/python -m tools.conformance $(SHARED) --kind nets --only 'deeplab*'
+
+rtx-check: $(RTX)/.ready ## NVIDIA's parser, builder and bindings, without a GPU (installs 150 MB; Linux, x86-64)
+	OMP_NUM_THREADS=1 $(RTX)/bin/python -m pytest -q -n 2 --dist loadfile -m "not conformance" $(RTX_TESTS)
+
+# an environment of its own on top of $(VENV), so that nothing else sees NVIDIA's packages
+$(RTX)/.ready: $(VENV)/.ready tools/nvidia_check/bindings.txt
+	$(PYTHON) -m venv $(RTX)
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(RTX)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(RTX)/bin/python -m pip install --quiet 'atrous[rtx-check]'
+	while read -r version requirement; do \
+		$(RTX)/bin/python -m pip install --quiet --no-deps --upgrade --target "$(RTX)/bindings/$$version" "$$requirement" || exit; \
+	done < tools/nvidia_check/bindings.txt
+	@touch $@
 
 recordings:
 	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }

@@ -79,10 +79,10 @@ class Behavior:
         return [other()._kind for other in self.made if other() is not None]
 
 
-def make_tensorrt(line: str, version: str | None = None) -> Any:
-    """A stub of a line's module, or of one of the recorded versions."""
+def make_tensorrt(line: str, version: str | None = None, names: dict[str, tuple[str, ...]] | None = None) -> Any:
+    """A stub of a line's module, or of one of the recorded versions, or of a version with these names."""
     version = version or LINES[line]
-    names = read_names()[version]
+    names = names or read_names()[version]
     module = SimpleNamespace(__version__=version, __name__="tensorrt", behavior=Behavior())
     for kind, allowed in names.items():
         if kind in _ENUMERATIONS:

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from atrous.runtime.backends.tensorrt import compat
-from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
+from atrous.runtime.backends.tensorrt.capabilities import find_capabilities, read_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
 from atrous.runtime.backends.tensorrt.plan import plan_build
+from tools.gpu_bench.fake_engine import FakeContext, FakeEngine
 
 from . import record_names, stubs
 from .onnx_models import find_facts, make_graph
+from .test_builder import build
+from .test_capabilities import compare
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +23,38 @@ def trt() -> Any:
     return pytest.importorskip("tensorrt", reason="TensorRT is not installed", exc_type=ImportError)
 
 
-def test_capabilities(trt: Any) -> None:
+@pytest.fixture(scope="module")
+def names(trt: Any) -> dict[str, tuple[str, ...]]:
+    """Class -> its public names."""
+    return {kind: tuple(words.split()) for kind, words in record_names.read_module_names(trt).items()}
+
+
+def test_capabilities(trt: Any, names: dict[str, tuple[str, ...]]) -> None:
     found = read_capabilities(trt)
-    assert found.typing == LINES[found.line].typing
+    assert found == find_capabilities(trt.__version__)
+    compare(trt.__version__, names)
 
 
-def test_recorded_names(trt: Any) -> None:
+def test_recorded_names(trt: Any, names: dict[str, tuple[str, ...]]) -> None:
     recorded = stubs.read_names().get(trt.__version__)
     if recorded is None:
         pytest.skip(f"the names of TensorRT {trt.__version__} are not recorded")
-    found = record_names.read_module_names(trt)
-    assert {kind: set(words.split()) for kind, words in found.items()} == {k: set(v) for k, v in recorded.items()}
+    assert {kind: set(words) for kind, words in names.items()} == {kind: set(words) for kind, words in recorded.items()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_build_uses_names_that_are_there(trt: Any, names: dict[str, tuple[str, ...]], precision: str) -> None:
+    """On a stub that has the installed module's names and rejects all others."""
+    stub = stubs.make_tensorrt("", trt.__version__, names)
+    assert build(stub, precision, keep_last=precision == "fp16").plan
+
+
+@pytest.mark.parametrize(("kind", "fake"), [("ICudaEngine", FakeEngine), ("IExecutionContext", FakeContext)])
+def test_a_run_uses_names_that_are_there(trt: Any, kind: str, fake: type) -> None:
+    """The runner's tests use these fakes, which have no other names."""
+    used = {name for name in vars(fake) if not name.startswith("_")} - set(getattr(fake, "__dataclass_fields__", ()))
+    assert "set_input_shape" in used or "get_tensor_profile_shape" in used
+    assert used <= set(dir(getattr(trt, kind)))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
