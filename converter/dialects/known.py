@@ -167,6 +167,7 @@ DIALECTS: dict[str, Dialect] = {
         Dialect("nvcaffe", data_layers=("DetectNetTransformation",)),
         Dialect("openvino", layers=("CTCGreedyDecoder",), parameters={"CTCGreedyDecoder": ("ctc_decoder_param",)}),
         Dialect("parsenet", layers=("Normalize", "Unpooling")),
+        Dialect("fusenet", layers=("Unpooling",)),
         Dialect("senet", layers=("Axpy",)),
         Dialect("synopsys", layers=("ResizeBilinear", "Squeeze")),
         Dialect(

@@ -3,8 +3,10 @@
 `Upsample` (SegNet, ENet): bottoms x and the mask of a Pooling (its second top). y = 0, y[mask] = x, in order; the later
 of two values for one pixel wins. Size: upsample_h x upsample_w if both are given, else H * scale - pad_out_h and
 W * scale - pad_out_w (scale 2 by default; pad_out_* need a scale of 2).
-`Unpooling` (DeconvNet): the same with unpool_size, or unpool_h and unpool_w; without a mask x goes to every stride-th
-pixel. Its AVE and TILE accumulate onto the previous content of the top and are refused.
+`Unpooling`: the same in other words. Size: unpool_size, or unpool_h and unpool_w (DeconvNet); else output_h and
+output_w, or scale times the bottom's (FuseNet); else (H - 1) stride + kernel - 2 pad (CEDN). Without a mask x goes to
+every stride-th pixel. AVE and TILE add each value to all pixels of its window, AVE divided by the window's area: as on
+the GPU, where DecoupledNet ran; DeconvNet's CPU code adds to the previous pass instead.
 `UnPooling` (ParseNet): REP repeats each pixel out_kernel_size times, or until the plane of a second bottom is covered.
 `Upsample` with one bottom (YOLO ports): nearest neighbor, `scale` times.
 `ResizeBilinear` (from TensorFlow): bilinear to output_height x output_width, with aligned corners or, by default, with
@@ -16,9 +18,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..graph.net import Shape
 from ..graph.sizes import Size
-from .base import ModuleSpec, Operator, Window, register_layer
+from .base import ModuleSpec, Operator, Window, given, register_layer
 from .masks import emit_unpooled
 from .resize import emit_bilinear
 
@@ -164,55 +168,119 @@ class Upsample(_Upsampling):
 
 @register_layer("Unpooling")
 class Unpooling(_Upsampling):
-    """DeconvNet's unpooling, by a mask (two bottoms) or by strides (one bottom)."""
+    """Unpooling of DeconvNet, CEDN and FuseNet, by a mask (two bottoms), or by strides or windows (one bottom)."""
 
     bottom_range = (1, 2)
 
     def set_up(self) -> None:
         self.param = self.context.message.unpooling_param
         self.require_planes()
-        if self.param.unpool != 0:
-            self.refuse("AVE and TILE accumulate onto the previous top and are not supported; use a Deconvolution")
-        self.kernel = self._required("kernel_size", "kernel")
+        self.method = self.param.DESCRIPTOR.enum_types_by_name["UnpoolMethod"].values_by_number[self.param.unpool].name
+        if self.method not in ("MAX", "AVE", "TILE"):
+            self.refuse(f"unpool: {self.method} is not supported; use MAX, AVE or TILE")
         self.stride = self.read_pair(self.param, "stride") or (self.param.stride,) * 2
-        self.size = self._required("unpool_size", "unpool")
-        if any((self.param.pad, self.param.pad_h, self.param.pad_w)):
-            self.refuse("pad must be 0, the only value that DeconvNet's Caffe supports")
-        self.require_positive(kernel_size=self.kernel, stride=self.stride, unpool_size=self.size)
-        if len(self.bottoms) == 2:
+        self.pad = self.read_pair(self.param, "pad") or (0, 0)
+        self.kernel = self.read_pair(self.param, "kernel_size", "kernel")
+        self.size = self._read_size()
+        self.require_positive(stride=self.stride, kernel_size=self.kernel or (1,), size=self.size or (1,))
+        self.has_mask = len(self.bottoms) == 2
+        if self.has_mask and self.method != "MAX":
+            self.refuse(f"unpool: {self.method} with a mask is not supported; it ignores the mask, remove that bottom")
+        if any(self.pad) and (self.size is not None or (self.method == "MAX" and not self.has_mask)):
+            self.refuse("pad must be 0 with a given size or without a mask, as in DeconvNet's Caffe")
+        if self.has_mask:
             self.check_mask()
 
-    def _required(self, field: str, prefix: str) -> tuple[int, int]:
-        pair = self.read_pair(self.param, field, prefix)
-        if pair is None:
-            self.refuse(f"has no {field}")
-        return pair
+    def _read_size(self) -> tuple[int, int] | None:
+        """Height and width of the top, or None where they follow from the bottom's."""
+        param = self.param
+        size = self.read_pair(param, "unpool_size", "unpool")
+        if size is not None and self.kernel is None:
+            self.refuse("has no kernel_size")
+        if size is None and param.HasField("output_h") and param.HasField("output_w"):
+            size = param.output_h, param.output_w
+        if size is None and param.HasField("scale"):
+            self.require_positive(scale=param.scale)
+            self.kernel = self.stride = (param.scale, param.scale)
+        elif self.kernel is None and (size is None or self.method != "MAX"):
+            self.refuse("has no size or window; give unpool_size, output_h and output_w, scale, or kernel_size")
+        return size
 
     def grown(self) -> tuple[int, int]:
-        return self.size
+        if self.size is not None:
+            return self.size
+        assert self.kernel is not None
+        height, width = (
+            (size - 1) * stride + kernel - 2 * pad
+            for size, stride, kernel, pad in zip(
+                self.bottoms[0].shape[2:], self.stride, self.kernel, self.pad, strict=True
+            )
+        )
+        return height, width
 
     def module_spec(self) -> ModuleSpec:
-        if len(self.bottoms) == 2:
-            return ModuleSpec("MaxUnpool", {"size": self.size})
-        return ModuleSpec("StrideUnpool", {"size": self.size, "stride": self.stride})
+        if self.method != "MAX":
+            window = {"kernel": self.kernel, "stride": self.stride, "averages": self.method == "AVE"}
+            return ModuleSpec("SpreadUnpool", window | given(size=self.size, pad=self.pad if any(self.pad) else None))
+        if self.size is not None:
+            arguments: dict[str, Any] = {"size": self.size}
+        else:
+            assert self.kernel is not None
+            # the scale fits the last window, whose size differs from the stride's where the windows overlap
+            trims = [
+                stride - kernel + 2 * pad
+                for stride, kernel, pad in zip(self.stride, self.kernel, self.pad, strict=True)
+            ]
+            arguments = {"scale": self.stride} | ({"trim": tuple(trims)} if any(trims) else {})
+        if self.has_mask:
+            return ModuleSpec("MaxUnpool", arguments)
+        return ModuleSpec("StrideUnpool", {"size": self.grown(), "stride": self.stride})
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        if len(self.bottoms) == 2:
+        if self.method != "MAX":
+            return [self._emit_spread(graph, x)]
+        if self.has_mask:
             return self.emit_by_mask(graph, x, bottoms[1])
+        size = graph.top_shapes[0][2:]
         rows, columns = (self._positions(graph, x, axis) for axis in (0, 1))
-        starts = graph.add("Mul", [rows, graph.constant(self.size[1], "int64")])
+        starts = graph.add("Mul", [rows, graph.size_tensor(size[1])])
         plane = graph.add("Add", [graph.add("Unsqueeze", [starts, graph.constant([1], "int64")]), columns])
         shape = graph.shape_tensor([*x.shape[:2], x.shape[2] * x.shape[3]])
         index = graph.add("Expand", [graph.reshape(plane, [-1]), shape])
         return [_emit_scatter(graph, x, index)]
 
-    def _positions(self, graph: OnnxGraph, x: Value, axis: int) -> str:
-        """Destinations of the rows (axis 0) or columns (axis 1): stride times their index, at most the last."""
+    def _starts(self, graph: OnnxGraph, x: Value, axis: int) -> str:
+        """Stride times the index of each row (axis 0) or column (axis 1)."""
         end = graph.add("Squeeze", [graph.size_tensor(x.shape[axis + 2])])
         numbers = graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
-        spread = graph.add("Mul", [numbers, graph.constant(self.stride[axis], "int64")])
-        return graph.add("Min", [spread, graph.constant(self.size[axis] - 1, "int64")])
+        return graph.add("Mul", [numbers, graph.constant(self.stride[axis], "int64")])
+
+    def _positions(self, graph: OnnxGraph, x: Value, axis: int) -> str:
+        """Destinations of the rows (axis 0) or columns (axis 1): at most the last."""
+        last = graph.size_tensor(graph.top_shapes[0][axis + 2] - 1)
+        return graph.add("Min", [self._starts(graph, x, axis), last])
+
+    def _emit_spread(self, graph: OnnxGraph, x: Value) -> str:
+        """Add each value to all pixels of its window: a convolution transposed, cropped and padded to the top."""
+        assert self.kernel is not None
+        size, value = graph.top_shapes[0][2:], x.name
+        if self.method == "AVE":
+            for axis, shape in ((0, [-1, 1]), (1, [-1])):
+                room = graph.add(
+                    "Sub", [graph.size_tensor(size[axis] + 2 * self.pad[axis]), self._starts(graph, x, axis)]
+                )
+                extent = graph.add("Min", [room, graph.constant([self.kernel[axis]], "int64")])
+                value = graph.add("Div", [value, graph.reshape(graph.add("Cast", [extent], to=1), shape)])
+        ones = graph.constant(np.ones((x.shape[1], 1, *self.kernel), np.float32))
+        attributes = {"kernel_shape": list(self.kernel), "strides": list(self.stride), "group": int(x.shape[1])}
+        spread = graph.add("ConvTranspose", [value, ones], **attributes)
+        ends = [
+            size[axis] + self.pad[axis] - (x.shape[axis + 2] - 1) * self.stride[axis] - self.kernel[axis]
+            for axis in (0, 1)
+        ]
+        pads = graph.shape_tensor([0, 0, -self.pad[0], -self.pad[1], 0, 0, *ends])
+        return graph.add("Pad", [spread, pads], mode="constant")
 
 
 @register_layer("UnPooling")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -44,6 +45,42 @@ class StrideUnpool(nn.Module):
         index = (rows[:, None] * width + columns).flatten().expand(*x.shape[:2], -1)
         plane = x.new_zeros(*x.shape[:2], height * width)
         return plane.scatter(2, index, x.flatten(2)).reshape(*x.shape[:2], height, width)
+
+
+class SpreadUnpool(nn.Module):
+    """Each value added to all pixels of its window, zeros elsewhere.
+
+    Args:
+        kernel: height and width of a window.
+        stride: pixels between windows.
+        averages: divide each value by the area of its window within the padded plane.
+        size: height and width of the output; by default the windows' extent less the padding.
+        pad: rows and columns by which the first window begins before the plane.
+    """
+
+    def __init__(
+        self,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        averages: bool,
+        size: tuple[int, int] | None = None,
+        pad: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        self.kernel, self.stride, self.averages, self.size, self.pad = kernel, stride, averages, size, pad
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = [(x.shape[axis + 2] - 1) * self.stride[axis] + self.kernel[axis] for axis in (0, 1)]
+        size = self.size or (whole[0] - 2 * self.pad[0], whole[1] - 2 * self.pad[1])
+        if self.averages:
+            for axis in (0, 1):
+                starts = torch.arange(x.shape[axis + 2], device=x.device) * self.stride[axis]
+                extent = (size[axis] + 2 * self.pad[axis] - starts).clamp(max=self.kernel[axis])
+                x = x / extent.to(x.dtype).reshape(-1, *(1,) * (1 - axis))
+        window = x.new_ones(x.shape[1], 1, *self.kernel)
+        spread = F.conv_transpose2d(x, window, stride=self.stride, groups=x.shape[1])
+        bottom, right = (size[axis] + self.pad[axis] - whole[axis] for axis in (0, 1))
+        return F.pad(spread, (-self.pad[1], right, -self.pad[0], bottom))
 
 
 class RepeatPixels(nn.Module):

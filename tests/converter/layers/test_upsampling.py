@@ -25,7 +25,10 @@ def test_refused_as_by_caffe(goldens: Path) -> None:
     assert "must be equal" in assert_refused(goldens, "bad-seg-upsample-shape")
 
 
-def unpool(x: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], height: int, width: int) -> np.ndarray[Any, Any]:
+Array = np.ndarray[Any, Any]
+
+
+def unpool(x: Array, mask: Array, height: int, width: int) -> Array:
     """Value by value, so that the later one wins."""
     y = np.zeros((*x.shape[:2], height * width), np.float32)
     for n, c, i, j in np.ndindex(*x.shape):
@@ -44,6 +47,13 @@ def unpool(x: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], height: int, wid
         ('"Upsample" upsample_param { scale: 5 upsample_h: 6 upsample_w: 7 }', (6, 7)),
         ('"Unpooling" unpooling_param { kernel_size: 2 stride: 2 unpool_size: 9 }', (9, 9)),
         ('"Unpooling" unpooling_param { kernel_size: 2 stride: 2 unpool_h: 7 unpool_w: 9 }', (7, 9)),
+        # FuseNet
+        ('"Unpooling" unpooling_param { output_h: 7 output_w: 9 }', (7, 9)),
+        ('"Unpooling" unpooling_param { scale: 3 }', (12, 15)),
+        # CEDN
+        ('"Unpooling" unpooling_param { unpool: MAX kernel_size: 2 stride: 2 }', (8, 10)),
+        ('"Unpooling" unpooling_param { kernel_size: 3 stride: 2 }', (9, 11)),
+        ('"Unpooling" unpooling_param { kernel_h: 3 kernel_w: 2 stride_h: 3 stride_w: 2 pad_h: 1 pad_w: 0 }', (10, 10)),
     ],
 )
 def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> None:
@@ -63,7 +73,9 @@ def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> Non
         ('"Upsample" bottom: "m" upsample_param { scale_h: 2 }', "either scale"),
         ('"Upsample" bottom: "m" upsample_param { upsample_h: 1 upsample_w: 4 }', "above 1"),
         ('"Upsample"', "nor a scale"),
-        ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 }', "no unpool_size"),
+        ('"Unpooling" bottom: "m" unpooling_param { stride: 2 }', "no size or window"),
+        ('"Unpooling" bottom: "m" unpooling_param { scale: 0 }', "scale must be above 0"),
+        ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool: REP }', "REP is not supported"),
         ('"Unpooling" bottom: "m" unpooling_param { unpool_size: 8 }', "no kernel_size"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 pad: 1 }', "pad must be 0"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 unpool: AVE }', "not supported"),
@@ -172,3 +184,36 @@ def test_resize_from_tensorflow(aligned: bool, size: tuple[int, int]) -> None:
         share = (place - low).reshape(-1, *(1,) * (3 - axis))
         expected = expected.take(low, axis) * (1 - share) + expected.take(np.minimum(low + 1, have - 1), axis) * share
     np.testing.assert_allclose(y["y"], expected, atol=1e-6)
+
+
+def spread(x: Array, size: tuple[int, int], kernel: int, stride: int, pad: int, averages: bool) -> Array:
+    """Value by value, as DeconvNet's GPU code for AVE and TILE adds them up."""
+    y = np.zeros((*x.shape[:2], *size), np.float64)
+    for i, j in np.ndindex(*x.shape[2:]):
+        top, left = i * stride - pad, j * stride - pad
+        bottom, right = min(top + kernel, size[0] + pad), min(left + kernel, size[1] + pad)
+        area = (bottom - top) * (right - left) if averages else 1
+        y[:, :, max(top, 0) : min(bottom, size[0]), max(left, 0) : min(right, size[1])] += (
+            x[:, :, i, j, None, None] / area
+        )
+    return y
+
+
+@pytest.mark.parametrize("method", ["AVE", "TILE"])
+@pytest.mark.parametrize(
+    ("param", "size", "kernel", "stride", "pad"),
+    [
+        ("kernel_size: 4 unpool_size: 9 stride: 2", (9, 9), 4, 2, 0),
+        ("kernel_size: 2 unpool_h: 7 unpool_w: 12 stride: 2", (7, 12), 2, 2, 0),
+        ("kernel_size: 3 stride: 2", (9, 11), 3, 2, 0),
+        ("kernel_size: 3 stride: 2 pad: 1", (7, 9), 3, 2, 1),
+        ("scale: 2", (8, 10), 2, 2, 0),
+    ],
+)
+def test_values_are_added_to_their_windows(
+    method: str, param: str, size: tuple[int, int], kernel: int, stride: int, pad: int
+) -> None:
+    x = random_array(2, 3, 4, 5)
+    text = f'type: "Unpooling" bottom: "x" top: "y" unpooling_param {{ unpool: {method} {param} }}'
+    wanted = spread(x, size, kernel, stride, pad, method == "AVE")
+    np.testing.assert_allclose(Twin(net_text(text, x=x.shape)).run(x=x)["y"], wanted, rtol=1e-5, atol=1e-6)
