@@ -49,7 +49,7 @@ def _numbers(count: int) -> _Callback:
 
 def _parse_mean(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
     """Three numbers, or the file of a mean image."""
-    if text is not None and (text.endswith(".binaryproto") or Path(text).is_file()):
+    if text is not None and (text.endswith((".binaryproto", ".npy")) or Path(text).is_file()):
         return require_file(Path(text), "mean image")
     return _numbers(3)(context, parameter, text)
 
@@ -79,8 +79,8 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
     "--mean",
     callback=_parse_mean,
     metavar="B,G,R|FILE",
-    help="Mean pixel in gray levels, in the net's channel order, or a mean image (mean.binaryproto) to average.  "
-    "[default: the data layer's, else DeepLab's]",
+    help="Mean pixel in gray levels, in the net's channel order, or a mean image (.binaryproto, .npy) to average.  "
+    "[default: the data layer's, else 0 if the net subtracts one itself, else DeepLab's]",
 )
 @click.option(
     "--scale",

@@ -77,7 +77,7 @@ class Source(Section):
     file: str
     sha256: Sha256
     bytes: NonNegativeInt
-    format: Literal["V0", "V1", "V2", "HDF5", "binaryproto"]
+    format: Literal["V0", "V1", "V2", "HDF5", "binaryproto", "npy"]
     dialect: str
 
 

@@ -29,7 +29,7 @@ from ...bundle.writing import describe_file, new_bundle
 from ...errors import ConverterError, ExportError, OutputError
 from ..check.compare import VerificationReport
 from ..check.verify import verify_model
-from ..files.mean_image import read_mean_pixel
+from ..files.mean_image import is_numpy
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
@@ -37,11 +37,9 @@ from .dynamic_axes import find_dynamic_axes
 from .made_for import find_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
+from .pixel_rule import choose_pixel_rule
 from .source import write_model_source
 from .torch_module import to_torch
-
-DEEPLAB_MEAN = (104.008, 116.669, 122.675)
-"""Mean pixel of DeepLab and most VGG-16 descendants in gray levels: blue, green, red."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,8 @@ class PreprocessingOptions:
     """Preprocessing of the net's image, in gray levels of 0 to 255; None takes the value of the file's data layer.
 
     Attributes:
-        mean: subtracted first, in `color_order`, or the file of a mean image to average; DeepLab's where the prototxt
-            has no data layer.
+        mean: subtracted first, in `color_order`, or the file of a mean image to average; without a data layer in the
+            prototxt 0 if the net's first layers subtract one, else DeepLab's.
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.
@@ -135,10 +133,13 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     warnings = list(net.warnings)
     if net.parameter_shapes() and not net.parameters:
         warnings.append("the net has no weights: its parameters come from its fillers")
-    mean, scale = _read_pixel_rule(net, options.preprocessing, warnings)
+    given = options.preprocessing
+    mean, scale, doubts = choose_pixel_rule(net, given.mean, given.scale, given.color_order)
+    warnings += doubts
     sources = list(options.sources)
     if isinstance(options.preprocessing.mean, Path):
-        sources.append(("mean", options.preprocessing.mean, "binaryproto", net.dialect))
+        mean_format = "npy" if is_numpy(options.preprocessing.mean) else "binaryproto"
+        sources.append(("mean", options.preprocessing.mean, mean_format, net.dialect))
     plan = _plan(net, options.preprocessing, warnings)
     classes = _name_classes(options, plan)
     palette = _choose_palette(options, len(classes))
@@ -229,40 +230,6 @@ def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
             raise OutputError(f"palette color {tuple(color)} is not red, green, blue of 0 to 255")
         colors.append((int(color[0]), int(color[1]), int(color[2])))
     return tuple(colors)
-
-
-def _read_pixel_rule(
-    net: Net, given: PreprocessingOptions, warnings: list[str]
-) -> tuple[tuple[float, float, float], float]:
-    """Mean in the net's channel order, and scale: as given, else the data layer's, else DeepLab's mean."""
-    transform = net.definition.transform
-    scale = given.scale
-    if scale is None:
-        scale = _shortest(transform.scale) if transform is not None else 1.0
-    if isinstance(given.mean, Path):
-        pixel, warning = read_mean_pixel(given.mean)
-        warnings.extend([warning] if warning else [])
-        return pixel, scale
-    if given.mean is not None:
-        return given.mean, scale
-    if transform is None or transform.mean_file or len(transform.mean_value) not in (0, 1, 3):
-        reason = "does not say the mean of its training images"
-        if transform is not None and transform.mean_file:
-            reason = f'has the mean of its training images in another file, "{transform.mean_file}"'
-        warnings.append(
-            f"the file {reason}; using DeepLab's {DEEPLAB_MEAN} (blue, green, red): "
-            "give --mean, a pixel or the mean image, if the net was trained with another"
-        )
-        mean = DEEPLAB_MEAN
-        return (mean if given.color_order == "BGR" else (mean[2], mean[1], mean[0])), scale
-    values = [_shortest(value) for value in transform.mean_value] or [0.0]
-    first, second, third = values if len(values) == 3 else values * 3
-    return (first, second, third), scale
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal number of a float32."""
-    return float(str(np.float32(value)))
 
 
 def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:

@@ -155,7 +155,7 @@ class _Builder:
         if given is None:
             refuse(
                 f'the file does not declare the shape of input "{source.top}" ({source.type}); '
-                f"give it, as in --input {source.top}=1,3,321,321"
+                f"give it, as in --input {source.top}=1,3,321,321{self.definition.stage_hint}"
             )
         shape = tuple(as_size(size) for size in given)
         if _is_impossible(shape) or 0 in shape:
@@ -212,7 +212,11 @@ class _Builder:
         if name not in self.written:
             near = difflib.get_close_matches(name, self.written, 1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
-            raise NetError(f'reads blob "{name}", which no layer before it writes{hint}', layer=message.name, line=line)
+            raise NetError(
+                f'reads blob "{name}", which no layer before it writes{hint or self.definition.stage_hint}',
+                layer=message.name,
+                line=line,
+            )
         try:
             blob = self._latest(name)
         except _OverwrittenError as error:

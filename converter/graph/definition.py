@@ -71,6 +71,16 @@ class NetDefinition:
     format: str = "V2"  # syntax of the file: V0, V1 or V2
     crop_rule: CropRule = CropRule.ZERO  # the offset of a Crop without crop_param
     phase: str = "TEST"  # TEST or TRAIN
+    unset_stages: tuple[str, ...] = ()  # stages of excluded layers, those that declare an input's shape first
+
+    @property
+    def stage_hint(self) -> str:
+        """The end of an error about something that another stage of the file may have; empty without stages."""
+        if not self.unset_stages:
+            return ""
+        first, *others = self.unset_stages
+        rest = f"; its other stages are {', '.join(others)}" if others else ""
+        return f"; the file has several stages: give one, as in --stage {first}{rest}"
 
     @property
     def unsupported(self) -> tuple[tuple[str, str, int | None, str], ...]:

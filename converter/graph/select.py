@@ -141,7 +141,19 @@ def define_net(
         kept, dropped = filtered.kept, list(filtered.dropped)
     definition = _Selection(prototxt, kept, dropped, found).define(detection.evidence, dict(blob_counts or {}))
     crop_rule = find_crop_rule(prototxt.net.layer, found, given=dialect is not None)
-    return replace(definition, crop_rule=crop_rule, phase=phase)
+    unset = () if already_filtered else _find_unset_stages(prototxt, filtered.stages)
+    return replace(definition, crop_rule=crop_rule, phase=phase, unset_stages=unset)
+
+
+def _find_unset_stages(prototxt: Prototxt, active: frozenset[str]) -> tuple[str, ...]:
+    """The stages of the file's rules if none of them is set, those of layers that declare a shape first."""
+    declaring: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for layer in prototxt.net.layer:
+        stages = [stage for rule in (*layer.include, *layer.exclude) for stage in rule.stage]
+        (declaring if layer.input_param.shape else others).update(dict.fromkeys(stages))
+    found = tuple(declaring | others)
+    return () if active.intersection(found) else found
 
 
 class _Selection:

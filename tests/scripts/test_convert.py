@@ -165,6 +165,31 @@ def test_mean_image_becomes_its_mean_pixel_with_a_warning(run: Any) -> None:
     assert any("mean pixel 0, 25, 0 is subtracted" in warning for warning in manifest().warnings)
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 2, 2), (1, 3, 2, 2), (2, 5, 3)])
+def test_mean_of_numpy(run: Any, shape: tuple[int, ...]) -> None:
+    """pycaffe's scripts load `ilsvrc_2012_mean.npy`."""
+    axes = [-1 if size == 3 else 1 for size in shape]
+    np.save("mean.npy", np.broadcast_to(np.reshape([104.0, 117.0, 123.0], axes), shape))
+    code, _, err = run("--mean", "mean.npy")
+    assert (code, err) == (0, "")
+    assert manifest().preprocessing.mean == (104, 117, 123)
+    assert (manifest().sources[2].format, manifest().sources[2].file) == ("npy", "mean.npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((2, 4)), "of shape (2, 4)"),
+        (np.zeros((4, 5, 6)), "4 channels"),
+        (np.array(["a"]), "<U1"),
+        (np.array([1, None]), "damaged NumPy array"),
+    ],
+)
+def test_numpy_files_that_are_no_mean(run: Any, array: Any, words: str) -> None:
+    np.save("mean.npy", array)
+    assert_one_line(run("--mean", "mean.npy"), words)
+
+
 def test_mean_images_that_are_none(run: Any, workplace: Path) -> None:
     assert_one_line(run("--mean", "none.binaryproto"), "none.binaryproto does not exist")
     assert_one_line(run("--mean", "net.prototxt"), "is text: a prototxt? Give the mean image")

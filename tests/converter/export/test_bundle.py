@@ -15,7 +15,7 @@ from atrous import runtime
 from atrous.bundle.manifest import MadeFor, Manifest, parse_manifest
 from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
-from atrous.converter.export.bundle import DEEPLAB_MEAN
+from atrous.converter.export.pixel_rule import DEEPLAB_MEAN, find_own_mean
 from atrous.errors import ExportError, OutputError, VerificationError
 
 from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded
@@ -283,6 +283,32 @@ def test_assumed_mean_gives_a_warning(tmp_path: Path) -> None:
     mean, scale, warnings = pixel_rule(tmp_path, None, PreprocessingOptions(minimum=(20, 20)))
     assert (mean, scale) == (DEEPLAB_MEAN, 1)
     assert any("does not say the mean" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("first", "own"),
+    [
+        (layer("Power", "first", "data", "f", "power_param { shift: -116 }"), True),
+        (layer("Power", "s", "data", "s", "power_param { scale: 0.02 }") + layer("Bias", "first", "s", "f"), True),
+        (layer("Scale", "first", "data", "f", "scale_param { bias_term: true }"), True),
+        (layer("Scale", "first", "data", "f"), False),
+        (layer("Power", "first", "data", "f", "power_param { power: 2 shift: 1 }"), False),
+    ],
+)
+def test_a_net_that_subtracts_its_own_mean_gets_none(tmp_path: Path, first: str, own: bool) -> None:
+    text = data(1, 3, 9, 9) + first + conv("c", "f", "y", 4) + layer("Crop", "crop", ["y", "data"], "z")
+    manifest = write(tmp_path / "b", text, verify=False)
+    assert manifest.preprocessing is not None
+    assert manifest.preprocessing.mean == ((0, 0, 0) if own else DEEPLAB_MEAN)
+    assert ('layer "first"' in manifest.warnings[0]) is own
+
+
+@pytest.mark.parametrize(("mean", "own"), [(110.0, True), (0.5, False)])
+def test_a_batch_norm_on_the_image_shows_its_mean(mean: float, own: bool) -> None:
+    text = data(1, 3, 9, 9) + layer("BatchNorm", "bn", "data", "f") + conv("c", "f", "y", 4)
+    blobs = [np.full(3, mean * 2, np.float32), np.ones(3, np.float32), np.float32([2])]
+    net = read_net(text, {"bn": blobs, "c": [np.zeros((4, 3, 1, 1)), np.zeros(4)]})
+    assert (find_own_mean(net) is not None) is own
 
 
 def test_guess_follows_the_color_order(tmp_path: Path) -> None:

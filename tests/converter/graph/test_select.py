@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from atrous.converter import read_net
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.graph.select import filter_layers
 from atrous.errors import NetError
@@ -98,3 +99,29 @@ def test_as_caffe_recorded_it(goldens: Path) -> None:
         assert set(kept) == set(ran), case_file.parent.name
         checked += 1
     assert checked > 200
+
+
+STAGES = """
+layer { name: "t" type: "Data" top: "data" include { stage: "train" } }
+layer { name: "v" type: "Data" top: "data" include { stage: "val" } }
+layer { name: "d" type: "Input" top: "data" include { stage: "deploy" } input_param { shape { dim: 1 dim: 3 } } }
+layer { name: "r" type: "ReLU" bottom: "data" top: "r" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (STAGES, "the file does not declare the shape of input"),
+        (STAGES.replace('bottom: "data"', 'bottom: "pre"'), 'reads blob "pre"'),
+    ],
+)
+def test_files_of_several_stages_name_the_stage_to_give(text: str, words: str) -> None:
+    """DIGITS writes training, validation and deployment into one file."""
+    with pytest.raises(NetError, match=words) as caught:
+        read_net(text)
+    assert str(caught.value).endswith("give one, as in --stage deploy; its other stages are train, val")
+    assert read_net(STAGES, stages=["deploy"]).inputs[0].shape == (1, 3)
+    with pytest.raises(NetError) as caught:
+        read_net(STAGES, stages=["val"])
+    assert "--stage" not in str(caught.value)
