@@ -75,8 +75,7 @@ def find_own_mean(net: Net) -> Layer | None:
     for layer in net.layers:
         for blob in layer.bottoms[:1]:  # Crop and PriorBox take the size of their second
             readers.setdefault(blob, []).append(layer)
-    images = [blob for blob in net.inputs if len(blob.shape) == 4 and blob.shape[1] in (1, 3)]
-    blob = images[0] if images else None
+    blob = next((image for image in net.inputs if len(image.shape) == 4 and image.shape[1] in (1, 3)), None)
     while blob is not None and len(readers.get(blob, [])) == 1:
         layer = readers[blob][0]
         if layer.type not in ("Power", "Scale", "Bias", "BatchNorm") or len(layer.bottoms) != 1:

@@ -273,7 +273,11 @@ class Unpooling(_Upsampling):
                 extent = graph.add("Min", [room, graph.constant([self.kernel[axis]], "int64")])
                 value = graph.add("Div", [value, graph.reshape(graph.add("Cast", [extent], to=1), shape)])
         ones = graph.constant(np.ones((x.shape[1], 1, *self.kernel), np.float32))
-        attributes = {"kernel_shape": list(self.kernel), "strides": list(self.stride), "group": int(x.shape[1])}
+        attributes: dict[str, Any] = {
+            "kernel_shape": list(self.kernel),
+            "strides": list(self.stride),
+            "group": int(x.shape[1]),
+        }
         spread = graph.add("ConvTranspose", [value, ones], **attributes)
         ends = [
             size[axis] + self.pad[axis] - (x.shape[axis + 2] - 1) * self.stride[axis] - self.kernel[axis]
