@@ -84,12 +84,7 @@ class OnnxRuntimeBackend(Backend):
         self.device = device
         self._bound = device != "cpu" if options.io_binding is None else options.io_binding
         self._session: Any = _open_session(self._runtime, model, device, threads, path, options)
-        try:
-            self.inputs = tuple(describe_value(value) for value in self._session.get_inputs())
-            self.outputs = tuple(describe_value(value) for value in self._session.get_outputs())
-        except UnicodeDecodeError as error:
-            where = f"{path}: " if path is not None else ""
-            raise BackendError(f"{where}has a name that is not UTF-8; convert the net again") from error
+        self.inputs, self.outputs = describe_session(self._session, path)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
@@ -172,8 +167,16 @@ def make_settings(runtime: Any, entries: Mapping[str, str] | None = None) -> Any
     return settings
 
 
-def describe_value(value: Any) -> TensorSpec:
-    """Return an input or output of a session as a `TensorSpec`."""
+def describe_session(session: Any, path: Path | None = None) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs of a session; `path` is for error messages."""
+    try:
+        return tuple(map(_describe, session.get_inputs())), tuple(map(_describe, session.get_outputs()))
+    except UnicodeDecodeError as error:
+        where = f"{path}: " if path is not None else ""
+        raise BackendError(f"{where}the model has a name that is not UTF-8; convert the net again") from error
+
+
+def _describe(value: Any) -> TensorSpec:
     # ONNX Runtime reports an axis without a name as None.
     shape = tuple(side if isinstance(side, int | str) else "?" for side in value.shape)
     return TensorSpec(value.name, _DTYPES.get(value.type, value.type), shape)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...dependencies import OPTIONAL, import_optional
 from ...errors import BackendError, InputError
 from ..devices import list_cuda_devices
-from .onnxruntime import OnnxRuntimeBackend, describe_value, make_settings
+from .onnxruntime import OnnxRuntimeBackend, describe_session, make_settings
 from .protocol import Array, first_line
 from .self_contained import require_self_contained
 from .tensorrt.keys import rtx_fields
@@ -83,8 +83,7 @@ class OnnxRuntimeRtxBackend(OnnxRuntimeBackend):
         self._profiles = profiles
         self._turn: contextlib.AbstractContextManager[Any]
         self._turn = threading.Lock() if len(profiles) > 1 else contextlib.nullcontext()
-        self.inputs = tuple(describe_value(value) for value in session.get_inputs())
-        self.outputs = tuple(describe_value(value) for value in session.get_outputs())
+        self.inputs, self.outputs = describe_session(session)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`. InputError is raised for a shape that no profile allows."""
