@@ -22,6 +22,7 @@ from ..bundle.folder import Bundle, read_bundle
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
+from .memory import require_memory
 from .resizing import SizeOption, Sizing, choose_sizing, resize_image, resize_labels
 from .upsampling import softmax, upsample_scores
 
@@ -180,7 +181,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
         size = self.sizing.find_size(*_size(image))
-        self.bundle.preprocessing.size_rule.padded_size(*size)
+        padded = self.bundle.preprocessing.size_rule.padded_size(*size)
+        require_memory(max(self._network_bytes(padded), self._score_bytes(_size(image))), _size(image))
         return {self.bundle.deploy.input: np.ascontiguousarray(resize_image(image, size))[None]}  # (1, h, w, 3)
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
@@ -258,6 +260,16 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             and upsampling.padded.padded_size(*size) == size
             and self.bundle.deploy.scores_are == "logits"
         )
+
+    def _network_bytes(self, size: tuple[int, int]) -> int:
+        """The least memory that the network needs at a (height, width); 0 if unknown, or on a device."""
+        if self.backend.device != "cpu":
+            return 0
+        narrowing = 1 if self.precision == "fp32" else 4  # down to int8
+        return self.bundle.deploy.bytes_per_pixel // narrowing * size[0] * size[1]
+
+    def _score_bytes(self, size: tuple[int, int]) -> int:
+        return 0 if self.head == "labels" else 4 * len(self.bundle.manifest.classes) * size[0] * size[1]
 
     def close(self) -> None:
         """Free the network."""

@@ -129,7 +129,8 @@ class Deploy(Section):
     * `lowres`: float32 N x L x h x w, before the last upsampling.
 
     `scores_are` is "probabilities" where the scores come from a softmax, else "logits"; `blob` is Caffe's name of them,
-    which the torch module uses too.
+    which the torch module uses too. `bytes_per_pixel` is what the largest layer reads and writes in float32, divided by
+    the pixels of the image; 0 if unknown.
     """
 
     file: FileName
@@ -139,6 +140,7 @@ class Deploy(Section):
     scores_are: Literal["logits", "probabilities"] = "logits"
     blob: str | None = None
     upsampling: Upsampling | None = None
+    bytes_per_pixel: NonNegativeInt = 0
 
     @model_validator(mode="after")
     def _head_has_what_it_needs(self) -> Deploy:

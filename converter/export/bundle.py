@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -247,7 +248,19 @@ def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
         scores_are=plan.scores_are,
         blob=plan.scores.name,
         upsampling=upsampling,
+        bytes_per_pixel=_count_bytes_per_pixel(plan),
     )
+
+
+def _count_bytes_per_pixel(plan: Deployment) -> int:
+    """The bytes that the largest layer holds at once, per pixel; layers in place are fused into those before them."""
+    held = [
+        sum(math.prod(blob.shape) for blob in {*layer.bottoms, *layer.tops})
+        for layer in plan.net.layers
+        if {blob.name for blob in layer.bottoms}.isdisjoint(blob.name for blob in layer.tops)
+    ]
+    batch, _, height, width = plan.image.shape
+    return math.ceil(4 * max(held, default=0) / (batch * height * width))
 
 
 def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:
