@@ -14,6 +14,7 @@ from atrous.bundle.folder import Bundle, read_bundle
 from atrous.errors import BackendError, BundleError, EngineError, InputError
 from atrous.runtime import devices
 from atrous.runtime.backends import Backend, onnxruntime_rtx, open_backend
+from atrous.runtime.backends.onnxruntime import make_settings
 from atrous.runtime.backends.tensorrt import workflow
 from atrous.runtime.backends.tensorrt.capabilities import find_rtx_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, Profile, ShapeRange, static_profile
@@ -199,6 +200,26 @@ def test_the_graph_itself(runtime: FakeOnnxRuntime, bundle: Bundle) -> None:
 def test_impossible_shapes(runtime: FakeOnnxRuntime, bundle: Bundle, options: dict[str, str], part: str) -> None:
     with pytest.raises(InputError, match=part):
         open_rtx(bundle, **options)
+
+
+def test_on_the_real_interface(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's own calls, with its CPU in the provider's place."""
+    real = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    if not hasattr(real, "get_ep_devices"):
+        pytest.skip(f"onnxruntime {real.__version__} has no provider plug-ins")
+    monkeypatch.setattr(onnxruntime_rtx, "PROVIDER", "CPUExecutionProvider")
+    monkeypatch.setattr(onnxruntime_rtx, "make_settings", lambda runtime, entries: make_settings(runtime))
+    (device, *_) = onnxruntime_rtx._list_devices(real)
+    model = bundle.read_file("deploy.onnx")
+    session = onnxruntime_rtx._open_session(real, device, model, {"enable_cuda_graph": "0"}, "here")
+    profiles = BuildOptions((SMALL, LARGE)).profiles_json()
+    backend = onnxruntime_rtx.OnnxRuntimeRtxBackend(real, session, profiles)
+    images = [make_image(9, 11), make_image(33, 40)]
+    for image, result in zip(images, backend.run_many({"image": image[None]} for image in images), strict=True):
+        np.testing.assert_allclose(result["scores"][0], expected_scores(image), atol=1e-4)
+    assert [spec.shape for spec in backend.inputs] == [("batch", "height", "width", 3)]
+    with pytest.raises(BackendError, match="here: CPUExecutionProvider refuses the network"):
+        onnxruntime_rtx._open_session(real, device, b"no model", {}, "here")
 
 
 # --- what this machine lacks -----------------------------------------------------------------------------------------

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from atrous.errors import BuildError
+from atrous.runtime.backends import onnxruntime_rtx
 from atrous.runtime.backends.tensorrt.audit import audit_precision, parse_inspection
 from atrous.runtime.backends.tensorrt.builder import BuiltEngine
 from atrous.runtime.backends.tensorrt.capabilities import find_rtx_capabilities
@@ -59,3 +63,15 @@ def test_a_profile_that_misses(wheel: RtxLibrary) -> None:
     )
     with pytest.raises(BuildError, match=r"build_serialized_network failed: error: .*data"):
         builder.build_engine(wheel, other, model)
+
+
+def test_the_provider_needs_a_driver(wheel: RtxLibrary) -> None:
+    """Without one, ONNX Runtime names the library that it cannot load; in a child, as the wheel changes its process."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    if not any("libcuda" in obstacle for obstacle in onnxruntime_rtx.find_obstacles()):
+        pytest.skip("this machine has NVIDIA's driver")
+    code = "from atrous.runtime.backends import onnxruntime_rtx as rtx; rtx._register_provider()"
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = sys.argv[1:]; {code}", *filter(None, sys.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "BackendError: ONNX Runtime cannot load NvTensorRTRTXExecutionProvider" in done.stderr, done.stderr
+    assert "libcuda.so.1" in done.stderr
