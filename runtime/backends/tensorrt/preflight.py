@@ -88,7 +88,7 @@ class Finding:
 
 def check_graph(facts: GraphFacts, capabilities: Capabilities) -> list[Finding]:
     """Return the known problems of a graph, one finding for each, refusals first."""
-    parser = f"the ONNX parser of TensorRT {capabilities.version}"
+    parser = f"the ONNX parser of {capabilities.product}"
     problem, remedy = "the nodes in its body are not checked", "run the net with the onnxruntime backend"
     findings = [Finding("refuse", facts.subgraphs, problem, remedy)] if facts.subgraphs else []
     if facts.opset > capabilities.newest_opset:

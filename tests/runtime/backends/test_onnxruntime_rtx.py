@@ -18,9 +18,10 @@ from atrous.runtime.backends.onnxruntime import make_settings
 from atrous.runtime.backends.tensorrt import workflow
 from atrous.runtime.backends.tensorrt.capabilities import find_rtx_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, Profile, ShapeRange, static_profile
-from atrous.runtime.backends.tensorrt.rtx import library
+from atrous.runtime.backends.tensorrt.rtx import builder, library
 from atrous.runtime.backends.tensorrt.rtx.context import PROVIDER
 from atrous.runtime.backends.tensorrt.store import EngineStore, find_store
+from atrous.runtime.backends.tensorrt.targets import name_target
 
 from ..bundles import expected_scores, make_image, write_bundle
 
@@ -104,6 +105,14 @@ def store_engine(
     capabilities = find_rtx_capabilities(library.PINNED_LIBRARY)
     prepared = workflow.prepare_build(model, bundle.graph_facts(), options, capabilities)
     EngineStore(find_store(bundle.path)).put(prepared.make_key(None), plan, b"", {})
+
+
+def build_plan(bundle: Bundle, *profiles: Profile, targets: tuple[str, ...]) -> bytes:
+    """Build with the installed library."""
+    model, found = bundle.read_file("deploy.onnx"), library.find_library()
+    options = BuildOptions(profiles, targets=targets)
+    prepared = workflow.prepare_build(model, bundle.graph_facts(), options, find_rtx_capabilities(found.version))
+    return builder.build_engine(found, prepared.plan, model).plan
 
 
 def open_rtx(bundle: Bundle, **options: object) -> Backend:
@@ -220,6 +229,30 @@ def test_on_the_real_interface(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) 
     assert [spec.shape for spec in backend.inputs] == [("batch", "height", "width", 3)]
     with pytest.raises(BackendError, match="here: CPUExecutionProvider refuses the network"):
         onnxruntime_rtx._open_session(real, device, b"no model", {}, "here")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("source", ["engine", "graph"])
+def test_agrees_with_the_cpu(bundle: Bundle, source: str, cuda_graphs: bool) -> None:
+    """On an RTX GPU. Every shape runs three times, so that CUDA graphs are replayed; the tolerance allows TF32."""
+    obstacles = onnxruntime_rtx.find_obstacles()
+    if obstacles:
+        pytest.skip(f"this machine lacks {'; '.join(obstacles)}")
+    options: dict[str, object] = {"source": source, "cuda_graphs": cuda_graphs}
+    if source == "engine":
+        target = name_target(devices.list_cuda_devices()[0].capability)
+        plan = build_plan(bundle, SMALL, LARGE, targets=(target,))
+        store_engine(bundle, SMALL, LARGE, targets=(target,), plan=plan)
+    else:
+        options |= {"minimum": "1x9x9x3", "shape": "1x9x11x3", "maximum": "2x40x40x3"}
+    backend = open_rtx(bundle, **options)
+    for seed in range(3):
+        for size in ((9, 11), (33, 40)):
+            image = make_image(*size, seed)
+            found = backend.run({"image": image[None]})["scores"][0]
+            np.testing.assert_allclose(found, expected_scores(image), atol=0.05)
+    backend.close()
 
 
 # --- what this machine lacks -----------------------------------------------------------------------------------------
