@@ -48,6 +48,7 @@ OPTIONAL = {
             "rtx",
             "build engines of TensorRT for RTX, and run them by the onnxruntime-rtx backend",
         ),
+        Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
     )
 }

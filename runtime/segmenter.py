@@ -8,7 +8,7 @@ network's size), `run_network` (feeds to the head's output), `complete_scores` (
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Image = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.uint8]
+RunCrf = Callable[..., Scores]
 
 #: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
@@ -141,7 +142,13 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
 
     def finish(
-        self, image: Image, raw: Array, *, probabilities: bool = False, threads: int | None = None
+        self,
+        image: Image,
+        raw: Array,
+        *,
+        probabilities: bool = False,
+        threads: int | None = None,
+        run_crf: RunCrf | None = None,
     ) -> Segmentation:
         """Run everything after the network: scores, CRF if it is on, labels.
 
@@ -153,6 +160,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             raw: the head's output, from `run_network`.
             probabilities: whether to return the probabilities too.
             threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
+            run_crf: what to call instead of `crf.dense_crf`, such as a `crf.FrameCrf`.
         """
         timings_ms: dict[str, float] = {}
         size = _size(image)
@@ -160,7 +168,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             return Segmentation(resize_labels(raw, size), None, timings_ms)
         if self.crf is not None and self._upsamples_inside(size):
             with measure("crf", timings_ms):
-                belief = self._run_crf(image, threads, scores=raw)
+                belief = self._run_crf(image, threads, run_crf, scores=raw)
         else:
             with measure("scores", timings_ms):
                 belief = self.complete_scores(raw, size)
@@ -168,7 +176,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
                     belief = self.to_probabilities(belief)
             if self.crf is not None:
                 with measure("crf", timings_ms):
-                    belief = self.refine(image, belief, threads=threads)
+                    belief = self._run_crf(image, threads, run_crf, probabilities=belief)
         with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
@@ -240,11 +248,13 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
     def refine(self, image: Image, probabilities: Scores, *, threads: int | None = None) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
-        return self._run_crf(image, threads, probabilities=probabilities)
+        return self._run_crf(image, threads, None, probabilities=probabilities)
 
-    def _run_crf(self, image: Image, threads: int | None, **unary: Scores) -> Scores:
+    def _run_crf(self, image: Image, threads: int | None, run_crf: RunCrf | None, **unary: Scores) -> Scores:
         assert self.crf is not None
         pixels = np.ascontiguousarray(image)
+        if run_crf is not None:
+            return run_crf(pixels, **unary)
         crf = import_crf()
         options = {"parameters": self.crf, "threads": threads or self._threads, **self.crf_shortcuts}
         return cast(Scores, crf.dense_crf(pixels, **options, **unary))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 import click
+from click.core import ParameterSource
 
 from . import console
 from .backend_option import backend_options
@@ -16,6 +17,14 @@ from .workers_option import workers_option
 
 def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(","))
+
+
+def _refuse_given(*names: str) -> None:
+    """Refuse options that a video has no use for, if they are on the command line."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) != ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option.opts[0]} is not for videos: leave it out")
 
 
 @click.command()
@@ -66,6 +75,15 @@ def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--resume/--again", default=True, help="Skip the images that are done, or do all again.  [default: resume]"
 )
+@click.option(
+    "--warm-crf",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="In a video: start the CRF of a frame from the one before, with N updates. Faster; labels change.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop a video after S seconds."
+)
 @console.json_option
 def command(
     bundle: Path,
@@ -86,6 +104,8 @@ def command(
     workers: dict[str, int],
     batch: int,
     resume: bool,
+    warm_crf: int | None,
+    seconds: float | None,
     as_json: bool,
 ) -> int:
     """Label IMAGES with BUNDLE and write the results to a folder.
@@ -96,6 +116,8 @@ def command(
     labels         OUT/photo.png, one byte per pixel, the label; with the palette
     overlay        OUT/photo_overlay.png, the image tinted by the labels' colors
     probabilities  OUT/photo.npy, float32, labels x height x width, after the CRF
+
+    A single video, or a camera such as /dev/video0, becomes a video of overlays: -o clip.mp4.
 
     The labels of folder/photo.jpg in a --list are OUT/folder/photo.jpg.png, and so on.
 
@@ -109,9 +131,22 @@ def command(
     130 interrupted by Ctrl-C or SIGTERM, after the images in progress.
     """  # noqa: D301 (click's \b keeps the line breaks)
     from ..dependencies import import_crf
-    from ..runtime.batch import label_files
+    from ..runtime.batch import is_video, label_files
     from .segment_report import SegmentReport
+    from .segment_video import segment_video
 
+    options = {
+        "backend": backend,
+        "device": device,
+        "precision": precision,
+        "crf": "auto" if crf is None else crf,
+        **choose_size(size, max_side, native),
+    }
+    if len(images) == 1 and is_video(images[0]):
+        _refuse_given("kinds", "fast_crf", "recursive", "workers", "batch", "resume")
+        return segment_video(bundle, images[0], out, warm_crf, seconds, threads, options, as_json)
+    if warm_crf is not None or seconds is not None:
+        raise click.UsageError("--warm-crf and --seconds are for a single video")
     if out.suffix.lower() in (".png", ".jpg", ".npy"):
         raise click.UsageError(f"{out} looks like a file; results go to a folder")
     if bool(images) == (listing is not None):
@@ -130,12 +165,8 @@ def command(
             workers=workers,
             batch=batch,
             observer=report,
-            backend=backend,
-            device=device,
-            precision=precision,
-            crf="auto" if crf is None else crf,
             crf_shortcuts=import_crf().FAST if fast_crf else None,
-            **choose_size(size, max_side, native),
+            **options,
         )
         report.stop_progress()
         report.print_warnings()

@@ -8,9 +8,11 @@ from __future__ import annotations
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...errors import CrfInputError
 from ._lattice import CancelToken
+from .calls import InferenceReport
 from .checks import CrfWarning, available_threads
+from .frames import FrameCrf
 from .image import FAST, dense_crf, dense_crf_batch
-from .model import DenseCRF, InferenceReport, kernel_names
+from .model import DenseCRF, kernel_names
 from .terms import release_memory
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "CrfParameters",
     "CrfWarning",
     "DenseCRF",
+    "FrameCrf",
     "GaussianTerm",
     "InferenceReport",
     "available_threads",

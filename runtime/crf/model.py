@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +15,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
+from .calls import InferenceReport, exclusive
 from .checks import (
     MAX_ITERATIONS,
     FloatArray,
@@ -38,48 +37,9 @@ from .terms import Grid, build_feature_lattice, build_grid_lattice
 from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
 
 Storage = Literal["float32", "float16"]
-P = ParamSpec("P")
-R = TypeVar("R")
+LatticeBuilder = Callable[[npt.NDArray[Any]], _lattice.Lattice]
 
 _SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
-
-
-def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
-    """Refuse calls of `method` while another call on the same model runs: the core works without the GIL."""
-
-    @wraps(method)
-    def call(self: Any, /, *args: P.args, **options: P.kwargs) -> R:
-        try:
-            with self._field:
-                return method(self, *args, **options)
-        except _lattice.InUseError:
-            raise CrfInputError(
-                "this DenseCRF is in use by another thread: make one for each thread, or take turns with a lock"
-            ) from None
-
-    return call
-
-
-@dataclass(frozen=True)
-class InferenceReport:
-    """Statistics of one inference.
-
-    Attributes:
-        iterations: number of updates that ran.
-        cancelled: whether its token stopped it.
-        changed: fraction of labels that the last update changed; None if not counted.
-        settled: fraction of pixels that `settle` froze.
-        start_s, splat_s, blur_s, slice_s: wall seconds by phase.
-    """
-
-    iterations: int
-    cancelled: bool
-    changed: float | None
-    settled: float
-    start_s: float
-    splat_s: float
-    blur_s: float
-    slice_s: float
 
 
 class DenseCRF:
@@ -141,6 +101,7 @@ class DenseCRF:
         self._grid = Grid(order, self.shape if axes is shape else None, checked_mask, kernels, self.threads)
         self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
         self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
+        self._builders: list[LatticeBuilder | None] = []  # of each term that depends on the image
         self._kept: list[int] | None = None  # the labels left by prune_labels
         self._gaps: Gaps | None = None  # None without a unary
         self._started = False  # whether the core holds marginals
@@ -240,7 +201,26 @@ class DenseCRF:
         """
         checked = check_compatibility(compatibility, self.labels)
         pixels = check_image(image, shape=self._grid.require_shape())
-        self._append(build_grid_lattice(self._grid, sxy, pixels, srgb, normalization), *checked)
+
+        def build(pixels: npt.NDArray[Any]) -> _lattice.Lattice:
+            return build_grid_lattice(self._grid, sxy, pixels, srgb, normalization)
+
+        self._append(build(pixels), *checked, builder=build)
+
+    @exclusive
+    def set_image(self, image: Any) -> None:
+        """Rebuild the bilateral terms for another image, such as the next frame of a video; the rest stays.
+
+        Args:
+            image: as for `add_bilateral`.
+
+        Raises:
+            CrfInputError: an invalid image; sigmas so small that lattice coordinates leave 16 bits.
+        """
+        pixels = check_image(image, shape=self._grid.require_shape())
+        lattices = [None if build is None else build(pixels) for build in self._builders]
+        self._terms = [(new or old[0], *old[1:]) for new, old in zip(lattices, self._terms, strict=True)]
+        self._pass_terms()
 
     @exclusive
     def add_features(self, features: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
@@ -279,10 +259,14 @@ class DenseCRF:
     def clear_terms(self) -> None:
         """Remove all pairwise terms and their lattices; the unary stays."""
         self._terms.clear()
+        self._builders.clear()
         self._pass_terms()
 
-    def _append(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
+    def _append(
+        self, lattice: _lattice.Lattice, kind: int, values: FloatArray, builder: LatticeBuilder | None = None
+    ) -> None:
         self._terms.append((lattice, kind, values))
+        self._builders.append(builder)
         self._pass_term(lattice, kind, values)
 
     def _pass_terms(self) -> None:

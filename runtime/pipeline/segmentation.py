@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..segmenter import Image, Segmentation, Segmenter, measure
+from ..segmenter import Image, RunCrf, Segmentation, Segmenter, measure
 from .stage import Stage
 
 STAGES = ("decode", "prepare", "network", "crf", "encode")
@@ -49,8 +49,12 @@ def make_stages(
     workers: Mapping[str, int] | None = None,
     probabilities: bool = False,
     batch: int = 1,
+    run_crf: RunCrf | None = None,
 ) -> list[Stage]:
-    """Make the stages from an item to the return value of `finish`, which gets item, image and segmentation."""
+    """Make the stages from an item to the return value of `finish`, which gets item, image and segmentation.
+
+    `run_crf` is what to call instead of `crf.dense_crf`; it needs a single worker if it depends on earlier images.
+    """
     is_local, has_crf = segmenter.backend.device == "cpu", segmenter.crf is not None
     networks = (workers or {}).get("network", 1)
 
@@ -77,7 +81,7 @@ def make_stages(
 
     def label(work: _Work, threads: int = 1) -> tuple[_Work, Segmentation]:
         raw, work.raw = work.raw, None
-        result = segmenter.finish(work.image, raw, probabilities=probabilities, threads=threads)
+        result = segmenter.finish(work.image, raw, probabilities=probabilities, threads=threads, run_crf=run_crf)
         return work, replace(result, timings_ms={**work.timings_ms, **result.timings_ms})
 
     def encode(labeled: tuple[_Work, Segmentation]) -> Any:
