@@ -6,7 +6,8 @@ CONSTRAINTS ?= .ci/constraints.txt
 OUT ?= out
 SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
-RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py)
+RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py) \
+	tests/runtime/backends/tensorrt/rtx/test_wheel.py tests/scripts/test_build_rtx.py
 PACKAGES := proto converter runtime scripts
 
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
