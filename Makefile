@@ -84,8 +84,8 @@ wheel: setup ## build the wheel into dist/ and check what is in it
 schema: setup ## compile proto/caffe.proto to proto/caffe.pb
 	$(BIN)/python -m grpc_tools.protoc -Iproto --descriptor_set_out=proto/caffe.pb proto/caffe.proto
 
-check-native: setup ## the C++ extension under sanitizers
-	tools/check_native.sh
+check-native: setup ## the C++ extension under sanitizers; SANITIZERS=address or thread for one of the two
+	tools/check_native.sh $(SANITIZERS)
 
 clean: ## remove what was built
 	rm -rf build dist $(OUT) $(VENV)

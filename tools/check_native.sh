@@ -2,9 +2,12 @@
 # Builds the dense CRF's extension with each sanitizer, runs its tests and its fuzz target, and fails on a report.
 #
 #   tools/check_native.sh [address|thread ...]      (both by default; ATROUS_PYTHON names the interpreter)
+#
+# "address" also checks for undefined behavior, and takes two minutes on two cores, most of them to compile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${ATROUS_PYTHON:-.venv/bin/python}
+PATH="$(cd "$(dirname "$(command -v "$python")")" && pwd):$PATH" # cmake may be there
 runs=("$@")
 ((${#runs[@]})) || runs=(address thread)
 suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')

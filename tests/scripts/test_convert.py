@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -442,3 +447,23 @@ def test_command_line_as_a_user_types_it(workplace: Path) -> None:
     found = run_atrous("convert", "net.prototxt", "net.caffemodel", "-o", "b", "--no-verify", *MEAN, folder=workplace)
     assert (found.code, found.stderr) == (0, "")
     assert (workplace / "b" / "manifest.json").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
+def test_kill_9_in_the_middle(run: Any, workplace: Path) -> None:
+    """The old bundle stays byte for byte, and the next run leaves nothing but the new one."""
+    assert run("--no-verify", *MEAN)[0] == 0
+    before = {path.name: path.read_bytes() for path in Path("b").iterdir()}
+    entries = set(os.listdir())
+    line = [sys.executable, "-m", "atrous.scripts.main", "convert", "net.prototxt", "net.caffemodel", "-o", "b"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    process = subprocess.Popen([*line, "--force", *MEAN], env=environment)
+    while not list(workplace.glob(".b.*/model.onnx")) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    assert {path.name: path.read_bytes() for path in Path("b").iterdir()} == before
+    assert len(os.listdir()) == len(entries) + 1
+    assert run("--no-verify", "--force", "--name", "new", *MEAN)[0] == 0
+    assert set(os.listdir()) == entries
+    assert manifest().name == "new"
