@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +399,25 @@ class TestCrf:
         assert runtime.load(folder).crf is None
         with pytest.raises(InputError, match="CRF need scores"):
             runtime.load(folder, crf=True)
+
+
+def test_close_while_other_threads_segment(tmp_path: Path) -> None:
+    """A result that was begun is right, later calls are refused."""
+    image = make_image(40, 50)
+    segmenter = runtime.load(write_bundle(tmp_path, crf=CRF), crf=False)
+    expected = segmenter(image)
+    started = threading.Barrier(3)
+
+    def segment_until_closed() -> str:
+        started.wait()
+        while True:
+            try:
+                np.testing.assert_array_equal(segmenter(image), expected)
+            except BackendError as error:
+                return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(segment_until_closed) for _ in range(2)]
+        started.wait()
+        segmenter.close()
+        assert {future.result(timeout=30) for future in futures} == {"this backend was closed"}

@@ -350,6 +350,15 @@ def test_output_folder_that_cannot_be_written(run: Any, out: str) -> None:
     assert_one_line(run(*MEAN, out=out), f"{out}: cannot be written", "choose a folder you may write")
 
 
+def test_nan_weights_are_named_before_anything_is_written(run: Any, workplace: Path) -> None:
+    _, caffemodel, weights = write_net(workplace)
+    weights["conv2"][0][:1] = np.nan
+    write_caffemodel(caffemodel, read_prototxt(DEEPLAB), weights, format="V1")
+    before = os.listdir()
+    assert_one_line(run(*MEAN), "NaN or infinite weights", '"conv2": blob 0')
+    assert os.listdir() == before
+
+
 def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
     with open("net.prototxt", "a") as file:
         file.write('layers { name: "odd" type: BIAS_CHANNEL bottom: "fc8_interp" top: "z" }\n')

@@ -16,7 +16,7 @@ from atrous.bundle.manifest import MadeFor, Manifest, parse_manifest
 from atrous.bundle.palettes import make_distinct_colors
 from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.pixel_rule import DEEPLAB_MEAN, find_own_mean
-from atrous.errors import ExportError, OutputError, VerificationError
+from atrous.errors import ConverterError, ExportError, OutputError, VerificationError
 
 from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded, relu
 from .test_deploy import CRF
@@ -503,6 +503,15 @@ def test_folder_that_cannot_be_written(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/.*: cannot be written \(.*\); choose a folder you may write"):
         write(tmp_path / "file" / below)
+
+
+def test_a_source_file_that_is_gone_is_named_as_such(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.prototxt"
+    sources = (("prototxt", gone, "V1", "deeplab_v1"),)
+    with pytest.raises(ConverterError, match=r"gone\.prototxt: cannot be read \(No such file or directory\)") as caught:
+        write_bundle(read_seeded(DEEPLAB), tmp_path / "b", BundleOptions(sources=sources, verify=False))
+    assert not isinstance(caught.value, OutputError)
+    assert os.listdir(tmp_path) == []
 
 
 def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.runtime.crf import CancelToken, CrfInputError, DenseCRF, available_threads
+from atrous.runtime.crf import CancelToken, CrfInputError, DenseCRF, available_threads, dense_crf_batch
 from atrous.runtime.crf.checks import check_threads
 
 from .conftest import make_problem
@@ -119,6 +121,29 @@ def test_calls_while_another_thread_computes_are_refused(call: Any) -> None:
         token.cancel()
         worker.join()
     np.testing.assert_array_equal(crf.inference(3), expected)
+
+
+@pytest.mark.parametrize("stop", [lambda results: results.close(), lambda results: results.throw(KeyboardInterrupt)])
+def test_a_batch_that_is_left_ends_its_threads(stop: Any) -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    probabilities = np.full((2, 20, 20), 0.5, np.float32)
+    before = threading.active_count()
+    results = dense_crf_batch(itertools.repeat(image), itertools.repeat(probabilities), threads=2)
+    next(results)
+    with contextlib.suppress(KeyboardInterrupt):
+        stop(results)
+    assert threading.active_count() == before
+
+
+def test_a_bad_image_of_a_batch_raises_in_its_turn() -> None:
+    image, probabilities = np.zeros((20, 20, 3), np.uint8), np.full((2, 20, 20), 0.5, np.float32)
+    before = threading.active_count()
+    results = dense_crf_batch([image, image[:9], image], [probabilities] * 3, threads=2)
+    next(results)
+    with pytest.raises(CrfInputError):
+        next(results)
+    assert threading.active_count() == before
+    assert list(results) == []
 
 
 # Daemon threads compute in the core while the interpreter ends; also in the child of a fork.

@@ -73,3 +73,17 @@ def test_host_code_is_never_allowed() -> None:
     loaded.close()
     assert trt.behavior.list_alive() == []
     assert "Runtime.engine_host_code_allowed" not in trt.behavior.touched
+
+
+def test_the_stubs_notice_what_outlives_its_owner() -> None:
+    """The real library crashes; the tests of the builder rely on the stubs to raise."""
+    trt = stubs.make_tensorrt("10")
+    logger = trt.ILogger()
+    builder = trt.Builder(logger)
+    network = builder.create_network()
+    parser = trt.OnnxParser(network, logger)
+    del network
+    with pytest.raises(stubs.LifetimeError, match="used after its network"):
+        parser.parse(b"")
+    del parser
+    del builder  # before its logger, as the stubs require

@@ -8,6 +8,7 @@ import pytest
 from atrous.errors import BackendError
 from atrous.runtime.backends.tensorrt.driver import CudaDriver
 from tools.gpu_bench.fake_driver import DriverMisuseError, FakeDriver
+from tools.gpu_bench.fake_engine import FakeEngine
 
 
 @pytest.fixture
@@ -124,3 +125,12 @@ def test_memory_ends() -> None:
     driver.free(address)
     driver.allocate(90)
     assert driver.list_leaks() == ["1 device memory"]
+
+
+def test_a_context_does_not_outlive_its_engine(driver: FakeDriver) -> None:
+    engine = FakeEngine(driver, inputs=[], outputs=[], function=dict, shape_rule=dict, profiles=[{}])
+    context = engine.create_execution_context()
+    assert context.infer_shapes() == []
+    del engine
+    with pytest.raises(DriverMisuseError, match="whose engine is freed"):
+        context.infer_shapes()
