@@ -33,7 +33,7 @@ OPTIONAL = {
         Dependency("safetensors", ("safetensors",), "torch", "read the torch backend's weights"),
         Dependency("google.protobuf", ("protobuf",), "convert", "read prototxt and caffemodel files"),
         Dependency("onnx", ("onnx",), "convert", "write ONNX"),
-        Dependency("httpx", ("httpx",), "convert", "download the official models"),
+        Dependency("httpx", ("httpx",), "http", "download models and images"),
         Dependency("onnx_ir", ("onnx-ir",), "convert", "change the precision of a graph"),
         Dependency("openvino", ("openvino",), "openvino", "run bundles by the openvino backend"),
         Dependency("mlperf_loadgen", ("mlcommons-loadgen",), "bench", "run MLPerf's load scenarios"),

@@ -1,11 +1,12 @@
-"""Image files to H x W x 3 uint8 RGB arrays; for anything else, a one-line error.
+"""Images from files, bytes and Python objects to H x W x 3 uint8 RGB arrays; for anything else, a one-line error.
 
 Rules:
 
 1. Only regular files in plain raster formats (`FORMATS`) are opened; none that runs an interpreter, such as EPS.
-2. The EXIF orientation is applied; unreadable EXIF data is ignored. Of several frames or pages the first is read.
+2. The EXIF orientation is applied; unreadable EXIF data is ignored. Of several frames or pages the first is read,
+   unless another is asked for.
 3. Gray is repeated into three channels, palettes are looked up. Transparency is dropped, not blended, as OpenCV's
-   `imread` does for Caffe's data layers.
+   `imread` does for Caffe's data layers; `read_transparency` has it.
 4. 16-bit samples keep their high byte, as in OpenCV. Float and wider integer images have no fixed range and are
    refused.
 5. CMYK is converted by the simple formula, without its ICC profile.
@@ -15,18 +16,25 @@ Rules:
 from __future__ import annotations
 
 import codecs
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ..bundle.files import open_regular
-from ..errors import ImageError
+from ..errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+
+ColorOrder = Literal["rgb", "bgr"]
+Source = str | Path  # of an image, for messages
+T = TypeVar("T")
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset(
@@ -44,37 +52,93 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_OPAQUE = 128  # alpha from which a pixel is more opaque than transparent
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
+def read_image(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.uint8]:
     """Read an image file.
+
+    Args:
+        path: the file.
+        frame: index of the frame or page, from 0.
 
     Returns:
         H x W x 3 uint8, RGB, C-contiguous, upright.
 
     Raises:
-        ImageError: if the file is missing, not an image, damaged, too large, or of a pixel type without a fixed range.
+        ImageError: if the file is missing, not an image, damaged, too large, or of a pixel type without a fixed range,
+            or has no such frame.
     """
+    return _open_file(path, lambda image, name: _to_rgb(_seek(image, frame, name), name))
+
+
+def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of an image file; result and errors as of `read_image`, with `name` as the path."""
+    return _decode(io.BytesIO(content), name, _to_rgb)
+
+
+def count_frames(path: str | Path) -> int:
+    """The number of frames or pages of an image file, such as an animated GIF; errors as of `read_image`."""
+    return _open_file(path, lambda image, name: int(getattr(image, "n_frames", 1)))
+
+
+def read_transparency(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.bool_] | None:
+    """Pixels of an image file that are more transparent than opaque: H x W, or None for an image without alpha."""
+
+    def read(image: PillowImage, name: Source) -> npt.NDArray[np.bool_] | None:
+        upright = _turn(_seek(image, frame, name), name)
+        if "transparency" not in image.info and "A" not in upright.getbands() and upright.mode != "PA":
+            return None
+        alpha: npt.NDArray[np.uint8] = np.asarray(upright.convert("RGBA").getchannel("A"))
+        return alpha < _OPAQUE
+
+    return _open_file(path, read)
+
+
+def as_rgb(image: object, color_order: ColorOrder = "rgb") -> npt.NDArray[np.uint8]:
+    """Bring what Python users hold as an image to H x W x 3 uint8 RGB.
+
+    Args:
+        image: a path, a Pillow image, or an H x W x 3 uint8 array.
+        color_order: "bgr" for an array of OpenCV's `imread`.
+
+    Raises:
+        ImageError: as `read_image`.
+        InputError: for anything else, with the call to use.
+    """
+    if color_order not in ("rgb", "bgr"):
+        raise InputError(f'color_order must be "rgb" or "bgr", got {color_order!r}')
+    is_array = isinstance(image, np.ndarray)
+    if color_order == "bgr" and not is_array:
+        raise InputError('color_order="bgr" is for arrays: files and Pillow images state their order themselves')
+    if isinstance(image, str | os.PathLike):
+        return read_image(os.fspath(image))
+    if isinstance(image, Image.Image):
+        return _to_rgb(image, getattr(image, "filename", None) or "image")
+    if not isinstance(image, np.ndarray):
+        hint = "pass a path, a Pillow image, or an H x W x 3 uint8 array"
+        if hasattr(image, "detach") and hasattr(image, "numpy"):
+            hint = "of a C x H x W tensor in 0..1 pass (255 * image).byte().permute(1, 2, 0).numpy()"
+        raise InputError(f"an image cannot be a {type(image).__name__}: {hint}")
+    if image.ndim == 4:
+        raise InputError(f"the shape {image.shape} is that of a batch: call it for each image, or label_files for many")
+    if image.dtype != np.uint8:
+        raise InputError(f"an image must be a uint8 array, got {image.dtype}: scale it to 0..255 and convert it")
+    if image.ndim == 2 and image.size:
+        raise InputError("the image is gray: pass np.repeat(image[:, :, None], 3, axis=2)")
+    if image.ndim == 3 and image.shape[2] == 4 and image.size:
+        raise InputError("the image has an alpha channel: pass image[:, :, :3]")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
+    return image if color_order == "rgb" else np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _open_file(path: str | Path, read: Callable[[PillowImage, Source], T]) -> T:
     file_path = Path(path)
     try:
         with open_regular(file_path) as file:
-            head = file.read(64)
-            file.seek(0)
-            try:
-                with Image.open(file, formats=_known_formats()) as image:
-                    return _to_rgb(image, file_path)
-            except UnidentifiedImageError as error:
-                raise ImageError(_describe_foreign(head), path=file_path) from error
-            except ImageError:
-                raise
-            except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-                raise ImageError(
-                    f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=file_path
-                ) from error
-            except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ImageError(f"is damaged: {reason}", path=file_path) from error
+            return _decode(file, file_path, read)
     except FileNotFoundError as error:
         raise ImageError("there is no such file", path=file_path) from error
     except IsADirectoryError as error:
@@ -83,16 +147,47 @@ def read_image(path: str | Path) -> npt.NDArray[np.uint8]:
         raise ImageError(f"cannot be read: {error.strerror}", path=file_path) from error
 
 
+def _decode(file: IO[bytes], path: Source, read: Callable[[PillowImage, Source], T]) -> T:
+    head = file.read(64)
+    file.seek(0)
+    try:
+        with Image.open(file, formats=_known_formats()) as image:
+            return read(image, path)
+    except UnidentifiedImageError as error:
+        raise ImageError(_describe_foreign(head), path=path) from error
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=path) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ImageError(f"is damaged: {reason}", path=path) from error
+
+
+def _seek(image: PillowImage, frame: int, path: Source) -> PillowImage:
+    if frame:
+        try:
+            image.seek(frame)
+        except EOFError as error:
+            raise ImageError(f"has no frame {frame}", path=path) from error
+    return image
+
+
 def _known_formats() -> list[str]:
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _to_rgb(image: PillowImage, path: Path) -> npt.NDArray[np.uint8]:
+def _turn(image: PillowImage, path: Source) -> PillowImage:
+    """Turn an image upright, after a check of its size."""
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}: resize it", path=path)
     turn = _TURNS.get(_read_orientation(image))
-    upright = image.transpose(turn) if turn is not None else image
+    return image.transpose(turn) if turn is not None else image
+
+
+def _to_rgb(image: PillowImage, path: Source) -> npt.NDArray[np.uint8]:
+    upright = _turn(image, path)
     mode = upright.mode
     if mode in _SIXTEEN_BIT or mode == "I":
         samples = np.asarray(upright)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.errors import ImageError
+from atrous.errors import ImageError, InputError
 from atrous.runtime import images
-from atrous.runtime.images import read_image
+from atrous.runtime.images import as_rgb, count_frames, decode_image, read_image, read_transparency
 
 RGB = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
 ORIENTATION = 0x0112
@@ -193,3 +193,78 @@ def test_malformed_exif(tmp_path: Path, exif: Any) -> None:
         tags.update(exif)
         exif = tags
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", RGB, exif=exif)), RGB)
+
+
+def make_animation(path: Path, count: int = 3) -> list[Any]:
+    frames = [np.full((4, 5, 3), 40 * index, np.uint8) for index in range(count)]
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=40)
+    return frames
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp", ".png"])
+def test_frames(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    frames = make_animation(path)
+    assert count_frames(path) == 3
+    for index, frame in enumerate(frames):
+        np.testing.assert_allclose(read_image(path, frame=index), frame, atol=3 if suffix == ".webp" else 0)
+    with pytest.raises(ImageError, match="has no frame 3"):
+        read_image(path, frame=3)
+    assert count_frames(save(tmp_path / "one.png", RGB)) == 1
+
+
+def test_transparency(tmp_path: Path) -> None:
+    alpha = np.array([[0, 127, 128, 255]], np.uint8)
+    rgba = np.concatenate([np.full((1, 4, 3), 9, np.uint8), alpha[:, :, None]], axis=2)
+    found = read_transparency(save(tmp_path / "a.png", rgba))
+    np.testing.assert_array_equal(found, [[True, True, False, False]])
+    assert read_transparency(save(tmp_path / "b.png", RGB)) is None
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.save(tmp_path / "c.gif", transparency=1)
+    np.testing.assert_array_equal(read_transparency(tmp_path / "c.gif"), [[False, True]])
+    turned = Image.fromarray(rgba)
+    exif = turned.getexif()
+    exif[ORIENTATION] = 6
+    turned.save(tmp_path / "d.png", exif=exif)
+    np.testing.assert_array_equal(read_transparency(tmp_path / "d.png"), [[True], [True], [False], [False]])
+
+
+def test_bytes(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(decode_image(save(tmp_path / "a.png", RGB).read_bytes(), "stdin"), RGB)
+    with pytest.raises(ImageError, match="http://a//b: is text, not an image"):
+        decode_image(b"text", "http://a//b")
+
+
+def test_what_python_users_hold(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", RGB)
+    assert as_rgb(RGB) is RGB
+    for image in (path, str(path), Image.fromarray(RGB), Image.open(path)):
+        np.testing.assert_array_equal(as_rgb(image), RGB)
+    np.testing.assert_array_equal(as_rgb(cv2.imread(str(path)), "bgr"), RGB)
+    np.testing.assert_array_equal(as_rgb(Image.fromarray(RGB[:, :, 0])), np.repeat(RGB[:, :, :1], 3, axis=2))
+
+
+class Tensor:
+    def detach(self) -> None: ...
+    def numpy(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("image", "order", "reason"),
+    [
+        (RGB.astype(np.float32), "rgb", "got float32: scale it"),
+        (RGB[:, :, 0], "rgb", "the image is gray: pass np.repeat"),
+        (np.zeros((2, 3, 4), np.uint8), "rgb", r"alpha channel: pass image\[:, :, :3\]"),
+        (RGB[None], "rgb", "a batch: call it for each image"),
+        (np.zeros((0, 3, 3), np.uint8), "rgb", "H x W x 3"),
+        (np.zeros((3, 5, 7), np.uint8), "rgb", "H x W x 3"),
+        (Tensor(), "rgb", r"cannot be a Tensor: of a C x H x W tensor"),
+        (None, "rgb", "cannot be a NoneType: pass a path"),
+        (RGB, "gbr", "color_order must be"),
+        (Image.fromarray(RGB), "bgr", 'color_order="bgr" is for arrays'),
+    ],
+)
+def test_what_is_refused(image: Any, order: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        as_rgb(image, order)
