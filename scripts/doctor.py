@@ -14,6 +14,8 @@ import click
 from . import console
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from ..dependencies import Dependency
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -120,14 +122,29 @@ def _examine_dependency(dependency: Dependency) -> Finding:
         if dependency.extra == "rtx":  # its package changes the process that imports it
             return replace(sound, detail=selfcheck.check_rtx())
         module = import_optional(dependency.module)
-        if dependency.module != "onnxruntime":
-            return sound
-        providers = ", ".join(module.get_available_providers())
-        return replace(sound, detail=f"{selfcheck.check_onnxruntime()}; has {providers}")
+        return _examine_onnxruntime(module, sound) if dependency.module == "onnxruntime" else sound
     except MissingDependencyError:
         return replace(sound, status=MISSING, remedy=dependency.pip_line)
     except (BackendError, BuildError) as error:
         return replace(sound, status=BROKEN, detail=str(error), remedy=dependency.pip_line)
+
+
+def _examine_onnxruntime(module: ModuleType, sound: Finding) -> Finding:
+    """Check ONNX Runtime: broken if onnxruntime-gpu is installed and was overwritten by the package for CPUs."""
+    from ..runtime import selfcheck
+    from ..runtime.backends import onnxruntime_providers
+
+    providers = module.get_available_providers()
+    parts = [selfcheck.check_onnxruntime(), f"has {', '.join(providers)}"]
+    conflict, status, remedy = onnxruntime_providers.describe_conflict(), OK, ""
+    if "CUDAExecutionProvider" in providers:
+        obstacle = onnxruntime_providers.find_obstacle(module, "CUDAExecutionProvider")
+        parts += [f"CUDAExecutionProvider cannot start: {obstacle}"] if obstacle else []
+    if conflict:
+        parts.append(conflict)
+        remedy = onnxruntime_providers.suggest_reinstall()
+        status = OK if "CUDAExecutionProvider" in providers else BROKEN
+    return replace(sound, status=status, version=module.__version__, detail="; ".join(parts), remedy=remedy)
 
 
 def _examine_import(distribution: str, module: str) -> Finding:

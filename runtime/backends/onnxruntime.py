@@ -9,13 +9,14 @@ On a device, inputs are copied there once and outputs are copied back once (io b
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ...dependencies import import_optional
 from ...errors import BackendError
+from . import onnxruntime_providers
 from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
 from .self_contained import require_self_contained
 
@@ -134,9 +135,10 @@ def _open_session(
     available = runtime.get_available_providers()
     for provider, _ in providers:
         if provider not in available:
-            raise BackendError(
-                f'this ONNX Runtime has no {provider} (it has {", ".join(available)}): pip install "atrous[gpu]"'
-            )
+            raise BackendError(onnxruntime_providers.explain_absence(provider, available))
+    requested = [provider for provider, _ in providers]
+    if device != "cpu":
+        onnxruntime_providers.load_libraries(runtime)
     settings = make_settings(runtime, {"session.intra_op.allow_spinning": str(int(options.spinning))})
     settings.intra_op_num_threads = threads or 0
     settings.inter_op_num_threads = 1
@@ -146,16 +148,23 @@ def _open_session(
         # With its fallback, ONNX Runtime prints a model's errors to stdout and loads it again.
         session = runtime.InferenceSession(model, settings, providers=list(providers), enable_fallback=0)
     except Exception as error:  # its exceptions share no base class
+        if obstacle := _find_obstacle(runtime, requested):
+            raise BackendError(f"{where}{obstacle}") from error
         raise BackendError(f"{where}ONNX Runtime refuses the model: {first_line(error)}") from error
-    requested = [provider for provider, _ in providers]
     started = session.get_providers()
     if started[: len(requested)] != requested:
+        reason = _find_obstacle(runtime, requested) or "see `atrous doctor`"
         raise BackendError(
-            f"{where}asked for {' and '.join(requested)}, ONNX Runtime started {', '.join(started)}: see "
-            "`atrous doctor`"
+            f"{where}asked for {' and '.join(requested)}, ONNX Runtime started {', '.join(started)}: {reason}"
         )
     session.disable_fallback()
     return session
+
+
+def _find_obstacle(runtime: Any, providers: Sequence[str]) -> str:
+    """The reason why the first of these providers cannot start; "" if there is none."""
+    found = ((name, onnxruntime_providers.find_obstacle(runtime, name)) for name in providers)
+    return next((f"{name} cannot start: {obstacle}" for name, obstacle in found if obstacle), "")
 
 
 def make_settings(runtime: Any, entries: Mapping[str, str] | None = None) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from atrous.errors import MissingDependencyError
 from atrous.runtime import devices, selfcheck
+from atrous.runtime.backends import onnxruntime_providers
 from atrous.scripts.main import main
 
 from .running import run_atrous
@@ -56,6 +57,25 @@ def test_missing_extra_is_no_fault(capsys: pytest.CaptureFixture[str], monkeypat
     assert tensorrt["status"] == "missing"
     assert tensorrt["remedy"] == 'pip install "atrous[gpu]"'
     assert "engines" in tensorrt["brings"]
+
+
+@pytest.mark.parametrize("has_cuda", [True, False])
+def test_two_packages_of_onnxruntime(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, has_cuda: bool
+) -> None:
+    """They overwrite each other; it is a fault if the GPU's provider is gone."""
+    monkeypatch.setattr(onnxruntime_providers, "read_version", lambda name: "1.31.1")
+    monkeypatch.setattr(onnxruntime_providers, "find_obstacle", lambda runtime, provider: "no driver: install one")
+    providers = [*(["CUDAExecutionProvider"] if has_cuda else []), "CPUExecutionProvider"]
+    library = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    monkeypatch.setattr(library, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(selfcheck, "check_onnxruntime", lambda: "checked")
+    code, report = examine(capsys)
+    found = find(report, "onnxruntime")
+    assert (code, found["status"]) == ((0, "ok") if has_cuda else (3, "broken"))
+    assert "onnxruntime and onnxruntime-gpu are both installed and overwrite each other" in found["detail"]
+    assert found["remedy"] == 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "atrous[gpu]"'
+    assert ("CUDAExecutionProvider cannot start: no driver: install one" in found["detail"]) == has_cuda
 
 
 def test_missing_core(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,26 +25,26 @@ from atrous.runtime.backends.tensorrt.rtx.layers import parse_layers
 
 #: smallest, optimal and largest length of an open axis: images, and pixels or channels
 _RANGES = {0: (1, 1, 4), 1: (65, 321, 513)}
+Sizes = list[list[int]]
+Shapes = dict[str, list[int]]
 
 
-def plan_for(facts: GraphFacts, sizes: list[list[int]] | None = None, **options: Any) -> BuildPlan:
-    """The product's plan; `sizes` are the smallest, optimal and largest [N, H, W] of an image input N x H x W x 3."""
+def plan_for(facts: GraphFacts, sizes: Sizes | None = None, shapes: Shapes | None = None) -> BuildPlan:
+    """The product's plan; open axes have one shape, or sizes from smallest to largest of images N x H x W x 3."""
     profile = {}
     for name, blob in facts.inputs.items():
-        if sizes is not None and len(blob.shape) == 4 and blob.shape[3] == 3:
+        if shapes and name in shapes:
+            profile[name] = ShapeRange(*(tuple(shapes[name]),) * 3)
+        elif sizes and len(blob.shape) == 4 and blob.shape[3] == 3:
             profile[name] = ShapeRange(*((n, h, w, 3) for n, h, w in sizes))
         else:
-            shapes = zip(*(_open_axis(axis, side) for axis, side in enumerate(blob.shape)), strict=True)
-            profile[name] = ShapeRange(*shapes)
+            axes = [_RANGES[min(axis, 1)] if side < 0 else (side,) * 3 for axis, side in enumerate(blob.shape)]
+            profile[name] = ShapeRange(*zip(*axes, strict=True))
     is_open = any(side < 0 for blob in facts.inputs.values() for side in blob.shape)
-    return plan_build(BuildOptions((profile,) if is_open else (), **options), read_capabilities(trt), facts)
+    return plan_build(BuildOptions((profile,) if is_open else ()), read_capabilities(trt), facts)
 
 
-def _open_axis(axis: int, side: int) -> tuple[int, int, int]:
-    return _RANGES[min(axis, 1)] if side < 0 else (side, side, side)
-
-
-def give_graph(model: str, facts: str, sizes: list[list[int]] | None = None, **options: Any) -> dict[str, Any]:
+def give_graph(model: str, facts: str, sizes: Sizes | None = None, shapes: Shapes | None = None) -> dict[str, Any]:
     """Check a graph as `atrous build` does, then give it to NVIDIA's parser and builder whatever the checks found."""
     described = GraphFacts.model_validate_json(Path(facts).read_text())
     report: dict[str, Any] = {"preflight": "", "nvidia": "", "plan_bytes": 0, "audit": None}
@@ -52,7 +52,7 @@ def give_graph(model: str, facts: str, sizes: list[list[int]] | None = None, **o
         require_sound(check_graph(described, read_capabilities(trt)))
     except AtrousError as error:
         report["preflight"] = str(error)
-    plan = plan_for(described, sizes, **options)
+    plan = plan_for(described, sizes, shapes)
     lines: list[str] = []
     layers: list[str] = []
     made: dict[str, Any] = {"logger": compat.make_logger(trt, lines, layers), "model": Path(model).read_bytes()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file, and the file of its facts as a manifest has them."""
+    """An ONNX file, the file of its facts as a manifest has them, and the shapes that its open inputs must have."""
 
     title: str
     model: Path
     facts: Path
+    shapes: Mapping[str, tuple[int, ...]] | None = None
 
 
 HEADS = ("scores", "labels", "lowres")
@@ -68,14 +69,15 @@ def write_model(net: Net, folder: Path, title: str = "model") -> Graph:
     """Write a net's faithful graph, which is float32 in its own size, and its facts."""
     from atrous.converter import export_onnx, to_torch
 
-    return _write(folder, title, export_onnx(net, to_torch(net)).SerializeToString())
+    graph = _write(folder, title, export_onnx(net, to_torch(net)).SerializeToString())
+    return replace(graph, shapes={blob.name: tuple(blob.shape) for blob in net.inputs})
 
 
 def write_deploy(net: Net, folder: Path, head: str) -> Graph:
     """Write a net's deployment graph in float32; raises ExportError if it does not segment images."""
     from atrous.converter import to_torch
-    from atrous.converter.export.bundle import DEEPLAB_MEAN
     from atrous.converter.export.deploy import export_deploy, plan_deployment
+    from atrous.converter.export.pixel_rule import DEEPLAB_MEAN
 
     plan = plan_deployment(net)
     mean = DEEPLAB_MEAN[: plan.image.shape[1]]

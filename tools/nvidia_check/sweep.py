@@ -42,11 +42,12 @@ class Given:
     audit: dict[str, Any] = field(default_factory=dict)
 
 
-def give(nvidia: Nvidia, graph: Graph, title: str = "", **more: Any) -> Given:
-    """Give one graph, in a process of its own; `more` are the arguments of `child.give_graph`."""
+def give(nvidia: Nvidia, graph: Graph, title: str = "", sizes: Sequence[Sequence[int]] | None = None) -> Given:
+    """Give one graph, in a process of its own; `sizes` are a profile of images, see `graphs.PROFILES`."""
     title = title or graph.title
     try:
-        report = nvidia.call("give_graph", model=str(graph.model), facts=str(graph.facts), **more)
+        files = {"model": str(graph.model), "facts": str(graph.facts)}
+        report = nvidia.call("give_graph", **files, shapes=graph.shapes, sizes=sizes)
     except CrashedError as error:
         return Given(title, "crashed", str(error))
     here, there, audit = report["preflight"], report["nvidia"], report["audit"] or {}

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from atrous.errors import BackendError
 from atrous.runtime.backends import onnxruntime as module
+from atrous.runtime.backends import onnxruntime_providers
 from atrous.runtime.backends.onnxruntime import GraphLevel, OnnxRuntimeBackend, OnnxRuntimeOptions
 
 from ..bundles import expected_scores, make_image, make_model, make_outside_model
@@ -97,9 +98,21 @@ def make_runtime(available: list[str], started: list[str]) -> Any:
     )
 
 
-def test_provider_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("installed", "words"),
+    [
+        (["onnxruntime"], r'has CPU\w+\): pip uninstall -y onnxruntime && pip install "atrous\[gpu\]"$'),
+        (
+            ["onnxruntime", "onnxruntime-gpu"],
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other.*uninstall -y onnxruntime "
+            "onnxruntime-gpu &&",
+        ),
+    ],
+)
+def test_provider_not_there(monkeypatch: pytest.MonkeyPatch, installed: list[str], words: str) -> None:
     monkeypatch.setattr(module, "import_optional", lambda _: make_runtime(["CPUExecutionProvider"], []))
-    with pytest.raises(BackendError, match=r"no CUDAExecutionProvider.*atrous\[gpu\]"):
+    monkeypatch.setattr(onnxruntime_providers, "read_version", lambda name: "1" if name in installed else None)
+    with pytest.raises(BackendError, match=f"no CUDAExecutionProvider.*{words}"):
         OnnxRuntimeBackend(make_model(), device="cuda")
 
 
