@@ -170,16 +170,20 @@ class PrecisionAudit:
         """Return the audit as records write it."""
         return {**asdict(self), "missed": [asdict(missed) for missed in self.missed]}
 
-    def require(self, share: float) -> None:
-        """Raise EnginePrecisionError, naming the nodes, if fewer of the narrow products than `share` are narrow."""
+    def require(self, share: float, *, is_typed: bool = False) -> None:
+        """Raise EnginePrecisionError, naming the nodes, if fewer of the narrow products than `share` are narrow.
+
+        `is_typed` is whether the builder followed the graph's types, so that a later version would not help.
+        """
         if self.reached >= share:
             return
         shown = ", ".join(f"{missed.node} ({missed.got})" for missed in self.missed[:_SHOWN])
         more = f" and {len(self.missed) - _SHOWN} more" if len(self.missed) > _SHOWN else ""
         raise EnginePrecisionError(
             f"{self.asked} was requested, but only {self.reached:.0%} of the graph's {self.asked} products reach it"
-            f"{f': {shown}{more}' if shown else ''}. Use TensorRT 9.1 or later, which follows the graph's types, or "
-            "accept less with --required-share"
+            f"{f': {shown}{more}' if shown else ''}. "
+            + ("Build another precision" if is_typed else "Use TensorRT 9.1 or later, which follows the graph's types")
+            + ", or accept less with --required-share"
         )
 
 

@@ -7,8 +7,14 @@ from collections.abc import Iterable, Sequence
 from ....errors import InputError
 from ...tensorrt_choices import TARGETS
 
-#: element type in a graph -> its name as a precision, and the first compute capability with it
-_NEEDS = {"bfloat16": ("bf16", 80), "float8e4m3fn": ("fp8", 89), "float8e5m2": ("fp8", 89)}
+#: element type in a graph -> its name as a precision, and the first compute capability with it. The builder refuses
+#: bf16 and fp8 before it; int8 products it would compute in float32, for all targets of the engine.
+_NEEDS = {
+    "bfloat16": ("bf16", 80),
+    "float8e4m3fn": ("fp8", 89),
+    "float8e5m2": ("fp8", 89),
+    "int8": ("int8", 80),
+}
 #: targets of data centers that the product leaves out
 _REFUSED = {"sm90": "H100 and H200", "sm100": "B200"}
 #: compute capabilities that ONNX Runtime's provider runs on; it accepts every one from 12.0 on, too

@@ -92,7 +92,7 @@ def store_engine(
 ) -> MadeEngine:
     """Audit the precision of a built engine, and store it; `machine` is None for a build for targets."""
     audit = audit_precision(parse_inspection(built.inspection), prepared.facts)
-    audit.require(required_share)
+    audit.require(required_share, is_typed=prepared.plan.capabilities.typing != "weak")
     record = {
         "seconds": round(built.seconds, 3),
         "audit": audit.to_json(),

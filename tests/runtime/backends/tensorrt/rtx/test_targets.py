@@ -50,7 +50,13 @@ def test_refused_names(text: str, part: str) -> None:
         ({"float8e4m3fn"}, ("sm75", "sm86", "sm89"), "leave them out"),
         ({"float8e4m3fn"}, ("sm89", "sm120"), None),
         ({"bfloat16"}, ("sm80", "sm121"), None),
-        ({"float16", "int8"}, ("sm75",), None),
+        (
+            {"int8", "float32"},
+            ("sm75", "sm86"),
+            "^sm75 cannot compute in int8, which needs sm80.*: leave it out",
+        ),
+        ({"float16", "uint8"}, ("sm75",), None),
+        ({"int8"}, ("sm80",), None),
     ],
 )
 def test_lacking_types(types: set[str], targets: tuple[str, ...], part: str | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
 import pytest
+from onnx import TensorProto, helper
 
 from atrous.errors import BuildError
 from atrous.runtime.backends import onnxruntime_rtx
@@ -16,6 +18,7 @@ from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange
 from atrous.runtime.backends.tensorrt.plan import BuildPlan, plan_build
 from atrous.runtime.backends.tensorrt.rtx import builder
 from atrous.runtime.backends.tensorrt.rtx.library import RtxLibrary
+from atrous.runtime.backends.tensorrt.targets import find_lacking
 
 from ..onnx_models import find_facts, make_graph
 
@@ -63,6 +66,56 @@ def test_a_profile_that_misses(wheel: RtxLibrary) -> None:
     )
     with pytest.raises(BuildError, match=r"build_serialized_network failed: error: .*data"):
         builder.build_engine(wheel, other, model)
+
+
+def make_narrow_graph(precision: str) -> bytes:
+    """data -> Conv in a precision -> scores."""
+    kinds = {"bf16": TensorProto.BFLOAT16, "int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
+    kind, count, shape = kinds[precision], 8 * 3 * 3 * 3, (8, 3, 3, 3)
+    values = [(index % 7 - 3) / 4 for index in range(count)]
+    if precision == "bf16":
+        constants = [helper.make_tensor("weight", kind, shape, values)]
+        nodes = [
+            helper.make_node("Cast", ["data"], ["narrow"], to=kind),
+            helper.make_node("Conv", ["narrow", "weight"], ["wide"], name="conv"),
+            helper.make_node("Cast", ["wide"], ["scores"], to=TensorProto.FLOAT),
+        ]
+    else:
+        constants = [
+            helper.make_tensor("w", TensorProto.FLOAT, shape, values),
+            helper.make_tensor("scale", TensorProto.FLOAT, (), [0.01]),
+            helper.make_tensor("zero", kind, (), [0]),
+        ]
+        pairs = (("data", "narrow"), ("w", "weight"))
+        nodes = [
+            *(helper.make_node("QuantizeLinear", [a, "scale", "zero"], [f"{a}_codes"]) for a, _ in pairs),
+            *(helper.make_node("DequantizeLinear", [f"{a}_codes", "scale", "zero"], [b]) for a, b in pairs),
+            helper.make_node("Conv", ["narrow", "weight"], ["scores"], name="conv"),
+        ]
+    sides = {"data": ["n", 3, "h", "w"], "scores": ["n", 8, "h2", "w2"]}
+    data, scores = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sides.items())
+    graph = helper.make_graph(nodes, "g", [data], [scores], constants)
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10).SerializeToString()
+    )
+
+
+@pytest.mark.parametrize("target", ["sm75", "sm80", "sm86", "sm89"])
+@pytest.mark.parametrize("precision", ["bf16", "int8", "fp8"])
+def test_what_a_target_lacks(wheel: RtxLibrary, precision: str, target: str) -> None:
+    """The table of refusals agrees with the builder, which fails, or computes in more bits."""
+    model = make_narrow_graph(precision)
+    facts = find_facts(model)
+    assert facts.node_precisions == {"conv": precision}
+    options = BuildOptions((PROFILE,), targets=(target,))
+    plan = BuildPlan(options, find_rtx_capabilities(wheel.version), (), (), (), precision, ())  # without the refusal
+    try:
+        built = builder.build_engine(wheel, plan, model)
+    except BuildError as error:
+        reached = 0.0 if "Cannot compile for target" in str(error) else math.nan
+    else:
+        reached = audit_precision(parse_inspection(built.inspection), facts).reached
+    assert reached == (0.0 if find_lacking((target,), facts.types) else 1.0)
 
 
 def test_the_provider_needs_a_driver(wheel: RtxLibrary) -> None:
