@@ -105,7 +105,7 @@ def command(bundle: Path, line: str | None, engines: Path | None, as_json: bool,
 
 
 def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: bool) -> int:
-    from ..bundle.files import write_file
+    from ..bundle.files import prepare_folder, write_file
     from ..runtime.backends.tensorrt import compat, workflow
     from ..runtime.backends.tensorrt.keys import read_machine
 
@@ -117,7 +117,10 @@ def _build(bundle: Bundle, store: EngineStore, given: dict[str, Any], as_json: b
         if present is not None:
             row = workflow.describe_engine(present, store)
             return build_report.report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
-    cache = workflow.read_cache_file(cache_file) if cache_file is not None else b""
+    cache = b""
+    if cache_file is not None:
+        prepare_folder(cache_file.absolute().parent)
+        cache = workflow.read_cache_file(cache_file)
     if given["replay"]:
         cache = workflow.read_replay_cache(prepared, store, machine, cache_file)
     make = functools.partial(workflow.make_engine, trt, prepared, store, machine, timing_cache=cache)

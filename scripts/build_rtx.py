@@ -43,6 +43,7 @@ def run(bundle: Bundle, store: EngineStore, given: Mapping[str, Any], as_json: b
     if present is not None:
         row = workflow.describe_engine(present, store)
         return build_report.report(bundle, {"engine": row, "built": False, "folder": present.folder}, as_json)
+    store.require_writable()
     with console.show_steps() as show:
         show("building")
         built = builder.build_engine(library, prepared.plan, prepared.model)

@@ -21,6 +21,7 @@ from atrous.errors import (
     EngineError,
     EnginePrecisionError,
     MissingDependencyError,
+    OutputError,
 )
 from atrous.runtime.backends.tensorrt import compat, keys
 from atrous.runtime.backends.tensorrt.keys import Machine
@@ -179,6 +180,14 @@ def test_timing_cache_file_and_replay(bundle: Path, trt: Any, tmp_path: Path) ->
     run_json(bundle, "--shape", "33", "--replay")
     with pytest.raises(EngineError, match=r"no engine in .* fits"):
         run(bundle, "--shape", "65", "--replay")
+
+
+def test_a_timing_cache_that_cannot_be_written_is_noticed_before_the_build(
+    bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("atrous.runtime.backends.tensorrt.workflow.make_engine", None)  # must not be reached
+    with pytest.raises(OutputError, match=r"deploy\.onnx: is a file; results need a folder"):
+        run(bundle, "--shape", "33", "--timing-cache", bundle / "deploy.onnx" / "kept.timing")
 
 
 def test_the_audit_fails_the_command(bundle: Path, trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:

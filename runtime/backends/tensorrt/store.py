@@ -30,7 +30,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ....bundle.files import locked_folder, open_regular, write_file
+from ....bundle.files import locked_folder, open_regular, prepare_folder, write_file
 from ....errors import EngineError, OutputError
 from .keys import Difference, EngineKey, Value
 from .options import Shape
@@ -79,6 +79,11 @@ class EngineStore:
     def signer(self) -> Signer:
         """The signer of this installation."""
         return open_signer()
+
+    def require_writable(self) -> None:
+        """Check before a build that its engine can be written and signed; raises OutputError or EngineError if not."""
+        prepare_folder(self.folder)
+        _ = self.signer
 
     def put(self, key: EngineKey, plan: bytes, timing_cache: bytes, build: Mapping[str, Any]) -> StoredEngine:
         """Write and sign an engine; replaces an older one of the same key. Raises OutputError if that fails."""

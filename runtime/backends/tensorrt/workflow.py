@@ -75,6 +75,7 @@ def make_engine(
     progress: Progress | None = None,
 ) -> MadeEngine:
     """Build an engine, audit its precision, and store it if `required_share` of its narrow products are narrow."""
+    store.require_writable()
     built = build_engine(trt, prepared.plan, prepared.model, timing_cache=timing_cache, progress=progress)
     return store_engine(
         prepared, built, store, machine, required_share=required_share, timing_cache_given=bool(timing_cache)

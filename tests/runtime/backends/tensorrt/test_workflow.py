@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from atrous.errors import BackendError, EngineError, EnginePrecisionError, InputError
+from atrous.errors import BackendError, EngineError, EnginePrecisionError, InputError, OutputError
 from atrous.runtime.backends.tensorrt import workflow
 from atrous.runtime.backends.tensorrt.capabilities import LINES, read_capabilities
 from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
@@ -49,6 +49,14 @@ def test_built_audited_stored_found(version: str, precision: str, store: EngineS
     assert found.fields["tensorrt.version"] == version
     row = workflow.describe_engine(found, store)
     assert json.loads(json.dumps(row))["signed_here"] is True
+
+
+def test_a_store_that_cannot_be_written_is_noticed_before_the_build(tmp_path: Path) -> None:
+    trt = stubs.make_tensorrt("10")
+    prepared = prepare(trt)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: is a file; results need a folder"):
+        workflow.make_engine(None, prepared, EngineStore(tmp_path / "file", Signer(b"m" * 32)), MACHINE)
 
 
 @pytest.mark.parametrize("line", ["8.5", "8.6"])
