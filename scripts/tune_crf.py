@@ -146,8 +146,8 @@ def command(
     ):
         if segmenter.head == "labels":
             raise InputError("this bundle's head gives labels only, and a CRF needs scores: convert the net again")
-        sizing = segmenter.sizing
-        name, classes = segmenter.bundle.manifest.name, segmenter.bundle.manifest.classes
+        sizing, manifest = segmenter.sizing, segmenter.bundle.manifest
+        name, classes, network = manifest.name, manifest.classes, manifest.files[segmenter.bundle.deploy.file]
         warnings = check_classes(classes, opened)
         with console.show_progress("running the network", len(opened)) as advance:
             images = stack.enter_context(score_images(segmenter, opened, advance))
@@ -180,7 +180,7 @@ def command(
     if is_written:
         kept = ("dataset", "method", "chosen_on", "held_out", "is_better")
         record = {**{key: report[key] for key in kept}, "points": len(search.scores)}
-        writing.replace_crf(bundle, search.parameters, record)
+        writing.replace_crf(bundle, search.parameters, record, network.sha256)
     files = write_search(search, report, out) if out is not None else {}
     if as_json:
         console.print_json("tune-crf", {**report, "warnings": warnings, "written": is_written, "files": files})

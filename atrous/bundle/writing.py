@@ -27,7 +27,7 @@ from typing import Any
 from ..errors import BundleError, OutputError
 from .crf_parameters import CrfParameters
 from .files import flush_file, flush_folder, hash_stream, locked_folder, remove_leftovers, temporary_name, write_file
-from .folder import read_bundle
+from .folder import Bundle, read_bundle
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
 #: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
@@ -182,11 +182,8 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
     the digest `source_sha256`, and OutputError if the folder cannot be written.
     """
     place = Path(folder)
-    with _locked(place):
-        bundle = read_bundle(place)
+    with _lock_bundle(place, source_sha256) as bundle:
         manifest = bundle.manifest
-        if manifest.files[bundle.deploy.file].sha256 != source_sha256:
-            raise BundleError("was converted anew while the variant was made; make the variant again", path=place)
         entry = FileEntry(sha256=hashlib.sha256(model).hexdigest(), bytes=len(model))
         name = f"{Path(bundle.deploy.file).stem}.{variant.precision}.onnx"
         if name in manifest.files and manifest.files[name] != entry:
@@ -207,23 +204,22 @@ def add_variant(folder: str | Path, variant: Variant, model: bytes, graph: Graph
         return listed
 
 
-def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[str, Any]) -> None:
+def replace_crf(folder: str | Path, parameters: CrfParameters, record: Mapping[str, Any], source_sha256: str) -> None:
     """Replace the CRF parameters of a bundle: its manifest in one rename, nothing else.
 
-    `record` is plain JSON data about their choice, and replaces an older record. Raises BundleError if the bundle is
-    missing or does not match its manifest, and OutputError if the manifest cannot be written; the old one remains.
+    `record` is plain JSON data about their choice, and replaces an older record. Raises as `add_variant`; the old
+    manifest remains.
     """
     place = Path(folder)
-    with _locked(place):
-        manifest = read_bundle(place).manifest
-        text = manifest.model_copy(update={"crf": parameters, "crf_tuning": dict(record)}).to_json()
+    with _lock_bundle(place, source_sha256) as bundle:
+        text = bundle.manifest.model_copy(update={"crf": parameters, "crf_tuning": dict(record)}).to_json()
         parse_manifest(text, path=place / MANIFEST_NAME)
         write_file(place / MANIFEST_NAME, text, durable=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Lock a bundle against other writers, and remove what a killed one left."""
+def _lock_bundle(folder: Path, source_sha256: str) -> Iterator[Bundle]:
+    """Lock a bundle against other writers, remove what a killed one left, and check that it holds the same network."""
     with contextlib.ExitStack() as stack:
         try:
             is_locked = stack.enter_context(locked_folder(folder))
@@ -233,4 +229,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise OutputError(f"cannot be opened ({error.strerror})", path=folder) from error
         if is_locked:
             remove_leftovers(folder)
-        yield
+        bundle = read_bundle(folder)
+        if bundle.manifest.files[bundle.deploy.file].sha256 != source_sha256:
+            raise BundleError("was converted anew in the meantime: run the command again", path=folder)
+        yield bundle

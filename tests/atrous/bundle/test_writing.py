@@ -148,7 +148,7 @@ def test_a_variant_and_a_replacement_wait_for_each_other(
     started[0][0].join()
     (error,) = started[0][1]
     assert isinstance(error, BundleError)
-    assert "converted anew while the variant was made" in str(error)
+    assert "converted anew in the meantime" in str(error)
     assert read_head(target) == "scores"
 
 

@@ -153,9 +153,10 @@ class TestWriting:
     def test_only_the_crf_and_its_record_change(self, tmp_path: Path) -> None:
         path = write_bundle(tmp_path / "bundle")
         before = json.loads((path / "manifest.json").read_text())
+        digest = before["files"]["deploy.onnx"]["sha256"]
         parameters = Point(5, 49, 3).to_parameters()
-        replace_crf(path, parameters, self.RECORD)
-        replace_crf(path, parameters, self.RECORD)  # a second search replaces the record
+        replace_crf(path, parameters, self.RECORD, digest)
+        replace_crf(path, parameters, self.RECORD, digest)  # a second search replaces the record
         after = json.loads((path / "manifest.json").read_text())
         assert after.pop("crf") == parameters.to_dict()
         assert after.pop("crf_tuning") == self.RECORD
@@ -164,11 +165,18 @@ class TestWriting:
         read_bundle(path).verify_files()
         assert [entry.name for entry in path.iterdir() if entry.name.endswith(".part")] == []
 
+    def test_a_bundle_converted_meanwhile_is_refused(self, tmp_path: Path) -> None:
+        path = write_bundle(tmp_path / "bundle")
+        before = (path / "manifest.json").read_bytes()
+        with pytest.raises(BundleError, match="converted anew in the meantime"):
+            replace_crf(path, Point(5, 49, 3).to_parameters(), self.RECORD, "0" * 64)
+        assert (path / "manifest.json").read_bytes() == before
+
     def test_a_broken_bundle_is_left_alone(self, tmp_path: Path) -> None:
         path = write_bundle(tmp_path / "bundle")
         (path / "manifest.json").write_text("{}")
         with pytest.raises(BundleError):
-            replace_crf(path, Point(5, 49, 3).to_parameters(), self.RECORD)
+            replace_crf(path, Point(5, 49, 3).to_parameters(), self.RECORD, "0" * 64)
         assert (path / "manifest.json").read_text() == "{}"
         with pytest.raises(BundleError):
-            replace_crf(tmp_path / "none", Point(5, 49, 3).to_parameters(), self.RECORD)
+            replace_crf(tmp_path / "none", Point(5, 49, 3).to_parameters(), self.RECORD, "0" * 64)
