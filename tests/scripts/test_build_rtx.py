@@ -86,6 +86,7 @@ def test_build_and_store(bundle: Path, sdk: None) -> None:
     built = run_json(bundle, *TARGETS, "--shape", "33")
     assert built["built"]
     assert built["engine"]["gpu"] == "sm86, sm89, sm120"
+    assert built["engine"]["targets"] == ["sm86", "sm89", "sm120"]
     assert built["engine"]["tensorrt"] == "rtx 1.7.1.116"
     assert built["audit"]["products"] == {"fp32": 1}
     assert built["warnings"] == ["warning: some warning (2 times)"]

@@ -140,13 +140,16 @@ def read_cache_file(path: Path) -> bytes:
 def describe_engine(engine: StoredEngine, store: EngineStore) -> dict[str, object]:
     """Return one row of a list of engines."""
     fields = engine.fields
-    profiles, targets = fields.get("profiles"), fields.get("settings.targets")
+    profiles, targets = (
+        value if isinstance(value, list) else [] for value in map(fields.get, ("profiles", "settings.targets"))
+    )
     return {
         "key": engine.folder.name,
         "precision": fields.get("precision.name"),
-        "profiles": profiles if isinstance(profiles, list) else [],
+        "profiles": profiles,
         "tensorrt": fields.get("tensorrt.version"),
-        "gpu": fields.get("gpu.name") or ", ".join(targets if isinstance(targets, list) else []),
+        "gpu": fields.get("gpu.name") or ", ".join(targets),
+        "targets": targets,
         "created": engine.record.created,
         "plan_bytes": engine.record.plan.bytes,
         "signed_here": store.is_own(engine),
