@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ..bundle.manifest import Manifest
     from . import backends, batch, crf, evaluation, pictures
     from .images import read_image
+    from .run_outputs import RunResult
+    from .runner import Runner, load_runner
     from .segmenter import Segmentation, Segmenter, load
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "Manifest",
     "MissingDependencyError",
     "OutputError",
+    "RunResult",
+    "Runner",
     "Segmentation",
     "Segmenter",
     "backends",
@@ -48,6 +52,7 @@ __all__ = [
     "crf",
     "evaluation",
     "load",
+    "load_runner",
     "palettes",
     "pictures",
     "read_bundle",
@@ -70,6 +75,9 @@ _HOMES = {
     "Segmentation": ".segmenter",
     "Segmenter": ".segmenter",
     "load": ".segmenter",
+    "load_runner": ".runner",
+    "Runner": ".runner",
+    "RunResult": ".run_outputs",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ..bundle.palettes import Color, make_distinct_colors
 from ..errors import InputError
@@ -16,6 +16,7 @@ Labels = npt.NDArray[np.uint8]
 Picture = npt.NDArray[np.uint8]
 
 _ENTRIES = 256
+_LEGIBLE = 200  # pixels of a side from which on points are numbered
 _TINT = 0.55  # opacity of the class color in an overlay
 
 
@@ -70,6 +71,19 @@ def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Pi
     mixed[_find_borders(labels)] = 255
     rounded: Picture = np.rint(mixed).astype(np.uint8)
     return rounded
+
+
+def draw_points(image: Picture, points: npt.NDArray[np.float32]) -> Picture:
+    """Draw numbered dots at points (K x 2 float32, x and y in pixels) on an image, H x W x 3 uint8 RGB."""
+    drawn = Image.fromarray(np.ascontiguousarray(image))
+    pen = ImageDraw.Draw(drawn)
+    radius = max(1, round(min(image.shape[:2]) / 80))
+    for index, (x, y) in enumerate(points.tolist()):
+        color = make_distinct_colors(index + 1)[index]
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=(255, 255, 255))
+        if min(image.shape[:2]) >= _LEGIBLE:
+            pen.text((x + radius + 1, y - radius - 5), str(index), fill=(255, 255, 255))
+    return np.array(drawn)
 
 
 def encode_png(picture: Picture) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle.choices import COLOR_ORDERS, HEADS
+from ..bundle.choices import COLOR_ORDERS, HEADS, POINT_ORDERS, TASKS
 from ..bundle.palettes import CLASS_SETS, Color
 from . import console
 from .fetched import resolve_net
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 _Callback = Callable[[click.Context, click.Parameter, str | None], Any]
 
 
-def _numbers(count: int) -> _Callback:
-    """The callback of an option of `count` finite numbers."""
+def _numbers(*counts: int) -> _Callback:
+    """The callback of an option of finite numbers; their count is one of `counts`."""
+    count = " or ".join(map(str, counts))
 
     def parse(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
         if text is None:
@@ -38,7 +39,7 @@ def _numbers(count: int) -> _Callback:
             raise click.BadParameter(
                 f'"{text}" is not {count} numbers separated by commas', context, parameter
             ) from None
-        if len(values) != count:
+        if len(values) not in counts:
             raise click.BadParameter(f"needs {count} numbers, {len(values)} were given", context, parameter)
         if not all(map(math.isfinite, values)):
             raise click.BadParameter(f'"{text}" is not finite', context, parameter)
@@ -48,10 +49,10 @@ def _numbers(count: int) -> _Callback:
 
 
 def _parse_mean(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-    """Three numbers, or the file of a mean image."""
+    """A number for each channel, or the file of a mean image."""
     if text is not None and (text.endswith((".binaryproto", ".npy")) or Path(text).is_file()):
         return require_file(Path(text), "mean image")
-    return _numbers(3)(context, parameter, text)
+    return _numbers(1, 3, 4)(context, parameter, text)
 
 
 def _parse_size(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
@@ -72,13 +73,14 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
 @click.option(
     "--info",
     type=click.Path(path_type=Path),
-    help="JSON file with any of: name, classes, palette, mean, scale, minimum_size, size, crf. Options override it.",
+    help="JSON file with any of: name, classes, palette, mean, scale, minimum_size, size, task, crf. "
+    "Options override it.",
 )
 @click.option("--classes", "class_set", help=f"{', '.join(CLASS_SETS)}, or a file with one class name per line.")
 @click.option(
     "--mean",
     callback=_parse_mean,
-    metavar="B,G,R|FILE",
+    metavar="B,G,R|GRAY|FILE",
     help="Mean pixel in gray levels, in the net's channel order, or a mean image (.binaryproto, .npy) to average.  "
     "[default: the data layer's, else 0 if the net subtracts one itself, else DeepLab's]",
 )
@@ -110,6 +112,22 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
 )
 @click.option(
     "--head", type=click.Choice(HEADS), default="scores", show_default=True, help="The output of deploy.onnx."
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What the net is for: class of each pixel, class of the image, numbers, key points, an image, colors for a "
+    "gray image, or planes of values.  [default: found in the net]",
+)
+@click.option(
+    "--points",
+    type=click.Choice(POINT_ORDERS),
+    default=POINT_ORDERS[0],
+    show_default=True,
+    help="Order of the coordinates for --task points: fractions of the image's size, or pixels of the net's input.",
+)
+@click.option(
+    "--transposed", is_flag=True, help="The net takes images with rows and columns exchanged, as MATLAB feeds them."
 )
 @click.option("--crf-mode", type=click.Choice(["deeplab", "pydensecrf"]), help="Normalization of the dense CRF.")
 @click.option(
@@ -149,6 +167,9 @@ def command(
     minimum_size: tuple[int, int] | None,
     size: tuple[int, int] | None,
     head: Any,
+    task: Any,
+    points: Any,
+    transposed: bool,
     crf_mode: str | None,
     crf_gaussian: tuple[float, ...] | None,
     crf_bilateral: tuple[float, ...] | None,
@@ -186,10 +207,13 @@ def command(
             scale=scale[0] if scale is not None else known.scale,
             color_order=color_order,
             minimum=minimum_size or known.minimum_size,
+            transposed=transposed,
             made_for=_choose_size(size, known.size),
         ),
         crf=crf,
         head=head,
+        task=task or known.task,
+        points=points,
         opset=opset,
         sources=[
             *([("prototxt", prototxt, built.definition.format, built.dialect)] if prototxt is not None else []),
@@ -272,5 +296,8 @@ def _print(out: Path, manifest: Manifest, seconds: float) -> None:
     if manifest.preprocessing is not None and (made_for := manifest.preprocessing.made_for) is not None:
         use = "images are resized to it" if made_for.resize else "images run at their own size"
         console.print_line(f"made for {made_for.size[0]}x{made_for.size[1]} pixels (height x width): {use} by default")
+    if manifest.run is not None:
+        outputs = ", ".join(f"{output.name} ({output.kind})" for output in manifest.run.outputs)
+        console.print_line(f"task: {manifest.run.task}, by atrous run; outputs: {outputs}")
     size = sum(entry.bytes for entry in manifest.files.values())
     console.print_line(f"{out}: {manifest.name}, {len(manifest.files)} files, {size / 1e6:.1f} MB, {seconds:.1f} s")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from click.core import ParameterSource
 
 from . import console
 from .backend_option import backend_options
+from .name_option import name_option
 from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
@@ -62,6 +63,7 @@ def _refuse_given(*names: str) -> None:
 )
 @size_options
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
+@name_option
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
 @workers_option
@@ -97,6 +99,7 @@ def command(
     max_side: int | None,
     native: bool,
     recursive: bool,
+    naming: Any,
     backend: str,
     device: str | None,
     precision: str,
@@ -119,7 +122,7 @@ def command(
 
     A single video, or a camera such as /dev/video0, becomes a video of overlays: -o clip.mp4.
 
-    The labels of folder/photo.jpg in a --list are OUT/folder/photo.jpg.png, and so on.
+    With --name path, and in a --list, the labels of folder/photo.jpg are OUT/folder/photo.jpg.png, and so on.
 
     OUT/done.jsonl records the finished images: after any interruption, the same command resumes the run.
     OUT/failures.jsonl lists the images of this run that failed. The stages (decode, prepare, network, crf, encode)
@@ -159,6 +162,7 @@ def command(
             out,
             kinds=kinds,
             recursive=recursive,
+            naming=naming,
             is_list=listing is not None,
             resume=resume,
             cores=threads,

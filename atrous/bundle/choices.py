@@ -8,6 +8,11 @@ Head = Literal["scores", "labels", "lowres"]
 Precision = Literal["fp16", "bf16", "int8", "fp8"]
 ColorOrder = Literal["BGR", "RGB"]
 
+Task = Literal["segment", "classify", "regress", "points", "image", "colorize", "map"]
+PointOrder = Literal["xy", "xxyy", "xy-pixels", "xxyy-pixels"]
+
 HEADS: tuple[str, ...] = get_args(Head)
 PRECISIONS: tuple[str, ...] = ("fp32", *get_args(Precision))
 COLOR_ORDERS: tuple[str, ...] = get_args(ColorOrder)
+TASKS: tuple[str, ...] = get_args(Task)
+POINT_ORDERS: tuple[str, ...] = get_args(PointOrder)

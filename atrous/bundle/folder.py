@@ -65,7 +65,7 @@ class Bundle:
             BundleError: if there is no deployable network, or none in that precision.
         """
         if precision == "fp32":
-            return self.deploy.file
+            return self.deploy.file if self.manifest.run is None else self.manifest.run.file
         for variant in self.manifest.variants.values():
             if variant.precision == precision:
                 return variant.file
@@ -88,6 +88,12 @@ class Bundle:
         return self.manifest.graphs[file]
 
     def _not_deployable(self) -> BundleError:
+        if self.manifest.run is not None:
+            return BundleError(
+                f"holds no network that labels RGB images (its task is {self.manifest.run.task}): use `atrous run` or "
+                "runtime.load_runner",
+                path=self.path,
+            )
         reasons = " ".join(warning for warning in self.manifest.warnings if "deploy" in warning)
         return BundleError(
             "holds no network that takes images; use its model.onnx" + (f" ({reasons})" if reasons else ""),

@@ -12,11 +12,10 @@ Rules, in the order they are checked:
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -29,36 +28,20 @@ from pydantic import (
 )
 
 from ..errors import BundleError, CrfInputError
-from .choices import ColorOrder, Head, Precision
+from .choices import ColorOrder, Head, Precision, Task
 from .crf_parameters import CrfParameters
-from .section import Section, Sides, describe_fault
+from .run_plan import RunPlan
+from .section import FileName, Section, Sides, describe_fault
 from .size_rule import SizeRule
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_LABELS = 256  # labels are stored as uint8
-
-
-def check_contained_name(name: str) -> str:
-    """Return `name` if it can only mean a file below the bundle's folder.
-
-    Raises ValueError for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
-    """
-    parts = name.split("/")
-    contained = (
-        name != ""
-        and not PurePosixPath(name).is_absolute()
-        and not any(part in ("", ".", "..") for part in parts)
-        and not any(character in "\\:" or ord(character) < 32 for character in name)
-    )
-    if not contained:
-        raise ValueError(f"{name!r} is not a plain relative path inside the bundle")
-    return name
+MAX_CLASSES = 1 << 16  # of a classifier
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, AfterValidator(check_contained_name)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 NodePrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8", "other"]
 
@@ -209,7 +192,8 @@ class GraphFacts(Section):
 class Manifest(Section):
     """Everything a reader of a bundle needs to know.
 
-    A net that does not map one image to a plane of scores has no `deploy` and no `preprocessing`; `warnings` says why.
+    A net that does not map one RGB image to a plane of scores has no `deploy` and no `preprocessing`, but `run`; where
+    it has neither, `warnings` says why.
     Classes beyond the palette get colors of the reader's choice. `variants` are by precision; `deploy` is float32.
     `graphs` describes the deployed ONNX files; `crf_tuning` records how `tune-crf` chose the CRF parameters.
     """
@@ -223,7 +207,8 @@ class Manifest(Section):
     outputs: tuple[BlobSpec, ...]
     preprocessing: Preprocessing | None
     deploy: Deploy | None
-    classes: Annotated[tuple[str, ...], Field(max_length=MAX_LABELS)]
+    run: RunPlan | None = None
+    classes: Annotated[tuple[str, ...], Field(max_length=MAX_CLASSES)]
     palette: tuple[tuple[Byte, Byte, Byte], ...]
     crf: CrfParameters | None
     crf_tuning: dict[str, JsonValue] | None = None
@@ -239,6 +224,11 @@ class Manifest(Section):
         plain = self.model_dump(mode="json", exclude_unset=True)
         return (json.dumps({"schema_version": SCHEMA_VERSION, **plain}, indent=1, allow_nan=False) + "\n").encode()
 
+    @property
+    def task(self) -> Task | None:
+        """The purpose of the net; None if nothing of it can be deployed."""
+        return self.run.task if self.run is not None else "segment" if self.deploy is not None else None
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Manifest:
         if len(self.palette) > len(self.classes):
@@ -247,6 +237,10 @@ class Manifest(Section):
             raise ValueError('"deploy" and "preprocessing" come together or not at all')
         if self.deploy is not None and self.deploy.file not in self.files:
             raise ValueError(f'deploy.file "{self.deploy.file}" is not listed under "files"')
+        if self.run is not None and (self.deploy is not None or self.run.file not in self.files):
+            raise ValueError('"run" excludes "deploy", and its file must be listed under "files"')
+        if len(self.classes) > MAX_LABELS and (self.run is None or self.run.task == "segment"):
+            raise ValueError(f"labels are stored as bytes: at most {MAX_LABELS} classes are possible")
         for name, variant in self.variants.items():
             if variant.precision != name or variant.file not in self.files:
                 raise ValueError(f'variants.{name} must be of that precision, and its file listed under "files"')

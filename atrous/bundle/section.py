@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Side = Annotated[int, Field(gt=0, le=1 << 20)]
 Sides = tuple[Side, Side]  # (height, width) in pixels
+
+
+def check_contained_name(name: str) -> str:
+    """Return `name` if it can only mean a file below the bundle's folder.
+
+    Raises ValueError for an absolute path, a `..`, a backslash, a drive, an empty part or a control character.
+    """
+    parts = name.split("/")
+    contained = (
+        name != ""
+        and not PurePosixPath(name).is_absolute()
+        and not any(part in ("", ".", "..") for part in parts)
+        and not any(character in "\\:" or ord(character) < 32 for character in name)
+    )
+    if not contained:
+        raise ValueError(f"{name!r} is not a plain relative path inside the bundle")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(check_contained_name)]
 
 
 class Section(BaseModel):

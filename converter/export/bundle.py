@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from ... import __version__
-from ...bundle.choices import ColorOrder, Head
+from ...bundle.choices import ColorOrder, Head, PointOrder, Task
 from ...bundle.crf_parameters import CrfParameters
 from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, MadeFor, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
@@ -38,7 +38,10 @@ from .dynamic_axes import find_dynamic_axes
 from .made_for import find_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
-from .pixel_rule import choose_pixel_rule
+from .pixel_rule import Pixel, choose_pixel_rule
+from .run_graph import describe_run, export_run
+from .run_pixels import read_run_pixels
+from .run_plan import RunDeployment, plan_run
 from .source import write_model_source
 from .torch_module import to_torch
 
@@ -53,13 +56,16 @@ class PreprocessingOptions:
         scale: factor after the mean is subtracted.
         color_order: of the net's input channels.
         minimum: smallest (height, width) in pixels; smaller images are padded.
+        transposed: whether the net takes images with rows and columns exchanged, as MATLAB feeds them; such a net is
+            deployed for `atrous run`.
         made_for: the size the net was made for; None takes the prototxt's (`find_made_for`).
     """
 
-    mean: tuple[float, float, float] | Path | None = None
+    mean: tuple[float, ...] | Path | None = None
     scale: float | None = None
     color_order: ColorOrder = "BGR"
     minimum: tuple[int, int] | None = None
+    transposed: bool = False
     made_for: MadeFor | None = None
 
 
@@ -73,7 +79,9 @@ class BundleOptions:
         palette: an RGB color for each class; by default distinct colors.
         preprocessing: mean, scale, color order and padding, in place of the file's.
         crf: dense CRF parameters; None takes those of a DenseCRF layer, if the net has one.
-        head: output of deploy.onnx.
+        head: output of deploy.onnx, for class scores of RGB images.
+        task: what the net is for; None to find out.
+        points: order of the coordinates, for the task "points".
         opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
         verify: compare torch and ONNX Runtime before the bundle is moved into place.
@@ -85,6 +93,8 @@ class BundleOptions:
     preprocessing: PreprocessingOptions = field(default_factory=PreprocessingOptions)
     crf: CrfParameters | None = None
     head: Head = "scores"
+    task: Task | None = None
+    points: PointOrder = "xy"
     opset: int = DEFAULT_OPSET
     sources: Sequence[tuple[str, Path, str, str]] = field(default_factory=tuple)
     verify: bool = True
@@ -113,7 +123,7 @@ def write_bundle(
     Raises:
         OutputError: the folder exists or cannot be written.
         WeightsError: a parameter is NaN or infinite.
-        ExportError: the net has no ONNX form.
+        ExportError: the net has no ONNX form, or no output for the task.
         VerificationError: torch and ONNX Runtime disagree.
     """
     options = options or BundleOptions()
@@ -134,16 +144,14 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     warnings = list(net.warnings)
     if net.parameter_shapes() and not net.parameters:
         warnings.append("the net has no weights: its parameters come from its fillers")
-    given = options.preprocessing
-    mean, scale, doubts = choose_pixel_rule(net, given.mean, given.scale, given.color_order)
-    warnings += doubts
     sources = list(options.sources)
     if isinstance(options.preprocessing.mean, Path):
         mean_format = "npy" if is_numpy(options.preprocessing.mean) else "binaryproto"
         sources.append(("mean", options.preprocessing.mean, mean_format, net.dialect))
-    plan = _plan(net, options.preprocessing, warnings)
+    plan = _plan(net, options, warnings)
     classes = _name_classes(options, plan)
-    palette = _choose_palette(options, len(classes))
+    is_colored = not isinstance(plan, RunDeployment) or plan.task == "segment"
+    palette = _choose_palette(options, len(classes) if is_colored else 0)
     faithful = _without_crf(net, plan, warnings)
     progress("building the torch module")
     module = to_torch(faithful)
@@ -156,9 +164,19 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
     deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}
-    if plan is not None:
+    path, head = place / "deploy.onnx", options.head
+    if isinstance(plan, RunDeployment):
         progress("writing deploy.onnx")
-        path, head = place / "deploy.onnx", options.head
+        given = options.preprocessing
+        rule = read_run_pixels(plan, net, given.mean, given.scale, given.color_order, warnings)
+        described = describe_run(plan, rule)
+        model = export_run(plan, described, module, path, opset=options.opset)
+        deployment |= {"run": described, "graphs": {path.name: describe_graph(model)}}
+    elif plan is not None:
+        progress("writing deploy.onnx")
+        given = options.preprocessing
+        mean, scale, doubts = choose_pixel_rule(net, _require_pixel(given.mean), given.scale, given.color_order)
+        warnings += doubts
         pixels: dict[str, Any] = {"mean": mean, "scale": scale, "color_order": options.preprocessing.color_order}
         model = export_deploy(plan, module, path, head=head, opset=options.opset, **pixels)
         deployment = {
@@ -194,18 +212,38 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     )
 
 
-def _plan(net: Net, preprocessing: PreprocessingOptions, warnings: list[str]) -> Deployment | None:
+def _plan(net: Net, options: BundleOptions, warnings: list[str]) -> Deployment | RunDeployment | None:
+    """The deployment for class scores of an RGB image, if the net has them; else for `atrous run`; else none."""
+    reason: ExportError | None = None
+    if options.task in (None, "segment") and not options.preprocessing.transposed:
+        try:
+            plan = plan_deployment(net, minimum=options.preprocessing.minimum)
+            if plan.scores.shape[1] > 1 or options.task == "segment" or options.classes:
+                return plan
+        except ExportError as error:
+            reason = error
+    made_for = options.preprocessing.made_for
+    size = made_for.size if made_for is not None and made_for.resize else None
     try:
-        return plan_deployment(net, minimum=preprocessing.minimum)
+        return plan_run(
+            net,
+            task=options.task,
+            classes=len(options.classes),
+            points=options.points,
+            size=size,
+            transposed=options.preprocessing.transposed,
+        )
     except ExportError as error:
-        warnings.append(f"no deploy.onnx: {error}")
+        if options.task is not None:
+            raise
+        warnings.append(f"no deploy.onnx: {reason or error}")
         return None
 
 
-def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
+def _without_crf(net: Net, plan: Deployment | RunDeployment | None, warnings: list[str]) -> Net:
     """The net up to a CRF layer, which has no ONNX form; a DenseCRF becomes the bundle's CRF stage."""
     crf = next((layer for layer in net.layers if layer.type in CRF_TYPES), None)
-    if plan is None or crf is None:
+    if not isinstance(plan, Deployment) or crf is None:
         return net
     if plan.crf is not None:
         warnings.append(f'the {crf.type} layer "{crf.name}" became the CRF stage of the bundle')
@@ -216,10 +254,10 @@ def _without_crf(net: Net, plan: Deployment | None, warnings: list[str]) -> Net:
     return cut_net(net, [twin.tops[plan.scores.top_index]])
 
 
-def _name_classes(options: BundleOptions, plan: Deployment | None) -> tuple[str, ...]:
-    channels = plan.scores.shape[1] if plan else 0
+def _name_classes(options: BundleOptions, plan: Deployment | RunDeployment | None) -> tuple[str, ...]:
+    channels = plan.class_count if plan else 0
     classes = tuple(options.classes) or tuple(f"class {index}" for index in range(channels))
-    if plan and len(classes) != channels:
+    if channels and len(classes) != channels:
         raise OutputError(f"{len(classes)} class names were given, the net scores {channels} classes; give {channels}")
     return classes
 
@@ -231,6 +269,15 @@ def _choose_palette(options: BundleOptions, count: int) -> tuple[Color, ...]:
             raise OutputError(f"palette color {tuple(color)} is not red, green, blue of 0 to 255")
         colors.append((int(color[0]), int(color[1]), int(color[2])))
     return tuple(colors)
+
+
+def _require_pixel(mean: tuple[float, ...] | Path | None) -> Pixel | Path | None:
+    """The mean of a color image; ExportError unless it has three values."""
+    if mean is None or isinstance(mean, Path):
+        return mean
+    if len(mean) != 3:
+        raise ExportError(f"{len(mean)} mean values were given, the net's image has 3 channels")
+    return mean[0], mean[1], mean[2]
 
 
 def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:

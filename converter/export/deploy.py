@@ -73,6 +73,11 @@ class Deployment:
     crf: CrfParameters | None
     padded_to: tuple[int, int] | None = None
 
+    @property
+    def class_count(self) -> int:
+        """Number of classes."""
+        return self.scores.shape[1]
+
 
 def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Deployment:
     """Find the class scores, the size rule and the CRF of a segmentation net.
@@ -162,8 +167,10 @@ def _padded_crop(net: Net) -> tuple[int, int] | None:
     return None
 
 
-def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int] | None) -> SizeRule:
+def find_size_rule(net: Net, image: Blob, scores: Blob | None, minimum: tuple[int, int] | None) -> SizeRule:
     """The smallest step of input sizes at which the scores always have the input's height and width.
+
+    With `scores` None, the smallest step of sizes that the net takes, whatever its outputs.
 
     `multiple`, then `offset`, are the smallest such that the net takes all sizes `multiple * k + offset`, k > 0, from
     some size on. That is decided for all of them: along each axis for one period of what the net accepts, and where
@@ -175,7 +182,8 @@ def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int]
     axes, wanted = find_dynamic_axes(net), minimum or (1, 1)
     trace = axes.trace
     sides = {name: trace.symbol(name, size) for name, size in zip(("height", "width"), image.shape[2:], strict=True)}
-    same = [equality(*pair) for pair in zip(axes.shape(scores)[2:], sides.values(), strict=True)]
+    wanted_sides = axes.shape(scores)[2:] if scores is not None else ()
+    same = [equality(*pair) for pair in zip(wanted_sides, sides.values(), strict=scores is not None)]
     guards = trace.restrict([*trace.guards, *same], {"batch": image.shape[0]})
     alone = {name: [guard for guard in guards if trace.symbols(guard.terms) <= {name}] for name in sides}
     joint = [guard for guard in guards if trace.symbols(guard.terms) == sides.keys()]
@@ -187,7 +195,7 @@ def find_size_rule(net: Net, image: Blob, scores: Blob, minimum: tuple[int, int]
                 sizes = (max(wanted[0], least[0]), max(wanted[1], least[1]))
                 return SizeRule(minimum=sizes, multiple=multiple, offset=offset)
     height, width = image.shape[2:]
-    if scores.shape[2:] == (height, width):
+    if scores is None or scores.shape[2:] == (height, width):
         return SizeRule(fixed=(height, width))
     raise ExportError(
         f"the scores of a {height}x{width} image are {scores.shape[2]}x{scores.shape[3]} and no size comes back as it "

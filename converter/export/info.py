@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ...bundle.choices import Task
 from ...bundle.section import Sides, describe_fault
 from ...errors import ConverterError
 
@@ -21,10 +22,11 @@ class ConversionInfo(BaseModel):
     name: str | None = None  # of the bundle
     classes: tuple[str, ...] | None = None  # names in channel order
     palette: tuple[tuple[_Byte, _Byte, _Byte], ...] | None = None  # RGB by class
-    mean: tuple[float, float, float] | None = None  # subtracted first, in gray levels, in the net's channel order
+    mean: tuple[float, ...] | None = None  # by channel, subtracted first, in gray levels, in the net's channel order
     scale: float | None = None  # factor after the mean
     minimum_size: Sides | None = None  # (height, width) in pixels to which smaller images are padded
     size: Sides | None = None  # (height, width) in pixels to which images are resized by default
+    task: Task | None = None  # what the net is for
     crf: dict[str, Any] | None = None  # parameters of the dense CRF in the manifest's form, or some of them
 
     @model_validator(mode="after")

@@ -1,11 +1,13 @@
 """The images of a run, and the output files of each.
 
-`find_jobs` takes files, folders and glob patterns. A result is named after its image: OUT/photo.png for photo.jpg,
-OUT/sub/photo.png for an image in the subfolder `sub` of a folder. If two images would share a name, both keep more of
-their path: first the suffix (photo.jpg.png), then the parent folders. This requires finding all images first.
+`find_jobs` takes files, folders and glob patterns. A result is named after its image, whatever its neighbors:
 
-`read_jobs` reads a list of any length lazily. No name may depend on later lines, so every result has the whole path of
-its image, suffix included, below OUT.
+* by `stem`: OUT/photo.png for photo.jpg, OUT/sub/photo.png for an image in the subfolder `sub` of a folder;
+* by `path`: OUT/folder/photo.jpg.png for folder/photo.jpg.
+
+Two images that would share a file are an error that names both.
+
+`read_jobs` reads a list of any length lazily, and names results by path.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...errors import InputError
 from ..images import SUFFIXES
 
+Naming = Literal["stem", "path"]
 #: what is appended to the name of a result, by kind
 ENDINGS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npy"}
 
@@ -59,17 +63,26 @@ def list_images(
     return list(found.values())
 
 
-def find_jobs(arguments: Sequence[str | Path], out: Path, kinds: Iterable[str], *, recursive: bool) -> list[ImageJob]:
-    """Find images outside `out`, each with its own output files; InputError if a result would overwrite an image."""
+def find_jobs(
+    arguments: Sequence[str | Path],
+    out: Path,
+    kinds: Iterable[str],
+    *,
+    recursive: bool,
+    naming: Naming = "stem",
+    endings: Mapping[str, str] = ENDINGS,
+) -> list[ImageJob]:
+    """Find images outside `out`, each with its own output files.
+
+    Raises:
+        InputError: if two images would share a file, or a result would overwrite an image.
+    """
     found = list_images(arguments, recursive=recursive, exclude=out)
-    endings = [ENDINGS[kind] for kind in kinds]
-    levels = [0] * len(found)
-    names = [_name_result(item, 0, index) for index, item in enumerate(found)]
-    while clashes := _find_clashes(names, endings):
-        for index in clashes:
-            levels[index] += 1
-            names[index] = _name_result(found[index], levels[index], index)
-    jobs = [ImageJob(item.image, _name_outputs(out, name, kinds)) for item, name in zip(found, names, strict=True)]
+    names = [_name_path(item.image) if naming == "path" else str(item.relative.with_suffix("")) for item in found]
+    jobs = [
+        ImageJob(item.image, _name_outputs(out, name, kinds, endings)) for item, name in zip(found, names, strict=True)
+    ]
+    _check_clashes(jobs, naming)
     images = {os.path.realpath(item.image) for item in found}
     for path in (path for job in jobs for path in job.outputs.values()):
         if os.path.realpath(path) in images:
@@ -86,13 +99,32 @@ def read_jobs(paths: Iterable[str | Path], out: Path, kinds: Iterable[str]) -> I
             continue
         if Path(os.path.realpath(path)).is_relative_to(results):
             raise InputError(f"the list has {path}, which is inside the output folder: choose another output folder")
-        whole = Path(os.path.normpath(path))
-        name = os.path.join(*(part for part in whole.parts if part not in ("..", whole.anchor)))
-        yield ImageJob(Path(path), _name_outputs(out, name, kinds))
+        yield ImageJob(Path(path), _name_outputs(out, _name_path(path), kinds, ENDINGS))
 
 
-def _name_outputs(out: Path, name: str, kinds: Iterable[str]) -> dict[str, Path]:
-    return {kind: out / (name + ENDINGS[kind]) for kind in kinds}
+def _name_path(path: str | Path) -> str:
+    """The path of an image below the output folder, suffix included."""
+    whole = Path(os.path.normpath(path))
+    return os.path.join(*(part for part in whole.parts if part not in ("..", whole.anchor)))
+
+
+def _name_outputs(out: Path, name: str, kinds: Iterable[str], endings: Mapping[str, str]) -> dict[str, Path]:
+    return {kind: out / (name + endings[kind]) for kind in kinds}
+
+
+def _check_clashes(jobs: Sequence[ImageJob], naming: Naming) -> None:
+    """Refuse two images with one file, letter case aside, for case-insensitive file systems."""
+    owners: dict[str, Path] = {}
+    for job in jobs:
+        for path in job.outputs.values():
+            other = owners.setdefault(str(path).casefold(), job.image)
+            if other is not job.image:
+                advice = (
+                    'keep their paths in the names (--name path, naming="path")'
+                    if naming == "stem"
+                    else "rename one of them, or choose another output folder for it"
+                )
+                raise InputError(f"{other} and {job.image} would both be written to {path}: {advice}")
 
 
 def _expand_pattern(argument: str) -> list[Path]:
@@ -119,24 +151,3 @@ def _walk_folder(folder: Path, recursive: bool, exclude: Path | None) -> Iterato
 
 def _is_same(folder: Path, other: Path | None) -> bool:
     return other is not None and os.path.realpath(folder) == os.path.realpath(other)
-
-
-def _name_result(item: FoundImage, level: int, index: int) -> str:
-    """The result's name without its ending; every level keeps more of the image's own path."""
-    if level == 0:
-        return str(item.relative.with_suffix(""))
-    if level == 1:
-        return str(item.relative)
-    parts = Path(os.path.abspath(item.image)).parts[1:]  # without the root
-    name = os.path.join(*parts[-level:])
-    # Beyond the whole path, names differ in case only: number them, for case-insensitive file systems.
-    return name if level <= len(parts) else f"{name}-{index}"
-
-
-def _find_clashes(names: Sequence[str], endings: Sequence[str]) -> set[int]:
-    """The indices of names that share a file with another name on a case-insensitive file system."""
-    owners: dict[str, set[int]] = {}
-    for index, name in enumerate(names):
-        for ending in endings:
-            owners.setdefault((name + ending).casefold(), set()).add(index)
-    return {index for claimants in owners.values() if len(claimants) > 1 for index in claimants}

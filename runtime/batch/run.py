@@ -28,7 +28,7 @@ from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmenter import Segmentation, Segmenter, load
-from .images import ENDINGS, ImageJob, find_jobs, read_jobs
+from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
 
 
@@ -117,6 +117,7 @@ def label_files(
     *,
     kinds: Collection[str] = ("labels",),
     recursive: bool = False,
+    naming: Naming = "stem",
     is_list: bool = False,
     resume: bool = True,
     cores: int | None = None,
@@ -133,12 +134,12 @@ def label_files(
 
     Args:
         bundle: a bundle's folder, or a loaded segmenter, which stays open.
-        images: files, folders and glob patterns. Results are named after their images (`OUT/photo.png`, with more of
-            the image's path where two would share a name).
+        images: files, folders and glob patterns.
         out: the output folder, created if missing.
         kinds: the results to write: "labels" (palette PNG of H x W uint8 labels), "overlay" (PNG of the image tinted by
             the labels' colors), "probabilities" (`.npy`, L x H x W float32, after the CRF if it is on).
         recursive: whether to search the subfolders of folders.
+        naming: "stem" for `OUT/photo.png`, "path" for `OUT/folder/photo.jpg.png`.
         is_list: take `images` as paths of files, read lazily, of any number; every result keeps the whole path of its
             image (`OUT/folder/photo.jpg.png`).
         resume: skip the images finished in earlier runs; False forgets them.
@@ -154,7 +155,8 @@ def label_files(
         The counts of this run.
 
     Raises:
-        InputError: if nothing matches a pattern, a result would overwrite an image, or an argument is invalid.
+        InputError: if nothing matches a pattern, two images would share a result, a result would overwrite an image,
+            or an argument is invalid.
         BundleError: if the bundle is missing, altered or not what its manifest says.
         BackendError: if the backend is unknown, not installed, or rejects the model.
         OutputError: if a result or the journal cannot be written, another run writes to the folder, or the folder is
@@ -172,7 +174,7 @@ def label_files(
     if is_list:
         jobs, total = read_jobs(images, out, kinds), None
     else:
-        jobs = find_jobs(list(images), out, kinds, recursive=recursive)
+        jobs = find_jobs(list(images), out, kinds, recursive=recursive, naming=naming)
         total = len(jobs)
     cores = cores or count_cores()
     with ExitStack() as stack:

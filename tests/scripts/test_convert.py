@@ -371,8 +371,8 @@ def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--mean", "1,2"), "needs 3 numbers, 2 were given"),
-        (("--mean", "blue"), '"blue" is not 3 numbers'),
+        (("--mean", "1,2"), "needs 1 or 3 or 4 numbers, 2 were given"),
+        (("--mean", "blue"), '"blue" is not 1 or 3 or 4 numbers'),
         (("--mean", "nan,1,1"), "is not finite"),
         (("--scale", "inf"), "is not finite"),
         (("--minimum-size", "0,9"), "is not a height and a width"),
@@ -403,7 +403,7 @@ def test_bad_options(run: Any, arguments: tuple[str, ...], words: str) -> None:
     ("content", "words"),
     [
         ([], "Input should be an object"),
-        ({"mean": [1, 2]}, "info.json: mean"),
+        ({"mean": [1, "2"]}, "info.json: mean"),
         ({"mean": "104"}, "info.json: mean"),
         ({"scale": True}, "info.json: scale"),
         ({"classes": "voc"}, "info.json: classes"),
@@ -441,15 +441,21 @@ def test_head_that_the_net_does_not_have(run: Any, workplace: Path) -> None:
     assert_one_line(run("--head", "lowres", *MEAN), "it has no lowres head; use scores")
 
 
-def test_net_without_scores_is_converted_with_a_warning(run: Any, workplace: Path) -> None:
+def test_net_without_scores_is_deployed_for_another_task(run: Any, workplace: Path) -> None:
     for path in workplace.iterdir():
         path.unlink()
     ip = layer("InnerProduct", "ip", "data", "y", "inner_product_param { num_output: 4 }")
     write_net(workplace, data(1, 3, 6, 6) + ip, version="V2")
-    code, _, err = run()
+    code, out, err = run()
     assert code == 0
-    assert "no deploy.onnx: the net has no plane of class scores" in err
-    assert manifest().deploy is None
+    assert "using that of ImageNet" in err
+    assert "task: regress, by atrous run; outputs: y (values)" in out
+    assert (manifest().deploy, manifest().task) == (None, "regress")
+    assert run("--task", "points", "--points", "xxyy", "--force", *MEAN)[0] == 0
+    assert manifest().task == "points"
+    code, _, err = run("--task", "colorize", "--force", *MEAN)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no output of the net suits the task" in err
 
 
 def test_command_line_as_a_user_types_it(workplace: Path) -> None:

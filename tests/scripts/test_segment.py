@@ -263,9 +263,12 @@ def test_patterns_and_folders(run: Any, workplace: Path) -> None:
 
 def test_same_stem(run: Any) -> None:
     Image.fromarray(make_image(6, 6)).save("photos/one.jpg", quality=100, subsampling=0)
-    assert run("photos", "-o", "out")[0] == 0
-    assert listing() == ["one.jpg.png", "one.png.png", "two.png"]
-    with Image.open("out/one.jpg.png") as small, Image.open("out/one.png.png") as large:
+    code, _, err = run("photos", "-o", "out")
+    assert code == 2
+    assert "photos/one.jpg and photos/one.png would both be written to out/one.png" in err
+    assert run("photos", "-o", "out", "--name", "path")[0] == 0
+    assert listing() == ["photos/one.jpg.png", "photos/one.png.png", "photos/two.png.png"]
+    with Image.open("out/photos/one.jpg.png") as small, Image.open("out/photos/one.png.png") as large:
         assert (small.size, large.size) == ((6, 6), (30, 20))
 
 

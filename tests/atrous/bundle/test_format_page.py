@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from atrous.bundle import crf_parameters, manifest, size_rule
+from atrous.bundle import crf_parameters, manifest, run_plan, size_rule
 from atrous.bundle.section import Section
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 TYPES = {
     name: kind
-    for module in (manifest, size_rule)
+    for module in (manifest, run_plan, size_rule)
     for name, kind in vars(module).items()
     if inspect.isclass(kind) and issubclass(kind, Section) and kind is not Section
 }

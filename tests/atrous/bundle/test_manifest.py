@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrous.bundle.manifest import MAX_MANIFEST_BYTES, check_contained_name, parse_manifest
+from atrous.bundle.manifest import MAX_MANIFEST_BYTES, parse_manifest
+from atrous.bundle.section import check_contained_name
 from atrous.bundle.size_rule import SizeRule
 from atrous.errors import BundleError, InputError
 

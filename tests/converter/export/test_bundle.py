@@ -199,10 +199,12 @@ def test_sources_are_listed_with_digests(tmp_path: Path) -> None:
 
 def test_net_without_a_deployment(tmp_path: Path) -> None:
     manifest = write(tmp_path / "b", CLASSIFIER)
-    assert (manifest.deploy, manifest.preprocessing) == (None, None)
-    assert not (tmp_path / "b" / "deploy.onnx").exists()
-    assert any("no deploy.onnx: the net has no plane of class scores" in warning for warning in manifest.warnings)
+    assert (manifest.deploy, manifest.preprocessing, manifest.task) == (None, None, "regress")
     assert manifest.inputs[0].shape == ("batch", 3, 8, 8)
+    manifest = write(tmp_path / "vector", data(1, 5) + layer("ReLU", "r", "data", "y"))
+    assert (manifest.deploy, manifest.preprocessing, manifest.task) == (None, None, None)
+    assert not (tmp_path / "vector" / "deploy.onnx").exists()
+    assert any("no deploy.onnx: the net has no plane of class scores" in warning for warning in manifest.warnings)
 
 
 def test_net_without_weights_gives_a_warning(tmp_path: Path) -> None:

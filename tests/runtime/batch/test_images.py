@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atrous.errors import InputError
-from atrous.runtime.batch.images import find_jobs, list_images
+from atrous.runtime.batch.images import Naming, find_jobs, list_images
 
 KINDS = ("labels", "overlay")
 
@@ -25,8 +25,8 @@ def found(*arguments: object, **options: object) -> list[str]:
     return [str(item.image) for item in list_images([str(a) for a in arguments], **options)]  # type: ignore[arg-type]
 
 
-def planned(tmp_path: Path, *arguments: str, recursive: bool = False) -> dict[str, str]:
-    jobs = find_jobs(arguments, tmp_path / "out", KINDS, recursive=recursive)
+def planned(tmp_path: Path, *arguments: str, recursive: bool = False, naming: Naming = "stem") -> dict[str, str]:
+    jobs = find_jobs(arguments, tmp_path / "out", KINDS, recursive=recursive, naming=naming)
     return {str(job.image): job.outputs["labels"].relative_to(tmp_path / "out").as_posix() for job in jobs}
 
 
@@ -86,29 +86,40 @@ class TestFinding:
 @pytest.mark.usefixtures("photos")
 class TestNaming:
     def test_plain(self, photos: Path) -> None:
-        assert planned(photos, "p", "q/a.jpg") != {}
         assert planned(photos, "p/b.jpg") == {"p/b.jpg": "b.png"}
         assert planned(photos, "p", recursive=True)["p/sub/c.tif"] == "sub/c.png"
 
-    def test_suffix_kept_where_stems_meet(self, photos: Path) -> None:
+    def test_two_images_for_one_name_are_an_error_that_names_both(self, photos: Path) -> None:
         touch(photos, "p/a.jpg")
-        names = planned(photos, "p")
-        assert names == {"p/a.PNG": "a.PNG.png", "p/a.jpg": "a.jpg.png", "p/b.jpg": "b.png"}
+        with pytest.raises(InputError, match=r"p/a.PNG and p/a.jpg would both be written to .*out/a.png.*--name path"):
+            planned(photos, "p")
+        with pytest.raises(InputError, match=r"p/sub/deep/a.jpg and q/a.jpg would both"):
+            planned(photos, "p/sub/deep/a.jpg", "q/a.jpg")
 
-    def test_folder_kept_where_names_meet(self, photos: Path) -> None:
-        names = planned(photos, "p/sub/deep/a.jpg", "q/a.jpg")
-        assert names == {"p/sub/deep/a.jpg": "deep/a.jpg.png", "q/a.jpg": "q/a.jpg.png"}
+    def test_paths(self, photos: Path) -> None:
+        touch(photos, "p/a.jpg")
+        names = planned(photos, "p", "q/a.jpg", naming="path")
+        assert names == {
+            "p/a.PNG": "p/a.PNG.png",
+            "p/a.jpg": "p/a.jpg.png",
+            "p/b.jpg": "p/b.jpg.png",
+            "q/a.jpg": "q/a.jpg.png",
+        }
+        alone = planned(photos, "p/b.jpg", naming="path")
+        assert alone["p/b.jpg"] == names["p/b.jpg"]  # whatever its neighbors
+        touch(photos, "up.jpg")
+        with pytest.raises(InputError, match="rename one of them"):
+            planned(photos, "up.jpg", "p/../../" + photos.name + "/up.jpg", "../up.jpg", naming="path")
 
     def test_overlay_of_one_is_not_the_labels_of_another(self, photos: Path) -> None:
         touch(photos, "p/b_overlay.jpg")
-        jobs = find_jobs(["p"], Path("out"), KINDS, recursive=False)
-        outputs = [str(path) for job in jobs for path in job.outputs.values()]
-        assert len(set(outputs)) == 6
+        with pytest.raises(InputError, match=r"p/b.jpg and p/b_overlay.jpg would both"):
+            planned(photos, "p")
 
     def test_capitals(self, photos: Path) -> None:
         touch(photos, "p/B.jpg")
-        names = [name.casefold() for name in planned(photos, "p").values()]
-        assert len(set(names)) == 3
+        with pytest.raises(InputError, match=r"p/B.jpg and p/b.jpg would both"):
+            planned(photos, "p")
 
     def test_an_image_is_never_overwritten(self, photos: Path) -> None:
         touch(photos, "p/d.png")
@@ -121,7 +132,15 @@ class TestNaming:
 
 @given(st.lists(st.from_regex(r"([abA]/){0,2}[abA](_overlay)?\.(jpg|png)", fullmatch=True), min_size=1, unique=True))
 def test_results_never_meet(names: list[str]) -> None:
-    jobs = find_jobs(names, Path("/nowhere/out"), KINDS, recursive=False)
+    outputs: list[str] = []
+    for name in names:
+        (job,) = find_jobs([name], Path("/nowhere/out"), KINDS, recursive=False, naming="path")
+        outputs += [str(path).casefold() for path in job.outputs.values()]
+    if len(set(outputs)) < len(outputs):
+        with pytest.raises(InputError, match="would both be written"):
+            find_jobs(names, Path("/nowhere/out"), KINDS, recursive=False, naming="path")
+        return
+    jobs = find_jobs(names, Path("/nowhere/out"), KINDS, recursive=False, naming="path")
     outputs = [str(path).casefold() for job in jobs for path in job.outputs.values()]
     assert len(set(outputs)) == len(outputs) == 2 * len(names)
     assert all("/nowhere/out/" in path for path in outputs)

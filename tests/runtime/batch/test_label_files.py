@@ -128,8 +128,10 @@ class TestResults:
         Path("more").mkdir()
         Image.fromarray(make_image(7, 7)).save("more/00.png")
         Image.fromarray(make_image(6, 6)).save("more/00.bmp")
-        assert label_files("b", ["photos/00.png", "more"], "out").labeled == 3
-        names = {"photos/00.png.png": "photos/00.png", "more/00.png.png": "more/00.png", "00.bmp.png": "more/00.bmp"}
+        with pytest.raises(InputError, match=r"photos/00.png and more/00.bmp would both be written"):
+            label_files("b", ["photos/00.png", "more"], "out")
+        assert label_files("b", ["photos/00.png", "more"], "out", naming="path").labeled == 3
+        names = {f"{name}.png": name for name in ("photos/00.png", "more/00.png", "more/00.bmp")}
         assert sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*.png")) == sorted(names)
         for result, photo in names.items():
             assert_labels(Path("out", result), Path(photo))

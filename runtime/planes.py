@@ -1,0 +1,65 @@
+"""Files of numbers beside an image: depth planes and arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import ImageError
+from .images import MAX_PIXELS
+
+_MAX_BYTES = 1 << 30
+_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
+
+def read_plane(path: str | Path) -> npt.NDArray[np.float32]:
+    """Read a plane of numbers, such as depth: a PNG or TIFF of one channel (8, 16 or 32 bits), or a `.npy` of two axes.
+
+    Returns:
+        H x W float32, the numbers as stored.
+
+    Raises:
+        ImageError: if the file is missing, damaged, too large, or has another form.
+    """
+    file = Path(path)
+    if file.suffix.lower() == ".npy":
+        array = read_array(file)
+        if array.ndim != 2:
+            raise ImageError(f"has the shape {array.shape}; a plane has two axes", path=file)
+        return array
+    try:
+        with Image.open(file, formats=("PNG", "TIFF", "PPM", "BMP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}", path=file)
+            if image.mode not in _MODES:
+                raise ImageError(f"has pixels of type {image.mode}; a plane has one channel of numbers", path=file)
+            return np.asarray(image).astype(np.float32)
+    except FileNotFoundError as error:
+        raise ImageError("there is no such file", path=file) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("is not a PNG, TIFF or .npy file of one plane", path=file) from error
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ImageError(f"is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}", path=file) from error
+
+
+def read_array(path: str | Path) -> npt.NDArray[Any]:
+    """Read a `.npy` file of numbers as float32; ImageError if it is missing, too large, pickled, or not of numbers."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ImageError(f"has more than {_MAX_BYTES} bytes", path=file)
+        array = np.load(file, allow_pickle=False)
+    except ImageError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ImageError(f"cannot be read as .npy: {reason}", path=file) from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise ImageError("does not hold an array of real numbers", path=file)
+    return array.astype(np.float32)
