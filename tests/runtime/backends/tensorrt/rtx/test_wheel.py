@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from onnx import TensorProto, helper
@@ -29,6 +31,13 @@ def build(wheel: RtxLibrary, model: bytes, **options: object) -> BuiltEngine:
     settings = BuildOptions((PROFILE,), **{"targets": ("sm86", "sm89", "sm120"), **options})
     plan = plan_build(settings, find_rtx_capabilities(wheel.version), find_facts(model))
     return builder.build_engine(wheel, plan, model)
+
+
+def run_child(code: str, *folders: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a process with this one's import path and more folders: a crash is a failed test."""
+    start = f"import sys; sys.path[:] = sys.argv[1:]; from importlib import import_module; {code}"
+    command = [sys.executable, "-c", start, *map(str, folders), *filter(None, sys.path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -118,13 +127,28 @@ def test_what_a_target_lacks(wheel: RtxLibrary, precision: str, target: str) -> 
     assert reached == (0.0 if find_lacking((target,), facts.types) else 1.0)
 
 
+def test_settings_are_read_back(wheel: RtxLibrary) -> None:
+    """The library's own getters return what was set, so the binding calls the functions it means."""
+    done = run_child("import_module('read_back').main()", Path(__file__).parent)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "tf32 at first": True,
+        "tf32 cleared": False,
+        "tf32 set": True,
+        "verbosity": 2,
+        "workspace": 12345678,
+        "level": 1,
+        "targets": [89, 120],
+        "target count": 2,
+        "sm90": False,
+    }
+
+
 def test_the_provider_needs_a_driver(wheel: RtxLibrary) -> None:
     """Without one, ONNX Runtime names the library that it cannot load; in a child, as the wheel changes its process."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     if not any("libcuda" in obstacle for obstacle in onnxruntime_rtx.find_obstacles()):
         pytest.skip("this machine has NVIDIA's driver")
-    code = "from atrous.runtime.backends import onnxruntime_rtx as rtx; rtx._register_provider()"
-    command = [sys.executable, "-c", f"import sys; sys.path[:] = sys.argv[1:]; {code}", *filter(None, sys.path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_child("import_module('atrous.runtime.backends.onnxruntime_rtx')._register_provider()")
     assert "BackendError: ONNX Runtime cannot load NvTensorRTRTXExecutionProvider" in done.stderr, done.stderr
     assert "libcuda.so.1" in done.stderr
