@@ -25,7 +25,8 @@
     ├── ImageError                     a file that is not a readable image (path)
     ├── DatasetError                   a data set whose files or labels do not follow its layout (path)
     ├── InputError                     an array of the wrong shape, dtype, layout or value range
-    │   └── CrfInputError              the same, at the dense CRF
+    │   ├── CrfInputError              the same, at the dense CRF
+    │   └── MemoryLimitError           an image that needs more memory than it may use or there is
     ├── OutputError                    a result that cannot be written (path)
     ├── EngineError                    a stored engine that must not run here (path, field, expected, found)
     ├── BuildError                     exit code 1: TensorRT did not build an engine
@@ -247,6 +248,10 @@ class InputError(AtrousError, ValueError):
 
 class CrfInputError(InputError):
     """An input that the dense CRF cannot take."""
+
+
+class MemoryLimitError(InputError):
+    """An image that needs more memory than it may use, or than there is."""
 
 
 class OutputError(_PathError):

@@ -17,6 +17,7 @@ from ..errors import (
     DatasetError,
     ImageError,
     InputError,
+    MemoryLimitError,
     MissingDependencyError,
     OutputError,
 )
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from .images import read_image
     from .run_outputs import RunResult
     from .runner import Runner, load_runner
-    from .segmenter import Segmentation, Segmenter, load
+    from .segmentation import Segmentation
+    from .segmenter import Segmenter, load
 
 __all__ = [
     "AtrousError",
@@ -41,6 +43,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "Manifest",
+    "MemoryLimitError",
     "MissingDependencyError",
     "OutputError",
     "RunResult",
@@ -72,7 +75,7 @@ _HOMES = {
     "read_bundle": "..bundle.folder",
     "Manifest": "..bundle.manifest",
     "read_image": ".images",
-    "Segmentation": ".segmenter",
+    "Segmentation": ".segmentation",
     "Segmenter": ".segmenter",
     "load": ".segmenter",
     "load_runner": ".runner",

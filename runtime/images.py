@@ -83,6 +83,14 @@ def count_frames(path: str | Path) -> int:
     return _open_file(path, lambda image, name: int(getattr(image, "n_frames", 1)))
 
 
+def read_size(path: str | Path) -> tuple[int, int] | None:
+    """The (height, width) in an image file's header, before its orientation is applied; None if it cannot be read."""
+    try:
+        return _open_file(path, lambda image, name: (image.height, image.width))
+    except ImageError:  # reading it reports the error
+        return None
+
+
 def read_transparency(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.bool_] | None:
     """Pixels of an image file that are more transparent than opaque: H x W, or None for an image without alpha."""
 
@@ -157,6 +165,8 @@ def _decode(file: IO[bytes], path: Source, read: Callable[[PillowImage, Source],
         raise ImageError(_describe_foreign(head), path=path) from error
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError("needs more memory to decode than is free: resize it", path=path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=path) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files

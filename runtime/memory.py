@@ -1,4 +1,4 @@
-"""The memory that this process may use, to refuse work that cannot fit before it begins."""
+"""The memory that this process may use."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ import os
 import resource
 from pathlib import Path
 
-from ..errors import InputError
-
-_SURE_BYTES = 1 << 28
-"""Memory that is requested without a look at how much there is."""
 _MEMINFO, _STATUS, _CGROUP = Path("/proc/meminfo"), Path("/proc/self/status"), Path("/sys/fs/cgroup/memory.max")
-
-
-def require_memory(needed_bytes: int, size: tuple[int, int]) -> None:
-    """Raise InputError if an image of this (height, width) needs more memory than this process can have."""
-    if needed_bytes <= _SURE_BYTES:
-        return
-    limit_bytes = find_limit_bytes()
-    if needed_bytes > limit_bytes:
-        raise InputError(
-            f"the image is {size[1]}x{size[0]} pixels, which takes more than {needed_bytes / 1e9:.1f} GB; this process "
-            f"can have {limit_bytes / 1e9:.1f} GB: resize the image"
-        )
 
 
 def find_limit_bytes() -> float:
@@ -38,6 +22,11 @@ def find_limit_bytes() -> float:
         machine = _read_installed()
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     return min(machine, _read_cgroup(), math.inf if address_space == resource.RLIM_INFINITY else address_space)
+
+
+def find_used_bytes() -> int:
+    """The memory that this process holds; 0 if unknown."""
+    return _read_sizes(_STATUS).get("VmRSS", 0)
 
 
 def _read_sizes(path: Path) -> dict[str, int]:

@@ -18,6 +18,7 @@ Picture = npt.NDArray[np.uint8]
 _ENTRIES = 256
 _LEGIBLE = 200  # pixels of a side from which on points are numbered
 _TINT = 0.55  # opacity of the class color in an overlay
+_ROWS = 256  # of an overlay drawn at a time
 
 
 def make_lookup(palette: Sequence[Color]) -> npt.NDArray[np.uint8]:
@@ -65,12 +66,15 @@ def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color]) -> Pi
     _check_labels(labels)
     if image.shape != (*labels.shape, 3):
         raise InputError(f"the image is {image.shape}, the labels are {labels.shape}: they must cover the same pixels")
-    colors = color_labels(labels, palette).astype(np.float32)  # (H, W, 3)
-    opacity = (colors.any(axis=2) * np.float32(_TINT))[:, :, None]  # (H, W, 1)
-    mixed = image * (1 - opacity) + colors * opacity
-    mixed[_find_borders(labels)] = 255
-    rounded: Picture = np.rint(mixed).astype(np.uint8)
-    return rounded
+    table = make_lookup(palette).astype(np.float32)
+    opacities = table.any(axis=1) * np.float32(_TINT)
+    overlay = np.empty_like(image, order="C")
+    for first in range(0, len(labels), _ROWS):  # a few rows at a time: float32 takes twelve times the labels' memory
+        rows = slice(first, first + _ROWS)
+        opacity = opacities[labels[rows]][:, :, None]  # (h, W, 1)
+        overlay[rows] = np.rint(image[rows] * (1 - opacity) + table[labels[rows]] * opacity)
+    overlay[_find_borders(labels)] = 255
+    return overlay
 
 
 def draw_points(image: Picture, points: npt.NDArray[np.float32]) -> Picture:

@@ -31,7 +31,8 @@ from .run_outputs import (
     rank_classes,
     resize_planes,
 )
-from .segmenter import Segmenter, measure
+from .segmentation import measure
+from .segmenter import Segmenter
 
 Image = npt.NDArray[np.uint8]
 TOP = 5  # classes of a result

@@ -7,10 +7,9 @@ network's size), `run_network` (feeds to the head's output), `complete_scores` (
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -22,35 +21,20 @@ from ..bundle.folder import Bundle, read_bundle
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
-from .memory import require_memory
 from .resizing import SizeOption, Sizing, choose_sizing, resize_image, resize_labels
+from .segmentation import Image, Labels, Scores, Segmentation, measure
+from .tiles.plan import ImagePlan
+from .tiles.planner import Planner, explain_memory
+from .tiles.run import label_in_tiles, score_in_tiles
 from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:
     from .crf import CrfParameters
 
-Image = npt.NDArray[np.uint8]
-Scores = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.uint8]
 RunCrf = Callable[..., Scores]
 
 #: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """The result for one image.
-
-    Attributes:
-        labels: H x W uint8.
-        probabilities: L x H x W float32, after the CRF if it was on; None unless requested.
-        timings_ms: milliseconds of each stage that ran: "prepare", "network", "scores", "crf", "labels".
-    """
-
-    labels: Labels
-    probabilities: Scores | None
-    timings_ms: Mapping[str, float]
 
 
 class Segmenter(AbstractContextManager["Segmenter"]):
@@ -76,8 +60,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         threads: int | None = None,
         precision: str = "fp32",
         sizing: Sizing | None = None,
+        memory_bytes: int | None = None,
     ):
-        """Join a bundle, a backend that runs its network, the CRF's parameters (None: no CRF), and a sizing.
+        """Join a bundle, a backend that runs its network, the CRF's parameters (None: no CRF), a sizing and a limit.
 
         Raises:
             BundleError: if the network's inputs or outputs are not those of the manifest.
@@ -95,6 +80,14 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         self._threads = threads
         self._has_run = False
         self.head = self._find_head()
+        self._planner = Planner(
+            bundle,
+            has_labels_only=self.head == "labels",
+            on_host=backend.device == "cpu",
+            is_float32=precision == "fp32",
+            crf=crf,
+            memory_bytes=memory_bytes,
+        )
         if crf is not None:
             self._require_scores()
 
@@ -116,7 +109,11 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def scores(self, image: Image) -> Scores:
         """The network's raw scores, L x H x W float32, without the CRF; raises as `__call__`."""
         self._require_scores()
-        return self.complete_scores(self.run_network(self.prepare(image)), _size(image))
+        feeds = self.prepare(image)
+        tiles = self.plan(*_size(image)).tiles
+        if not feeds and tiles is not None:
+            return score_in_tiles(self, image, tiles)
+        return self.complete_scores(self.run_network(feeds), _size(image))
 
     def probabilities(self, image: Image) -> Scores:
         """Probabilities, L x H x W float32, after the CRF if it is on; raises as `__call__`."""
@@ -137,44 +134,76 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         with measure("prepare", timings_ms):
             feeds = self.prepare(image)
         with measure("network", timings_ms):
-            raw = self.run_network(feeds)
+            raw = self.run_network(feeds) if feeds else None
         rest = self.finish(image, raw, probabilities=probabilities)
         return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
+
+    def plan(self, height: int, width: int, *, probabilities: bool = False) -> ImagePlan:
+        """Plan an image of this size: whole or in tiles, with an estimate of its memory."""
+        network_size = self.sizing.find_size(height, width)
+        return self._planner.plan((height, width), network_size, probabilities=probabilities)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that one image may use."""
+        return self._planner.limit
 
     def finish(
         self,
         image: Image,
-        raw: Array,
+        raw: Array | None,
         *,
+        crf: bool = True,
         probabilities: bool = False,
         threads: int | None = None,
         run_crf: RunCrf | None = None,
     ) -> Segmentation:
-        """Run everything after the network: scores, CRF if it is on, labels.
+        """Run everything after the network: scores, CRF if it is on, labels; large images in tiles (`plan`).
 
         Low-resolution scores are upsampled inside the CRF where that gives what `complete_scores` would (to 1e-5),
         without a full-size array of them.
 
         Args:
             image: H x W x 3 uint8 RGB.
-            raw: the head's output, from `run_network`.
+            raw: the head's output, from `run_network`; None if the network is to run in tiles too, which it does for
+                the images whose feeds are empty.
+            crf: whether to run the CRF, if it is on.
             probabilities: whether to return the probabilities too.
             threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
             run_crf: what to call instead of `crf.dense_crf`, such as a `crf.FrameCrf`.
         """
+        with explain_memory(_size(image)):
+            return self._finish(image, raw, crf, probabilities, threads, run_crf)
+
+    def _finish(
+        self,
+        image: Image,
+        raw: Array | None,
+        crf: bool,
+        probabilities: bool,
+        threads: int | None,
+        run_crf: RunCrf | None,
+    ) -> Segmentation:
         timings_ms: dict[str, float] = {}
         size = _size(image)
+        tiles = self.plan(*size, probabilities=probabilities).tiles
+        if tiles is not None:
+            options: dict[str, Any] = {"crf": crf, "probabilities": probabilities, "threads": threads}
+            options["run_crf"] = run_crf
+            return label_in_tiles(self, image, raw, tiles, **options)
+        assert raw is not None, "only images in tiles have no output yet"
+        has_crf = crf and self.crf is not None
         if self.head == "labels":
             return Segmentation(resize_labels(raw, size), None, timings_ms)
-        if self.crf is not None and self._upsamples_inside(size):
+        if has_crf and self._upsamples_inside(size):
             with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, run_crf, scores=raw)
         else:
             with measure("scores", timings_ms):
                 belief = self.complete_scores(raw, size)
-                if probabilities or self.crf is not None:
+                if probabilities or has_crf:
                     belief = self.to_probabilities(belief)
-            if self.crf is not None:
+            if has_crf:
                 with measure("crf", timings_ms):
                     belief = self._run_crf(image, threads, run_crf, probabilities=belief)
         with measure("labels", timings_ms):
@@ -182,15 +211,20 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return Segmentation(labels, belief if probabilities else None, timings_ms)
 
     def prepare(self, image: Image) -> dict[str, Array]:
-        """Check an image, resize it, and return it as the network's feed: 1 x h x w x 3 uint8 RGB."""
+        """Check an image, resize it, and return it as the network's feed: 1 x h x w x 3 uint8 RGB.
+
+        Empty for an image whose network runs in tiles.
+        """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
             raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
         if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
         size = self.sizing.find_size(*_size(image))
-        padded = self.bundle.preprocessing.size_rule.padded_size(*size)
-        require_memory(max(self._network_bytes(padded), self._score_bytes(_size(image))), _size(image))
+        self.bundle.preprocessing.size_rule.padded_size(*size)
+        tiles = self.plan(*_size(image)).tiles
+        if tiles is not None and tiles.network_in_tiles:
+            return {}
         return {self.bundle.deploy.input: np.ascontiguousarray(resize_image(image, size))[None]}  # (1, h, w, 3)
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
@@ -202,7 +236,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         name = self.bundle.deploy.input
         images = [feed[name] for feed in feeds]
         whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
-        output = self.backend.run({name: whole})[self.head]
+        with explain_memory(whole.shape[1:3]):
+            output = self.backend.run({name: whole})[self.head]
         expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
         size = whole.shape[1:3]
         is_as_promised = (
@@ -229,28 +264,53 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         "lowres" scores are upsampled to the network's size first; scores of another size than the image's are resized
         bilinearly, with half-pixel centers.
         """
-        upsampling, network_size = self.bundle.deploy.upsampling, self.sizing.find_size(*size)
-        if self.head == "lowres" and upsampling is not None:
-            padded = upsampling.padded.padded_size(*network_size)
-            raw = upsample_scores(raw, padded, network_size, align_corners=upsampling.align_corners)
-        return raw if network_size == size else upsample_scores(raw, size, size, align_corners=False)
+        return self.cut_scores(raw, size, self.sizing.find_size(*size), (0, size[0], 0, size[1]))
 
-    def label_without_crf(self, raw: Array, size: tuple[int, int]) -> Labels:
-        """The labels of the head's output without the CRF, H x W uint8, for an image of this (height, width)."""
-        if self.head == "labels":
-            return resize_labels(raw, size)
-        labels: Labels = self.complete_scores(raw, size).argmax(axis=0).astype(np.uint8)
-        return labels
+    def cut_scores(
+        self, raw: Array, size: tuple[int, int], network_size: tuple[int, int], window: tuple[int, int, int, int]
+    ) -> Scores:
+        """A part of `complete_scores`, L x h x w float32, without computing the rest.
+
+        Args:
+            raw: the head's output for an image.
+            size: its (height, width).
+            network_size: the (height, width) that the network ran at.
+            window: first row, end of the rows, first column and end of the columns of the part.
+        """
+        upsampling, (top, bottom, left, right) = self.bundle.deploy.upsampling, window
+        origin, part, align_corners = (top, left), (bottom - top, right - left), False
+        padded = size
+        if self.head == "lowres" and upsampling is not None:
+            align_corners, padded = upsampling.align_corners, upsampling.padded.padded_size(*network_size)
+            if network_size != size:
+                raw = upsample_scores(raw, padded, network_size, align_corners=align_corners)
+                align_corners, padded = False, size
+        elif network_size == size:
+            return raw[:, top:bottom, left:right]
+        return upsample_scores(raw, padded, part, align_corners=align_corners, origin=origin)
 
     def to_probabilities(self, scores: Scores) -> Scores:
         """The softmax of scores, unless the network ends in one: L x H x W float32."""
         return scores if self.bundle.deploy.scores_are == "probabilities" else softmax(scores)
 
-    def refine(self, image: Image, probabilities: Scores, *, threads: int | None = None) -> Scores:
-        """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities."""
-        return self._run_crf(image, threads, None, probabilities=probabilities)
+    def refine(
+        self,
+        image: Image,
+        probabilities: Scores,
+        *,
+        threads: int | None = None,
+        origin: tuple[int, int] = (0, 0),
+        run_crf: RunCrf | None = None,
+    ) -> Scores:
+        """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities.
 
-    def _run_crf(self, image: Image, threads: int | None, run_crf: RunCrf | None, **unary: Scores) -> Scores:
+        `origin` is the (row, column) of the first pixel, if the image is a part of another; `run_crf` is called instead
+        of `crf.dense_crf`.
+        """
+        options: dict[str, Any] = {"origin": origin} if any(origin) else {}
+        return self._run_crf(image, threads, run_crf, probabilities=probabilities, **options)
+
+    def _run_crf(self, image: Image, threads: int | None, run_crf: RunCrf | None, **unary: Any) -> Scores:
         assert self.crf is not None
         pixels = np.ascontiguousarray(image)
         if run_crf is not None:
@@ -270,16 +330,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             and upsampling.padded.padded_size(*size) == size
             and self.bundle.deploy.scores_are == "logits"
         )
-
-    def _network_bytes(self, size: tuple[int, int]) -> int:
-        """The least memory that the network needs at a (height, width); 0 if unknown, or on a device."""
-        if self.backend.device != "cpu":
-            return 0
-        narrowing = 1 if self.precision == "fp32" else 4  # down to int8
-        return self.bundle.deploy.bytes_per_pixel // narrowing * size[0] * size[1]
-
-    def _score_bytes(self, size: tuple[int, int]) -> int:
-        return 0 if self.head == "labels" else 4 * len(self.bundle.manifest.classes) * size[0] * size[1]
 
     def close(self) -> None:
         """Free the network."""
@@ -328,6 +378,7 @@ def load(
     crf_shortcuts: Mapping[str, Any] | None = None,
     size: SizeOption = None,
     max_side: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Segmenter:
     """Load a bundle.
 
@@ -347,6 +398,8 @@ def load(
             None for the bundle's default, which is the size the net was made for, or the images' own for nets such as
             DeepLab's. Scores are brought back to the image's size before the CRF. docs/sizes.md explains it.
         max_side: shrink images for the network until their longer side has at most this many pixels; excludes `size`.
+        memory_bytes: the most memory that this process may use: images that need more are labeled in tiles; None for
+            three quarters of the free memory.
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
@@ -360,7 +413,7 @@ def load(
     while True:
         bundle = read_bundle(path)
         choices: dict[str, Any] = {"crf": _choose_crf(bundle, crf), "crf_shortcuts": crf_shortcuts, "threads": threads}
-        choices["sizing"] = choose_sizing(bundle.preprocessing, size, max_side)
+        choices |= {"sizing": choose_sizing(bundle.preprocessing, size, max_side), "memory_bytes": memory_bytes}
         if not isinstance(backend, str):
             return Segmenter(bundle, backend, precision=precision, **choices)
         try:
@@ -388,14 +441,6 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
         raise InputError(f"{bundle.path}: the bundle has no CRF parameters: pass some, or turn the CRF off")
     import_crf()  # report a missing extension now, not at the first image
     return section
-
-
-@contextmanager
-def measure(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
-    """Record the milliseconds of a stage."""
-    start_s = time.perf_counter()
-    yield
-    timings_ms[name] = (time.perf_counter() - start_s) * 1000
 
 
 def _size(image: npt.NDArray[Any]) -> tuple[int, int]:

@@ -16,20 +16,24 @@ def upsample_scores(
     image_size: tuple[int, int],
     *,
     align_corners: bool = True,
+    origin: tuple[int, int] = (0, 0),
 ) -> npt.NDArray[np.float32]:
     """Upsample scores linearly and crop them to the image.
 
     Args:
         scores: L x h x w float32.
         padded_size: (height, width) of the padded image.
-        image_size: (height, width) of the image, the upper left part of the padded one.
+        image_size: (height, width) of the part of the padded image that is returned, such as the image.
         align_corners: whether the centers of the corner pixels coincide (Caffe), or their outer corners.
+        origin: (row, column) of the first pixel of that part.
 
     Returns:
         L x height x width float32, C-contiguous.
     """
-    rows = _place(scores.shape[1], padded_size[0], image_size[0], align_corners)
-    columns = _place(scores.shape[2], padded_size[1], image_size[1], align_corners)
+    rows, columns = (
+        _place(scores.shape[axis + 1], padded_size[axis], origin[axis], image_size[axis], align_corners)
+        for axis in range(2)
+    )
     tall = _mix(scores, rows, axis=1)  # (L, height, w)
     return _mix(tall, columns, axis=2)  # (L, height, width)
 
@@ -37,9 +41,9 @@ def upsample_scores(
 _Place = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]
 
 
-def _place(low: int, padded: int, length: int, align_corners: bool) -> _Place:
+def _place(low: int, padded: int, start: int, length: int, align_corners: bool) -> _Place:
     """For each output pixel along an axis: its two neighbors in the input and the weight of the second."""
-    index = np.arange(length, dtype=np.float64)
+    index = np.arange(start, start + length, dtype=np.float64)
     if align_corners:
         position = index * ((low - 1) / (padded - 1) if padded > 1 else 0.0)
     else:

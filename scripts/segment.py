@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from . import console
 from .backend_option import backend_options
+from .memory_option import memory_option
 from .name_option import name_option
 from .size_option import choose_size, size_options
 from .workers_option import workers_option
@@ -62,6 +63,7 @@ def _refuse_given(*names: str) -> None:
     help="Use the CRF's shortcuts: faster, and few labels change; `atrous bench` measures how many.",
 )
 @size_options
+@memory_option
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @name_option
 @backend_options
@@ -98,6 +100,7 @@ def command(
     size: tuple[int, int] | None,
     max_side: int | None,
     native: bool,
+    memory: int | None,
     recursive: bool,
     naming: Any,
     backend: str,
@@ -143,6 +146,7 @@ def command(
         "device": device,
         "precision": precision,
         "crf": "auto" if crf is None else crf,
+        "memory_bytes": memory,
         **choose_size(size, max_side, native),
     }
     if len(images) == 1 and is_video(images[0]):

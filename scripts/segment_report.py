@@ -14,6 +14,7 @@ import click
 
 from ..runtime.batch import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from ..runtime.segmenter import Segmenter
+from ..runtime.tiles.planner import write_size
 from . import console
 from .size_option import describe_size
 
@@ -34,6 +35,7 @@ class SegmentReport(BatchObserver):
         self._total: int | None = None
         self._rows: list[LabeledImage] = []
         self._failures: list[dict[str, Any]] = []
+        self._tiled, self._tiles = 0, ""  # images labeled in tiles, and the tiles of the first
         self._far_sizes, self._far = 0, ""  # images of a size far from the net's, and the first one's warning
         self._spool: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 (held for the run)
         self._progress = contextlib.ExitStack()
@@ -52,6 +54,9 @@ class SegmentReport(BatchObserver):
 
     def labeled(self, image: LabeledImage) -> None:
         """Keep the record: all on disk for JSON, the first ones for the table."""
+        if image.tiles is not None:
+            self._tiles = self._tiles or f"{image.image}: {image.tiles}"
+            self._tiled += 1
         warning = self.segmenter.sizing.find_warning(image.height, image.width)
         if warning is not None:
             self._far = self._far or f"{image.image}: {warning}"
@@ -135,6 +140,9 @@ class SegmentReport(BatchObserver):
             console.print_line(f"... and {summary.labeled - len(rows)} more")
         if (size := describe_size(segmenter.sizing)) is not None:
             console.print_line(size)
+        if self._tiles:
+            more = f" (and {self._tiled - 1} more images)" if self._tiled > 1 else ""
+            console.print_line(f"{self._tiles}, within {write_size(segmenter.memory_bytes)}{more}")
         stages = ["network"] + (["crf"] if segmenter.crf is not None else [])
         times = ", ".join(f"{name} {summary.spent_ms[name] / summary.labeled:.0f} ms" for name in stages)
         crf = "with the dense CRF" if segmenter.crf is not None else "without a CRF"

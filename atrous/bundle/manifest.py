@@ -104,6 +104,21 @@ class Upsampling(Section):
     align_corners: bool
 
 
+class Footprint(Section):
+    """Memory and receptive field of the network, with which the runtime plans tiles.
+
+    `bytes_per_pixel` is the largest sum of activations that are alive at once, in float32, per pixel of the padded
+    image. A score depends on the pixels up to `reach` away along each axis, half the receptive field; null where it
+    depends on the whole image. Beyond `effective_reach` pixels have little effect. `stride` is the step of the coarsest
+    grid in pixels: parts of an image that begin at its multiples are sampled as in the whole.
+    """
+
+    bytes_per_pixel: Annotated[float, Field(gt=0)]
+    reach: NonNegativeInt | None
+    effective_reach: NonNegativeInt
+    stride: PositiveInt
+
+
 class Deploy(Section):
     """The graph that ships: `input` uint8 N x H x W x 3 RGB, and one output named after its head.
 
@@ -112,8 +127,7 @@ class Deploy(Section):
     * `lowres`: float32 N x L x h x w, before the last upsampling.
 
     `scores_are` is "probabilities" where the scores come from a softmax, else "logits"; `blob` is Caffe's name of them,
-    which the torch module uses too. `bytes_per_pixel` is what the largest layer reads and writes in float32, divided by
-    the pixels of the image; 0 if unknown.
+    which the torch module uses too.
     """
 
     file: FileName
@@ -123,7 +137,7 @@ class Deploy(Section):
     scores_are: Literal["logits", "probabilities"] = "logits"
     blob: str | None = None
     upsampling: Upsampling | None = None
-    bytes_per_pixel: NonNegativeInt = 0
+    footprint: Footprint | None = None
 
     @model_validator(mode="after")
     def _head_has_what_it_needs(self) -> Deploy:

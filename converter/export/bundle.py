@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
 from .dynamic_axes import find_dynamic_axes
+from .footprint import measure_footprint
 from .made_for import find_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
@@ -295,19 +295,8 @@ def _describe_deployment(plan: Deployment, head: Head) -> Deploy:
         scores_are=plan.scores_are,
         blob=plan.scores.name,
         upsampling=upsampling,
-        bytes_per_pixel=_count_bytes_per_pixel(plan),
+        footprint=measure_footprint(plan),
     )
-
-
-def _count_bytes_per_pixel(plan: Deployment) -> int:
-    """The bytes that the largest layer holds at once, per pixel; layers in place are fused into those before them."""
-    held = [
-        sum(math.prod(blob.shape) for blob in {*layer.bottoms, *layer.tops})
-        for layer in plan.net.layers
-        if {blob.name for blob in layer.bottoms}.isdisjoint(blob.name for blob in layer.tops)
-    ]
-    batch, _, height, width = plan.image.shape
-    return math.ceil(4 * max(held, default=0) / (batch * height * width))
 
 
 def _source(role: Any, path: Path, format_name: Any, dialect: str) -> Source:

@@ -23,13 +23,16 @@ from ...bundle.manifest import Manifest
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from .. import pictures
-from ..images import read_image
+from ..images import read_image, read_size
 from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
-from ..segmenter import Segmentation, Segmenter, load
+from ..segmentation import Segmentation
+from ..segmenter import Segmenter, load
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+
+_COUNTED_AT_ONCE = 1 << 22  # pixels
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class LabeledImage:
         image: its path.
         height, width: in pixels.
         network_size: (height, width) that the network ran at.
+        tiles: the tiles of a large image as a phrase, or None if it was labeled whole.
         outputs: the files written, by kind.
         classes: share of the pixels of each class that occurs, largest first, as fractions of 1.
         timings_ms: milliseconds of each stage.
@@ -49,6 +53,7 @@ class LabeledImage:
     height: int
     width: int
     network_size: tuple[int, int]
+    tiles: str | None
     outputs: dict[str, Path]
     classes: dict[str, float]
     timings_ms: dict[str, float]
@@ -195,6 +200,7 @@ def label_files(
         stages = make_stages(
             segmenter,
             read=_read_image,
+            read_size=_read_size,
             finish=_Finisher(segmenter, journal),
             cores=cores,
             workers=workers,
@@ -239,7 +245,10 @@ def encode_results(
 
 def measure_classes(labels: npt.NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
     """The share of pixels of each class that occurs in H x W labels, largest first."""
-    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    counts = np.zeros(max(len(classes), 256), np.int64)
+    for rows in np.array_split(labels, -(-labels.size // _COUNTED_AT_ONCE)):  # bincount makes 64-bit numbers of them
+        counts += np.bincount(rows.ravel(), minlength=len(counts))
+    counts = counts[: len(classes)]
     order = np.argsort(-counts, kind="stable")
     return {classes[index]: float(counts[index] / labels.size) for index in order if counts[index]}
 
@@ -256,7 +265,7 @@ class _Finisher:
     """Writes an image's files, then its line in the journal: a kill between the two repeats one image."""
 
     def __init__(self, segmenter: Segmenter, journal: Journal) -> None:
-        self._manifest, self._sizing, self._journal = segmenter.bundle.manifest, segmenter.sizing, journal
+        self._segmenter, self._manifest, self._journal = segmenter, segmenter.bundle.manifest, journal
 
     def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
         start_s = time.perf_counter()
@@ -269,12 +278,14 @@ class _Finisher:
         except OutputError:
             self._journal.check()  # if the folder was removed meanwhile, that is the reason
             raise
+        tiles = self._segmenter.plan(image.shape[0], image.shape[1], probabilities="probabilities" in outputs).tiles
         timings_ms = {**result.timings_ms, "encode": (time.perf_counter() - start_s) * 1000}
         record = LabeledImage(
             image=item.job.image,
             height=image.shape[0],
             width=image.shape[1],
-            network_size=self._sizing.find_size(image.shape[0], image.shape[1]),
+            network_size=self._segmenter.sizing.find_size(image.shape[0], image.shape[1]),
+            tiles=tiles.describe() if tiles is not None else None,
             outputs=outputs,
             classes=measure_classes(result.labels, self._manifest.classes),
             timings_ms={stage: round(time_ms, 3) for stage, time_ms in timings_ms.items()},
@@ -286,6 +297,10 @@ class _Finisher:
 
 def _read_image(item: _Todo) -> npt.NDArray[np.uint8]:
     return read_image(item.job.image)
+
+
+def _read_size(item: _Todo) -> tuple[int, int] | None:
+    return read_size(item.job.image)
 
 
 def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from ..pictures import make_overlay
 from ..pipeline import Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
-from ..segmenter import Segmentation, Segmenter, load
+from ..segmentation import Segmentation
+from ..segmenter import Segmenter, load
 
 Frame = npt.NDArray[np.uint8]
 

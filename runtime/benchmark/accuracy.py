@@ -14,7 +14,8 @@ import numpy as np
 
 from ...dependencies import import_crf
 from ..evaluation.confusion import ConfusionMatrix
-from ..segmenter import Labels, Segmenter
+from ..segmentation import Labels
+from ..segmenter import Segmenter
 from .plan import BenchPlan, Sample
 from .results import Accuracy
 from .statistics import estimate_quantiles
@@ -88,7 +89,8 @@ def measure_accuracy(
         labels = {name: [] for name in settings}
         for sample in samples:
             start_ns = clock.now_ns()
-            raw = segmenter.run_network(segmenter.prepare(sample.image))
+            feeds = segmenter.prepare(sample.image)
+            raw = segmenter.run_network(feeds) if feeds else None
             network_ns = clock.now_ns() - start_ns
             for name, variant in variants.items():
                 start_ns = clock.now_ns()

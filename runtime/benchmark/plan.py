@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from ...bundle.folder import Bundle
     from ..resizing import SizeOption
-    from ..segmenter import Labels, Segmenter
+    from ..segmentation import Labels
+    from ..segmenter import Segmenter
 
 StageName = Literal[
     "decode", "prepare", "enqueue", "h2d", "compute", "d2h", "scores", "crf", "labels", "encode", "end_to_end"

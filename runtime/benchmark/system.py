@@ -16,7 +16,7 @@ from ..pictures import encode_label_png
 from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
-from ..segmenter import Labels, Segmentation
+from ..segmentation import Labels, Segmentation
 from .loadgen import Answer, Query
 from .plan import STAGES, BenchPlan, StageName, SubjectSpec
 from .timing import Clock

@@ -241,13 +241,14 @@ def _make_stages(
         return _Work(pair, dataset.load(pair))
 
     def run_network(work: _Work) -> _Work:
-        work.raw = segmenter.run_network(segmenter.prepare(work.example.image))
+        feeds = segmenter.prepare(work.example.image)
+        work.raw = segmenter.run_network(feeds) if feeds else None
         return work
 
     def label(work: _Work, threads: int = 1) -> _Work:
         image = work.example.image
         if NETWORK in variants:
-            work.labels[NETWORK] = segmenter.label_without_crf(work.raw, (image.shape[0], image.shape[1]))
+            work.labels[NETWORK] = segmenter.finish(image, work.raw, crf=False, threads=threads).labels
         if CRF in variants:
             work.labels[CRF] = segmenter.finish(image, work.raw, threads=threads).labels
         work.raw = None

@@ -20,12 +20,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..segmenter import Image, RunCrf, Segmentation, Segmenter, measure
+from ..segmentation import Image, Segmentation, measure
+from ..segmenter import RunCrf, Segmenter
+from ..tiles.memory import MemoryGate, Reservation
 from .stage import Stage
 
 STAGES = ("decode", "prepare", "network", "crf", "encode")
 
 Read = Callable[[Any], Image]
+ReadSize = Callable[[Any], tuple[int, int] | None]
 Finish = Callable[[Any, Image, Segmentation], Any]
 
 
@@ -38,6 +41,7 @@ class _Work:
     feeds: Mapping[str, Any] = field(default_factory=dict)
     raw: Any = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    memory: Reservation | None = None  # ends with this object, wherever the image leaves the pipeline
 
 
 def make_stages(
@@ -50,18 +54,25 @@ def make_stages(
     probabilities: bool = False,
     batch: int = 1,
     run_crf: RunCrf | None = None,
+    read_size: ReadSize = lambda item: None,
 ) -> list[Stage]:
     """Make the stages from an item to the return value of `finish`, which gets item, image and segmentation.
 
     `run_crf` is what to call instead of `crf.dense_crf`; it needs a single worker if it depends on earlier images.
+    Images whose (height, width) `read_size` gives wait before they are decoded until their estimates fit the
+    segmenter's memory together.
     """
+    gate = MemoryGate(segmenter.memory_bytes)
     is_local, has_crf = segmenter.backend.device == "cpu", segmenter.crf is not None
     networks = (workers or {}).get("network", 1)
 
     def decode(item: Any) -> _Work:
         timings_ms: dict[str, float] = {}
+        memory, size = None, read_size(item)
+        if size is not None:
+            memory = gate.reserve(segmenter.plan(*size, probabilities=probabilities).bytes)
         with measure("decode", timings_ms):
-            return _Work(item, read(item), timings_ms=timings_ms)
+            return _Work(item, read(item), timings_ms=timings_ms, memory=memory)
 
     def prepare(work: _Work) -> _Work:
         with measure("prepare", work.timings_ms):
@@ -69,6 +80,8 @@ def make_stages(
         return work
 
     def run_network(works: list[_Work]) -> list[_Work]:
+        if not works[0].feeds:  # the network runs in tiles, in the next stage
+            return works
         start_s = time.perf_counter()
         outputs = segmenter.run_network_batch([work.feeds for work in works])
         spent_ms = (time.perf_counter() - start_s) * 1000 / len(works)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from atrous import runtime
-from atrous.errors import InputError
+from atrous.errors import MemoryLimitError
 from atrous.runtime import memory
+from atrous.runtime.backends.fake import FakeBackend
+from atrous.runtime.tiles import planner
 
 from .bundles import make_image, make_manifest, write_bundle
 
@@ -53,22 +55,31 @@ def test_an_image_that_cannot_fit_is_refused_before_the_network_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A TIFF of 2.5 kB can have 67 million pixels, which took 7 GB until the network failed."""
-    deploy = {**make_manifest({})["deploy"], "bytes_per_pixel": 512}
+    footprint = {"bytes_per_pixel": 512.0, "reach": 0, "effective_reach": 0, "stride": 1}
+    deploy = {**make_manifest({})["deploy"], "footprint": footprint}
     image = np.zeros((8191, 8191, 3), np.uint8)
-    monkeypatch.setattr(memory, "find_limit_bytes", lambda: 34e9)
+    monkeypatch.setattr(planner, "find_limit_bytes", lambda: 200e6)
+    monkeypatch.setattr(planner, "find_used_bytes", lambda: 0)
     with runtime.load(write_bundle(tmp_path / "bundle", deploy=deploy)) as segmenter:
-        with pytest.raises(InputError, match=r"is 8191x8191 pixels, which takes more than 34\.4 GB; .* have 34\.0 GB"):
+        with pytest.raises(MemoryLimitError, match=r"of 8191x8191 pixels needs about 0\.5 GB, .* have 0\.2 GB"):
             segmenter.prepare(image)
         assert segmenter(make_image(20, 30)).shape == (20, 30)
-        monkeypatch.setattr(memory, "find_limit_bytes", lambda: 35e9)
+    monkeypatch.setattr(planner, "find_limit_bytes", lambda: 20e9)
+    with runtime.load(tmp_path / "bundle") as segmenter:
+        assert segmenter.memory_bytes == 15e9
+        assert segmenter.prepare(image) == {}  # it takes 55 GB whole, and is labeled in tiles
+    monkeypatch.setattr(planner, "find_limit_bytes", lambda: 100e9)
+    with runtime.load(tmp_path / "bundle") as segmenter:
         assert segmenter.prepare(image)["image"].shape == (1, 8191, 8191, 3)
 
 
-def test_scores_count_if_the_layers_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = np.zeros((5000, 4000, 3), np.uint8)
-    with runtime.load(write_bundle(tmp_path / "a")) as segmenter:
-        monkeypatch.setattr(memory, "find_limit_bytes", lambda: 4 * 4 * 20e6 - 1)
-        with pytest.raises(InputError, match=r"4000x5000 pixels, which takes more than 0\.3 GB"):
-            segmenter.prepare(image)
-    with runtime.load(write_bundle(tmp_path / "b", "labels")) as segmenter:
-        segmenter.prepare(image)
+def test_a_network_on_a_device_gets_whole_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "find_limit_bytes", lambda: 100e6)
+    monkeypatch.setattr(planner, "find_used_bytes", lambda: 0)
+    network = FakeBackend(4)
+    monkeypatch.setattr(network, "device", "cuda")
+    with runtime.load(write_bundle(tmp_path), network) as segmenter:
+        tiles = segmenter.plan(1000, 1000).tiles
+        assert tiles is None or not tiles.network_in_tiles
+        with pytest.raises(MemoryLimitError, match="5000x4000 pixels"):
+            segmenter.plan(4000, 5000)

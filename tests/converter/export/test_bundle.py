@@ -18,7 +18,7 @@ from atrous.converter import BundleOptions, PreprocessingOptions, read_net, writ
 from atrous.converter.export.pixel_rule import DEEPLAB_MEAN, find_own_mean
 from atrous.errors import ConverterError, ExportError, OutputError, VerificationError
 
-from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded, relu
+from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded
 from .test_deploy import CRF
 
 FILES = {"deploy.onnx", "manifest.json", "model.onnx", "model.py", "model.safetensors"}
@@ -110,17 +110,6 @@ def test_size_the_net_was_made_for(tmp_path: Path, text: str, options: dict[str,
     assert manifest.preprocessing is not None
     found = manifest.preprocessing.made_for
     assert (found and (found.size, found.source, found.resize)) == expected
-
-
-def test_bytes_that_the_largest_layer_holds_per_pixel(tmp_path: Path) -> None:
-    """The upsampling reads 9 planes of a quarter of the pixels and writes 9 whole ones; the others hold less."""
-    text = data(1, 3, 8, 8) + conv("a", "data", "a", 5, 3, "pad: 1") + relu("r", "a")
-    text += conv("b", "a", "b", 9, 2, "stride: 2") + layer(
-        "Interp", "s", "b", "s", "interp_param { height: 8 width: 8 }"
-    )
-    deploy = write(tmp_path / "b", text, verify=False).deploy
-    assert deploy is not None
-    assert deploy.bytes_per_pixel == 4 * (9 + 9 / 4)
 
 
 def test_torch_backend_finds_the_scores_among_several_outputs(tmp_path: Path) -> None:
