@@ -1,10 +1,12 @@
 """All GPU benchmarks in one run: `python -m tools.bench_gpu OUT [--tensorrt-python ./run]`.
 
 1. Prepare nets, their FP16 and INT8 graphs, images, and ONNX Runtime's CPU scores (without network access).
-2. Run the workers, each in its own process, so that a crash or a library conflict is limited to one: TensorRT (an
-   engine for each shape, built, audited, run with CUDA graphs), torch, ONNX Runtime's CUDA provider, plain matrix
-   products, and NVIDIA's Caffe parser if TensorRT still has it. Each output is compared before it is timed.
-3. Write OUT/gpu-performance.md and .json: the table, the targets, and the list of cases that could not be measured.
+2. Run the workers, each in its own process, so that a crash or a library conflict is limited to one: plain matrix
+   products, the tests marked `gpu`, TensorRT (an engine for each shape, built, audited, run with CUDA graphs), torch,
+   ONNX Runtime's CUDA provider, and NVIDIA's Caffe parser if TensorRT still has it. Each output is compared before it
+   is timed.
+3. Write OUT/gpu-performance.md and .json: the table, the targets, the tests, and the list of cases that could not be
+   measured. With `--page docs/gpu-performance.md`, write the same into that page.
 
 `--minutes` limits the run; the cases that the targets need come first. `--fake` runs all of it without a GPU on
 simulated clocks, to test the script. Exit codes: 0 all targets reached, 1 some missed or outputs disagree, 3 nothing
@@ -29,7 +31,7 @@ from .gpu_bench.job import Job, read_job
 MODULE = "tools.bench_gpu"
 NETS = ("largefov", "miniature")
 #: worker -> its share of the time left when it starts; workers that the targets need come first
-WORKERS = {"matmul": 0.15, "tensorrt": 0.65, "torch": 0.5, "onnxruntime": 0.7, "caffe_parser": 1.0}
+WORKERS = {"matmul": 0.1, "tests": 0.3, "tensorrt": 0.65, "torch": 0.5, "onnxruntime": 0.7, "caffe_parser": 1.0}
 OF_TENSORRT = ("tensorrt", "caffe_parser")
 _GRACE_S = 45.0  # for the case that is running when the time is up
 _FAKE_SIZES = ((41, 49), (40, 64), (33, 33))
@@ -89,6 +91,14 @@ def _run_onnxruntime(job: Job, is_fake: bool) -> dict[str, Any]:
     return {"rows": run_cases(job, "onnxruntime", [OnnxRuntimeCuda("cpu" if is_fake else "cuda")], say)}
 
 
+def _run_tests(job: Job, is_fake: bool) -> dict[str, Any]:
+    from .gpu_bench.tests_worker import FAKE_TESTS, GPU_TESTS, run_tests
+
+    found = run_tests(job, FAKE_TESTS, "not gpu") if is_fake else run_tests(job, GPU_TESTS, "gpu")
+    say(f"tests: {found['passed']} passed, {len(found['failed'])} failed, {found['skipped']} skipped")
+    return {"tests": found}
+
+
 def _run_caffe_parser(job: Job, is_fake: bool) -> dict[str, Any]:
     from atrous.runtime.backends.tensorrt import compat
     from atrous.runtime.backends.tensorrt.driver import CudaDriver
@@ -107,6 +117,7 @@ def _run_caffe_parser(job: Job, is_fake: bool) -> dict[str, Any]:
 
 _WORK: Mapping[str, Callable[[Job, bool], dict[str, Any]]] = {
     "matmul": _run_matmul,
+    "tests": _run_tests,
     "tensorrt": _run_tensorrt,
     "torch": _run_torch,
     "onnxruntime": _run_onnxruntime,
@@ -117,8 +128,10 @@ _WORK: Mapping[str, Callable[[Job, bool], dict[str, Any]]] = {
 def run_all(options: argparse.Namespace) -> int:
     """Prepare, run the workers, report; return the exit code."""
     from .gpu_bench.prepare import prepare
-    from .gpu_bench.report import build_report, write_markdown, write_report
+    from .gpu_bench.report import build_report, split_page, update_page, write_markdown, write_report
 
+    if options.page is not None:
+        split_page(options.page)  # before ten minutes of work
     started_at = time.time()
     ends_at = started_at + options.minutes * 60
     folder = options.out.resolve()
@@ -140,6 +153,8 @@ def run_all(options: argparse.Namespace) -> int:
         results[name] = _read_result(folder / f"{name}.json", name)
     report = build_report(results, describe_machine(), is_fake=options.fake)
     write_report(report, folder)
+    if options.page is not None and not options.fake:
+        update_page(report, options.page)
     say("\n" + write_markdown(report))
     say(f"{time.time() - started_at:.0f} s in all; written: {folder / 'gpu-performance.md'}")
     print(json.dumps({key: report[key] for key in ("passed", "agrees", "targets", "skipped", "ceilings_tflops")}))
@@ -203,6 +218,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="seconds to measure latency, and again throughput, of a case"
     )
+    parser.add_argument("--page", type=Path, help="Markdown page whose figures are replaced by this run's")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=NETS)
     parser.add_argument("--fake", action="store_true", help="run without a GPU: fake driver, CPU, small images")
     parser.add_argument("--worker", choices=tuple(WORKERS), help=argparse.SUPPRESS)

@@ -23,8 +23,9 @@ from tools.gpu_bench.fake_driver import FakeDriver
 from tools.gpu_bench.fakes import FakeHost
 from tools.gpu_bench.job import Job, NetEntry, compare, read_job
 from tools.gpu_bench.measuring import Opened, run_cases
-from tools.gpu_bench.report import build_report, write_markdown
+from tools.gpu_bench.report import build_report, split_page, update_page, write_markdown
 from tools.gpu_bench.tensorrt_worker import TensorRt
+from tools.gpu_bench.tests_worker import read_results
 
 from ..runtime.bundles import make_image, make_model
 
@@ -76,10 +77,45 @@ def test_whole_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     skipped = {row["library"]: row["skipped"] for row in report["rows"] if "skipped" in row}
     assert skipped == {"torch cuda_graphs": 'BackendError: the mode "cuda_graphs" needs the device "cuda"'}
     assert "largefov fp32" in report["skipped"]["caffe_parser"]
+    assert report["tests"]["passed"] > 5
+    assert report["tests"]["failed"] == []
     assert json.loads(printed.splitlines()[-1])["agrees"] is True
     table = (tmp_path / "gpu-performance.md").read_text()
     assert "Simulated" in table
     assert "| miniature | tensorrt | int8 |" in table
+
+
+class TestReport:
+    def test_failed_tests_are_reported(self) -> None:
+        tests = {"passed": 8, "skipped": 1, "failed": ["test_two_threads[gpu]"], "cut": True}
+        report = build_report({"tests": {"tests": tests}}, {})
+        assert not report["passed"]
+        text = write_markdown(report)
+        assert "8 passed, 1 failed, 1 skipped; the time was up" in text
+        assert "- FAILED: test_two_threads[gpu]" in text
+
+    def test_results_of_a_run_that_was_cut(self) -> None:
+        log = (
+            "tests/a/test_gpu.py::test_x[gpu-fp16] PASSED   [ 3%]\n"
+            "tests/a/test_gpu.py::test_y[gpu] SKIPPED (no memory)  [ 6%]\n"
+            "tests/a/test_gpu.py::test_z[gpu] FAILED\ntests/a/test_gpu.py::test_w[gpu] \n"
+        )
+        assert read_results(log) == {"test_x[gpu-fp16]": "PASSED", "test_y[gpu]": "SKIPPED", "test_z[gpu]": "FAILED"}
+
+    def test_the_page_keeps_its_text(self, tmp_path: Path) -> None:
+        page = tmp_path / "page.md"
+        page.write_text((bench_gpu.Path(bench_gpu.__file__).parents[1] / "docs" / "gpu-performance.md").read_text())
+        before, after = split_page(page)
+        for gpu in ("A GPU", "Another GPU"):
+            update_page(build_report({}, {"GPU": gpu}), page)
+        assert split_page(page) == (before, after)
+        text = page.read_text()
+        assert text.count("Measured on: GPU Another GPU.") == text.count("## Figures\n\n|") == 1
+        assert "A GPU." not in text
+        page.write_text("no place")
+        with pytest.raises(ValueError, match="lacks the lines"):
+            bench_gpu.main([str(tmp_path / "out"), "--page", str(page)])
+        assert not (tmp_path / "out").exists()
 
 
 class TestCases:

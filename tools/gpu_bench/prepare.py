@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from atrous.converter.graph.net import Net
 
 CALIBRATION_SIZE = (321, 321)
-CALIBRATION_IMAGES = 8
 
 
 def draw_images(height: int, width: int, count: int, seed: int) -> Array:
@@ -49,15 +48,17 @@ def read_nets(names: Sequence[str]) -> dict[str, Net]:
     return {name: makers[name]() for name in names}
 
 
-def prepare_net(net: Net, folder: Path, variants: Sequence[str]) -> Bundle:
-    """Write a net's bundle with the head `lowres` and these variants, calibrated on random images."""
+def prepare_net(
+    net: Net, folder: Path, variants: Sequence[str], size: tuple[int, int] = CALIBRATION_SIZE, count: int = 8
+) -> Bundle:
+    """Write a net's bundle with the head `lowres` and these variants, calibrated on `count` random images."""
     from atrous.converter import BundleOptions, write_bundle
     from atrous.converter.precision import Evidence, Picture, VariantOptions, make_variant, write_variant
     from atrous.runtime import read_bundle
     from atrous.scripts.precision_data import make_reader
 
     write_bundle(net, folder, BundleOptions(head="lowres", verify=False), replace=True)
-    drawn = draw_images(*CALIBRATION_SIZE, CALIBRATION_IMAGES, seed=1)
+    drawn = draw_images(*size, count, seed=1)
     evidence = Evidence(list(drawn), [Picture(image) for image in drawn[:2]], "drawn")
     for precision in variants:
         options = VariantOptions(precision, sensitivity="never")  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 
 from .cases import TARGETS, Row
 
+BEGIN, END = "<!-- figures of bench_gpu -->", "<!-- end of the figures -->"
 COLUMNS = (
     ("net", "net", ""),
     ("library", "library", ""),
@@ -44,17 +45,19 @@ def build_report(
     measured = [row for row in rows if "skipped" not in row]
     disagreeing = [row for row in measured if not row["agrees"]]
     targets = [target.judge(measured, ceilings) for target in TARGETS]
+    failed = results.get("tests", {}).get("tests", {}).get("failed", [])
     return {
         "schema_version": 1,
         "simulated": is_fake,
         "machine": dict(machine),
         "ceilings_tflops": ceilings,
         "rows": rows,
+        "tests": dict(results.get("tests", {}).get("tests", {})),
         "caffe_parser": dict(results.get("caffe_parser", {})),
         "skipped": {name: result["skipped"] for name, result in results.items() if "skipped" in result},
         "targets": targets,
         "agrees": bool(measured) and not disagreeing,
-        "passed": bool(measured) and not disagreeing and all(target["passed"] for target in targets),
+        "passed": bool(measured) and not disagreeing and not failed and all(target["passed"] for target in targets),
     }
 
 
@@ -83,6 +86,7 @@ def write_markdown(report: Mapping[str, Any]) -> str:
         verdict = {True: "reached", False: "MISSED", None: "not measured"}[target["passed"]]
         lines.append(f"| {target['target']} | {target['wanted']} | {found} | {verdict} |")
     lines += ["", "## Figures", "", write_table([row for row in report["rows"] if "skipped" not in row])]
+    lines += _describe_tests(report["tests"])
     parser = report["caffe_parser"]
     if "error" in parser:
         verdict = "agrees" if parser["agrees"] else "DISAGREES"
@@ -97,6 +101,32 @@ def write_markdown(report: Mapping[str, Any]) -> str:
     if missing:
         lines += ["", "## Not measured", "", *(f"- {line}" for line in missing)]
     return "\n".join(lines) + "\n"
+
+
+def update_page(report: Mapping[str, Any], page: Path) -> None:
+    """Replace what is between the two comments of a Markdown page by the report; see `split_page`."""
+    before, after = split_page(page)
+    part = page.with_name(f"{page.name}.part")
+    part.write_text(f"{before}{BEGIN}\n\n{write_markdown(report)}\n{END}{after}", encoding="utf-8")
+    part.replace(page)
+
+
+def split_page(page: Path) -> tuple[str, str]:
+    """Return what is before and after the figures of a page; ValueError if it does not mark their place."""
+    before, start, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"{page} lacks the lines {BEGIN} and {END}")
+    return before, after
+
+
+def _describe_tests(tests: Mapping[str, Any]) -> list[str]:
+    if not tests:
+        return []
+    failed = tests["failed"]
+    line = f"{tests['passed']} passed, {len(failed)} failed, {tests['skipped']} skipped"
+    cut = "; the time was up before the others ran" if tests["cut"] else ""
+    return ["", f"Tests marked `gpu`: {line}{cut}.", *(f"- FAILED: {name}" for name in failed)]
 
 
 def write_table(rows: Sequence[Row]) -> str:

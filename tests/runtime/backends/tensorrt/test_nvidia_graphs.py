@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from atrous.converter import read_net
 from atrous.errors import ConverterError
 from tools.corpus import find_prototxts, read_corpus_net
 from tools.gpu_bench.prepare import read_nets
-from tools.nvidia_check.graphs import HEADS, PROFILES, VARIANTS, Graph, write_graphs, write_model
+from tools.nvidia_check.graphs import HEADS, PROFILES, VARIANTS, Graph, write_deploy, write_graphs, write_model
 from tools.nvidia_check.harness import Nvidia
 from tools.nvidia_check.sweep import MAX_WEIGHTS, SOUND, count_weights, give, give_net
 
 from ....conftest import find_shared
+from .test_gpu import MASKS
 
 #: variant -> the precision of its products
 PRECISIONS = {"fp32": "fp32", **{name: name.partition("-")[0] for name in VARIANTS if name != "int8-uint8"}}
@@ -68,6 +70,10 @@ def test_unsigned_activations_are_refused_in_our_words(nvidia: Nvidia, miniature
 
 def test_faithful_graph(nvidia: Nvidia, tmp_path: Path) -> None:
     require_built(nvidia, write_model(read_nets(["miniature"])["miniature"], tmp_path), "fp32")
+
+
+def test_pooling_masks(nvidia: Nvidia, tmp_path: Path) -> None:
+    require_built(nvidia, write_deploy(read_net(MASKS), tmp_path, "scores"), "fp32")
 
 
 @pytest.mark.parametrize("precision", ["fp32", *LARGE])
