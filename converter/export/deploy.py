@@ -1,9 +1,10 @@
 """`deploy.onnx`: image in, head out, with everything DeepLab does around the net inside the graph.
 
     image  uint8 N x H x W x 3, RGB
-      1. float, color order of the net, minus mean, times scale
+      1. float, minus mean, times scale
       2. N x C x H x W, zeros below and to the right up to a size the net takes (0 after the mean, as DeepLab pads)
-      3. the net, up to its class scores
+      3. color order of the net; where only convolutions read the image, in their weights
+      4. the net, up to its class scores
     head   scores: float32 N x L x H x W, cut to the image     labels: uint8 N x H x W, the first largest score
            lowres: float32 N x L x h x w, before the last upsampling, for the CRF stage to upsample
 
@@ -259,22 +260,21 @@ def export_deploy(
     # Sizes are read from the float pixels: TensorRT accepts a uint8 tensor in Cast nodes only.
     pixels = Value(graph.add("Cast", [image.name], to=FLOAT), image.shape)
     graph.bind_sizes(pixels)
-    prepared = _prepare(graph, pixels, plan, mean, scale, color_order)
+    prepared = _prepare(graph, pixels, plan, mean[::-1] if color_order == "BGR" else mean, scale)
+    if color_order == "BGR":
+        prepared = graph.add("Gather", [prepared, graph.constant([2, 1, 0], "int64")], axis=1)
     values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
+    if color_order == "BGR" and net.outputs[0] not in net.inputs:
+        graph.fold_gather(prepared)
     _write_head(graph, values, net.outputs[0], head, pixels)
     model = graph.model(producer="atrous", version=__version__)
     write_model(model, path)
     return model
 
 
-def _prepare(
-    graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float, color_order: str
-) -> str:
-    """Steps 1 and 2: N x H x W x 3 gray levels, float32 by now -> float32 N x 3 x H' x W'."""
-    pixels = image.name
-    if color_order == "BGR":
-        pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
-    pixels = graph.add("Sub", [pixels, graph.constant(list(mean))])
+def _prepare(graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float) -> str:
+    """Steps 1 and 2: N x H x W x 3 gray levels, float32 by now -> float32 N x 3 x H' x W', RGB as the mean."""
+    pixels = graph.add("Sub", [image.name, graph.constant(list(mean))])
     if scale != 1.0:
         pixels = graph.add("Mul", [pixels, graph.constant(scale)])
     planes = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])

@@ -217,6 +217,37 @@ class OnnxGraph:
         finally:
             self._nodes = outer
 
+    def fold_gather(self, gathered: str) -> bool:
+        """Remove a Gather of channels that only convolutions read, by reordering their weights.
+
+        Args:
+            gathered: the output of the Gather: axis 1 of a value, in the order of a constant.
+
+        Returns:
+            Whether it was removed; it stays where a reader is not a Conv of one group with stored weights.
+        """
+        gather = next(node for node in self._nodes if gathered in node.output)
+        readers = [node for node in self._nodes if gathered in _names_read([node])]
+        if not all(self._folds_into(node, gathered) for node in readers):
+            return False
+        order = np.argsort(numpy_helper.to_array(self._initializers[gather.input[1]]))
+        used_elsewhere = _names_read(node for node in self._nodes if gathered not in node.input)
+        reordered: dict[str, str] = {}
+        for node in readers:
+            name = node.input[1]
+            if name not in reordered:
+                weights = np.ascontiguousarray(numpy_helper.to_array(self._initializers[name])[:, order])
+                reordered[name] = self.unique(name) if name in used_elsewhere else name
+                self._initializers[reordered[name]] = numpy_helper.from_array(weights, reordered[name])
+            node.input[:2] = [gather.input[0], reordered[name]]
+        self._nodes.remove(gather)
+        return True
+
+    def _folds_into(self, node: Any, value: str) -> bool:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        is_plain = node.op_type == "Conv" and groups == 1
+        return is_plain and node.input[0] == value and node.input[1] in self._initializers
+
     def name_top(self, value: str, wanted: str) -> None:
         """Give a value the current layer returns the name `wanted`, by an Identity where it is not the layer's own."""
         value = self._renamed.get(value, value)

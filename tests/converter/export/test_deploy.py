@@ -138,6 +138,40 @@ def test_mean_scale_and_color_order(deeplab: tuple[Net, Any, Deployment]) -> Non
         close(run_onnx(model, {"image": images})["scores"], wanted)
 
 
+SHARED = 'param { name: "w" } param { name: "b" }'
+
+
+@pytest.mark.parametrize(
+    ("text", "gathers"),
+    [
+        pytest.param(conv("c", "data", "y", 3, 3, "pad: 1"), 0, id="convolution"),
+        pytest.param(
+            conv("c", "data", "x", 3, 3, "pad: 1", SHARED) + conv("d", "x", "y", 3, 3, "pad: 1", SHARED), 0, id="shared"
+        ),
+        pytest.param(
+            conv("c", "data", "a", 3, 3, "pad: 1", SHARED)
+            + conv("d", "data", "b", 3, 3, "pad: 1", SHARED)
+            + layer("Eltwise", "e", ["a", "b"], "y"),
+            0,
+            id="twice",
+        ),
+        pytest.param(conv("c", "data", "y", 3, 3, "pad: 1 group: 3"), 1, id="groups"),
+        pytest.param(
+            conv("c", "data", "a", 3, 3, "pad: 1") + layer("Eltwise", "e", ["a", "data"], "y"), 1, id="another reader"
+        ),
+    ],
+)
+def test_color_order_is_in_the_weights_of_convolutions_that_read_the_image(text: str, gathers: int) -> None:
+    net = read_seeded(data(1, 3, 8, 8) + text)
+    module = to_torch(net)
+    model = export_deploy(plan_deployment(net), module, mean=MEAN)
+    assert [node.op_type for node in model.graph.node].count("Gather") == gathers
+    images = make_images(2, 6, 7)
+    wanted = expected_scores(module, images, (6, 7))
+    found = run_onnx(model, {"image": images})["scores"]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_unknown_opset(deeplab: tuple[Net, Any, Deployment]) -> None:
     _, module, plan = deeplab
     with pytest.raises(ExportError, match="opset 12 is not supported"):
