@@ -202,7 +202,10 @@ class Pooling(Operator):
             extents = [self._emit_extents(graph, x, axis) for axis in (0, 1)]
             return graph.add("Div", [total, graph.add("Mul", extents)])
         if self.method == "AVE" and any(self.pad):
-            # the divisor counts padding but not the overhang: pad explicitly, then exclude the rest
+            # the divisor counts padding but not the overhang
+            if self.pad_end == self.pad:
+                return graph.add("AveragePool", [x.name], pads=[*self.pad] * 2, count_include_pad=1, **attributes)
+            # pad explicitly, then exclude the rest
             padded = self._pad(graph, x.name, self.pad, self.pad, 0.0)
             rest = [end - p for end, p in zip(self.pad_end, self.pad, strict=True)]
             return graph.add("AveragePool", [padded], pads=[0, 0, *rest], count_include_pad=0, **attributes)

@@ -106,6 +106,17 @@ def test_sides_that_agree_are_padding(sides: str, plain: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    ("param", "pads"), [("kernel_size: 3 pad: 1", 0), ("kernel_size: 3 stride: 2 pad: 1 ceil_mode: false", 0),
+                        ("kernel_size: 3 stride: 2 pad: 1", 1)]
+)  # fmt: skip
+def test_average_counts_its_padding_without_a_copy_of_the_plane(param: str, pads: int) -> None:
+    """Unless Caffe's last window reaches beyond the padding, where it divides by less."""
+    pair = twin(f"pool: AVE {param}", (1, 2, 6, 8))
+    pair.run(x=random_array(1, 2, 6, 8))
+    assert [node.op_type for node in pair.model.graph.node].count("Pad") == pads
+
+
 def test_exports_with_dynamic_sizes() -> None:
     pair = twin("pool: MAX kernel_size: 3 stride: 2 pad: 1", (1, 2, 8, 8))
     assert_exports(pair, (0, 2, 3), {"x": random_array(2, 2, 8, 8)}, {"x": random_array(3, 2, 9, 5)})
