@@ -237,7 +237,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         images = [feed[name] for feed in feeds]
         whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
         with explain_memory(whole.shape[1:3]):
-            output = self.backend.run({name: whole})[self.head]
+            output = self._compute(whole)
         expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
         size = whole.shape[1:3]
         is_as_promised = (
@@ -257,6 +257,19 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             raise self._broken_promise("scores that are not finite")
         self._has_run = True
         return list(output)
+
+    def _compute(self, images: Array) -> Array:
+        """The head's output; a graph of a fixed batch runs on that many images, the last one repeated if need be."""
+        name = self.bundle.deploy.input
+        batch = next(spec.shape[0] for spec in self.backend.inputs if spec.name == name)
+        if not isinstance(batch, int) or len(images) == batch:
+            return self.backend.run({name: images})[self.head]
+        outputs = []
+        for start in range(0, len(images), batch):
+            group = images[start : start + batch]
+            filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])  # (batch, H, W, 3)
+            outputs.append(self.backend.run({name: filled})[self.head][: len(group)])
+        return np.concatenate(outputs)
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
         """The head's scores at the image's (height, width): L x H x W float32.

@@ -26,8 +26,10 @@ def read_size(text: str, option: str) -> Size:
     return int(parts[0]), int(parts[-1])
 
 
-def read_batch(text: str) -> Batch:
-    """Read the images per run: one number, minimum:maximum, or minimum:optimum:maximum."""
+def read_batch(text: str | None) -> Batch | None:
+    """Read the images per run: one number, minimum:maximum, or minimum:optimum:maximum; None stays None."""
+    if text is None:
+        return None
     parts = text.split(":")
     if not 1 <= len(parts) <= 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise click.BadParameter(f'"{text}" is not a batch such as 1, 1:8 or 1:4:8', param_hint="--batch")
@@ -49,14 +51,15 @@ def make_profiles(
     name: str,
     shape: Sequence[int],
     rule: SizeRule,
-    batch: Batch,
+    batch: Batch | None,
     sizes: Sequence[Size],
     ranges: tuple[Sequence[Size], Sequence[Size], Sequence[Size]],
 ) -> tuple[Profile, ...]:
     """Make a profile of each size and of each range (minimum, optimum, maximum) of a bundle's input, N x H x W x 3.
 
-    `shape` is the input's shape in the graph, -1 for a dynamic size. click.UsageError is raised if the ranges are
-    incomplete, the network has another batch or other sizes, or there is no size to build for.
+    `shape` is the input's shape in the graph, -1 for a dynamic size; `batch` None is the graph's own, or 1.
+    click.UsageError is raised if the ranges are incomplete, the network has another batch or other sizes, or there is
+    no size to build for.
     """
     from ..runtime.backends.tensorrt.options import ShapeRange
 
@@ -65,12 +68,14 @@ def make_profiles(
         raise click.UsageError(
             f"--min, --opt and --max make profiles together; {len(minima)}, {len(optima)} and {len(maxima)} are given"
         )
+    if batch is None:
+        batch = (abs(shape[0]),) * 3
+    if shape[0] != -1 and set(batch) != {shape[0]}:
+        raise click.UsageError(f"the network takes {shape[0]} images per run only: give --batch {shape[0]}")
     if -1 not in shape:
         if sizes or minima:
             raise click.UsageError(f"the network takes {'x'.join(map(str, shape))} only: omit the sizes")
         return ()
-    if shape[0] != -1 and set(batch) != {shape[0]}:
-        raise click.UsageError(f"the network takes {shape[0]} images per run only: give --batch {shape[0]}")
     for size in (*sizes, *minima, *optima, *maxima):
         if any(side not in (-1, given) for side, given in zip(shape[1:3], size, strict=True)):
             only = "x".join(letter if side == -1 else str(side) for letter, side in zip("HW", shape[1:3], strict=True))

@@ -129,6 +129,17 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
 @click.option(
     "--transposed", is_flag=True, help="The net takes images with rows and columns exchanged, as MATLAB feeds them."
 )
+@click.option(
+    "--fixed",
+    callback=_parse_size,
+    metavar="HxW",
+    help="Export deploy.onnx for images of this one size in pixels, with static shapes.  [default: any size]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1024),
+    help="Number of images per run of deploy.onnx; needs --fixed.  [default with --fixed: 1]",
+)
 @click.option("--crf-mode", type=click.Choice(["deeplab", "pydensecrf"]), help="Normalization of the dense CRF.")
 @click.option(
     "--crf-gaussian",
@@ -170,6 +181,8 @@ def command(
     task: Any,
     points: Any,
     transposed: bool,
+    fixed: tuple[int, int] | None,
+    batch: int | None,
     crf_mode: str | None,
     crf_gaussian: tuple[float, ...] | None,
     crf_bilateral: tuple[float, ...] | None,
@@ -183,6 +196,8 @@ def command(
 
     Without WEIGHTS, NET is the folder of a model from `atrous fetch`, or a caffemodel with its own net definition.
     """
+    if batch is not None and fixed is None:
+        raise click.UsageError("--batch needs --fixed: without it, the graph takes any number of images")
     files = resolve_net(net, weights)
     from ..bundle.writing import check_target
     from ..converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
@@ -214,6 +229,8 @@ def command(
         head=head,
         task=task or known.task,
         points=points,
+        fixed=fixed,
+        batch=batch or 1,
         opset=opset,
         sources=[
             *([("prototxt", prototxt, built.definition.format, built.dialect)] if prototxt is not None else []),

@@ -32,7 +32,7 @@ from ..check.verify import verify_model
 from ..files.mean_image import is_numpy
 from ..graph.net import Blob, Net
 from ..graph.subgraph import cut_net
-from .deploy import CRF_TYPES, Deployment, export_deploy, plan_deployment
+from .deploy import CRF_TYPES, Deployment, export_deploy, fix_deployment, plan_deployment
 from .dynamic_axes import find_dynamic_axes
 from .footprint import measure_footprint
 from .made_for import find_made_for
@@ -82,6 +82,8 @@ class BundleOptions:
         head: output of deploy.onnx, for class scores of RGB images.
         task: what the net is for; None to find out.
         points: order of the coordinates, for the task "points".
+        fixed: the one image size of deploy.onnx, (height, width), whose shapes are all static then; None for any size.
+        batch: images per run of deploy.onnx with a fixed size.
         opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
         verify: compare torch and ONNX Runtime before the bundle is moved into place.
@@ -95,6 +97,8 @@ class BundleOptions:
     head: Head = "scores"
     task: Task | None = None
     points: PointOrder = "xy"
+    fixed: tuple[int, int] | None = None
+    batch: int = 1
     opset: int = DEFAULT_OPSET
     sources: Sequence[tuple[str, Path, str, str]] = field(default_factory=tuple)
     verify: bool = True
@@ -149,6 +153,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         mean_format = "npy" if is_numpy(options.preprocessing.mean) else "binaryproto"
         sources.append(("mean", options.preprocessing.mean, mean_format, net.dialect))
     plan = _plan(net, options, warnings)
+    shipped = _fix(plan, options)
     classes = _name_classes(options, plan)
     is_colored = not isinstance(plan, RunDeployment) or plan.task == "segment"
     palette = _choose_palette(options, len(classes) if is_colored else 0)
@@ -172,18 +177,18 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         described = describe_run(plan, rule)
         model = export_run(plan, described, module, path, opset=options.opset)
         deployment |= {"run": described, "graphs": {path.name: describe_graph(model)}}
-    elif plan is not None:
+    elif plan is not None and shipped is not None:
         progress("writing deploy.onnx")
         given = options.preprocessing
         mean, scale, doubts = choose_pixel_rule(net, _require_pixel(given.mean), given.scale, given.color_order)
         warnings += doubts
         pixels: dict[str, Any] = {"mean": mean, "scale": scale, "color_order": options.preprocessing.color_order}
-        model = export_deploy(plan, module, path, head=head, opset=options.opset, **pixels)
+        model = export_deploy(shipped, module, path, head=head, opset=options.opset, **pixels)
         deployment = {
             "preprocessing": Preprocessing(
-                **pixels, size_rule=plan.size_rule, made_for=options.preprocessing.made_for or find_made_for(plan)
+                **pixels, size_rule=shipped.size_rule, made_for=options.preprocessing.made_for or find_made_for(plan)
             ),
-            "deploy": _describe_deployment(plan, head),
+            "deploy": _describe_deployment(shipped, head),
             "crf": plan.crf if options.crf is None else options.crf,
             "graphs": {path.name: describe_graph(model)},
         }
@@ -238,6 +243,15 @@ def _plan(net: Net, options: BundleOptions, warnings: list[str]) -> Deployment |
             raise
         warnings.append(f"no deploy.onnx: {reason or error}")
         return None
+
+
+def _fix(plan: Deployment | RunDeployment | None, options: BundleOptions) -> Deployment | None:
+    """The deployment of class scores, at the fixed size if one is requested."""
+    if options.fixed is not None and not isinstance(plan, Deployment):
+        raise ExportError("a fixed size is for nets that score the classes of each pixel of an RGB image: leave it out")
+    if options.fixed is None or not isinstance(plan, Deployment):
+        return plan if isinstance(plan, Deployment) else None
+    return fix_deployment(plan, options.fixed, options.batch)
 
 
 def _without_crf(net: Net, plan: Deployment | RunDeployment | None, warnings: list[str]) -> Net:

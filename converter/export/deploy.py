@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,13 +29,13 @@ from ... import __version__
 from ...bundle.choices import Head
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...bundle.size_rule import SizeRule
-from ...errors import ExportError, NetError
+from ...errors import ExportError, InputError, NetError
 from ..graph.build import reshape_net
 from ..graph.net import Blob, Net
 from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, holds_on_grid
 from ..graph.sizes import Trace, at_least, equality
 from ..graph.subgraph import cut_net
-from .dynamic_axes import find_dynamic_axes
+from .dynamic_axes import StaticAxes, find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
 from .onnx_graph import DEFAULT_OPSET, FLOAT, UINT8, OnnxGraph, Value
 
@@ -63,6 +63,7 @@ class Deployment:
         scores_are: `probabilities` where the scores come from a Softmax, else `logits`.
         crf: parameters of a DenseCRF layer that stood after the scores, or None.
         padded_to: the (height, width) that smaller images are padded to by request or by the data layer, or None.
+        is_static: the graph takes the image's shape only, and all its shapes are static.
     """
 
     net: Net
@@ -73,6 +74,7 @@ class Deployment:
     scores_are: Literal["logits", "probabilities"]
     crf: CrfParameters | None
     padded_to: tuple[int, int] | None = None
+    is_static: bool = False
 
     @property
     def class_count(self) -> int:
@@ -113,6 +115,31 @@ def plan_deployment(net: Net, *, minimum: tuple[int, int] | None = None) -> Depl
         lowres = producer.bottoms[0] if plain else None
     softmax = producer is not None and producer.type == "Softmax" and producer.operator.axis == 1  # type: ignore[attr-defined]
     return Deployment(cut, image, scores, lowres, rule, "probabilities" if softmax else "logits", crf, padded_to)
+
+
+def fix_deployment(plan: Deployment, size: tuple[int, int], batch: int = 1) -> Deployment:
+    """The deployment at one image size, (height, width), and one number of images per run, with static shapes.
+
+    Raises:
+        ExportError: the net does not take images of this size without padding, or so many at a time.
+    """
+    rule, wanted = plan.size_rule, f"{size[0]}x{size[1]}"
+    with suppress(InputError):
+        padded = rule.padded_size(*size)
+        if padded != size:
+            raise ExportError(f"the net pads {wanted} images to {padded[0]}x{padded[1]}: give that as the fixed size")
+    if rule.fixed not in (None, size):
+        raise ExportError(f"the net takes {rule.fixed[0]}x{rule.fixed[1]} images only, not {wanted}")  # type: ignore[index]
+    try:
+        net = reshape_net(plan.net, {plan.image.name: (batch, 3, *size)})
+    except NetError as error:
+        raise ExportError(f"the net does not take {batch} images of {wanted} pixels: {error}") from error
+    twins = dict(zip(plan.net.blobs(), net.blobs(), strict=True))
+    if net.parameter_shapes() != plan.net.parameter_shapes() or twins[plan.scores].shape[0] != batch:
+        raise ExportError(f"the net does not take {batch} images of {wanted} pixels at a time")
+    lowres = None if plan.lowres is None else twins[plan.lowres]
+    fixed = {"image": twins[plan.image], "scores": twins[plan.scores], "lowres": lowres}
+    return replace(plan, net=net, size_rule=SizeRule(fixed=size), is_static=True, **fixed)
 
 
 def _take_one_image(net: Net) -> Net:
@@ -251,9 +278,12 @@ def export_deploy(
         raise ExportError("the net does not end with a plain Interp layer, so it has no lowres head; use scores")
     net = plan.net if head != "lowres" else cut_net(plan.net, [plan.lowres])  # type: ignore[list-item]
     graph = OnnxGraph(net.name, check_opset(opset))
-    any_batch, any_size = find_dynamic_axes(net).of(net.inputs[0])[0], plan.size_rule.fixed is None
+    static = StaticAxes() if plan.is_static else None
+    any_batch = (static or find_dynamic_axes(net)).of(net.inputs[0])[0]
+    any_size = plan.size_rule.fixed is None
     sizes = Trace()
-    shape = zip(("batch", "height", "width"), (1, *plan.image.shape[2:]), (any_batch, any_size, any_size), strict=True)
+    known = (plan.image.shape[0], *plan.image.shape[2:])
+    shape = zip(("batch", "height", "width"), known, (any_batch, any_size, any_size), strict=True)
     image = Value("image", (*(sizes.symbol(name, size) if varies else size for name, size, varies in shape), 3))
     graph.inputs.append(helper.make_tensor_value_info("image", UINT8, _image_sizes(image)))
     graph.reserve("image")
@@ -263,7 +293,7 @@ def export_deploy(
     prepared = _prepare(graph, pixels, plan, mean[::-1] if color_order == "BGR" else mean, scale)
     if color_order == "BGR":
         prepared = graph.add("Gather", [prepared, graph.constant([2, 1, 0], "int64")], axis=1)
-    values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES)
+    values = write_layers(graph, net, module, {net.inputs[0].name: prepared}, _OWN_NAMES, static)
     if color_order == "BGR" and net.outputs[0] not in net.inputs:
         graph.fold_gather(prepared)
     _write_head(graph, values, net.outputs[0], head, pixels)
@@ -299,10 +329,12 @@ def _write_head(graph: OnnxGraph, values: GraphValues, blob: Blob, head: Head, i
     classes = blob.shape[1]
     if head == "lowres":
         graph.name_top(name, "lowres")
-        shape = [batch, classes, "lowres_height", "lowres_width"]
+        sides = ["lowres_height", "lowres_width"]
+        shape = [batch, classes, *(blob.shape[2:] if isinstance(values.axes, StaticAxes) else sides)]
         graph.outputs.append(helper.make_tensor_value_info("lowres", FLOAT, shape))
         return
-    name = graph.slice(graph.slice(name, 2, 0, image.shape[1]), 3, 0, image.shape[2])
+    if isinstance(height, str) or blob.shape[2:] != (height, width):
+        name = graph.slice(graph.slice(name, 2, 0, image.shape[1]), 3, 0, image.shape[2])
     if head == "labels":
         largest = graph.add("ArgMax", [name], axis=1, keepdims=0)
         # by way of float32: TensorRT casts to uint8 from float32 and float16 only

@@ -113,6 +113,22 @@ class DynamicAxes:
         return same and not self.trace.restrict(self.trace.guards, values)
 
 
+class StaticAxes:
+    """The sizes of a net's blobs as they are, for a graph of static shapes; see :class:`DynamicAxes`."""
+
+    def of(self, blob: Blob) -> tuple[bool, ...]:
+        """No axis is dynamic."""
+        return (False,) * len(blob.shape)
+
+    def sizes(self, blob: Blob) -> list[str | int]:
+        """The blob's shape."""
+        return list(blob.shape)
+
+    def shape(self, blob: Blob) -> Shape:
+        """The blob's shape."""
+        return blob.shape
+
+
 def _put_symbols(shape: Shape, symbols: Mapping[int, Size]) -> Shape:
     """An input's shape with symbols in the place of the sizes that it shares with the reference."""
     varying = {axis: symbol for axis, symbol in symbols.items() if axis == 0 or len(shape) == 4}

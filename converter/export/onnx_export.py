@@ -19,7 +19,7 @@ from ... import __version__
 from ...bundle.files import write_file
 from ...errors import ExportError
 from ..graph.net import Blob, Net
-from .dynamic_axes import DynamicAxes, find_dynamic_axes
+from .dynamic_axes import DynamicAxes, StaticAxes, find_dynamic_axes
 from .onnx_graph import DEFAULT_OPSET, FLOAT, OnnxGraph, Value
 
 OPSETS = range(17, 22)
@@ -83,9 +83,9 @@ def check_opset(opset: int) -> int:
 
 
 class GraphValues:
-    """The graph's names for the net's blobs, and their dynamic axes."""
+    """The graph's names for the net's blobs, and their axes."""
 
-    def __init__(self, axes: DynamicAxes, names: dict[Blob, str]) -> None:
+    def __init__(self, axes: DynamicAxes | StaticAxes, names: dict[Blob, str]) -> None:
         self.axes, self.names = axes, names
 
     def value(self, blob: Blob) -> Value:
@@ -108,13 +108,14 @@ def write_layers(
     module: Any,
     inputs: Mapping[str, str] | None = None,
     taken: frozenset[str] = frozenset(),
+    axes: StaticAxes | None = None,
 ) -> GraphValues:
-    """Append a net's layers to a graph.
+    """Append a net's layers to a graph; sizes are dynamic where the net allows, unless `axes` is given.
 
     `inputs` maps input blobs to the values that replace them; by default each has a value of its own name. Blobs must
     not use the names in `taken` or in the graph; such a blob becomes `net/<name>`.
     """
-    values = GraphValues(find_dynamic_axes(net), value_names(net))
+    values = GraphValues(axes or find_dynamic_axes(net), value_names(net))
     used = set(values.names.values()) | taken
     for blob, name in values.names.items():
         if name in taken or graph.is_used(name):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..check.onnx_reading import list_runtime_errors
 from .compare import BlobError, Comparison, emulate
-from .graph import open_session
+from .graph import make_feed, open_session
 from .images import Array, HeadReader, Labels, Picture
 from .options import ShowProgress, Targets, no_progress
 
@@ -141,7 +141,7 @@ class Reference:
     def open(self, model: onnx.ModelProto, *, optimize: bool = False) -> Callable[[Array], Array]:
         """Open a session of a model with the reference's input; returns a function from an image to the output."""
         session, name = open_session(model, threads=self.threads, optimize=optimize), self.model.graph.input[0].name
-        return lambda image: session.run(None, {name: image[None]})[0]
+        return lambda image: session.run(None, {name: make_feed(self.model, image)})[0]
 
 
 def assess(reference: Reference, variant: onnx.ModelProto) -> Assessment:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from ...errors import PrecisionError
-from .graph import list_floats, open_session
+from .graph import list_floats, make_feed, open_session
 from .images import Array
 from .options import Method
 
@@ -97,7 +97,7 @@ def observe(
     session = open_session(watched, threads=threads)
     seen = {name: Observed() for name in names}
     for image in images:
-        results = session.run(None, {model.graph.input[0].name: image[None]})
+        results = session.run(None, {model.graph.input[0].name: make_feed(model, image)})
         for place, (name, entry) in enumerate(seen.items()):
             least, most, size, finite = (result.item() for result in results[4 * place : 4 * place + 4])
             if finite != 0:
@@ -124,8 +124,9 @@ def count_histograms(
     histograms = {name: Histogram(np.zeros(BINS, np.int64), seen[name].largest or 1.0) for name in names}
     groups = _group(names, seen)
     for image in images:
+        feeds = {model.graph.input[0].name: make_feed(model, image)}
         for group in groups:
-            for name, value in zip(group, session.run(group, {model.graph.input[0].name: image[None]}), strict=True):
+            for name, value in zip(group, session.run(group, feeds), strict=True):
                 histograms[name].add(value)
         advance(1)
     return histograms

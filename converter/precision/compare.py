@@ -31,7 +31,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from .graph import infer_types, layer_of, list_blobs, open_session, raise_opset, read_opset
+from .graph import infer_types, layer_of, list_blobs, make_feed, open_session, raise_opset, read_opset
 from .images import Array
 
 _NARROW = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -131,11 +131,12 @@ class Comparison:
             self._wanted += measured
         version = max(reference.ir_version, variant.ir_version)
         model = helper.make_model(joined, opset_imports=list(variant.opset_import), ir_version=version)
-        self._session = open_session(model, threads=threads)
+        self._reference, self._session = reference, open_session(model, threads=threads)
 
     def run(self, image: Array) -> tuple[Array, Array]:
         """Compare on one H x W x 3 uint8 RGB image; returns both heads' outputs, of the reference and the variant."""
-        reference, variant, *numbers = self._session.run(self._wanted, dict.fromkeys(self._inputs, image[None]))
+        feeds = dict.fromkeys(self._inputs, make_feed(self._reference, image))
+        reference, variant, *numbers = self._session.run(self._wanted, feeds)
         for place, row in enumerate(self.rows.values()):
             row.add(*(float(number) for number in numbers[4 * place : 4 * place + 4]))
         for row in self.rows.values():

@@ -39,6 +39,12 @@ def find_nodes(wanted: Sequence[str], nodes: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def make_feed(model: onnx.ModelProto, image: Array) -> Array:
+    """Return an H x W x 3 image as a model's input, N x H x W x 3; a graph of a fixed N gets N copies."""
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    return np.repeat(image[None], batch, axis=0)
+
+
 def infer_types(model: onnx.ModelProto) -> dict[str, int]:
     """Return the element type (TensorProto.DataType) of every value and constant of the main graph."""
     graph = onnx.shape_inference.infer_shapes(model).graph

@@ -370,6 +370,9 @@ def test_profiles_are_joined() -> None:
     with pytest.raises(click.UsageError, match="4 images per run only"):
         build_shapes.make_profiles("image", (4, -1, -1, 3), rule, (1, 4, 4), [(9, 9)], ([], [], []))
     assert build_shapes.make_profiles("image", (1, 9, 9, 3), rule, (1, 1, 1), [], ([], [], [])) == ()
+    assert build_shapes.make_profiles("image", (4, 9, 9, 3), rule, None, [], ([], [], [])) == ()
+    with pytest.raises(click.UsageError, match="4 images per run only"):
+        build_shapes.make_profiles("image", (4, 9, 9, 3), rule, (1, 1, 1), [], ([], [], []))
     with pytest.raises(click.UsageError, match="takes 1x9x9x3 only"):
         build_shapes.make_profiles("image", (1, 9, 9, 3), rule, (1, 1, 1), [(9, 9)], ([], [], []))
 

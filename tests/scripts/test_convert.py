@@ -79,6 +79,14 @@ def test_size_the_net_was_made_for(run: Any) -> None:
     assert preprocessing["made_for"] == {"size": [64, 96], "source": "option", "resize": True}
 
 
+def test_one_size_and_batch(run: Any) -> None:
+    code, _, _ = run(*MEAN, "--fixed", "41x49", "--batch", "2")
+    assert code == 0
+    manifest = json.loads(Path("b/manifest.json").read_text())
+    assert manifest["preprocessing"]["size_rule"] == {"fixed": [41, 49]}
+    assert manifest["graphs"]["deploy.onnx"]["inputs"]["image"]["shape"] == [2, 41, 49, 3]
+
+
 def test_bundle_is_written_and_works(run: Any) -> None:
     code, out, err = run(*MEAN)
     assert (code, err) == (0, "")
@@ -377,6 +385,9 @@ def test_unsupported_layers_are_listed_with_their_lines(run: Any) -> None:
         (("--scale", "inf"), "is not finite"),
         (("--minimum-size", "0,9"), "is not a height and a width"),
         (("--minimum-size", "9.5,9"), "is not a height and a width"),
+        (("--fixed", "8x9x9"), "needs 2 numbers"),
+        (("--fixed", "40x40"), "the net pads 40x40 images to 41x41: give that as the fixed size"),
+        (("--batch", "2"), "--batch needs --fixed"),
         (("--opset", "12"), "12"),
         (("--classes", "nowhere.txt"), "is not a file, and not one of voc, cityscapes, camvid"),
         (("--classes", "voc", *MEAN), "21 class names were given, the net scores 5 classes"),

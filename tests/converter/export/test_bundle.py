@@ -112,6 +112,33 @@ def test_size_the_net_was_made_for(tmp_path: Path, text: str, options: dict[str,
     assert (found and (found.size, found.source, found.resize)) == expected
 
 
+@pytest.mark.parametrize(("head", "batch"), [("scores", 1), ("lowres", 2), ("labels", 3)])
+def test_bundle_of_one_size_and_batch(tmp_path: Path, deeplab: Path, head: Any, batch: int) -> None:
+    """Images of other sizes are resized, incomplete batches filled up; the torch backend agrees."""
+    manifest = write(tmp_path / "b", head=head, fixed=(41, 57), batch=batch)
+    assert manifest.preprocessing is not None
+    assert manifest.preprocessing.size_rule.fixed == (41, 57)
+    assert manifest.graphs["deploy.onnx"].inputs["image"].shape == (batch, 41, 57, 3)
+    assert all(side > 0 for side in manifest.graphs["deploy.onnx"].outputs[head].shape)
+    image = make_image(30, 70)
+    with runtime.load(deeplab, threads=1, size=(41, 57)) as free:
+        expected = free(image)
+    for backend in ("onnxruntime", "torch"):
+        with runtime.load(tmp_path / "b", backend=backend, threads=1) as segmenter:
+            feeds = [segmenter.prepare(image)] * 4
+            outputs = [segmenter.run_network(feeds[0]), *segmenter.run_network_batch(feeds)]
+            found = [segmenter.finish(image, output).labels for output in outputs]
+        assert len(found) == 5
+        # the head `labels` is resized after the decision
+        assert all((labels == expected).mean() > (0.9 if head == "labels" else 0.999) for labels in found)
+
+
+def test_net_without_a_deployment_has_no_fixed_size(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="a fixed size is for nets that score"):
+        write(tmp_path / "b", CLASSIFIER, fixed=(8, 8))
+    assert not (tmp_path / "b").exists()
+
+
 def test_torch_backend_finds_the_scores_among_several_outputs(tmp_path: Path) -> None:
     text = data(1, 3, 8, 8) + conv("small", "data", "aux", 2, 3) + conv("large", "data", "scores", 4)
     manifest = write(tmp_path / "b", text)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from atrous.bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from atrous.bundle.size_rule import SizeRule
 from atrous.converter import Net, read_net, to_torch
-from atrous.converter.export.deploy import Deployment, export_deploy, plan_deployment
+from atrous.converter.export.deploy import Deployment, export_deploy, fix_deployment, plan_deployment
 from atrous.errors import ExportError
 from atrous.runtime.upsampling import upsample_scores
 
@@ -290,6 +290,68 @@ def test_fixed_size() -> None:
     assert shape_of(model.graph.output[0]) == ["batch", 3, 16, 24]
     images = make_images(2, 16, 24)
     close(run_onnx(model, {"image": images})["scores"], expected_scores(to_torch(net), images, (16, 24)))
+
+
+# ---- static shapes
+
+AT_RUN_TIME = {"Shape", "Slice", "Gather", "Range", "Concat", "Div", "ConstantOfShape"}
+
+
+def find_unknown_shapes(model: onnx.ModelProto) -> set[str]:
+    """Values whose shape ONNX cannot infer as numbers."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    values = [*inferred.value_info, *inferred.input, *inferred.output]
+    known = {value.name for value in values if all(isinstance(side, int) for side in shape_of(value))}
+    return {name for node in model.graph.node for name in node.output} - known
+
+
+@pytest.mark.parametrize("head", ["scores", "labels", "lowres"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_one_size_has_static_shapes(deeplab: tuple[Net, Any, Deployment], head: Any, batch: int) -> None:
+    _, module, plan = deeplab
+    fixed = fix_deployment(plan, (33, 57), batch)
+    assert fixed.size_rule == SizeRule(fixed=(33, 57))
+    model = export_deploy(fixed, module, head=head, mean=MEAN)
+    assert {node.op_type for node in model.graph.node}.isdisjoint({*AT_RUN_TIME, "Pad"})
+    assert not find_unknown_shapes(model)
+    assert shape_of(model.graph.input[0]) == [batch, 33, 57, 3]
+    images = make_images(batch, 33, 57)
+    free = run_onnx(export_deploy(plan, module, head=head, mean=MEAN), {"image": images})[head]
+    found = run_onnx(model, {"image": images})[head]
+    assert list(found.shape) == shape_of(model.graph.output[0])
+    close(found.astype(np.float32), free.astype(np.float32))
+
+
+def test_unpooling_at_one_size_needs_no_scatter() -> None:
+    pool = layer("Pooling", "p", "a", ["x", "mask"], "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
+    up = layer("Upsample", "u", ["x", "mask"], "y", "upsample_param { scale: 2 }")
+    net = read_seeded(data(1, 3, 12, 20) + conv("a", "data", "a", 4, 3, "pad: 1") + pool + up)
+    model = export_deploy(fix_deployment(plan_deployment(net), (6, 8)), to_torch(net), mean=MEAN)
+    assert {node.op_type for node in model.graph.node}.isdisjoint({*AT_RUN_TIME - {"Concat"}, "ScatterElements"})
+    assert not find_unknown_shapes(model)
+    images = make_images(1, 6, 8)
+    close(run_onnx(model, {"image": images})["scores"], expected_scores(to_torch(net), images, (6, 8)))
+
+
+ONE_AT_A_TIME = (
+    data(1, 3, 4, 4)
+    + conv("c", "data", "x", 2)
+    + layer("Reshape", "r", "x", "y", "reshape_param { shape { dim: 1 dim: -1 dim: 4 dim: 4 } }")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "batch", "words"),
+    [
+        (DEEPLAB, (32, 57), 1, "pads 32x57 images to 33x57: give that as the fixed size"),
+        (DEEPLAB, (1, 1), 1, "pads 1x1 images to 9x9"),
+        (FIXED, (16, 16), 1, "takes 16x24 images only, not 16x16"),
+        (ONE_AT_A_TIME, (4, 4), 2, "does not take 2 images of 4x4 pixels"),
+    ],
+)
+def test_sizes_that_cannot_be_fixed(text: str, size: tuple[int, int], batch: int, words: str) -> None:
+    with pytest.raises(ExportError, match=words):
+        fix_deployment(plan_deployment(read_net(text)), size, batch)
 
 
 # ---- batch
