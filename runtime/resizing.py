@@ -33,12 +33,14 @@ class Sizing:
         max_side: larger images are shrunk until their longer side has this many pixels; None for no limit.
         made_for: (height, width) that the net was made for, or None if unknown.
         is_default: whether the bundle's rule is used, and not an option.
+        is_fixed: whether the network takes no other size than `target`.
     """
 
     target: Sides | None = None
     max_side: int | None = None
     made_for: Sides | None = None
     is_default: bool = True
+    is_fixed: bool = False
 
     def find_size(self, height: int, width: int) -> Sides:
         """The (height, width) that an image of this size is resized to for the network."""
@@ -54,6 +56,8 @@ class Sizing:
         """The rule as a sentence for people."""
         if self.target is not None:
             size = f"{self.target[0]}x{self.target[1]} (height x width)"
+            if self.is_fixed:
+                return f"the network runs at {size}, the only size it takes"
             if self.is_default:
                 return f"the network runs at {size}, the size it was made for; --native runs it at the images' own size"
             return f"the network runs at {size}"
@@ -102,7 +106,7 @@ def choose_sizing(preprocessing: Preprocessing, size: SizeOption = None, max_sid
         InputError: if the options exclude each other, or the network does not take the size.
     """
     rule, known = preprocessing.size_rule, preprocessing.made_for
-    made_for = rule.fixed or (known.size if known is not None else None)
+    made_for = known.size if known is not None else rule.fixed
     if size is not None and max_side is not None:
         raise InputError("size and max_side exclude each other: give one")
     if max_side is not None:
@@ -115,9 +119,10 @@ def choose_sizing(preprocessing: Preprocessing, size: SizeOption = None, max_sid
         return Sizing(max_side=max_side, made_for=made_for, is_default=False)
     if size == "native":
         return Sizing(made_for=made_for, is_default=False)
+    if size is None and rule.fixed is not None:
+        return Sizing(target=rule.fixed, made_for=made_for, is_fixed=True)
     if size is None:
-        resizes = rule.fixed is not None or (known is not None and known.resize)
-        return Sizing(target=made_for if resizes else None, made_for=made_for)
+        return Sizing(target=made_for if known is not None and known.resize else None, made_for=made_for)
     target = (int(size[0]), int(size[1]))
     if min(target) < 1 or target[0] * target[1] > MAX_PIXELS:
         raise InputError(f"size {_write(target)} must have 1 to {MAX_PIXELS} pixels")

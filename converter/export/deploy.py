@@ -121,7 +121,7 @@ def fix_deployment(plan: Deployment, size: tuple[int, int], batch: int = 1) -> D
     """The deployment at one image size, (height, width), and one number of images per run, with static shapes.
 
     Raises:
-        ExportError: the net does not take images of this size without padding, or so many at a time.
+        ExportError: the net does not take images of this size without padding, or this number of them at a time.
     """
     rule, wanted = plan.size_rule, f"{size[0]}x{size[1]}"
     with suppress(InputError):
