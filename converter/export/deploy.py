@@ -129,7 +129,7 @@ def fix_deployment(plan: Deployment, size: tuple[int, int], batch: int = 1) -> D
         if padded != size:
             raise ExportError(f"the net pads {wanted} images to {padded[0]}x{padded[1]}: give that as the fixed size")
     if rule.fixed not in (None, size):
-        raise ExportError(f"the net takes {rule.fixed[0]}x{rule.fixed[1]} images only, not {wanted}")  # type: ignore[index]
+        raise ExportError(f"the net takes {rule.fixed[0]}x{rule.fixed[1]} images only, not {wanted}")
     try:
         net = reshape_net(plan.net, {plan.image.name: (batch, 3, *size)})
     except NetError as error:
@@ -137,9 +137,15 @@ def fix_deployment(plan: Deployment, size: tuple[int, int], batch: int = 1) -> D
     twins = dict(zip(plan.net.blobs(), net.blobs(), strict=True))
     if net.parameter_shapes() != plan.net.parameter_shapes() or twins[plan.scores].shape[0] != batch:
         raise ExportError(f"the net does not take {batch} images of {wanted} pixels at a time")
-    lowres = None if plan.lowres is None else twins[plan.lowres]
-    fixed = {"image": twins[plan.image], "scores": twins[plan.scores], "lowres": lowres}
-    return replace(plan, net=net, size_rule=SizeRule(fixed=size), is_static=True, **fixed)
+    return replace(
+        plan,
+        net=net,
+        image=twins[plan.image],
+        scores=twins[plan.scores],
+        lowres=None if plan.lowres is None else twins[plan.lowres],
+        size_rule=SizeRule(fixed=size),
+        is_static=True,
+    )
 
 
 def _take_one_image(net: Net) -> Net:
