@@ -1,11 +1,11 @@
 """Fuzz the file readers: `python -m tools.fuzz_readers tests/hostile`.
 
-Feeds mutated files to the readers of prototxts (with building the net), caffemodels, HDF5 weights and mean images.
-Success and ConverterError are valid results. Any other exception is a finding, and so is a small file that takes more
-than `MAX_SECONDS` or `MAX_GROWTH` bytes of memory: its bytes are saved as `files/found-<digest>.<suffix>`, and the run
-exits with 1. The readers run in a child process, so a crash is saved too. With `--coverage` and atheris installed
-(`pip install atheris`), mutations follow coverage; otherwise they are random. `--keep` writes the files that reached
-new code to an archive, the corpus of the tests and of the next run.
+Feeds mutated files to the readers of prototxts (with building the net), caffemodels, HDF5 weights, mean images, images,
+zip files, ONNX graphs (with a run) and manifests. Success and AtrousError are valid results. Any other exception is a
+finding, and so is a small file that takes more than `MAX_SECONDS` or too much memory: its bytes are saved
+as `files/found-<digest>.<suffix>`, and the run exits with 1. The readers run in a child process, so a crash is saved
+too. With `--coverage` and atheris installed (`pip install atheris`), mutations follow coverage; otherwise they are
+random. `--keep` writes the files that reached new code to an archive, the corpus of the tests and of the next run.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from typing import Any
 
 import click
 
-SUFFIXES = (".caffemodel", ".prototxt", ".binaryproto", ".h5")
+from . import fuzz_seeds
+
+SUFFIXES = (".caffemodel", ".prototxt", ".binaryproto", ".h5", *fuzz_seeds.SUFFIXES)
 MAX_FILE_BYTES = 1 << 16
 MAX_SECONDS = 1.0
 MAX_GROWTH = 64 << 20
 """Bytes that reading one small file may add to the peak memory of the process, including caches of the schema."""
+MAX_IMAGE_GROWTH = 1 << 30
+"""The same for an image, which may have 2^26 pixels whatever the size of its file."""
 ENTRY_TIME = (2020, 1, 1, 0, 0, 0)
 """Time stamp of all archive entries, so that equal corpora give equal files."""
 
@@ -43,9 +47,12 @@ class Finding(Exception):  # noqa: N818 - a result of the program, not an error 
 
 def load_readers() -> dict[str, Callable[[Path], Any]]:
     """File suffix -> a function that reads such a file completely."""
+    from atrous.bundle.manifest import parse_manifest
     from atrous.converter import read_net
     from atrous.converter.files.caffemodel import read_caffemodel, read_mean
+    from atrous.converter.official.archive import extract_member
     from atrous.errors import CaffemodelError
+    from atrous.runtime.images import read_image
 
     def read_weights(path: Path) -> None:
         with read_caffemodel(path) as file:
@@ -58,7 +65,29 @@ def load_readers() -> dict[str, Callable[[Path], Any]]:
                 return  # the weights are readable nevertheless
             assert structure.net is not None
 
-    return {".caffemodel": read_weights, ".prototxt": read_net, ".binaryproto": read_mean, ".h5": read_weights}
+    return {
+        ".caffemodel": read_weights,
+        ".prototxt": read_net,
+        ".binaryproto": read_mean,
+        ".h5": read_weights,
+        ".zip": lambda path: extract_member(path, "*.caffemodel", path.with_suffix(".extracted")),
+        ".onnx": run_graph,
+        ".json": lambda path: parse_manifest(path.read_bytes(), path=path),
+        **dict.fromkeys(fuzz_seeds.IMAGE_SUFFIXES, read_image),
+    }
+
+
+def run_graph(path: Path) -> None:
+    """Load an ONNX file and run it on small inputs."""
+    import numpy as np
+
+    from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
+    backend = OnnxRuntimeBackend(path.read_bytes(), threads=1, path=path)
+    shapes = [[side if isinstance(side, int) else 5 for side in spec.shape] for spec in backend.inputs]
+    if all(0 <= side < 50 and len(shape) < 5 for shape in shapes for side in shape):
+        feeds = {spec.name: np.ones(shape, spec.dtype) for spec, shape in zip(backend.inputs, shapes, strict=True)}
+        backend.run(feeds)
 
 
 def try_file(path: Path, read: Callable[[Path], Any]) -> None:
@@ -67,19 +96,19 @@ def try_file(path: Path, read: Callable[[Path], Any]) -> None:
     Raises:
         Finding: the reader raised an unexpected exception, or exceeded the limit of time or memory.
     """
-    from atrous.errors import ConverterError
+    from atrous.errors import AtrousError
 
     start, held = time.process_time(), peak_memory()
     try:
         read(path)
-    except ConverterError:
+    except AtrousError:
         pass
     except Exception as error:
         raise Finding(f"{type(error).__name__}: {error}") from error
     seconds, grown = time.process_time() - start, peak_memory() - held
     if seconds > MAX_SECONDS:
         raise Finding(f"{seconds:.1f} s for {path.stat().st_size} bytes")
-    if grown > MAX_GROWTH:
+    if grown > (MAX_IMAGE_GROWTH if path.suffix in fuzz_seeds.IMAGE_SUFFIXES else MAX_GROWTH):
         raise Finding(f"{grown >> 20} MiB for {path.stat().st_size} bytes")
 
 
@@ -112,14 +141,15 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def read_seeds(folders: tuple[Path, ...], suffix: str) -> list[bytes]:
-    """All small files of this suffix in these folders and their archives, without duplicates."""
+    """All small files of this suffix in these folders and their archives, and generated ones, without duplicates."""
     seeds: dict[bytes, None] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*")):
-            if path.suffix == ".zip":
+            if path.suffix == ".zip" and path.parent.name == "corpus":
                 seeds.update(dict.fromkeys(data for name, data in read_archive(path) if name.endswith(suffix)))
             elif path.suffix == suffix and path.stat().st_size < MAX_FILE_BYTES:
                 seeds[path.read_bytes()] = None
+    seeds.update(dict.fromkeys(fuzz_seeds.make_seeds(suffix)))
     return list(seeds)
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import random
 import time
 import tracemalloc
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from atrous.converter.files.caffemodel import read_caffemodel, read_mean
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.errors import ConverterError
 from atrous.proto import schema
+from tools import fuzz_seeds
 from tools.fuzz_readers import load_readers, mutate, read_archive, try_file
 
 HERE = Path(__file__).parent
@@ -110,10 +112,24 @@ def test_saved_files_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize("path", sorted(samples.FOLDER.glob("found-*")), ids=lambda path: path.name)
 def test_files_that_fuzzing_found(path: Path) -> None:
-    try:
-        READERS[path.suffix](path)
-    except ConverterError:
-        return
+    try_file(path, load_readers()[path.suffix])
+
+
+@pytest.mark.parametrize("suffix", fuzz_seeds.SUFFIXES)
+def test_mutated_files_of_other_programs(suffix: str, tmp_path: Path) -> None:
+    """Images, zip files, graphs and manifests: valid ones are read, mutated ones are read or refused."""
+    seeds, read, rng = fuzz_seeds.make_seeds(suffix), load_readers()[suffix], random.Random(0)
+    if not seeds:
+        pytest.skip(f"Pillow has no encoder for {suffix}")
+    path = tmp_path / f"tried{suffix}"
+    for data in seeds if suffix != ".zip" else seeds[:2]:  # bzip2 is refused
+        path.write_bytes(data)
+        read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about metadata
+        for _ in range(60):
+            path.write_bytes(mutate(rng.choice(seeds), seeds, rng))
+            try_file(path, read)
 
 
 @pytest.mark.parametrize("archive", sorted((HERE / "corpus").glob("*.zip")), ids=lambda archive: archive.name)
