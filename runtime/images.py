@@ -20,7 +20,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 ColorOrder = Literal["rgb", "bgr"]
+AnyImage: TypeAlias = "npt.NDArray[np.uint8] | PillowImage | str | os.PathLike[str]"
 Source = str | Path  # of an image, for messages
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ def read_size(path: str | Path) -> tuple[int, int] | None:
         return None
 
 
-def read_transparency(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.bool_] | None:
+def read_transparency(image: str | Path | bytes, *, frame: int = 0) -> npt.NDArray[np.bool_] | None:
     """Pixels of an image file that are more transparent than opaque: H x W, or None for an image without alpha."""
 
     def read(image: PillowImage, name: Source) -> npt.NDArray[np.bool_] | None:
@@ -101,7 +102,7 @@ def read_transparency(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.boo
         alpha: npt.NDArray[np.uint8] = np.asarray(upright.convert("RGBA").getchannel("A"))
         return alpha < _OPAQUE
 
-    return _open_file(path, read)
+    return _decode(io.BytesIO(image), "image", read) if isinstance(image, bytes) else _open_file(image, read)
 
 
 def as_rgb(image: object, color_order: ColorOrder = "rgb") -> npt.NDArray[np.uint8]:

@@ -21,6 +21,7 @@ from ..bundle.folder import Bundle, read_bundle
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Array, Backend, open_backend
+from .images import AnyImage, ColorOrder, as_rgb
 from .resizing import SizeOption, Sizing, choose_sizing, resize_image, resize_labels
 from .segmentation import Image, Labels, Scores, Segmentation, measure
 from .tiles.plan import ImagePlan
@@ -91,45 +92,50 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if crf is not None:
             self._require_scores()
 
-    def __call__(self, image: Image) -> Labels:
+    def __call__(self, image: AnyImage, *, color_order: ColorOrder = "rgb") -> Labels:
         """Label an image.
 
         Args:
-            image: H x W x 3 uint8 RGB.
+            image: H x W x 3 uint8 RGB, a Pillow image, or a path.
+            color_order: "bgr" for an array of OpenCV's `imread`.
 
         Returns:
             H x W uint8.
 
         Raises:
             InputError: if the image has another shape or dtype, or a size that the network does not accept.
+            ImageError: if the file cannot be read.
             BackendError: if the network or the CRF fails.
         """
-        return self.segment(image).labels
+        return self.segment(image, color_order=color_order).labels
 
-    def scores(self, image: Image) -> Scores:
-        """The network's raw scores, L x H x W float32, without the CRF; raises as `__call__`."""
+    def scores(self, image: AnyImage, *, color_order: ColorOrder = "rgb") -> Scores:
+        """The network's raw scores, L x H x W float32, without the CRF; takes and raises as `__call__`."""
         self._require_scores()
+        image = as_rgb(image, color_order)
         feeds = self.prepare(image)
         tiles = self.plan(*_size(image)).tiles
         if not feeds and tiles is not None:
             return score_in_tiles(self, image, tiles)
         return self.complete_scores(self.run_network(feeds), _size(image))
 
-    def probabilities(self, image: Image) -> Scores:
-        """Probabilities, L x H x W float32, after the CRF if it is on; raises as `__call__`."""
-        result = self.segment(image, probabilities=True).probabilities
+    def probabilities(self, image: AnyImage, *, color_order: ColorOrder = "rgb") -> Scores:
+        """Probabilities, L x H x W float32, after the CRF if it is on; takes and raises as `__call__`."""
+        result = self.segment(image, color_order=color_order, probabilities=True).probabilities
         assert result is not None
         return result
 
-    def segment(self, image: Image, *, probabilities: bool = False) -> Segmentation:
-        """Label an image and time the stages; raises as `__call__`.
+    def segment(self, image: AnyImage, *, color_order: ColorOrder = "rgb", probabilities: bool = False) -> Segmentation:
+        """Label an image and time the stages; takes and raises as `__call__`.
 
         Args:
-            image: H x W x 3 uint8 RGB.
+            image: H x W x 3 uint8 RGB, a Pillow image, or a path.
+            color_order: "bgr" for an array of OpenCV's `imread`.
             probabilities: whether to return the probabilities too.
         """
         if probabilities:
             self._require_scores()
+        image = as_rgb(image, color_order)
         timings_ms: dict[str, float] = {}
         with measure("prepare", timings_ms):
             feeds = self.prepare(image)
@@ -215,11 +221,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
         Empty for an image whose network runs in tiles.
         """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(f"an image must be a uint8 array, got {kind}: scale it to 0..255 and convert it")
-        if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise InputError(f"an image must be H x W x 3 (RGB), got the shape {image.shape}")
+        image = as_rgb(image)
         size = self.sizing.find_size(*_size(image))
         self.bundle.preprocessing.size_rule.padded_size(*size)
         tiles = self.plan(*_size(image)).tiles

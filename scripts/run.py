@@ -98,8 +98,8 @@ def command(
         with console.show_progress("running", len(jobs), unit="images") as advance:
             for job in jobs:
                 try:
-                    image = read_enlarged(job.image, upscale)
-                    result = runner(image, top=top, **inputs.read(job.image))
+                    image = read_enlarged(Path(job.image), upscale)
+                    result = runner(image, top=top, **inputs.read(Path(job.image)))
                 except (InputError, runtime.ImageError, runtime.DatasetError) as error:
                     failed.append({"image": str(job.image), "error": str(error)})
                     console.print_warning(f"atrous run: {error}")

@@ -68,7 +68,8 @@ def find_run_jobs(
     if out is None:
         return [ImageJob(found.image, {}) for found in list_images(images, recursive=recursive)]
     kinds = [*(["picture"] if task in _PICTURES else []), "result", *(["arrays"] if arrays else [])]
-    return find_jobs(images, out, kinds, recursive=recursive, naming=naming, endings=_ENDINGS)
+    paths = list(map(Path, images))
+    return find_jobs(paths, out, kinds, recursive=recursive, naming=naming, endings=_ENDINGS)
 
 
 def read_enlarged(path: Path, factor: int | None) -> Picture:

@@ -16,6 +16,10 @@ from .name_option import name_option
 from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
+_NOT_FOR_VIDEOS = (
+    "kinds fast_crf recursive naming all_frames ignore_transparent workers batch resume".split()  # noqa: SIM905
+)
+
 
 def _parse_kinds(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(","))
@@ -66,6 +70,10 @@ def _refuse_given(*names: str) -> None:
 @memory_option
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @name_option
+@click.option(
+    "--all-frames", is_flag=True, help="Label every frame of an animation and page of a file, not the first alone."
+)
+@click.option("--ignore-transparent", is_flag=True, help="Give transparent pixels the label 255 (void).")
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
 @workers_option
@@ -103,6 +111,8 @@ def command(
     memory: int | None,
     recursive: bool,
     naming: Any,
+    all_frames: bool,
+    ignore_transparent: bool,
     backend: str,
     device: str | None,
     precision: str,
@@ -116,7 +126,8 @@ def command(
 ) -> int:
     """Label IMAGES with BUNDLE and write the results to a folder.
 
-    IMAGES are files, folders, or patterns such as "photos/*.jpg". The results of photo.jpg are:
+    IMAGES are files, folders, patterns such as "photos/*.jpg", http(s) addresses, and - for standard input. The results
+    of photo.jpg are:
 
     \b
     labels         OUT/photo.png, one byte per pixel, the label; with the palette
@@ -150,7 +161,7 @@ def command(
         **choose_size(size, max_side, native),
     }
     if len(images) == 1 and is_video(images[0]):
-        _refuse_given("kinds", "fast_crf", "recursive", "workers", "batch", "resume")
+        _refuse_given(*_NOT_FOR_VIDEOS)
         return segment_video(bundle, images[0], out, warm_crf, seconds, threads, options, as_json)
     if warm_crf is not None or seconds is not None:
         raise click.UsageError("--warm-crf and --seconds are for a single video")
@@ -167,6 +178,8 @@ def command(
             kinds=kinds,
             recursive=recursive,
             naming=naming,
+            all_frames=all_frames,
+            ignore_transparent=ignore_transparent,
             is_list=listing is not None,
             resume=resume,
             cores=threads,

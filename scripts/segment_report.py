@@ -48,7 +48,7 @@ class SegmentReport(BatchObserver):
         self.segmenter, self.summary, self._total = segmenter, summary, total
         self._advance = self._progress.enter_context(console.show_progress("segmenting", total, unit="images"))
 
-    def skipped(self, image: Path) -> None:
+    def skipped(self, image: Path | str) -> None:
         """Advance the progress bar."""
         self._advance(1)
 
@@ -134,7 +134,7 @@ class SegmentReport(BatchObserver):
             largest = [(name, share) for name, share in image.classes.items() if share >= _LEAST_SHARE]
             shares = ", ".join(f"{name} {share:.0%}" for name, share in largest[:_SHOWN_CLASSES])
             time_ms = sum(image.timings_ms.values())
-            rows.append((image.image.name, f"{image.width}x{image.height}", f"{time_ms:.0f} ms", shares))
+            rows.append((Path(image.image).name, f"{image.width}x{image.height}", f"{time_ms:.0f} ms", shares))
         console.print_table(("image", "size", "time", "classes"), rows)
         if summary.labeled > len(rows):
             console.print_line(f"... and {summary.labeled - len(rows)} more")

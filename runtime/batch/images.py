@@ -1,6 +1,7 @@
 """The images of a run, and the output files of each.
 
-`find_jobs` takes files, folders and glob patterns. A result is named after its image, whatever its neighbors:
+`find_jobs` takes files, folders, glob patterns and streams (standard input, web addresses). A result is named after its
+image, whatever its neighbors:
 
 * by `stem`: OUT/photo.png for photo.jpg, OUT/sub/photo.png for an image in the subfolder `sub` of a folder;
 * by `path`: OUT/folder/photo.jpg.png for folder/photo.jpg.
@@ -15,12 +16,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ...errors import InputError
-from ..images import SUFFIXES
+from ...errors import ImageError, InputError
+from ..images import SUFFIXES, count_frames
+from .remote import is_address
+from .streams import is_stream, name_stream
 
 Naming = Literal["stem", "path"]
 #: what is appended to the name of a result, by kind
@@ -29,18 +32,20 @@ ENDINGS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npy"}
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image and its output files by kind."""
+    """An image (a file, or a stream as text), its output files by kind, and the frame to read."""
 
-    image: Path
+    image: Path | str
     outputs: Mapping[str, Path]
+    frame: int = 0
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image, and its path relative to the folder it was found in (for a single file, its name)."""
+    """An image, its path relative to the folder it was found in (for a single file, its name), and the frame."""
 
     image: Path
     relative: Path
+    frame: int = 0
 
 
 def list_images(
@@ -70,20 +75,28 @@ def find_jobs(
     *,
     recursive: bool,
     naming: Naming = "stem",
+    all_frames: bool = False,
     endings: Mapping[str, str] = ENDINGS,
 ) -> list[ImageJob]:
-    """Find images outside `out`, each with its own output files.
+    """Find images outside `out`, each with its own output files; streams come last.
+
+    With `all_frames`, every frame of an animation or page of a file is an image: photo_0000, photo_0001 and so on.
 
     Raises:
         InputError: if two images would share a file, or a result would overwrite an image.
     """
-    found = list_images(arguments, recursive=recursive, exclude=out)
-    names = [_name_path(item.image) if naming == "path" else str(item.relative.with_suffix("")) for item in found]
-    jobs = [
-        ImageJob(item.image, _name_outputs(out, name, kinds, endings)) for item, name in zip(found, names, strict=True)
-    ]
-    _check_clashes(jobs, naming)
+    files = [argument for argument in arguments if not is_stream(argument)]
+    found = list_images(files, recursive=recursive, exclude=out)
     images = {os.path.realpath(item.image) for item in found}
+    jobs = []
+    for item in _split_frames(found) if all_frames else found:
+        whole = _name_path(item.image).with_name(item.relative.name)
+        name = str(whole if naming == "path" else item.relative.with_suffix(""))
+        jobs.append(ImageJob(item.image, _name_outputs(out, name, kinds, endings), item.frame))
+    for stream in dict.fromkeys(filter(is_stream, arguments)):
+        name = str(name_stream(stream) if naming == "path" else name_stream(stream).with_suffix("").name)
+        jobs.append(ImageJob(stream, _name_outputs(out, name, kinds, endings)))
+    _check_clashes(jobs, naming)
     for path in (path for job in jobs for path in job.outputs.values()):
         if os.path.realpath(path) in images:
             raise InputError(f"the result {path} would overwrite an input image: choose another output folder")
@@ -97,15 +110,30 @@ def read_jobs(paths: Iterable[str | Path], out: Path, kinds: Iterable[str]) -> I
         path = str(line).rstrip("\r\n")
         if not path.strip():
             continue
+        if is_address(path):
+            yield ImageJob(path, _name_outputs(out, str(name_stream(path)), kinds, ENDINGS))
+            continue
         if Path(os.path.realpath(path)).is_relative_to(results):
             raise InputError(f"the list has {path}, which is inside the output folder: choose another output folder")
-        yield ImageJob(Path(path), _name_outputs(out, _name_path(path), kinds, ENDINGS))
+        yield ImageJob(Path(path), _name_outputs(out, str(_name_path(path)), kinds, ENDINGS))
 
 
-def _name_path(path: str | Path) -> str:
+def _split_frames(found: Iterable[FoundImage]) -> Iterator[FoundImage]:
+    for item in found:
+        try:
+            count = count_frames(item.image)
+        except ImageError:
+            count = 1  # reading it raises the error
+        for frame in range(count):
+            number = f"_{frame:04}" if count > 1 else ""
+            name = f"{item.relative.stem}{number}{item.relative.suffix}"
+            yield replace(item, relative=item.relative.with_name(name), frame=frame)
+
+
+def _name_path(path: str | Path) -> Path:
     """The path of an image below the output folder, suffix included."""
     whole = Path(os.path.normpath(path))
-    return os.path.join(*(part for part in whole.parts if part not in ("..", whole.anchor)))
+    return Path(*(part for part in whole.parts if part not in ("..", whole.anchor)))
 
 
 def _name_outputs(out: Path, name: str, kinds: Iterable[str], endings: Mapping[str, str]) -> dict[str, Path]:
@@ -114,17 +142,17 @@ def _name_outputs(out: Path, name: str, kinds: Iterable[str], endings: Mapping[s
 
 def _check_clashes(jobs: Sequence[ImageJob], naming: Naming) -> None:
     """Refuse two images with one file, letter case aside, for case-insensitive file systems."""
-    owners: dict[str, Path] = {}
+    owners: dict[str, ImageJob] = {}
     for job in jobs:
         for path in job.outputs.values():
-            other = owners.setdefault(str(path).casefold(), job.image)
-            if other is not job.image:
+            other = owners.setdefault(str(path).casefold(), job)
+            if other is not job:
                 advice = (
                     'keep their paths in the names (--name path, naming="path")'
                     if naming == "stem"
                     else "rename one of them, or choose another output folder for it"
                 )
-                raise InputError(f"{other} and {job.image} would both be written to {path}: {advice}")
+                raise InputError(f"{other.image} and {job.image} would both be written to {path}: {advice}")
 
 
 def _expand_pattern(argument: str) -> list[Path]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ...bundle.manifest import Manifest
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from .. import pictures
-from ..images import read_image, read_size
+from ..images import decode_image, read_image, read_size, read_transparency
 from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
@@ -31,8 +31,10 @@ from ..segmentation import Segmentation
 from ..segmenter import Segmenter, load
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+from .streams import is_stream, read_stream
 
 _COUNTED_AT_ONCE = 1 << 22  # pixels
+_VOID = np.uint8(255)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class LabeledImage:
     """The record of a labeled image, also a line of `done.jsonl`.
 
     Attributes:
-        image: its path.
+        image: its path or address.
         height, width: in pixels.
         network_size: (height, width) that the network ran at.
         tiles: the tiles of a large image as a phrase, or None if it was labeled whole.
@@ -49,7 +51,7 @@ class LabeledImage:
         timings_ms: milliseconds of each stage.
     """
 
-    image: Path
+    image: Path | str
     height: int
     width: int
     network_size: tuple[int, int]
@@ -63,7 +65,7 @@ class LabeledImage:
 class FailedImage:
     """An image that could not be labeled, with the error as one line."""
 
-    image: Path
+    image: Path | str
     error: str
 
 
@@ -102,7 +104,7 @@ class BatchObserver:
         """
         return
 
-    def skipped(self, image: Path) -> None:
+    def skipped(self, image: Path | str) -> None:
         """An image was finished in an earlier run."""
         return
 
@@ -123,6 +125,8 @@ def label_files(
     kinds: Collection[str] = ("labels",),
     recursive: bool = False,
     naming: Naming = "stem",
+    all_frames: bool = False,
+    ignore_transparent: bool = False,
     is_list: bool = False,
     resume: bool = True,
     cores: int | None = None,
@@ -139,12 +143,16 @@ def label_files(
 
     Args:
         bundle: a bundle's folder, or a loaded segmenter, which stays open.
-        images: files, folders and glob patterns.
+        images: files, folders, glob patterns, http(s) addresses, and "-" for an image in standard input. Images that
+            are not files are labeled in every run.
         out: the output folder, created if missing.
         kinds: the results to write: "labels" (palette PNG of H x W uint8 labels), "overlay" (PNG of the image tinted by
             the labels' colors), "probabilities" (`.npy`, L x H x W float32, after the CRF if it is on).
         recursive: whether to search the subfolders of folders.
         naming: "stem" for `OUT/photo.png`, "path" for `OUT/folder/photo.jpg.png`.
+        all_frames: label every frame of an animation and every page of a file (`OUT/photo_0000.png`), not the first
+            alone.
+        ignore_transparent: give pixels that are more transparent than opaque the label 255 (void).
         is_list: take `images` as paths of files, read lazily, of any number; every result keeps the whole path of its
             image (`OUT/folder/photo.jpg.png`).
         resume: skip the images finished in earlier runs; False forgets them.
@@ -179,7 +187,7 @@ def label_files(
     if is_list:
         jobs, total = read_jobs(images, out, kinds), None
     else:
-        jobs = find_jobs(list(images), out, kinds, recursive=recursive, naming=naming)
+        jobs = find_jobs(list(images), out, kinds, recursive=recursive, naming=naming, all_frames=all_frames)
         total = len(jobs)
     cores = cores or count_cores()
     with ExitStack() as stack:
@@ -199,7 +207,7 @@ def label_files(
         stack.callback(failures.close)
         stages = make_stages(
             segmenter,
-            read=_read_image,
+            read=_Reader(ignore_transparent),
             read_size=_read_size,
             finish=_Finisher(segmenter, journal),
             cores=cores,
@@ -207,7 +215,8 @@ def label_files(
             probabilities="probabilities" in kinds,
             batch=batch,
         )
-        todo = _skip_finished(jobs, journal, _describe_settings(segmenter, batch, kinds), out, summary, observer)
+        settings = _describe_settings(segmenter, batch, kinds, ignore_transparent)
+        todo = _skip_finished(jobs, journal, settings, out, summary, observer)
         pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
         try:
             with pipeline:
@@ -253,12 +262,19 @@ def measure_classes(labels: npt.NDArray[np.uint8], classes: Sequence[str]) -> di
     return {classes[index]: float(counts[index] / labels.size) for index in order if counts[index]}
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Todo:
-    """An image to label, and its key in the journal; None for a file without a stat, which reading then reports."""
+    """An image to label.
+
+    Attributes:
+        job: the image and its output files.
+        key: its key in the journal; None for a stream, or a file without a stat, which reading then reports.
+        void: the pixels (H x W) to label as void, once the image has been read; None for none.
+    """
 
     job: ImageJob
     key: str | None
+    void: npt.NDArray[np.bool_] | None = None
 
 
 class _Finisher:
@@ -269,6 +285,8 @@ class _Finisher:
 
     def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
         start_s = time.perf_counter()
+        if item.void is not None:
+            result = replace(result, labels=np.where(item.void, _VOID, result.labels))
         outputs = dict(item.job.outputs)
         files = encode_results(image, result, self._manifest, outputs)
         self._journal.check()  # write_file would create a removed folder again
@@ -295,15 +313,29 @@ class _Finisher:
         return record
 
 
-def _read_image(item: _Todo) -> npt.NDArray[np.uint8]:
-    return read_image(item.job.image)
+class _Reader:
+    """Reads the image of an item, and with `find_void` its transparent pixels."""
+
+    def __init__(self, find_void: bool) -> None:
+        self._find_void = find_void
+
+    def __call__(self, item: _Todo) -> npt.NDArray[np.uint8]:
+        image, frame = item.job.image, item.job.frame
+        if not is_stream(image):
+            item.void = read_transparency(image, frame=frame) if self._find_void else None
+            return read_image(image, frame=frame)
+        content = read_stream(image)
+        item.void = read_transparency(content) if self._find_void else None
+        return decode_image(content, image)
 
 
 def _read_size(item: _Todo) -> tuple[int, int] | None:
-    return read_size(item.job.image)
+    return None if is_stream(item.job.image) else read_size(item.job.image)
 
 
-def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -> dict[str, Any]:
+def _describe_settings(
+    segmenter: Segmenter, batch: int, kinds: Iterable[str], ignore_transparent: bool
+) -> dict[str, Any]:
     """Everything a result depends on besides its image; a change repeats finished images."""
     manifest = segmenter.bundle.manifest.to_json()  # as it was loaded; contains the digests of all files
     return {
@@ -317,6 +349,7 @@ def _describe_settings(segmenter: Segmenter, batch: int, kinds: Iterable[str]) -
         "crf_shortcuts": segmenter.crf_shortcuts,
         "batch": batch,
         "kinds": sorted(kinds),
+        "ignore_transparent": ignore_transparent,
     }
 
 
@@ -335,8 +368,10 @@ def _skip_finished(
             folders.add(folder)
             remove_leftovers(folder)
         try:
-            found = os.stat(job.image)
+            found = None if is_stream(job.image) else os.stat(job.image)
         except OSError:
+            found = None
+        if found is None:
             yield _Todo(job, None)
             continue
         outputs = {kind: os.path.relpath(path, out) for kind, path in job.outputs.items()}

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from atrous import runtime
-from atrous.errors import BackendError, BundleError, InputError, MissingDependencyError
+from atrous.errors import BackendError, BundleError, ImageError, InputError, MissingDependencyError
 from atrous.runtime.backends import TensorSpec, open_backend
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.upsampling import softmax
@@ -140,17 +141,32 @@ def test_a_backend_of_the_users(tmp_path: Path) -> None:
     ("image", "part"),
     [
         (np.zeros((4, 4, 3)), "uint8 array, got float64"),
-        ([[[0, 0, 0]]], "got list"),
-        (np.zeros((4, 4), np.uint8), r"H x W x 3 \(RGB\), got the shape \(4, 4\)"),
-        (np.zeros((3, 4, 4), np.uint8), "H x W x 3"),
-        (np.zeros((4, 4, 4), np.uint8), "H x W x 3"),
+        ([[[0, 0, 0]]], "an image cannot be a list"),
+        (np.zeros((4, 4), np.uint8), "the image is gray"),
+        (np.zeros((3, 4, 5), np.uint8), r"H x W x 3 \(RGB\), got the shape \(3, 4, 5\)"),
+        (np.zeros((4, 4, 4), np.uint8), "alpha channel"),
         (np.zeros((0, 4, 3), np.uint8), "H x W x 3"),
-        (np.zeros((1, 4, 4, 3), np.uint8), "H x W x 3"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "a batch"),
     ],
 )
 def test_wrong_image(tmp_path: Path, image: Any, part: str) -> None:
     with pytest.raises(InputError, match=part):
         runtime.load(write_bundle(tmp_path))(image)
+
+
+def test_other_kinds_of_images(tmp_path: Path) -> None:
+    image = make_image(9, 12)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    with runtime.load(write_bundle(tmp_path / "b")) as segmenter:
+        labels = segmenter(image)
+        for kind in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(image)):
+            np.testing.assert_array_equal(segmenter(kind), labels)
+        bgr = np.ascontiguousarray(image[:, :, ::-1])
+        np.testing.assert_array_equal(segmenter(bgr, color_order="bgr"), labels)
+        np.testing.assert_array_equal(segmenter.scores(bgr, color_order="bgr"), segmenter.scores(image))
+        np.testing.assert_array_equal(segmenter.probabilities(bgr, color_order="bgr"), segmenter.probabilities(image))
+        with pytest.raises(ImageError, match="no such file"):
+            segmenter("none.png")
 
 
 def test_strided_image(tmp_path: Path) -> None:
