@@ -5,7 +5,7 @@ Scores are real and are compared as on a GPU; times come from a simulated clock 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -15,6 +15,7 @@ from atrous.runtime.backends.tensorrt.driver import CudaDriver
 from .cases import Case
 from .fake_driver import FakeDriver
 from .fake_engine import FakeEngine, Shape
+from .tensorrt_worker import HostEngine
 
 _COMPUTE_MS = {"fp32": 8.0, "tf32": 4.0, "fp16": 2.0, "int8": 1.0}
 
@@ -32,9 +33,7 @@ class FakeHost:
         self.driver: CudaDriver = self.device
         self.fault = fault
 
-    def build(
-        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
-    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str) -> HostEngine:
         """See `Host`."""
         network = OnnxRuntimeBackend(model, threads=1)
         output = network.outputs[0]
@@ -62,4 +61,4 @@ class FakeHost:
             compute_ms=_COMPUTE_MS[case.precision] * case.batch,
             fault=self.fault,
         )
-        return engine, lambda: None, {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"}
+        return HostEngine(engine, {"build_s": 0.0, "precision_reached": 1.0, "tensorrt": "fake"})

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -25,15 +26,23 @@ _WARM_UPS_A_SLOT = 3
 _THROUGHPUT_RUNS = 24  # at least, pipelined
 
 
+@dataclass(frozen=True)
+class HostEngine:
+    """An engine, details for its row, a function to call after its release, and the lines of TensorRT's log."""
+
+    engine: Any
+    details: dict[str, Any]
+    release: Callable[[], None] = lambda: None
+    log: MutableSequence[str] = field(default_factory=list)
+
+
 class Host(Protocol):
     """Builder of engines."""
 
     driver: CudaDriver
 
-    def build(
-        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
-    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
-        """Build an engine; return it, a function to call after its release, and details for the row."""
+    def build(self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str) -> HostEngine:
+        """Build an engine."""
 
 
 class TensorRtHost:
@@ -57,9 +66,7 @@ class TensorRtHost:
         self._timings = b""  # timing cache, passed from build to build
         self.version = str(self._trt.__version__)
 
-    def build(
-        self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str
-    ) -> tuple[Any, Callable[[], None], dict[str, Any]]:
+    def build(self, model: bytes, facts: Mapping[str, Any], case: Case, input_name: str) -> HostEngine:
         """See `Host`; raises if the engine does not reach the precision."""
         from atrous.runtime.backends.tensorrt import compat, workflow
         from atrous.runtime.backends.tensorrt.options import BuildOptions, static_profile
@@ -77,9 +84,10 @@ class TensorRtHost:
             "plan_bytes": len(made.built.plan),
             "precision_reached": made.audit.reached,
             "products": dict(made.audit.products),
+            "narrow_writing_fp32": made.audit.narrow_writing_fp32,
             "tensorrt": self.version,
         }
-        return loaded.engine, loaded.close, details
+        return HostEngine(loaded.engine, details, loaded.close, loaded.log)
 
 
 class TensorRt:
@@ -99,8 +107,8 @@ class TensorRt:
         """Build the case's engine."""
         net = job.nets[case.net]
         model = Path(net.models[case.graph]).read_bytes()
-        engine, release, details = self._host.build(model, net.facts[case.graph], case, net.input)
-        backend = TensorRtBackend(engine, self._host.driver, OPTIONS, on_close=release)
+        built = self._host.build(model, net.facts[case.graph], case, net.input)
+        backend = TensorRtBackend(built.engine, self._host.driver, OPTIONS, on_close=built.release, log=built.log)
         output = backend.outputs[0].name
 
         def measure_ms(feeds: Feeds, runs: int) -> Iterator[Mapping[str, float]]:
@@ -116,7 +124,7 @@ class TensorRt:
                 images = done * case.batch
             return images / (time.perf_counter() - started_s)
 
-        return Opened(lambda feeds: backend.run(feeds)[output], measure_ms, count_images, backend.close, details)
+        return Opened(lambda feeds: backend.run(feeds)[output], measure_ms, count_images, backend.close, built.details)
 
 
 def _repeat(feeds: Feeds, until_s: float) -> Iterator[dict[str, Array]]:
