@@ -73,8 +73,8 @@ def find_own_mean(net: Net) -> Layer | None:
     """The layer that subtracts a mean from the net's image before any other layer, or None."""
     readers: dict[Blob, list[Layer]] = {}
     for layer in net.layers:
-        for blob in layer.bottoms[:1]:  # Crop and PriorBox take the size of their second
-            readers.setdefault(blob, []).append(layer)
+        for bottom in layer.bottoms[:1]:  # Crop and PriorBox take the size of their second
+            readers.setdefault(bottom, []).append(layer)
     blob = next((image for image in net.inputs if len(image.shape) == 4 and image.shape[1] in (1, 3)), None)
     while blob is not None and len(readers.get(blob, [])) == 1:
         layer = readers[blob][0]
