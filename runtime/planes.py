@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ..bundle.files import open_regular
 from ..errors import ImageError
 from .images import MAX_PIXELS
 
@@ -32,7 +34,7 @@ def read_plane(path: str | Path) -> npt.NDArray[np.float32]:
             raise ImageError(f"has the shape {array.shape}; a plane has two axes", path=file)
         return array
     try:
-        with Image.open(file, formats=("PNG", "TIFF", "PPM", "BMP")) as image:
+        with open_regular(file) as stream, Image.open(stream, formats=("PNG", "TIFF", "PPM", "BMP")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}", path=file)
             if image.mode not in _MODES:
@@ -52,13 +54,14 @@ def read_array(path: str | Path) -> npt.NDArray[Any]:
     """Read a `.npy` file of numbers as float32; ImageError if it is missing, too large, pickled, or not of numbers."""
     file = Path(path)
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ImageError(f"has more than {_MAX_BYTES} bytes", path=file)
-        array = np.load(file, allow_pickle=False)
+        with open_regular(file) as stream:
+            if os.fstat(stream.fileno()).st_size > _MAX_BYTES:
+                raise ImageError(f"has more than {_MAX_BYTES} bytes", path=file)
+            array = np.load(stream, allow_pickle=False)
     except ImageError:
         raise
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except Exception as error:  # NumPy raises nearly anything on damaged files
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise ImageError(f"cannot be read as .npy: {reason}", path=file) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
         raise ImageError("does not hold an array of real numbers", path=file)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import BundleError
-from .files import hash_stream
+from .files import hash_stream, open_regular
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
 _REMEDY = "copy the bundle again, or convert the net again"
@@ -134,7 +134,7 @@ class Bundle:
         if entry.bytes > _MAX_READ_BYTES:
             raise BundleError(f"has {entry.bytes} bytes, more than an ONNX file can have: {_REMEDY}", path=path)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 content = file.read(entry.bytes + 1)
         except OSError as error:
             raise BundleError(f"cannot be read: {error.strerror}", path=path) from error
@@ -149,7 +149,7 @@ class Bundle:
         """
         for name in self.manifest.files if names is None else names:
             try:
-                with self.locate_file(name).open("rb") as file:
+                with open_regular(self.locate_file(name)) as file:
                     digest = hash_stream(file)
             except OSError as error:
                 raise BundleError(f"cannot be read: {error.strerror}", path=self.path / name) from error
@@ -200,7 +200,7 @@ def _open(folder: Path) -> Bundle:
         raise BundleError("is not a folder that can be read; a bundle is a folder with a manifest.json", path=folder)
     path = folder / MANIFEST_NAME
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             stamp = _stamp(os.fstat(file.fileno()))
             text = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ....bundle.files import open_regular
 from ....bundle.palettes import Color
 from ....errors import DatasetError, InputError
 from ...images import read_image
 from ..confusion import VOID, LabelMap
 from .class_maps import ClassMap
 from .label_files import Coding, EitherCoding, IndexCoding, list_some, read_label_image
+
+_MAX_LIST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,11 @@ def check_pairs(pairs: Sequence[Pair], *, root: Path, what: str) -> tuple[Pair, 
 def read_lines(path: Path, what: str) -> list[str]:
     """Read the non-empty lines of a small text file; `what` ends the message if it does not exist."""
     try:
-        if path.stat().st_size > 64 << 20:
+        with open_regular(path) as file:
+            content = file.read(_MAX_LIST_BYTES + 1)
+        if len(content) > _MAX_LIST_BYTES:
             raise DatasetError("is larger than 64 MiB, which is not a list of images", path=path)
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
     except FileNotFoundError as error:
         raise DatasetError(f"no such file, which {what}", path=path) from error
     except (OSError, UnicodeDecodeError) as error:

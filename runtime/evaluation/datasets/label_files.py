@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ....bundle.files import open_regular
 from ....bundle.palettes import Color
 from ....errors import DatasetError
 from ...images import MAX_PIXELS
@@ -51,7 +52,7 @@ def read_label_image(path: Path) -> npt.NDArray[np.uint8]:
         DatasetError: if it is missing, damaged, lossy or too large, or has numbers beyond a byte.
     """
     try:
-        with Image.open(path, formats=(*FORMATS, *_LOSSY)) as image:
+        with open_regular(path) as file, Image.open(file, formats=(*FORMATS, *_LOSSY)) as image:
             if image.format not in FORMATS:
                 problem = f"is a {image.format}, which does not keep labels exact: use the dataset's own PNG"
                 raise DatasetError(problem, path=path)
