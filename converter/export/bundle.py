@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -165,7 +166,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     try:
         save_model(module, str(place / "model.safetensors"))
     except SafetensorError as error:
-        raise OutputError(f"cannot be written ({error})", path=place / "model.safetensors") from error
+        raise OSError(errno.EIO, str(error)) from error  # `new_bundle` reports it with the bundle's own path
     progress("writing model.onnx")
     export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
     deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from atrous import runtime
 from atrous.bundle.manifest import MadeFor, Manifest, parse_manifest
@@ -532,12 +533,13 @@ def test_a_source_file_that_is_gone_is_named_as_such(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
     def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "No space left on device") if kind is OSError else SafetensorError("No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_model", fail)
-    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"/b: cannot be written \(No space left on device\)"):
         write(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
