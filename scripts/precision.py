@@ -62,6 +62,12 @@ def _count(name: str, default: int, description: str) -> Callable[[Callable[...,
     ("int8", "uint8"),
     "Codes of int8 activations: int8 for TensorRT; uint8 for CPUs, where int8 is no faster than float32.",
 )
+@click.option(
+    "--weight-bits",
+    type=click.IntRange(7, 8),
+    help="Bits of int8 weights, 7 or 8; CPUs without VNNI compute faster with 7.  [default: 7 with uint8 activations, "
+    "else 8]",
+)
 @click.option("--target-agreement", type=click.FloatRange(0, 1), help="Least share of labels equal to float32's.")
 @click.option("--max-miou-loss", type=float, help="Largest loss of mean IoU, in points.")
 @_choice(

@@ -48,6 +48,8 @@ class VariantOptions:
         rest: type of the layers of an int8 or fp8 variant that are not quantized. fp32 runs everywhere; fp16 needs
             opset 19, and TensorRT 10 with its strongly typed networks to be fast.
         activations: codes of int8 activations: int8 for TensorRT, uint8 for CPUs.
+        weight_bits: bits of int8 weight codes, 7 or 8; None for 7 with uint8 activations, else 8. CPUs without VNNI
+            multiply 7-bit weights exactly with their fast instruction, 8-bit ones only with a slower one.
         sensitivity: when to measure layers one by one: `auto` if targets are missed, `always` or `never`.
         threads: threads of ONNX Runtime; None for one per core.
 
@@ -63,6 +65,7 @@ class VariantOptions:
     percentile: float = Field(default=99.99, gt=0, le=100)
     rest: Literal["fp32", "fp16"] = "fp32"
     activations: Literal["int8", "uint8"] = "int8"
+    weight_bits: Literal[7, 8] | None = None
     sensitivity: Literal["auto", "always", "never"] = "auto"
     threads: int | None = Field(default=None, ge=1)
 
@@ -77,7 +80,14 @@ class VariantOptions:
             raise PrecisionError(f"invalid option {name}: {first['msg']}, not {first['input']!r}") from error
         if options.precision == "fp8" and options.method == "entropy":
             raise PrecisionError("entropy assumes the equal steps of int8, which fp8 lacks: use minmax or percentile")
+        if options.precision != "int8" and options.weight_bits is not None:
+            raise PrecisionError(f"weight_bits is for int8 only, not for {options.precision}")
         return options
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of int8 weight codes that are used."""
+        return self.weight_bits or (7 if self.activations == "uint8" else 8)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ newer): scale = r / 448. `uint8` activations are for CPUs: a value that is never
 steps, scale = r / 255, zero point 0, and ONNX Runtime can merge the ReLU into the integer convolution; others use zero
 point 128. TensorRT rejects such a file.
 
+With 7-bit weights, codes -63 to 63, a CPU without VNNI computes exactly with its fast instruction, which adds the
+products of two pairs of codes in 16 bits and saturates: 2 * 255 * 63 = 32,130 fits, 2 * 255 * 127 does not.
+
 The pairs are not written by `onnxruntime.quantization`, whose INT8 graphs are equal (the tests compare them): its FP8
 scales follow the spread of the weights instead of the calibrated range, and it cannot round scales up to float16.
 """
@@ -77,12 +80,15 @@ def find_quantizable(model: onnx.ModelProto) -> list[QuantizableLayer]:
     return found
 
 
-def scale_weights(weights: NDArray[Any], axis: int | None, rest: FloatType | None = None) -> Scale:
-    """Scale weights for INT8 per output channel along an axis, or for FP8 per tensor; all-zero channels get scale 1."""
+def scale_weights(weights: NDArray[Any], axis: int | None, rest: FloatType | None = None, *, bits: int = 8) -> Scale:
+    """Scale weights for INT8 per output channel along an axis, or for FP8 per tensor; all-zero channels get scale 1.
+
+    `bits` is the number of bits of INT8 codes that are used.
+    """
     if axis is None:
         return Scale(_divide(np.abs(weights).max(initial=0.0), FLOAT8.largest, rest))
     others = tuple(place for place in range(weights.ndim) if place != axis)
-    return Scale(_divide(np.abs(weights).max(axis=others), 127.0, rest))
+    return Scale(_divide(np.abs(weights).max(axis=others), 2.0 ** (bits - 1) - 1, rest))
 
 
 def scale_values(reach: float, seen: Observed, codes: Codes, rest: FloatType | None = None) -> Scale:
@@ -110,11 +116,14 @@ def quantize_graph(
     seen: Mapping[str, Observed],
     codes: Codes,
     rest: FloatType | None = None,
+    *,
+    weight_bits: int = 8,
 ) -> onnx.ModelProto:
     """Return a copy of a float32 graph with Q/DQ pairs; `cast_graph` may narrow the rest of it.
 
     `layers` are those to quantize, `reaches` the largest magnitude to cover of each of their inputs, `seen` the
-    observed ranges of the inputs. `codes` is the type of the activations' codes; weights are int8, or fp8 with fp8.
+    observed ranges of the inputs. `codes` is the type of the activations' codes; weights are int8 of
+    `weight_bits`, or fp8 with fp8.
     Scales must fit into `rest`, the narrow type the rest of the graph will be cast to.
     """
     result = load_typed(raise_opset(model, 19 if codes == "fp8" or rest is not None else 17))
@@ -133,7 +142,7 @@ def quantize_graph(
             made[source, None] = _insert_pair(result.graph, source, scale, codes, None, node)
         axis = None if codes == "fp8" else layer.axis
         if (weights, axis) not in made:
-            scale = scale_weights(weights.const_value.numpy(), axis, rest)
+            scale = scale_weights(weights.const_value.numpy(), axis, rest, bits=weight_bits)
             made[weights, axis] = _insert_pair(
                 result.graph, weights, scale, "fp8" if axis is None else "int8", axis, node
             )

@@ -118,7 +118,8 @@ class VariantBuilder:
         if not layers:
             raise PrecisionError(f"no layer is left to be {self.options.precision}; name fewer with --keep")
         rest = FLOAT16 if self.options.rest == "fp16" else None
-        coded = quantize_graph(self.base, layers, self.reaches, self.seen, self.codes, rest)
+        bits = self.options.code_bits
+        coded = quantize_graph(self.base, layers, self.reaches, self.seen, self.codes, rest, weight_bits=bits)
         kept = {layer.node: keep[layer.node] for layer in self.layers if layer.node in keep}
         if rest is None:
             onnx.checker.check_model(coded, full_check=True)
@@ -189,6 +190,7 @@ def make_variant(
         "percentile": options.percentile if options.method == "percentile" else None,
         "images": len(evidence.calibration),
         "activations": builder.codes,
+        "weight_bits": options.code_bits if options.precision == "int8" else None,
         "rest": options.rest,
         "ranges": builder.reaches,
     }

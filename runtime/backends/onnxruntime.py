@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ...dependencies import import_optional
 from ...errors import BackendError
+from ..devices import describe_processor
 from . import onnxruntime_providers
 from .protocol import Array, Backend, TensorSpec, check_feeds, first_line
 from .self_contained import require_self_contained
@@ -37,6 +38,9 @@ _LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(float16)": "float16", "tensor(int64)": "int64"}
+#: without VNNI, the fast product of uint8 and 8-bit weights saturates; this selects exact, slower instructions
+_EXACT_PRODUCTS = {"session.x64quantprecision": "1"}
+_VNNI = {"avx512_vnni", "avx_vnni"}
 _LOG_FATAL_ONLY = 4  # errors arrive as exceptions
 _SESSION_ENTRIES = {
     # Defense in depth behind `require_self_contained`; releases before 1.24 open absolute paths in spite of the first.
@@ -171,7 +175,8 @@ def make_settings(runtime: Any, entries: Mapping[str, str] | None = None) -> Any
     """Return ONNX Runtime's SessionOptions that read no other files and log fatal errors only, with more entries."""
     settings = runtime.SessionOptions()
     settings.log_severity_level = _LOG_FATAL_ONLY
-    for entry in {**_SESSION_ENTRIES, **(entries or {})}.items():
+    exact = _EXACT_PRODUCTS if _VNNI.isdisjoint(describe_processor().features) else {}
+    for entry in {**_SESSION_ENTRIES, **exact, **(entries or {})}.items():
         settings.add_session_config_entry(*entry)
     return settings
 

@@ -17,7 +17,9 @@ from atrous.converter.precision.cast import cast_graph
 from atrous.converter.precision.compare import Comparison, emulate
 from atrous.converter.precision.float_types import FLOAT16
 from atrous.converter.precision.graph import list_blobs, read_opset
+from atrous.converter.precision.options import VariantOptions
 from atrous.converter.precision.quantize import find_quantizable, quantize_graph, scale_values, scale_weights
+from atrous.errors import PrecisionError
 
 from .graphs import CalibrationImages, make_deploy, make_image, node_named, run, types_of, weights_of
 
@@ -39,6 +41,32 @@ def test_weight_scales_by_hand() -> None:
     assert scale.zero_point == 0
     assert scale_weights(weights, None).values == pytest.approx(2.54 / 448)
     np.testing.assert_allclose(scale_weights(weights[:, :, 0, 0].T, 1).values, [0.01, 0.02, 1.0], rtol=1e-7)
+
+
+@pytest.mark.parametrize(("bits", "fits"), [(7, True), (8, False)])
+def test_seven_bit_weights_never_saturate_the_16_bit_sums_of_avx2(bits: int, fits: bool) -> None:
+    """vpmaddubsw adds two products of a uint8 and an int8 code in 16 bits."""
+    model, layers = make_deploy(), find_quantizable(make_deploy())
+    seen = {layer.source: Observed(6.0) for layer in layers}
+    reaches = dict.fromkeys(seen, 6.0)
+    written = weights_of(quantize_graph(model, layers, reaches, seen, "uint8", weight_bits=bits))
+    largest = 0.0
+    for layer in layers:
+        scale = written[f"{layer.weights}/scale"].reshape(-1, 1, 1, 1)
+        codes = np.round(written[layer.weights] / scale)
+        assert np.abs(codes).max() == 2 ** (bits - 1) - 1
+        largest = max(largest, 2 * 255 * np.abs(codes).max())
+    assert (largest <= np.iinfo(np.int16).max) == fits
+
+
+def test_bits_of_weights_by_default() -> None:
+    assert VariantOptions("int8").code_bits == 8
+    assert VariantOptions("int8", activations="uint8").code_bits == 7
+    assert VariantOptions("int8", activations="uint8", weight_bits=8).code_bits == 8
+    with pytest.raises(PrecisionError, match="weight_bits is for int8 only, not for fp8"):
+        VariantOptions("fp8", weight_bits=7)
+    with pytest.raises(PrecisionError, match="invalid option weight_bits"):
+        VariantOptions("int8", weight_bits=6)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -149,3 +150,20 @@ def test_failure_while_running() -> None:
     assert backend.run({"x": np.zeros(3, np.float32)})["y"].shape == (3,)
     with pytest.raises(BackendError, match="ONNX Runtime failed"):
         backend.run({"x": np.zeros(4, np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("features", "exact"),
+    [(("avx2", "avx512f"), "1"), (("avx2", "avx_vnni"), None), (("avx512f", "avx512_vnni"), None), ((), "1")],
+)
+def test_integer_products_are_exact_without_vnni(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], exact: str | None
+) -> None:
+    """With VNNI they always are, and ONNX Runtime's option only costs time."""
+    monkeypatch.setattr(module, "describe_processor", lambda: SimpleNamespace(features=features))
+    settings = module.make_settings(onnxruntime)
+    try:
+        found = settings.get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # no such entry
+        found = None
+    assert found == exact
