@@ -39,6 +39,7 @@ COMMANDS = {
     "fetch": "List or download the official DeepLab models.",
     "demo": "Convert the built-in miniature and segment its scenes.",
     "bench": "Benchmark a bundle: stages, load, accuracy; compare results.",
+    "schema": "Print the JSON schema of a command's --json output.",
     "doctor": "Check this installation: libraries, devices, numerics.",
 }
 # modules of commands whose name the standard library has or is not an identifier

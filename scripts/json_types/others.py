@@ -1,0 +1,146 @@
+"""`fetch`, `demo`, `bench`, `doctor`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ...converter.official.catalogue import OfficialModel
+from ...converter.official.record import ModelRecord
+from ...runtime.benchmark.results import BenchResult, Comparison
+from .base import Failed, Output, Part
+
+
+class ListedModel(OfficialModel):
+    """A model of the catalogue, and whether it is in the current folder."""
+
+    fetched: Literal["yes", "begun", "no"]
+
+
+class FetchList(Output):
+    """The catalogue."""
+
+    command: Literal["fetch"]
+    page: str
+    """address of the official page"""
+    about: str
+    models: list[ListedModel]
+
+
+class FetchShow(Output):
+    """One model of the catalogue."""
+
+    command: Literal["fetch"]
+    page: str
+    """address of its page"""
+    model: ListedModel
+
+
+class FetchDone(Output):
+    """A fetched model."""
+
+    command: Literal["fetch"]
+    name: str
+    state: str
+    """such as "fetched" or "complete"; see `atrous fetch`"""
+    folder: str
+    seconds: float
+    model: ModelRecord
+    """its model.json"""
+
+
+class DemoDone(Output):
+    """The built-in miniature on its held-out scenes."""
+
+    command: Literal["demo"]
+    picture: str
+    bundle: str
+    scenes: int
+    miou_network: float
+    """mean IoU, fraction of 1"""
+    miou_crf: float
+    """the same after the CRF"""
+    convert_s: float
+    network_ms: float
+    """median milliseconds a scene"""
+    crf_ms: float
+    """median milliseconds a scene"""
+
+
+class BenchDone(Output):
+    """A measurement."""
+
+    command: Literal["bench"]
+    result: BenchResult
+
+
+class BenchComparison(Output):
+    """`bench compare`."""
+
+    command: Literal["bench"]
+    comparisons: list[Comparison]
+
+
+class Processor(Part):
+    """The CPU."""
+
+    name: str
+    features: list[str]
+    """vector extensions"""
+    cores: int
+    usable_cores: int
+    """cores that this process may use"""
+
+
+class CudaDevice(Part):
+    """A GPU."""
+
+    name: str
+    capability: str
+    """compute capability, such as 9.0"""
+    memory_bytes: int
+
+
+class Finding(Part):
+    """A part of the installation."""
+
+    name: str
+    status: str
+    """ok, missing or broken"""
+    core: bool
+    """whether every use needs it"""
+    version: str | None
+    brings: str
+    """what it is for"""
+    detail: str
+    remedy: str
+    """what to do if it is missing or broken"""
+
+
+class DoctorDone(Output):
+    """This installation."""
+
+    command: Literal["doctor"]
+    sound: bool
+    """whether everything installed works"""
+    python: str
+    platform: str
+    processor: Processor
+    thread_variables: dict[str, str]
+    """environment variables that limit threads"""
+    cuda_devices: list[CudaDevice]
+    findings: list[Finding]
+
+
+class SchemaList(Output):
+    """The commands whose output has a schema."""
+
+    command: Literal["schema"]
+    schemas: list[str]
+    """names for `atrous schema NAME`"""
+
+
+Fetch = FetchList | FetchShow | FetchDone | Failed
+Demo = DemoDone | Failed
+Bench = BenchDone | BenchComparison | Failed
+Doctor = DoctorDone | Failed
+Schema = SchemaList | Failed
