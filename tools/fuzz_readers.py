@@ -1,8 +1,8 @@
 """Fuzz the file readers: `python -m tools.fuzz_readers tests/hostile`.
 
 Feeds mutated files to the readers of prototxts (with building the net), caffemodels, HDF5 weights, mean images, images,
-zip files, ONNX graphs (with a run) and manifests. Success and AtrousError are valid results. Any other exception is a
-finding, and so is a small file that takes more than `MAX_SECONDS` or too much memory: its bytes are saved
+arrays, zip files, ONNX graphs (with a run) and manifests. Success and AtrousError are valid results. Any other
+exception is a finding, and so is a small file that takes more than `MAX_SECONDS` or too much memory: it is saved
 as `files/found-<digest>.<suffix>`, and the run exits with 1. The readers run in a child process, so a crash is saved
 too. With `--coverage` and atheris installed (`pip install atheris`), mutations follow coverage; otherwise they are
 random. `--keep` writes the files that reached new code to an archive, the corpus of the tests and of the next run.
@@ -10,6 +10,7 @@ random. `--keep` writes the files that reached new code to an archive, the corpu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -70,11 +71,23 @@ def load_readers() -> dict[str, Callable[[Path], Any]]:
         ".prototxt": read_net,
         ".binaryproto": read_mean,
         ".h5": read_weights,
+        ".npy": read_arrays,
         ".zip": lambda path: extract_member(path, "*.caffemodel", path.with_suffix(".extracted")),
         ".onnx": run_graph,
         ".json": lambda path: parse_manifest(path.read_bytes(), path=path),
         **dict.fromkeys(fuzz_seeds.IMAGE_SUFFIXES, read_image),
     }
+
+
+def read_arrays(path: Path) -> None:
+    """Read a NumPy array as numbers and as a mean image."""
+    from atrous.converter.files.mean_image import read_mean_pixel
+    from atrous.errors import AtrousError
+    from atrous.runtime.planes import read_array
+
+    for read in (read_array, read_mean_pixel):
+        with contextlib.suppress(AtrousError):
+            read(path)
 
 
 def run_graph(path: Path) -> None:

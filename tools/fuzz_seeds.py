@@ -1,4 +1,4 @@
-"""Seeds for the fuzzer of those readers whose files other programs write: images, zip files, ONNX graphs, manifests."""
+"""Seeds for the fuzzer: valid images, NumPy arrays, zip files, ONNX graphs and manifests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ _IMAGES: dict[str, tuple[str, tuple[str, ...], tuple[dict[str, object], ...]]] =
     ".webp": ("WEBP", ("RGB", "RGBA"), ({}, {"lossless": True})),
 }
 IMAGE_SUFFIXES = tuple(_IMAGES)
-SUFFIXES = (*IMAGE_SUFFIXES, ".zip", ".onnx", ".json")
+SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".zip", ".onnx", ".json")
 
 
 def make_seeds(suffix: str) -> list[bytes]:
     """Return valid files of a suffix; an empty list for the suffixes of Caffe's files."""
     if suffix in _IMAGES:
         return _make_images(suffix)
-    others: dict[str, Callable[[], list[bytes]]] = {".zip": _make_zips, ".onnx": _make_graphs, ".json": _make_manifests}
+    others: dict[str, Callable[[], list[bytes]]] = {
+        ".npy": _make_arrays,
+        ".zip": _make_zips,
+        ".onnx": _make_graphs,
+        ".json": _make_manifests,
+    }
     return others[suffix]() if suffix in others else []
 
 
@@ -47,6 +52,16 @@ def _make_images(suffix: str) -> list[bytes]:
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).convert(mode).save(buffer, kind, **chosen)
                 seeds.append(buffer.getvalue())
+    return seeds
+
+
+def _make_arrays() -> list[bytes]:
+    seeds = []
+    for array in (np.ones((3, 4, 5), np.float32), np.ones((1, 3, 5, 4), np.uint8), np.arange(3.0)):
+        for version in ((1, 0), (2, 0), (3, 0)):
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, array, version=version)
+            seeds.append(buffer.getvalue())
     return seeds
 
 

@@ -58,8 +58,9 @@ def _read_numpy(path: Path) -> NDArray[np.float32]:
     """An array as (channels, height, width)."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise CaffemodelError(f"is a damaged NumPy array: {error}", path=path) from None
+    except Exception as error:  # NumPy raises nearly anything on damaged files
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CaffemodelError(f"is a damaged NumPy array: {reason}", path=path) from None
     if array.dtype.kind not in "fiu":
         raise CaffemodelError(f"is a NumPy array of {array.dtype}; a mean image holds numbers", path=path)
     shape = array.shape
