@@ -1,8 +1,9 @@
 """`deploy.onnx` of a net with any inputs and outputs.
 
 image  uint8 N x H x W x 3 RGB or x 1 gray; lightness and depth float32 N x H x W x 1; arrays as the net's own blobs
-  1. float, color order of the net, minus mean, times scale
-  2. N x C x H x W, joined where one blob has several parts, edges repeated by the margin
+  1. float, minus mean, times scale
+  2. N x C x H x W, edges repeated by the margin, color order of the net (in the weights, where only convolutions read
+     the image); parts of one blob are joined
   3. the net
 outputs  Caffe's blobs by Caffe's names
 """
@@ -74,6 +75,7 @@ def export_run(
         if _is_turned(plan, planned)
     }
     fed: dict[str, str] = {}
+    swapped: list[str] = []
     for planned in plan.inputs:
         parts = [part for part in described.inputs if part.blob == planned.blob.name]
         for part in parts:
@@ -83,7 +85,11 @@ def export_run(
         if parts[0].source != "array":
             planes = [_prepare(graph, part) for part in parts]
             fed[planned.blob.name] = planes[0] if len(planes) == 1 else graph.add("Concat", planes, axis=1)
+            swapped += [planes[0]] if len(planes) == 1 and parts[0].color_order == "BGR" else []
     values = write_layers(graph, plan.net, module, fed, frozenset(taken))
+    for name in swapped:
+        if name not in {values.names[output.blob] for output in plan.outputs}:
+            graph.fold_gather(name)
     graph.enter_layer("outputs")
     for planned_output, output in zip(plan.outputs, described.outputs, strict=True):
         name = values.names[planned_output.blob]
@@ -170,17 +176,16 @@ def _find_unused(name: str, names: set[str]) -> str:
 def _prepare(graph: OnnxGraph, part: RunInput) -> str:
     """Steps 1 and 2 for one part: N x H x W x C values -> float32 N x C x H' x W'."""
     pixels = graph.add("Cast", [part.name], to=FLOAT) if DTYPES[part.source] != "float32" else part.name
-    if part.color_order == "BGR":
-        pixels = graph.add("Gather", [pixels, graph.constant([2, 1, 0], "int64")], axis=3)
+    is_swapped = part.color_order == "BGR"
     if any(part.mean):
-        pixels = graph.add("Sub", [pixels, graph.constant(list(part.mean))])
+        pixels = graph.add("Sub", [pixels, graph.constant(list(part.mean[::-1] if is_swapped else part.mean))])
     if part.scale != 1.0:
         pixels = graph.add("Mul", [pixels, graph.constant(part.scale)])
     planes = graph.add("Transpose", [pixels], perm=[0, 3, 2, 1] if part.transposed else [0, 3, 1, 2])
-    if not part.margin:
-        return planes
-    pads = [0, 0, part.margin, part.margin] * 2
-    return graph.add("Pad", [planes, graph.constant(pads, "int64")], mode="edge")
+    if part.margin:
+        pads = [0, 0, part.margin, part.margin] * 2
+        planes = graph.add("Pad", [planes, graph.constant(pads, "int64")], mode="edge")
+    return graph.add("Gather", [planes, graph.constant([2, 1, 0], "int64")], axis=1) if is_swapped else planes
 
 
 def check_mean(values: Sequence[float], sources: Sequence[InputSource]) -> dict[InputSource, tuple[float, ...]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from atrous import runtime
@@ -87,6 +88,8 @@ def test_an_image_in_and_the_same_image_out(tmp_path: Path, size: tuple[int, int
     manifest = write(tmp_path / "b", text, weights, preprocessing=rule)
     assert manifest.run is not None
     assert (manifest.run.task, manifest.run.inputs[0].margin) == ("image", 2)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "b" / "deploy.onnx").graph.node}
+    assert "Gather" not in kinds  # the color order is in the weights
     image = make_image(*size)
     with runtime.load_runner(tmp_path / "b", threads=1) as runner:
         assert (runner(image).picture == image).all()
