@@ -62,10 +62,11 @@ rtx-check: $(RTX)/.ready ## NVIDIA's parser, builder and bindings, without a GPU
 
 # an environment of its own on top of $(VENV), so that nothing else sees NVIDIA's packages
 $(RTX)/.ready: $(VENV)/.ready tools/nvidia_check/bindings.txt
-	$(PYTHON) -m venv $(RTX)
+	$(BIN)/python -m venv $(RTX)
 	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
 		> "$$($(RTX)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
 	$(RTX)/bin/python -m pip install --quiet 'atrous[rtx-check]'
+	$(RTX)/bin/python -c 'import sys; from tools.nvidia_check.harness import find_missing; sys.exit(find_missing() or 0)'
 	while read -r version requirement; do \
 		$(RTX)/bin/python -m pip install --quiet --no-deps --upgrade --target "$(RTX)/bindings/$$version" "$$requirement" || exit; \
 	done < tools/nvidia_check/bindings.txt
