@@ -43,7 +43,7 @@ def build_engine(
     loaded = compat.LoadedEngine(trt, serialized)
     with compat.release_in_order(loaded.made):
         inspection = compat.inspect_engine(trt, loaded.engine)
-    return BuiltEngine(serialized, timings, inspection, tuple(lines), seconds)
+    return BuiltEngine(serialized, timings, inspection, compat.merge_lines(lines), seconds)
 
 
 def run_plan(trt: Any, plan: BuildPlan, made: dict[str, Any], log: list[str]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,6 +123,11 @@ def suggest_remedies(lines: Sequence[str]) -> list[str]:
     """Return what to do about the known errors in TensorRT's log."""
     text = "\n".join(lines).lower()
     return list(dict.fromkeys(remedy for piece, remedy in _REMEDIES if piece.lower() in text))
+
+
+def merge_lines(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return each line once, with the number of times it was logged if more."""
+    return tuple(line if count == 1 else f"{line} ({count} times)" for line, count in Counter(lines).items())
 
 
 def explain(problem: str, log: Sequence[str], *, advice: str = "") -> str:

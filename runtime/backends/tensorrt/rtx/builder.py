@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from .....errors import BackendError, BuildError
 from ..builder import BuiltEngine
+from ..compat import merge_lines
 from ..plan import BuildPlan
 from . import child
 from .layers import parse_layers
@@ -48,12 +48,7 @@ def build_engine(library: RtxLibrary, plan: BuildPlan, model: bytes) -> BuiltEng
             f"{plan.capabilities.product}: its log lists no layers of the engine in a known form, so the precision "
             "cannot be audited. What to do: use the version of the extra rtx"
         )
-    return BuiltEngine(serialized, b"", inspection, _count_lines(result["log"]), float(result["seconds"]))
-
-
-def _count_lines(log: list[str]) -> tuple[str, ...]:
-    """Each line once, with how often it is in the log."""
-    return tuple(line if count == 1 else f"{line} ({count} times)" for line, count in Counter(log).items())
+    return BuiltEngine(serialized, b"", inspection, merge_lines(result["log"]), float(result["seconds"]))
 
 
 def _read_result(folder: Path, done: subprocess.CompletedProcess[str], plan: BuildPlan) -> dict[str, Any]:

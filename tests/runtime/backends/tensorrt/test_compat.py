@@ -45,6 +45,12 @@ def test_a_log_does_not_grow_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == 2
 
 
+def test_a_line_that_repeats_is_one() -> None:
+    """As of RTX, which logs one for each convolution."""
+    scales = "warning: Converting conv weight scales to fp32."
+    assert compat.merge_lines([scales, "warning: other", scales, scales]) == (f"{scales} (3 times)", "warning: other")
+
+
 def test_the_inspector_must_give_an_object() -> None:
     trt = stubs.make_tensorrt("10")
 
