@@ -41,7 +41,8 @@ class Nvidia:
     def environment(self, bindings: Path | None = None) -> dict[str, str]:
         """The environment in which `import tensorrt` gives the bindings of a folder, by default the installed ones."""
         path = [str(self.forward), *([str(bindings)] if bindings is not None else []), str(ROOT)]
-        (library,), (parser,) = (self.rtx.glob(f"libtensorrt{kind}_rtx.so.*") for kind in ("", "_onnxparser"))
+        # beside the library there may be links to it, which NVIDIA's package makes when it is imported
+        library, parser = (max(self.rtx.glob(f"libtensorrt{kind}_rtx.so.*")) for kind in ("", "_onnxparser"))
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path),
