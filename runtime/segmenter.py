@@ -142,7 +142,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         with measure("network", timings_ms):
             raw = self.run_network(feeds) if feeds else None
         rest = self.finish(image, raw, probabilities=probabilities)
-        return replace(rest, timings_ms={**timings_ms, **rest.timings_ms})
+        manifest = self.bundle.manifest
+        timings_ms.update(rest.timings_ms)
+        return replace(rest, timings_ms=timings_ms, classes=manifest.classes, palette=manifest.palette)
 
     def plan(self, height: int, width: int, *, probabilities: bool = False) -> ImagePlan:
         """Plan an image of this size: whole or in tiles, with an estimate of its memory."""

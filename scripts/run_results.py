@@ -16,7 +16,7 @@ from ..bundle.files import write_file
 from ..bundle.manifest import Manifest
 from ..errors import InputError
 from ..runtime.batch.images import ImageJob, Naming, find_jobs, list_images
-from ..runtime.batch.run import measure_classes
+from ..runtime.batch.results import measure_classes
 from ..runtime.images import read_image
 from ..runtime.pictures import draw_points, encode_label_png, encode_png
 from ..runtime.planes import read_array, read_plane

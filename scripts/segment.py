@@ -17,7 +17,8 @@ from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
 _NOT_FOR_VIDEOS = (
-    "kinds fast_crf recursive naming all_frames ignore_transparent workers batch resume".split()  # noqa: SIM905
+    *("kinds", "opacity", "outlines", "legend", "jpeg", "fast_crf", "recursive", "naming"),
+    *("all_frames", "ignore_transparent", "workers", "batch", "resume"),
 )
 
 
@@ -58,8 +59,12 @@ def _refuse_given(*names: str) -> None:
     show_default=True,
     callback=_parse_kinds,
     metavar="KINDS",
-    help="Results to write, separated by commas: labels, overlay, probabilities.",
+    help="Results to write, separated by commas: labels, overlay, masks, coco, probabilities.",
 )
+@click.option("--opacity", type=click.FloatRange(0, 1), default=0.55, show_default=True, help="Opacity of overlays.")
+@click.option("--outlines/--no-outlines", default=True, help="Draw borders in overlays, or none.")
+@click.option("--legend", is_flag=True, help="List the classes and their shares below overlays.")
+@click.option("--jpeg", is_flag=True, help="Write overlays as JPEG.")
 @click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or turn it off.  [default: as the bundle]")
 @click.option(
     "--fast-crf",
@@ -103,6 +108,10 @@ def command(
     listing: TextIO | None,
     out: Path,
     kinds: tuple[str, ...],
+    opacity: float,
+    outlines: bool,
+    legend: bool,
+    jpeg: bool,
     crf: bool | None,
     fast_crf: bool,
     size: tuple[int, int] | None,
@@ -131,7 +140,9 @@ def command(
 
     \b
     labels         OUT/photo.png, one byte per pixel, the label; with the palette
-    overlay        OUT/photo_overlay.png, the image tinted by the labels' colors
+    overlay        OUT/photo_overlay.png (.jpg), the image tinted by the labels' colors
+    masks          OUT/photo_masks/, a black and white PNG for each class that occurs
+    coco           OUT/photo_coco.json, COCO's annotations: area, box and run lengths of each class that occurs
     probabilities  OUT/photo.npy, float32, labels x height x width, after the CRF
 
     A single video, or a camera such as /dev/video0, becomes a video of overlays: -o clip.mp4.
@@ -149,6 +160,7 @@ def command(
     """  # noqa: D301 (click's \b keeps the line breaks)
     from ..dependencies import import_crf
     from ..runtime.batch import is_video, label_files
+    from ..runtime.pictures import OverlayStyle
     from .segment_report import SegmentReport
     from .segment_video import segment_video
 
@@ -176,6 +188,7 @@ def command(
             images if listing is None else listing,
             out,
             kinds=kinds,
+            style=OverlayStyle(opacity, outlines, legend, "jpeg" if jpeg else "png"),
             recursive=recursive,
             naming=naming,
             all_frames=all_frames,

@@ -132,11 +132,12 @@ def _run_all(segmenter: Any, images: Sequence[Path], cores: int, work: Path) -> 
 
 def _encode(segmenter: Any, work: Path) -> Callable[[Any, Any, Any], None]:
     from atrous.bundle.files import write_file
-    from atrous.runtime.batch.run import encode_results, measure_classes
+    from atrous.runtime.batch.results import encode_results, measure_classes
 
     def finish(item: Path, image: Any, result: Any) -> None:
-        files = encode_results(image, result, segmenter.bundle.manifest, ("labels",))
-        write_file(work / f"{item.stem}.alone.png", files["labels"])
+        outputs = {"labels": work / f"{item.stem}.alone.png"}
+        for path, content in encode_results(image, result, segmenter.bundle.manifest, outputs).items():
+            write_file(path, content)
         measure_classes(result.labels, segmenter.bundle.manifest.classes)
 
     return finish

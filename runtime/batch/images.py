@@ -27,7 +27,13 @@ from .streams import is_stream, name_stream
 
 Naming = Literal["stem", "path"]
 #: what is appended to the name of a result, by kind
-ENDINGS = {"labels": ".png", "overlay": "_overlay.png", "probabilities": ".npy"}
+ENDINGS = {
+    "labels": ".png",
+    "overlay": "_overlay.png",
+    "masks": "_masks",
+    "coco": "_coco.json",
+    "probabilities": ".npy",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ def find_jobs(
     return jobs
 
 
-def read_jobs(paths: Iterable[str | Path], out: Path, kinds: Iterable[str]) -> Iterator[ImageJob]:
+def read_jobs(
+    paths: Iterable[str | Path], out: Path, kinds: Iterable[str], endings: Mapping[str, str] = ENDINGS
+) -> Iterator[ImageJob]:
     """Make the jobs of image files lazily: OUT/folder/photo.jpg.png for folder/photo.jpg; skips blank lines."""
     results = os.path.realpath(out)
     for line in paths:
@@ -111,11 +119,11 @@ def read_jobs(paths: Iterable[str | Path], out: Path, kinds: Iterable[str]) -> I
         if not path.strip():
             continue
         if is_address(path):
-            yield ImageJob(path, _name_outputs(out, str(name_stream(path)), kinds, ENDINGS))
+            yield ImageJob(path, _name_outputs(out, str(name_stream(path)), kinds, endings))
             continue
         if Path(os.path.realpath(path)).is_relative_to(results):
             raise InputError(f"the list has {path}, which is inside the output folder: choose another output folder")
-        yield ImageJob(Path(path), _name_outputs(out, str(_name_path(path)), kinds, ENDINGS))
+        yield ImageJob(Path(path), _name_outputs(out, str(_name_path(path)), kinds, endings))
 
 
 def _split_frames(found: Iterable[FoundImage]) -> Iterator[FoundImage]:

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from ...bundle.files import lock
 from ...errors import OutputError
+from .results import measure_bytes
 
 DONE_NAME = "done.jsonl"
 FAILURES_NAME = "failures.jsonl"
@@ -68,7 +69,7 @@ class Journal:
         if place == len(self._keys) or self._keys[place] != wanted:
             return False
         try:
-            return sum(os.stat(file).st_size for file in files) == int(self._bytes[place])
+            return sum(map(measure_bytes, files)) == int(self._bytes[place])
         except OSError:
             return False
 

@@ -6,10 +6,9 @@ Memory does not grow with the number of images: records go to `done.jsonl` and t
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import prepare_folder, remove_leftovers, write_file
-from ...bundle.manifest import Manifest
+from ...bundle.files import prepare_folder, remove_leftovers
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
-from .. import pictures
 from ..images import decode_image, read_image, read_size, read_transparency
+from ..pictures import PLAIN, OverlayStyle
 from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
@@ -31,9 +29,9 @@ from ..segmentation import Segmentation
 from ..segmenter import Segmenter, load
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+from .results import encode_results, measure_classes, write_results
 from .streams import is_stream, read_stream
 
-_COUNTED_AT_ONCE = 1 << 22  # pixels
 _VOID = np.uint8(255)
 
 
@@ -123,6 +121,7 @@ def label_files(
     out: str | Path,
     *,
     kinds: Collection[str] = ("labels",),
+    style: OverlayStyle = PLAIN,
     recursive: bool = False,
     naming: Naming = "stem",
     all_frames: bool = False,
@@ -146,8 +145,13 @@ def label_files(
         images: files, folders, glob patterns, http(s) addresses, and "-" for an image in standard input. Images that
             are not files are labeled in every run.
         out: the output folder, created if missing.
-        kinds: the results to write: "labels" (palette PNG of H x W uint8 labels), "overlay" (PNG of the image tinted by
-            the labels' colors), "probabilities" (`.npy`, L x H x W float32, after the CRF if it is on).
+        kinds: the results to write:
+            "labels": palette PNG of H x W uint8 labels;
+            "overlay": the image tinted by the labels' colors, as `style` says;
+            "masks": a folder of one black and white PNG for each class that occurs;
+            "coco": JSON with COCO's annotations: category, area, box and run lengths of each class that occurs;
+            "probabilities": `.npy`, L x H x W float32, after the CRF if it is on.
+        style: opacity, outlines, legend and format of overlays.
         recursive: whether to search the subfolders of folders.
         naming: "stem" for `OUT/photo.png`, "path" for `OUT/folder/photo.jpg.png`.
         all_frames: label every frame of an animation and every page of a file (`OUT/photo_0000.png`), not the first
@@ -183,11 +187,14 @@ def label_files(
         raise InputError(f'"{"".join(unknown[:1])}" is not a kind of result: use {", ".join(ENDINGS)}')
     if isinstance(images, str | Path):
         images = [images]
+    endings = ENDINGS if style.format == "png" else {**ENDINGS, "overlay": "_overlay.jpg"}
     jobs: Iterable[ImageJob]
     if is_list:
-        jobs, total = read_jobs(images, out, kinds), None
+        jobs, total = read_jobs(images, out, kinds, endings), None
     else:
-        jobs = find_jobs(list(images), out, kinds, recursive=recursive, naming=naming, all_frames=all_frames)
+        jobs = find_jobs(
+            list(images), out, kinds, recursive=recursive, naming=naming, all_frames=all_frames, endings=endings
+        )
         total = len(jobs)
     cores = cores or count_cores()
     with ExitStack() as stack:
@@ -209,13 +216,13 @@ def label_files(
             segmenter,
             read=_Reader(ignore_transparent),
             read_size=_read_size,
-            finish=_Finisher(segmenter, journal),
+            finish=_Finisher(segmenter, journal, style),
             cores=cores,
             workers=workers,
             probabilities="probabilities" in kinds,
             batch=batch,
         )
-        settings = _describe_settings(segmenter, batch, kinds, ignore_transparent)
+        settings = _describe_settings(segmenter, batch, kinds, ignore_transparent, style)
         todo = _skip_finished(jobs, journal, settings, out, summary, observer)
         pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
         try:
@@ -233,33 +240,6 @@ def label_files(
         finally:
             summary.pipeline = pipeline.report()
     return summary
-
-
-def encode_results(
-    image: npt.NDArray[np.uint8], result: Segmentation, manifest: Manifest, kinds: Iterable[str]
-) -> dict[str, bytes]:
-    """The content of an image's output files by kind; `image` is H x W x 3 uint8 RGB."""
-    files: dict[str, bytes] = {}
-    for kind in kinds:
-        if kind == "labels":
-            files[kind] = pictures.encode_label_png(result.labels, manifest.palette)
-        elif kind == "overlay":
-            files[kind] = pictures.encode_png(pictures.make_overlay(image, result.labels, manifest.palette))
-        else:
-            buffer = io.BytesIO()
-            np.save(buffer, np.asarray(result.probabilities), allow_pickle=False)
-            files[kind] = buffer.getvalue()
-    return files
-
-
-def measure_classes(labels: npt.NDArray[np.uint8], classes: Sequence[str]) -> dict[str, float]:
-    """The share of pixels of each class that occurs in H x W labels, largest first."""
-    counts = np.zeros(max(len(classes), 256), np.int64)
-    for rows in np.array_split(labels, -(-labels.size // _COUNTED_AT_ONCE)):  # bincount makes 64-bit numbers of them
-        counts += np.bincount(rows.ravel(), minlength=len(counts))
-    counts = counts[: len(classes)]
-    order = np.argsort(-counts, kind="stable")
-    return {classes[index]: float(counts[index] / labels.size) for index in order if counts[index]}
 
 
 @dataclass
@@ -280,19 +260,19 @@ class _Todo:
 class _Finisher:
     """Writes an image's files, then its line in the journal: a kill between the two repeats one image."""
 
-    def __init__(self, segmenter: Segmenter, journal: Journal) -> None:
+    def __init__(self, segmenter: Segmenter, journal: Journal, style: OverlayStyle) -> None:
         self._segmenter, self._manifest, self._journal = segmenter, segmenter.bundle.manifest, journal
+        self._style = style
 
     def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
         start_s = time.perf_counter()
         if item.void is not None:
             result = replace(result, labels=np.where(item.void, _VOID, result.labels))
         outputs = dict(item.job.outputs)
-        files = encode_results(image, result, self._manifest, outputs)
+        files = encode_results(image, result, self._manifest, outputs, self._style)
         self._journal.check()  # write_file would create a removed folder again
         try:
-            for kind, content in files.items():
-                write_file(outputs[kind], content)
+            write_results(files, self._manifest.classes)
         except OutputError:
             self._journal.check()  # if the folder was removed meanwhile, that is the reason
             raise
@@ -334,7 +314,7 @@ def _read_size(item: _Todo) -> tuple[int, int] | None:
 
 
 def _describe_settings(
-    segmenter: Segmenter, batch: int, kinds: Iterable[str], ignore_transparent: bool
+    segmenter: Segmenter, batch: int, kinds: Iterable[str], ignore_transparent: bool, style: OverlayStyle
 ) -> dict[str, Any]:
     """Everything a result depends on besides its image; a change repeats finished images."""
     manifest = segmenter.bundle.manifest.to_json()  # as it was loaded; contains the digests of all files
@@ -350,6 +330,7 @@ def _describe_settings(
         "batch": batch,
         "kinds": sorted(kinds),
         "ignore_transparent": ignore_transparent,
+        "overlay": asdict(style),
     }
 
 

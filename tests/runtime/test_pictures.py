@@ -52,3 +52,37 @@ def test_png_round_trip() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (9, 4, 3), np.uint8)[:, ::-1]
     with Image.open(io.BytesIO(pictures.encode_png(picture))) as image:
         np.testing.assert_array_equal(np.array(image), picture)
+
+
+def test_overlay_styles() -> None:
+    image = np.full((2, 3, 3), 100, np.uint8)
+    palette = [(0, 0, 0), (200, 0, 0)]
+    plain = pictures.make_overlay(image, LABELS, palette, pictures.OverlayStyle(opacity=0.25, outlines=False))
+    np.testing.assert_array_equal(plain[LABELS == 1], [[125, 75, 75]] * int((LABELS == 1).sum()))
+    np.testing.assert_array_equal(plain[LABELS == 0], [[100, 100, 100]] * int((LABELS == 0).sum()))
+    for wrong in ({"opacity": 1.5}, {"opacity": -1}, {"format": "gif"}):
+        with pytest.raises(InputError, match="must be"):
+            pictures.OverlayStyle(**wrong)
+
+
+@pytest.mark.parametrize("width", [40, 200, 1000])
+def test_a_legend_lists_the_classes_that_occur(width: int) -> None:
+    labels = np.zeros((50, width), np.uint8)
+    labels[:, : width // 4] = 2
+    labels[0, 0] = 3  # below a thousandth in the wider pictures
+    palette = [(0, 0, 0), (9, 9, 9), (200, 0, 0), (0, 0, 200), (0, 200, 0)]
+    picture = np.full((50, width, 3), 50, np.uint8)
+    found = pictures.add_legend(picture, labels, palette, ["sky", "never", "car\x1b", "dot", "tree"])
+    assert found.shape[1:] == (width, 3)
+    np.testing.assert_array_equal(found[:50], picture)
+    colors = {tuple(color) for color in found[50:].reshape(-1, 3).tolist()}
+    assert {(0, 0, 0), (200, 0, 0)} <= colors
+    assert (0, 200, 0) not in colors
+    assert ((0, 0, 200) in colors) == (1 / labels.size >= 0.001)
+
+
+def test_jpeg() -> None:
+    picture = np.full((20, 20, 3), (200, 30, 60), np.uint8)
+    with Image.open(io.BytesIO(pictures.encode_jpeg(picture))) as image:
+        assert image.format == "JPEG"
+        np.testing.assert_allclose(np.array(image), picture, atol=3)

@@ -456,7 +456,7 @@ def test_void_color() -> None:
 
 
 def test_an_output_folder_removed_during_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atrous.runtime.batch import run as batch
+    from atrous.runtime.batch import results as batch
 
     write_file = batch.write_file
 

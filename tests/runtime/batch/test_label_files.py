@@ -156,7 +156,10 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("arguments", "match"),
         [
-            ({"kinds": ["colors"]}, '"colors" is not a kind of result: use labels, overlay, probabilities'),
+            (
+                {"kinds": ["colors"]},
+                '"colors" is not a kind of result: use labels, overlay, masks, coco',
+            ),
             ({"kinds": []}, "is not a kind of result"),
             ({"images": "*.bmp"}, "nothing matches"),
             ({"images": "b"}, "no images in the folder b"),
