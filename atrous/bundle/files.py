@@ -105,7 +105,10 @@ def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
     extra_flags = getattr(os, "O_NONBLOCK", 0)  # an open FIFO would wait for a writer
     if not follow_links:
         extra_flags |= getattr(os, "O_NOFOLLOW", 0)
-    return open(path, "rb", opener=partial(_open_regular, extra_flags))
+    try:
+        return open(path, "rb", opener=partial(_open_regular, extra_flags))
+    except ValueError as error:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(error)) from error
 
 
 def _open_regular(extra_flags: int, path: str, flags: int) -> int:

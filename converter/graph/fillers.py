@@ -19,7 +19,7 @@ from .net import FloatArray, Shape
 def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
     """Values of a parameter blob by its FillerParameter (None: zeros); the name seeds the random ones.
 
-    Raises NetError if the filler's type is unknown, or it does not fit the shape.
+    Raises NetError if the filler's type is unknown, its numbers are impossible, or it does not fit the shape.
     """
     kind = "constant" if filler is None else (filler.type or "constant")
     if kind == "constant":
@@ -30,14 +30,18 @@ def fill_blob(name: str, shape: Shape, filler: Any) -> FloatArray:
         return _bilinear(shape)
     random = np.random.default_rng(zlib.crc32(name.encode()))
     fan_in = max(1, math.prod(shape[1:]))
-    fan_out = max(1, math.prod(shape) // shape[1]) if len(shape) > 1 else math.prod(shape)
+    fan_out = max(1, math.prod(shape) // max(1, shape[1])) if len(shape) > 1 else math.prod(shape)
     norms = {0: fan_in, 1: fan_out, 2: (fan_in + fan_out) / 2}
     norm = norms.get(filler.variance_norm, fan_in)
     if kind == "gaussian":
+        if not (0 <= filler.std < math.inf and math.isfinite(filler.mean)):
+            raise NetError(f'parameter "{name}": a gaussian filler needs finite numbers and a std of at least 0')
         values = random.normal(filler.mean, filler.std, shape)
         if filler.sparse >= 0:  # the mean number of nonzero inputs of each output
             values *= random.random(shape) < filler.sparse / max(1, shape[0] if shape else 1)
     elif kind == "uniform":
+        if not (filler.min <= filler.max and math.isfinite(filler.max - filler.min)):
+            raise NetError(f'parameter "{name}": a uniform filler needs finite numbers and a max of at least its min')
         values = random.uniform(filler.min, filler.max, shape)
     elif kind == "xavier":
         values = random.uniform(-math.sqrt(3 / norm), math.sqrt(3 / norm), shape)

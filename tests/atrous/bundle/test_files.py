@@ -144,6 +144,8 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         open_regular(os.devnull)
     with pytest.raises(OSError, match="is a folder"):
         open_regular(tmp_path)
+    with pytest.raises(OSError, match="null byte"):
+        open_regular("a\0b")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     open_regular(tmp_path / "link").close()
     with pytest.raises(OSError, match=r"link"):

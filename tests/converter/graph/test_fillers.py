@@ -99,3 +99,24 @@ def test_random_fillers_take_any_number_of_axes(kind: str, shape: tuple[int, ...
 def test_unknown_filler() -> None:
     with pytest.raises(NetError, match=r'parameter "conv1/0": unknown filler type "xaviar"'):
         fill_blob("conv1/0", (3,), filler("xaviar"))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"kind": "uniform", "min": 0.5, "max": 0.4},
+        {"kind": "uniform", "max": math.inf},
+        {"kind": "uniform", "min": math.nan},
+        {"kind": "gaussian", "std": -1},
+        {"kind": "gaussian", "std": math.nan},
+        {"kind": "gaussian", "mean": math.inf},
+    ],
+)
+def test_impossible_numbers(numbers: dict[str, Any]) -> None:
+    with pytest.raises(NetError, match=rf'parameter "c/0": a {numbers["kind"]} filler needs finite numbers'):
+        fill_blob("c/0", (2, 3), filler(**numbers))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform", "xavier", "msra"])
+def test_blobs_without_elements(kind: str) -> None:
+    assert fill_blob("c/0", (2, 0, 3), filler(kind)).shape == (2, 0, 3)
