@@ -262,11 +262,16 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         self._has_run = True
         return list(output)
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The images in each run of a graph that takes no other number, else None."""
+        side = next(spec.shape[0] for spec in self.backend.inputs if spec.name == self.bundle.deploy.input)
+        return side if isinstance(side, int) else None
+
     def _compute(self, images: Array) -> Array:
         """The head's output; a graph of a fixed batch runs on that many images, the last one repeated if need be."""
-        name = self.bundle.deploy.input
-        batch = next(spec.shape[0] for spec in self.backend.inputs if spec.name == name)
-        if not isinstance(batch, int) or len(images) == batch:
+        name, batch = self.bundle.deploy.input, self.fixed_batch
+        if batch is None or len(images) == batch:
             return self.backend.run({name: images})[self.head]
         outputs = []
         for start in range(0, len(images), batch):

@@ -60,9 +60,10 @@ def make_stages(
 
     `run_crf` is what to call instead of `crf.dense_crf`; it needs a single worker if it depends on earlier images.
     Images whose (height, width) `read_size` gives wait before they are decoded until their estimates fit the
-    segmenter's memory together.
+    segmenter's memory together. A graph of a fixed batch gets up to that many images per run, whatever `batch` is.
     """
     gate = MemoryGate(segmenter.memory_bytes)
+    batch = max(batch, segmenter.fixed_batch or 1)
     is_local, has_crf = segmenter.backend.device == "cpu", segmenter.crf is not None
     networks = (workers or {}).get("network", 1)
 

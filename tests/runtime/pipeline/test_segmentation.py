@@ -58,6 +58,20 @@ def test_the_same_as_one_by_one(tmp_path: Path, head: str, batch: int, crf: Mapp
             assert list(result.timings_ms) == ["decode", *alone.timings_ms]
 
 
+def test_a_graph_of_a_fixed_batch_gets_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with runtime.load(write_bundle(tmp_path), threads=1) as segmenter:
+        alone = [segmenter(make_image(*size, seed=index)) for index, size in enumerate(SIZES)]
+        monkeypatch.setattr(runtime.Segmenter, "fixed_batch", 3)
+        run, batches = segmenter.backend.run, []
+        monkeypatch.setattr(
+            segmenter.backend, "run", lambda feeds: batches.append(len(next(iter(feeds.values())))) or run(feeds)
+        )
+        found = run_stages(segmenter)
+    assert set(batches) == {3}
+    for result, labels in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(result.labels, labels)
+
+
 def test_the_stages(tmp_path: Path) -> None:
     def name_stages(
         crf: Mapping[str, Any] | None, backend: Any, **workers: int
