@@ -21,6 +21,7 @@ ADVICE = "shrink it for the network with --max-side, or switch the CRF off with 
 _SHORTAGES = ("bad_alloc", "Failed to allocate memory", "not enough memory", "out of memory", "allocate")
 _FREE_SHARE = 0.75  # of the free memory, used by default
 _MOST_BYTES = 1 << 50
+_KEPT_BYTES = 1 << 28  # pages that the CRF keeps for the next image
 _LEAST_BYTES = 64 << 20  # left to an image, however much the libraries take
 _MOST_PLANS = 1024  # kept, so that images of one size are planned once
 
@@ -61,7 +62,7 @@ class Planner:
             free = find_limit_bytes() - find_used_bytes()
             self.limit = int(_FREE_SHARE * min(max(free, _LEAST_BYTES), _MOST_BYTES))
         else:
-            self.limit = max(memory_bytes - find_used_bytes(), _LEAST_BYTES)
+            self.limit = max(memory_bytes - find_used_bytes() - _KEPT_BYTES, _LEAST_BYTES)
         deploy, self._rule = bundle.deploy, bundle.preprocessing.size_rule
         self._model = MemoryModel(len(bundle.manifest.classes), deploy.footprint, on_host, crf is not None)
         self._crf, self._has_labels_only = crf, has_labels_only
