@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from ..bundle.folder import Bundle, read_bundle
     from ..bundle.manifest import Manifest
     from . import backends, batch, crf, evaluation, pictures
+    from .backends.preprocessed import PixelRule
     from .images import read_image
+    from .loading import load
     from .run_outputs import RunResult
     from .runner import Runner, load_runner
     from .segmentation import Segmentation
-    from .segmenter import Segmenter, load
+    from .segmenter import Segmenter
 
 __all__ = [
     "AtrousError",
@@ -46,6 +48,7 @@ __all__ = [
     "MemoryLimitError",
     "MissingDependencyError",
     "OutputError",
+    "PixelRule",
     "RunResult",
     "Runner",
     "Segmentation",
@@ -77,7 +80,8 @@ _HOMES = {
     "read_image": ".images",
     "Segmentation": ".segmentation",
     "Segmenter": ".segmenter",
-    "load": ".segmenter",
+    "load": ".loading",
+    "PixelRule": ".backends.preprocessed",
     "load_runner": ".runner",
     "Runner": ".runner",
     "RunResult": ".run_outputs",

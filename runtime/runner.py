@@ -214,7 +214,7 @@ def load_runner(
     """
     bundle = read_bundle(path)
     if bundle.manifest.run is None:
-        from .segmenter import load
+        from .loading import load
 
         chosen: dict[str, Any] = {"device": device, "threads": threads, "options": options}
         return _SegmentRunner(load(path, backend, size=size, max_side=max_side, **chosen))

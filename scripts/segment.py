@@ -13,6 +13,7 @@ from . import console
 from .backend_option import backend_options
 from .memory_option import memory_option
 from .name_option import name_option
+from .pixel_options import choose_pixels, pixel_options
 from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
@@ -73,6 +74,7 @@ def _refuse_given(*names: str) -> None:
 )
 @size_options
 @memory_option
+@pixel_options
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @name_option
 @click.option(
@@ -118,6 +120,9 @@ def command(
     max_side: int | None,
     native: bool,
     memory: int | None,
+    mean: tuple[float, ...] | None,
+    scale: float | None,
+    color_order: str | None,
     recursive: bool,
     naming: Any,
     all_frames: bool,
@@ -170,6 +175,7 @@ def command(
         "precision": precision,
         "crf": "auto" if crf is None else crf,
         "memory_bytes": memory,
+        "pixels": choose_pixels(mean, scale, color_order),
         **choose_size(size, max_side, native),
     }
     if len(images) == 1 and is_video(images[0]):

@@ -12,12 +12,14 @@ from typing import IO, Any
 
 import click
 
+from ..runtime.backends.preprocessed import PreprocessedBackend, describe_pixels
 from ..runtime.batch import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from ..runtime.segmenter import Segmenter
 from ..runtime.tiles.planner import write_size
 from . import console
 from .size_option import describe_size
 
+_PIXELS = {"color_order", "mean", "scale"}
 _SHOWN_IMAGES, _SHOWN_CLASSES = 20, 3
 _LEAST_SHARE = 0.005  # of the pixels, for a class to be shown
 _ENOUGH_TO_JUDGE = 8  # images before a bottleneck is named
@@ -110,6 +112,7 @@ class SegmentReport(BatchObserver):
             "crf": segmenter.crf is not None,
             "crf_shortcuts": segmenter.crf_shortcuts,
             "size": segmenter.sizing.to_json(),
+            "preprocessing": segmenter.bundle.preprocessing.model_dump(mode="json", include=_PIXELS),
             "labeled": summary.labeled,
             "skipped": summary.skipped,
             "failures": self._failures,
@@ -143,6 +146,9 @@ class SegmentReport(BatchObserver):
         if self._tiles:
             more = f" (and {self._tiled - 1} more images)" if self._tiled > 1 else ""
             console.print_line(f"{self._tiles}, within {write_size(segmenter.memory_bytes)}{more}")
+        if isinstance(segmenter.backend, PreprocessedBackend):
+            tried = describe_pixels(segmenter.bundle.preprocessing)
+            console.print_line(f"tried {tried}: convert the net again with these options to keep them")
         stages = ["network"] + (["crf"] if segmenter.crf is not None else [])
         times = ", ".join(f"{name} {summary.spent_ms[name] / summary.labeled:.0f} ms" for name in stages)
         crf = "with the dense CRF" if segmenter.crf is not None else "without a CRF"

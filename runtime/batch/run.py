@@ -21,12 +21,13 @@ from ...bundle.files import prepare_folder, remove_leftovers
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from ..images import decode_image, read_image, read_size, read_transparency
+from ..loading import load
 from ..pictures import PLAIN, OverlayStyle
 from ..pipeline import ItemResult, Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmentation import Segmentation
-from ..segmenter import Segmenter, load
+from ..segmenter import Segmenter
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
 from .results import encode_results, measure_classes, write_results

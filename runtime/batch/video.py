@@ -20,12 +20,13 @@ from ...bundle.files import prepare_folder, write_file
 from ...dependencies import import_crf, import_optional
 from ...errors import ImageError, InputError
 from ..images import MAX_PIXELS
+from ..loading import load
 from ..pictures import make_overlay
 from ..pipeline import Pipeline, PipelineReport
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmentation import Segmentation
-from ..segmenter import Segmenter, load
+from ..segmenter import Segmenter
 
 Frame = npt.NDArray[np.uint8]
 

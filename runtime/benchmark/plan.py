@@ -123,7 +123,7 @@ class BenchPlan:
         """Load the bundle as a subject; raises what `runtime.load` raises."""
         from ...dependencies import import_crf
         from ..backends import open_backend
-        from ..segmenter import load
+        from ..loading import load
 
         shortcuts: Mapping[str, Any] | None = import_crf().FAST if fast_crf else None
         words: dict[str, Any] = {"device": spec.device, "threads": threads, "precision": spec.precision}

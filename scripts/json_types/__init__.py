@@ -17,6 +17,7 @@ COMMANDS = {
     "precision": ("nets", "Precision"),
     "build": ("nets", "Build"),
     "segment": ("images", "Segment"),
+    "probe": ("images", "Probe"),
     "run": ("images", "Run"),
     "evaluate": ("images", "Evaluate"),
     "tune-crf": ("images", "TuneCrf"),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from ...bundle.choices import Task
+from ...bundle.choices import ColorOrder, Task
 from ...bundle.crf_parameters import CrfParameters
 from .base import Failed, FailedImage, Output, Part, Pipeline, Size
 
@@ -32,6 +32,16 @@ class LabeledImage(Part):
     """milliseconds of each stage"""
 
 
+class Pixels(Part):
+    """The preprocessing of the network's image: (pixel - mean) * scale."""
+
+    color_order: ColorOrder
+    """of the network's channels"""
+    mean: tuple[float, float, float]
+    """in gray levels, in the network's channel order"""
+    scale: float
+
+
 class SegmentImages(Output):
     """Labeled images."""
 
@@ -46,6 +56,8 @@ class SegmentImages(Output):
     crf_shortcuts: dict[str, JsonValue]
     """approximations of the CRF; empty for the exact one"""
     size: Size
+    preprocessing: Pixels
+    """the bundle's, or the one tried"""
     labeled: int
     """images labeled in this run"""
     skipped: int
@@ -73,6 +85,33 @@ class SegmentVideo(Output):
     warm_starts: int
     """frames whose CRF started from the frame before"""
     pipeline: Pipeline
+
+
+class ProbeTrial(Pixels):
+    """A preprocessing on the photo."""
+
+    network_size: tuple[int, int]
+    """height and width that the network ran at"""
+    information_bits: float
+    """entropy of the mean prediction minus the mean entropy of the predictions"""
+    confidence: float
+    """mean over the pixels of the largest probability"""
+    is_present: bool
+    """whether it is the bundle's own"""
+
+
+class ProbeDone(Output):
+    """Likely preprocessings tried on a photo."""
+
+    command: Literal["probe"]
+    bundle: str
+    """its folder"""
+    photo: str
+    """its path"""
+    sheet: str
+    """the picture of the trials"""
+    trials: list[ProbeTrial]
+    """most information first"""
 
 
 class RunClass(Part):
@@ -281,6 +320,7 @@ class TuneCrfDone(Output):
 
 
 Segment = SegmentImages | SegmentVideo | Failed
+Probe = ProbeDone | Failed
 Run = RunDone | Failed
 Evaluate = EvaluateDone | Failed
 TuneCrf = TuneCrfDone | Failed

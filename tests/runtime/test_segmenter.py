@@ -260,7 +260,7 @@ def test_backend_is_closed_if_the_segmenter_is_refused(
     output, options, part = REFUSED[reason]
     head = "labels" if output.ndim == 3 else "scores"
     backend = Liar(head, output, labels=output.shape[1] if head == "scores" else "l")
-    monkeypatch.setattr("atrous.runtime.segmenter.open_backend", lambda *_, **__: backend)
+    monkeypatch.setattr("atrous.runtime.loading.open_backend", lambda *_, **__: backend)
     folder = write_bundle(tmp_path, head, crf=CRF)
     with pytest.raises((BundleError, InputError), match=part):
         runtime.load(folder, **options)
@@ -280,7 +280,7 @@ def test_a_bundle_replaced_while_it_is_loaded_is_loaded_anew(tmp_path: Path, mon
         found.append(arguments[1].deploy.head)
         return open_backend(*arguments, **options)
 
-    monkeypatch.setattr("atrous.runtime.segmenter.open_backend", replace_first)
+    monkeypatch.setattr("atrous.runtime.loading.open_backend", replace_first)
     with runtime.load(folder) as segmenter:
         assert segmenter.head == "labels"
     assert found == ["scores", "labels"]
