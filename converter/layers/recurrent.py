@@ -39,7 +39,7 @@ class _Recurrent(Operator):
         if len(self.context.top_names) != 1 + self.exposed:
             self.refuse(f"has {len(self.context.top_names)} tops; needs {1 + self.exposed}")
         shapes = [blob.shape for blob in self.bottoms]
-        if len(shapes[0]) < 2:
+        if len(shapes[0]) < 3:  # its InnerProduct begins at axis 2
             self.refuse(f"needs x (T, N, ...), has {shapes[0]}")
         self.steps, self.batch = shapes[0][:2]
         if shapes[1] != (self.steps, self.batch):

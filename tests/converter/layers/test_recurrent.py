@@ -127,6 +127,7 @@ def test_lstm_unit() -> None:
         ("num_output: 4", {"x": (5,), "c": (5,)}, r"\(T, N"),
         ("num_output: 4", {"x": (5, 2, 3), "c": (5, 2), "s": (3, 4)}, "2 items"),
         ("num_output: 4", {"x": (5, 2, 3), "c": (5, 2), "s": (2, 4), "t": (2, 4)}, "has 4 bottoms"),
+        ("num_output: 4", {"x": (5, 2), "c": (5, 2)}, r"needs x \(T, N, \.\.\.\), has \(5, 2\)"),
     ],
 )
 def test_bottoms_that_do_not_fit_are_refused(param: str, shapes: dict[str, Any], words: str) -> None:
