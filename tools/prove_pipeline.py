@@ -1,6 +1,7 @@
 """Tests of the pipeline on a bundle and a folder of images; the last line of each is one JSON object.
 
     python -m tools.prove_pipeline throughput BUNDLE IMAGES   each stage alone, then all together; a plot
+    python -m tools.prove_pipeline loop BUNDLE IMAGES         against a loop over single images, for every backend
     python -m tools.prove_pipeline kill BUNDLE IMAGES         kill -9 in the middle, resume, compare
     python -m tools.prove_pipeline soak BUNDLE IMAGES         mixed work in a loop: memory, files, threads
 
@@ -119,6 +120,61 @@ def throughput(
     middle = {name: round(median(row[name] for row in found), 3) for name in found[0]}
     workers = {stage.name: stage.most_workers for stage in report.stages}
     click.echo(json.dumps({"images": len(jobs), "rounds": rounds, "cores": cores, "workers": workers, **middle}))
+
+
+# ---- against a loop --------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@_bundle
+@_images
+@_work
+@click.option("--rounds", type=click.IntRange(1, 50), default=3, show_default=True, help="Turns of both, by turns.")
+@click.option(
+    "--backends", default="onnxruntime,openvino,torch", show_default=True, help="Backends, separated by commas."
+)
+def loop(bundle: Path, images: Path, work: Path, rounds: int, backends: str) -> None:
+    """Time `label_files` against reading, labeling and saving one image after the other, and compare the files."""
+    from atrous import runtime
+    from atrous.runtime.batch.images import list_images
+
+    paths = [found.image for found in list_images([images])]
+    has_crf = runtime.read_bundle(bundle).manifest.crf is not None
+    rows: list[dict[str, Any]] = []
+    for backend in backends.split(","):
+        for crf in (False, True) if has_crf else (False,):
+            with runtime.load(bundle, backend, crf=crf) as segmenter:
+                for path in paths[:2]:  # the first runs of a session are slower
+                    segmenter(path)
+                rows.append({"backend": backend, "crf": crf, **_time_both(segmenter, paths, work, rounds)})
+            click.echo(json.dumps(rows[-1]))
+    click.echo(json.dumps({"images": len(paths), "rounds": rounds, "rows": rows}))
+
+
+def _time_both(segmenter: Any, paths: Sequence[Path], work: Path, rounds: int) -> dict[str, float]:
+    """Seconds of a loop and of the pipeline, summed over the rounds, and their ratio; the files must be equal."""
+    from atrous.runtime.pipeline.engine import count_cores
+
+    def run_loop() -> None:
+        finish = _encode(segmenter, work / "loop")
+        for path in paths:
+            finish(path, None, segmenter.segment(path))
+
+    def run_pipeline() -> None:
+        _run_all(segmenter, paths, count_cores(), work / "pipeline")
+
+    spent_s = {run_loop: 0.0, run_pipeline: 0.0}
+    for number in range(rounds):
+        shutil.rmtree(work, ignore_errors=True)
+        for run in sorted(spent_s, key=lambda run: (run is run_loop) == bool(number % 2)):
+            start_s = time.perf_counter()
+            run()
+            spent_s[run] += time.perf_counter() - start_s
+        for path in paths:
+            one, other = work / "loop" / f"{path.stem}.alone.png", work / "pipeline" / f"{path.stem}.png"
+            assert one.read_bytes() == other.read_bytes(), path
+    loop_s, pipeline_s = spent_s.values()
+    return {"loop_s": round(loop_s, 2), "segment_s": round(pipeline_s, 2), "ratio": round(pipeline_s / loop_s, 3)}
 
 
 def _run_all(segmenter: Any, images: Sequence[Path], cores: int, work: Path) -> tuple[Any, float]:
