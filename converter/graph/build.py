@@ -7,7 +7,7 @@ The graph rules are those of Caffe's own set-up:
 4. Split, Flatten, Reshape, and Concat or Slice of one blob share the memory of their bottom: an in-place write to one
    of these blobs changes all of them, so later readers of the others see it too;
 5. a `param` name seen before shares the first layer's blob: same shape (STRICT) or same count (PERMISSIVE);
-6. blobs that no layer reads are the outputs, sorted by name.
+6. blobs that no layer reads are the outputs, sorted by name, inputs included.
 """
 
 from __future__ import annotations
@@ -139,9 +139,10 @@ class _Builder:
                     f'output "{name}" shares its memory with "{blob.name}", which is written in place: "{blob.name}" '
                     "stands for both"
                 )
-            elif blob.producer is not None:
+            elif blob.producer is not None or name not in self.definition.read_names:
                 unread.append(blob)
-        return unread, sorted(warnings)
+        computed = [blob for blob in unread if blob.producer is not None]
+        return unread if computed else [], sorted(warnings)
 
     def _add_input(self, source: InputTop) -> None:
         def refuse(reason: str) -> NoReturn:

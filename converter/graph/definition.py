@@ -71,6 +71,7 @@ class NetDefinition:
     format: str = "V2"  # syntax of the file: V0, V1 or V2
     crop_rule: CropRule = CropRule.ZERO  # the offset of a Crop without crop_param
     phase: str = "TEST"  # TEST or TRAIN
+    read_names: frozenset[str] = frozenset()  # blobs that a layer of this phase reads, layers left out included
     unset_stages: tuple[str, ...] = ()  # stages of excluded layers, those that declare an input's shape first
 
     @property

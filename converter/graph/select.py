@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ...errors import NetError
 from ..dialects.detect import Detection, detect_in_text
-from ..dialects.known import Dialect, find_dialect
+from ..dialects.known import DIALECTS, Dialect, find_dialect, fork_layer_types
 from ..files.prototxt import Prototxt
 from ..layers import find_operator, registered_name, registered_types
 from .crop_rule import find_crop_rule
@@ -140,9 +140,39 @@ def define_net(
         filtered = filter_layers(prototxt, phase=phase, level=level, stages=stages)
         kept, dropped = filtered.kept, list(filtered.dropped)
     definition = _Selection(prototxt, kept, dropped, found).define(detection.evidence, dict(blob_counts or {}))
+    doubts = _find_dialect_doubts(prototxt, definition, found, given=dialect is not None)
+    definition = replace(definition, warnings=(*definition.warnings, *doubts))
     crop_rule = find_crop_rule(prototxt.net.layer, found, given=dialect is not None)
     unset = () if already_filtered else _find_unset_stages(prototxt, filtered.stages)
     return replace(definition, crop_rule=crop_rule, phase=phase, unset_stages=unset)
+
+
+def _find_dialect_doubts(prototxt: Prototxt, definition: NetDefinition, dialect: Dialect, *, given: bool) -> list[str]:
+    """Warnings where the dialect decides the result without evidence, or contradicts the file."""
+    types = {entry.message.type for entry in definition.entries}
+    if given:
+        foreign = [kind for kind, owners in fork_layer_types().items() if kind in types and dialect.name not in owners]
+        if foreign:
+            return [f'the dialect "{dialect.name}" has no layer type {", ".join(sorted(foreign))}']
+        return []
+    if prototxt.format != "V1" or any(
+        "V1" in DIALECTS[name].formats for use in prototxt.forks for name in use.dialects
+    ):
+        return []
+    doubtful = [
+        f"{kind}{place}"
+        for kind, place in (("ArgMax", " without axis"), ("InnerProduct", ""))
+        if any(
+            entry.message.type == kind and not (kind == "ArgMax" and entry.message.argmax_param.HasField("axis"))
+            for entry in definition.entries
+        )
+    ]
+    if not doubtful:
+        return []
+    return [
+        f"read as a file of BVLC Caffe; DeepLab v1's Caffe computes {' and '.join(doubtful)} with other shapes: give "
+        "--dialect deeplab_v1 if the net was trained with it"
+    ]
 
 
 def _find_unset_stages(prototxt: Prototxt, active: frozenset[str]) -> tuple[str, ...]:
@@ -197,6 +227,7 @@ class _Selection:
             warnings=(*self.prototxt.warnings, *warnings),
             blob_counts=blob_counts,
             transform=self.transform,
+            read_names=frozenset(name for entry in self.entries for name in entry.message.bottom),
             format=self.prototxt.format,
         )
 

@@ -43,7 +43,7 @@ class _WindowedWeights(Operator):
         self.stride = self._spatial("stride", "stride", 1)
         self.dilation = self._dilation()
         self.pad_begin, self.pad_end = self._pads()
-        self.num_output = self.param.num_output
+        self.num_output = self._outputs()
         self.groups = self._groups()
         self._check_sizes()
 
@@ -99,6 +99,9 @@ class _WindowedWeights(Operator):
 
     def _groups(self) -> int:
         return int(self.param.group)
+
+    def _outputs(self) -> int:
+        return int(self.param.num_output)
 
     def _check_sizes(self) -> None:
         self.require_positive(
@@ -243,9 +246,12 @@ class Convolution(_WindowedWeights):
 
 @register_layer("ConvolutionDepthwise", "DepthwiseConvolution")
 class DepthwiseConvolution(Convolution):
-    """The forks' depthwise layers: one group per channel; `group` is ignored."""
+    """Depthwise layers: a group per channel; `group` is ignored, and by ConvolutionDepthwise `num_output`."""
 
     least_axes = 1
+
+    def _outputs(self) -> int:
+        return self.channels if self.context.type == "ConvolutionDepthwise" else super()._outputs()
 
     def _groups(self) -> int:
         return self.channels

@@ -6,7 +6,8 @@ The older forks (longjon's "future" branch: FCN, HED, CRF-RNN, DeconvNet) have n
 the graph. Both bottoms are traced back to their common ancestor through each layer's coordinate map; the offset aligns
 the two planes. RCF calls this layer AutoCrop.
 `converter.graph.crop_rule` decides between the two for a Crop without crop_param.
-MergeCrop (naibaf7's fork): bottom 0, then the center of bottom 1 in bottom 0's size, along the channels.
+MergeCrop (naibaf7's fork): bottom 0, then the center of bottom 1 in bottom 0's size, along the channels (STACK); or
+their sum (ADD).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ...errors import CropOffsetError
 from ..graph.crop_rule import CropRule
 from ..graph.geometry import AlignmentError, AxisMap, PlaneMap, align_blobs
 from ..graph.net import Shape
-from .base import ModuleSpec, Operator, register_layer
+from .base import ModuleSpec, Operator, given, register_layer
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -116,26 +117,30 @@ class Crop(Operator):
 
 @register_layer("MergeCrop")
 class MergeCrop(Operator):
-    """Skip connection of a U-Net: the larger bottom is center-cropped and concatenated."""
+    """Skip connection of a U-Net: the larger bottom is center-cropped, and concatenated or added."""
 
     bottom_range = (2, 2)
     allows_in_place = False
 
     def set_up(self) -> None:
         small, large = self.bottoms[0].shape, self.bottoms[1].shape
-        if list(self.context.message.mergecrop_param.forward).count(False):
+        param = self.context.message.mergecrop_param
+        self.adds = bool(param.operation)
+        if list(param.forward).count(False):
             self.refuse("has `forward: false`, which only training uses; remove it")
-        if len(small) < 3 or len(small) != len(large) or small[:2] != large[:2]:
-            self.refuse(f"needs bottoms with equal batch and channels, has {small} and {large}")
+        equal = 2 if self.adds else 1
+        if len(small) < 3 or len(small) != len(large) or small[:equal] != large[:equal]:
+            what = "batch and channels" if self.adds else "batch"
+            self.refuse(f"needs bottoms with equal {what}, has {small} and {large}")
         if any(a > b for a, b in zip(small[2:], large[2:], strict=True)):
             self.refuse(f"its second bottom {large} must be at least as large as the first {small}")
 
     def top_shapes(self) -> tuple[Shape, ...]:
         batch, channels, *plane = self.bottoms[0].shape
-        return ((batch, 2 * channels, *plane),)
+        return ((batch, channels if self.adds else channels + self.bottoms[1].shape[1], *plane),)
 
     def module_spec(self) -> ModuleSpec:
-        return ModuleSpec("MergeCrop")
+        return ModuleSpec("MergeCrop", given(adds=self.adds))
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         small, large = bottoms
@@ -143,4 +148,5 @@ class MergeCrop(Operator):
         starts = [(large.shape[axis] - small.shape[axis]) // 2 for axis in axes]
         ends = [start + small.shape[axis] for start, axis in zip(starts, axes, strict=True)]
         bounds = [graph.shape_tensor(starts), graph.shape_tensor(ends), graph.constant(list(axes), "int64")]
-        return [graph.add("Concat", [small.name, graph.add("Slice", [large.name, *bounds])], axis=1)]
+        parts = [small.name, graph.add("Slice", [large.name, *bounds])]
+        return [graph.add("Add", parts) if self.adds else graph.add("Concat", parts, axis=1)]

@@ -20,9 +20,13 @@ class Crop(nn.Module):
 
 
 class MergeCrop(nn.Module):
-    """Channels of x, then those of y center-cropped to x's size."""
+    """Channels of x, then those of y center-cropped to x's size; or, with `adds`, their sum."""
+
+    def __init__(self, adds: bool = False) -> None:
+        super().__init__()
+        self.adds = adds
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         for axis in range(2, x.dim()):
             y = y.narrow(axis, (y.shape[axis] - x.shape[axis]) // 2, x.shape[axis])
-        return torch.cat((x, y), 1)
+        return x + y if self.adds else torch.cat((x, y), 1)

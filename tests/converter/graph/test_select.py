@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
-from atrous.converter import read_net
+from atrous.converter import export_onnx, read_net, to_torch
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.graph.select import filter_layers
 from atrous.errors import NetError
@@ -125,3 +128,68 @@ def test_files_of_several_stages_name_the_stage_to_give(text: str, words: str) -
     with pytest.raises(NetError) as caught:
         read_net(STAGES, stages=["val"])
     assert "--stage" not in str(caught.value)
+
+
+# ---- doubts about the dialect
+
+
+@pytest.mark.parametrize(
+    ("dialect", "layer", "warns"),
+    [
+        ("bvlc", 'type: "Interp"', True),
+        ("ssd", 'type: "Interp"', True),
+        ("deeplab_v2", 'type: "Interp"', False),
+        ("bvlc", 'type: "ReLU"', False),
+        (None, 'type: "Interp"', False),
+    ],
+)
+def test_a_dialect_without_the_layer_warns(dialect: str | None, layer: str, warns: bool) -> None:
+    text = f'input: "x" input_shape {{ dim: 1 dim: 2 dim: 5 dim: 5 }} layer {{ name: "i" {layer} bottom: "x" top: "y"'
+    text += " interp_param { zoom_factor: 2 } }" if "Interp" in layer else " }"
+    warnings = read_net(text, dialect=dialect).warnings
+    assert any(f'the dialect "{dialect}" has no layer type Interp' in warning for warning in warnings) is warns
+
+
+V1 = 'input: "x" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5 layers { name: "y" bottom: "x" top: "y" '
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("type: ARGMAX", "ArgMax without axis"),
+        ("type: INNER_PRODUCT inner_product_param { num_output: 3 }", "InnerProduct"),
+        ("type: ARGMAX argmax_param { axis: 1 }", None),
+        ("type: RELU", None),
+        ("type: ARGMAX strict_dim: true", None),  # a field of DeepLab v1 decides
+    ],
+)
+def test_v1_files_whose_meaning_depends_on_the_dialect_warn(layer: str, words: str | None) -> None:
+    warnings = read_net(V1 + layer + " }").warnings
+    assert len(warnings) == (words is not None)
+    assert words is None or f"DeepLab v1's Caffe computes {words} with other shapes" in warnings[0]
+    assert not read_net(V1 + layer.replace(" argmax_param { axis: 1 }", "") + " }", dialect="deeplab_v1").warnings
+
+
+# ---- inputs without a reader
+
+
+def test_an_input_without_a_reader_is_an_output() -> None:
+    text = (
+        'input: "x" input_shape { dim: 1 dim: 2 } input: "free" input_shape { dim: 3 } '
+        'input: "label" input_shape { dim: 1 }\n'
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "y" }\n'
+        'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "label" top: "l" }\n'
+    )
+    net = read_net(text)
+    assert [blob.name for blob in net.outputs] == ["free", "y"]
+    x, free = np.float32([[-1, 2]]), np.float32([1, 2, 3])
+    module = to_torch(net)
+    values = module(torch.from_numpy(x), torch.from_numpy(free), torch.zeros(1))
+    assert (values["free"].numpy() == free).all()
+    model = export_onnx(net, module)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    feeds = {"x": x, "free": free, "label": np.zeros(1, np.float32)}
+    found = dict(zip(names, session.run(None, feeds), strict=True))
+    assert (found["free"] == free).all()
+    assert found["y"].tolist() == [[0, 2]]

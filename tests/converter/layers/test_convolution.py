@@ -182,6 +182,13 @@ def test_depthwise_has_a_group_for_each_channel(kind: str) -> None:
     np.testing.assert_allclose(y, convolve(x, weight, (1, 1), (0, 0), (0, 0), (1, 1), 4), atol=1e-5)
 
 
+def test_convolution_depthwise_ignores_num_output() -> None:
+    """mini-caffe gives every channel one output."""
+    x, weight = random_array(1, 4, 5, 5), random_array(4, 1, 3, 3, seed=1)
+    y = twin("ConvolutionDepthwise", "num_output: 8 kernel_size: 3 bias_term: false", x.shape, weight).run(x=x)["y"]
+    np.testing.assert_allclose(y, convolve(x, weight, (1, 1), (0, 0), (0, 0), (1, 1), 4), atol=1e-5)
+
+
 def test_several_bottoms_share_the_weights() -> None:
     weight = random_array(2, 2, 3, 3, seed=1)
     body = "convolution_param { num_output: 2 kernel_size: 3 bias_term: false }"

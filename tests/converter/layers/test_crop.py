@@ -165,10 +165,13 @@ def test_any_size_and_torch_export() -> None:
     assert_exports(twin, (0, 2, 3), *runs)
 
 
-def test_merge_crop() -> None:
-    small, large = random_array(2, 3, 4, 5), random_array(2, 3, 7, 5, seed=1)
-    text = net_text('type: "MergeCrop" bottom: "a" bottom: "b" top: "y"', a=small.shape, b=large.shape)
-    expected = np.concatenate([small, large[:, :, 1:5]], 1)
+@pytest.mark.parametrize(("operation", "channels"), [("STACK", 3), ("STACK", 2), ("ADD", 3)])
+def test_merge_crop(operation: str, channels: int) -> None:
+    small, large = random_array(2, 3, 4, 5), random_array(2, channels, 7, 5, seed=1)
+    body = f'type: "MergeCrop" bottom: "a" bottom: "b" top: "y" mergecrop_param {{ operation: {operation} }}'
+    text = net_text(body, a=small.shape, b=large.shape)
+    center = large[:, :, 1:5]
+    expected = small + center if operation == "ADD" else np.concatenate([small, center], 1)
     np.testing.assert_array_equal(Twin(text).run(a=small, b=large)["y"], expected)
 
 
@@ -176,7 +179,8 @@ def test_merge_crop() -> None:
     ("param", "a", "b", "words"),
     [
         ("mergecrop_param { forward: true forward: false }", (1, 2, 4, 4), (1, 2, 6, 6), "only training uses"),
-        ("", (1, 2, 4, 4), (1, 3, 6, 6), "equal batch and channels"),
+        ("mergecrop_param { operation: ADD }", (1, 2, 4, 4), (1, 3, 6, 6), "equal batch and channels"),
+        ("", (1, 2, 4, 4), (2, 2, 6, 6), "equal batch, has"),
         ("", (1, 2, 4, 7), (1, 2, 6, 6), "at least as large"),
     ],
 )
