@@ -79,7 +79,7 @@ The tops of a `Python` layer without bottoms become inputs too.
 ## Known by name but not converted
 
 The converter lists these, unknown types, and `Python` layers without a plug-in all at once, with name and line, before
-it converts anything.
+it converts anything. One `Python` layer is converted: `rpn.proposal_layer.ProposalLayer` of py-faster-rcnn.
 
 | why | types |
 |---|---|
@@ -113,9 +113,10 @@ class Row:
 
 
 def own_types() -> tuple[str, ...]:
-    """The registered types of the project, without those of plug-ins."""
+    """The registered types of the project, without those of plug-ins and `Python` layers."""
     package = Operator.__module__.rpartition(".")[0]
-    return tuple(name for name in registered_types() if _operator(name).__module__.startswith(f"{package}."))
+    own = (name for name in registered_types() if _operator(name).__module__.startswith(f"{package}."))
+    return tuple(name for name in own if ":" not in name)
 
 
 def _operator(name: str) -> type[Operator]:

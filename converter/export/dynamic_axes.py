@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from ..graph.build import build_net
 from ..graph.net import Blob, Net, Shape
 from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, sample_accepted
-from ..graph.sizes import Size, Terms, Trace
+from ..graph.sizes import Size, Terms, Trace, concrete
 
 #: symbol -> the axis of an image input that it is
 SYMBOLS = {"batch": 0, "height": 2, "width": 3}
@@ -43,6 +43,12 @@ class DynamicAxes:
         self._accepted = {name: sizes for name, sizes in accepted.items() if sizes is not None}
         self.fixed = {name: size for name, size in self.trace.values.items() if name not in self._accepted}
         self._known: dict[Terms, tuple[int, str | None]] = {}
+        #: sizes that depend on the data stay, whatever their bounds become
+        self._run_time = {
+            number: Size(self.trace, (((number,), 1),), concrete(self.trace.at(atom.operands[0], self.trace.values)))
+            for number, atom in enumerate(self.trace.atoms)
+            if atom.kind == "run time"
+        }
         self._axes = {
             blob: [
                 (size, f"{blob.name}_{axis}" if name == "" else name)
@@ -65,14 +71,14 @@ class DynamicAxes:
         if not isinstance(size, Size):
             return size, None
         if size.terms not in self._known:
-            self._known[size.terms] = self._describe_expression(self.trace.at(size, self.fixed))
+            self._known[size.terms] = self._describe_expression(self.trace.at(size, self.fixed, dict(self._run_time)))
         return self._known[size.terms]
 
     def _describe_expression(self, size: Any) -> tuple[int, str | None]:
-        symbols = self.trace.symbols(size.terms) if isinstance(size, Size) else set()
-        if not symbols:
+        if not isinstance(size, Size):
             return size, None
-        if len(symbols) > 1 or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
+        symbols = self.trace.symbols(size.terms)
+        if len(symbols) != 1 or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
             return size, ""
         (symbol,) = symbols
         try:

@@ -252,6 +252,11 @@ def at_run_time(size: Any, key: object) -> Any:
     return Size(size.trace, size.trace.make_atom("run time", size.terms, key), size.value)
 
 
+def found_at_run_time(trace: Trace, bound: int, key: object) -> Any:
+    """A size that depends on the data alone, and is stated as a number; equal keys are one size."""
+    return Size(trace, trace.make_atom("run time", _terms(bound), key), bound)
+
+
 def at_least(size: Any, least: Any) -> Any:
     """The larger of two sizes."""
     owner = size if isinstance(size, Size) else least

@@ -1,6 +1,6 @@
 """DetectionOutput (SSD) and Yolov3DetectionOutput: raw outputs to rows of (image, label, score, x1, y1, x2, y2).
 
-Their suppression has no exact static ONNX form, so they run in torch; for ONNX, cut the net before them.
+In ONNX they are NonMaxSuppression and TopK (`suppression.py`); only SSD's `eta` below 1 has no such form.
 SSD: boxes decoded by code_type; for each class the scores above confidence_threshold, at most top_k, suppressed by
 overlap; at most keep_top_k per image, in order of label and score. `save_output_param` only writes files; ignored.
 YOLOv3 (the port in eric612's MobileNet-YOLO): see the torch module.
@@ -8,10 +8,27 @@ YOLOv3 (the port in eric612's MobileNet-YOLO): see the torch module.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
+from .suppression import (
+    emit_best,
+    emit_column,
+    emit_marked,
+    emit_numbers,
+    emit_or_none,
+    emit_rows,
+    emit_suppression,
+    smaller,
+    varying,
+)
+
+if TYPE_CHECKING:
+    from ..export.onnx_graph import OnnxGraph, Value
 
 _CODES = {1: "corner", 2: "center_size", 3: "corner_size"}
 
@@ -44,7 +61,99 @@ class DetectionOutput(Operator):
 
     def top_shapes(self) -> tuple[Shape, ...]:
         # the number of detections depends on the data; Caffe states the same shape
-        return ((1, 1, 1, 7),)
+        return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        if self.param.nms_param.eta < 1:
+            self.refuse_export("with eta below 1 has no ONNX form; it runs in torch only")
+        param, nms = self.param, self.param.nms_param
+        labels = [label for label in range(param.num_classes) if label != param.background_label_id]
+        batch, priors = bottoms[0].shape[0], bottoms[2].shape[2] // 4
+        candidates = smaller(priors, nms.top_k if nms.HasField("top_k") else -1)
+        if not labels or 0 in (param.keep_top_k, nms.top_k if nms.HasField("top_k") else -1):
+            places = graph.constant(np.zeros(0), "int64")
+            return [emit_or_none(graph, graph.constant(np.zeros((0, 7))), places, batch)]
+        boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
+        # (N, classes, priors)
+        scores = graph.reshape(bottoms[1].name, [0, -1, param.num_classes])
+        scores = graph.add("Transpose", [scores], perm=[0, 2, 1])
+        scores = graph.add("Gather", [scores, graph.constant(labels, "int64")], axis=1)
+        scores, order = emit_best(graph, scores, candidates, 2)
+        groups = batch * len(labels)
+        if param.share_location:
+            # (N, 1, priors, 4); the first of a group's boxes
+            starts = graph.add("Mul", [emit_numbers(graph, batch), graph.size_tensor(priors)])
+            starts = graph.reshape(starts, [-1, 1, 1])
+        else:
+            boxes = graph.add("Gather", [boxes, graph.constant(labels, "int64")], axis=1)
+            starts = graph.add("Mul", [emit_numbers(graph, groups), graph.size_tensor(priors)])
+            starts = graph.reshape(starts, [-1, len(labels), 1])
+        order = graph.add("Add", [order, starts])
+        boxes = graph.add("Gather", [graph.reshape(boxes, [-1, 4]), graph.reshape(order, [-1])], axis=0)
+        least = param.confidence_threshold if param.HasField("confidence_threshold") else None
+        kept = emit_suppression(
+            graph,
+            graph.reshape(boxes, [groups, candidates, 4]),
+            graph.reshape(scores, [groups, 1, candidates]),
+            candidates,
+            nms.nms_threshold,
+            least,
+        )
+        scores = graph.reshape(scores, [-1])
+        first = graph.add("Mul", [emit_column(graph, kept, 0), graph.size_tensor(candidates)])
+        places = graph.add("Add", [first, emit_column(graph, kept, 2)])
+        places = self._emit_choice(graph, places, scores, batch, len(labels) * candidates)
+        group = graph.add("Div", [places, graph.size_tensor(candidates)])
+        label = graph.add("Gather", [graph.constant(labels, "int64"), self._modulo(graph, group, len(labels))])
+        columns = [graph.add("Div", [group, graph.constant(len(labels), "int64")]), label]
+        columns.append(graph.add("Gather", [scores, places]))
+        columns = [graph.reshape(column, [-1, 1]) for column in columns]
+        rows = emit_rows(graph, [*columns, graph.add("Gather", [boxes, places], axis=0)])
+        return [emit_or_none(graph, rows, places, batch)]
+
+    @staticmethod
+    def _modulo(graph: OnnxGraph, value: str, divisor: int) -> str:
+        return graph.add("Mod", [value, graph.constant(divisor, "int64")])
+
+    def _emit_choice(self, graph: OnnxGraph, places: str, scores: str, batch: int, each: int) -> str:
+        """Places in order of image, label and rank: at most keep_top_k of each image's `each` candidates."""
+        if self.param.keep_top_k < 0:
+            return emit_marked(graph, places, batch * each)
+        lowest = graph.constant(-np.inf)
+        nothing = graph.add("Expand", [lowest, graph.size_tensor(batch * each)])
+        kept = graph.add("ScatterElements", [nothing, places, graph.add("Gather", [scores, places])], axis=0)
+        best, order = emit_best(graph, graph.reshape(kept, [-1, each]), smaller(each, self.param.keep_top_k), 1)
+        starts = graph.add("Mul", [emit_numbers(graph, batch), graph.size_tensor(each)])
+        order = graph.add("Add", [order, graph.reshape(starts, [-1, 1])])
+        exists = graph.reshape(graph.add("Greater", [best, lowest]), [-1])
+        return emit_marked(graph, graph.add("Compress", [graph.reshape(order, [-1]), exists], axis=0), batch * each)
+
+    def _emit_boxes(self, graph: OnnxGraph, locations: str, priors: str) -> str:
+        """Decoded boxes (N, sets, priors, 4)."""
+        param = self.param
+        sets = 1 if param.share_location else param.num_classes
+        codes = graph.reshape(locations, [0, -1, sets, 4])
+        codes = graph.add("Transpose", [codes], perm=[0, 2, 1, 3])
+        first = graph.add("Gather", [priors, graph.constant(0, "int64")], axis=0)
+        both = graph.reshape(first, [2, -1, 4])
+        anchors, variances = (graph.add("Gather", [both, graph.constant(row, "int64")], axis=0) for row in (0, 1))
+        shift = codes if param.variance_encoded_in_target else graph.add("Mul", [codes, variances])
+        low, high = graph.slice(anchors, 1, 0, 2), graph.slice(anchors, 1, 2, 4)
+        size = graph.add("Sub", [high, low])
+        code = _CODES[param.code_type]
+        if code == "corner":
+            boxes = graph.add("Add", [anchors, shift])
+        elif code == "corner_size":
+            sizes = graph.add("Concat", [size, size], axis=1)
+            boxes = graph.add("Add", [anchors, graph.add("Mul", [shift, sizes])])
+        else:
+            two = graph.constant(2.0)
+            middle = graph.add("Div", [graph.add("Add", [low, high]), two])
+            center = graph.add("Add", [middle, graph.add("Mul", [graph.slice(shift, 3, 0, 2), size])])
+            grown = graph.add("Mul", [graph.add("Exp", [graph.slice(shift, 3, 2, 4)]), size])
+            half = graph.add("Div", [grown, two])
+            boxes = graph.add("Concat", [graph.add("Sub", [center, half]), graph.add("Add", [center, half])], axis=3)
+        return graph.add("Clip", [boxes, graph.constant(0.0), graph.constant(1.0)]) if param.clip else boxes
 
     def module_spec(self) -> ModuleSpec:
         param, nms = self.param, self.param.nms_param
@@ -94,7 +203,71 @@ class Yolov3DetectionOutput(Operator):
                 self.refuse(f'needs square maps of {channels} channels; "{blob.name}" is {shape}')
 
     def top_shapes(self) -> tuple[Shape, ...]:
-        return ((1, 1, 1, 7),)
+        return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
+
+    def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        param = self.param
+        # an overlap equal to the threshold drops a box, too
+        overlap = float(np.nextafter(np.float32(param.nms_threshold), np.float32(-1)))
+        if overlap < 0:
+            self.refuse_export("needs an nms_threshold above 0 in ONNX")
+        found = [
+            self._emit_scale(graph, bottom, anchors, stride)
+            for bottom, anchors, stride in zip(bottoms, module.anchors, module.strides, strict=True)
+        ]
+        boxes = graph.add("Concat", [part[0] for part in found], axis=0)
+        scores = graph.add("Concat", [part[1] for part in found], axis=0)
+        classes = graph.constant(param.num_classes, "int64")
+        count = graph.add("Shape", [scores])
+        numbers = graph.add(
+            "Range", [graph.constant(0, "int64"), graph.add("Squeeze", [count]), graph.constant(1, "int64")]
+        )
+        each = graph.add("Gather", [boxes, graph.add("Div", [numbers, classes])], axis=0)
+        low = graph.slice(each, 1, 0, 2)
+        proper = graph.add("Concat", [low, graph.add("Max", [low, graph.slice(each, 1, 2, 4)])], axis=1)
+        kept = graph.add(
+            "NonMaxSuppression",
+            [
+                graph.reshape(proper, [1, -1, 4]),
+                graph.reshape(scores, [1, 1, -1]),
+                count,
+                graph.constant([min(overlap, 1.0)]),
+                graph.constant([param.confidence_threshold]),
+            ],
+        )
+        places = emit_column(graph, kept, 2)
+        score = graph.add("Gather", [scores, places])
+        label = graph.add("Add", [graph.add("Mod", [places, classes]), graph.constant(1, "int64")])
+        image = graph.add("Mul", [places, graph.constant(0, "int64")])
+        columns = [graph.reshape(column, [-1, 1]) for column in (image, label, score)]
+        rows = emit_rows(graph, [*columns, graph.add("Gather", [each, places], axis=0)])
+        return [emit_or_none(graph, rows, places, bottoms[0].shape[0])]
+
+    def _emit_scale(self, graph: OnnxGraph, codes: Value, anchors: Any, stride: int) -> tuple[str, str]:
+        """Boxes (rows, 4) of a map by image, cell and anchor, and their scores by class, as a vector."""
+        parts, side = 5 + self.param.num_classes, codes.shape[3]
+        # (N, cells, anchors, parts)
+        cells = graph.reshape(codes.name, [0, len(anchors), parts, -1])
+        cells = graph.add("Transpose", [cells], perm=[0, 3, 1, 2])
+        number = graph.reshape(emit_numbers(graph, codes.shape[2] * side), [-1, 1, 1])
+        sides = graph.size_tensor(side)
+        place = graph.add("Concat", [graph.add("Mod", [number, sides]), graph.add("Div", [number, sides])], axis=2)
+        corner = graph.add("Cast", [place], to=1)
+        width = graph.add("Cast", [sides], to=1)
+        center = graph.add("Add", [corner, graph.add("Sigmoid", [graph.slice(cells, 3, 0, 2)])])
+        center = graph.add("Div", [center, width])
+        grown = graph.add("Mul", [graph.add("Exp", [graph.slice(cells, 3, 2, 4)]), graph.constant(anchors)])
+        pixels = graph.add("Mul", [width, graph.constant(float(stride))])
+        half = graph.add("Div", [graph.add("Div", [grown, pixels]), graph.constant(2.0)])
+        boxes = graph.add("Concat", [graph.add("Sub", [center, half]), graph.add("Add", [center, half])], axis=3)
+        scores = graph.add(
+            "Mul",
+            [
+                graph.add("Sigmoid", [graph.slice(cells, 3, 4, 5)]),
+                graph.add("Sigmoid", [graph.slice(cells, 3, 5, parts)]),
+            ],
+        )
+        return graph.reshape(boxes, [-1, 4]), graph.reshape(scores, [-1])
 
     def module_spec(self) -> ModuleSpec:
         param = self.param

@@ -97,6 +97,7 @@ class Proposal(nn.Module):
         after: maximum number of boxes after suppression.
         nms_threshold: a box is dropped if its overlap with a better one is larger.
         with_scores: also return the scores (R).
+        drops_small: leave out small boxes instead.
     """
 
     def __init__(
@@ -108,11 +109,12 @@ class Proposal(nn.Module):
         after: int,
         nms_threshold: float,
         with_scores: bool = False,
+        drops_small: bool = False,
     ) -> None:
         super().__init__()
         self.anchors, self.stride, self.min_size = anchors, stride, min_size
         self.before, self.after, self.nms_threshold = before, after, nms_threshold
-        self.with_scores = with_scores
+        self.with_scores, self.drops_small = with_scores, drops_small
 
     def forward(
         self, scores: torch.Tensor, codes: torch.Tensor, im_info: torch.Tensor
@@ -134,7 +136,10 @@ class Proposal(nn.Module):
         high = (center + half).minimum(limit).clamp(min=0)
         is_large = (high - low + 1 >= self.min_size * scale).all(-1)
         score = (scores[0, len(anchors) :].float().permute(1, 2, 0) * is_large).flatten()
-        order = score.argsort(descending=True, stable=True)[: self.before]
+        order = score.argsort(descending=True, stable=True)
+        if self.drops_small:
+            order = order[is_large.flatten()[order]]
+        order = order[: self.before]
         kept = order[self.suppress(torch.cat((low, high), -1).reshape(-1, 4)[order])]
         found = torch.cat((low, high), -1).reshape(-1, 4)[kept]
         regions = torch.cat((torch.zeros_like(found[:, :1]), found), 1).to(scores.dtype)
@@ -153,4 +158,4 @@ class Proposal(nn.Module):
             common = (high - low + 1).clamp(min=0).prod(1)
             overlap = common / (area[best] + area[remaining] - common)
             remaining = remaining[overlap <= self.nms_threshold]
-        return torch.stack(kept)
+        return torch.stack(kept) if kept else remaining

@@ -32,9 +32,6 @@ NO_ONNX_FORM = {
     "dl2-crf": "DenseCRF",
     "dl2-crf-log": "DenseCRF",
     "dl2-domaintransform": "DomainTransform",
-    "ssd-detection": "DetectionOutput",
-    "ssd-detection-corner": "DetectionOutput",
-    "ssd-detection-none": "DetectionOutput",
 }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter import export_onnx, read_net, run_blobs, to_torch
-from atrous.errors import ExportError, NetError
+from atrous.converter import read_net
+from atrous.errors import NetError
 
 from .converting import Twin, net_text, random_array
 
@@ -69,11 +69,8 @@ def test_position_sensitive_roi_pooling(scale: float) -> None:
     x, regions = random_array(2, 2 * 9, 12, 13), random_regions(40, 2, 12 / scale)
     param = f"psroi_pooling_param {{ output_dim: 2 group_size: 3 spatial_scale: {scale} }}"
     text = net_text(f'type: "PSROIPooling" bottom: "x" bottom: "r" top: "y" {param}', x=x.shape, r=regions.shape)
-    net = read_net(text)
-    y = run_blobs(to_torch(net), {"x": x, "r": regions})["y:y"]
+    y = Twin(text).run(x=x, r=regions)["y"]
     np.testing.assert_allclose(y, position_sensitive(x, regions, 2, 3, scale), atol=1e-6)
-    with pytest.raises(ExportError, match="PSROIPooling"):
-        export_onnx(net, to_torch(net))
 
 
 @pytest.mark.parametrize(
@@ -148,14 +145,74 @@ def test_proposals() -> None:
     scores = np.random.default_rng(0).uniform(0.1, 1, (1, 4, 5, 6)).astype(np.float32)
     codes = random_array(1, 8, 5, 6) * 0.3
     info = np.float32([[75, 90, 1.25]])
-    net = read_net(net_text(PROPOSAL, s=scores.shape, b=codes.shape, i=info.shape))
-    blobs = run_blobs(to_torch(net), {"s": scores, "b": codes, "i": info})
+    twin = Twin(net_text(PROPOSAL, s=scores.shape, b=codes.shape, i=info.shape))
+    blobs = twin.run(s=scores, b=codes, i=info)
     expected = np.array(propose_by_hand(scores, codes, info[0]))
-    np.testing.assert_allclose(blobs["y:rois"][:, 1:], expected[:, :4], atol=1e-3)
-    np.testing.assert_allclose(blobs["y:scores"], expected[:, 4], atol=1e-6)
-    assert (blobs["y:rois"][:, 0] == 0).all()
-    with pytest.raises(ExportError, match="Proposal"):
-        export_onnx(net, to_torch(net))
+    np.testing.assert_allclose(blobs["rois"][:, 1:], expected[:, :4], atol=1e-3)
+    np.testing.assert_allclose(blobs["scores"], expected[:, 4], atol=1e-6)
+    assert (blobs["rois"][:, 0] == 0).all()
+
+
+HEAD = """
+layer { name: "pool" type: "ROIPooling" bottom: "x" bottom: "rois" top: "pool"
+  roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 } }
+layer { name: "fc" type: "InnerProduct" bottom: "pool" top: "fc" inner_product_param { num_output: 3 } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
+
+
+@pytest.mark.parametrize("rows", [(5, 6), (3, 4)])
+def test_a_head_takes_any_number_of_proposals(rows: tuple[int, int]) -> None:
+    """Few candidates give fewer boxes than post_nms_topn; the layers after the pooling follow."""
+    random = np.random.default_rng(0)
+    layer = PROPOSAL.replace('top: "scores" ', "").replace("nms_thresh: 0.6", "nms_thresh: 0.05")
+    text = net_text(layer, s=(1, 4, 5, 6), b=(1, 8, 5, 6), i=(1, 3), x=(1, 2, 5, 6))
+    net = read_net(text + HEAD, {"fc": [random_array(3, 8), random_array(3)]})
+    twin = Twin(text + HEAD, {"fc": [random_array(3, 8), random_array(3)]})
+    blobs = twin.run(
+        1e-5,
+        s=random.uniform(0.1, 1, (1, 4, *rows)),
+        b=random.normal(0, 0.3, (1, 8, *rows)),
+        i=[[16 * rows[0], 16 * rows[1], 1]],
+        x=random.normal(0, 1, (1, 2, *rows)),
+    )
+    assert 0 < len(blobs["prob"]) == len(blobs["rois"]) < 12
+    assert net.outputs[0].shape == (12, 3)
+
+
+def test_proposals_of_py_faster_rcnn() -> None:
+    """Its Python layer leaves small boxes out; the settings are those of its TEST phase."""
+    random = np.random.default_rng(1)
+    layer = (
+        'type: "Python" bottom: "s" bottom: "b" bottom: "i" top: "rois" python_param '
+        "{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"'feat_stride': 16\" }"
+    )
+    scores = random.uniform(0.1, 1, (1, 18, 4, 5)).astype(np.float32)
+    codes = random.normal(0, 0.3, (1, 36, 4, 5)).astype(np.float32)
+    codes[:, 2::4] -= 2
+    info = np.float32([[64, 80, 2]])
+    twin = Twin(net_text(layer, s=scores.shape, b=codes.shape, i=info.shape))
+    rois = twin.run(1e-5, s=scores, b=codes, i=info)["rois"]
+    assert 0 < len(rois) < 90
+    assert (rois[:, 3:] - rois[:, 1:3] + 1 >= 32).all()
+    assert "py-faster-rcnn's TEST phase" in twin.net.warnings[0]
+    with pytest.raises(NetError, match="needs param_str"):
+        read_net(net_text(layer.replace("'feat_stride': 16", "import os"), s=scores.shape, b=codes.shape, i=info.shape))
+
+
+def test_anchors_are_those_of_py_faster_rcnn() -> None:
+    """The nine anchors in the comment of its generate_anchors.py, which are MATLAB's: pixels count from 1."""
+    published = [
+        [-83, -39, 100, 56], [-175, -87, 192, 104], [-359, -183, 376, 200], [-55, -55, 72, 72], [-119, -119, 136, 136],
+        [-247, -247, 264, 264], [-35, -79, 52, 96], [-79, -167, 96, 184], [-167, -343, 184, 360],
+    ]  # fmt: skip
+    layer = (
+        'type: "Python" bottom: "s" bottom: "b" bottom: "i" top: "rois" python_param '
+        "{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"'feat_stride': 16\" }"
+    )
+    net = read_net(net_text(layer, s=(1, 18, 4, 5), b=(1, 36, 4, 5), i=(1, 3)))
+    anchors = np.array(net.layers[0].operator.module_spec().arguments["anchors"])
+    np.testing.assert_array_equal(anchors, np.array(published) - 1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Non-maximum suppression in standard ONNX operators, in Caffe's order.
+
+TopK orders the candidates, the smaller index first among equal scores, as Caffe's stable sort does. NonMaxSuppression
+then keeps the order, as its own ties go to the smaller index. An inverted box has no area in Caffe; NonMaxSuppression
+would turn it around, so such a box becomes a line.
+
+What differs: where more than `keep_top_k` boxes of an image have exactly equal scores, Caffe's choice is that of GCC's
+unstable sort (`modules/sorting.py`); in ONNX it is the smaller label, then the better box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..graph.net import Blob
+from ..graph.sizes import Size, at_least, found_at_run_time
+
+if TYPE_CHECKING:
+    from ..export.onnx_graph import OnnxGraph
+
+INT64 = 7
+FLOAT = 1
+
+
+def varying(bound: int, bottoms: Sequence[Blob], key: str) -> Any:
+    """A size that depends on the data and is stated as `bound`; equal keys are one size."""
+    owner = next((size for blob in bottoms for size in blob.shape if isinstance(size, Size)), None)
+    return bound if owner is None else found_at_run_time(owner.trace, bound, key)
+
+
+def smaller(size: Any, limit: int) -> Any:
+    """The smaller of a size and a number; a negative number is no limit."""
+    return size if limit < 0 else size + limit - at_least(size, limit)
+
+
+def emit_best(graph: OnnxGraph, scores: str, number: int, axis: int) -> tuple[str, str]:
+    """The `number` largest values along an axis, largest first, and their int64 indices."""
+    values, places = graph.add_multiple("TopK", [scores, graph.size_tensor(number)], 2, axis=axis, largest=1, sorted=1)
+    return values, places
+
+
+def emit_suppression(
+    graph: OnnxGraph, boxes: str, scores: str, most: int, overlap: float, least_score: float | None
+) -> str:
+    """Rows (group, 0, index) of the boxes kept in each group, int64: by group, then from the highest score down.
+
+    Args:
+        graph: the graph.
+        boxes: (groups, K, 4), corners x1 y1 x2 y2.
+        scores: (groups, 1, K).
+        most: number of boxes to keep at most in each group.
+        overlap: a box is dropped if its overlap with a better one is larger.
+        least_score: boxes of this score or less are dropped; None keeps all.
+    """
+    low = graph.slice(boxes, 2, 0, 2)
+    proper = graph.add("Concat", [low, graph.add("Max", [low, graph.slice(boxes, 2, 2, 4)])], axis=2)
+    limits = [graph.size_tensor(most), graph.constant([min(overlap, 1.0)])]
+    if least_score is not None:
+        limits.append(graph.constant([least_score]))
+    return graph.add("NonMaxSuppression", [proper, scores, *limits])
+
+
+def emit_column(graph: OnnxGraph, rows: str, column: int) -> str:
+    """A column of a matrix, as a vector."""
+    return graph.add("Gather", [rows, graph.constant(column, "int64")], axis=1)
+
+
+def emit_numbers(graph: OnnxGraph, size: int) -> str:
+    """0 to size - 1, int64."""
+    if not isinstance(size, Size):
+        return graph.constant(np.arange(size), "int64")
+    end = graph.add("Squeeze", [graph.size_tensor(size)])
+    return graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
+
+
+def emit_marked(graph: OnnxGraph, places: str, size: int) -> str:
+    """The given places of a vector of this size in ascending order, as int64."""
+    zeros = graph.add("ConstantOfShape", [graph.size_tensor(size)])
+    ones = graph.add("Cast", [graph.add("GreaterOrEqual", [places, graph.constant(0, "int64")])], to=FLOAT)
+    marks = graph.add("ScatterElements", [zeros, places, ones], axis=0)
+    return graph.reshape(graph.add("NonZero", [marks]), [-1])
+
+
+def emit_rows(graph: OnnxGraph, columns: list[str]) -> str:
+    """Vectors and matrices side by side, as float32; vectors become columns."""
+    return graph.add("Concat", [graph.add("Cast", [column], to=FLOAT) for column in columns], axis=1)
+
+
+def emit_or_none(graph: OnnxGraph, rows: str, places: str, batch: int) -> str:
+    """Rows (R, 7) as (1, 1, R, 7); where there are none, a row for each image: its number, then -1."""
+    images = graph.add("Cast", [graph.reshape(emit_numbers(graph, batch), [-1, 1])], to=FLOAT)
+    nothing = graph.add("Expand", [graph.constant(np.full((1, 6), -1)), graph.shape_tensor([batch, 6])])
+    empty = graph.add("Concat", [images, nothing], axis=1)
+    is_empty = graph.add("Equal", [graph.add("Shape", [places]), graph.constant([0], "int64")])
+    count = graph.add("Where", [is_empty, graph.size_tensor(batch), graph.constant([0], "int64")])
+    zero = graph.constant([0], "int64")
+    filler = graph.add("Slice", [empty, zero, count, zero])
+    return graph.reshape(graph.add("Concat", [rows, filler], axis=0), [1, 1, -1, 7])
