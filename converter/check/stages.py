@@ -32,7 +32,44 @@ class _BlobEntry(Section):
     module: str
     index: NonNegativeInt
     per_bottom: bool
+    chooses: bool = False
     feeds: list[str]
+
+
+def follow_choices(
+    module: Any,
+    table: Sequence[Mapping[str, Any]],
+    inputs: Mapping[str, Array],
+    computed: Mapping[str, Array],
+    reference: Mapping[str, Array],
+) -> dict[str, Array]:
+    """The reference, where layers that choose boxes, and the layers after them, are given the other stage's bottoms.
+
+    A rounding error of a score may change the number and the order of the boxes, and with them every blob after.
+
+    Args:
+        module: computes the reference.
+        table: the net's blob table (see `onnx_export.blob_table`).
+        inputs: input name -> array.
+        computed: the other stage's blobs, by recording key.
+        reference: the blobs of `module`.
+    """
+    import torch
+
+    followed: dict[str, Array] = {}
+    for entry in table:
+        if entry["key"] not in computed:
+            continue
+        if not entry.get("chooses", False) and followed.keys().isdisjoint(entry["feeds"]):
+            continue
+        # the key of an input is <layer>:<blob>, or its name
+        feeds = [computed[key] if key in computed else inputs[key.rpartition(":")[2]] for key in entry["feeds"]]
+        chosen = feeds[entry["index"] : entry["index"] + 1] if entry["per_bottom"] else feeds
+        with torch.no_grad():
+            result = module.get_submodule(entry["module"])(*(torch.from_numpy(np.array(feed)) for feed in chosen))
+        own = result[0 if entry["per_bottom"] else entry["index"]] if isinstance(result, tuple) else result
+        followed[entry["key"]] = own.numpy()
+    return {**reference, **followed}
 
 
 class TorchStage:
@@ -47,7 +84,7 @@ class TorchStage:
         code.__file__ = str(bundle / "model.py")
         # Not through importlib, which would run an unlisted __pycache__/model.*.pyc instead.
         exec(compile(source, code.__file__, "exec"), code.__dict__)
-        self._module = code.load(bundle / "model.safetensors")
+        self.module = code.load(bundle / "model.safetensors")
         self._table = table
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -63,11 +100,11 @@ class TorchStage:
             values = result if isinstance(result, tuple) else (result,)
             results[name].append([value.detach().clone() for value in values])  # a later layer may work in place
 
-        handles = [self._module.get_submodule(name).register_forward_hook(partial(record, name)) for name in by_module]
+        handles = [self.module.get_submodule(name).register_forward_hook(partial(record, name)) for name in by_module]
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()]
         try:
             with torch.no_grad():
-                self._module(*tensors)
+                self.module(*tensors)
         except (RuntimeError, ValueError, IndexError) as error:  # torch's answers to sizes that do not fit
             raise _rejected(inputs, error) from error
         finally:

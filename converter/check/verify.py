@@ -17,7 +17,7 @@ from ...errors import VerificationInputError
 from ..export.dynamic_axes import find_dynamic_axes
 from ..graph.net import Net
 from .compare import TOLERANCE, Array, VerificationReport, compare_stages
-from .stages import OnnxStage, TorchStage
+from .stages import OnnxStage, TorchStage, follow_choices
 
 Blobs = dict[str, Array]
 
@@ -30,11 +30,12 @@ def verify_model(net: Net, module: Any, onnx_path: Path, *, tolerance: float = T
     reports = []
     for shapes in verification_shapes(net):
         inputs = random_inputs(shapes)
+        computed = stage.run(inputs)
         reports.append(
             compare_stages(
                 stage.table,
-                stage.run(inputs),
-                run_blobs(module, inputs),
+                computed,
+                follow_choices(module, stage.table, inputs, computed, run_blobs(module, inputs)),
                 stage=stage.name,
                 reference_name="torch",
                 input_shapes=shapes,
@@ -108,7 +109,8 @@ def verify_bundle(
         shapes = {name: array.shape for name, array in inputs.items()}
         progress(f"running on {', '.join('x'.join(map(str, shape)) for shape in shapes.values())}")
         torch_blobs, onnx_blobs = torch_stage.run(inputs), onnx_stage.run(inputs)
-        pairs = [("model.onnx", onnx_blobs, "torch", torch_blobs)]
+        followed = follow_choices(torch_stage.module, onnx_stage.table, inputs, onnx_blobs, torch_blobs)
+        pairs = [("model.onnx", onnx_blobs, "torch", followed)]
         if references:
             pairs = [("torch", torch_blobs, "Caffe", references), ("model.onnx", onnx_blobs, "Caffe", references)]
         reports += [

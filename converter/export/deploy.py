@@ -164,7 +164,11 @@ def _take_one_image(net: Net) -> Net:
 
 def _find_scores(net: Net) -> tuple[Blob, CrfParameters | None]:
     """The blob of class scores, and the CRF that reads it."""
-    planes = [blob for blob in net.outputs if len(blob.shape) == 4]
+    planes = [
+        blob
+        for blob in net.outputs
+        if len(blob.shape) == 4 and not (blob.producer is not None and blob.producer.operator.chooses_boxes)
+    ]
     if not planes:
         shapes = ", ".join(f"{blob.name} {blob.shape}" for blob in net.outputs)
         raise ExportError(f"the net has no plane of class scores to deploy; its outputs are {shapes}")

@@ -148,6 +148,7 @@ def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
             "module": blob.producer.attribute,
             "index": blob.top_index,
             "per_bottom": blob.producer.operator.maps_each_bottom,
+            "chooses": blob.producer.operator.chooses_boxes,
             "feeds": [keys.get(bottom, bottom.name) for bottom in blob.producer.bottoms],
         }
         for key, blob in net.recorded_tops()

@@ -108,6 +108,8 @@ class Operator:
     top_range: ClassVar[tuple[int, int | None]] = (1, 1)
     #: the layer maps each bottom to one top separately, with the same weights
     maps_each_bottom: ClassVar[bool] = False
+    #: its top is rows of boxes whose choice depends on the data, so that rounding errors may change it
+    chooses_boxes: ClassVar[bool] = False
     #: Caffe lets it overwrite its bottom
     allows_in_place: ClassVar[bool] = True
     #: multiply-adds for each value of the first bottom

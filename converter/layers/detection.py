@@ -39,6 +39,7 @@ class DetectionOutput(Operator):
 
     bottom_range = (3, 3)
     allows_in_place = False
+    chooses_boxes = True
 
     def set_up(self) -> None:
         param = self.param = self.context.message.detection_output_param
@@ -182,6 +183,7 @@ class Yolov3DetectionOutput(Operator):
 
     bottom_range = (1, None)
     allows_in_place = False
+    chooses_boxes = True
 
     def set_up(self) -> None:
         param = self.param = self.context.message.yolov3_detection_output_param

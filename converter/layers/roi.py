@@ -157,6 +157,7 @@ class Proposal(Operator):
     bottom_range = (3, 3)
     top_range = (1, 2)
     allows_in_place = False
+    chooses_boxes = True
 
     def set_up(self) -> None:
         self.param = self.context.message.proposal_param
