@@ -32,7 +32,7 @@ def varying(bound: int, bottoms: Sequence[Blob], key: str) -> Any:
 
 
 def smaller(size: Any, limit: int) -> Any:
-    """The smaller of a size and a number; a negative number is no limit."""
+    """The smaller of a size and a number; a negative number sets none."""
     return size if limit < 0 else size + limit - at_least(size, limit)
 
 
