@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..bundle.choices import COLOR_ORDERS, HEADS, POINT_ORDERS, TASKS
+from ..bundle.choices import COLOR_ORDERS, DETECTIONS, HEADS, POINT_ORDERS, TASKS
 from ..bundle.palettes import CLASS_SETS, Color
 from . import console
 from .fetched import resolve_net
@@ -155,6 +155,13 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
 )
 @click.option("--crf-iterations", type=click.IntRange(1, 1000), help="Iterations of the dense CRF.  [default: 10]")
 @click.option(
+    "--detection",
+    type=click.Choice(DETECTIONS),
+    default="standard",
+    show_default=True,
+    help="Layers that decode boxes in model.onnx: standard operators, the node of an engine, or cut off before them.",
+)
+@click.option(
     "--opset",
     type=click.IntRange(17, 21),
     default=17,
@@ -187,6 +194,7 @@ def command(
     crf_gaussian: tuple[float, ...] | None,
     crf_bilateral: tuple[float, ...] | None,
     crf_iterations: int | None,
+    detection: Any,
     opset: int,
     no_verify: bool,
     as_json: bool,
@@ -231,6 +239,7 @@ def command(
         points=points,
         fixed=fixed,
         batch=batch or 1,
+        detection=detection,
         opset=opset,
         sources=[
             *([("prototxt", prototxt, built.definition.format, built.dialect)] if prototxt is not None else []),

@@ -8,10 +8,13 @@ Head = Literal["scores", "labels", "lowres"]
 Precision = Literal["fp16", "bf16", "int8", "fp8"]
 ColorOrder = Literal["BGR", "RGB"]
 
+Detection = Literal["standard", "tensorrt", "opencv", "cut"]
+
 Task = Literal["segment", "classify", "regress", "points", "image", "colorize", "map"]
 PointOrder = Literal["xy", "xxyy", "xy-pixels", "xxyy-pixels"]
 
 HEADS: tuple[str, ...] = get_args(Head)
+DETECTIONS: tuple[str, ...] = get_args(Detection)
 PRECISIONS: tuple[str, ...] = ("fp32", *get_args(Precision))
 COLOR_ORDERS: tuple[str, ...] = get_args(ColorOrder)
 TASKS: tuple[str, ...] = get_args(Task)

@@ -84,8 +84,13 @@ class TorchStage:
         code.__file__ = str(bundle / "model.py")
         # Not through importlib, which would run an unlisted __pycache__/model.*.pyc instead.
         exec(compile(source, code.__file__, "exec"), code.__dict__)
-        self.module = code.load(bundle / "model.safetensors")
+        self._module = code.load(bundle / "model.safetensors")
         self._table = table
+
+    @property
+    def module(self) -> Any:
+        """The torch module."""
+        return self._module
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
@@ -100,11 +105,11 @@ class TorchStage:
             values = result if isinstance(result, tuple) else (result,)
             results[name].append([value.detach().clone() for value in values])  # a later layer may work in place
 
-        handles = [self.module.get_submodule(name).register_forward_hook(partial(record, name)) for name in by_module]
+        handles = [self._module.get_submodule(name).register_forward_hook(partial(record, name)) for name in by_module]
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs.values()]
         try:
             with torch.no_grad():
-                self.module(*tensors)
+                self._module(*tensors)
         except (RuntimeError, ValueError, IndexError) as error:  # torch's answers to sizes that do not fit
             raise _rejected(inputs, error) from error
         finally:
@@ -150,6 +155,8 @@ class OnnxStage:
         self._session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
+        #: a part of a net may lack some of its inputs
+        self._inputs = {value.name for value in self._session.get_inputs()}
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Every blob by its recording key; raises VerificationInputError if the net does not take these sizes."""
@@ -157,7 +164,7 @@ class OnnxStage:
 
         names = sorted({entry["value"] for entry in self.table})
         try:
-            arrays = self._session.run(names, dict(inputs))
+            arrays = self._session.run(names, {name: inputs[name] for name in inputs if name in self._inputs})
         except (ort.Fail, ort.InvalidArgument, ort.NotImplemented, ort.RuntimeException) as error:
             raise _rejected(inputs, error) from error
         values = dict(zip(names, arrays, strict=True))

@@ -98,6 +98,8 @@ def verify_bundle(
     opened = read_bundle(bundle)
     manifest = opened.manifest
     opened.verify_files(["model.safetensors"])
+    if "model.onnx" not in manifest.files:
+        raise VerificationInputError(f"{bundle}: has no model.onnx to compare with torch; the manifest says why")
     progress("loading model.onnx")
     with refuse_invalid(bundle / "model.onnx"):
         onnx_stage = OnnxStage(bundle / "model.onnx", opened.read_file("model.onnx"))

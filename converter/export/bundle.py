@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from ... import __version__
-from ...bundle.choices import ColorOrder, Head, PointOrder, Task
+from ...bundle.choices import ColorOrder, Detection, Head, PointOrder, Task
 from ...bundle.crf_parameters import CrfParameters
 from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, MadeFor, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
@@ -39,6 +39,7 @@ from .footprint import measure_footprint
 from .made_for import find_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
+from .onnx_part import export_part
 from .pixel_rule import Pixel, choose_pixel_rule
 from .run_graph import describe_run, export_run
 from .run_pixels import read_run_pixels
@@ -85,6 +86,7 @@ class BundleOptions:
         points: order of the coordinates, for the task "points".
         fixed: the one image size of deploy.onnx, (height, width), whose shapes are all static then; None for any size.
         batch: images per run of deploy.onnx with a fixed size.
+        detection: the form in model.onnx of layers that decode boxes (see `onnx_part`).
         opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
         verify: compare torch and ONNX Runtime before the bundle is moved into place.
@@ -100,6 +102,7 @@ class BundleOptions:
     points: PointOrder = "xy"
     fixed: tuple[int, int] | None = None
     batch: int = 1
+    detection: Detection = "standard"
     opset: int = DEFAULT_OPSET
     sources: Sequence[tuple[str, Path, str, str]] = field(default_factory=tuple)
     verify: bool = True
@@ -128,7 +131,7 @@ def write_bundle(
     Raises:
         OutputError: the folder exists or cannot be written.
         WeightsError: a parameter is NaN or infinite.
-        ExportError: the net has no ONNX form, or no output for the task.
+        ExportError: the net has no output for the task, or the opset is not supported.
         VerificationError: torch and ONNX Runtime disagree.
     """
     options = options or BundleOptions()
@@ -168,7 +171,10 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error  # `new_bundle` reports it with the bundle's own path
     progress("writing model.onnx")
-    export_onnx(faithful, module, place / "model.onnx", opset=options.opset)
+    part, missing = export_part(
+        faithful, module, place / "model.onnx", opset=options.opset, detection=options.detection
+    )
+    warnings += missing
     deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}
     path, head = place / "deploy.onnx", options.head
     if isinstance(plan, RunDeployment):
@@ -176,8 +182,13 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         given = options.preprocessing
         rule = read_run_pixels(plan, net, given.mean, given.scale, given.color_order, warnings)
         described = describe_run(plan, rule)
-        model = export_run(plan, described, module, path, opset=options.opset)
-        deployment |= {"run": described, "graphs": {path.name: describe_graph(model)}}
+        try:
+            model = export_run(plan, described, module, path, opset=options.opset)
+            deployment |= {"run": described, "graphs": {path.name: describe_graph(model)}}
+        except ExportError as error:
+            if options.task is not None:
+                raise
+            warnings.append(f"no deploy.onnx: {error}")
     elif plan is not None and shipped is not None:
         progress("writing deploy.onnx")
         given = options.preprocessing
@@ -193,12 +204,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
             "crf": plan.crf if options.crf is None else options.crf,
             "graphs": {path.name: describe_graph(model)},
         }
-    reports: list[VerificationReport] = []
-    if options.verify:
-        progress("comparing torch and ONNX Runtime")
-        reports = verify_model(faithful, module, place / "model.onnx")
-        for report in reports:
-            report.require_passed()
+    reports = _verify(faithful, module, part, place, options, progress)
     # safetensors writes its file with mode 600
     (place / "model.safetensors").chmod((place / "model.py").stat().st_mode)
     return Manifest(
@@ -207,7 +213,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         atrous_version=__version__,
         sources=tuple(_source(*source) for source in sources),
         inputs=_describe_blobs(faithful, faithful.inputs),
-        outputs=_describe_blobs(faithful, faithful.outputs),
+        outputs=_describe_blobs(part or faithful, (part or faithful).outputs),
         classes=classes,
         palette=palette,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
@@ -216,6 +222,24 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         versions=_read_versions(),
         **deployment,
     )
+
+
+def _verify(
+    net: Net, module: Any, part: Net | None, place: Path, options: BundleOptions, progress: Callable[[str], None]
+) -> list[VerificationReport]:
+    """Compare model.onnx with torch; one with nodes of another engine in its standard form."""
+    if not options.verify or part is None:
+        return []
+    progress("comparing torch and ONNX Runtime")
+    path, standard = place / "model.onnx", place / "standard.onnx"
+    if options.detection in ("tensorrt", "opencv"):
+        path = standard
+        export_onnx(part, module, path, opset=options.opset)
+    reports = verify_model(net, module, path)
+    standard.unlink(missing_ok=True)
+    for report in reports:
+        report.require_passed()
+    return reports
 
 
 def _plan(net: Net, options: BundleOptions, warnings: list[str]) -> Deployment | RunDeployment | None:

@@ -75,9 +75,9 @@ class DynamicAxes:
         return self._known[size.terms]
 
     def _describe_expression(self, size: Any) -> tuple[int, str | None]:
-        if not isinstance(size, Size):
+        symbols = self.trace.symbols(size.terms) if isinstance(size, Size) else None
+        if symbols is None:
             return size, None
-        symbols = self.trace.symbols(size.terms)
         if len(symbols) != 1 or any(atom.kind == "run time" for atom in self.trace.find_atoms(size.terms)):
             return size, ""
         (symbol,) = symbols

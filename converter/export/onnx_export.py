@@ -16,6 +16,7 @@ import onnx
 from onnx import helper
 
 from ... import __version__
+from ...bundle.choices import Detection
 from ...bundle.files import write_file
 from ...errors import ExportError
 from ..graph.net import Blob, Net
@@ -36,6 +37,7 @@ def export_onnx(
     *,
     opset: int = DEFAULT_OPSET,
     all_blobs: bool = False,
+    detection: Detection = "standard",
 ) -> onnx.ModelProto:
     """Write the faithful ONNX form of a net.
 
@@ -45,6 +47,7 @@ def export_onnx(
         path: where to write the model, atomically; None only returns it.
         opset: 17 to 21.
         all_blobs: make every blob an output, named as in :func:`value_names`, for layer-by-layer comparison.
+        detection: the form of layers that decode boxes (see `onnx_part`).
 
     Returns:
         The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
@@ -52,25 +55,27 @@ def export_onnx(
     Raises:
         ExportError: a layer has no faithful ONNX form, or the opset is not supported.
     """
-    graph, values = write_graph(net, module, opset=opset)
+    graph, values = write_graph(net, module, opset=opset, detection=detection)
     outputs = [top for layer in net.layers for top in layer.tops] if all_blobs else net.outputs
     for blob in outputs:
         graph.outputs.append(_value_info(values.names[blob], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=__version__)
     helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
-    write_model(model, path)
+    write_model(model, path, is_standard=not graph.foreign)
     return model
 
 
-def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None) -> None:
+def write_model(model: onnx.ModelProto, path: str | os.PathLike[str] | None, *, is_standard: bool = True) -> None:
     """Check a model and write it, serialized once for both; None as path only checks.
 
-    Raises ExportError if it exceeds what one file can hold, OutputError if the file cannot be written.
+    A model with nodes of an engine's own (not `is_standard`) cannot be checked. Raises ExportError if the model exceeds
+    what one file can hold, OutputError if the file cannot be written.
     """
     if model.ByteSize() > MAX_MODEL_BYTES:
         raise ExportError(f"the model has {model.ByteSize()} bytes, more than the 2 GiB one ONNX file can hold")
     content = model.SerializeToString()
-    onnx.checker.check_model(content)
+    if is_standard:
+        onnx.checker.check_model(content)
     if path is not None:
         write_file(path, content)
 
@@ -93,9 +98,11 @@ class GraphValues:
         return Value(self.names[blob], self.axes.shape(blob))
 
 
-def write_graph(net: Net, module: Any, *, opset: int = DEFAULT_OPSET) -> tuple[OnnxGraph, GraphValues]:
+def write_graph(
+    net: Net, module: Any, *, opset: int = DEFAULT_OPSET, detection: Detection = "standard"
+) -> tuple[OnnxGraph, GraphValues]:
     """Write all layers of a net and declare its inputs; the caller declares the outputs."""
-    graph = OnnxGraph(net.name, check_opset(opset))
+    graph = OnnxGraph(net.name, check_opset(opset), detection)
     values = write_layers(graph, net, module)
     for blob in net.inputs:
         graph.inputs.append(_value_info(blob.name, values.axes.sizes(blob)))

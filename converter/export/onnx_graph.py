@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ...bundle.choices import Detection
 from ...errors import ExportError
 from ..graph.net import Shape
 from ..graph.sizes import Size, Terms, Trace
@@ -44,8 +45,10 @@ class Value:
 class OnnxGraph:
     """Collects nodes and initializers; :meth:`model` makes the checked ONNX model."""
 
-    def __init__(self, name: str, opset: int = DEFAULT_OPSET) -> None:
-        self.name, self.opset = name, opset
+    def __init__(self, name: str, opset: int = DEFAULT_OPSET, detection: Detection = "standard") -> None:
+        self.name, self.opset, self.detection = name, opset, detection
+        #: operators that ONNX lacks and an engine has as its own
+        self.foreign: set[str] = set()
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self._nodes: list[Any] = []

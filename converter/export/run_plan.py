@@ -107,6 +107,9 @@ def plan_run(
     net = _take_one(cut_net(net, last))
     if not net.inputs or not any(len(blob.shape) == 4 for blob in net.inputs):
         raise ExportError("the net takes no image: use its model.onnx")
+    boxes = [blob.name for blob in net.outputs if blob.producer is not None and blob.producer.operator.chooses_boxes]
+    if boxes:
+        raise ExportError(f"the net finds boxes ({', '.join(boxes)}): use its model.onnx")
     outputs = [_describe_output(net, blob, classes) for blob in net.outputs]
     if task is not None:
         outputs = _apply_task(outputs, task)

@@ -23,6 +23,7 @@ from .suppression import (
     emit_or_none,
     emit_rows,
     emit_suppression,
+    require_form,
     smaller,
     varying,
 )
@@ -65,8 +66,13 @@ class DetectionOutput(Operator):
         return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        if graph.detection == "opencv":
+            return [self._emit_opencv(graph, bottoms)]
+        require_form(self, graph, "standard", "tensorrt")
         if self.param.nms_param.eta < 1:
             self.refuse_export("with eta below 1 has no ONNX form; it runs in torch only")
+        if graph.detection == "tensorrt":
+            return [self._emit_tensorrt(graph, bottoms)]
         param, nms = self.param, self.param.nms_param
         labels = [label for label in range(param.num_classes) if label != param.background_label_id]
         batch, priors = bottoms[0].shape[0], bottoms[2].shape[2] // 4
@@ -111,6 +117,66 @@ class DetectionOutput(Operator):
         columns = [graph.reshape(column, [-1, 1]) for column in columns]
         rows = emit_rows(graph, [*columns, graph.add("Gather", [boxes, places], axis=0)])
         return [emit_or_none(graph, rows, places, batch)]
+
+    def _emit_opencv(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
+        """OpenCV's own layer, which has Caffe's parameters."""
+        param, nms = self.param, self.param.nms_param
+        graph.foreign.add("DetectionOutput")
+        return graph.add(
+            "DetectionOutput",
+            [graph.reshape(bottom.name, [0, -1]) for bottom in bottoms[:2]] + [bottoms[2].name],
+            num_classes=param.num_classes,
+            share_location=int(param.share_location),
+            background_label_id=param.background_label_id,
+            nms_threshold=float(nms.nms_threshold),
+            top_k=nms.top_k if nms.HasField("top_k") else -1,
+            keep_top_k=param.keep_top_k,
+            code_type=_CODES[param.code_type].upper(),
+            variance_encoded_in_target=int(param.variance_encoded_in_target),
+            confidence_threshold=float(param.confidence_threshold)
+            if param.HasField("confidence_threshold")
+            else float(np.finfo(np.float32).min),
+            clip=int(param.clip),
+            eta=float(nms.eta),
+        )
+
+    def _emit_tensorrt(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
+        """NVIDIA's plug-in; rows that it leaves free have the label -1, as Caffe's row of an image without boxes."""
+        param, nms, batch = self.param, self.param.nms_param, bottoms[0].shape[0]
+        most = (
+            param.keep_top_k
+            if param.keep_top_k > 0
+            else (nms.top_k if nms.HasField("top_k") and nms.top_k > 0 else 200)
+        )
+        graph.foreign.add("EfficientNMS_TRT")
+        boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
+        number, corners, score, label = graph.add_multiple(
+            "EfficientNMS_TRT",
+            # (N, priors, sets, 4) and (N, priors, classes)
+            [
+                graph.add("Transpose", [boxes], perm=[0, 2, 1, 3]),
+                graph.reshape(bottoms[1].name, [0, -1, param.num_classes]),
+            ],
+            4,
+            plugin_version="1",
+            background_class=param.background_label_id,
+            max_output_boxes=most,
+            score_threshold=float(param.confidence_threshold) if param.HasField("confidence_threshold") else 0.0,
+            iou_threshold=float(min(nms.nms_threshold, 1.0)),
+            score_activation=0,
+            box_coding=0,
+        )
+        is_used = graph.add("Less", [graph.constant(np.arange(most), "int32"), number])
+        label = graph.add("Where", [is_used, label, graph.constant(-1, "int32")])
+        images = graph.add("Mul", [label, graph.constant(0, "int32")])
+        own = graph.add("Cast", [graph.reshape(emit_numbers(graph, batch), [-1, 1])], to=6)
+        columns = [graph.add("Add", [images, own]), label, score]
+        rows = graph.add(
+            "Concat",
+            [graph.reshape(graph.add("Cast", [column], to=1), [-1, most, 1]) for column in columns] + [corners],
+            axis=2,
+        )
+        return graph.reshape(rows, [1, 1, -1, 7])
 
     @staticmethod
     def _modulo(graph: OnnxGraph, value: str, divisor: int) -> str:
@@ -208,6 +274,7 @@ class Yolov3DetectionOutput(Operator):
         return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        require_form(self, graph, "standard")
         param = self.param
         # an overlap equal to the threshold drops a box, too
         overlap = float(np.nextafter(np.float32(param.nms_threshold), np.float32(-1)))

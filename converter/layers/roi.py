@@ -28,6 +28,7 @@ from .suppression import (
     emit_column,
     emit_numbers,
     emit_suppression,
+    require_form,
     smaller,
     varying,
 )
@@ -198,6 +199,7 @@ class Proposal(Operator):
         return ((rows, 5), (rows,))[: len(self.context.top_names)]
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
+        require_form(self, graph, "standard", "tensorrt")  # TensorRT has NonMaxSuppression
         anchors, (rows, columns) = len(self.anchors), bottoms[0].shape[2:]
         total = rows * columns * anchors
         boxes, info = self._emit_boxes(graph, bottoms, (rows, columns))

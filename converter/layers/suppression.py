@@ -20,9 +20,18 @@ from ..graph.sizes import Size, at_least, found_at_run_time
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph
+    from .base import Operator
 
 INT64 = 7
 FLOAT = 1
+
+
+def require_form(operator: Operator, graph: OnnxGraph, *forms: str) -> None:
+    """Refuse to export a layer that decodes boxes in a form that it lacks."""
+    if graph.detection == "cut":
+        operator.refuse_export("is left out, as --detection cut asks")
+    if graph.detection not in forms:
+        operator.refuse_export(f"has no form for --detection {graph.detection}")
 
 
 def varying(bound: int, bottoms: Sequence[Blob], key: str) -> Any:

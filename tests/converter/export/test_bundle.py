@@ -556,14 +556,6 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path.name
 
 
-def test_layer_without_an_onnx_form_writes_nothing(tmp_path: Path) -> None:
-    text = data(1, 3, 8, 8) + data(1, 1, 8, 8, name="edges") + data(1, 1, 1, 2, name="dim")
-    text += layer("DomainTransform", "f", ["data", "edges", "dim"], "y")
-    with pytest.raises(ExportError, match=r'layer "f": DomainTransform has no ONNX form'):
-        write(tmp_path / "b", text)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_steps_are_reported_in_order(tmp_path: Path) -> None:
     steps: list[str] = []
     write_bundle(read_seeded(DEEPLAB), tmp_path / "b", progress=steps.append)
