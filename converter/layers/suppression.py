@@ -36,7 +36,8 @@ def require_form(operator: Operator, graph: OnnxGraph, *forms: str) -> None:
 
 def varying(bound: int, bottoms: Sequence[Blob], key: str) -> Any:
     """A size that depends on the data and is stated as `bound`; equal keys are one size."""
-    owner = next((size for blob in bottoms for size in blob.shape if isinstance(size, Size)), None)
+    sizes: list[Any] = [size for blob in bottoms for size in blob.shape]
+    owner = next((size for size in sizes if isinstance(size, Size)), None)
     return bound if owner is None else found_at_run_time(owner.trace, bound, key)
 
 
