@@ -115,7 +115,7 @@ def read_map(
         targets = [_find_class(content.pop("*"), classes, path)] * len(targets)
     by_name = {simplify_name(name): index for index, name in enumerate(names)}
     for key, value in content.items():
-        source = numbers.get(int(key)) if key.isdecimal() else by_name.get(simplify_name(key))
+        source = numbers.get(int(key)) if key.isdecimal() and len(key) < 10 else by_name.get(simplify_name(key))
         if source is None or source >= len(targets):
             raise DatasetError(f'"{key}" is not a class of the label images{_suggest(key, names)}', path=path)
         targets[source] = _find_class(value, classes, path)

@@ -150,7 +150,7 @@ def test_a_crash_of_libhdf5_is_an_error(path: Path) -> None:
 
 
 def test_a_file_that_makes_libhdf5_allocate_is_refused() -> None:
-    """15 kB took 15.5 GB and 94 s before it was found damaged."""
+    """Such files of a few kilobytes took up to 15.5 GB and 94 s before they were found damaged."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     refuse(Path(__file__).parents[2] / "hostile/files/found-allocates.caffemodel.h5", "is damaged HDF5")
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5

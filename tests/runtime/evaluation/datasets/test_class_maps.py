@@ -93,6 +93,7 @@ class TestMapFile:
             ("{", "is not JSON"),
             ("[" * 100_000, "is not JSON"),
             ('{"tre": "bus"}', '"tre" is not a class of the label images: did you mean "tree"?'),
+            ('{"' + "4" * 5000 + '": "bus"}', "is not a class of the label images"),
             ('{"4": "bus"}', '"4" is not a class of the label images'),
             ('{"tree": "buss"}', '"buss" is not a class of the bundle: did you mean "bus"?'),
             ('{"tree": 3}', "3 is not a class of the bundle"),
