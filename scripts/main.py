@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 the work failed a check, 2 bad usage or input, 3 a missing dependency or device, 130 interrupted
 by Ctrl-C or SIGTERM. An error of the user or the system is one line on stderr (and, with `--json`, an `error` object
-on stdout); a traceback appears only with `--debug` or for a bug in atrous.
+on stdout, beside what was measured); a traceback appears only with `--debug` or for a bug in atrous.
 """
 
 from __future__ import annotations
