@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 RunCrf = Callable[..., Scores]
 
+_ROWS = 32  # of the scores, enlarged at a time
+
 #: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
 
@@ -202,20 +204,33 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         has_crf = crf and self.crf is not None
         if self.head == "labels":
             return Segmentation(resize_labels(raw, size), None, timings_ms)
+        if not has_crf and not probabilities:
+            return Segmentation(self._label_rows(raw, size, timings_ms), None, timings_ms)
         if has_crf and self._upsamples_inside(size):
             with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, run_crf, scores=raw)
         else:
             with measure("scores", timings_ms):
-                belief = self.complete_scores(raw, size)
-                if probabilities or has_crf:
-                    belief = self.to_probabilities(belief)
+                belief = self.to_probabilities(self.complete_scores(raw, size))
             if has_crf:
                 with measure("crf", timings_ms):
                     belief = self._run_crf(image, threads, run_crf, probabilities=belief)
         with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
+
+    def _label_rows(self, raw: Array, size: tuple[int, int], timings_ms: dict[str, float]) -> Labels:
+        """The argmax of `complete_scores`, some rows at a time if they are enlarged, so that they stay in the cache."""
+        network_size, labels = self.sizing.find_size(*size), np.empty(size, np.uint8)
+        is_enlarged = (self.head == "lowres") != (network_size != size)  # one step; two need the whole image between
+        step = _ROWS if is_enlarged else size[0]
+        for top in range(0, size[0], step):
+            bottom = min(top + step, size[0])
+            with measure("scores", timings_ms):
+                scores = self.cut_scores(raw, size, network_size, (top, bottom, 0, size[1]))
+            with measure("labels", timings_ms):
+                labels[top:bottom] = scores.argmax(axis=0)  # ties go to the lowest label
+        return labels
 
     def prepare(self, image: Image) -> dict[str, Array]:
         """Check an image, resize it, and return it as the network's feed: 1 x h x w x 3 uint8 RGB.

@@ -231,7 +231,7 @@ def command(
             color_order=color_order,
             minimum=minimum_size or known.minimum_size,
             transposed=transposed,
-            made_for=_choose_size(size, known.size),
+            made_for=_choose_size(size, known, minimum_size),
         ),
         crf=crf,
         head=head,
@@ -258,13 +258,17 @@ def command(
     return 0
 
 
-def _choose_size(given: Sides | None, known: Sides | None) -> MadeFor | None:
-    """The size of `--size`, else of the info file; None is left to the converter."""
+def _choose_size(given: Sides | None, known: ConversionInfo, minimum: Sides | None) -> MadeFor | None:
+    """The size of `--size`, else of the info file, whose minimum is padded to; None is left to the converter."""
     from ..bundle.manifest import MadeFor
 
     if given is not None:
         return MadeFor(size=given, source="option", resize=True)
-    return MadeFor(size=known, source="info", resize=True) if known is not None else None
+    if known.size is not None:
+        return MadeFor(size=known.size, source="info", resize=True)
+    if known.minimum_size is not None and minimum is None:
+        return MadeFor(size=known.minimum_size, source="info", resize=False)
+    return None
 
 
 def _choose_classes(class_set: str | None, info: ConversionInfo) -> tuple[Sequence[str], Sequence[Color]]:

@@ -77,6 +77,11 @@ def test_size_the_net_was_made_for(run: Any) -> None:
     assert "made for 64x96 pixels (height x width): images are resized to it by default" in out
     preprocessing = json.loads(Path("b/manifest.json").read_text())["preprocessing"]
     assert preprocessing["made_for"] == {"size": [64, 96], "source": "option", "resize": True}
+    for name, key, resize in (("c", "minimum_size", False), ("d", "size", True)):
+        Path("info.json").write_text(json.dumps({key: [57, 65]}))
+        assert run(*MEAN, "--info", "info.json", out=name)[0] == 0
+        preprocessing = json.loads(Path(name, "manifest.json").read_text())["preprocessing"]
+        assert preprocessing["made_for"] == {"size": [57, 65], "source": "info", "resize": resize}
 
 
 def test_one_size_and_batch(run: Any) -> None:

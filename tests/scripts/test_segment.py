@@ -17,7 +17,7 @@ from atrous.bundle.palettes import make_voc_colors
 from atrous.runtime.upsampling import softmax
 from atrous.scripts.main import main
 
-from ..runtime.bundles import CRF, PALETTE, expected_scores, make_image, write_bundle
+from ..runtime.bundles import CRF, PALETTE, expected_scores, make_image, make_manifest, write_bundle
 from .running import run_atrous
 
 
@@ -131,6 +131,36 @@ def test_default_size_and_a_warning_far_from_it(run: Any) -> None:
     assert "at the images' own size" in out
     assert err.startswith("warning: photos/one.png: the network runs at 20x30 (height x width), 3.2 times as small a")
     assert "(and 1 more images)" in err
+
+
+def test_large_images_in_tiles_within_the_memory(run: Any) -> None:
+    """The libraries take more than a limit of 64 MB, and an image is left that much in any case."""
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the extension is not built")
+    footprint = {"bytes_per_pixel": 40.0, "reach": 0, "effective_reach": 0, "stride": 1}
+    write_bundle(Path("refining"), crf=CRF, deploy={**make_manifest({})["deploy"], "footprint": footprint})
+    for seed in range(2):
+        noise = Image.fromarray(make_image(9, 12, seed))
+        noise.resize((600, 480), Image.Resampling.BICUBIC).save(f"photos/large{seed}.png")
+    Path("photos/huge.pgm").write_bytes(b"P5 8000 8000 255\n")
+    code, out, err = run("photos", "-o", "out", "--memory", "64M", bundle="refining")
+    assert code == 1
+    assert "network and CRF in " in out
+    assert "(and 1 more images)" in out
+    assert "8000x8000 pixels needs about" in err
+    assert "raise --memory" in err
+    tiles = {Path(line["image"]).stem: line["tiles"] for line in read_lines("done.jsonl")}
+    assert tiles["one"] is None
+    assert tiles["large0"].startswith("network and CRF in ")
+    assert run("photos/large0.png", "-o", "whole", bundle="refining")[0] == 0
+    found, whole = (np.asarray(Image.open(Path(folder) / "large0.png")) for folder in ("out", "whole"))
+    assert (found == whole).mean() > 0.999
+
+
+@pytest.mark.parametrize("size", ["none", "-3G", "9"])
+def test_a_memory_that_is_none(run: Any, size: str) -> None:
+    code, _, err = run("photos", "-o", "out", "--memory", size)
+    assert code == 2
+    assert "is not a size from 1M up" in err
 
 
 def test_sizes_exclude_each_other(run: Any) -> None:
