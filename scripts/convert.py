@@ -15,12 +15,13 @@ from ..bundle.choices import COLOR_ORDERS, DETECTIONS, HEADS, POINT_ORDERS, TASK
 from ..bundle.palettes import CLASS_SETS, Color
 from . import console
 from .fetched import resolve_net
-from .net_options import net_options, require_file
+from .net_options import net_options, parse_assignments, require_file
 
 if TYPE_CHECKING:
     from ..bundle.crf_parameters import CrfParameters
     from ..bundle.manifest import MadeFor, Manifest
     from ..bundle.section import Sides
+    from ..converter import BundleOptions, Net
     from ..converter.export.info import ConversionInfo
 
 _Callback = Callable[[click.Context, click.Parameter, str | None], Any]
@@ -64,10 +65,20 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
     return int(values[0]), int(values[1])
 
 
+def _parse_names(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip()) if text is not None else ()
+
+
 @click.command()
 @click.argument("net", type=click.Path(path_type=Path))
 @click.argument("weights", type=click.Path(path_type=Path), required=False)
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the bundle.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the bundle, or a file NAME.onnx to write only the faithful ONNX model.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle.")
 @click.option("--name", default="", help="Name of the bundle.  [default: the net's own]")
 @click.option(
@@ -154,6 +165,20 @@ def _parse_size(context: click.Context, parameter: click.Parameter, text: str | 
     help="The CRF's bilateral term: standard deviations in pixels and in gray levels, and weight.",
 )
 @click.option("--crf-iterations", type=click.IntRange(1, 1000), help="Iterations of the dense CRF.  [default: 10]")
+@click.option("--until", metavar="LAYER", help="Name of the last layer; those that it does not need are left out.")
+@click.option(
+    "--outputs",
+    callback=_parse_names,
+    metavar="BLOB,...",
+    help="Blobs that become the outputs; layers that they do not need are left out.  [default: blobs without a reader]",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    callback=parse_assignments,
+    metavar="OLD=NEW",
+    help="New name of an input or output of model.onnx; may be repeated.",
+)
 @click.option(
     "--detection",
     type=click.Choice(DETECTIONS),
@@ -194,6 +219,9 @@ def command(
     crf_gaussian: tuple[float, ...] | None,
     crf_bilateral: tuple[float, ...] | None,
     crf_iterations: int | None,
+    until: str | None,
+    outputs: tuple[str, ...],
+    rename: dict[str, str],
     detection: Any,
     opset: int,
     no_verify: bool,
@@ -211,16 +239,25 @@ def command(
     from ..converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
     from ..converter.export.info import ConversionInfo, read_info
     from ..converter.files.caffemodel import read_caffemodel
+    from ..converter.graph.subgraph import choose_outputs
 
     started_s = time.perf_counter()
-    check_target(out, replace=force)
+    is_file = out.suffix == ".onnx" and not out.is_dir()
+    if not is_file:
+        check_target(out, replace=force)
+    elif fixed is not None:
+        raise click.UsageError("--fixed is for deploy.onnx of a bundle: give a folder with -o")
+    elif out.exists() and not force:
+        raise click.UsageError(f"{out} exists; give --force to replace it")
     info = info or files.info
     known = read_info(info) if info is not None else ConversionInfo()
     classes, palette = _choose_classes(class_set, known)
     crf = _choose_crf(known.crf, crf_mode, crf_gaussian, crf_bilateral, crf_iterations)
     prototxt = require_file(files.prototxt, "prototxt") if files.prototxt is not None else None
     weight_file = read_caffemodel(require_file(files.weights, "caffemodel"))
-    built = read_net(prototxt, weight_file, **options)
+    # layers without a conversion may be among those that are left out
+    built = read_net(prototxt, weight_file, **options, tolerant=bool(until or outputs))
+    built = choose_outputs(built, until=until, outputs=outputs)
     settings = BundleOptions(
         name=name or known.name or "",
         classes=classes,
@@ -240,6 +277,7 @@ def command(
         fixed=fixed,
         batch=batch or 1,
         detection=detection,
+        rename=rename,
         opset=opset,
         sources=[
             *([("prototxt", prototxt, built.definition.format, built.dialect)] if prototxt is not None else []),
@@ -248,7 +286,8 @@ def command(
         verify=not no_verify,
     )
     with console.show_steps() as show:
-        manifest = write_bundle(built, out, settings, replace=force, progress=show)
+        write = _write_file if is_file else write_bundle
+        manifest = write(built, out, settings, replace=force, progress=show)
     seconds = time.perf_counter() - started_s
     if as_json:
         report = {"bundle": str(out), "seconds": seconds, "manifest": json.loads(manifest.to_json())}
@@ -256,6 +295,24 @@ def command(
     else:
         _print(out, manifest, seconds)
     return 0
+
+
+def _write_file(
+    net: Net, out: Path, settings: BundleOptions, *, replace: bool, progress: Callable[[str], None]
+) -> Manifest:
+    """Write model.onnx of the bundle alone; returns the bundle's manifest."""
+    import tempfile
+
+    from ..bundle.files import write_file
+    from ..converter import ExportError, write_bundle
+
+    with tempfile.TemporaryDirectory(prefix="atrous-") as folder:
+        bundle = Path(folder) / "bundle"
+        manifest = write_bundle(net, bundle, settings, progress=progress)
+        if "model.onnx" not in manifest.files:
+            raise ExportError("; ".join(warning for warning in manifest.warnings if "no model.onnx" in warning))
+        write_file(out, (bundle / "model.onnx").read_bytes())
+    return manifest
 
 
 def _choose_size(given: Sides | None, known: ConversionInfo, minimum: Sides | None) -> MadeFor | None:
@@ -329,5 +386,7 @@ def _print(out: Path, manifest: Manifest, seconds: float) -> None:
     if manifest.run is not None:
         outputs = ", ".join(f"{output.name} ({output.kind})" for output in manifest.run.outputs)
         console.print_line(f"task: {manifest.run.task}, by atrous run; outputs: {outputs}")
-    size = sum(entry.bytes for entry in manifest.files.values())
-    console.print_line(f"{out}: {manifest.name}, {len(manifest.files)} files, {size / 1e6:.1f} MB, {seconds:.1f} s")
+    written = manifest.files if out.is_dir() else {"model.onnx": manifest.files["model.onnx"]}
+    size = sum(entry.bytes for entry in written.values())
+    files = f"{len(written)} files, " if out.is_dir() else ""
+    console.print_line(f"{out}: {manifest.name}, {files}{size / 1e6:.1f} MB, {seconds:.1f} s")

@@ -12,7 +12,8 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _parse_assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def parse_assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """The callback of a repeated option NAME=VALUE."""
     assignments = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -26,7 +27,7 @@ def _parse_shapes(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, tuple[int, ...]]:
     shapes = {}
-    for name, text in _parse_assignments(context, parameter, values).items():
+    for name, text in parse_assignments(context, parameter, values).items():
         try:
             shapes[name] = tuple(int(size) for size in text.replace("x", ",").split(","))
         except ValueError:
@@ -55,7 +56,7 @@ def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tup
 
 
 _OPTIONS = (
-    click.option("--set", "variables", multiple=True, callback=_parse_assignments, metavar="NAME=VALUE",
+    click.option("--set", "variables", multiple=True, callback=parse_assignments, metavar="NAME=VALUE",
                  help="Value of a ${NAME} placeholder in the prototxt; may be repeated."),
     click.option("--input", "input_shapes", multiple=True, callback=_parse_shapes, metavar="NAME=N,C,H,W",
                  help="Shape of an input blob, replacing the prototxt's; may be repeated."),

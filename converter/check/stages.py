@@ -62,8 +62,7 @@ def follow_choices(
             continue
         if not entry.get("chooses", False) and followed.keys().isdisjoint(entry["feeds"]):
             continue
-        # the key of an input is <layer>:<blob>, or its name
-        feeds = [computed[key] if key in computed else inputs[key.rpartition(":")[2]] for key in entry["feeds"]]
+        feeds = [computed[key] if key in computed else inputs[key] for key in entry["feeds"]]
         chosen = feeds[entry["index"] : entry["index"] + 1] if entry["per_bottom"] else feeds
         with torch.no_grad():
             result = module.get_submodule(entry["module"])(*(torch.from_numpy(np.array(feed)) for feed in chosen))

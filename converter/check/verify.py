@@ -22,20 +22,31 @@ from .stages import OnnxStage, TorchStage, follow_choices
 Blobs = dict[str, Array]
 
 
-def verify_model(net: Net, module: Any, onnx_path: Path, *, tolerance: float = TOLERANCE) -> list[VerificationReport]:
-    """Compare every blob in ONNX Runtime and in torch, at the sizes of :func:`verification_shapes`."""
+def verify_model(
+    net: Net,
+    module: Any,
+    onnx_path: Path,
+    *,
+    tolerance: float = TOLERANCE,
+    rename: Mapping[str, str] | None = None,
+) -> list[VerificationReport]:
+    """Compare every blob in ONNX Runtime and in torch, at the sizes of :func:`verification_shapes`.
+
+    `rename` has the names of inputs in the file that differ from the net's.
+    """
     from ..export.torch_module import run_blobs
 
     stage = OnnxStage(onnx_path)
     reports = []
     for shapes in verification_shapes(net):
         inputs = random_inputs(shapes)
-        computed = stage.run(inputs)
+        given = {(rename or {}).get(name, name): array for name, array in inputs.items()}
+        computed = stage.run(given)
         reports.append(
             compare_stages(
                 stage.table,
                 computed,
-                follow_choices(module, stage.table, inputs, computed, run_blobs(module, inputs)),
+                follow_choices(module, stage.table, given, computed, run_blobs(module, inputs)),
                 stage=stage.name,
                 reference_name="torch",
                 input_shapes=shapes,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -87,6 +87,7 @@ class BundleOptions:
         fixed: the one image size of deploy.onnx, (height, width), whose shapes are all static then; None for any size.
         batch: images per run of deploy.onnx with a fixed size.
         detection: the form in model.onnx of layers that decode boxes (see `onnx_part`).
+        rename: blob of the net -> its name in model.onnx, for inputs and outputs.
         opset: ONNX opset version of both ONNX files, 17 to 21.
         sources: (role, path, format, dialect) of the Caffe files.
         verify: compare torch and ONNX Runtime before the bundle is moved into place.
@@ -103,6 +104,7 @@ class BundleOptions:
     fixed: tuple[int, int] | None = None
     batch: int = 1
     detection: Detection = "standard"
+    rename: Mapping[str, str] = field(default_factory=dict)
     opset: int = DEFAULT_OPSET
     sources: Sequence[tuple[str, Path, str, str]] = field(default_factory=tuple)
     verify: bool = True
@@ -172,7 +174,12 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         raise OSError(errno.EIO, str(error)) from error  # `new_bundle` reports it with the bundle's own path
     progress("writing model.onnx")
     part, missing = export_part(
-        faithful, module, place / "model.onnx", opset=options.opset, detection=options.detection
+        faithful,
+        module,
+        place / "model.onnx",
+        opset=options.opset,
+        detection=options.detection,
+        rename=options.rename,
     )
     warnings += missing
     deployment: dict[str, Any] = {"preprocessing": None, "deploy": None, "crf": None}
@@ -212,8 +219,8 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         created=datetime.now(timezone.utc).replace(microsecond=0),
         atrous_version=__version__,
         sources=tuple(_source(*source) for source in sources),
-        inputs=_describe_blobs(faithful, faithful.inputs),
-        outputs=_describe_blobs(part or faithful, (part or faithful).outputs),
+        inputs=_describe_blobs(faithful, faithful.inputs, options.rename),
+        outputs=_describe_blobs(part or faithful, (part or faithful).outputs, options.rename),
         classes=classes,
         palette=palette,
         files={path.name: describe_file(path) for path in sorted(place.iterdir())},
@@ -234,8 +241,8 @@ def _verify(
     path, standard = place / "model.onnx", place / "standard.onnx"
     if options.detection in ("tensorrt", "opencv"):
         path = standard
-        export_onnx(part, module, path, opset=options.opset)
-    reports = verify_model(net, module, path)
+        export_onnx(part, module, path, opset=options.opset, rename=options.rename)
+    reports = verify_model(net, module, path, rename=options.rename)
     standard.unlink(missing_ok=True)
     for report in reports:
         report.require_passed()
@@ -319,9 +326,12 @@ def _require_pixel(mean: tuple[float, ...] | Path | None) -> Pixel | Path | None
     return mean[0], mean[1], mean[2]
 
 
-def _describe_blobs(net: Net, blobs: Sequence[Blob]) -> tuple[BlobSpec, ...]:
+def _describe_blobs(net: Net, blobs: Sequence[Blob], rename: Mapping[str, str]) -> tuple[BlobSpec, ...]:
     axes = find_dynamic_axes(net)
-    return tuple(BlobSpec(name=blob.name, shape=tuple(axes.sizes(blob)), dtype="float32") for blob in blobs)
+    return tuple(
+        BlobSpec(name=rename.get(blob.name, blob.name), shape=tuple(axes.sizes(blob)), dtype="float32")
+        for blob in blobs
+    )
 
 
 def _describe_deployment(plan: Deployment, head: Head) -> Deploy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -38,6 +38,7 @@ def export_onnx(
     opset: int = DEFAULT_OPSET,
     all_blobs: bool = False,
     detection: Detection = "standard",
+    rename: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
     """Write the faithful ONNX form of a net.
 
@@ -48,6 +49,7 @@ def export_onnx(
         opset: 17 to 21.
         all_blobs: make every blob an output, named as in :func:`value_names`, for layer-by-layer comparison.
         detection: the form of layers that decode boxes (see `onnx_part`).
+        rename: blob of the net -> its name in the model, for inputs and outputs.
 
     Returns:
         The checked model. Inputs and outputs are Caffe's blobs by Caffe's names, float32, Caffe's axis order.
@@ -60,7 +62,8 @@ def export_onnx(
     for blob in outputs:
         graph.outputs.append(_value_info(values.names[blob], values.axes.sizes(blob)))
     model = graph.model(producer="atrous", version=__version__)
-    helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, values.names))})
+    names = rename_values(model.graph, net, values.names, rename or {})
+    helper.set_model_props(model, {BLOB_TABLE: json.dumps(blob_table(net, names))})
     write_model(model, path, is_standard=not graph.foreign)
     return model
 
@@ -156,11 +159,39 @@ def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
             "index": blob.top_index,
             "per_bottom": blob.producer.operator.maps_each_bottom,
             "chooses": blob.producer.operator.chooses_boxes,
-            "feeds": [keys.get(bottom, bottom.name) for bottom in blob.producer.bottoms],
+            "feeds": [names[b] if b.producer is None else keys[b] for b in blob.producer.bottoms],
         }
         for key, blob in net.recorded_tops()
         if blob.producer is not None
     ]
+
+
+def rename_values(
+    graph: onnx.GraphProto, net: Net, names: Mapping[Blob, str], rename: Mapping[str, str]
+) -> dict[Blob, str]:
+    """Rename inputs and outputs of a graph; returns the names of all blobs.
+
+    Raises ExportError if one of them is neither, or the new name is taken.
+    """
+    ends = {names[blob] for blob in (*net.inputs, *net.outputs)}
+    for old, new in rename.items():
+        if old not in ends:
+            raise ExportError(f'"{old}" is neither an input nor an output; these are {", ".join(sorted(ends))}')
+        taken = set(names.values()) | {value for node in graph.node for value in (*node.input, *node.output)}
+        if not new or new in taken - set(rename) or list(rename.values()).count(new) > 1:
+            raise ExportError(f'"{old}" cannot become "{new}": the name is taken')
+    for value in (*graph.input, *graph.output):
+        value.name = rename.get(value.name, value.name)
+    _rename_in_nodes(graph.node, rename)
+    return {blob: rename.get(name, name) for blob, name in names.items()}
+
+
+def _rename_in_nodes(nodes: Iterable[Any], rename: Mapping[str, str]) -> None:
+    for node in nodes:
+        node.input[:] = [rename.get(name, name) for name in node.input]
+        node.output[:] = [rename.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            _rename_in_nodes(attribute.g.node, rename)
 
 
 def value_names(net: Net) -> dict[Blob, str]:

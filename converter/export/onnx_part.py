@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from .onnx_export import check_opset, export_onnx
 
 
 def export_part(
-    net: Net, module: Any, path: Path, *, opset: int, detection: Detection = "standard"
+    net: Net,
+    module: Any,
+    path: Path,
+    *,
+    opset: int,
+    detection: Detection = "standard",
+    rename: Mapping[str, str] | None = None,
 ) -> tuple[Net | None, list[str]]:
     """Write model.onnx of the part of a net that has an ONNX form.
 
@@ -31,12 +38,13 @@ def export_part(
         path: the file.
         opset: ONNX opset version.
         detection: the form of layers that decode boxes.
+        rename: blob of the net -> its name in the model, for inputs and outputs.
 
     Returns:
         The part, None where nothing was written, and a warning for each layer that is missing.
 
     Raises:
-        ExportError: the opset is not supported.
+        ExportError: the opset is not supported, or a name is not that of an input or output, or taken.
     """
     check_opset(opset)
     part = net
@@ -44,7 +52,7 @@ def export_part(
     while True:
         try:
             export_onnx(part, module, path, opset=opset, detection=detection)
-            return part, warnings
+            break
         except ExportError as error:
             layer = next((layer for layer in part.layers if layer.name == error.layer), None)
             shorter = cut_before(part, layer) if layer is not None else None
@@ -54,6 +62,9 @@ def export_part(
             ends = ", ".join(f'"{blob.name}"' for blob in shorter.outputs)
             warnings.append(f"model.onnx ends before {error}; its outputs are {ends}, and model.py has the whole net")
             part = shorter
+    if rename:
+        export_onnx(part, module, path, opset=opset, detection=detection, rename=rename)
+    return part, warnings
 
 
 def cut_before(net: Net, layer: Layer) -> Net | None:
