@@ -6,6 +6,7 @@ CONSTRAINTS ?= .ci/constraints.txt
 OUT ?= out
 SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
+OPENCV5 ?= build/opencv5
 RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py) \
 	tests/runtime/backends/tensorrt/rtx/test_wheel.py tests/scripts/test_build_rtx.py
 PACKAGES := proto converter runtime scripts
@@ -13,7 +14,7 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema rtx-check check-native import-root clean
+.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema rtx-check opencv-check check-native import-root clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -70,6 +71,16 @@ $(RTX)/.ready: $(VENV)/.ready tools/nvidia_check/bindings.txt
 	while read -r version requirement; do \
 		$(RTX)/bin/python -m pip install --quiet --no-deps --upgrade --target "$(RTX)/bindings/$$version" "$$requirement" || exit; \
 	done < tools/nvidia_check/bindings.txt
+	@touch $@
+
+opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60 MB)
+	ATROUS_OPENCV=$(abspath $(OPENCV5)/bin/python) OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/converter/check/test_opencv.py tests/scripts/test_documents.py
+
+# an environment of its own: the tests read Caffe files in OpenCV 4, which has the same import name
+$(OPENCV5)/.ready: $(VENV)/.ready
+	$(PYTHON) -m venv $(OPENCV5)
+	PIP_CONSTRAINT= $(OPENCV5)/bin/python -m pip install --quiet opencv-python-headless==5.0.0.93
 	@touch $@
 
 recordings:

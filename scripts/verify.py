@@ -36,6 +36,12 @@ MAX_SIDE = 1 << 14  # pixels; larger values are typos
     show_default=True,
     help="Largest allowed difference, relative to max(1, largest absolute value of the blob).",
 )
+@click.option(
+    "--opencv",
+    is_flag=True,
+    help="Also compare model.onnx and deploy.onnx in OpenCV with ONNX Runtime; OpenCV 4 reads fixed sizes only. "
+    "$ATROUS_OPENCV names the Python that has OpenCV.  [default: this one]",
+)
 @click.option("--all", "show_all", is_flag=True, help="Print every blob, not only the largest differences.")
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a chart of the error of every blob (PNG)."
@@ -47,6 +53,7 @@ def command(
     image: Path | None,
     sizes: tuple[str, ...],
     tolerance: float,
+    opencv: bool,
     show_all: bool,
     plot: Path | None,
     as_json: bool,
@@ -69,6 +76,11 @@ def command(
             tolerance=tolerance,
             progress=show,
         )
+        if opencv:
+            from ..converter.check.opencv import verify_opencv
+
+            show("running in OpenCV")
+            reports += verify_opencv(bundle, sizes=[parse_size(size) for size in sizes], tolerance=tolerance)
     variants = _verify_variants(bundle, image)
     passed = all(report.passed for report in reports) and all(check.passed for check in variants)
     rows = [{**report.summarize().model_dump(mode="json"), "differences": report.rows_json()} for report in reports]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atrous.converter.check.opencv_process import Array, OpenCv, OpenCvError
+
 from .opencv_limits import explain_refusal
-from .opencv_process import Array, OpenCv, OpenCvError
 from .plain_prototxt import outer_blobs, plain_name, plain_text, write_plain_weights
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def _place(top: Blob, layer_name: str, top_name: str) -> tuple[str, int]:
 def _run(
     opencv: OpenCv, prototxt: Path, weights: Path | None, inputs: Values, places: Mapping[str, tuple[str, int]]
 ) -> dict[str, Array]:
-    tops = opencv.run(prototxt, weights, inputs, sorted({layer for layer, _ in places.values()}))
+    files = [prototxt] if weights is None else [prototxt, weights]
+    tops = opencv.run(files, inputs, sorted({layer for layer, _ in places.values()}))
     found = {}
     for key, (layer, index) in places.items():
         if index >= len(tops[layer]):

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atrous.converter.check.opencv_process import Array, OpenCv, OpenCvError
+
 from .opencv_limits import PUBLISHED_ONLY, explain_difference
-from .opencv_process import Array, OpenCv, OpenCvError
 from .recordings import Recording, compare_blobs, find_recordings
 
 if TYPE_CHECKING:

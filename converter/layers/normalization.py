@@ -48,7 +48,9 @@ class LRN(Operator):
         pad = param.local_size // 2
         squares = graph.add("Mul", [x, x])
         window = [param.local_size] * 2
-        average = graph.add("AveragePool", [squares], kernel_shape=window, pads=[pad] * 4, count_include_pad=1)
+        pads = graph.constant([0, 0, pad, pad, 0, 0, pad, pad], "int64")
+        padded = graph.add("Pad", [squares, pads, graph.constant(0.0)], mode="constant")
+        average = graph.add("AveragePool", [padded], kernel_shape=window)  # OpenCV 4 ignores count_include_pad
         base = graph.add("Add", [graph.add("Mul", [average, graph.constant(param.alpha)]), graph.constant(1.0)])
         return [graph.add("Mul", [x, graph.add("Pow", [base, graph.constant(-param.beta)])])]
 

@@ -203,9 +203,9 @@ class Pooling(Operator):
             return graph.add("Div", [total, graph.add("Mul", extents)])
         if self.method == "AVE" and any(self.pad):
             # the divisor counts padding but not the overhang
-            if self.pad_end == self.pad:
+            if self.pad_end == self.pad and (x.is_dynamic(2) or x.is_dynamic(3)):
                 return graph.add("AveragePool", [x.name], pads=[*self.pad] * 2, count_include_pad=1, **attributes)
-            # pad explicitly, then exclude the rest
+            # Pad explicitly, then exclude the rest. OpenCV 4 ignores count_include_pad, and reads static shapes only.
             padded = self._pad(graph, x.name, self.pad, self.pad, 0.0)
             rest = [end - p for end, p in zip(self.pad_end, self.pad, strict=True)]
             return graph.add("AveragePool", [padded], pads=[0, 0, *rest], count_include_pad=0, **attributes)

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 
 from atrous.converter import Net, export_onnx, read_net, reshape_net, run_blobs, to_torch
+from atrous.converter.check.opencv_process import OpenCv, OpenCvError
 from atrous.converter.export.dynamic_axes import find_dynamic_axes
 from atrous.converter.export.onnx_export import value_names
 from atrous.errors import NetError
 from tools.opencv_limits import explain_difference
 from tools.opencv_nets import difference, run_plain
-from tools.opencv_process import OpenCv, OpenCvError
 
 from .random_graphs import RandomNet, random_nets
 

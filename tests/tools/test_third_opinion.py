@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from atrous.converter import read_net, run_blobs, to_torch
+from atrous.converter.check.opencv_process import OpenCv, OpenCvError
 from tools.opencv_nets import difference, run_plain
-from tools.opencv_process import OpenCv, OpenCvError, shorten
 from tools.plain_prototxt import plain_text, write_plain_weights
 from tools.recordings import find_recordings
 from tools.third_opinion import Opinion, ask_opencv, describe, main, print_tables
@@ -130,9 +130,3 @@ def test_process_survives_a_net_that_takes_too_long(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(OpenCvError, match="takes more than"):
                 run_plain(process, net, random_input(net), tmp_path)
-
-
-def test_opencvs_message_in_one_line() -> None:
-    place = "OpenCV(4.14.0) /io/net_impl.cpp:1193: error: (-2:Unspecified error)"
-    raw = f"{place} in function 'void f(int)'\n> a > b:\n>     'c' is 1\n"
-    assert shorten(raw) == "a > b: 'c' is 1"

@@ -1,14 +1,13 @@
-"""OpenCV 4's Caffe importer in a child process, as an independent source of numbers.
+"""OpenCV in a child process, as an independent reader of ONNX (and, for the tests, of Caffe files in OpenCV 4).
 
 OpenCV aborts on some nets and may hang on others; both become an :class:`OpenCvError` with a reason. The child runs
-this file, which imports nothing from the project: tasks and replies are lines of JSON, arrays are passed as .npz.
-OpenCV 5 has no Caffe importer, so this needs `opencv-python-headless<5`.
+`opencv_child.py`, in the interpreter that the environment variable ATROUS_OPENCV names: OpenCV 4 and 5 have the same
+import name, so the second needs an environment of its own.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import select
 import subprocess
@@ -22,8 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from ...errors import BackendError, MissingDependencyError
 
+Array = NDArray[Any]
+
+INTERPRETER = "ATROUS_OPENCV"
+"""Environment variable: path of the Python whose OpenCV runs; by default this process's own."""
+_CHILD = Path(__file__).with_name("opencv_child.py")
 _REASON_LENGTH = 200
 
 
@@ -43,11 +47,12 @@ class OpenCv:
     """A child process that runs nets one at a time; a context manager.
 
     Args:
+        python: the interpreter; by default this process's own.
         timeout_s: time limit per net; the child is killed after it.
     """
 
-    def __init__(self, timeout_s: float = 120.0) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, python: str = sys.executable, timeout_s: float = 120.0) -> None:
+        self._python, self._timeout_s = python, timeout_s
         self._child: subprocess.Popen[str] | None = None
         self._folder = tempfile.TemporaryDirectory()
 
@@ -60,19 +65,34 @@ class OpenCv:
         self._stop()
         self._folder.cleanup()
 
-    def run(
-        self, prototxt: Path, weights: Path | None, inputs: Mapping[str, Array], layers: Sequence[str]
-    ) -> dict[str, list[Array]]:
+    def version(self) -> str:
+        """The version, such as `5.0.0`.
+
+        Raises:
+            MissingDependencyError: the interpreter has no OpenCV.
+            BackendError: the interpreter does not start, or its OpenCV does not load.
+        """
+        try:
+            reply = self._ask({"files": []})
+        except (OSError, OpenCvError) as error:
+            raise BackendError(f"{INTERPRETER}: {self._python} does not run as a Python: {error}") from error
+        if "missing" in reply:
+            raise MissingDependencyError(
+                f"OpenCV cannot be imported by {self._python} ({reply['missing']}). Install it: pip install "
+                f"'opencv-python-headless>=5', or set {INTERPRETER} to a Python that has it"
+            )
+        return str(reply["version"])
+
+    def run(self, files: Sequence[Path], inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, list[Array]]:
         """Run a net.
 
         Args:
-            prototxt: a prototxt that OpenCV can parse.
-            weights: a caffemodel, or None for a net without parameters.
-            inputs: input blob -> float32 array, Caffe's axis order.
-            layers: the layers whose tops to return, by OpenCV's names, without duplicates.
+            files: an .onnx file; or, in OpenCV 4, a prototxt that it can parse and perhaps a caffemodel.
+            inputs: input name -> array, Caffe's axis order.
+            outputs: names of ONNX outputs, or of the layers whose tops to return (OpenCV's names), without duplicates.
 
         Returns:
-            Layer -> its tops, float32; OpenCV may return more tops than the file names.
+            Output -> its arrays: one in ONNX; a layer of Caffe may have more tops than the file names.
 
         Raises:
             OpenCvError: OpenCV rejects the net, crashes, or exceeds the time limit.
@@ -80,30 +100,35 @@ class OpenCv:
         arrays = Path(self._folder.name, "arrays.npz")
         np.savez(arrays, **{str(index): array for index, array in enumerate(inputs.values())})  # type: ignore[arg-type]
         task = {
-            "prototxt": str(prototxt),
-            "weights": str(weights) if weights is not None else None,
+            "files": [str(f) for f in files],
             "arrays": str(arrays),
             "inputs": list(inputs),
-            "layers": list(layers),
+            "outputs": list(outputs),
         }
-        reply = self._ask(json.dumps(task))
-        if "reason" in reply:
-            raise OpenCvError(shorten(reply["reason"]))
+        reply = self._ask(task)
+        if "tops" not in reply:
+            raise OpenCvError(shorten(reply.get("reason") or reply["missing"]))
         with np.load(arrays) as stored:
             return {
                 name: [stored[f"{index}:{top}"] for top in range(number)]
-                for index, (name, number) in enumerate(zip(layers, reply["tops"], strict=True))
+                for index, (name, number) in enumerate(zip(outputs, reply["tops"], strict=True))
             }
 
-    def _ask(self, task: str) -> dict[str, Any]:
+    def run_onnx(self, content: bytes, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Run an ONNX model; output -> array. Raises OpenCvError as `run` does."""
+        path = Path(self._folder.name, "net.onnx")
+        path.write_bytes(content)
+        return {name: arrays[0] for name, arrays in self.run([path], inputs, outputs).items()}
+
+    def _ask(self, task: Mapping[str, Any]) -> dict[str, Any]:
         if self._child is None:
-            command = [sys.executable, str(Path(__file__).resolve())]
+            command = [self._python, str(_CHILD)]
             self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         child = self._child
         assert child.stdin is not None, "a pipe"
         assert child.stdout is not None, "a pipe"
         try:
-            print(task, file=child.stdin, flush=True)
+            print(json.dumps(task), file=child.stdin, flush=True)
         except BrokenPipeError:
             line = ""
         else:
@@ -132,43 +157,3 @@ def shorten(message: str) -> str:
     text = re.sub(r"^OpenCV\([^)]*\) \S+ error: \([^)]*\) ", "", text)
     text = re.sub(r" ?in function '[^']*'", "", text)
     return text.strip(" :")[:_REASON_LENGTH]
-
-
-def serve() -> None:
-    """Serve as the child: one task per line of standard input, one reply per line of the original standard output."""
-    replies = os.fdopen(os.dup(1), "w")
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)  # OpenCV's text parser repeats its exceptions there
-    for line in sys.stdin:
-        try:
-            reply: dict[str, Any] = {"tops": _run(**json.loads(line))}
-        except Exception as error:  # cv2.error or another type; the parent reports it
-            reply = {"reason": str(error) or type(error).__name__}
-        print(json.dumps(reply), file=replies, flush=True)
-
-
-def _run(prototxt: str, weights: str | None, arrays: str, inputs: list[str], layers: list[str]) -> list[int]:
-    """Run one net, replace the inputs in the file `arrays` by its tops, and return the number of tops per layer."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    net = cv2.dnn.readNetFromCaffe(prototxt, *([weights] if weights is not None else []))
-    net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
-    net.enableFusion(False)
-    net.enableWinograd(False)
-    known = set(net.getLayerNames())
-    missing = [name for name in layers if name not in known]
-    if missing:
-        raise ValueError(f'has no layer "{missing[0]}" after reading the file')
-    with np.load(arrays) as stored:
-        for index, name in enumerate(inputs):
-            net.setInput(stored[str(index)], name)
-    tops = net.forwardAndRetrieve(layers)
-    found = {f"{i}:{j}": np.asarray(top, np.float32) for i, each in enumerate(tops) for j, top in enumerate(each)}
-    np.savez(arrays, **found)  # type: ignore[arg-type]
-    return [len(each) for each in tops]
-
-
-if __name__ == "__main__":
-    serve()

@@ -1,0 +1,111 @@
+"""OpenCV as a third reader of a bundle: the installed one, and OpenCV 5 where $ATROUS_OPENCV names its Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atrous.converter.check import opencv as checked
+from atrous.converter.check.opencv import FILES, verify_opencv
+from atrous.converter.check.opencv_process import INTERPRETER, OpenCv, OpenCvError, shorten
+from atrous.errors import BackendError, MissingDependencyError, VerificationError, VerificationInputError
+from atrous.scripts.main import main
+
+from ..nets import conv, data, layer
+from ..test_read import write_net
+
+cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+OPENCV_4 = cv2.__version__.startswith("4.")
+
+# padded averages, whose divisor OpenCV 4 takes without the padding
+NET = (
+    data(1, 3, 40, 48) + conv("c", "data", "c", 8, 3, "pad: 1")
+    + layer("Pooling", "p", "c", "p", "pooling_param { pool: AVE kernel_size: 3 stride: 1 pad: 1 }")
+    + layer("LRN", "n", "p", "n", "lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }")
+    + conv("s", "n", "s", 5)
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the bundles "open" and "fixed"."""
+    folder = tmp_path_factory.mktemp("opencv")
+    write_net(folder, NET, "V2")
+    files = [str(folder / "net.prototxt"), str(folder / "net.caffemodel")]
+    common = ["convert", *files, "--mean", "104,117,123", "--no-verify"]
+    assert main([*common, "-o", str(folder / "open")]) == 0
+    assert main([*common, "-o", str(folder / "fixed"), "--fixed", "40x48"]) == 0
+    return folder
+
+
+def test_fixed_form_in_the_installed_opencv(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(INTERPRETER, raising=False)
+    reports = verify_opencv(bundles / "fixed")
+    assert [report.stage for report in reports][-1] == f"deploy.onnx in OpenCV {cv2.__version__.split('-')[0]}"
+    for report in reports:
+        assert report.passed, report.describe()
+
+
+@pytest.mark.skipif(not OPENCV_4, reason="for OpenCV 4")
+def test_opencv_4_gets_no_open_sizes(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(INTERPRETER, raising=False)
+    with pytest.raises(VerificationInputError, match=r"OpenCV 4.* --fixed HxW, or install OpenCV 5"):
+        verify_opencv(bundles / "open")
+
+
+def test_opencv_5_reads_both_files(bundles: Path) -> None:
+    python = os.environ.get(INTERPRETER)
+    if not python:
+        pytest.skip(f"set {INTERPRETER} to a Python with opencv-python-headless>=5")
+    reports = verify_opencv(bundles / "open", sizes=[(40, 48), (33, 51)])
+    assert [report.stage.split()[0] for report in reports] == [name for name in FILES for _ in range(2)]
+    for report in reports:
+        assert report.passed, report.describe()
+
+
+def test_differences_and_refusals_are_reported(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(INTERPRETER, raising=False)
+    run = OpenCv.run_onnx
+
+    def run_off(self: OpenCv, content: bytes, inputs: Any, outputs: Any) -> Any:
+        return {name: array + 1 for name, array in run(self, content, inputs, outputs).items()}
+
+    monkeypatch.setattr(OpenCv, "run_onnx", run_off)
+    assert main(["verify", str(bundles / "fixed"), "--opencv"]) == 1
+    assert "differs from ONNX Runtime first at scores" in capsys.readouterr().out.replace("\n", " ")
+    monkeypatch.setattr(OpenCv, "run_onnx", run)
+    monkeypatch.setattr(checked, "_TIMEOUT_S", 1e-6)
+    monkeypatch.setattr(OpenCv, "version", lambda self: "4.0")
+    with pytest.raises(VerificationError, match=r"deploy.onnx: OpenCV 4.0 cannot run it: takes more than"):
+        verify_opencv(bundles / "fixed")
+
+
+def test_python_without_opencv(bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(INTERPRETER, str(python))
+    with pytest.raises(MissingDependencyError, match=r"pip install 'opencv-python-headless>=5', or set ATROUS_OPENCV"):
+        verify_opencv(bundles / "fixed")
+    for wrong in ("/bin/true", str(tmp_path / "absent")):
+        monkeypatch.setenv(INTERPRETER, wrong)
+        with pytest.raises(BackendError, match=r"ATROUS_OPENCV: .* does not run as a Python"):
+            verify_opencv(bundles / "fixed")
+
+
+def test_file_that_is_no_onnx() -> None:
+    with OpenCv() as opencv, pytest.raises(OpenCvError):
+        opencv.run_onnx(b"not a graph", {"x": np.zeros((1, 1), np.float32)}, ["y"])
+
+
+def test_opencvs_message_in_one_line() -> None:
+    place = "OpenCV(4.14.0) /io/net_impl.cpp:1193: error: (-2:Unspecified error)"
+    raw = f"{place} in function 'void f(int)'\n> a > b:\n>     'c' is 1\n"
+    assert shorten(raw) == "a > b: 'c' is 1"
