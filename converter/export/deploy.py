@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +34,7 @@ from ...errors import ExportError, InputError, NetError
 from ..graph.build import reshape_net
 from ..graph.net import Blob, Net
 from ..graph.size_proofs import Accepted, UnsettledError, find_accepted, holds_on_grid
-from ..graph.sizes import Trace, at_least, equality
+from ..graph.sizes import Guard, Trace, at_least, equality
 from ..graph.subgraph import cut_net
 from .dynamic_axes import StaticAxes, find_dynamic_axes
 from .onnx_export import GraphValues, check_opset, write_layers, write_model
@@ -291,6 +292,8 @@ def export_deploy(
     static = StaticAxes() if plan.is_static else None
     any_batch = (static or find_dynamic_axes(net)).of(net.inputs[0])[0]
     any_size = plan.size_rule.fixed is None
+    if any_size:
+        graph.proves = partial(_holds_at_all_sizes, find_dynamic_axes(net).trace, plan.size_rule)
     sizes = Trace()
     known = (plan.image.shape[0], *plan.image.shape[2:])
     shape = zip(("batch", "height", "width"), known, (any_batch, any_size, any_size), strict=True)
@@ -310,6 +313,14 @@ def export_deploy(
     model = graph.model(producer="atrous", version=__version__)
     write_model(model, path)
     return model
+
+
+def _holds_at_all_sizes(trace: Trace, rule: SizeRule, guard: Guard) -> bool:
+    """Whether a condition surely holds at all sizes that images are padded to."""
+    first = dict(zip(("height", "width"), rule.padded_size(1, 1), strict=True))
+    with suppress(UnsettledError):
+        return holds_on_grid(trace, guard, first, rule.multiple)
+    return False
 
 
 def _prepare(graph: OnnxGraph, image: Value, plan: Deployment, mean: Sequence[float], scale: float) -> str:

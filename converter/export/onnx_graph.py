@@ -7,7 +7,7 @@ layer needs them as a tensor, so one emitter serves static and dynamic nets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...bundle.choices import Detection
 from ...errors import ExportError
 from ..graph.net import Shape
-from ..graph.sizes import Size, Terms, Trace
+from ..graph.sizes import Guard, Size, Terms, Trace
 
 DEFAULT_OPSET = 17
 
@@ -57,6 +57,8 @@ class OnnxGraph:
         #: expression -> the tensor that holds it; atom -> (value, axis, addend): the size there is atom + addend
         self._sizes: dict[tuple[Trace, Terms], str] = {}
         self._sources: dict[tuple[Trace, int], tuple[str, int, int]] = {}
+        #: whether a condition holds at all sizes that the graph will see; the exporter may know more than the layers
+        self.proves: Callable[[Guard], bool] = lambda guard: False
         #: pooling whose windows lie side by side -> height and width of the plane it reads
         self.tiled_planes: dict[object, Shape] = {}
         #: shapes of the current layer's tops
@@ -153,6 +155,12 @@ class OnnxGraph:
             if isinstance(size, Size) and (found := size.split_atom()) is not None:
                 atom, addend = found
                 self._sources[size.trace, atom] = (value.name, axis, addend)
+
+    def is_certain(self, size: int, relation: str) -> bool:
+        """Whether a size is surely `==` or `>=` 0, whatever the sizes at run time."""
+        if isinstance(size, Size):
+            return self.proves(Guard(size.terms, relation))
+        return bool(Guard((), relation).holds(size))
 
     def size_tensor(self, size: int) -> str:
         """The name of a one-element int64 tensor that holds this size: a constant, or computed by nodes."""

@@ -29,7 +29,7 @@ def emit_mask(graph: OnnxGraph, x: Value, windows: Shape, kernel: int, lowest: f
     """The mask (N, C, h, w) of a pooling into h x w `windows`; those at the end are filled up with `lowest`."""
     missing = [count * kernel - size for count, size in zip(windows, x.shape[2:], strict=True)]
     values = x.name
-    if any(isinstance(size, Size) or size for size in missing):
+    if not all(graph.is_certain(size, "==") for size in missing):
         pads = graph.shape_tensor([0, 0, 0, 0, 0, 0, *missing])
         values = graph.add("Pad", [values, pads, graph.constant(lowest)], mode="constant")
     planes = graph.add("SpaceToDepth", [values], blocksize=kernel)
@@ -53,7 +53,7 @@ def emit_unpooled(graph: OnnxGraph, x: Value, mask: Value, kernel: int) -> str:
     ]
     result = graph.add("DepthToSpace", [graph.add("Concat", planes, axis=1)], blocksize=kernel)
     for axis, (count, size) in enumerate(zip(x.shape[2:], sides, strict=True), 2):
-        if isinstance(count * kernel - size, Size) or count * kernel != size:
+        if not graph.is_certain(count * kernel - size, "=="):
             result = graph.slice(result, axis, 0, size)
     return result
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..graph.net import Shape
-from ..graph.sizes import Size
 from .base import ModuleSpec, Operator, Window, given, register_layer
 from .masks import emit_unpooled
 from .resize import emit_bilinear
@@ -81,8 +80,8 @@ class _Upsampling(Operator):
         height, width = graph.top_shapes[0][2:]
         beyond = [count * tile - size for count, size in zip(x.shape[2:], (height, width), strict=True)]
         other_width = graph.tiled_planes[pooling.operator][1] - width
-        is_known = not any(isinstance(size, Size) for size in (other_width, *beyond))
-        return tile if is_known and other_width == 0 and min(beyond) >= 0 else None
+        covers = graph.is_certain(other_width, "==") and all(graph.is_certain(size, ">=") for size in beyond)
+        return tile if covers else None
 
 
 def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:

@@ -530,3 +530,19 @@ def test_repeated_layer_names_keep_their_modules() -> None:
     found = run_onnx(export_deploy(plan, module, mean=(0, 0, 0)), {"image": make_images(1, 4, 4)})["scores"]
     wanted = (make_images(1, 4, 4)[..., ::-1].astype(np.float32).transpose(0, 3, 1, 2) + 1) * 3
     close(found, wanted)
+
+
+def test_unpooling_at_all_sizes_of_the_rule_needs_no_scatter_and_no_padding() -> None:
+    """Images are padded to even sizes, at which the windows cover the plane."""
+    pool = layer("Pooling", "p", "a", ["x", "mask"], "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
+    up = layer("Upsample", "u", ["x", "mask"], "y", "upsample_param { scale: 2 }")
+    net = read_seeded(data(1, 3, 12, 20) + conv("a", "data", "a", 4, 3, "pad: 1") + pool + up)
+    module, plan = to_torch(net), plan_deployment(net)
+    kinds = [node.op_type for node in export_deploy(plan, module, mean=MEAN).graph.node]
+    assert kinds.count("ScatterElements") == 0
+    assert kinds.count("Pad") == 1  # only the padding of the image
+    for size in ((12, 20), (7, 9), (2, 31)):
+        images = make_images(2, *size)
+        padded = (size[0] + size[0] % 2, size[1] + size[1] % 2)
+        found = run_onnx(export_deploy(plan, module, mean=MEAN), {"image": images})["scores"]
+        close(found, expected_scores(module, images, padded))
