@@ -10,6 +10,8 @@ Patterns are known problems in some TensorRT version:
 | `padded_ceil_average` | averages with ceil_mode and padding: the divisor differs between frameworks |
 | `dilated_pooling` | pools with dilations |
 | `pooling_indices` | is a MaxPool that also writes the places of its maxima |
+| `unsupported_operator` | is one that no TensorRT parser has: Compress, MaxRoiPool |
+| `data_dependent_size` | writes as many values as it finds: NonMaxSuppression, NonZero |
 | `computed_bias` | has constant weights and a computed bias |
 | `shifted_zero_point`, `missing_zero_point` | quantizes with a zero point other than a constant 0, or with none |
 | `uint8_codes`, `narrow_scale` | quantizes to uint8, or with a scale of another type than float32 |
@@ -31,11 +33,20 @@ from ...bundle.manifest import GraphBlob, GraphFacts, NodePrecision
 from .graph import load_typed, read_opset
 from .rules import MOVES, WEIGHTED
 
+#: operator -> the pattern that every node of it has
+_OF_OPERATOR = {
+    "ArgMax": "argmax",
+    "Compress": "unsupported_operator",
+    "MaxRoiPool": "unsupported_operator",
+    "NonMaxSuppression": "data_dependent_size",
+    "NonZero": "data_dependent_size",
+}
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 PATTERNS = (
-    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "pooling_indices", "computed_bias",
-    "shifted_zero_point", "missing_zero_point", "uint8_codes", "narrow_scale", "bool_resize",
-    "aligned_resize_by_scales", "uint8_operand", "uint8_cast", "partial_shape", "pad_axes", "argmax",
+    "late_pooling_window", "padded_ceil_average", "dilated_pooling", "pooling_indices", "unsupported_operator",
+    "data_dependent_size", "computed_bias", "shifted_zero_point", "missing_zero_point", "uint8_codes",
+    "narrow_scale", "bool_resize", "aligned_resize_by_scales", "uint8_operand", "uint8_cast", "partial_shape",
+    "pad_axes", "argmax",
 )  # fmt: skip
 _PRECISIONS: dict[str, NodePrecision] = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _CODES: dict[str, NodePrecision] = {"int8": "int8", "uint8": "int8", "float8e4m3fn": "fp8", "float8e5m2": "fp8"}
@@ -144,7 +155,7 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
         yield "partial_shape"
     elif op == "Pad" and _input(node, 3) is not None:
         yield "pad_axes"
-    elif op == "ArgMax":
-        yield "argmax"
+    elif op in _OF_OPERATOR:
+        yield _OF_OPERATOR[op]
     if op not in ("Cast", *_QUANTIZERS) and "uint8" in reads:
         yield "uint8_operand"

@@ -70,6 +70,15 @@ def give_graph(model: str, facts: str, sizes: Sizes | None = None, shapes: Shape
     return report
 
 
+def give_graphs(graphs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give many small graphs in one process; a crash leaves the last one's name on stderr."""
+    reports = []
+    for graph in graphs:
+        print(graph["model"], file=sys.stderr, flush=True)
+        reports.append(give_graph(**graph))
+    return reports
+
+
 def build_often(graphs: list[list[str]], count: int) -> dict[str, Any]:
     """Build engines with the product's `build_engine`, in turn; the errors that ended them, and megabytes kept."""
     pairs = [(Path(model).read_bytes(), Path(facts).read_text()) for model, facts in graphs]

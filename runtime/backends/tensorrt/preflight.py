@@ -31,6 +31,16 @@ _ALL_LINES: Table = {
         "TensorRT has no MaxPool with indices, which unpooling needs",
         "convert the net again, as masks of windows side by side need none, or run it with the onnxruntime backend",
     ),
+    "unsupported_operator": (
+        "refuse",
+        "TensorRT's ONNX parser has no such operator",
+        "run the net with the onnxruntime backend",
+    ),
+    "data_dependent_size": (
+        "refuse",
+        "the size of its output depends on the data, which engines here do not run",
+        "run the net with the onnxruntime backend",
+    ),
     "late_pooling_window": (
         "refuse",
         "with ceil_mode, the last window can lie outside the input: TensorRT keeps it, Caffe drops it",
