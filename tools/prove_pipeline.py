@@ -299,7 +299,8 @@ def soak(bundle: Path, images: Path, work: Path, minutes: float) -> None:
     """Repeat mixed work in this process, and record memory, open files and threads once a minute.
 
     A round is: `segment --again`, the dense CRF in three threads and in two forked workers, and three segmenters opened
-    and closed. All results must equal those of the first round.
+    and closed. All results must equal those of the first round. MALLOC_ARENA_MAX=1 in the environment makes the memory
+    comparable to 1 MB; otherwise the C library keeps freed pages for each thread, a hundred MB more or less.
     """
     from atrous.scripts.main import main
 
