@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..runtime.benchmark.plan import COMPARED, REGRESSION_BOUND, SCENARIOS, BenchPlan, parse_subject
 from ..runtime.benchmark.plan import SubjectSpec as Spec
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
 REGRESSION = 1
+#: what --quick sets: neither load nor pipeline, whose figures need minutes
+_QUICK: dict[str, Any] = {
+    "duration_s": 3.0,
+    "warmup_s": 2.0,
+    "repeats": 1,
+    "crf_sweep": False,
+    "pipeline_rounds": 0,
+    "scenarios": (),
+    "curve": False,
+    "roofline": False,
+}
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
@@ -128,6 +140,11 @@ _BOUND = click.option(
     help=f"LoadGen scenarios: {', '.join(SCENARIOS)}, all, or none.  [default: all]",
 )
 @_number("--load-duration", "load_duration_s", kind=float, help="Shortest duration of a LoadGen test, in seconds.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Measure stages and accuracy only, in about 20 seconds; other options override it.",
+)
 @click.option("--full", is_flag=True, help="Use MLPerf's durations: ten minutes per scenario.")
 @_number("--server-qps", kind=float, help="Rate of Server, in images/s.  [default: 70 % of the rate of calls]")
 @_number("--latency-bound-ms", kind=float, help="Latency bound of Server, in ms.  [default: 10 x one image]")
@@ -240,6 +257,11 @@ def _make_plan(path: Path, **options: Any) -> BenchPlan:
         raise click.UsageError("--labels need --images: give both")
     bundle = read_bundle(path)
     dataset, samples = load_samples(bundle.manifest, images=images, labels=labels, size=size, count=count)
+    if options.pop("quick"):
+        if options["full"]:
+            raise click.UsageError("--quick and --full exclude each other: give one")
+        is_given = click.get_current_context().get_parameter_source
+        options |= {name: value for name, value in _QUICK.items() if is_given(name) == ParameterSource.DEFAULT}
     given = {name: value for name, value in options.items() if value is not None}
     return BenchPlan(
         bundle,

@@ -20,6 +20,8 @@ from ..printable import escape, escape_lines
 
 SCHEMA_VERSION = 1
 _PIPE_WIDTH = 240  # columns of a table outside a terminal
+_NARROW = 60  # columns of a terminal below which wide tables become lists
+_verbosity = 0
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,6 +49,44 @@ def debug_option() -> click.Option:
     return click.Option(
         ["--debug"], is_flag=True, expose_value=False, callback=record, help="Show the traceback of an error."
     )
+
+
+def verbosity_options() -> tuple[click.Option, click.Option]:
+    """The options `-v` and `-q`, added to every command by the group."""
+
+    def record(context: click.Context, parameter: click.Parameter, value: int) -> None:
+        if value:
+            set_verbosity(-1 if parameter.name == "quiet" else value)
+
+    more = click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        expose_value=False,
+        callback=record,
+        help="Log what the library does to stderr; -vv for more.",
+    )
+    less = click.Option(
+        ["-q", "--quiet"], is_flag=True, expose_value=False, callback=record, help="No progress and no warnings."
+    )
+    return more, less
+
+
+def set_verbosity(level: int) -> None:
+    """Set what goes to stderr besides errors: -1 nothing, 0 warnings and progress, 1 the log too, 2 its details."""
+    global _verbosity
+    _verbosity = level
+    if level > 0 or "logging" in sys.modules:
+        import logging
+
+        logger = logging.getLogger("atrous")
+        for handler in [handler for handler in logger.handlers if getattr(handler, "is_ours", False)]:
+            logger.removeHandler(handler)
+        if level > 0:
+            shown = logging.StreamHandler(sys.stderr)
+            shown.is_ours = True  # type: ignore[attr-defined]
+            shown.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logger.addHandler(shown)
+        logger.setLevel({-1: logging.ERROR, 0: logging.NOTSET, 1: logging.INFO}.get(level, logging.DEBUG))
 
 
 def print_json(command: str, payload: Mapping[str, object]) -> None:
@@ -87,6 +127,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
     """Print a table to stdout; columns whose cells are all numbers are aligned to the right."""
     from rich.table import Table
 
+    console = _open_console(sys.stdout)
+    widths = [max(len(str(row[index] or "")) for row in [columns, *rows]) for index in range(len(columns))]
+    if console.width < _NARROW and sum(widths) + len(widths) > console.width:
+        _print_list(columns, rows, title)
+        return
     table = Table(
         title=escape(title) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
@@ -95,7 +140,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, tit
         table.add_column(escape(name), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
-    _open_console(sys.stdout).print(table)
+    console.print(table)
+
+
+def _print_list(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> None:
+    """Print rows as lists of `column: value`, for narrow terminals."""
+    if title:
+        print_line(title)
+    for row in rows:
+        for index, (name, cell) in enumerate(zip(columns, row, strict=True)):
+            text = "" if cell is None else str(cell)
+            if text:
+                print_line(text if index == 0 else f"  {name}: {text}" if name else f"  {text}")
 
 
 def print_line(text: str, color: str | None = None) -> None:
@@ -105,7 +161,8 @@ def print_line(text: str, color: str | None = None) -> None:
 
 def print_warning(message: str) -> None:
     """Print a line to stderr; the work continues."""
-    click.secho(escape_lines(message), err=True, fg="yellow")
+    if _verbosity >= 0:
+        click.secho(escape_lines(message), err=True, fg="yellow")
 
 
 @contextmanager
@@ -113,7 +170,7 @@ def show_progress(
     description: str, total: int | None = None, *, unit: str | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Draw a progress bar on stderr, if it is a terminal; yields a function that advances it by `unit`s."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or _verbosity != 0:
         yield lambda steps: None
         return
     from rich.progress import (
@@ -148,7 +205,12 @@ def _make_speed_column(unit: str) -> Any:
 @contextmanager
 def show_steps() -> Iterator[Callable[[str], None]]:
     """Show the current step on stderr, if it is a terminal; yields a function that takes the name of each step."""
-    if not sys.stderr.isatty():
+    if _verbosity > 0:
+        import logging
+
+        yield logging.getLogger("atrous").info
+        return
+    if not sys.stderr.isatty() or _verbosity < 0:
         yield lambda step: None
         return
     with _open_console(sys.stderr).status("starting") as status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 CORE = {"numpy": "numpy", "pillow": "PIL", "pydantic": "pydantic", "click": "click", "rich": "rich"}
 BROKEN_INSTALLATION = 3
+_CONVERT = ("torch", "safetensors", "protobuf", "onnx", "onnxruntime")
+_BACKEND = "onnxruntime|openvino|torch|tensorrt"
+#: the parts that each command needs; of names joined by `|`, one
+NEEDED = {
+    "inspect": ("protobuf",),
+    "convert": _CONVERT,
+    "verify": ("torch", "safetensors", "onnx", "onnxruntime"),
+    "precision": ("onnx", "onnx-ir", "onnxruntime"),
+    "build": ("tensorrt", "cuda-bindings"),
+    "segment": (_BACKEND, "dense CRF"),
+    "segment (videos)": (_BACKEND, "dense CRF", "av"),
+    "run": ("onnxruntime|openvino",),
+    "evaluate": (_BACKEND, "dense CRF"),
+    "tune-crf": (_BACKEND, "dense CRF"),
+    "fetch": ("httpx", "protobuf"),
+    "demo": (*_CONVERT, "dense CRF"),
+    "bench": (_BACKEND, "dense CRF", "mlcommons-loadgen", "psutil"),
+}
+_CONVERTING = ("inspect", "convert", "verify", "precision", "demo")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -64,6 +83,7 @@ def command(as_json: bool) -> int:
             "thread_variables": threads,
             "cuda_devices": [asdict(device) for device in cuda_devices],
             "findings": [asdict(finding) for finding in findings],
+            "commands": [asdict(ability) for ability in list_abilities(findings)],
         }
         console.print_json("doctor", payload)
         return 0 if is_sound else BROKEN_INSTALLATION
@@ -82,7 +102,37 @@ def command(as_json: bool) -> int:
     console.print_table(("part", "state", "version", "needed", ""), [_make_row(finding) for finding in findings])
     broken = ", ".join(f.name for f in findings if f.status == BROKEN or (f.core and f.status != OK))
     click.echo("\nall that is installed works" if is_sound else f"\nneeds repair: {broken}")
+    click.echo("\nwhat you can do here:")
+    for ability in list_abilities(findings):
+        lacks = f"no, {', '.join(ability.lacks)} missing: {'; '.join(ability.remedies)}" if ability.lacks else "yes"
+        console.print_line(f"  {ability.command:<16} {lacks}", None if not ability.lacks else "yellow")
     return 0 if is_sound else BROKEN_INSTALLATION
+
+
+@dataclass(frozen=True)
+class Ability:
+    """A command, the libraries that it lacks here, and the lines that install them."""
+
+    command: str
+    lacks: tuple[str, ...]
+    remedies: tuple[str, ...]
+
+
+def list_abilities(findings: Sequence[Finding]) -> list[Ability]:
+    """For each command, whether its libraries work; a name with `|` needs one of several."""
+    state = {finding.name: finding for finding in findings}
+    abilities = []
+    for command, needed in NEEDED.items():
+        lacking = [
+            names.split("|")[0]
+            for names in needed
+            if not any(name in state and state[name].status == OK for name in names.split("|"))
+        ]
+        remedies = [state[name].remedy for name in lacking if name in state and state[name].remedy]
+        if lacking and command in _CONVERTING:
+            remedies = ['pip install "atrous[convert]"']
+        abilities.append(Ability(command, tuple(lacking), tuple(dict.fromkeys(remedies))))
+    return abilities
 
 
 def _make_row(finding: Finding) -> tuple[str | None, ...]:

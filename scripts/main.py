@@ -17,13 +17,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from ..errors import AtrousError
 from ..printable import escape_lines
-from . import console
+from . import console, help_text, settings
 
 # name of the command (and of its module here) -> its line in `atrous --help`
 COMMANDS = {
@@ -72,13 +73,37 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(f".{MODULES.get(cmd_name, cmd_name)}", __package__).command
         if not any(parameter.name == "debug" for parameter in command.params):
-            command.params.append(console.debug_option())
+            command.params += [*console.verbosity_options(), console.debug_option()]
+            help_text.improve_help(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of the arguments, and its defaults; suggest a name in place of an unknown one."""
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            if not close or args[0].startswith("-"):
+                raise
+            raise click.UsageError(f"No such command '{args[0]}': did you mean '{close[0]}'?", ctx) from error
+        if name is not None and command is not None:
+            ctx.default_map = {name: _find_defaults(name, command)}
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _find_defaults(name: str, command: click.Command) -> dict[str, Any]:
+    """Defaults of a command from the environment and the configuration file, by parameter name."""
+    sections = settings.read_settings()
+    if isinstance(command, click.Group):
+        return {child: settings.choose_defaults(command.commands[child], name, sections) for child in ("run",)}
+    return {**settings.choose_defaults(command, name, sections)}
 
 
 def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -100,18 +125,21 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-cli.params.append(console.debug_option())
+cli.params += [*console.verbosity_options(), console.debug_option()]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; arguments None for `sys.argv[1:]`."""
     state: dict[str, Any] = {}
+    console.set_verbosity(0)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may not be encodable
     try:
         with _sigterm_as_interrupt():
-            code = cli.main(arguments, prog_name="atrous", standalone_mode=False, obj=state)
+            code = cli.main(
+                arguments, prog_name="atrous", standalone_mode=False, obj=state, auto_envvar_prefix="ATROUS"
+            )
             sys.stdout.flush()
     except click.Abort:
         click.echo("atrous: interrupted", err=True)
@@ -164,7 +192,8 @@ def _describe_usage(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "atrous"
     hint = f" Try '{path} --help'" if context is not None else ""
-    return f"{path}: {error.format_message().rstrip('.')}.{hint}"
+    text = error.format_message().rstrip(".")
+    return f"{path}: {text}{'' if text.endswith('?') else '.'}{hint}"
 
 
 def _report_os_error(error: OSError, state: dict[str, Any]) -> int:

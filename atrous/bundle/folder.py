@@ -8,6 +8,7 @@ list are never read. Listed names stay inside the folder, links included.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from ..errors import BundleError
 from .files import hash_stream, open_regular
 from .manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Deploy, GraphFacts, Manifest, Preprocessing, parse_manifest
 
+_log = logging.getLogger(__name__)
 _REMEDY = "copy the bundle again, or convert the net again"
 _MAX_READ_BYTES = 2 << 30
 """Largest file that is read into memory; protobuf has no larger messages, so ONNX files have at most this."""
@@ -207,7 +209,9 @@ def _open(folder: Path) -> Bundle:
         raise BundleError(f"holds no {MANIFEST_NAME}, so it is not a bundle", path=folder) from error
     except OSError as error:
         raise BundleError(f"cannot be read: {error.strerror}", path=path) from error
-    return Bundle(folder, parse_manifest(text, path=path), stamp)
+    bundle = Bundle(folder, parse_manifest(text, path=path), stamp)
+    _log.debug("opened %s: %s, task %s", folder, bundle.manifest.name, bundle.manifest.task)
+    return bundle
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ...bundle.folder import Bundle
 
 __all__ = ["BACKENDS", "Array", "Backend", "TensorSpec", "check_feeds", "open_backend"]
+
+_log = logging.getLogger(__name__)
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-rtx", "openvino", "torch", "fake")
 
@@ -57,6 +60,8 @@ def open_backend(
         BundleError: if a file it needs is missing or altered.
         EngineError: if no engine for tensorrt or onnxruntime-rtx fits this machine, or the engine is not trusted.
     """
+    limit = "one thread per core" if threads is None else f"{threads} threads"
+    _log.info("opening %s of %s by %s, device %s, %s", precision, bundle.path, name, device or "default", limit)
     from .options import read_options  # not above: it needs pydantic, which a machine that only runs engines may lack
 
     if name == "tensorrt":

@@ -6,6 +6,7 @@ Memory does not grow with the number of images: records go to `done.jsonl` and t
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ from .journal import FAILURES_NAME, FailureLog, Journal, make_key
 from .results import encode_results, measure_classes, write_results
 from .streams import is_stream, read_stream
 
+_log = logging.getLogger(__name__)
 _VOID = np.uint8(255)
 
 
@@ -289,6 +291,7 @@ class _Finisher:
             classes=measure_classes(result.labels, self._manifest.classes),
             timings_ms={stage: round(time_ms, 3) for stage, time_ms in timings_ms.items()},
         )
+        _log.debug("labeled %s in %.0f ms", item.job.image, sum(timings_ms.values()))
         if item.key is not None:
             self._journal.add(item.key, sum(map(len, files.values())), asdict(record))
         return record

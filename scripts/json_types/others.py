@@ -116,6 +116,16 @@ class Finding(Part):
     """what to do if it is missing or broken"""
 
 
+class Ability(Part):
+    """A command, and what it lacks here."""
+
+    command: str
+    lacks: list[str]
+    """libraries that are missing or broken; empty if the command works"""
+    remedies: list[str]
+    """lines that install them"""
+
+
 class DoctorDone(Output):
     """This installation."""
 
@@ -129,6 +139,8 @@ class DoctorDone(Output):
     """environment variables that limit threads"""
     cuda_devices: list[CudaDevice]
     findings: list[Finding]
+    commands: list[Ability]
+    """what one can do here"""
 
 
 class SchemaList(Output):

@@ -50,6 +50,32 @@ def slow_down(path: Path, factor: float) -> Path:
     return path
 
 
+def test_quick_leaves_out_load_and_pipeline(
+    bundle: Path, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--images",
+        str(folders[0]),
+        "--duration",
+        "0.01",
+        "--warmup",
+        "0.01",
+        "--max-samples",
+        "3",
+        "--min-samples",
+        "2",
+        "--json",
+    ]
+    assert main(["bench", str(bundle), "--quick", *words]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    (subject,) = result["subjects"]
+    assert subject["pipeline"] is None
+    assert not subject["load"]
+    assert subject["accuracy"]
+    assert main(["bench", str(bundle), "--quick", "--full", *words[:2]]) == 2
+    assert "exclude each other" in capsys.readouterr().err
+
+
 def test_it_measures_and_writes_the_result_and_the_report(
     bundle: Path, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,3 +53,16 @@ def test_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
         assert "\x1b" not in text
         assert not any(line.startswith("forged") for line in text.splitlines())
     assert "a\\x1b[31m\\nforged" in out
+
+
+def test_a_wide_table_becomes_a_list_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "_PIPE_WIDTH", 40)
+    rows = [("conv1_1", "1x64x513x513", "x" * 30), ("pool", None, "")]
+    console.print_table(("layer", "shape", ""), rows, title="net")
+    assert capsys.readouterr().out.splitlines() == [
+        *("net", "conv1_1", "  shape: 1x64x513x513", "  " + "x" * 30, "pool"),
+    ]
+    console.print_table(("layer", "n"), [("conv1_1", 3)])
+    assert capsys.readouterr().out.splitlines()[0].split() == ["layer", "n"]

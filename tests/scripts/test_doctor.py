@@ -10,6 +10,7 @@ import pytest
 from atrous.errors import MissingDependencyError
 from atrous.runtime import devices, selfcheck
 from atrous.runtime.backends import onnxruntime_providers
+from atrous.scripts.doctor import Finding, list_abilities
 from atrous.scripts.main import main
 
 from .running import run_atrous
@@ -112,3 +113,27 @@ def test_as_a_user_runs_it() -> None:
     assert outcome.code in (0, 3)
     assert outcome.json["sound"] is (outcome.code == 0)
     assert outcome.stderr == ""
+
+
+def test_abilities_end_the_report(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    _, report = examine(capsys)
+    abilities = {ability["command"]: ability for ability in report["commands"]}
+    assert abilities["run"] == {"command": "run", "lacks": [], "remedies": []}
+    assert abilities["fetch"]["lacks"] == ["httpx"]
+    assert abilities["fetch"]["remedies"] == ['pip install "atrous[http]"']
+    main(["doctor"])
+    out = capsys.readouterr().out
+    assert "what you can do here:" in out
+    assert 'fetch            no, httpx missing: pip install "atrous[http]"' in out
+
+
+def test_one_backend_of_several_is_enough() -> None:
+    def list_lacking(*names: str) -> dict[str, tuple[str, ...]]:
+        findings = [Finding(name, "ok", False) for name in ("dense CRF", *names)]
+        findings.append(Finding("protobuf", "missing", False, remedy="a line"))
+        return {ability.command: ability.lacks for ability in list_abilities(findings)}
+
+    assert list_lacking("openvino")["segment"] == ()
+    assert list_lacking()["segment"] == ("onnxruntime",)
+    assert list_lacking()["inspect"] == ("protobuf",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from atrous.converter.files.writer import write_caffemodel
 from atrous.errors import BackendError, InputError
+from atrous.runtime.backends.tensorrt.store import find_runtime_cache
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main
 
@@ -358,3 +360,126 @@ def assert_harmless(out: str, err: str) -> None:
     assert "owned" in text
     assert text.replace("\n", "").isprintable()
     assert not any(line.startswith("atrous: all passed") for line in text.splitlines())
+
+
+def run_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_a_misspelled_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_with(capsys, "segmnet")
+    assert (code, out) == (2, "")
+    assert err == "atrous: No such command 'segmnet': did you mean 'segment'? Try 'atrous --help'\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_pages_have_no_type_names_of_click(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run_with(capsys, name, "--help")
+    assert "INTEGER RANGE" not in out
+    assert "FLOAT RANGE" not in out
+
+
+def test_long_help_pages_have_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run_with(capsys, "segment", "--help")
+    titles = [line for line in out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert {"Images and labels:", "Size and memory:", "Network:", "Dense CRF:", "Results:"} <= set(titles)
+    assert titles[-1] == "Options:"
+    assert out.index("Network:") < out.index("--backend") < out.index("Dense CRF:") < out.index("--fast-crf")
+
+
+class TestVerbosity:
+    @pytest.fixture(autouse=True)
+    def command_that_talks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        @click.command()
+        @console.json_option
+        def command(as_json: bool) -> None:
+            logging.getLogger("atrous.runtime").info("what happens")
+            logging.getLogger("atrous.runtime").debug("in detail")
+            console.print_warning("beware")
+            with console.show_steps() as show:
+                show("first step")
+            click.echo("result")
+
+        module = ModuleType("atrous.scripts.talk")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "atrous.scripts.talk", module)
+        monkeypatch.setitem(COMMANDS, "talk", "Talk.")
+
+    def test_levels(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run_with(capsys, "talk") == (0, "result\n", "beware\n")
+        assert run_with(capsys, "talk", "-q") == (0, "result\n", "")
+        for arguments in (["talk", "-v"], ["-v", "talk"]):
+            _, _, err = run_with(capsys, *arguments)
+            assert "INFO atrous.runtime: what happens" in err
+            assert "INFO atrous: first step" in err
+            assert "detail" not in err
+        assert "DEBUG atrous.runtime: in detail" in run_with(capsys, "talk", "-vv")[2]
+        assert run_with(capsys, "talk") == (0, "result\n", "beware\n")  # nothing is left of the calls before
+
+
+class TestSettings:
+    @pytest.fixture(autouse=True)
+    def command_that_shows_its_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        @click.command()
+        @click.option("--threads", type=click.IntRange(1))
+        @click.option("--max-side", type=int)
+        @console.json_option
+        def command(threads: int | None, max_side: int | None, as_json: bool) -> None:
+            click.echo(f"{threads} {max_side}")
+
+        module = ModuleType("atrous.scripts.show")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "atrous.scripts.show", module)
+        monkeypatch.setitem(COMMANDS, "show", "Show.")
+        monkeypatch.setenv("ATROUS_CONFIG", "")
+
+    def test_order(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        assert run_with(capsys, "show")[1] == "None None\n"
+        (tmp_path / "config.ini").write_text("[atrous]\nthreads = 2\n[show]\nmax-side = 640\n")
+        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "config.ini"))
+        assert run_with(capsys, "show")[1] == "2 640\n"
+        monkeypatch.setenv("ATROUS_THREADS", "3")
+        assert run_with(capsys, "show")[1] == "3 640\n"
+        monkeypatch.setenv("ATROUS_SHOW_THREADS", "4")
+        assert run_with(capsys, "show")[1] == "4 640\n"
+        assert run_with(capsys, "show", "--threads", "5", "--max-side", "6")[1] == "5 6\n"
+
+    def test_the_file_in_its_usual_place(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.delenv("ATROUS_CONFIG")
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        (tmp_path / "atrous").mkdir()
+        (tmp_path / "atrous" / "config.ini").write_text("[show]\nthreads = 7\n")
+        assert run_with(capsys, "show")[1] == "7 None\n"
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ("[atrous]\nthread = 2\n", '[atrous] has no setting "thread"; it has threads, backend, device, cache'),
+            ("[show]\nthread = 2\n", '[show] has no option "thread"'),
+            ("[show]\nthreads = many\n", "many"),
+            ("threads = 2\n", "cannot be read"),
+        ],
+    )
+    def test_mistakes_are_one_line(
+        self,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        content: str,
+        words: str,
+    ) -> None:
+        (tmp_path / "config.ini").write_text(content)
+        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "config.ini"))
+        code, out, err = run_with(capsys, "show")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "none.ini"))
+        assert "there is no such file" in run_with(capsys, "show")[2]
+
+    def test_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("ATROUS_CACHE", str(tmp_path))
+        assert find_runtime_cache("0" * 64).is_relative_to(tmp_path)

@@ -296,8 +296,8 @@ class EngineStore:
 def find_store(bundle_folder: str | Path) -> Path:
     """Return the folder of a bundle's engines: inside it, or in the user's cache if the bundle cannot be written.
 
-    The cache is $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under a digest of the bundle's path. EngineError
-    is raised if the bundle's "engines" is a link, which may lead anywhere.
+    The cache is $ATROUS_CACHE, else $XDG_CACHE_HOME/atrous (by default ~/.cache/atrous), under a digest of the bundle's
+    path. EngineError is raised if the bundle's "engines" is a link, which may lead anywhere.
     """
     folder = Path(bundle_folder)
     inside = folder / FOLDER_NAME
@@ -319,6 +319,9 @@ def find_runtime_cache(digest: str) -> Path:
 
 
 def _find_cache() -> Path:
+    own = os.environ.get("ATROUS_CACHE", "")
+    if own:
+        return Path(own).absolute()
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "atrous"
 
