@@ -36,7 +36,7 @@ from ..graph.subgraph import cut_net
 from .deploy import CRF_TYPES, Deployment, export_deploy, fix_deployment, plan_deployment
 from .dynamic_axes import find_dynamic_axes
 from .footprint import measure_footprint
-from .made_for import find_made_for
+from .made_for import choose_made_for
 from .onnx_export import export_onnx
 from .onnx_graph import DEFAULT_OPSET
 from .onnx_part import export_part
@@ -60,7 +60,7 @@ class PreprocessingOptions:
         minimum: smallest (height, width) in pixels; smaller images are padded.
         transposed: whether the net takes images with rows and columns exchanged, as MATLAB feeds them; such a net is
             deployed for `atrous run`.
-        made_for: the size the net was made for; None takes the prototxt's (`find_made_for`).
+        made_for: the size the net was made for; None takes the prototxt's (`choose_made_for`).
     """
 
     mean: tuple[float, ...] | Path | None = None
@@ -205,7 +205,7 @@ def _fill(net: Net, place: Path, options: BundleOptions, progress: Callable[[str
         model = export_deploy(shipped, module, path, head=head, opset=options.opset, **pixels)
         deployment = {
             "preprocessing": Preprocessing(
-                **pixels, size_rule=shipped.size_rule, made_for=options.preprocessing.made_for or find_made_for(plan)
+                **pixels, size_rule=shipped.size_rule, made_for=choose_made_for(shipped, given.made_for)
             ),
             "deploy": _describe_deployment(shipped, head),
             "crf": plan.crf if options.crf is None else options.crf,

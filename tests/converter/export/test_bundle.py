@@ -20,7 +20,7 @@ from atrous.converter.export.pixel_rule import DEEPLAB_MEAN, find_own_mean
 from atrous.errors import ConverterError, ExportError, OutputError, VerificationError
 
 from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded
-from .test_deploy import CRF
+from .test_deploy import CRF, FIXED
 
 FILES = {"deploy.onnx", "manifest.json", "model.onnx", "model.py", "model.safetensors"}
 CLASSIFIER = data(1, 3, 8, 8) + layer("InnerProduct", "ip", "data", "y", "inner_product_param { num_output: 4 }")
@@ -138,6 +138,14 @@ def test_net_without_a_deployment_has_no_fixed_size(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="a fixed size is for nets that score"):
         write(tmp_path / "b", CLASSIFIER, fixed=(8, 8))
     assert not (tmp_path / "b").exists()
+
+
+def test_a_size_that_a_fixed_net_does_not_take(tmp_path: Path) -> None:
+    size = MadeFor(size=(32, 32), source="option", resize=True)
+    for text, options in ((FIXED, {}), (U_NET, {"fixed": (48, 64)})):
+        with pytest.raises(ExportError, match=r"images only .*, not 32x32: leave out the size"):
+            write(tmp_path / "b", text, preprocessing=PreprocessingOptions(made_for=size), verify=False, **options)  # type: ignore[arg-type]
+        assert not (tmp_path / "b").exists()
 
 
 def test_torch_backend_finds_the_scores_among_several_outputs(tmp_path: Path) -> None:
