@@ -368,7 +368,7 @@ def test_crash_in_the_middle_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("power cut")
 
-    steps = ("write_model_source", "export_onnx", "export_deploy", "verify_model")
+    steps = ("write_model_source", "export_part", "export_deploy", "verify_model")
     for step in (*(f"converter.export.bundle.{name}" for name in steps), "bundle.writing._put_in_place"):
         monkeypatch.setattr(f"atrous.{step}", crash)
         with pytest.raises(RuntimeError, match="power cut"):
