@@ -380,7 +380,10 @@ def _print(out: Path, manifest: Manifest, seconds: float) -> None:
             f"{report.stage} equals {report.reference} on {shapes}: {report.blobs} blobs, "
             f"largest error {report.worst_error:.2g} (tolerance {report.tolerance:g})"
         )
-    if manifest.preprocessing is not None and (made_for := manifest.preprocessing.made_for) is not None:
+    preprocessing = manifest.preprocessing
+    if preprocessing is not None and (fixed := preprocessing.size_rule.fixed) is not None:
+        console.print_line(f"takes {fixed[0]}x{fixed[1]} pixels (height x width) only: images are resized to it")
+    elif preprocessing is not None and (made_for := preprocessing.made_for) is not None:
         use = "images are resized to it" if made_for.resize else "images run at their own size"
         console.print_line(f"made for {made_for.size[0]}x{made_for.size[1]} pixels (height x width): {use} by default")
     if manifest.run is not None:

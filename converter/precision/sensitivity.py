@@ -50,9 +50,11 @@ def sweep_layers(
 ) -> list[Sensitivity]:
     """Measure nodes one by one on the centers of the first images; the most sensitive comes first.
 
-    `build` builds the variant that leaves some nodes alone.
+    A graph of one size sees the whole images. `build` builds the variant that leaves some nodes alone.
     """
-    images = [crop_center(picture.image, SWEEP_SIDE) for picture in reference.pictures[:SWEEP_IMAGES]]
+    sides = reference.model.graph.input[0].type.tensor_type.shape.dim[1:3]
+    side = None if any(dim.HasField("dim_value") for dim in sides) else SWEEP_SIDE
+    images = [crop_center(picture.image, side) for picture in reference.pictures[:SWEEP_IMAGES]]
     expected = list(map(reference.open(reference.model), images))
     found = []
     with reference.show("measuring layers one by one", len(nodes)) as advance:
@@ -77,8 +79,10 @@ def _measure(
     return Sensitivity(node, layer_of(node), None if reader.head == "labels" else noise, agreement.disagreement)
 
 
-def crop_center(image: Array, side: int) -> Array:
-    """Crop the center of an H x W x 3 image, at most `side` high and wide."""
+def crop_center(image: Array, side: int | None) -> Array:
+    """Crop the center of an H x W x 3 image, at most `side` high and wide; None keeps all of it."""
+    if side is None:
+        return image
     top, left = (max(0, (size - side) // 2) for size in image.shape[:2])
     return np.ascontiguousarray(image[top : top + side, left : left + side])
 

@@ -85,8 +85,9 @@ def test_size_the_net_was_made_for(run: Any) -> None:
 
 
 def test_one_size_and_batch(run: Any) -> None:
-    code, _, _ = run(*MEAN, "--fixed", "41x49", "--batch", "2")
+    code, out, _ = run(*MEAN, "--fixed", "41x49", "--batch", "2")
     assert code == 0
+    assert "takes 41x49 pixels (height x width) only: images are resized to it" in out
     manifest = json.loads(Path("b/manifest.json").read_text())
     assert manifest["preprocessing"]["size_rule"] == {"fixed": [41, 49]}
     assert manifest["graphs"]["deploy.onnx"]["inputs"]["image"]["shape"] == [2, 41, 49, 3]

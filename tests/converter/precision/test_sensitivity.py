@@ -8,13 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from atrous.converter.precision import HeadReader, Picture
-from atrous.converter.precision.assess import Reference
+from atrous.converter.export.deploy import export_deploy, fix_deployment, plan_deployment
+from atrous.converter.export.torch_module import to_torch
+from atrous.converter.precision import HeadReader, Picture, sensitivity
+from atrous.converter.precision.assess import Reference, assess
 from atrous.converter.precision.calibrate import observe
 from atrous.converter.precision.quantize import find_quantizable, quantize_graph
 from atrous.converter.precision.sensitivity import crop_center, find_fewest, sweep_layers
 
-from .graphs import change_weight, make_deploy, make_image, weights_of
+from ..nets import DEEPLAB, read_seeded
+from .graphs import MEAN, change_weight, make_deploy, make_image, weights_of
 
 
 @pytest.mark.parametrize("head", ["scores", "labels"])
@@ -45,6 +48,22 @@ def test_a_planted_bad_layer_is_found(head: str) -> None:
     assert ranked[0].disagreement > 2 * ranked[1].disagreement
     assert {row.layer for row in ranked} == {"conv1", "conv2", "conv3", "fc6", "fc8"}
     assert (ranked[0].noise is None) == (head == "labels")
+
+
+def test_a_graph_of_one_size_and_batch_sees_whole_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sensitivity, "SWEEP_SIDE", 16)
+    net = read_seeded(DEEPLAB)
+    model = export_deploy(fix_deployment(plan_deployment(net), (41, 49), 2), to_torch(net), mean=MEAN)
+    pictures = [Picture(make_image(41, 49))]
+    seen, layers = observe(model, [pictures[0].image], threads=1), find_quantizable(model)
+    reaches = {layer.source: seen[layer.source].largest for layer in layers}
+
+    def build(alone: Collection[str]) -> onnx.ModelProto:
+        return quantize_graph(model, [layer for layer in layers if layer.node not in alone], reaches, seen, "int8")
+
+    reference = Reference(model, pictures, HeadReader("scores"), threads=1)
+    assert len(sweep_layers(reference, build, [layer.node for layer in layers])) == 5
+    assert assess(reference, build(())).agreement.share > 0.9
 
 
 @pytest.mark.parametrize("needed", [1, 2, 3, 4, 7])
