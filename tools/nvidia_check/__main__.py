@@ -31,6 +31,8 @@ def give_all(nvidia: Nvidia, folder: Path, shared: Path | None) -> Iterator[Give
             for variant, graph in write_graphs(net, folder / name, head, VARIANTS).items():
                 for profile, sizes in PROFILES.items():
                     yield give(nvidia, graph, f"{name} {head} {variant} {profile}", sizes=sizes)
+        for variant, graph in write_graphs(net, folder / f"{name}-fixed", HEADS[0], VARIANTS, is_fixed=True).items():
+            yield give(nvidia, graph, f"{name} {HEADS[0]} {variant} static")
     for path in find_prototxts(shared / "corpus") if shared is not None else ():
         try:
             net = read_corpus_net(path)

@@ -43,15 +43,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 _SIDE = 65  # of the images that ranges are taken from
 
 
-def write_graphs(net: Net, folder: Path, head: str, variants: Iterable[str]) -> dict[str, Graph]:
-    """Write a net's bundle with a head, and the deployment graphs in float32 and as these variants, by name."""
+def write_graphs(
+    net: Net, folder: Path, head: str, variants: Iterable[str], *, is_fixed: bool = False
+) -> dict[str, Graph]:
+    """Write a net's bundle with a head, and the deployment graphs in float32 and as these variants, by name.
+
+    With `is_fixed`, the graphs are for images of 65 x 65 pixels, and all their shapes are static.
+    """
     from atrous.bundle.folder import read_bundle
     from atrous.converter import BundleOptions, write_bundle
     from atrous.converter.precision import Evidence, Picture, VariantOptions, make_variant
     from atrous.scripts.precision_data import make_reader
 
     bundle_folder = folder / head
-    write_bundle(net, bundle_folder, BundleOptions(head=head, verify=False))  # type: ignore[arg-type]
+    fixed = (_SIDE, _SIDE) if is_fixed else None
+    write_bundle(net, bundle_folder, BundleOptions(head=head, verify=False, fixed=fixed))  # type: ignore[arg-type]
     bundle = read_bundle(bundle_folder)
     graphs = {"fp32": _write(folder, f"{head}-fp32", (bundle_folder / bundle.deploy_file()).read_bytes())}
     random = np.random.default_rng(0)

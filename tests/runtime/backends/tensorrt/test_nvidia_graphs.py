@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from atrous.converter import read_net
+from atrous.bundle.folder import read_bundle
+from atrous.converter import BundleOptions, read_net, write_bundle
 from atrous.errors import ConverterError
 from tools.corpus import find_prototxts, read_corpus_net
 from tools.gpu_bench.prepare import read_nets
@@ -20,6 +21,15 @@ from .test_gpu import MASKS
 #: variant -> the precision of its products
 PRECISIONS = {"fp32": "fp32", **{name: name.partition("-")[0] for name in VARIANTS if name != "int8-uint8"}}
 LARGE = ("fp16", "int8", "fp8")
+CLASSIFIER = """
+name: "classifier" input: "data" input_dim: 1 input_dim: 3 input_dim: 32 input_dim: 32
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 8 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +44,13 @@ def large_fov(nvidia: Nvidia, tmp_path_factory: pytest.TempPathFactory) -> dict[
     """DeepLab-LargeFOV's graphs by variant."""
     net = read_nets(["largefov"])["largefov"]
     return write_graphs(net, tmp_path_factory.mktemp("largefov"), "scores", LARGE)
+
+
+@pytest.fixture(scope="module")
+def static(nvidia: Nvidia, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Graph]:
+    """The miniature's graphs of one size by variant."""
+    net = read_nets(["miniature"])["miniature"]
+    return write_graphs(net, tmp_path_factory.mktemp("static"), "scores", ("fp16", "int8"), is_fixed=True)
 
 
 def require_built(nvidia: Nvidia, graph: Graph, precision: str, profile: str = "range") -> dict[str, int]:
@@ -60,6 +77,22 @@ def test_every_head_and_precision(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_profile(nvidia: Nvidia, miniature: dict[str, dict[str, Graph]], precision: str, profile: str) -> None:
     require_built(nvidia, miniature["scores"][precision], PRECISIONS[precision], profile)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_static_shapes(nvidia: Nvidia, static: dict[str, Graph], precision: str) -> None:
+    require_built(nvidia, static[precision], precision)
+
+
+def test_a_classifier(nvidia: Nvidia, tmp_path: Path) -> None:
+    """A net that does not score pixels has a deployment graph of another kind."""
+    write_bundle(read_net(CLASSIFIER), tmp_path / "bundle", BundleOptions(verify=False))
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.manifest.run is not None
+    file, shapes = tmp_path / "bundle" / bundle.manifest.run.file, {"image": (1, 32, 32, 3)}
+    graph = Graph("classifier", file, tmp_path / "facts.json", shapes)
+    graph.facts.write_text(bundle.manifest.graphs[bundle.manifest.run.file].model_dump_json())
+    require_built(nvidia, graph, "fp32")
 
 
 def test_unsigned_activations_are_refused_in_our_words(nvidia: Nvidia, miniature: dict[str, dict[str, Graph]]) -> None:
