@@ -50,6 +50,22 @@ class RunResult:
     picture: Picture | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The task, and the results without their arrays."""
+        parts = [f"{entry.name} {entry.probability:.1%}" for entry in self.classes]
+        for name in ("labels", "values", "points", "picture"):
+            array = getattr(self, name)
+            parts += [f"{name} {'x'.join(map(str, array.shape))}"] if array is not None else []
+        return f"<RunResult {self.task}: {', '.join(parts) or ', '.join(self.outputs)}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture, or the colored labels, for notebooks; None for tasks without one."""
+        from .pictures import color_labels, encode_png
+
+        if self.picture is not None:
+            return encode_png(self.picture)
+        return encode_png(color_labels(self.labels, ())) if self.labels is not None else None
+
 
 def rank_classes(scores: Array, names: Sequence[str], top: int, *, is_softmax: bool) -> tuple[ClassScore, ...]:
     """The `top` most probable classes of L scores, ties by label; logits become probabilities."""

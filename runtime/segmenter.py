@@ -367,6 +367,12 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             and self.bundle.deploy.scores_are == "logits"
         )
 
+    def __repr__(self) -> str:
+        """Name, classes, backend, precision and CRF."""
+        manifest, crf = self.bundle.manifest, "without CRF" if self.crf is None else "with CRF"
+        how = f"{self.backend.name} on {self.backend.device}, {self.precision}, {crf}"
+        return f"<Segmenter of {manifest.name}: {len(manifest.classes)} classes, {how}>"
+
     def close(self) -> None:
         """Free the network."""
         self.backend.close()

@@ -437,3 +437,8 @@ def test_close_while_other_threads_segment(tmp_path: Path) -> None:
         started.wait()
         segmenter.close()
         assert {future.result(timeout=30) for future in futures} == {"this backend was closed"}
+
+
+def test_a_segmenter_describes_itself(tmp_path: Path) -> None:
+    with runtime.load(write_bundle(tmp_path, crf=CRF), crf=False) as segmenter:
+        assert repr(segmenter) == "<Segmenter of four-colors: 4 classes, onnxruntime on cpu, fp32, without CRF>"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from atrous import runtime
 from atrous.bundle.manifest import Manifest
@@ -92,7 +94,13 @@ def test_an_image_in_and_the_same_image_out(tmp_path: Path, size: tuple[int, int
     assert "Gather" not in kinds  # the color order is in the weights
     image = make_image(*size)
     with runtime.load_runner(tmp_path / "b", threads=1) as runner:
-        assert (runner(image).picture == image).all()
+        result = runner(image)
+    assert (result.picture == image).all()
+    assert repr(result) == f"<RunResult image: picture {size[0]}x{size[1]}x3>"
+    png = result._repr_png_()
+    assert png is not None
+    with Image.open(io.BytesIO(png)) as shown:
+        assert (np.array(shown) == image).all()
 
 
 def test_transposed_nets_see_the_image_turned(tmp_path: Path) -> None:
