@@ -136,7 +136,8 @@ class UnsupportedLayersError(NetError):
         )
         super().__init__(
             f"{len(layers)} layer(s) cannot be converted:\n{rows}\n"
-            "Remove them from the prototxt, or add the type with atrous.converter.register_layer."
+            "Remove them from the prototxt, convert the part before them (convert --until LAYER), or add the type with "
+            "atrous.converter.register_layer."
         )
 
 

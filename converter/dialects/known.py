@@ -172,7 +172,7 @@ DIALECTS: dict[str, Dialect] = {
         Dialect("synopsys", layers=("ResizeBilinear", "Squeeze")),
         Dialect(
             "yolo",
-            layers=("Region", "Reorg", "Yolov3DetectionOutput"),
+            layers=("Region", "Reorg", "YoloDetectionOutput", "Yolov3DetectionOutput"),
             losses=("RegionLoss",),
             metrics=("EvalDetection",),
         ),

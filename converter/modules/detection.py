@@ -138,7 +138,8 @@ class Yolov3DetectionOutput(nn.Module):
         threshold: minimum score, exclusive.
         nms_threshold: a box is dropped if its overlap with a better one is at least this.
         anchors: for each scale, the (width, height) of its boxes in pixels.
-        strides: for each scale, the size of a cell in pixels.
+        strides: for each scale, the size of a cell in pixels; 1 for anchors in cells.
+        one_label: YOLO v2: of each box only the best class counts, by softmax, and the threshold is inclusive.
     """
 
     def __init__(
@@ -148,10 +149,11 @@ class Yolov3DetectionOutput(nn.Module):
         nms_threshold: float,
         anchors: tuple[tuple[tuple[float, float], ...], ...],
         strides: tuple[int, ...],
+        one_label: bool = False,
     ) -> None:
         super().__init__()
         self.classes, self.threshold, self.nms_threshold = classes, threshold, nms_threshold
-        self.anchors, self.strides = anchors, strides
+        self.anchors, self.strides, self.one_label = anchors, strides, one_label
 
     def forward(self, *maps: torch.Tensor) -> torch.Tensor:
         scales = zip(maps, self.anchors, self.strides, strict=True)
@@ -173,8 +175,14 @@ class Yolov3DetectionOutput(nn.Module):
         corner = torch.stack((number % side, torch.div(number, side, rounding_mode="floor")), 1)[:, None]
         center = (corner + cells[..., :2].sigmoid()) / side
         half = cells[..., 2:4].exp() * codes.new_tensor(anchors) / (side * stride) / 2
-        scores = cells[..., 4:5].sigmoid() * cells[..., 5:].sigmoid()
-        image, cell, box, label = (scores > self.threshold).nonzero(as_tuple=True)
+        if self.one_label:
+            best, number = cells[..., 5:].softmax(-1).max(-1)
+            scores = cells[..., 4].sigmoid() * best
+            image, cell, box = (scores >= self.threshold).nonzero(as_tuple=True)
+            label, score = number[image, cell, box], scores[image, cell, box]
+        else:
+            scores = cells[..., 4:5].sigmoid() * cells[..., 5:].sigmoid()
+            image, cell, box, label = (scores > self.threshold).nonzero(as_tuple=True)
+            score = scores[image, cell, box, label]
         corners = torch.cat((center - half, center + half), -1)[image, cell, box]
-        score = scores[image, cell, box, label]
         return torch.cat((torch.stack((torch.zeros_like(score), label + 1, score), 1), corners), 1)

@@ -280,6 +280,63 @@ def test_yolov3_parameters_that_do_not_fit(old: str, new: str, words: str) -> No
         read_net(net_text(YOLO.replace(old, new, 1), a=(1, 16, 3, 3), b=(1, 16, 6, 6)))
 
 
+def yolo2_by_hand(maps: list[np.ndarray[Any, Any]], threshold: float) -> np.ndarray[Any, Any]:
+    """MobileNet-YOLO's yolo_detection_output_layer.cpp: the best class of each box, suppression over all together."""
+    anchors, sigmoid = [(0.73, 0.87), (2.42, 2.65)], lambda v: 1 / (1 + np.exp(-v))
+    rows = []
+    for m in maps:
+        side = m.shape[-1]
+        for j, i, n in np.ndindex(side, side, 2):
+            v = m[0, n * 8 : n * 8 + 8, j, i].astype(np.float64)
+            share = np.exp(v[5:] - v[5:].max())
+            score = sigmoid(v[4]) * share.max() / share.sum()
+            if score >= threshold:
+                x, y = (i + sigmoid(v[0])) / side, (j + sigmoid(v[1])) / side
+                w, h = np.exp(v[2]) * anchors[n][0] / side, np.exp(v[3]) * anchors[n][1] / side
+                rows.append([0, share.argmax() + 1, score, x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+    rows.sort(key=lambda row: -row[2])
+    kept: list[list[float]] = []
+    for row in rows:
+        for other in kept:
+            size = [max(0, min(row[k + 2], other[k + 2]) - max(row[k], other[k])) for k in (3, 4)]
+            areas = [(r[5] - r[3]) * (r[6] - r[4]) for r in (row, other)]
+            if size[0] * size[1] / (sum(areas) - size[0] * size[1]) >= 0.4:
+                break
+        else:
+            kept.append(row)
+    return np.array(kept)
+
+
+YOLO2 = (
+    'type: "YoloDetectionOutput" bottom: "a" bottom: "b" top: "y" yolo_detection_output_param { num_classes: 3 '
+    "num_box: 2 confidence_threshold: 0.2 nms_threshold: 0.4 biases: 0.73 biases: 0.87 biases: 2.42 biases: 2.65 "
+    'label_map_file: "labels.prototxt" }'
+)
+
+
+def test_yolov2() -> None:
+    maps = [random_array(1, 16, 3, 3), random_array(1, 16, 6, 6, seed=1)]
+    twin = Twin(net_text(YOLO2, a=maps[0].shape, b=maps[1].shape))
+    y = twin.run(**dict(zip("ab", maps, strict=True)))["y"][0, 0]
+    np.testing.assert_allclose(y, yolo2_by_hand(maps, 0.2), rtol=1e-4, atol=1e-5)
+    nothing = twin.run(**dict(zip("ab", [m * 0 - 9 for m in maps], strict=True)))["y"][0, 0]
+    np.testing.assert_array_equal(nothing, [[0, -1, -1, -1, -1, -1, -1]])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("biases: 2.65", "", "3 biases; give 4"),
+        ("num_box: 2", "num_box: 3", "6, a width"),
+        ("num_classes: 3", "num_classes: 4", "channels"),
+        ("num_classes: 3", "", "num_classes"),
+    ],
+)
+def test_yolov2_parameters_that_do_not_fit(old: str, new: str, words: str) -> None:
+    with pytest.raises(NetError, match=words):
+        read_net(net_text(YOLO2.replace(old, new, 1), a=(1, 16, 3, 3), b=(1, 16, 6, 6)))
+
+
 def test_half_precision_runs() -> None:
     layer = (
         'type: "DetectionOutput" bottom: "l" bottom: "c" bottom: "p" top: "y" detection_output_param { num_classes: 2 }'
