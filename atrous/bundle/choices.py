@@ -15,6 +15,9 @@ PointOrder = Literal["xy", "xxyy", "xy-pixels", "xxyy-pixels"]
 
 HEADS: tuple[str, ...] = get_args(Head)
 DETECTIONS: tuple[str, ...] = get_args(Detection)
+OPENCV_FORM: Detection = "opencv"
+#: forms with nodes that only one engine has
+ENGINE_FORMS: tuple[Detection, ...] = ("tensorrt", OPENCV_FORM)
 PRECISIONS: tuple[str, ...] = ("fp32", *get_args(Precision))
 COLOR_ORDERS: tuple[str, ...] = get_args(ColorOrder)
 TASKS: tuple[str, ...] = get_args(Task)

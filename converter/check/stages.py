@@ -33,6 +33,7 @@ class _BlobEntry(Section):
     index: NonNegativeInt
     per_bottom: bool
     chooses: bool = False
+    random: bool = False
     feeds: list[str]
 
 
@@ -45,7 +46,8 @@ def follow_choices(
 ) -> dict[str, Array]:
     """The reference, where layers that choose boxes, and the layers after them, are given the other stage's bottoms.
 
-    A rounding error of a score may change the number and the order of the boxes, and with them every blob after.
+    A rounding error of a score may change the number and the order of the boxes, and with them every blob after. Random
+    blobs are taken as they are, so that the layers after them are compared.
 
     Args:
         module: computes the reference.
@@ -59,6 +61,9 @@ def follow_choices(
     followed: dict[str, Array] = {}
     for entry in table:
         if entry["key"] not in computed:
+            continue
+        if entry.get("random", False):
+            followed[entry["key"]] = computed[entry["key"]]
             continue
         if not entry.get("chooses", False) and followed.keys().isdisjoint(entry["feeds"]):
             continue

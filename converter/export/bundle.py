@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from ... import __version__
-from ...bundle.choices import ColorOrder, Detection, Head, PointOrder, Task
+from ...bundle.choices import ENGINE_FORMS, ColorOrder, Detection, Head, PointOrder, Task
 from ...bundle.crf_parameters import CrfParameters
 from ...bundle.manifest import MANIFEST_NAME, BlobSpec, Deploy, MadeFor, Manifest, Preprocessing, Source, Upsampling
 from ...bundle.palettes import Color, make_distinct_colors
@@ -239,7 +239,7 @@ def _verify(
         return []
     progress("comparing torch and ONNX Runtime")
     path, standard = place / "model.onnx", place / "standard.onnx"
-    if options.detection in ("tensorrt", "opencv"):
+    if options.detection in ENGINE_FORMS:
         path = standard
         export_onnx(part, module, path, opset=options.opset, rename=options.rename)
     reports = verify_model(net, module, path, rename=options.rename)

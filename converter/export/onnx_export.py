@@ -159,6 +159,7 @@ def blob_table(net: Net, names: Mapping[Blob, str]) -> list[dict[str, Any]]:
             "index": blob.top_index,
             "per_bottom": blob.producer.operator.maps_each_bottom,
             "chooses": blob.producer.operator.chooses_boxes,
+            "random": blob.producer.operator.is_random,
             "feeds": [names[b] if b.producer is None else keys[b] for b in blob.producer.bottoms],
         }
         for key, blob in net.recorded_tops()

@@ -274,13 +274,14 @@ class Log(_Pointwise):
 class Dropout(_Pointwise):
     """The identity at test time, except in two forks.
 
-    Bayesian SegNet's `sample_weights_test` samples in TEST too; that has no ONNX form.
+    Bayesian SegNet's `sample_weights_test` samples in TEST too, in ONNX as Dropout in training mode.
     ParseNet's `scale_train: false` does not rescale during training and multiplies by 1 - ratio at test time.
     """
 
     def set_up(self) -> None:
         param = self.context.message.dropout_param
         self.ratio, self.samples, self.scales = param.dropout_ratio, param.sample_weights_test, not param.scale_train
+        self.is_random = bool(self.samples)
         if (self.samples or self.scales) and not 0 <= self.ratio < 1:
             self.refuse(f"dropout_ratio must be at least 0 and below 1, not {self.ratio}")
 
@@ -296,10 +297,7 @@ class Dropout(_Pointwise):
 
     def expression(self, graph: OnnxGraph, x: str) -> str:
         if self.samples:
-            self.refuse_export(
-                "with sample_weights_test is random and has no ONNX form; run the net in torch, or remove "
-                "sample_weights_test from the prototxt for the mean network"
-            )
+            return graph.add("Dropout", [x, graph.constant(self.ratio), graph.constant(True, "bool")])
         return _affine(graph, x, 1 - self.ratio, 0.0) if self.scales else x
 
 

@@ -110,6 +110,8 @@ class Operator:
     maps_each_bottom: ClassVar[bool] = False
     #: its top is rows of boxes whose choice depends on the data, so that rounding errors may change it
     chooses_boxes: ClassVar[bool] = False
+    #: its top is random
+    is_random: bool = False
     #: Caffe lets it overwrite its bottom
     allows_in_place: ClassVar[bool] = True
     #: multiply-adds for each value of the first bottom

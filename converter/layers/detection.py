@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...bundle.choices import OPENCV_FORM
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 from .suppression import (
@@ -65,7 +66,7 @@ class DetectionOutput(Operator):
         return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        if graph.detection == "opencv":
+        if graph.detection == OPENCV_FORM:
             return [self._emit_opencv(graph, bottoms)]
         require_form(self, graph, "standard", "tensorrt")
         if self.param.nms_param.eta < 1:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
 from atrous.converter import export_onnx, read_net, to_torch
-from atrous.errors import ExportError, NetError
+from atrous.converter.check.verify import verify_model
+from atrous.errors import NetError
 
 from .converting import Twin, assert_exports, assert_matches, assert_refused, net_text, random_array
 
@@ -155,10 +157,24 @@ class TestSampledDropout:
         assert first.unique().tolist() == pytest.approx([0, 1 / 0.75])
         assert abs(float((first == 0).float().mean()) - 0.25) < 0.02
 
-    def test_has_no_onnx_form(self) -> None:
+    def test_stays_random_in_onnx(self) -> None:
         net = read_net(self.TEXT)
-        with pytest.raises(ExportError, match=r'layer "y".*sample_weights_test'):
-            export_onnx(net, to_torch(net))
+        model = export_onnx(net, to_torch(net))
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        x = np.ones((1, 1, 100, 100), np.float32)
+        first, second = (session.run(None, {"x": x})[0] for _ in range(2))
+        assert not np.array_equal(first, second)
+        assert np.unique(first).tolist() == pytest.approx([0, 1 / 0.75])
+        assert abs(float((first == 0).mean()) - 0.25) < 0.02
+
+    def test_layers_after_it_are_verified(self, tmp_path: Path) -> None:
+        text = self.TEXT + 'layer { name: "z" type: "Power" bottom: "y" top: "z" power_param { scale: 3 shift: 1 } }'
+        net = read_net(text)
+        module = to_torch(net)
+        export_onnx(net, module, tmp_path / "model.onnx")
+        (report, *_) = verify_model(net, module, tmp_path / "model.onnx")
+        assert report.passed
+        assert [row.key for row in report.differences] == ["y:y", "z:z"]
 
 
 def test_plain_dropout_leaves_no_arithmetic() -> None:
