@@ -205,6 +205,14 @@ class OnnxGraph:
         """Reshape to these sizes (-1 infers one, as ONNX)."""
         return self.add("Reshape", [value, self.shape_tensor(sizes)])
 
+    def zeros(self, sizes: str) -> str:
+        """Zeros of the shape that is a value of the graph; the fill is written out because OpenCV 5 has no default."""
+        return self.add("ConstantOfShape", [sizes], value=helper.make_tensor("value", FLOAT, [1], [0.0]))
+
+    def select_rows(self, value: str, kept: str) -> str:
+        """The rows where a vector is true; Compress, which neither TensorRT nor OpenCV has, does the same."""
+        return self.add("Gather", [value, self.reshape(self.add("NonZero", [kept]), [-1])], axis=0)
+
     def slice(self, value: str, axis: int, start: int, end: int) -> str:
         """The part [start, end) along one axis."""
         bounds = [self.size_tensor(start), self.size_tensor(end)]

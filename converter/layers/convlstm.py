@@ -121,7 +121,7 @@ class ConvLSTM(Operator):
         if self.exposed:
             first = [graph.add("Squeeze", [value.name, graph.constant([0], "int64")]) for value in bottoms[2:]]
         else:
-            first = [graph.add("ConstantOfShape", [state])] * 2
+            first = [graph.zeros(state)] * 2
         weights = [
             graph.parameter(f"convolve_h.{name}", getattr(module.convolve_h, name)) for name in ("weight", "bias")
         ]

@@ -193,7 +193,7 @@ class DetectionOutput(Operator):
         starts = graph.add("Mul", [emit_numbers(graph, batch), graph.size_tensor(each)])
         order = graph.add("Add", [order, graph.reshape(starts, [-1, 1])])
         exists = graph.reshape(graph.add("Greater", [best, lowest]), [-1])
-        return emit_marked(graph, graph.add("Compress", [graph.reshape(order, [-1]), exists], axis=0), batch * each)
+        return emit_marked(graph, graph.select_rows(graph.reshape(order, [-1]), exists), batch * each)
 
     def _emit_boxes(self, graph: OnnxGraph, locations: str, priors: str) -> str:
         """Decoded boxes (N, sets, priors, 4)."""

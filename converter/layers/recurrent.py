@@ -95,7 +95,7 @@ class _Recurrent(Operator):
         if self.exposed:
             first = [graph.reshape(state.name, [-1, self.outputs]) for state in bottoms[-self.exposed :]]
         else:
-            first = [graph.add("ConstantOfShape", [graph.shape_tensor([batch, self.outputs])])] * self.states
+            first = [graph.zeros(graph.shape_tensor([batch, self.outputs]))] * self.states
 
         names = [graph.unique(f"{self.context.name}/{hint}") for hint in ("h", "c")[: self.states]]
         step, kept = (graph.unique(f"{self.context.name}/{hint}") for hint in ("step", "cont"))

@@ -183,4 +183,4 @@ class Filter(Operator):
         if not all(bottom.is_dynamic(0) for bottom in bottoms):
             self.refuse_export("keeps a varying number of items, but the net's batch is fixed; run it in torch")
         kept = graph.add("Cast", [graph.reshape(selector.name, [-1])], to=BOOL)
-        return [graph.add("Compress", [blob.name, kept], axis=0) for blob in blobs]
+        return [graph.select_rows(blob.name, kept) for blob in blobs]

@@ -88,7 +88,7 @@ def emit_numbers(graph: OnnxGraph, size: int) -> str:
 
 def emit_marked(graph: OnnxGraph, places: str, size: int) -> str:
     """The given places of a vector of this size in ascending order, as int64."""
-    zeros = graph.add("ConstantOfShape", [graph.size_tensor(size)])
+    zeros = graph.zeros(graph.size_tensor(size))
     ones = graph.add("Cast", [graph.add("GreaterOrEqual", [places, graph.constant(0, "int64")])], to=FLOAT)
     marks = graph.add("ScatterElements", [zeros, places, ones], axis=0)
     return graph.reshape(graph.add("NonZero", [marks]), [-1])

@@ -87,7 +87,7 @@ class _Upsampling(Operator):
 def _emit_scatter(graph: OnnxGraph, x: Value, index: str) -> str:
     """Zeros of the top's shape with x at the flat plane indices (N, C, H * W)."""
     batch, channels, height, width = graph.top_shapes[0]
-    plane = graph.add("ConstantOfShape", [graph.shape_tensor([batch, channels, height * width])])
+    plane = graph.zeros(graph.shape_tensor([batch, channels, height * width]))
     values = graph.reshape(x.name, [0, 0, -1])
     scattered = graph.add("ScatterElements", [plane, index, values], axis=2)
     return graph.reshape(scattered, graph.top_shapes[0])

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous.converter import export_onnx, run_blobs, to_torch
 from atrous.converter.check import opencv as checked
 from atrous.converter.check.opencv import FILES, verify_opencv
 from atrous.converter.check.opencv_process import INTERPRETER, OpenCv, OpenCvError, shorten
 from atrous.errors import BackendError, MissingDependencyError, VerificationError, VerificationInputError
 from atrous.scripts.main import main
+from tools.recordings import find_recordings
 
 from ..nets import conv, data, layer
 from ..test_read import write_net
@@ -66,6 +68,26 @@ def test_opencv_5_reads_both_files(bundles: Path) -> None:
     assert [report.stage.split()[0] for report in reports] == [name for name in FILES for _ in range(2)]
     for report in reports:
         assert report.passed, report.describe()
+
+
+def test_detection_uses_what_opencv_5_has(goldens: Path) -> None:
+    """OpenCV 5 has no Compress, and rejects a ConstantOfShape without its value."""
+    (recording,) = find_recordings(goldens, "tiny", "ssd-detection")
+    net = recording.read_net()
+    model = export_onnx(net, to_torch(net))
+    kinds = {node.op_type for node in model.graph.node}
+    assert "NonMaxSuppression" in kinds
+    assert "Compress" not in kinds
+    assert all(node.attribute for node in model.graph.node if node.op_type == "ConstantOfShape")
+    python = os.environ.get(INTERPRETER)
+    if python:
+        inputs = recording.inputs()
+        with OpenCv(python) as opencv:
+            found = opencv.run_onnx(model.SerializeToString(), inputs, [blob.name for blob in net.outputs])
+        expected = run_blobs(to_torch(net), inputs)
+        for key, blob in net.recorded_tops():
+            if blob in net.outputs:
+                np.testing.assert_allclose(found[blob.name], expected[key], atol=1e-5)
 
 
 def test_differences_and_refusals_are_reported(
