@@ -312,4 +312,4 @@ def test_a_missing_library_is_named(run: Any, monkeypatch: pytest.MonkeyPatch) -
     for name in ("fetch", "download"):
         monkeypatch.delitem(sys.modules, f"atrous.converter.official.{name}")
     code, _, err = run("fetch", "deeplab")
-    assert (code, err) == (3, 'atrous: httpx is not installed. Install it: pip install "atrous[convert]"\n')
+    assert (code, err) == (3, 'atrous: httpx is not installed. Install it: pip install "atrous[http]"\n')
