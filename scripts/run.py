@@ -68,7 +68,8 @@ def command(
 ) -> int:
     """Run BUNDLE on IMAGES, by the task that its net was converted for.
 
-    IMAGES are files, folders, or patterns such as "photos/*.jpg". The results of photo.jpg are:
+    IMAGES are files, folders, patterns such as "photos/*.jpg", http(s) addresses, and - for standard input. The results
+    of photo.jpg are:
 
     \b
     classify       OUT/photo.json, the most probable classes
@@ -98,8 +99,8 @@ def command(
         with console.show_progress("running", len(jobs), unit="images") as advance:
             for job in jobs:
                 try:
-                    image = read_enlarged(Path(job.image), upscale)
-                    result = runner(image, top=top, **inputs.read(Path(job.image)))
+                    image = read_enlarged(job.image, upscale)
+                    result = runner(image, top=top, **inputs.read(job.image))
                 except (InputError, runtime.ImageError, runtime.DatasetError) as error:
                     failed.append({"image": str(job.image), "error": str(error)})
                     console.print_warning(f"atrous run: {error}")

@@ -17,7 +17,8 @@ from ..bundle.manifest import Manifest
 from ..errors import InputError
 from ..runtime.batch.images import ImageJob, Naming, find_jobs, list_images
 from ..runtime.batch.results import measure_classes
-from ..runtime.images import read_image
+from ..runtime.batch.streams import is_stream, name_stream, read_stream
+from ..runtime.images import decode_image, read_image
 from ..runtime.pictures import draw_points, encode_label_png, encode_png
 from ..runtime.planes import read_array, read_plane
 from ..runtime.run_outputs import RunResult
@@ -43,8 +44,9 @@ class OtherInputs:
             raise InputError(f"{runner.bundle.path}: this net needs {named}")
         self._sources, self._paths = wanted, paths
 
-    def read(self, image: Path) -> dict[str, Any]:
+    def read(self, source: Path | str) -> dict[str, Any]:
         """The arrays that belong to an image."""
+        image = name_stream(source) if is_stream(source) else Path(source)
         readers = {"depth": read_plane, "array": read_array}
         return {
             name: readers.get(source, read_image)(self._find(self._paths[name], image))
@@ -66,15 +68,16 @@ def find_run_jobs(
 ) -> list[ImageJob]:
     """The images and their output files; none without an output folder."""
     if out is None:
-        return [ImageJob(found.image, {}) for found in list_images(images, recursive=recursive)]
+        streams = [ImageJob(image, {}) for image in images if is_stream(image)]
+        files = [image for image in images if not is_stream(image)]
+        return [*(ImageJob(found.image, {}) for found in list_images(files, recursive=recursive)), *streams]
     kinds = [*(["picture"] if task in _PICTURES else []), "result", *(["arrays"] if arrays else [])]
-    paths = list(map(Path, images))
-    return find_jobs(paths, out, kinds, recursive=recursive, naming=naming, endings=_ENDINGS)
+    return find_jobs(images, out, kinds, recursive=recursive, naming=naming, endings=_ENDINGS)
 
 
-def read_enlarged(path: Path, factor: int | None) -> Picture:
-    """Read an image, enlarged by a whole factor with bicubic interpolation."""
-    image = read_image(path)
+def read_enlarged(source: Path | str, factor: int | None) -> Picture:
+    """Read an image file or stream, enlarged by a whole factor with bicubic interpolation."""
+    image = decode_image(read_stream(source), source) if is_stream(source) else read_image(source)
     if factor is None:
         return image
     height, width = image.shape[:2]

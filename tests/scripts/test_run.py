@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,16 @@ def test_an_enlarged_image(run: Any) -> None:
     with Image.open("out/one.png") as picture, Image.open("photos/one.png") as photo:
         expected = photo.resize((60, 40), Image.Resampling.BICUBIC)
         assert (np.array(picture) == np.array(expected)).all()
+
+
+def test_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(CLASSES, {"ip": [np.zeros((2, 4), np.float32), np.array([0, np.log(3)], np.float32)]}, classes=("cat", "dog"))
+    for options in ([], ["-o", "out"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path("photos/one.png").read_bytes())))
+        code, out, _ = run("-", *options, "--json")
+        assert code == 0
+        assert json.loads(out)["images"][0]["classes"][0]["name"] == "dog"
+    assert Path("out/stdin.json").is_file()
 
 
 def test_a_bundle_that_labels_images(run: Any, tmp_path: Path) -> None:
