@@ -410,11 +410,11 @@ def _give_back_pages() -> None:
     import ctypes
     import gc
 
+    gc.collect()  # first: what it frees goes to the pages that the CRF keeps
     with contextlib.suppress(ImportError):
         from atrous.runtime import crf
 
         crf.release_memory()
-    gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
