@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": "Compare the stages of a bundle, layer by layer.",
     "precision": "Add a variant in FP16, BF16, INT8 or FP8, verified on the CPU.",
     "build": "Build a TensorRT engine of a bundle's network; manage the engine store.",
+    "pack": "Copy what a bundle needs to label images, and nothing else.",
     "segment": "Label images with a bundle.",
     "probe": "Try likely preprocessings of a bundle on a photo, as a contact sheet.",
     "run": "Run a bundle of any task on images: classes, numbers, key points, images out.",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
     from .folder import Bundle, read_bundle
     from .manifest import SCHEMA_VERSION, Deploy, MadeFor, Manifest, Preprocessing, Variant, parse_manifest
+    from .packing import pack_bundle
     from .size_rule import SizeRule
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Preprocessing",
     "SizeRule",
     "Variant",
+    "pack_bundle",
     "palettes",
     "parse_manifest",
     "read_bundle",
@@ -39,6 +41,7 @@ _HOMES = {
         ("SCHEMA_VERSION", "Deploy", "MadeFor", "Manifest", "Preprocessing", "Variant", "parse_manifest"), "manifest"
     ),
     "SizeRule": "size_rule",
+    "pack_bundle": "packing",
 }
 
 

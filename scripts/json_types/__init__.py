@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": ("nets", "Verify"),
     "precision": ("nets", "Precision"),
     "build": ("nets", "Build"),
+    "pack": ("others", "Pack"),
     "segment": ("images", "Segment"),
     "probe": ("images", "Probe"),
     "run": ("images", "Run"),

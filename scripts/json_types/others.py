@@ -143,6 +143,20 @@ class DoctorDone(Output):
     """what one can do here"""
 
 
+class PackDone(Output):
+    """A packed bundle."""
+
+    command: Literal["pack"]
+    bundle: str
+    """folder of the source"""
+    out: str
+    """folder of the copy"""
+    files: list[str]
+    """graphs in the copy"""
+    bytes: int
+    """their size in all"""
+
+
 class SchemaList(Output):
     """The commands whose output has a schema."""
 
@@ -155,4 +169,5 @@ Fetch = FetchList | FetchShow | FetchDone | Failed
 Demo = DemoDone | Failed
 Bench = BenchDone | BenchComparison | Failed
 Doctor = DoctorDone | Failed
+Pack = PackDone | Failed
 Schema = SchemaList | Failed
