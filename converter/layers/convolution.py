@@ -178,13 +178,19 @@ class _WindowedWeights(Operator):
         x = bottom.name
         if self.axis != 1:
             x = graph.reshape(x, [-1, *bottom.shape[self.axis :]])
+        begin, end = self.pad_begin, self.pad_end
+        if self.onnx_op == "Conv" and set(self.kernel) == {1} and any((*begin, *end)):
+            # OpenCV 5 reads outside the plane of a padded 1 x 1 convolution
+            pads = graph.constant([0, 0, *begin, 0, 0, *end], "int64")
+            x = graph.add("Pad", [x, pads, graph.constant(0.0)], mode="constant")
+            begin = end = (0,) * len(begin)
         y = graph.add(
             self.onnx_op,
             [x, *weights],
             kernel_shape=list(self.kernel),
             strides=list(self.stride),
             dilations=list(self.dilation),
-            pads=[*self.pad_begin, *self.pad_end],
+            pads=[*begin, *end],
             group=self.groups,
         )
         return y if self.axis == 1 else graph.reshape(y, graph.top_shapes[0])

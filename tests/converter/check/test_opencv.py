@@ -24,12 +24,13 @@ from ..test_read import write_net
 cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
 OPENCV_4 = cv2.__version__.startswith("4.")
 
-# padded averages, whose divisor OpenCV 4 takes without the padding
+# padded averages, whose divisor OpenCV 4 takes without the padding; a padded 1 x 1 convolution, in
+# which OpenCV 5 reads outside the plane
 NET = (
     data(1, 3, 40, 48) + conv("c", "data", "c", 8, 3, "pad: 1")
     + layer("Pooling", "p", "c", "p", "pooling_param { pool: AVE kernel_size: 3 stride: 1 pad: 1 }")
     + layer("LRN", "n", "p", "n", "lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }")
-    + conv("s", "n", "s", 5)
+    + conv("s", "n", "s", 5, 1, "pad: 1") + layer("Crop", "o", ["s", "data"], "o", "crop_param { offset: 1 }")
 )  # fmt: skip
 
 
