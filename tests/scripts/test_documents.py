@@ -74,7 +74,7 @@ def test_commands_of_an_error_page(page: Path, files: Path, tmp_path: Path, monk
         if "cv2." in found["body"]:
             cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
             if int(cv2.__version__.split(".")[0]) < 5:
-                continue  # OpenCV 4 reads no ONNX of open sizes
+                continue  # OpenCV 4 reads no ONNX of open sizes; the tests of `verify --opencv` run OpenCV 5
             before = "import cv2, numpy\nblob = numpy.zeros((1, 3, 257, 257), 'f')\n"
         run_python(before + found["body"], folder)
 
