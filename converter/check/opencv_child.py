@@ -53,6 +53,8 @@ def _run_onnx(path: str, arrays: str, inputs: list[str], outputs: list[str]) -> 
     """Run an ONNX file by OpenCV 5's new engine, without falling back to the old one, or by OpenCV 4."""
     dnn: Any = cv2.dnn  # OpenCV 4's type information lacks the engines
     net = dnn.readNetFromONNX(path, *([dnn.ENGINE_NEW] if int(cv2.__version__.split(".")[0]) >= 5 else []))
+    if net.empty():
+        raise ValueError("its new engine lacks an operator of the net; its own log names it")
     _set_inputs(net, arrays, inputs)
     return [[top] for top in net.forward(outputs)]
 
