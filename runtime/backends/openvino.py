@@ -64,9 +64,11 @@ class OpenVinoBackend(Backend):
         require_self_contained(model, path)
         try:
             core = openvino.Core()
-            compiled = core.compile_model(core.read_model(model), "CPU", settings)
-            self.inputs = tuple(_describe(port) for port in compiled.inputs)
-            self.outputs = tuple(_describe(port) for port in compiled.outputs)
+            graph = core.read_model(model)
+            compiled = core.compile_model(graph, "CPU", settings)
+            # a compiled port may have the names of several nodes, merged into one
+            self.inputs = tuple(map(_describe, compiled.inputs, graph.inputs))
+            self.outputs = tuple(map(_describe, compiled.outputs, graph.outputs))
         except Exception as error:  # RuntimeError, and for some models other types that pybind11 translates
             raise BackendError(f"{where}OpenVINO refuses the model: {_last_line(error)}") from error
         # The graph and its idle requests; a request serves one run at a time.
@@ -97,14 +99,14 @@ class OpenVinoBackend(Backend):
         self._open = None
 
 
-def _describe(port: Any) -> TensorSpec:
+def _describe(port: Any, named: Any) -> TensorSpec:
     shape = port.get_partial_shape()
     sides: list[int | str] = []
     for axis in range(min(len(shape), _MAX_RANK)):
         side = shape[axis]
         sides.append("?" if side.is_dynamic else int(side.get_length()))
     dtype = port.get_element_type().get_type_name()
-    return TensorSpec(port.get_any_name(), _DTYPES.get(dtype, dtype), tuple(sides))
+    return TensorSpec(named.get_any_name(), _DTYPES.get(dtype, dtype), tuple(sides))
 
 
 def _last_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from atrous.errors import BackendError
@@ -25,6 +26,21 @@ def test_scores(options: OpenVinoOptions | None) -> None:
         image = make_image(height, width)
         found = backend.run({"image": image[None]})["scores"][0]
         np.testing.assert_allclose(found, expected_scores(image), atol=1e-4)
+
+
+def test_names_at_both_ends_of_identities() -> None:
+    """OpenVINO merges an Identity with its neighbor, and the port then has the names of both."""
+    model = onnx.load_from_string(make_model())
+    for node in model.graph.node:
+        node.input[:] = ["aaa" if name == "image" else name for name in node.input]
+        node.output[:] = ["bbb" if name == "scores" else name for name in node.output]
+    model.graph.node.insert(0, onnx.helper.make_node("Identity", ["image"], ["aaa"]))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["bbb"], ["scores"]))
+    backend = OpenVinoBackend(model.SerializeToString(), threads=1)
+    assert [spec.name for spec in (*backend.inputs, *backend.outputs)] == ["image", "scores"]
+    image = make_image(5, 6)
+    found = backend.run({"image": image[None]})["scores"][0]
+    np.testing.assert_allclose(found, expected_scores(image), atol=1e-4)
 
 
 def test_outputs_outlive_the_next_run() -> None:
