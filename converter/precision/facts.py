@@ -10,7 +10,7 @@ Patterns are known problems in some TensorRT version:
 | `padded_ceil_average` | averages with ceil_mode and padding: the divisor differs between frameworks |
 | `dilated_pooling` | pools with dilations |
 | `pooling_indices` | is a MaxPool that also writes the places of its maxima |
-| `unsupported_operator` | is one that no TensorRT parser has: Compress, MaxRoiPool |
+| `unsupported_operator` | is one that no TensorRT parser has: Compress, MaxRoiPool, Dropout in training mode |
 | `data_dependent_size` | writes as many values as it finds: NonMaxSuppression, NonZero |
 | `computed_bias` | has constant weights and a computed bias |
 | `shifted_zero_point`, `missing_zero_point` | quantizes with a zero point other than a constant 0, or with none |
@@ -153,6 +153,10 @@ def _find_patterns(node: ir.Node) -> Iterator[str]:
             yield "uint8_cast"
     elif op == "Shape" and {"start", "end"} & attributes.keys():
         yield "partial_shape"
+    elif op == "Dropout":
+        training = _input(node, 2)
+        if training is not None and (training.const_value is None or training.const_value.numpy().any()):
+            yield "unsupported_operator"
     elif op == "Pad" and _input(node, 3) is not None:
         yield "pad_axes"
     elif op in _OF_OPERATOR:

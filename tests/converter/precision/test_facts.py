@@ -69,6 +69,9 @@ CASES: list[tuple[onnx.ModelProto, set[str]]] = [
     (model_of([helper.make_node("MaxPool", ["x"], ["y", ""], name="n", kernel_shape=[2, 2])]), set()),
     (model_of([one("NonZero")], to=LONG), {"data_dependent_size"}),
     (model_of([one("Compress", "x k", axis=1)], k=np.array([True, False])), {"unsupported_operator"}),
+    (model_of([one("Dropout", "x r m")], r=np.float32(0.5), m=np.array(True)), {"unsupported_operator"}),
+    (model_of([one("Dropout", "x r m")], r=np.float32(0.5), m=np.array(False)), set()),
+    (model_of([one("Dropout", "x r")], r=np.float32(0.5)), set()),
     (model_of([one("Conv", "x w b")], w=W, b=np.zeros(2, np.float32)), set()),
     (
         model_of([helper.make_node("Relu", ["v"], ["b"]), one("Conv", "x w b")], w=W, v=np.zeros(2, np.float32)),
