@@ -125,11 +125,11 @@ def add_legend(picture: Picture, labels: Labels, palette: Sequence[Color], class
     font = ImageFont.load_default(size)
     shares = np.bincount(labels.ravel(), minlength=_ENTRIES)[: len(classes)] / labels.size
     line = round(size * 1.5)
-    entries = []
+    table, entries = make_lookup(palette).tolist(), []
     for index in np.argsort(-shares, kind="stable"):
         if shares[index] >= _LEAST_SHARE:
             text = f"{escape(classes[index])} {shares[index]:.1%}"
-            entries.append((tuple(make_lookup(palette)[index].tolist()), text, round(2 * line + font.getlength(text))))
+            entries.append((tuple(table[index]), text, round(2 * line + font.getlength(text))))
     places, x, y = [], 0, 0
     for color, text, needed in entries:
         if x and x + needed > width:

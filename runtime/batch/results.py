@@ -94,8 +94,9 @@ def describe_coco(labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
     """
     annotations = []
     for index in _find_classes(labels, classes):
-        mask = (labels == index).ravel(order="F")
-        rows, columns = np.nonzero(labels == index)
+        inside = labels == index
+        rows, columns = np.nonzero(inside)
+        mask = inside.ravel(order="F")
         x, y = int(columns.min()), int(rows.min())
         changes = np.flatnonzero(mask[1:] != mask[:-1]) + 1
         counts = np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
@@ -103,7 +104,7 @@ def describe_coco(labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
             {
                 "category_id": index,
                 "category": classes[index],
-                "area": int(mask.sum()),
+                "area": len(rows),
                 "bbox": [x, y, int(columns.max()) - x + 1, int(rows.max()) - y + 1],
                 "iscrowd": 1,
                 "segmentation": {"size": list(labels.shape), "counts": [0, *counts] if mask[0] else counts},
