@@ -1,7 +1,8 @@
 """`atrous demo`: from Caffe's files to a picture of labels, on the built-in miniature.
 
 The prototxt and the caffemodel that ship with atrous are converted to a bundle, which segments the shipped held-out
-scenes without and with the dense CRF. The labels are compared with the exact truth.
+scenes without and with the dense CRF. The labels are compared with the exact truth. Without the libraries of
+`atrous[convert]`, the CRF refines stored scores of the network instead.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import click
 from . import console
 
 if TYPE_CHECKING:
-    from ..runtime import Segmentation, Segmenter
     from .demo_picture import DemoRow, Picture
     from .miniature.settings import MiniatureFiles, Settings
 
@@ -28,16 +28,20 @@ BUNDLE_NAME = "deeplab-miniature"
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Results of the demo: mean IoU over all pixels as fractions of 1, median milliseconds per scene."""
+    """Results of the demo: mean IoU over all pixels as fractions of 1, median milliseconds per scene.
+
+    `missing` names the library without which stored scores were refined; then nothing was converted or run.
+    """
 
     picture: Path
-    bundle: Path
     scenes: int
     miou_network: float
     miou_crf: float
-    convert_s: float
-    network_ms: float
     crf_ms: float
+    bundle: Path | None = None
+    convert_s: float | None = None
+    network_ms: float | None = None
+    missing: str | None = None
 
 
 @click.command()
@@ -71,7 +75,7 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
                 name,
                 round(row.miou_network * 100, 1),
                 round(row.miou_crf * 100, 1),
-                round(row.network_ms),
+                "" if row.network_ms is None else round(row.network_ms),
                 round(row.crf_ms),
             )
             for name, row in rows.items()
@@ -83,15 +87,19 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
         f"mean IoU over all {result.scenes} scenes: {result.miou_network:.1%} from the network, "
         f"{result.miou_crf:.1%} with the CRF"
     )
-    console.print_line(f"converted in {result.convert_s:.1f} s to {result.bundle}")
+    if result.missing is None:
+        console.print_line(f"converted in {result.convert_s:.1f} s to {result.bundle}")
+    else:
+        console.print_line(
+            f"{result.missing} is not installed: the dense CRF refined stored scores of the network. To convert the "
+            "network and run it here: pip install 'atrous[convert]'"
+        )
     console.print_line(f"picture: {result.picture}")
 
 
 def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, dict[str, DemoRow]]:
     """Convert the miniature, segment its scenes, draw the picture; replaces an earlier demo in `folder`."""
-    from .. import runtime
     from ..bundle.files import prepare_folder, write_file
-    from ..errors import MissingDependencyError
     from ..runtime.pictures import encode_png
     from .demo_picture import draw_demo
     from .miniature.settings import MiniatureFiles, read_settings
@@ -99,17 +107,16 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
     files = MiniatureFiles()
     settings = read_settings(files.settings)
     prepare_folder(folder)
-    bundle = folder / BUNDLE_NAME
+    bundle, convert_s, missing = folder / BUNDLE_NAME, None, None
     try:
         convert_s = convert_miniature(files, settings, bundle)
     except ImportError as error:  # torch, onnx and protobuf come with an extra
-        missing = "protobuf" if (error.name or "").startswith("google") else error.name
-        raise MissingDependencyError(
-            f"the demo converts a net, which needs {missing}: pip install 'atrous[convert]'"
-        ) from error
-    with runtime.load(bundle, threads=threads, crf=True) as segmenter:
-        rows = segment_scenes(segmenter, files, settings)
-    result = _sum_up(rows, folder / PICTURE_NAME, bundle, convert_s, len(settings.classes))
+        missing = "protobuf" if (error.name or "").startswith("google") else error.name or str(error)
+        rows = refine_scenes(files, settings, threads)
+    else:
+        rows = segment_scenes(bundle, files, settings, threads)
+    result = _sum_up(rows, folder / PICTURE_NAME, len(settings.classes))
+    result = dataclasses.replace(result, convert_s=convert_s, missing=missing, bundle=None if missing else bundle)
     summary = (
         f"{result.scenes} held-out scenes: mean IoU {result.miou_network:.1%} from the network, "
         f"{result.miou_crf:.1%} with the dense CRF"
@@ -157,57 +164,82 @@ def convert_miniature(files: MiniatureFiles, settings: Settings, bundle: Path) -
     return time.perf_counter() - start_s
 
 
-def segment_scenes(segmenter: Segmenter, files: MiniatureFiles, settings: Settings) -> dict[str, DemoRow]:
+def segment_scenes(bundle: Path, files: MiniatureFiles, settings: Settings, threads: int | None) -> dict[str, DemoRow]:
     """Segment each shipped scene without and with the CRF; the first scene once more, to warm up."""
-    from ..runtime import Segmenter, read_image
-    from ..runtime.evaluation.datasets.label_files import read_label_image
+    from .. import runtime
 
-    network = Segmenter(segmenter.bundle, segmenter.backend)
     rows: dict[str, DemoRow] = {}
-    scenes = [files.scene(seed) for seed in settings.scenes]
-    with console.show_progress("segmenting", len(scenes)) as advance:
-        for picture, truth in scenes:
-            image = read_image(picture)
+    with (
+        runtime.load(bundle, threads=threads, crf=True) as segmenter,
+        console.show_progress("segmenting", len(settings.scenes)) as advance,
+    ):
+        network = runtime.Segmenter(segmenter.bundle, segmenter.backend)
+        for seed in settings.scenes:
+            image = runtime.read_image(files.scene(seed)[0])
             if not rows:
                 segmenter(image)
-            rows[picture.stem] = _make_row(
-                image, network.segment(image), segmenter.segment(image), read_label_image(truth), len(settings.classes)
-            )
+            before, after = network.segment(image), segmenter.segment(image)
+            network_ms, crf_ms = sum(before.timings_ms.values()), after.timings_ms["crf"]
+            rows.update(_make_row(files, settings, seed, (before.labels, network_ms), (after.labels, crf_ms)))
             advance(1)
     return rows
 
 
-def _make_row(image: Picture, network: Segmentation, crf: Segmentation, truth: Picture, classes: int) -> DemoRow:
-    """Compare the labels of an image (H, W, 3) before and after the CRF with the truth (H, W)."""
+def refine_scenes(files: MiniatureFiles, settings: Settings, threads: int | None) -> dict[str, DemoRow]:
+    """Refine the stored scores of each shipped scene by the CRF."""
+    from .miniature.stored_scores import refine_stored_scores
+
+    rows: dict[str, DemoRow] = {}
+    with console.show_progress("refining", len(settings.scenes)) as advance:
+        for seed, (before, after, crf_ms) in refine_stored_scores(files, settings, threads, advance).items():
+            rows.update(_make_row(files, settings, seed, (before, None), (after, crf_ms)))
+    return rows
+
+
+def _make_row(
+    files: MiniatureFiles,
+    settings: Settings,
+    seed: int,
+    network: tuple[Picture, float | None],
+    crf: tuple[Picture, float],
+) -> dict[str, DemoRow]:
+    """The scene's name, and its labels before and after the CRF, with their milliseconds, beside the truth."""
+    from ..runtime import read_image
     from ..runtime.evaluation import count_confusion, mean_iou
+    from ..runtime.evaluation.datasets.label_files import read_label_image
     from .demo_picture import DemoRow
 
-    return DemoRow(
-        image=image,
-        network=network.labels,
-        crf=crf.labels,
-        truth=truth,
-        miou_network=mean_iou(count_confusion(truth, network.labels, classes)),
-        miou_crf=mean_iou(count_confusion(truth, crf.labels, classes)),
-        network_ms=sum(network.timings_ms.values()),
-        crf_ms=crf.timings_ms["crf"],
+    picture, label_map = files.scene(seed)
+    truth = read_label_image(label_map)
+    miou_network, miou_crf = (
+        mean_iou(count_confusion(truth, labels, len(settings.classes))) for labels in (network[0], crf[0])
     )
+    row = DemoRow(
+        image=read_image(picture),
+        network=network[0],
+        crf=crf[0],
+        truth=truth,
+        miou_network=miou_network,
+        miou_crf=miou_crf,
+        network_ms=network[1],
+        crf_ms=crf[1],
+    )
+    return {picture.stem: row}
 
 
-def _sum_up(rows: dict[str, DemoRow], picture: Path, bundle: Path, convert_s: float, classes: int) -> DemoResult:
+def _sum_up(rows: dict[str, DemoRow], picture: Path, classes: int) -> DemoResult:
     import numpy as np
 
     from ..runtime.evaluation import count_confusion, mean_iou
 
     before = np.stack([count_confusion(row.truth, row.network, classes) for row in rows.values()])
     after = np.stack([count_confusion(row.truth, row.crf, classes) for row in rows.values()])
+    network_ms = [row.network_ms for row in rows.values() if row.network_ms is not None]
     return DemoResult(
         picture=picture,
-        bundle=bundle,
         scenes=len(rows),
         miou_network=mean_iou(before),
         miou_crf=mean_iou(after),
-        convert_s=convert_s,
-        network_ms=median(row.network_ms for row in rows.values()),
+        network_ms=median(network_ms) if network_ms else None,
         crf_ms=median(row.crf_ms for row in rows.values()),
     )

@@ -33,7 +33,7 @@ class DemoRow:
     truth: Picture
     miou_network: float
     miou_crf: float
-    network_ms: float
+    network_ms: float | None
     crf_ms: float
 
 
@@ -82,7 +82,8 @@ def _write_captions(draw: ImageDraw.ImageDraw, columns: Sequence[int], top: int,
     font = ImageFont.load_default(14)
     size = f"{row.image.shape[1]} x {row.image.shape[0]}"
     draw.text((columns[0], top), size, _FAINT, font)
-    draw.text((columns[1], top), f"mean IoU {row.miou_network:.1%}   {row.network_ms:.0f} ms", _FAINT, font)
+    spent = "" if row.network_ms is None else f"   {row.network_ms:.0f} ms"
+    draw.text((columns[1], top), f"mean IoU {row.miou_network:.1%}{spent}", _FAINT, font)
     draw.text((columns[2], top), f"mean IoU {row.miou_crf:.1%}", _ACCENT, font)
     shift = draw.textlength(f"mean IoU {row.miou_crf:.1%}   ", font)
     draw.text((columns[2] + shift, top), f"{row.crf_ms:.0f} ms", _FAINT, font)

@@ -17,6 +17,7 @@ REQUIRED = (
     "atrous/scripts/main.py",
     "atrous/scripts/miniature/deeplab-miniature.prototxt",
     "atrous/scripts/miniature/deeplab-miniature.caffemodel",
+    "atrous/scripts/miniature/deeplab-miniature-scores.npz",
     "atrous/converter/py.typed",
     "atrous/runtime/py.typed",
 )

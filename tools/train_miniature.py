@@ -79,6 +79,7 @@ def command(
     test = range(TEST_SEEDS, TEST_SEEDS + test_scenes)
     write_settings(files, predict, training, validation, test, threads)
     write_scenes(files)
+    write_scores(files)
 
 
 def train_weights(files: MiniatureFiles, recipe: Recipe, threads: int) -> Training:
@@ -182,6 +183,31 @@ def write_scenes(files: MiniatureFiles) -> None:
         picture, labels = files.scene(seed)
         write_file(picture, encode_png(scene.image))
         write_file(labels, encode_label_png(scene.labels, PALETTE))
+
+
+def write_scores(files: MiniatureFiles) -> None:
+    """Store the network's scores of the shipped scenes, at stride 8 in float16: the demo without torch starts there."""
+    import io
+
+    import numpy as np
+
+    from atrous import converter
+    from atrous.bundle.files import write_file
+    from atrous.runtime import read_image
+
+    from .miniature.network import STRIDE, prepare_data
+
+    module = converter.to_torch(converter.read_net(files.prototxt, weights=files.caffemodel))
+    stored = {}
+    for seed in SHIPPED_SCENES:
+        image = read_image(files.scene(seed)[0])
+        data = prepare_data(image[None]).numpy()
+        below, right = ((1 - side) % STRIDE for side in image.shape[:2])
+        data = np.pad(data, ((0, 0), (0, 0), (0, below), (0, right)))
+        stored[str(seed)] = converter.run_blobs(module, {"data": data})["fc8_scenes:fc8_scenes"][0].astype(np.float16)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **stored)
+    write_file(files.scores, packed.getvalue())
 
 
 if __name__ == "__main__":

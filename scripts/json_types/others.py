@@ -53,17 +53,20 @@ class DemoDone(Output):
 
     command: Literal["demo"]
     picture: str
-    bundle: str
+    bundle: str | None
+    """null if stored scores were refined"""
     scenes: int
     miou_network: float
     """mean IoU, fraction of 1"""
     miou_crf: float
     """the same after the CRF"""
-    convert_s: float
-    network_ms: float
+    convert_s: float | None
+    network_ms: float | None
     """median milliseconds a scene"""
     crf_ms: float
     """median milliseconds a scene"""
+    missing: str | None
+    """the library without which stored scores were refined"""
 
 
 class BenchDone(Output):

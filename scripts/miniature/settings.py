@@ -74,6 +74,7 @@ class MiniatureFiles:
         self.prototxt = folder / f"{NAME}.prototxt"
         self.caffemodel = folder / f"{NAME}.caffemodel"
         self.settings = folder / f"{NAME}.json"
+        self.scores = folder / f"{NAME}-scores.npz"
 
     def scene(self, seed: int) -> tuple[Path, Path]:
         """The picture and the label map of a shipped scene."""
