@@ -7,6 +7,8 @@ OUT ?= out
 SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
+RELEASE ?= build/release
+FUZZ_SECONDS ?= 240
 RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py) \
 	tests/runtime/backends/tensorrt/rtx/test_wheel.py tests/scripts/test_build_rtx.py
 PACKAGES := proto converter runtime scripts
@@ -14,7 +16,9 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick recordings readme wheel schema rtx-check opencv-check check-native import-root clean
+.PHONY: help setup demo test check types lint conformance conformance-quick conformance-tests recordings readme wheel \
+	schema rtx-check opencv-check gpu-check check-native fuzz test-lowest test-newest sdist wheels try-wheels sbom release \
+	import-root clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,6 +43,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tools.check_words
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/clang-format --dry-run -Werror runtime/crf/src/*.cpp runtime/crf/src/*.h runtime/crf/src/*.inl tests/runtime/crf/native/*.cpp
 
 import-root: ## build/typing: links from which the source tree imports as atrous without an installation
@@ -52,6 +59,9 @@ types: setup import-root
 conformance: setup recordings ## every recording of real Caffe, blob by blob, and the long tests
 	@mkdir -p build
 	$(BIN)/python -m tools.conformance $(SHARED) --json build/conformance.json
+	$(MAKE) conformance-tests
+
+conformance-tests: setup ## the tests too long for `make test`
 	$(BIN)/python -m pytest -q -m conformance --ignore tests/converter/check/test_conformance.py
 
 conformance-quick: setup recordings ## the recordings of tiny nets, trained weights and DeepLab
@@ -93,11 +103,69 @@ wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/python -m tools.check_wheel dist
 
+sdist: $(RELEASE)/.ready ## the source archive into dist/, and its README and metadata checked
+	$(RELEASE)/bin/python -m build --quiet --sdist --outdir dist
+	$(RELEASE)/bin/twine check --strict dist/*.tar.gz
+
+wheels: $(RELEASE)/.ready ## a wheel for each installed Python 3.10 to 3.12 into dist/, repaired by auditwheel
+	@rm -rf build/wheels && mkdir -p build/wheels dist
+	for python in $$($(RELEASE)/bin/python -m tools.try_wheels --list); do \
+		$(RELEASE)/bin/uv build --quiet --wheel --python $$python --out-dir build/wheels || exit; \
+	done
+	PATH="$(abspath $(RELEASE)/bin):$$PATH" $(RELEASE)/bin/auditwheel repair --wheel-dir dist build/wheels/*.whl
+	$(RELEASE)/bin/abi3audit --strict dist/*abi3*.whl
+	$(RELEASE)/bin/twine check --strict dist/*.whl
+	$(BIN)/python -m tools.check_wheel dist
+
+try-wheels: $(RELEASE)/.ready ## install the wheels of dist/ in clean environments of each Python, and run them
+	$(RELEASE)/bin/python -m tools.try_wheels dist --types
+
+sbom: $(RELEASE)/.ready ## dist/atrous.cdx.json: the packages of the core and of `atrous[convert,cpu]`, with licenses
+	@rm -rf build/sbom && mkdir -p dist
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet '.[convert,cpu]'
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file dist/atrous.cdx.json build/sbom/bin/python
+
+release: check test sdist wheels try-wheels sbom ## everything but the tag and the upload
+	@ls -l dist
+
+$(RELEASE)/.ready: $(VENV)/.ready
+	$(PYTHON) -m venv $(RELEASE)
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(RELEASE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(RELEASE)/bin/python -m pip install --quiet 'atrous[release]'
+	@touch $@
+
 schema: setup ## compile proto/caffe.proto to proto/caffe.pb
 	$(BIN)/python -m grpc_tools.protoc -Iproto --descriptor_set_out=proto/caffe.pb proto/caffe.proto
 
 check-native: setup ## the C++ extension under sanitizers; SANITIZERS=address or thread for one of the two
 	tools/check_native.sh $(SANITIZERS)
+
+fuzz: setup ## fuzz each reader with random mutations for FUZZ_SECONDS
+	for suffix in $$($(BIN)/python -c 'from tools.fuzz_readers import SUFFIXES; print(*SUFFIXES)'); do \
+		$(BIN)/python -m tools.fuzz_readers tests/hostile --suffix $$suffix --seconds $(FUZZ_SECONDS) --seed $$(date +%s) || exit; \
+	done
+
+gpu-check: setup ## the tests that need an NVIDIA GPU
+	$(BIN)/python -m pip install --quiet '.[gpu]'
+	$(BIN)/python -m pytest -q -m gpu
+
+# an editable installation: the tests need the folders beside the package
+test-lowest: $(RELEASE)/.ready ## the tests with the oldest versions that pyproject.toml allows (torch as in CI)
+	$(call test-resolved,lowest-direct)
+
+test-newest: $(RELEASE)/.ready ## the tests with the newest versions (torch as in CI)
+	$(call test-resolved,highest)
+
+define test-resolved
+	$(RELEASE)/bin/uv venv --quiet --clear --seed --python $(BIN)/python build/$(1)
+	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --resolution $(1) --override $(CONSTRAINTS) \
+		--requirements pyproject.toml $(foreach extra,convert bench openvino hdf5 test,--extra $(extra))
+	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --no-deps --editable .
+	OMP_NUM_THREADS=1 build/$(1)/bin/python -m pytest -q -n 2 -m "not conformance and not gpu"
+endef
 
 clean: ## remove what was built
 	rm -rf build dist $(OUT) $(VENV)

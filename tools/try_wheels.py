@@ -1,0 +1,149 @@
+"""Install the wheels of a folder as a stranger would, and run them: `python -m tools.try_wheels dist`.
+
+Each Python version that is found (`python3.10` to `python3.13` on the path or of pyenv; `--python` names others) gets
+an empty environment with the wheel and what it requires. There `pip check`, `atrous demo`, `atrous doctor` and a type
+check of a user's script must succeed. The table has the seconds of each step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from packaging.utils import parse_wheel_filename
+
+from atrous.scripts import console
+
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+BUILT = ("3.10", "3.11", "3.12")
+"""Versions with a wheel of their own; that of 3.12 serves the later ones."""
+SCRIPT = """\
+import numpy as np
+from numpy.typing import NDArray
+
+import atrous
+from atrous import runtime
+from atrous.bundle import CrfParameters
+from atrous.runtime.crf import DenseCRF, dense_crf
+
+image = np.zeros((4, 5, 3), np.uint8)
+probabilities = np.full((2, 4, 5), 0.5, np.float32)
+marginals: NDArray[np.float32] = dense_crf(image, probabilities, parameters=CrfParameters(), threads=1)
+assert marginals.shape == (2, 4, 5)
+
+
+def label(bundle: str, photo: str) -> str:
+    with runtime.load(bundle, backend="onnxruntime") as segmenter:
+        labels = segmenter(runtime.read_image(photo))
+    return f"{atrous.__version__}: {labels.max()}"
+"""
+"""What a user types; mypy and pyright must accept it in strict mode."""
+IMPORTS = ("atrous", "atrous.runtime", "atrous.runtime.crf")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.option("--python", "pythons", multiple=True, help="An interpreter to try instead of those found.")
+@click.option("--list", "list_only", is_flag=True, help="Print the interpreters that wheels are built with, and exit.")
+@click.option("--types", is_flag=True, help="Check the types of a user's script by mypy and pyright, once.")
+def command(folder: Path | None, pythons: Sequence[str], list_only: bool, types: bool) -> None:
+    """Try the wheels in FOLDER."""
+    found = list(pythons) or find_pythons(VERSIONS)
+    if list_only:
+        click.echo("\n".join(find_pythons(BUILT)))
+        return
+    if folder is None:
+        raise click.UsageError("name the folder with the wheels")
+    if not found:
+        raise click.UsageError("no Python 3.10 to 3.13 found; name one by --python")
+    rows: list[tuple[object, ...]] = []
+    for python in found:
+        with tempfile.TemporaryDirectory() as place:
+            rows.append(try_python(python, folder, Path(place), types=types))
+        types = False
+    columns = ("Python", "wheel", "MB", "environment s", "install s", "demo s", "demo again s", *IMPORTS)
+    console.print_table(columns, rows, title="seconds of each step; last columns: milliseconds of an import")
+
+
+def find_pythons(versions: Sequence[str]) -> list[str]:
+    """One interpreter of each version that is on the path or of pyenv."""
+    roots = [Path(entry) for entry in os.environ["PATH"].split(os.pathsep) if "shims" not in entry]
+    roots += sorted((Path.home() / ".pyenv" / "versions").glob("*/bin"))
+    places = [[root / f"python{version}" for root in roots] for version in versions]
+    return [str(next(filter(Path.exists, each))) for each in places if any(map(Path.exists, each))]
+
+
+def try_python(python: str, folder: Path, place: Path, *, types: bool) -> tuple[object, ...]:
+    """A row of the table for an interpreter; raises `click.ClickException` with the output of a step that failed."""
+    seconds: list[float] = []
+    environment = place / "environment"
+    inside = str(environment / "bin" / "python")
+
+    def run(*words: str) -> str:
+        start = time.perf_counter()
+        done = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False, env=_environment())
+        seconds.append(time.perf_counter() - start)
+        if done.returncode:
+            raise click.ClickException(f"{' '.join(words)}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    run(uv, "venv", "--quiet", "--seed", "--python", python, str(environment))
+    options = ["--python", inside, "--find-links", str(folder), "--prerelease", "if-necessary-or-explicit"]
+    run(uv, "pip", "install", "--quiet", *options, f"atrous=={_read_version(folder)}")
+    run(inside, "-m", "atrous", "demo", "-o", "out")
+    run(inside, "-m", "atrous", "demo", "-o", "out", "--json")
+    steps = list(seconds)
+    report = json.loads(run(inside, "-m", "atrous", "demo", "-o", "out", "--json"))
+    if report["miou_crf"] < 0.9:
+        raise click.ClickException(f"the demo's mean IoU is {report['miou_crf']:.3f}")
+    run(inside, "-m", "pip", "check")
+    run(inside, "-m", "atrous", "doctor")
+    (place / "script.py").write_text(SCRIPT, encoding="utf-8")
+    run(inside, "script.py")
+    if types:
+        run(sys.executable, "-m", "mypy", "--strict", "--python-executable", inside, "script.py")
+        run(sys.executable, "-m", "pyright", "--pythonpath", inside, "script.py")
+    size = json.loads(run(inside, "-c", _FIND_SIZE))
+    times = [_time_import(inside, name) for name in IMPORTS]
+    version = run(inside, "-c", "import platform; print(platform.python_version())").strip()
+    return version, size["tag"], round(size["bytes"] / 1e6, 1), *(round(step, 1) for step in steps), *times
+
+
+def _read_version(folder: Path) -> str:
+    versions = {parse_wheel_filename(wheel.name)[1] for wheel in folder.glob("atrous-*.whl")}
+    if len(versions) != 1:
+        raise click.ClickException(f"{folder} must hold wheels of one version; it holds {sorted(map(str, versions))}")
+    return str(versions.pop())
+
+
+_FIND_SIZE = """
+import importlib.metadata as m, json
+d = m.distribution("atrous")
+tags = [l[5:] for l in d.read_text("WHEEL").splitlines() if l.startswith("Tag: ")]
+print(json.dumps({"tag": tags[0], "bytes": sum(f.locate().stat().st_size for f in d.files if f.locate().exists())}))
+"""
+
+
+def _time_import(python: str, name: str) -> int:
+    """Milliseconds of the fastest of five imports in new processes."""
+    code = f"import time; s = time.perf_counter(); import {name}; print(time.perf_counter() - s)"
+    times = [float(subprocess.check_output([python, "-I", "-c", code], env=_environment())) for _ in range(5)]
+    return round(min(times) * 1e3)
+
+
+def _environment() -> dict[str, str]:
+    """This one's variables without those that change which packages are found."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+if __name__ == "__main__":
+    command()
