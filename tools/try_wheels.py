@@ -45,7 +45,7 @@ def label(bundle: str, photo: str) -> str:
         labels = segmenter(runtime.read_image(photo))
     return f"{atrous.__version__}: {labels.max()}"
 """
-"""What a user types; mypy and pyright must accept it in strict mode."""
+"""A user's script, which mypy and pyright must accept in strict mode."""
 IMPORTS = ("atrous", "atrous.runtime", "atrous.runtime.crf")
 
 

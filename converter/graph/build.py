@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from ...errors import CropOffsetError, NetError, UnsupportedLayersError
 from ..dialects.known import find_dialect
 from ..files.blob import MAX_AXES
@@ -338,7 +340,7 @@ def _check_parameters(message: Any, line: int | None) -> None:
         if not param.name.endswith("_param"):
             continue
         for field, value in fields.ListFields():
-            if field.cpp_type == field.CPPTYPE_UINT32 and "seed" not in field.name:
+            if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 and "seed" not in field.name:
                 largest = value if isinstance(value, int) else max(value)
                 if largest > INT_MAX:
                     refuse(f"is {largest}; the largest value is {INT_MAX}")
