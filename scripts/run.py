@@ -10,6 +10,7 @@ import click
 from . import console
 from .backend_option import backend_options
 from .name_option import name_option
+from .shard_option import shard_option
 from .size_option import choose_size, size_options
 
 
@@ -43,6 +44,7 @@ def _parse_inputs(context: click.Context, parameter: click.Parameter, values: tu
 @click.option("--arrays", is_flag=True, help="Write every output of the net as OUT/photo.npz too.")
 @click.option("-r", "--recursive", is_flag=True, help="Search the subfolders of folders too.")
 @name_option
+@shard_option
 @size_options
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
@@ -57,6 +59,7 @@ def command(
     arrays: bool,
     recursive: bool,
     naming: Any,
+    shard: tuple[int, int] | None,
     size: Any,
     max_side: int | None,
     native: bool,
@@ -85,6 +88,7 @@ def command(
     from .. import runtime
     from ..bundle.files import prepare_folder
     from ..errors import AtrousError, InputError
+    from ..runtime.batch.shards import Selection, Shard
     from .run_results import OtherInputs, find_run_jobs, print_results, read_enlarged, write_results
 
     if precision != "fp32":
@@ -93,6 +97,8 @@ def command(
     with runtime.load_runner(bundle, backend, **chosen) as runner:
         inputs = OtherInputs(runner, others)
         jobs = find_run_jobs(images, out, runner.task, arrays=arrays, recursive=recursive, naming=naming)
+        if shard is not None:
+            jobs = list(Selection(jobs, Shard(*shard)))
         if out is not None:
             prepare_folder(out)
         done, failed = [], []

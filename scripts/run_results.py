@@ -68,9 +68,10 @@ def find_run_jobs(
 ) -> list[ImageJob]:
     """The images and their output files; none without an output folder."""
     if out is None:
-        streams = [ImageJob(image, {}) for image in images if is_stream(image)]
+        streams = [ImageJob(image, {}, identity=image) for image in images if is_stream(image)]
         files = [image for image in images if not is_stream(image)]
-        return [*(ImageJob(found.image, {}) for found in list_images(files, recursive=recursive)), *streams]
+        found = list_images(files, recursive=recursive)
+        return [*(ImageJob(item.image, {}, identity=item.identity) for item in found), *streams]
     kinds = [*(["picture"] if task in _PICTURES else []), "result", *(["arrays"] if arrays else [])]
     return find_jobs(images, out, kinds, recursive=recursive, naming=naming, endings=_ENDINGS)
 

@@ -14,12 +14,13 @@ from .backend_option import backend_options
 from .memory_option import memory_option
 from .name_option import name_option
 from .pixel_options import choose_pixels, pixel_options
+from .shard_option import shard_option
 from .size_option import choose_size, size_options
 from .workers_option import workers_option
 
 _NOT_FOR_VIDEOS = (
     *("kinds", "opacity", "outlines", "legend", "jpeg", "fast_crf", "recursive", "naming"),
-    *("all_frames", "ignore_transparent", "workers", "batch", "resume"),
+    *("all_frames", "ignore_transparent", "workers", "batch", "shard", "resume"),
 )
 
 
@@ -81,6 +82,7 @@ def _refuse_given(*names: str) -> None:
     "--all-frames", is_flag=True, help="Label every frame of an animation and page of a file, not the first alone."
 )
 @click.option("--ignore-transparent", is_flag=True, help="Give transparent pixels the label 255 (void).")
+@shard_option
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
 @workers_option
@@ -127,6 +129,7 @@ def command(
     naming: Any,
     all_frames: bool,
     ignore_transparent: bool,
+    shard: tuple[int, int] | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -200,6 +203,7 @@ def command(
             all_frames=all_frames,
             ignore_transparent=ignore_transparent,
             is_list=listing is not None,
+            shard=shard,
             resume=resume,
             cores=threads,
             workers=workers,

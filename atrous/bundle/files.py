@@ -66,16 +66,17 @@ def flush_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def lock(descriptor: int, *, wait: bool = True) -> bool:
+def lock(descriptor: int, *, wait: bool = True, shared: bool = False) -> bool:
     """Lock an open file or folder against other processes, until it is closed or its process dies.
 
-    Returns whether it is locked: some file systems have no locks, such as NFS for folders. Raises BlockingIOError if
-    another process has the lock, unless `wait`.
+    Shared locks exclude the others, not each other. Returns whether it is locked: some file systems have no locks, such
+    as NFS for folders. Raises BlockingIOError if another process has the lock, unless `wait`.
     """
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except (ImportError, OSError):  # no fcntl: not a POSIX system

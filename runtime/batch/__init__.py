@@ -4,12 +4,15 @@
 
     summary = runtime.batch.label_files("bundle", ["photos", "more/*.jpg"], "labels", kinds=("labels", "overlay"))
 
-`run` labels, `images` finds images and names results, `journal` records what is finished, `video` labels videos.
+`run` labels, `images` finds images and names results, `shards` divides them among processes, `journal` records what is
+finished, `merge` checks and joins the records of shards, `video` labels videos.
 """
 
 from __future__ import annotations
 
-from .run import BatchObserver, BatchSummary, FailedImage, LabeledImage, label_files
+from .merge import MergeSummary, merge_runs
+from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
+from .run import label_files
 from .video import VideoObserver, VideoSummary, is_video, label_video
 
 __all__ = [
@@ -17,9 +20,11 @@ __all__ = [
     "BatchSummary",
     "FailedImage",
     "LabeledImage",
+    "MergeSummary",
     "VideoObserver",
     "VideoSummary",
     "is_video",
     "label_files",
     "label_video",
+    "merge_runs",
 ]

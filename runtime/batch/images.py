@@ -38,20 +38,28 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class ImageJob:
-    """An image (a file, or a stream as text), its output files by kind, and the frame to read."""
+    """An image (a file, or a stream as text), its output files by kind, and the frame to read.
+
+    `identity` is the same on all machines that share the images; see `shards`.
+    """
 
     image: Path | str
     outputs: Mapping[str, Path]
     frame: int = 0
+    identity: str = ""
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image, its path relative to the folder it was found in (for a single file, its name), and the frame."""
+    """An image, its path relative to the folder it was found in (for a single file, its name), and the frame.
+
+    `identity` is the path in the folder, or as it was given; see `shards`.
+    """
 
     image: Path
     relative: Path
     frame: int = 0
+    identity: str = ""
 
 
 def list_images(
@@ -65,7 +73,7 @@ def list_images(
     found: dict[str, FoundImage] = {}
     for path in (path for argument in arguments for path in _expand_pattern(str(argument))):
         is_folder = os.path.isdir(path)
-        items = list(_walk_folder(path, recursive, exclude)) if is_folder else [FoundImage(path, Path(path.name))]
+        items = list(_walk_folder(path, recursive, exclude)) if is_folder else [_take_file(path)]
         if not items:
             hint = "" if recursive else " (its subfolders are searched with --recursive)"
             raise InputError(f"there are no images in the folder {path}{hint}")
@@ -98,10 +106,10 @@ def find_jobs(
     for item in _split_frames(found) if all_frames else found:
         whole = _name_path(item.image).with_name(item.relative.name)
         name = str(whole if naming == "path" else item.relative.with_suffix(""))
-        jobs.append(ImageJob(item.image, _name_outputs(out, name, kinds, endings), item.frame))
+        jobs.append(ImageJob(item.image, _name_outputs(out, name, kinds, endings), item.frame, item.identity))
     for stream in dict.fromkeys(filter(is_stream, arguments)):
         name = str(name_stream(stream) if naming == "path" else name_stream(stream).with_suffix("").name)
-        jobs.append(ImageJob(stream, _name_outputs(out, name, kinds, endings)))
+        jobs.append(ImageJob(stream, _name_outputs(out, name, kinds, endings), identity=stream))
     _check_clashes(jobs, naming)
     for path in (path for job in jobs for path in job.outputs.values()):
         if os.path.realpath(path) in images:
@@ -119,11 +127,12 @@ def read_jobs(
         if not path.strip():
             continue
         if is_address(path):
-            yield ImageJob(path, _name_outputs(out, str(name_stream(path)), kinds, endings))
+            yield ImageJob(path, _name_outputs(out, str(name_stream(path)), kinds, endings), identity=path)
             continue
         if Path(os.path.realpath(path)).is_relative_to(results):
             raise InputError(f"the list has {path}, which is inside the output folder: choose another output folder")
-        yield ImageJob(Path(path), _name_outputs(out, str(_name_path(path)), kinds, endings))
+        outputs = _name_outputs(out, str(_name_path(path)), kinds, endings)
+        yield ImageJob(Path(path), outputs, identity=_identify(path))
 
 
 def _split_frames(found: Iterable[FoundImage]) -> Iterator[FoundImage]:
@@ -135,7 +144,16 @@ def _split_frames(found: Iterable[FoundImage]) -> Iterator[FoundImage]:
         for frame in range(count):
             number = f"_{frame:04}" if count > 1 else ""
             name = f"{item.relative.stem}{number}{item.relative.suffix}"
-            yield replace(item, relative=item.relative.with_name(name), frame=frame)
+            identity = f"{item.identity}#{frame}" if frame else item.identity
+            yield replace(item, relative=item.relative.with_name(name), frame=frame, identity=identity)
+
+
+def _take_file(path: Path) -> FoundImage:
+    return FoundImage(path, Path(path.name), identity=_identify(path))
+
+
+def _identify(path: str | Path) -> str:
+    return Path(os.path.normpath(path)).as_posix()
 
 
 def _name_path(path: str | Path) -> Path:
@@ -182,7 +200,8 @@ def _walk_folder(folder: Path, recursive: bool, exclude: Path | None) -> Iterato
         for name in sorted(files):
             # macOS leaves hidden "._photo.jpg" files beside photo.jpg on other file systems.
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield FoundImage(here / name, (here / name).relative_to(folder))
+                relative = (here / name).relative_to(folder)
+                yield FoundImage(here / name, relative, identity=relative.as_posix())
 
 
 def _is_same(folder: Path, other: Path | None) -> bool:

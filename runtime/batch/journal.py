@@ -9,7 +9,10 @@
    changes, the item is processed again.
 4. An item is finished only while its files exist with the total size in its line; of equal keys the last one counts.
 5. One run at a time: a lock on the file excludes others and ends with its process.
-6. If the file is removed or replaced during a run (with its folder, say), the run ends with an error: the lines of its
+6. A shard has a file of its own, `done.0-of-4.jsonl`, so that all shards may write to one folder. Items in the files
+   of earlier runs, with another number of shards or without any, count as finished too. A shard that comes to its end
+   adds a line without a key, `end`, which `merge` checks.
+7. If the file is removed or replaced during a run (with its folder, say), the run ends with an error: the lines of its
    finished items are lost.
 
 Memory: 16 bytes per item. Keys are 64 bits of a SHA-256: a collision among a million items is expected once in 40
@@ -18,13 +21,13 @@ million runs.
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import itertools
 import json
 import os
-import threading
+import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,27 +35,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import lock
-from ...errors import OutputError
+from .lines import LineFile, read_lines
 from .results import measure_bytes
+from .shards import Shard
 
 DONE_NAME = "done.jsonl"
 FAILURES_NAME = "failures.jsonl"
-SCHEMA_VERSION = 1
-_MOST_LINE_BYTES = 1 << 20
+_DONE = re.compile(r"done(?:\.(\d+)-of-(\d+))?\.jsonl")
 
 
 class Journal:
     """The record of finished items in a folder; use it in a `with` block."""
 
-    def __init__(self, folder: str | Path, *, again: bool = False) -> None:
-        """Open or create a folder's journal, forgetting finished items with `again`; OutputError if it is locked."""
-        self._lines = _LineFile(Path(folder) / DONE_NAME, "done")
+    def __init__(self, folder: str | Path, *, again: bool = False, shard: Shard | None = None) -> None:
+        """Open or create the journal of a folder, or of one shard there.
+
+        `again` forgets finished items. Raises OutputError if another run writes to it.
+        """
+        own = Path(folder) / name_record(DONE_NAME, shard)
+        self._lines = LineFile(own, "done")
         try:
-            self._keys, self._bytes = self._read()
+            others = [] if again else list(_find_others(own, shard))
+            entries = (entry for path in others for entry in read_lines(path, "done"))
+            self._keys, self._bytes = _collect(entries, self._lines.read())
             if again:
                 self._lines.clear()
                 self._keys, self._bytes = self._keys[:0], self._bytes[:0]
+                for path in _find_others(own, shard) if shard is None else ():
+                    path.unlink()
             self._lines.begin()
         except BaseException:
             self._lines.close()
@@ -77,6 +87,10 @@ class Journal:
         """Record an item as finished, with the total size of its files; thread-safe."""
         self._lines.write({"key": key, "bytes": size_bytes, **record})
 
+    def end(self, record: Mapping[str, Any]) -> None:
+        """Record that a shard came to its end."""
+        self._lines.write({"end": record})
+
     def check(self) -> None:
         """Raise OutputError if the file was removed or replaced since it was opened."""
         self._lines.check()
@@ -95,31 +109,56 @@ class Journal:
         """Close it."""
         self.close()
 
-    def _read(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        keys, sizes = array("Q"), array("Q")
-        for entry in self._lines.read():
-            key, size = entry.get("key"), entry.get("bytes")
-            if isinstance(key, str) and len(key) == 16 and isinstance(size, int) and 0 <= size < 1 << 63:
-                try:
-                    number = int(key, 16)
-                except ValueError:
-                    continue
-                keys.append(number)
-                sizes.append(size)
-        newest_first = np.array(keys, np.uint64)[::-1]
-        unique, places = np.unique(newest_first, return_index=True)  # the first of equals
-        return unique, np.array(sizes, np.uint64)[::-1][places]
+
+def name_record(name: str, shard: Shard | None) -> str:
+    """The file of a record: done.jsonl, or done.0-of-4.jsonl for a shard."""
+    stem, _, suffix = name.partition(".")
+    return name if shard is None else f"{stem}.{shard}.{suffix}"
+
+
+def find_journals(folder: Path) -> dict[Path, Shard | None]:
+    """The journals in a folder and their shards; None for `done.jsonl`, which comes first."""
+    found: dict[Path, Shard | None] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := _DONE.fullmatch(path.name)) is not None:
+            found[path] = None if match[1] is None else Shard(int(match[1]), int(match[2]))
+    return dict(sorted(found.items(), key=lambda entry: entry[1] is not None))
+
+
+def _find_others(own: Path, shard: Shard | None) -> Iterator[Path]:
+    """The journals of other runs that may hold items of this one: not those of the other shards of this run."""
+    for path, other in find_journals(own.parent).items():
+        is_sibling = shard is not None and other is not None and other.count == shard.count
+        if path.name != own.name and not is_sibling:
+            yield path
+
+
+def _collect(*parts: Iterable[Mapping[str, Any]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """The keys of all entries, sorted, and the sizes of their files; of equal keys the last one counts."""
+    keys, sizes = array("Q"), array("Q")
+    for entry in itertools.chain(*parts):
+        key, size = entry.get("key"), entry.get("bytes")
+        if isinstance(key, str) and len(key) == 16 and isinstance(size, int) and 0 <= size < 1 << 63:
+            try:
+                number = int(key, 16)
+            except ValueError:
+                continue
+            keys.append(number)
+            sizes.append(size)
+    newest_first = np.array(keys, np.uint64)[::-1]
+    unique, places = np.unique(newest_first, return_index=True)  # the first of equals
+    return unique, np.array(sizes, np.uint64)[::-1][places]
 
 
 class FailureLog:
     """`failures.jsonl` of the latest run: one line per failed item; without failures, no file."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, shard: Shard | None = None) -> None:
         """Remove the previous run's file; OutputError if it is not a failure log."""
-        self._path = Path(folder) / FAILURES_NAME
-        self._lines: _LineFile | None = None
+        self._path = Path(folder) / name_record(FAILURES_NAME, shard)
+        self._lines: LineFile | None = None
         if os.path.lexists(self._path):
-            before = _LineFile(self._path, "failures")
+            before = LineFile(self._path, "failures")
             try:
                 for _ in before.read():  # rejects a file of another kind
                     break
@@ -130,7 +169,7 @@ class FailureLog:
     def add(self, record: Mapping[str, Any]) -> None:
         """Record a failure."""
         if self._lines is None:
-            self._lines = _LineFile(self._path, "failures")
+            self._lines = LineFile(self._path, "failures")
             self._lines.begin()
         self._lines.write(record)
 
@@ -144,88 +183,3 @@ def make_key(what: object) -> str:
     """Digest of JSON values: 16 hexadecimal digits."""
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class _LineFile:
-    """A file of JSON lines whose first line identifies it, locked by one process."""
-
-    def __init__(self, path: Path, kind: str) -> None:
-        self._path = path
-        self._header = {"schema_version": SCHEMA_VERSION, "kind": f"atrous {kind}"}
-        self._lock = threading.Lock()
-        try:
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (held for the run)
-        except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
-        try:
-            lock(self._file.fileno(), wait=False)
-        except BlockingIOError as error:
-            self._file.close()
-            raise OutputError("another run is writing to this folder: wait until it ends", path=path) from error
-
-    def read(self) -> Iterable[dict[str, Any]]:
-        """Complete lines after the first. A truncated last line is ended, so that appended lines stand alone."""
-        is_first, is_whole = True, True
-        with open(self._path, "rb") as file:
-            while line := file.readline(_MOST_LINE_BYTES):
-                is_whole = line.endswith(b"\n")
-                entry = _parse(line)
-                if is_first:
-                    if entry is None and not is_whole and _encode(self._header).startswith(line):
-                        self.clear()  # killed while writing the first line
-                        return
-                    if entry is None or any(entry.get(name) != value for name, value in self._header.items()):
-                        raise OutputError(
-                            "is not a record of atrous: move it away, or choose another folder", path=self._path
-                        )
-                    is_first = False
-                elif entry is not None:
-                    yield entry
-        if not is_whole:
-            self._append(b"\n")
-
-    def begin(self) -> None:
-        """Write the first line if the file is empty."""
-        if os.fstat(self._file.fileno()).st_size == 0:
-            self.write(self._header)
-
-    def clear(self) -> None:
-        """Truncate the file."""
-        self._file.truncate(0)
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        """Append a line."""
-        self._append(_encode(entry))
-
-    def check(self) -> None:
-        try:
-            is_same = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
-        except OSError:
-            is_same = False
-        if not is_same:
-            raise OutputError("was removed or replaced during the run: run the command again", path=self._path)
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _append(self, content: bytes) -> None:
-        with self._lock:
-            try:
-                # one system call on a file opened for appending
-                if self._file.write(content) != len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                raise OutputError(f"cannot be written: {error.strerror}", path=self._path) from error
-            self.check()
-
-
-def _encode(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry, default=str).encode() + b"\n"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) else None

@@ -5,13 +5,14 @@ Memory does not grow with the number of images: records go to `done.jsonl` and t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,98 +25,20 @@ from ...errors import AtrousError, InputError, OutputError
 from ..images import decode_image, read_image, read_size, read_transparency
 from ..loading import load
 from ..pictures import PLAIN, OverlayStyle
-from ..pipeline import ItemResult, Pipeline, PipelineReport
+from ..pipeline import ItemResult, Pipeline
 from ..pipeline.engine import count_cores
 from ..pipeline.segmentation import make_stages
 from ..segmentation import Segmentation
 from ..segmenter import Segmenter
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from .results import encode_results, measure_classes, write_results
+from .shards import Selection, Shard
 from .streams import is_stream, read_stream
 
 _log = logging.getLogger(__name__)
 _VOID = np.uint8(255)
-
-
-@dataclass(frozen=True)
-class LabeledImage:
-    """The record of a labeled image, also a line of `done.jsonl`.
-
-    Attributes:
-        image: its path or address.
-        height, width: in pixels.
-        network_size: (height, width) that the network ran at.
-        tiles: the tiles of a large image as a phrase, or None if it was labeled whole.
-        outputs: the files written, by kind.
-        classes: share of the pixels of each class that occurs, largest first, as fractions of 1.
-        timings_ms: milliseconds of each stage.
-    """
-
-    image: Path | str
-    height: int
-    width: int
-    network_size: tuple[int, int]
-    tiles: str | None
-    outputs: dict[str, Path]
-    classes: dict[str, float]
-    timings_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
-class FailedImage:
-    """An image that could not be labeled, with the error as one line."""
-
-    image: Path | str
-    error: str
-
-
-@dataclass
-class BatchSummary:
-    """Counts of a run.
-
-    Attributes:
-        labeled: images labeled in this run.
-        failed: images that failed.
-        skipped: images finished in an earlier run.
-        spent_ms: milliseconds by stage, summed over the labeled images.
-        pipeline: rates, waiting times and bottleneck; None before the end of the run.
-    """
-
-    labeled: int = 0
-    failed: int = 0
-    skipped: int = 0
-    spent_ms: dict[str, float] = field(default_factory=dict)
-    pipeline: PipelineReport | None = None
-
-
-class BatchObserver:
-    """Ignores the events of a run, in the calling thread; inherit from it and override what you need.
-
-    An exception raised by a method ends the run as Ctrl-C does, and is raised by `label_files`.
-    """
-
-    def started(self, segmenter: Segmenter, summary: BatchSummary, total: int | None) -> None:
-        """The bundle is loaded and nothing is written yet.
-
-        Args:
-            segmenter: the loaded bundle.
-            summary: updated during the run.
-            total: number of images, None for a list that is read lazily.
-        """
-        return
-
-    def skipped(self, image: Path | str) -> None:
-        """An image was finished in an earlier run."""
-        return
-
-    def labeled(self, image: LabeledImage) -> None:
-        """The files of an image are written."""
-        return
-
-    def failed(self, image: FailedImage) -> None:
-        """An image failed; the run continues."""
-        return
 
 
 def label_files(
@@ -130,6 +53,7 @@ def label_files(
     all_frames: bool = False,
     ignore_transparent: bool = False,
     is_list: bool = False,
+    shard: tuple[int, int] | None = None,
     resume: bool = True,
     cores: int | None = None,
     workers: Mapping[str, int] | None = None,
@@ -162,6 +86,9 @@ def label_files(
         ignore_transparent: give pixels that are more transparent than opaque the label 255 (void).
         is_list: take `images` as paths of files, read lazily, of any number; every result keeps the whole path of its
             image (`OUT/folder/photo.jpg.png`).
+        shard: (I, N) labels only the images of shard I of N, with I from 0, and records them in
+            `OUT/done.I-of-N.jsonl`: N processes with the same arguments share the work, in one folder or in several,
+            and `merge_runs` joins their records.
         resume: skip the images finished in earlier runs; False forgets them.
         cores: CPU cores to use; None for all.
         workers: numbers of concurrent calls by stage, such as {"crf": 2}; by default 1 for the network and one per
@@ -199,6 +126,10 @@ def label_files(
             list(images), out, kinds, recursive=recursive, naming=naming, all_frames=all_frames, endings=endings
         )
         total = len(jobs)
+    selection = None
+    if shard is not None:
+        selection = Selection(jobs, Shard(*shard))
+        total = None if is_list else selection.count()
     cores = cores or count_cores()
     with ExitStack() as stack:
         if isinstance(bundle, Segmenter):
@@ -207,26 +138,66 @@ def label_files(
                 raise InputError(f"the bundle is loaded already: pass {', '.join(load_options)} to runtime.load")
         else:
             segmenter = stack.enter_context(load(bundle, threads=cores, **load_options))
-        if "probabilities" in kinds and segmenter.head == "labels":
-            raise InputError("this bundle's head gives labels only: it has no probabilities to save")
-        summary, observer = BatchSummary(), observer or BatchObserver()
-        observer.started(segmenter, summary, total)
-        prepare_folder(out)
-        journal = stack.enter_context(Journal(out, again=not resume))
-        failures = FailureLog(out)
-        stack.callback(failures.close)
-        stages = make_stages(
+        return label_jobs(
             segmenter,
-            read=_Reader(ignore_transparent),
-            read_size=_read_size,
-            finish=_Finisher(segmenter, journal, style),
+            jobs if selection is None else selection,
+            out,
+            settings=RunSettings(kinds, style, ignore_transparent, batch),
+            total=total,
+            resume=resume,
             cores=cores,
             workers=workers,
-            probabilities="probabilities" in kinds,
-            batch=batch,
+            observer=observer or BatchObserver(),
         )
-        settings = _describe_settings(segmenter, batch, kinds, ignore_transparent, style)
-        todo = _skip_finished(jobs, journal, settings, out, summary, observer)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of `label_files` that change results, besides those of the segmenter."""
+
+    kinds: tuple[str, ...] = ("labels",)
+    style: OverlayStyle = PLAIN
+    ignore_transparent: bool = False
+    batch: int = 1
+
+
+def label_jobs(
+    segmenter: Segmenter,
+    jobs: Iterable[ImageJob] | Selection,
+    out: Path,
+    *,
+    settings: RunSettings,
+    total: int | None,
+    resume: bool,
+    cores: int,
+    workers: Mapping[str, int] | None,
+    observer: BatchObserver,
+) -> BatchSummary:
+    """Label jobs whose outputs are in `out`; see `label_files`. A selection writes the records of its shard."""
+    if "probabilities" in settings.kinds and segmenter.head == "labels":
+        raise InputError("this bundle's head gives labels only: it has no probabilities to save")
+    summary = BatchSummary()
+    observer.started(segmenter, summary, total)
+    prepare_folder(out)
+    shard = jobs.shard if isinstance(jobs, Selection) else None
+    described = _describe_settings(segmenter, settings)
+    with (
+        Journal(out, again=not resume, shard=shard) as journal,
+        contextlib.closing(FailureLog(out, shard)) as failures,
+    ):
+        stages = make_stages(
+            segmenter,
+            read=_Reader(settings.ignore_transparent),
+            read_size=_read_size,
+            finish=_Finisher(segmenter, journal, settings.style),
+            cores=cores,
+            workers=workers,
+            probabilities="probabilities" in settings.kinds,
+            batch=settings.batch,
+        )
+        # with shards, temporary files may be those of another process
+        cleaned = _remove_leftovers(jobs) if shard is None else jobs
+        todo = _skip_finished(cleaned, journal, described, out, summary, observer)
         pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
         try:
             with pipeline:
@@ -240,6 +211,8 @@ def label_files(
                         summary.failed += 1
                         observer.failed(_log_failure(outcome, failures))
             journal.check()
+            if isinstance(jobs, Selection):
+                journal.end(_describe_end(jobs, described, summary))
         finally:
             summary.pipeline = pipeline.report()
     return summary
@@ -251,12 +224,14 @@ class _Todo:
 
     Attributes:
         job: the image and its output files.
-        key: its key in the journal; None for a stream, or a file without a stat, which reading then reports.
+        key: its key in the journal; None for a file without a stat, which reading then reports.
+        names: the paths of its output files in the output folder, by kind.
         void: the pixels (H x W) to label as void, once the image has been read; None for none.
     """
 
     job: ImageJob
     key: str | None
+    names: Mapping[str, str]
     void: npt.NDArray[np.bool_] | None = None
 
 
@@ -293,7 +268,8 @@ class _Finisher:
         )
         _log.debug("labeled %s in %.0f ms", item.job.image, sum(timings_ms.values()))
         if item.key is not None:
-            self._journal.add(item.key, sum(map(len, files.values())), asdict(record))
+            entry = {**asdict(record), "outputs": item.names}  # without the folder, which may be moved
+            self._journal.add(item.key, sum(map(len, files.values())), entry)
         return record
 
 
@@ -317,9 +293,7 @@ def _read_size(item: _Todo) -> tuple[int, int] | None:
     return None if is_stream(item.job.image) else read_size(item.job.image)
 
 
-def _describe_settings(
-    segmenter: Segmenter, batch: int, kinds: Iterable[str], ignore_transparent: bool, style: OverlayStyle
-) -> dict[str, Any]:
+def _describe_settings(segmenter: Segmenter, settings: RunSettings) -> dict[str, Any]:
     """Everything a result depends on besides its image; a change repeats finished images."""
     manifest = segmenter.bundle.manifest.to_json()  # as it was loaded; contains the digests of all files
     return {
@@ -331,10 +305,10 @@ def _describe_settings(
         "size": segmenter.sizing.to_json(),
         "crf": segmenter.crf.to_dict() if segmenter.crf is not None else None,
         "crf_shortcuts": segmenter.crf_shortcuts,
-        "batch": batch,
-        "kinds": sorted(kinds),
-        "ignore_transparent": ignore_transparent,
-        "overlay": asdict(style),
+        "batch": settings.batch,
+        "kinds": sorted(settings.kinds),
+        "ignore_transparent": settings.ignore_transparent,
+        "overlay": asdict(settings.style),
     }
 
 
@@ -347,25 +321,45 @@ def _skip_finished(
     observer: BatchObserver,
 ) -> Iterator[_Todo]:
     settings_key = make_key(settings)
+    for job in jobs:
+        names = {kind: path.relative_to(out).as_posix() for kind, path in job.outputs.items()}
+        if is_stream(job.image):
+            yield _Todo(job, make_key([settings_key, job.image, names]), names)
+            continue
+        try:
+            found = os.stat(job.image)
+        except OSError:
+            yield _Todo(job, None, names)
+            continue
+        key = make_key([settings_key, os.path.abspath(job.image), found.st_size, found.st_mtime_ns, names])
+        if journal.is_done(key, job.outputs.values()):
+            summary.skipped += 1
+            observer.skipped(job.image)
+        else:
+            yield _Todo(job, key, names)
+
+
+def _remove_leftovers(jobs: Iterable[ImageJob]) -> Iterator[ImageJob]:
+    """Pass the jobs on, after removing the temporary files that a killed run left in each folder."""
     folders: set[Path] = set()
     for job in jobs:
         for folder in {path.parent for path in job.outputs.values()} - folders:
             folders.add(folder)
             remove_leftovers(folder)
-        try:
-            found = None if is_stream(job.image) else os.stat(job.image)
-        except OSError:
-            found = None
-        if found is None:
-            yield _Todo(job, None)
-            continue
-        outputs = {kind: os.path.relpath(path, out) for kind, path in job.outputs.items()}
-        key = make_key([settings_key, os.path.abspath(job.image), found.st_size, found.st_mtime_ns, outputs])
-        if journal.is_done(key, job.outputs.values()):
-            summary.skipped += 1
-            observer.skipped(job.image)
-        else:
-            yield _Todo(job, key)
+        yield job
+
+
+def _describe_end(selection: Selection, settings: Mapping[str, Any], summary: BatchSummary) -> dict[str, Any]:
+    """The last line of a shard's journal, which `merge_runs` reads."""
+    return {
+        "at_s": time.time(),
+        "settings": settings,
+        "listed": asdict(selection.listed),
+        "own": asdict(selection.own),
+        "labeled": summary.labeled,
+        "skipped": summary.skipped,
+        "failed": summary.failed,
+    }
 
 
 def _log_failure(outcome: ItemResult, log: FailureLog) -> FailedImage:

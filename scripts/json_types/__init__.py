@@ -18,6 +18,7 @@ COMMANDS = {
     "build": ("nets", "Build"),
     "pack": ("others", "Pack"),
     "segment": ("images", "Segment"),
+    "merge": ("images", "Merge"),
     "probe": ("images", "Probe"),
     "run": ("images", "Run"),
     "evaluate": ("images", "Evaluate"),

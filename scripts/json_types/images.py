@@ -87,6 +87,23 @@ class SegmentVideo(Output):
     pipeline: Pipeline
 
 
+class MergeDone(Output):
+    """Joined shards."""
+
+    command: Literal["merge"]
+    out: str
+    """the folder of the joined record"""
+    shards: int
+    images: int
+    """images of the list of all shards"""
+    finished: int
+    """results in the joined record, those of earlier runs included"""
+    failed: int
+    """images that failed"""
+    copied: int
+    """files brought from other folders"""
+
+
 class ProbeTrial(Pixels):
     """A preprocessing on the photo."""
 
@@ -320,6 +337,7 @@ class TuneCrfDone(Output):
 
 
 Segment = SegmentImages | SegmentVideo | Failed
+Merge = MergeDone | Failed
 Probe = ProbeDone | Failed
 Run = RunDone | Failed
 Evaluate = EvaluateDone | Failed
