@@ -9,6 +9,8 @@ RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
 RELEASE ?= build/release
 FUZZ_SECONDS ?= 240
+PYDENSECRF ?= build/pydensecrf
+PYDENSECRF_REPOSITORY ?= https://github.com/lucasb-eyer/pydensecrf
 RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py) \
 	tests/runtime/backends/tensorrt/rtx/test_wheel.py tests/scripts/test_build_rtx.py
 PACKAGES := proto converter runtime scripts
@@ -17,8 +19,8 @@ export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help setup demo test check types lint conformance conformance-quick conformance-tests recordings readme wheel \
-	schema rtx-check opencv-check gpu-check check-native fuzz test-lowest test-newest sdist wheels try-wheels sbom release \
-	import-root clean
+	schema rtx-check opencv-check pydensecrf-check gpu-check check-native fuzz test-lowest test-newest sdist wheels \
+	try-wheels sbom release import-root clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -91,6 +93,24 @@ opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60
 $(OPENCV5)/.ready: $(VENV)/.ready
 	$(PYTHON) -m venv $(OPENCV5)
 	PIP_CONSTRAINT= $(OPENCV5)/bin/python -m pip install --quiet opencv-python-headless==5.0.0.93
+	@touch $@
+
+pydensecrf-check: $(PYDENSECRF)/.ready ## the drop-in against the original pydensecrf, and its tests (compiles it: 70 s)
+	ATROUS_PYDENSECRF=$(abspath $(PYDENSECRF)/source) OMP_NUM_THREADS=1 $(PYDENSECRF)/bin/python -m pytest -q -n 2 \
+		tests/runtime/crf/test_against_pydensecrf.py tests/runtime/crf/test_published_examples.py
+
+# an environment of its own on top of $(VENV): the other tests run without the original, as most users do; its tests
+# and examples are in its repository, without which only those in the archive on PyPI run
+$(PYDENSECRF)/.ready: $(VENV)/.ready
+	$(BIN)/python -m venv $(PYDENSECRF)
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(PYDENSECRF)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(PYDENSECRF)/bin/python -m pip install --quiet 'atrous[pydensecrf]'
+	rm -rf $(PYDENSECRF)/source
+	git clone --quiet --depth 1 $(PYDENSECRF_REPOSITORY) $(PYDENSECRF)/source || { \
+		mkdir -p $(PYDENSECRF)/source && \
+		$(PYDENSECRF)/bin/python -m pip download --quiet --no-deps --no-binary :all: -d $(PYDENSECRF)/source pydensecrf2 && \
+		tar -xzf $(PYDENSECRF)/source/pydensecrf2-*.tar.gz -C $(PYDENSECRF)/source --strip-components 1; }
 	@touch $@
 
 recordings:

@@ -49,6 +49,7 @@ OPTIONAL = {
             "build engines of TensorRT for RTX, and run them by the onnxruntime-rtx backend",
         ),
         Dependency("av", ("av",), "video", "read and write videos"),
+        Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
     )
 }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...bundle.crf_parameters import CrfParameters
-from ...errors import CrfInputError, MissingDependencyError
+from ...dependencies import import_optional
+from ...errors import CrfInputError
 from .checks import FloatArray
 from .terms import NORMALIZATION_CODES
 
@@ -27,15 +27,15 @@ def run_pydensecrf(image: npt.NDArray[Any], energies: FloatArray, parameters: Cr
 
     Raises:
         MissingDependencyError: pydensecrf is not installed.
-        CrfInputError: an image of another type or number of channels.
+        BackendError: it is installed but cannot be loaded.
+        CrfInputError: an image of another type or number of channels; the name belongs to the drop-in.
     """
-    try:
-        original = importlib.import_module("pydensecrf.densecrf")
-    except ImportError:
-        raise MissingDependencyError(
-            "the pydensecrf backend needs pydensecrf: pip install git+https://github.com/lucasb-eyer/pydensecrf.git, "
-            'or leave backend="atrous"'
-        ) from None
+    original = import_optional("pydensecrf.densecrf")
+    if original.__name__ != "pydensecrf.densecrf":
+        raise CrfInputError(
+            "pydensecrf is the drop-in of atrous.runtime.crf.compat.install() in this process: leave "
+            'backend="atrous", or compare with the original in a process without install()'
+        )
     if image.dtype != np.uint8 or image.shape[-1] != 3:
         raise CrfInputError('pydensecrf accepts H x W x 3 uint8 images only: leave backend="atrous"')
     labels, height, width = energies.shape

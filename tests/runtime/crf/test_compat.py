@@ -124,7 +124,9 @@ def test_pairwise_features() -> None:
         lambda crf: crf.setUnaryEnergy(np.zeros((600, 4), np.float32)),
         lambda crf: crf.setUnaryEnergy(np.zeros((4, 20, 30), np.float32)),
         lambda crf: crf.setUnaryEnergy(np.zeros((4, 600), np.float64)),
-        lambda crf: crf.setUnaryEnergy(np.zeros((600, 4), np.float32).T),
+        lambda crf: crf.setUnaryEnergy(np.full((4, 600), np.nan, np.float32)),
+        lambda crf: crf.setUnaryEnergy(np.full((4, 600), np.inf, np.float32)),
+        lambda crf: crf.setUnaryEnergy(np.full((4, 600), -np.inf, np.float32)),
         lambda crf: crf.setUnary(np.zeros((4, 600), np.float32)),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((30, 20, 3), np.uint8), 10),
         lambda crf: crf.addPairwiseBilateral(80, 13, np.zeros((20, 30), np.uint8), 10),
@@ -133,10 +135,21 @@ def test_pairwise_features() -> None:
         lambda crf: crf.addPairwiseBilateral(80, 0.001, np.zeros((20, 30, 3), np.uint8), 10),
         lambda crf: create_pairwise_gaussian((3, 3, 3), (20, 30)),
         lambda crf: create_pairwise_gaussian((0, 3), (20, 30)),
-        lambda crf: create_pairwise_bilateral((80, 80), (13, 13), np.zeros((20, 30, 3)), 2),
+        lambda crf: create_pairwise_bilateral((80, 80), (13, 13, 13, 13), np.zeros((20, 30, 3)), 2),
+        lambda crf: create_pairwise_gaussian((np.nan, 3), (20, 30)),
         lambda crf: unary_from_labels(np.zeros(600, int), 0, gt_prob=0.7),
         lambda crf: crf.addPairwiseGaussian(3, 3, normalization=7),
         lambda crf: crf.addPairwiseGaussian(3, 3, kernel="ROUND_KERNEL"),
+        lambda crf: crf.addPairwiseGaussian(0, 3),
+        lambda crf: crf.addPairwiseGaussian((3, float("nan")), 3),
+        lambda crf: crf.addPairwiseGaussian((3,), 3),
+        lambda crf: crf.addPairwiseGaussian("33", 3),
+        lambda crf: crf.addPairwiseGaussian(3, float("inf")),
+        lambda crf: crf.addPairwiseGaussian(3, -np.ones(3, np.float32)),  # read beyond its end by pydensecrf
+        lambda crf: crf.addPairwiseGaussian(3, -np.ones(4)),  # float64
+        lambda crf: crf.setUnary(dcrf.ConstUnary(np.zeros((3, 600), np.float32))),
+        lambda crf: dcrf.DenseCRF2D(0, 5, 2),
+        lambda crf: dcrf.DenseCRF2D("30", 20, 2),
     ],
 )
 def test_mistakes_are_value_errors(mistake: Any) -> None:
@@ -158,12 +171,3 @@ def test_original_backend_refuses_what_it_lacks(extra: dict[str, Any]) -> None:
     image, probabilities = make_problem(8, 9, 3)
     with pytest.raises(CrfInputError, match="neither mask, shortcuts nor token"):
         dense_crf(image, probabilities, backend="pydensecrf", **extra)
-
-
-def test_original_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The drop-in stands in for the original here: it has the same interface."""
-    monkeypatch.setitem(sys.modules, "pydensecrf", dcrf)
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", dcrf.densecrf)
-    image, probabilities = make_problem(8, 9, 3)
-    found = dense_crf(image, probabilities, backend="pydensecrf")
-    np.testing.assert_array_equal(found, dense_crf(image, probabilities))

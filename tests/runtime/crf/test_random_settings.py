@@ -10,26 +10,13 @@ import pytest
 
 from atrous.runtime.crf import DenseCRF
 
+from .random_terms import draw_compatibility
 from .reference import MeanField, Term, grid_features, softmax
 
 SETTINGS = 200
 BLOCKS = 10
 
 Random = np.random.Generator
-
-
-def draw_compatibility(random: Random, labels: int, strength: float) -> object:
-    """A number, a vector or a matrix that smooths, now and then one that sharpens."""
-    sign = -1.0 if random.random() < 0.1 else 1.0
-    match random.integers(0, 3):
-        case 0:
-            return sign * strength
-        case 1:
-            return (-strength * random.uniform(0.3, 1, labels)).astype(np.float32)
-        case _:
-            matrix = sign * strength * random.uniform(0, 1, (labels, labels))
-            np.fill_diagonal(matrix, 0)
-            return matrix.astype(np.float32)
 
 
 def draw_grid(random: Random) -> tuple[int, ...]:
