@@ -8,6 +8,7 @@ SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
 RELEASE ?= build/release
+SITE ?= build/site-env
 FUZZ_SECONDS ?= 240
 PYDENSECRF ?= build/pydensecrf
 PYDENSECRF_REPOSITORY ?= https://github.com/lucasb-eyer/pydensecrf
@@ -18,9 +19,8 @@ PACKAGES := proto converter runtime scripts
 export PIP_CONSTRAINT := $(abspath $(CONSTRAINTS))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test check types lint conformance conformance-quick conformance-tests recordings readme wheel \
-	schema rtx-check opencv-check pydensecrf-check gpu-check check-native fuzz test-lowest test-newest sdist wheels \
-	try-wheels sbom release import-root clean
+# every target without a slash or a dot is a command, not a file
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -116,8 +116,8 @@ $(PYDENSECRF)/.ready: $(VENV)/.ready
 recordings:
 	@test -n "$(SHARED)" || { echo "the recordings are not beside this checkout: set ATROUS_SHARED"; exit 2; }
 
-readme: setup ## run the README's commands as a reader would
-	$(BIN)/python -m tools.run_readme README.md
+readme: setup ## run the commands of the README and the tutorials as a reader would
+	for page in README.md docs/tutorials/*.md; do $(BIN)/python -m tools.run_readme $$page || exit; done
 
 wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
@@ -162,6 +162,15 @@ schema: setup ## compile proto/caffe.proto to proto/caffe.pb
 
 check-native: setup ## the C++ extension under sanitizers; SANITIZERS=address or thread for one of the two
 	tools/check_native.sh $(SANITIZERS)
+
+site: $(SITE)/.ready import-root ## the documentation as a site in build/site; every warning is an error
+	$(BIN)/python -m tools.stage_site build/site-source
+	$(SITE)/bin/zensical build --clean --strict
+
+$(SITE)/.ready: $(VENV)/.ready
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet 'zensical==0.0.73' 'mkdocstrings-python>=2,<3' ruff==0.17.6
+	@touch $@
 
 fuzz: setup ## fuzz each reader with random mutations for FUZZ_SECONDS
 	for suffix in $$($(BIN)/python -c 'from tools.fuzz_readers import SUFFIXES; print(*SUFFIXES)'); do \
