@@ -30,7 +30,7 @@ setup: $(VENV)/.ready ## the virtual environment with atrous in it
 $(VENV)/.ready: pyproject.toml CMakeLists.txt $(wildcard runtime/crf/src/*) $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[convert,bench,openvino,test,check]'
+	$(BIN)/python -m pip install --quiet --editable '.[convert,bench,openvino,serve,test,check]'
 	@touch $@
 
 demo: setup ## convert the built-in miniature, segment its scenes, leave out/demo.png
@@ -157,8 +157,10 @@ $(RELEASE)/.ready: $(VENV)/.ready
 	$(RELEASE)/bin/python -m pip install --quiet 'atrous[release]'
 	@touch $@
 
-schema: setup ## compile proto/caffe.proto to proto/caffe.pb
+schema: setup ## compile proto/caffe.proto and the server's protocol to their .pb files
 	$(BIN)/python -m grpc_tools.protoc -Iproto --descriptor_set_out=proto/caffe.pb proto/caffe.proto
+	$(BIN)/python -m grpc_tools.protoc -Iruntime/serve --descriptor_set_out=runtime/serve/open_inference.pb \
+		runtime/serve/open_inference.proto
 
 check-native: setup ## the C++ extension under sanitizers; SANITIZERS=address or thread for one of the two
 	tools/check_native.sh $(SANITIZERS)

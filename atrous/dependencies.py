@@ -48,6 +48,11 @@ OPTIONAL = {
             "rtx",
             "build engines of TensorRT for RTX, and run them by the onnxruntime-rtx backend",
         ),
+        Dependency("starlette", ("starlette",), "serve", "serve bundles over HTTP"),
+        Dependency("uvicorn", ("uvicorn",), "serve", "serve bundles over HTTP"),
+        Dependency("prometheus_client", ("prometheus-client",), "serve", "count the requests of a server"),
+        Dependency("python_multipart", ("python-multipart",), "serve", "read forms with an image"),
+        Dependency("grpc", ("grpcio",), "serve", "serve bundles over gRPC"),
         Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
@@ -56,11 +61,11 @@ OPTIONAL = {
 
 
 def import_optional(module: str) -> ModuleType:
-    """Import a library of `OPTIONAL`.
+    """Import a library of `OPTIONAL`, or a module in one.
 
     Raises MissingDependencyError with the pip line if it is not installed, BackendError if it does not load.
     """
-    dependency = OPTIONAL[module]
+    dependency = OPTIONAL.get(module) or OPTIONAL[module.partition(".")[0]]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

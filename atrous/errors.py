@@ -27,6 +27,7 @@
     ├── InputError                     an array of the wrong shape, dtype, layout or value range
     │   ├── CrfInputError              the same, at the dense CRF
     │   └── MemoryLimitError           an image that needs more memory than it may use or there is
+    ├── RequestError                   a request that a server refuses (status, retry_after_s)
     ├── OutputError                    a result that cannot be written (path)
     ├── EngineError                    a stored engine that must not run here (path, field, expected, found)
     ├── BuildError                     exit code 1: TensorRT did not build an engine
@@ -253,6 +254,19 @@ class CrfInputError(InputError):
 
 class MemoryLimitError(InputError):
     """An image that needs more memory than it may use, or than there is."""
+
+
+class RequestError(AtrousError):
+    """A request that a server refuses, or could not finish.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after_s: seconds after which it is worth a second try, or None.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, retry_after_s: int | None = None) -> None:
+        self.status, self.retry_after_s = status, retry_after_s
+        super().__init__(message)
 
 
 class OutputError(_PathError):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -74,9 +74,24 @@ def read_image(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.uint8]:
     return _open_file(path, lambda image, name: _to_rgb(_seek(image, frame, name), name))
 
 
-def decode_image(content: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """Decode the bytes of an image file; result and errors as of `read_image`, with `name` as the path."""
-    return _decode(io.BytesIO(content), name, _to_rgb)
+def decode_image(
+    content: bytes | memoryview, name: str, *, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS
+) -> npt.NDArray[np.uint8]:
+    """Decode the bytes of an image file in one of `formats`; result and errors as of `read_image`, `name` as path."""
+
+    def read(image: PillowImage, name: Source) -> npt.NDArray[np.uint8]:
+        _check_pixels(image, name, max_pixels)
+        return _to_rgb(image, name)
+
+    return _decode(io.BytesIO(content), name, read, formats)
+
+
+def decode_size(content: bytes | memoryview, formats: Sequence[str] = FORMATS) -> tuple[int, int] | None:
+    """The (height, width) in the header of an image file's bytes; as `read_size`."""
+    try:
+        return _decode(io.BytesIO(content), "image", lambda image, name: (image.height, image.width), formats)
+    except ImageError:
+        return None
 
 
 def count_frames(path: str | Path) -> int:
@@ -156,14 +171,16 @@ def _open_file(path: str | Path, read: Callable[[PillowImage, Source], T]) -> T:
         raise ImageError(f"cannot be read: {error.strerror}", path=file_path) from error
 
 
-def _decode(file: IO[bytes], path: Source, read: Callable[[PillowImage, Source], T]) -> T:
+def _decode(
+    file: IO[bytes], path: Source, read: Callable[[PillowImage, Source], T], formats: Sequence[str] = FORMATS
+) -> T:
     head = file.read(64)
     file.seek(0)
     try:
-        with Image.open(file, formats=_known_formats()) as image:
+        with Image.open(file, formats=_known_formats(formats)) as image:
             return read(image, path)
     except UnidentifiedImageError as error:
-        raise ImageError(_describe_foreign(head), path=path) from error
+        raise ImageError(_describe_foreign(head, formats), path=path) from error
     except ImageError:
         raise
     except MemoryError as error:
@@ -184,15 +201,19 @@ def _seek(image: PillowImage, frame: int, path: Source) -> PillowImage:
     return image
 
 
-def _known_formats() -> list[str]:
+def _known_formats(formats: Sequence[str]) -> list[str]:
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    return [name for name in formats if name in Image.OPEN]
+
+
+def _check_pixels(image: PillowImage, path: Source, limit: int) -> None:
+    if image.width * image.height > limit:
+        raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {limit}: resize it", path=path)
 
 
 def _turn(image: PillowImage, path: Source) -> PillowImage:
     """Turn an image upright, after a check of its size."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}: resize it", path=path)
+    _check_pixels(image, path, MAX_PIXELS)
     turn = _TURNS.get(_read_orientation(image))
     return image.transpose(turn) if turn is not None else image
 
@@ -221,7 +242,7 @@ def _read_orientation(image: PillowImage) -> int:
         return 1
 
 
-def _describe_foreign(head: bytes) -> str:
+def _describe_foreign(head: bytes, formats: Sequence[str]) -> str:
     """Describe a file that no decoder recognizes."""
     if not head:
         return "is empty"
@@ -231,7 +252,7 @@ def _describe_foreign(head: bytes) -> str:
         return "is an HTML page, not an image: the download failed"
     if _is_text(head):
         return f"is text, not an image (it starts with {head[:24].decode('utf-8', 'replace')!r})"
-    return "is not an image in a known format (" + ", ".join(FORMATS) + ")"
+    return "is not an image in a known format (" + ", ".join(formats) + ")"
 
 
 def _is_text(head: bytes) -> bool:

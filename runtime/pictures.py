@@ -66,17 +66,18 @@ def color_labels(labels: Labels, palette: Sequence[Color]) -> Picture:
     return colors
 
 
-def encode_label_png(labels: Labels, palette: Sequence[Color]) -> bytes:
+def encode_label_png(labels: Labels, palette: Sequence[Color], *, level: int | None = None) -> bytes:
     """Labels as a PNG of mode P: its pixel values are the labels, its palette their colors.
 
     Args:
         labels: H x W uint8.
         palette: RGB by label; all 256 entries are written, so that labels keep their 8 bits.
+        level: of the compression, 1 (fast) to 9 (small); None for Pillow's.
     """
     _check_labels(labels)
     image = Image.fromarray(labels).convert("L")
     image.putpalette(make_lookup(palette).tobytes())
-    return _encode_png(image)
+    return _encode_png(image, **({} if level is None else {"compress_level": level}))
 
 
 def make_overlay(image: Picture, labels: Labels, palette: Sequence[Color], style: OverlayStyle = PLAIN) -> Picture:
@@ -188,7 +189,7 @@ def _check_labels(labels: Labels) -> None:
         raise InputError(f"labels must be H x W uint8, got {labels.dtype} of shape {labels.shape}")
 
 
-def _encode_png(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image, **options: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -29,7 +30,7 @@ from .tiles.run import label_in_tiles, score_in_tiles
 from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:
-    from .crf import CrfParameters
+    from .crf import CancelToken, CrfParameters
 
 RunCrf = Callable[..., Scores]
 
@@ -46,6 +47,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         bundle: the bundle.
         backend: runs its network.
         crf: the parameters of the CRF, or None if it is off.
+        threads: threads of the CRF, or None for one per core.
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
         precision: the precision the network was loaded in, such as "fp32" or "int8".
         head: the network's output: "scores" at full size, "lowres" scores, or "labels".
@@ -79,7 +81,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
         if unknown:
             raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
-        self._threads = threads
+        self.threads = threads
+        self._memory_bytes = memory_bytes
         self._has_run = False
         self.head = self._find_head()
         self._planner = Planner(
@@ -166,6 +169,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         probabilities: bool = False,
         threads: int | None = None,
         run_crf: RunCrf | None = None,
+        token: CancelToken | None = None,
     ) -> Segmentation:
         """Run everything after the network: scores, CRF if it is on, labels; large images in tiles (`plan`).
 
@@ -180,7 +184,10 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             probabilities: whether to return the probabilities too.
             threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
             run_crf: what to call instead of `crf.dense_crf`, such as a `crf.FrameCrf`.
+            token: stops the CRF after its current update when another thread cancels it.
         """
+        if token is not None and run_crf is None and self.crf is not None:
+            run_crf = self._make_stoppable(threads, token)
         with explain_memory(_size(image)):
             return self._finish(image, raw, crf, probabilities, threads, run_crf)
 
@@ -352,8 +359,13 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if run_crf is not None:
             return run_crf(pixels, **unary)
         crf = import_crf()
-        options = {"parameters": self.crf, "threads": threads or self._threads, **self.crf_shortcuts}
+        options = {"parameters": self.crf, "threads": threads or self.threads, **self.crf_shortcuts}
         return cast(Scores, crf.dense_crf(pixels, **options, **unary))
+
+    def _make_stoppable(self, threads: int | None, token: CancelToken) -> RunCrf:
+        """`crf.dense_crf` with this segmenter's options and a token."""
+        options = {"parameters": self.crf, "threads": threads or self.threads, "token": token, **self.crf_shortcuts}
+        return partial(import_crf().dense_crf, **options)
 
     def _upsamples_inside(self, size: tuple[int, int]) -> bool:
         """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded or resized."""
@@ -366,6 +378,21 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             and upsampling.padded.padded_size(*size) == size
             and self.bundle.deploy.scores_are == "logits"
         )
+
+    def derive(self, *, crf: CrfParameters | None, sizing: Sizing) -> Segmenter:
+        """A segmenter of the same loaded network with another CRF (None: off) and sizing; closing one closes both."""
+        derived = Segmenter(
+            self.bundle,
+            self.backend,
+            crf=crf,
+            crf_shortcuts=self.crf_shortcuts,
+            threads=self.threads,
+            precision=self.precision,
+            sizing=sizing,
+            memory_bytes=self._memory_bytes,
+        )
+        derived._has_run = self._has_run
+        return derived
 
     def __repr__(self) -> str:
         """Name, classes, backend, precision and CRF."""

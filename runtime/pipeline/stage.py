@@ -26,7 +26,8 @@ class Stage:
         cores: cores that a call needs to start; 0 if a device or a disk does the work.
         max_cores: the largest number of cores that a call can use; None if it uses just `cores`.
         waits: whether calls wait for their cores; False for short calls, which run beside those of other stages.
-        batch: the largest number of values in a call. A call gets the values that are waiting; it never waits for more.
+        batch: the largest number of values in a call. A call gets the values that are waiting.
+        batch_delay_s: seconds that a call waits for more values, if its batch is not full.
         batch_key: only values with equal keys share a call, such as images of one size.
         hint: advice for the user if this stage is the bottleneck, as the end of a sentence.
     """
@@ -38,6 +39,7 @@ class Stage:
     max_cores: int | None = None
     waits: bool = True
     batch: int = 1
+    batch_delay_s: float = 0.0
     batch_key: Callable[[Any], Hashable] = lambda value: None
     hint: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 Ticket = SimpleQueue[None]
 
@@ -27,17 +27,21 @@ class WaitList:
         self._tickets.append(ticket)
         return ticket
 
-    def wait(self) -> None:
-        """Wait for the next `notify`: called under the lock, which is free meanwhile.
+    def wait(self, most_s: float | None = None) -> None:
+        """Wait for the next `notify`, or `most_s` seconds: called under the lock, which is free meanwhile.
 
         Only for threads that no signal interrupts; the main thread uses `join`.
         """
-        ticket = self.join()
+        ticket, is_over = self.join(), False
         self._lock.release()
         try:
-            ticket.get()
+            ticket.get(timeout=most_s)
+        except Empty:
+            is_over = True
         finally:
             self._lock.acquire()
+        if is_over and ticket in self._tickets:  # else it was woken just now
+            self._tickets.remove(ticket)
 
     def notify(self) -> None:
         """Wake the thread that has waited longest; called under the lock."""

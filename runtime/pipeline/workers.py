@@ -126,18 +126,32 @@ class StageWorkers:
             if not self._queue or run.is_stopped:
                 return []
             items = [self._queue.popleft()]
+            self._in_hand += 1
             if self.stage.batch > 1:
-                key = self.stage.batch_key(items[0].value)
-                while (
-                    self._queue and len(items) < self.stage.batch and self.stage.batch_key(self._queue[0].value) == key
-                ):
-                    items.append(self._queue.popleft())
-            self._in_hand += len(items)
+                self._fill_batch(items)
             self._note_depth()
             self._has_room.notify_all()
             if self is run.first:
                 run.wake_caller()
             return items
+
+    def _fill_batch(self, items: list[ItemResult]) -> None:
+        """Add waiting values of the same key; wait for more until the batch is full or the stage's delay is over."""
+        stage, run = self.stage, self._run
+        key = stage.batch_key(items[0].value)
+        end_s = run.clock() + stage.batch_delay_s
+        while len(items) < stage.batch:
+            if self._queue:
+                if stage.batch_key(self._queue[0].value) != key:
+                    return
+                items.append(self._queue.popleft())
+                self._in_hand += 1
+                continue
+            left_s = end_s - run.clock()
+            if left_s <= 0 or self._is_closed or run.is_stopped:
+                return
+            self._has_room.notify_all()
+            self._has_input.wait(left_s)
 
     def _call(self, items: list[ItemResult]) -> None:
         """Run the function on items; if a batch fails, each of its items is tried alone."""

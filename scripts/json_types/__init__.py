@@ -19,6 +19,7 @@ COMMANDS = {
     "pack": ("others", "Pack"),
     "segment": ("images", "Segment"),
     "merge": ("images", "Merge"),
+    "serve": ("others", "Serve"),
     "probe": ("images", "Probe"),
     "run": ("images", "Run"),
     "evaluate": ("images", "Evaluate"),

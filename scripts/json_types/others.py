@@ -160,6 +160,18 @@ class PackDone(Output):
     """their size in all"""
 
 
+class Serving(Output):
+    """A server that is ready."""
+
+    command: Literal["serve"]
+    http: str
+    """address of the page, and of /v2 and /segment"""
+    grpc: str | None
+    """host:port of gRPC, if it was asked for"""
+    models: list[str]
+    """names of the models"""
+
+
 class SchemaList(Output):
     """The commands whose output has a schema."""
 
@@ -173,4 +185,5 @@ Demo = DemoDone | Failed
 Bench = BenchDone | BenchComparison | Failed
 Doctor = DoctorDone | Failed
 Pack = PackDone | Failed
+Serve = Serving | Failed
 Schema = SchemaList | Failed
