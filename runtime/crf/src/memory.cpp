@@ -8,14 +8,13 @@
 #include <utility>
 #include <vector>
 
-#include <pthread.h>
-#include <sys/mman.h>
+#include "fork.h"
+#include "system_pages.h"
 
 namespace atrous {
 namespace {
 
 constexpr std::size_t kMapThreshold = std::size_t{1} << 20;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kMostKept = std::size_t{256} << 20;
 constexpr std::align_val_t kLine{64};
 
@@ -35,31 +34,13 @@ struct Block {
 
 std::mutex mutex;
 // The forking thread takes the mutex: a child must not inherit it locked by a thread that the child does not have.
-[[maybe_unused]] const int fork_handlers =
-    pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); });
+[[maybe_unused]] const bool fork_handled =
+    (at_fork([] { mutex.lock(); }, [] { mutex.unlock(); }, [] { mutex.unlock(); }), true);
 std::vector<Block>& kept() {
   static auto* const blocks = new std::vector<Block>;  // never destroyed: outlives every buffer
   return *blocks;
 }
 std::size_t kept_bytes = 0;
-
-void* map_pages(std::size_t length, [[maybe_unused]] std::size_t bytes) {
-  // Maps one huge page more and trims, so that the array starts on a huge-page boundary.
-  const std::size_t span = length + kHugePage;
-  if (span < length) throw std::bad_alloc();
-  void* raw = mmap(nullptr, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) throw std::bad_alloc();
-  char* const begin = static_cast<char*>(raw);
-  const std::size_t skipped = (kHugePage - reinterpret_cast<std::size_t>(begin) % kHugePage) % kHugePage;
-  char* const aligned = begin + skipped;
-  if (skipped > 0) munmap(begin, skipped);
-  if (skipped < kHugePage) munmap(aligned + length, kHugePage - skipped);
-#ifdef MADV_HUGEPAGE
-  // Without the last, partly used page: it would be filled, and a block of 25 MB would take 27.
-  madvise(aligned, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-#endif
-  return aligned;
-}
 
 // Removes a kept block; the caller holds the mutex.
 Block take_block(Block& block) noexcept {
@@ -102,7 +83,7 @@ void release_pages(void* address, std::size_t bytes, bool at_once) noexcept {
     return;
   }
   const std::size_t length = block_length(bytes);
-  if (at_once || !keep({address, length})) munmap(address, length);
+  if (at_once || !keep({address, length})) unmap_pages(address, length);
 }
 
 Scratch::Scratch() noexcept {
@@ -117,7 +98,7 @@ Scratch::Scratch() noexcept {
 }
 
 Scratch::~Scratch() {
-  if (block_ != nullptr && !keep({block_, length_})) munmap(block_, length_);
+  if (block_ != nullptr && !keep({block_, length_})) unmap_pages(block_, length_);
 }
 
 void* Scratch::take(std::size_t bytes) noexcept {
@@ -130,7 +111,7 @@ void* Scratch::take(std::size_t bytes) noexcept {
 
 void release_kept_pages() noexcept {
   std::lock_guard<std::mutex> lock(mutex);
-  for (const Block& block : kept()) munmap(block.address, block.length);
+  for (const Block& block : kept()) unmap_pages(block.address, block.length);
   kept().clear();
   kept_bytes = 0;
 }

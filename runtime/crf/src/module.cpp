@@ -13,8 +13,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include <pthread.h>
-
+#include "fork.h"
 #include "mean_field.h"
 
 namespace nb = nanobind;
@@ -300,7 +299,7 @@ NB_MODULE(_lattice, m) {
   using namespace atrous;
   nb::set_leak_warnings(false);  // daemon threads keep their objects until the process ends
   nb::module_::import_("atexit").attr("register")(nb::cpp_function(&end_threads));
-  pthread_atfork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
+  at_fork(nullptr, nullptr, [] { returning = 0; });  // a child has none of its parent's threads
 
   m.doc() = "The permutohedral lattice and mean-field core of the dense CRF.";
 

@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <thread>
 #include <utility>
 
-#include <pthread.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
+#include "fork.h"
+#include "placement.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -45,45 +44,16 @@ class FlushSubnormals {
 #elif defined(__aarch64__)
   FlushSubnormals() {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(saved_ | (1UL << 24)));
+    asm volatile("msr fpcr, %0" ::"r"(saved_ | (std::uint64_t{1} << 24)));
   }
   ~FlushSubnormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
 
  private:
-  unsigned long saved_;
-#endif
-};
-
-// Linux may schedule a woken thread on the waker's CPU even if another is idle, and leave both there for milliseconds,
-// as long as a whole phase. So the affinity of a worker excludes that CPU until the worker runs.
-#ifdef __linux__
-class Placement {
- public:
-  Placement() {
-    known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0 && CPU_COUNT(&allowed_) > 1;
-    const int own = sched_getcpu();
-    known_ = known_ && own >= 0 && own < CPU_SETSIZE && CPU_ISSET(own, &allowed_);
-    elsewhere_ = allowed_;
-    if (known_) CPU_CLR(own, &elsewhere_);
-  }
-  void keep_away(pthread_t thread) const {
-    if (known_) pthread_setaffinity_np(thread, sizeof elsewhere_, &elsewhere_);
-  }
-  void restore_self() const {
-    if (known_) pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
-  }
-
- private:
-  cpu_set_t allowed_, elsewhere_;
-  bool known_;
-};
+  std::uint64_t saved_;
 #else
-class Placement {
- public:
-  void keep_away(pthread_t) const {}
-  void restore_self() const {}
-};
+  FlushSubnormals() {}
 #endif
+};
 
 // One call of run_team.
 struct Job {
@@ -107,7 +77,7 @@ struct Job {
 };
 
 struct Worker {
-  pthread_t thread;
+  std::thread::native_handle_type thread;
   std::mutex mutex;
   std::condition_variable wake;
   Job* job = nullptr;
@@ -183,7 +153,7 @@ Pool& shared_pool() {
   static std::once_flag once;
   std::call_once(once, [] {
     pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });  // a child owns none of its parent's threads
+    at_fork(nullptr, nullptr, [] { pool = new Pool; });  // a child owns none of its parent's threads
   });
   return *pool;
 }

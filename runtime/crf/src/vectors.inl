@@ -102,14 +102,15 @@ ATROUS_INLINE void store(Half* to, const V& value) {
   }
 }
 #else
-// Without hardware conversion: values are finite, rarely negative, and subnormal halves round to zero.
+// Without hardware conversion: values are finite and of a half's range.
 ATROUS_INLINE float widen(Half half) {
   const std::uint32_t magnitude = half.bits & 0x7fffU;
-  const std::uint32_t bits = magnitude < 0x400U ? 0 : (magnitude << 13) + (112U << 23);
-  const std::uint32_t with_sign = bits | (static_cast<std::uint32_t>(half.bits & 0x8000U) << 16);
-  float value;
-  std::memcpy(&value, &with_sign, 4);
-  return value;
+  float value = static_cast<float>(magnitude) * 5.9604644775390625e-8F;  // a subnormal counts units of 2^-24
+  if (magnitude >= 0x400U) {
+    const std::uint32_t bits = (magnitude << 13) + (112U << 23);
+    std::memcpy(&value, &bits, 4);
+  }
+  return (half.bits & 0x8000U) != 0 ? -value : value;
 }
 
 ATROUS_INLINE Half narrow(float value) {
@@ -117,7 +118,12 @@ ATROUS_INLINE Half narrow(float value) {
   std::memcpy(&bits, &value, 4);
   const std::uint32_t sign = (bits >> 16) & 0x8000U;
   std::uint32_t magnitude = bits & 0x7fffffffU;
-  if (magnitude < 0x38800000U) return {static_cast<std::uint16_t>(sign)};
+  if (magnitude < 0x38800000U) {
+    // Beside 0.5 the last bit of a float is 2^-24: adding 0.5 rounds to a subnormal's units.
+    const float units = std::abs(value) + 0.5F;
+    std::memcpy(&bits, &units, 4);
+    return {static_cast<std::uint16_t>(sign | (bits - 0x3f000000U))};
+  }
   if (magnitude > 0x477fe000U) magnitude = 0x477fe000U;
   magnitude += 0xfffU + ((magnitude >> 13) & 1U);
   return {static_cast<std::uint16_t>(sign | ((magnitude >> 13) - (112U << 10)))};

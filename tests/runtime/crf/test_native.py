@@ -17,14 +17,17 @@ SOURCES = Path(__file__).resolve().parents[3] / "runtime" / "crf" / "src"
 PROGRAMS = Path(__file__).resolve().parent / "native"
 
 
-@pytest.mark.parametrize(("program", "source"), [("team", "threads"), ("fork", "memory")])
-def test_native_program(program: str, source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("program", "sources"),
+    [("team", "threads fork placement"), ("fork", "memory fork system_pages"), ("affinity", "placement")],
+)
+def test_native_program(program: str, sources: str, tmp_path: Path) -> None:
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("no C++ compiler (set CXX)")
     binary = tmp_path / program
     command = [compiler, "-std=c++17", "-O1", "-pthread", "-I", str(SOURCES)]
-    files = [PROGRAMS / f"{program}.cpp", SOURCES / f"{source}.cpp"]
+    files = [PROGRAMS / f"{program}.cpp", *(SOURCES / f"{source}.cpp" for source in sources.split())]
     subprocess.run([*command, *map(str, files), "-o", str(binary)], check=True, timeout=120)
     ended = subprocess.run([str(binary)], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
