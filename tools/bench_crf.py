@@ -234,7 +234,8 @@ def draw_cases(quick: bool, sizes: list[str] | None) -> Iterator[Case]:
     for height, width, labels in SMALL_SIZES:
         if sizes and "small" not in sizes:
             continue
-        yield Case(height, width, labels, 67.0, 3.0, 5)
+        for iterations in ITERATIONS if height > 500 else ITERATIONS[:1]:
+            yield Case(height, width, labels, 67.0, 3.0, iterations)
 
 
 def main(arguments: list[str] | None = None) -> None:
