@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import multiprocessing
+import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +194,40 @@ def test_no_cuda(tmp_path: Path) -> None:
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(BackendError, match="no CUDA device"):
         run_torch(write_torch_bundle(tmp_path), device="cuda")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads of this process in /proc")
+def test_calls_from_many_threads_share_one_team_of_threads(tmp_path: Path) -> None:
+    large = make_image(200, 300)[None]  # large enough that torch divides the work
+    with contextlib.closing(open_backend("torch", read_bundle(write_torch_bundle(tmp_path)), threads=2)) as backend:
+        expected = backend.run({"image": large})["scores"]
+        before = set(os.listdir("/proc/self/task"))
+        found: list[np.ndarray] = []
+        grown: list[int] = []
+
+        def run() -> None:
+            found.append(backend.run({"image": large})["scores"])
+            grown.append(len(set(os.listdir("/proc/self/task")) - before))
+
+        for _ in range(2):  # one after the other: a thread's team ends with it
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+    assert all(np.array_equal(scores, expected) for scores in found)
+    assert grown == [1, 1], "the caller's thread, and no team of its own"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python, about a fork beside threads
+def test_forked_process_runs_in_a_thread_of_its_own(tmp_path: Path) -> None:
+    with contextlib.closing(open_backend("torch", read_bundle(write_torch_bundle(tmp_path)), threads=1)) as backend:
+        expected = backend.run({"image": IMAGE[None]})["scores"]
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            scores = pool.apply_async(_run_in_fork, (tmp_path,)).get(timeout=60)
+            pool.close()
+            pool.join()
+    np.testing.assert_array_equal(scores, expected)
+
+
+def _run_in_fork(folder: Path) -> Any:
+    return run_torch(folder)["scores"]
