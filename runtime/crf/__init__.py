@@ -1,6 +1,7 @@
 """The dense CRF: exact to the reference, multi-threaded, reusable.
 
-`dense_crf` refines one image; `DenseCRF` is the model behind it, for other terms, other shapes and repeated use.
+`dense_crf` refines one image; `DenseCRF` is the model behind it, for other terms, other shapes and repeated use. The
+functions that repositories copy around pydensecrf are in `recipes`, its drop-in in `compat`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from .calls import InferenceReport
 from .checks import CrfWarning, available_threads
 from .frames import FrameCrf
 from .image import FAST, dense_crf, dense_crf_batch
+from .kept import release_memory
 from .model import DenseCRF, kernel_names
-from .terms import release_memory
 
 __all__ = [
     "FAST",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...bundle.crf_parameters import CrfParameters
 from .checks import FloatArray, check_integer
-from .image import add_terms
+from .kept import KeptCrf
 from .model import DenseCRF
 
 _SCENE_CUT = 0.3  # share of the unary's labels that differ between two frames, above which the scene is another one
@@ -40,7 +40,7 @@ class FrameCrf:
             CrfInputError: if a number is out of range.
         """
         self.warm_starts = 0
-        self._parameters, self._threads = parameters, threads
+        self._parameters, self._kept = parameters, KeptCrf(threads)
         self._updates = None if updates is None else check_integer(updates, "updates", 1, parameters.iterations)
         self._crf: DenseCRF | None = None
         self._labels: npt.NDArray[np.intp] | None = None
@@ -48,14 +48,9 @@ class FrameCrf:
     def __call__(self, image: Any, probabilities: Any = None, *, scores: Any = None, clip: float = 1e-5) -> FloatArray:
         """Refine the next frame; arguments, result and errors as of `dense_crf`."""
         unary = np.asarray(probabilities if scores is None else scores)
-        shape = tuple(np.shape(image)[:2])
-        crf, before = self._crf, self._labels
+        crf = self._kept.prepare(image, len(unary), self._parameters)
+        before = self._labels if crf is self._crf else None
         self._crf = self._labels = None  # an error below starts the next frame afresh
-        if crf is None or (crf.shape, crf.labels) != (shape, len(unary)):
-            crf, before = DenseCRF(shape, len(unary), threads=self._threads), None
-            add_terms(crf, image, self._parameters)
-        else:
-            crf.set_image(image)
         if scores is None:
             crf.set_probabilities(unary, clip=clip)
         else:

@@ -46,12 +46,6 @@ def forget_lattices() -> None:
         _cache.clear()
 
 
-def release_memory() -> None:
-    """Free the position lattices and pages that are kept for the next inference."""
-    forget_lattices()
-    _lattice.release_memory()
-
-
 def build_grid_lattice(
     grid: Grid, sxy: Any, image: npt.NDArray[Any] | None, srgb: Any, normalization: Normalization
 ) -> _lattice.Lattice:

@@ -16,7 +16,7 @@ import pytest
 
 import atrous.runtime.crf.compat as dcrf
 from atrous.bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
-from atrous.runtime.crf import DenseCRF, dense_crf
+from atrous.runtime.crf import DenseCRF, dense_crf, recipes
 from atrous.runtime.crf.compat import utils
 
 from .conftest import make_problem
@@ -191,6 +191,47 @@ def test_features() -> None:
     ):
         expected = original_utils.create_pairwise_bilateral(sdims, schan, image, axis)
         np.testing.assert_array_equal(utils.create_pairwise_bilateral(sdims, schan, image, axis), expected)
+
+
+def run_original(unary: Any, image: Any, iterations: int, gaussian: Any, bilateral: Any) -> Marginals:
+    """Marginals (L, H, W) of energies, with (sxy, weight) and (sxy, srgb, weight)."""
+    height, width = image.shape[:2]
+    crf = original.DenseCRF2D(width, height, len(unary))
+    crf.setUnaryEnergy(np.ascontiguousarray(unary))
+    crf.addPairwiseGaussian(sxy=gaussian[0], compat=gaussian[1])
+    crf.addPairwiseBilateral(sxy=bilateral[0], srgb=bilateral[1], rgbim=np.array(image), compat=bilateral[2])
+    return np.array(crf.inference(iterations)).reshape(-1, height, width)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_recipes(seed: int) -> None:
+    """The four copied functions with random arguments: the settings are those of their repositories."""
+    random = np.random.default_rng(seed)
+    height, width, labels = int(random.integers(5, 90)), int(random.integers(5, 90)), int(random.integers(2, 22))
+    image, probabilities = make_problem(height, width, labels, seed, float(random.uniform(1, 4)))
+    scores = (probabilities ** random.uniform(0.3, 1)).astype(random.choice([np.float32, np.float64]))
+    softmax = original_utils.unary_from_softmax
+    updates, scale = int(random.integers(1, 11)), float(random.choice([1, 2, 0.5]))
+
+    pos_w, pos_xy, bi_w, bi_xy, bi_rgb = (float(n) for n in random.uniform(1, [7, 5, 10, 120, 13]))
+    found = recipes.DenseCRF(updates, pos_w, pos_xy, bi_w, bi_xy, bi_rgb)(image, scores)
+    assert_equal(
+        found, run_original(softmax(scores), image, updates, (pos_xy, pos_w), (bi_xy, bi_rgb, bi_w)), "DenseCRF"
+    )
+
+    found = recipes.crf_inference(image, scores, updates, scale, labels)
+    expected = run_original(softmax(scores), image, updates, (3 / scale, 3), (80 / scale, 13, 10))
+    assert_equal(found, expected, "crf_inference")
+
+    given = probabilities.argmax(axis=0)
+    unary = original_utils.unary_from_labels(given, labels, gt_prob=0.7, zero_unsure=False)
+    expected = run_original(unary, image, updates, (3, 3), (50, 5, 10)).argmax(axis=0)
+    np.testing.assert_array_equal(recipes.crf_inference_label(image, given, updates, labels), expected)
+
+    mask = (probabilities[0] > np.median(probabilities[0])).astype(np.float64)
+    sides = np.exp([1 - mask, mask]) / np.exp([1 - mask, mask]).sum(axis=0)
+    expected = run_original(softmax(sides), image, 10, (3, 7), (50, 5, 10)).argmax(axis=0)
+    np.testing.assert_array_equal(recipes.densecrf(image, mask), expected)
 
 
 def test_backend_is_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
