@@ -37,6 +37,7 @@ COMMANDS = {
     "segment": "Label images with a bundle.",
     "merge": "Check the shards of segment --shard and join their records.",
     "serve": "Serve bundles over HTTP and gRPC, with a page for people.",
+    "crf": "Refine saved outputs of any network by the dense CRF.",
     "probe": "Try likely preprocessings of a bundle on a photo, as a contact sheet.",
     "run": "Run a bundle of any task on images: classes, numbers, key points, images out.",
     "evaluate": "Measure a bundle's mean IoU on a labeled dataset.",

@@ -5,11 +5,13 @@
     summary = runtime.batch.label_files("bundle", ["photos", "more/*.jpg"], "labels", kinds=("labels", "overlay"))
 
 `run` labels, `images` finds images and names results, `shards` divides them among processes, `journal` records what is
-finished, `merge` checks and joins the records of shards, `video` labels videos.
+finished, `merge` checks and joins the records of shards, `video` labels videos. `crf_files` refines saved outputs of
+any network by the dense CRF.
 """
 
 from __future__ import annotations
 
+from .crf_files import CrfObserver, CrfSummary, RefinedFile, crf_files
 from .merge import MergeSummary, merge_runs
 from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from .run import label_files
@@ -18,11 +20,15 @@ from .video import VideoObserver, VideoSummary, is_video, label_video
 __all__ = [
     "BatchObserver",
     "BatchSummary",
+    "CrfObserver",
+    "CrfSummary",
     "FailedImage",
     "LabeledImage",
     "MergeSummary",
+    "RefinedFile",
     "VideoObserver",
     "VideoSummary",
+    "crf_files",
     "is_video",
     "label_files",
     "label_video",

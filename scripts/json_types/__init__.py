@@ -18,6 +18,7 @@ COMMANDS = {
     "build": ("nets", "Build"),
     "pack": ("others", "Pack"),
     "segment": ("images", "Segment"),
+    "crf": ("images", "Crf"),
     "merge": ("images", "Merge"),
     "serve": ("others", "Serve"),
     "probe": ("images", "Probe"),

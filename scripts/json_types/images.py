@@ -87,6 +87,42 @@ class SegmentVideo(Output):
     pipeline: Pipeline
 
 
+class RefinedFile(Part):
+    """A refined array."""
+
+    image: str
+    """path of its image"""
+    unary: str
+    """path of the array"""
+    height: int
+    """pixels"""
+    width: int
+    """pixels"""
+    labels: int
+    outputs: dict[str, str]
+    """the files written, by kind"""
+    time_ms: float
+    """milliseconds; the lattices are with the first array of an image"""
+
+
+class CrfFiles(Output):
+    """Refined arrays."""
+
+    command: Literal["crf"]
+    out: str
+    """folder of the results"""
+    parameters: CrfParameters
+    refined: int
+    """arrays refined in this run"""
+    skipped: int
+    """arrays that an earlier run had finished"""
+    failures: list[FailedImage]
+    """`image` is the array's path"""
+    pipeline: Pipeline
+    files: list[RefinedFile]
+    """those refined in this run, in their order"""
+
+
 class MergeDone(Output):
     """Joined shards."""
 
@@ -337,6 +373,7 @@ class TuneCrfDone(Output):
 
 
 Segment = SegmentImages | SegmentVideo | Failed
+Crf = CrfFiles | Failed
 Merge = MergeDone | Failed
 Probe = ProbeDone | Failed
 Run = RunDone | Failed
