@@ -97,7 +97,8 @@ $(OPENCV5)/.ready: $(VENV)/.ready
 
 pydensecrf-check: $(PYDENSECRF)/.ready ## the drop-in against the original pydensecrf, and its tests (compiles it: 70 s)
 	ATROUS_PYDENSECRF=$(abspath $(PYDENSECRF)/source) OMP_NUM_THREADS=1 $(PYDENSECRF)/bin/python -m pytest -q -n 2 \
-		tests/runtime/crf/test_against_pydensecrf.py tests/runtime/crf/test_published_examples.py
+		tests/runtime/crf/test_against_pydensecrf.py tests/runtime/crf/test_published_examples.py \
+		tests/scripts/test_bench_crf.py
 
 # an environment of its own on top of $(VENV): the other tests run without the original, as most users do; its tests
 # and examples are in its repository, without which only those in the archive on PyPI run

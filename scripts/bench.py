@@ -1,6 +1,7 @@
 """`atrous bench`: speed of a bundle with confidence intervals, and accuracy at that speed.
 
-`atrous bench BUNDLE` measures; `atrous bench compare A.json B.json` compares two results, for CI.
+`atrous bench BUNDLE` measures; `atrous bench compare A.json B.json` compares two results, for CI; `atrous bench crf`
+measures the dense CRF by number of threads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..runtime.benchmark.plan import COMPARED, REGRESSION_BOUND, SCENARIOS, Benc
 from ..runtime.benchmark.plan import SubjectSpec as Spec
 from . import console
 from .backend_option import backend_options
+from .bench_crf import bench_crf
 from .size_option import choose_size, size_options
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class BenchGroup(click.Group):
 
 @click.group(cls=BenchGroup)
 def command() -> None:
-    """Measure a bundle, or compare two measurements."""
+    """Measure a bundle or the dense CRF, or compare two measurements."""
 
 
 def _parse_percent(context: click.Context, parameter: click.Parameter, value: str | float) -> float:
@@ -162,7 +164,7 @@ def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **op
     Images are --images (without --labels, accuracy is the agreement with float32), or scenes drawn at --size, or at
     the size the net was made for; the built-in miniature has its own.
 
-    `atrous bench compare A.json B.json` compares two results.
+    `atrous bench compare A.json B.json` compares two results; `atrous bench crf` measures the dense CRF alone.
 
     Exit codes: 0 measured, 2 bad usage or input, 3 a library or device is missing.
     """
@@ -234,7 +236,8 @@ def compare(
     return REGRESSION if any(comparison.verdict in failing for comparison in found) else 0
 
 
-for _command in (run, compare):
+command.add_command(bench_crf)
+for _command in (run, compare, bench_crf):
     _command.params.append(console.debug_option())
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from ...converter.official.catalogue import OfficialModel
 from ...converter.official.record import ModelRecord
+from ...runtime.benchmark.crf_scaling import CrfScaling
 from ...runtime.benchmark.results import BenchResult, Comparison
 from .base import Failed, Output, Part
 
@@ -81,6 +82,13 @@ class BenchComparison(Output):
 
     command: Literal["bench"]
     comparisons: list[Comparison]
+
+
+class BenchCrf(Output):
+    """`bench crf`."""
+
+    command: Literal["bench"]
+    crf: CrfScaling
 
 
 class Processor(Part):
@@ -182,7 +190,7 @@ class SchemaList(Output):
 
 Fetch = FetchList | FetchShow | FetchDone | Failed
 Demo = DemoDone | Failed
-Bench = BenchDone | BenchComparison | Failed
+Bench = BenchDone | BenchComparison | BenchCrf | Failed
 Doctor = DoctorDone | Failed
 Pack = PackDone | Failed
 Serve = Serving | Failed
