@@ -39,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     else:
         sys.path[0] = os.path.dirname(os.path.realpath(program[0]))
         install(programs=True)
-        runpy.run_path(program[0], run_name="__main__")
+        # absolute, as Python's own: workers that start in another folder read the program again
+        runpy.run_path(os.path.abspath(program[0]), run_name="__main__")
     return 0
 
 

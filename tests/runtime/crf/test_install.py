@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ if __name__ == "__main__":
     import helper
     assert pydensecrf.densecrf is dcrf and dcrf.eigen is eigen
     expected = [refine(seed) for seed in range(3)]
+    os.chdir("/")
     with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
         assert pool.map(refine, range(3)) == expected
     code = "import pydensecrf.densecrf as d; print(d.DenseCRF2D.__module__)"
@@ -51,7 +53,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_program_and_its_workers(program: Path, method: str) -> None:
-    done = run(str(program), method, "--flag", folder=program.parent.parent)
+    done = run(os.path.relpath(program, program.parent.parent), method, "--flag", folder=program.parent.parent)
     assert done.returncode == 7, done.stderr
     module, rest = done.stdout.splitlines()
     assert module == "atrous.runtime.crf.compat.densecrf"
