@@ -53,6 +53,7 @@ OPTIONAL = {
         Dependency("prometheus_client", ("prometheus-client",), "serve", "count the requests of a server"),
         Dependency("python_multipart", ("python-multipart",), "serve", "read forms with an image"),
         Dependency("grpc", ("grpcio",), "serve", "serve bundles over gRPC"),
+        Dependency("huggingface_hub", ("huggingface-hub",), "hub", "exchange bundles with the Hugging Face Hub"),
         Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),

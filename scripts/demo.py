@@ -100,6 +100,8 @@ def command(out: Path, threads: int | None, as_json: bool) -> None:
 def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, dict[str, DemoRow]]:
     """Convert the miniature, segment its scenes, draw the picture; replaces an earlier demo in `folder`."""
     from ..bundle.files import prepare_folder, write_file
+    from ..bundle.folder import read_bundle
+    from ..runtime.hub.card import CARD_NAME, write_card
     from ..runtime.pictures import encode_png
     from .demo_picture import draw_demo
     from .miniature.settings import MiniatureFiles, read_settings
@@ -115,6 +117,7 @@ def run_demo(folder: Path, *, threads: int | None = None) -> tuple[DemoResult, d
         rows = refine_scenes(files, settings, threads)
     else:
         rows = segment_scenes(bundle, files, settings, threads)
+        write_file(bundle / CARD_NAME, write_card(read_bundle(bundle), license="apache-2.0").encode())
     result = _sum_up(rows, folder / PICTURE_NAME, len(settings.classes))
     result = dataclasses.replace(result, convert_s=convert_s, missing=missing, bundle=None if missing else bundle)
     summary = (

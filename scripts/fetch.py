@@ -1,4 +1,4 @@
-"""`atrous fetch`: list the official models, fetch one, or import one from a file."""
+"""`atrous fetch`: list the official models, fetch one, import one from a file; or fetch a bundle from the Hub."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Import this caffemodel or zip file instead of downloading.",
 )
 @click.option("--again", is_flag=True, help="Download the model although the folder has it.")
+@click.option("--all", "everything", is_flag=True, help="From the Hub: the torch model too, whose model.py is code.")
 @click.option("--accept-changed", is_flag=True, help="Accept a file that differs from the one recorded before.")
 @click.option("--show", is_flag=True, help="Show the details of NAME, such as its addresses, and download nothing.")
 @click.option(
@@ -53,6 +54,7 @@ def command(
     out: Path | None,
     source: Path | None,
     again: bool,
+    everything: bool,
     accept_changed: bool,
     show: bool,
     catalogue: Path | None,
@@ -61,12 +63,21 @@ def command(
 ) -> int:
     """Fetch the official model NAME, ready for `atrous convert NAME`; without NAME, list the models.
 
+    NAME can also be hf:ORG/NAME or hf:ORG/NAME@REVISION, a bundle on the Hugging Face Hub: the files that label images
+    are downloaded and compared with the manifest's checksums, and --again replaces a bundle that is there.
+
     Addresses are tried in order, interrupted downloads are resumed, and the weights are checked against the net. No
     checksums were ever published: the first download is recorded in model.json, and later ones must equal it. If no
     address responds, find the file elsewhere and import it with --from.
 
     Exit codes: 0 success, 1 no address gave the file or a file is not the recorded one, 2 invalid usage or file.
     """
+    if name is not None and name.startswith("hf:"):
+        if source or accept_changed or show or catalogue:
+            raise click.UsageError("a bundle on the Hub takes only -o, --all and --again")
+        return _fetch_bundle(name, out, everything, again, as_json)
+    if everything:
+        raise click.UsageError("--all is for bundles on the Hub: hf:ORG/NAME")
     from ..converter.official.catalogue import read_catalogue
 
     known = read_catalogue(catalogue) if catalogue is not None else read_catalogue()
@@ -88,6 +99,25 @@ def command(
         console.print_json("fetch", {**content, "model": record.model_dump(mode="json")})
     else:
         _print_result(state, folder, record, seconds)
+    return 0
+
+
+def _fetch_bundle(name: str, out: Path | None, everything: bool, replace: bool, as_json: bool) -> int:
+    from ..runtime.hub.transfer import HubName, fetch_bundle
+
+    source = HubName.parse(name)
+    folder, started = out or Path(source.name.rpartition("/")[2]), time.perf_counter()
+    bundle = fetch_bundle(source, folder, everything=everything, replace=replace)
+    size_bytes = sum(entry.bytes for entry in bundle.manifest.files.values())
+    if as_json:
+        seconds = round(time.perf_counter() - started, 3)
+        content = {"name": name, "folder": folder, "seconds": seconds, "files": sorted(bundle.manifest.files)}
+        console.print_json("fetch", {**content, "bytes": size_bytes})
+    else:
+        console.print_line(f"{name}: {size_bytes / 1e6:.1f} MB, equal to the manifest's checksums -> {folder}")
+        if everything:
+            console.print_warning(f"{folder}/model.py is code: `verify` and the torch backend run it")
+        console.print_line(f"next: atrous {'segment' if bundle.manifest.deploy else 'run'} {folder} IMAGES")
     return 0
 
 

@@ -9,7 +9,7 @@ from ..errors import BundleError
 from .choices import Precision
 from .files import write_file
 from .folder import Bundle, read_bundle
-from .manifest import MANIFEST_NAME
+from .manifest import MANIFEST_NAME, Manifest
 from .writing import new_bundle
 
 
@@ -32,13 +32,22 @@ def pack_bundle(
         OutputError: if the target cannot be written, or is there and is not to be replaced.
     """
     bundle = read_bundle(source)
-    manifest = bundle.manifest
+    packed = select_packed(bundle.manifest, bundle.path, precisions)
+    with new_bundle(Path(target), replace=replace) as place:
+        for name in packed.files:
+            write_file(place / name, bundle.read_file(name))
+        write_file(place / MANIFEST_NAME, packed.to_json())
+    return read_bundle(target)
+
+
+def select_packed(manifest: Manifest, path: Path | str, precisions: Collection[Precision] | None = None) -> Manifest:
+    """The manifest of the packed bundle, which lists the files to keep; raises BundleError about `path`."""
     graphs = {part.file for part in (manifest.deploy, manifest.run) if part is not None}
     if not graphs:
-        raise BundleError("has no network that takes images: there is nothing to pack", path=bundle.path)
+        raise BundleError("has no network that takes images: there is nothing to pack", path=path)
     kept = set(manifest.variants) if precisions is None else set(precisions) - {"fp32"}
     if missing := kept - manifest.variants.keys():
-        raise BundleError(f"has no variant in {min(missing)}: add it with `atrous precision`", path=bundle.path)
+        raise BundleError(f"has no variant in {min(missing)}: add it with `atrous precision`", path=path)
     variants = {name: variant for name, variant in manifest.variants.items() if name in kept}
     files = sorted(graphs | {variant.file for variant in variants.values()})
     fields = {
@@ -46,9 +55,4 @@ def pack_bundle(
         "graphs": {name: facts for name, facts in manifest.graphs.items() if name in files},
         "variants": variants,
     }
-    packed = manifest.model_copy(update=fields)
-    with new_bundle(Path(target), replace=replace) as place:
-        for name in files:
-            write_file(place / name, bundle.read_file(name))
-        write_file(place / MANIFEST_NAME, packed.to_json())
-    return read_bundle(target)
+    return manifest.model_copy(update=fields)

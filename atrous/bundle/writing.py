@@ -30,10 +30,10 @@ from .files import flush_file, flush_folder, hash_stream, locked_folder, remove_
 from .folder import Bundle, read_bundle
 from .manifest import MANIFEST_NAME, SCHEMA_VERSION, FileEntry, GraphFacts, Variant, parse_manifest
 
-#: Every name a bundle can have: its own files, variants, engines, the bytecode cache of an imported model.py, and
-#: temporary files of killed writers
+#: Every name a bundle can have: its own files, its model card, variants, engines, the bytecode cache of an imported
+#: model.py, and temporary files of killed writers
 _FILES = re.compile(
-    r"manifest\.json|model\.(py|safetensors|onnx)|deploy(\.(fp16|bf16|int8|fp8)(\.[0-9a-f]{12})?)?\.onnx"
+    r"manifest\.json|README\.md|model\.(py|safetensors|onnx)|deploy(\.(fp16|bf16|int8|fp8)(\.[0-9a-f]{12})?)?\.onnx"
     r"|__pycache__/model\.[\w.-]+\.pyc|engines/[0-9a-f]{64}/(engine\.json|[0-9a-f]{32}\.(plan|timing))"
     r"|\.(manifest\.json|deploy\.[\w.]+\.onnx)\.\w+(\.part)?|engines/[0-9a-f]{64}/\.[\w.]+\.part"
 )

@@ -26,6 +26,8 @@ COMMANDS = {
     "evaluate": ("images", "Evaluate"),
     "tune-crf": ("images", "TuneCrf"),
     "fetch": ("others", "Fetch"),
+    "card": ("others", "Card"),
+    "push": ("others", "Push"),
     "demo": ("others", "Demo"),
     "bench": ("others", "Bench"),
     "doctor": ("others", "Doctor"),

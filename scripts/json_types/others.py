@@ -154,6 +154,39 @@ class DoctorDone(Output):
     """what one can do here"""
 
 
+class FetchBundle(Output):
+    """A bundle from the Hugging Face Hub."""
+
+    command: Literal["fetch"]
+    name: str
+    """hf:ORG/NAME"""
+    folder: str
+    seconds: float
+    files: list[str]
+    bytes: int
+    """their size in all"""
+
+
+class CardDone(Output):
+    """A model card."""
+
+    command: Literal["card"]
+    bundle: str
+    card: str
+    """the file"""
+
+
+class PushDone(Output):
+    """A bundle uploaded to the Hugging Face Hub."""
+
+    command: Literal["push"]
+    bundle: str
+    repository: str
+    """hf:ORG/NAME"""
+    commit: str
+    """its address"""
+
+
 class PackDone(Output):
     """A packed bundle."""
 
@@ -188,7 +221,9 @@ class SchemaList(Output):
     """names for `atrous schema NAME`"""
 
 
-Fetch = FetchList | FetchShow | FetchDone | Failed
+Fetch = FetchList | FetchShow | FetchDone | FetchBundle | Failed
+Card = CardDone | Failed
+Push = PushDone | Failed
 Demo = DemoDone | Failed
 Bench = BenchDone | BenchComparison | BenchCrf | Failed
 Doctor = DoctorDone | Failed

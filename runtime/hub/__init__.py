@@ -1,0 +1,1 @@
+"""Bundles on the Hugging Face Hub: the model card, upload and download."""
