@@ -14,6 +14,7 @@ namespace {
 constexpr std::size_t kVertexChunk = 1024;
 constexpr std::size_t kPieceLength = 2048;
 constexpr std::size_t kEntryChunk = 8192;
+constexpr std::size_t kPointChunk = 1024;
 constexpr std::size_t kLookAhead = 32;
 
 // The simplices around one run of pixels.
@@ -99,31 +100,50 @@ class Lattice::Builder {
     tables_[part] = std::make_unique<VertexTable>(scratch_, layout_.words(), expected);
     VertexTable& table = *tables_[part];
     Simplices simplices(layout_);
-    std::vector<std::uint64_t> hashes(corners * kRun);
     for (std::size_t r = first_run(part); r < last; ++r) {
       const Run run = order_.run(r);
       features_.fill(run.source, run.length, simplices.features());
       simplices.embed(kernels_, scale_);
-      for (std::size_t i = 0, k = 0; i < run.length; ++i) {
-        for (std::size_t q = 0; q < corners; ++q, ++k) {
-          hashes[k] = table.hash(simplices.key(i, q));
-          table.prefetch(hashes[k]);
-        }
-      }
       const std::size_t first = run.first * corners;
-      if (table.may_grow(run.length * corners)) {
-        table.reserve(extrapolate(table.size(), first_of_part, first, end_of_part));
+      if (table.is_full(run.length * corners)) {
+        const std::size_t sum = extrapolate(table.size(), first_of_part, first, end_of_part);
+        table.reserve(std::max(sum, table.size() + run.length * corners));
       }
-      Entry* entry = &lattice_.slices_[first];
-      for (std::size_t i = 0, k = 0; i < run.length; ++i) {
-        const bool absent = mask_ != nullptr && mask_[run.source + i] == 0;
-        for (std::size_t q = 0; q < corners; ++q, ++k, ++entry) {
-          if (absent) {
-            *entry = {kAbsent, 0.0F};
-          } else {
-            *entry = {table.find_or_insert(simplices.key(i, q), hashes[k]), simplices.weight(i, q)};
-          }
+      if (layout_.words() == 1) {
+        number<true>(run, table, simplices);
+      } else {
+        number<false>(run, table, simplices);
+      }
+    }
+  }
+
+  // Writes the entries of one run, corner by corner: neighboring pixels often share a vertex.
+  template <bool OneWord>
+  void number(const Run& run, VertexTable& table, Simplices& simplices) {
+    const std::size_t corners = lattice_.corners_;
+    const VertexTable::View<OneWord> view(table);
+    Entry* const entries = &lattice_.slices_[run.first * corners];
+    const std::uint8_t* const mask = mask_ != nullptr ? mask_ + run.source : nullptr;
+    std::uint64_t hashes[2][kRun];
+    const auto look_ahead = [&](std::size_t q) {
+      for (std::size_t i = 0; i < run.length; ++i) {
+        view.prefetch(hashes[q % 2][i] = view.hash(simplices.key(i, q)));
+      }
+    };
+    look_ahead(0);
+    for (std::size_t q = 0; q < corners; ++q) {
+      if (q + 1 < corners) look_ahead(q + 1);
+      std::uint32_t id = kAbsent;
+      for (std::size_t i = 0; i < run.length; ++i) {
+        if (mask != nullptr && mask[i] == 0) {
+          entries[i * corners + q] = {kAbsent, 0.0F};
+          id = kAbsent;
+          continue;
         }
+        const std::uint64_t hash = hashes[q % 2][i];
+        const bool same = OneWord && id != kAbsent && hash == hashes[q % 2][i - 1];
+        if (!same) id = view.find_or_insert(simplices.key(i, q), hash);
+        entries[i * corners + q] = {id, simplices.weight(i, q)};
       }
     }
   }
@@ -138,13 +158,14 @@ class Lattice::Builder {
   // Gives the vertices of later parts their global ids; part 0 keeps its own.
   void merge() {
     VertexTable& all = *tables_[0];
+    const std::size_t words = layout_.words();
     for (std::size_t part = 1; part < parts_; ++part) {
       const VertexTable& own = *tables_[part];
       Buffer<std::uint32_t>& names = renamed_[part];
       names = scratch_.array<std::uint32_t>(own.size());
       for (std::size_t v = 0; v < own.size(); ++v) {
-        if (v + kLookAhead < own.size()) all.prefetch(all.hash(own.key(v + kLookAhead)));
-        names[v] = all.find_or_insert(own.key(v), all.hash(own.key(v)));
+        if (v + kLookAhead < own.size()) all.prefetch(hash_key(own.key(v + kLookAhead), words));
+        names[v] = all.find_or_insert(own.key(v), hash_key(own.key(v), words));
       }
       tables_[part].reset();
     }
@@ -160,7 +181,7 @@ class Lattice::Builder {
     simplices.embed(kernels_, scale_);
     for (std::size_t q = 0; q < lattice_.corners_; ++q) {
       const std::uint64_t* const key = simplices.key(0, q);
-      all.find_or_insert(key, all.hash(key));
+      all.find_or_insert(key, hash_key(key, layout_.words()));
     }
   }
 
@@ -200,11 +221,15 @@ class Lattice::Builder {
 
   void sort(std::size_t part) {
     Buffer<std::uint32_t>& next = counts_[part];
+    const std::size_t corners = lattice_.corners_;
     for (const std::uint32_t r : order_.by_source(first_run(part), first_run(part + 1))) {
       const Run run = order_.run(r);
-      Entry* entry = &lattice_.slices_[run.first * lattice_.corners_];
+      Entry* entry = &lattice_.slices_[run.first * corners];
+      for (std::size_t e = 0; e < run.length * corners; ++e) {
+        __builtin_prefetch(&lattice_.splats_[next[entry[e].index]], 1, 3);
+      }
       for (std::uint32_t pixel = run.first; pixel < run.first + run.length; ++pixel) {
-        for (std::size_t q = 0; q < lattice_.corners_; ++q, ++entry) {
+        for (std::size_t q = 0; q < corners; ++q, ++entry) {
           if (entry->weight == kIgnored) {
             entry->weight = 0.0F;
             continue;
@@ -216,13 +241,11 @@ class Lattice::Builder {
     next.clear();
   }
 
-  // Links the vertices of one axis into chains, each as long as possible, in order of their first vertices.
-  void link(std::size_t axis) {
-    const VertexTable& table = *tables_[0];
-    const std::size_t vertices = lattice_.vertices_, words = layout_.words();
-    Buffer<std::uint32_t> next = scratch_.array<std::uint32_t>(vertices);
-    Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // the last is for absent neighbors
-    std::fill_n(has_previous.data(), vertices + 1, std::uint8_t{0});
+  // next[v] = the neighbor of v along the axis; returns the number of neighbors.
+  template <bool OneWord>
+  std::size_t find_next(std::size_t axis, std::uint32_t* next, std::uint8_t* has_previous) {
+    const VertexTable::View<OneWord> table(*tables_[0]);
+    const std::size_t vertices = lattice_.vertices_, words = OneWord ? 1 : layout_.words();
     std::uint64_t delta[kLongestKeyWords];
     layout_.step(static_cast<int>(axis), delta);
     std::vector<std::uint64_t> ahead(words * kLookAhead);
@@ -238,12 +261,23 @@ class Lattice::Builder {
         linked += found != kAbsent ? 1 : 0;
       }
       if (v < vertices) {
-        const std::uint64_t* const own = table.key(v);
+        const std::uint64_t* const own = tables_[0]->key(v);
         for (std::size_t w = 0; w < words; ++w) key[w] = own[w] + delta[w];
         hash = table.hash(key);
         table.prefetch(hash);
       }
     }
+    return linked;
+  }
+
+  // Links the vertices of one axis into chains, each as long as possible, in order of their first vertices.
+  void link(std::size_t axis) {
+    const std::size_t vertices = lattice_.vertices_;
+    Buffer<std::uint32_t> next = scratch_.array<std::uint32_t>(vertices);
+    Buffer<std::uint8_t> has_previous = scratch_.array<std::uint8_t>(vertices + 1);  // the last is for absent neighbors
+    std::fill_n(has_previous.data(), vertices + 1, std::uint8_t{0});
+    const std::size_t linked = layout_.words() == 1 ? find_next<true>(axis, next.data(), has_previous.data())
+                                                    : find_next<false>(axis, next.data(), has_previous.data());
     Buffer<std::uint32_t> heads = scratch_.array<std::uint32_t>(vertices + 1);
     std::size_t head_count = 0;
     for (std::size_t v = 0; v < vertices; ++v) {
@@ -262,34 +296,39 @@ class Lattice::Builder {
     if (out.pieces.back() != at) out.pieces.push_back(static_cast<std::uint32_t>(at));
   }
 
-  // Measures n = lattice(1) by one scalar filter, then multiplies alpha into the slice weights.
+  // Measures n = lattice(1) by one scalar filter, and multiplies alpha into the slice weights.
   void normalize(Team& team, int rank) {
     const std::size_t points = order_.points(), corners = lattice_.corners_;
     const float alpha = 1.0F / (1.0F + std::ldexp(1.0F, 1 - static_cast<int>(corners)));
-    if (lattice_.normalization_ != Normalization::kNone) measure(team, rank, alpha);
-    team.share(rank, points * corners, kEntryChunk, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t e = begin; e < end; ++e) lattice_.slices_[e].weight *= alpha;
+    const bool measures = lattice_.normalization_ != Normalization::kNone;
+    if (measures) {
+      team.alone(rank, [&] {
+        mass_ = scratch_.array<float>(lattice_.vertices_);
+        lattice_.norms_ = Buffer<float>(points);
+      });
+      lattice_.filter_ones(team, rank, nullptr, mass_.data());
+    }
+    team.share(rank, points, kPointChunk, [&](std::size_t begin, std::size_t end) {
+      if (measures) measure(begin, end, alpha);
+      for (std::size_t e = begin * corners; e < end * corners; ++e) lattice_.slices_[e].weight *= alpha;
     });
   }
 
   // norms = 1 / n, or its root.
-  void measure(Team& team, int rank, float alpha) {
-    const std::size_t points = order_.points(), corners = lattice_.corners_;
-    const bool symmetric = lattice_.normalization_ == Normalization::kSymmetric;
-    team.alone(rank, [&] {
-      mass_ = scratch_.array<float>(lattice_.vertices_);
-      lattice_.norms_ = Buffer<float>(points);
-    });
-    lattice_.filter_ones(team, rank, nullptr, mass_.data());
-    team.share(rank, points, kEntryChunk, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t i = begin; i < end; ++i) {
-        const Entry* const entries = &lattice_.slices_[i * corners];
-        float sum = 0.0F;
-        for (std::size_t q = 0; q < corners; ++q) sum += entries[q].weight * mass_[entries[q].index] * alpha;
-        const double norm = sum + 1e-20;
-        lattice_.norms_[i] = static_cast<float>(1.0 / (symmetric ? std::sqrt(norm) : norm));
-      }
-    });
+  void measure(std::size_t begin, std::size_t end, float alpha) {
+    const std::size_t corners = lattice_.corners_;
+    float* const norms = lattice_.norms_.data();
+    for (std::size_t i = begin; i < end; ++i) {
+      const Entry* const entries = &lattice_.slices_[i * corners];
+      float sum = 0.0F;
+      for (std::size_t q = 0; q < corners; ++q) sum += entries[q].weight * mass_[entries[q].index] * alpha;
+      norms[i] = sum;
+    }
+    if (lattice_.normalization_ == Normalization::kSymmetric) {
+      for (std::size_t i = begin; i < end; ++i) norms[i] = static_cast<float>(1.0 / std::sqrt(norms[i] + 1e-20));
+    } else {
+      for (std::size_t i = begin; i < end; ++i) norms[i] = static_cast<float>(1.0 / (norms[i] + 1e-20));
+    }
   }
 
   static constexpr float kIgnored = -1.0e30F;  // weight of a masked pixel until sort() resets it
