@@ -207,7 +207,7 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
     return values.ndim, values.reshape(-1)
 
 
-def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
+def check_layout(array: Any, grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
     """Refuse any shape but labels x grid, and name the layout it seems to have."""
     got, complete = array.shape, array.ndim == len(grid) + 1
     if complete and got[1:] == grid and labels in (None, got[0]):
@@ -225,7 +225,7 @@ def check_layout(array: npt.NDArray[Any], grid: tuple[int, ...], what: str, labe
     raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")
 
 
-def check_coarse_scores(array: npt.NDArray[Any], labels: int, grid: tuple[int, ...]) -> None:
+def check_coarse_scores(array: Any, labels: int, grid: tuple[int, ...]) -> None:
     """Refuse scores other than (L, h, w) float16 or float32 on a grid no finer than the image's."""
     if array.shape[0] != labels:
         raise CrfInputError(f"scores have shape {array.shape}, expected {labels} labels first")
@@ -264,10 +264,15 @@ def check_probability_sums(probabilities: npt.NDArray[Any]) -> None:
     sums = probabilities.reshape(probabilities.shape[0], -1)[:, ::step].sum(axis=0)
     worst = float(sums[np.abs(sums - 1.0).argmax()])
     if abs(worst - 1.0) > 0.02:
-        raise CrfInputError(
-            f"probabilities of one pixel sum to {worst:.4g} over the labels, not to 1: apply a softmax over axis 0, or "
-            "pass scores=... (independent sigmoids need a background label first)"
-        )
+        raise refuse_sum(f"sum to {worst:.4g}, not to 1")
+
+
+def refuse_sum(found: str) -> CrfInputError:
+    """The error for probabilities whose sums over the labels are as `found`."""
+    return CrfInputError(
+        f"probabilities of one pixel {found} over the labels: apply a softmax over axis 0, or pass scores=... "
+        "(independent sigmoids need a background label first)"
+    )
 
 
 def warn_of_probabilities(energies: npt.NDArray[Any], lowest: float, highest: float) -> None:

@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from ...errors import CrfInputError
 from . import _lattice
 from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
-from .model import DenseCRF, Storage
+from .model import DenseCRF, Device, Output, Storage
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, shrink_parameters
 
@@ -23,6 +24,7 @@ from .reduced import apply_change, average_blocks, shrink_parameters
 #: docs/crf-performance.md has the measured gain and effect.
 FAST: Mapping[str, Any] = MappingProxyType({"storage": "float16", "prune": 0.01, "settle": 0.999})
 _PLAIN = (True, "float32", "none", 0.0, 0.0, 1, None)  # defaults of the options that only this core has
+_PLAIN_ON_GPU = ("atrous", "float32", "none", 0.0, 0.0, 1)
 
 
 def dense_crf(
@@ -46,7 +48,9 @@ def dense_crf(
     origin: tuple[int, int] = (0, 0),
     token: _lattice.CancelToken | None = None,
     backend: Literal["atrous", "pydensecrf"] = "atrous",
-) -> FloatArray:
+    device: Device = "cpu",
+    output: Output = "marginals",
+) -> npt.NDArray[Any]:
     """Refine per-pixel probabilities by a fully connected CRF.
 
     Everything up to `mask` is exact. The shortcuts `storage`, `prune`, `tolerance`, `settle` and `reduce` are
@@ -78,14 +82,18 @@ def dense_crf(
             of the whole, without which 0.1 % of the labels would differ.
         token: stops the updates when another thread cancels it.
         backend: "pydensecrf" runs the original, if installed, which has neither mask, shortcuts nor token.
+        device: "cuda" for the first NVIDIA GPU, with the same result in every bit and without shortcuts. Image and
+            unary may be in its memory then, and the result is where the unary is: see `DenseCRF`.
+        output: "labels" for the argmax of the marginals over axis 0.
 
     Returns:
-        Marginals (L, H, W) float32; labels are their argmax over axis 0.
+        Marginals (L, H, W) float32, or labels (H, W) uint8 (uint16 for more than 256 labels).
 
     Raises:
         CrfInputError: an input of the wrong layout, type or range; an argument that `parameters` or `backend` excludes;
             sigmas too small for 16-bit lattice keys.
-        MissingDependencyError: the backend is not installed.
+        MissingDependencyError: the backend, or what a GPU needs, is not installed.
+        BackendError: there is no GPU.
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
@@ -95,24 +103,28 @@ def dense_crf(
         raise CrfInputError('backend="pydensecrf" has neither mask, shortcuts nor token: leave backend="atrous"')
     if isinstance(prune, str) and prune not in ("none", "lossless"):
         raise CrfInputError(f'prune must be "none", "lossless" or a number, got {prune!r}')
+    if device == "cuda" and (backend, storage, prune, tolerance, settle, reduce) != _PLAIN_ON_GPU:
+        raise CrfInputError('device="cuda" has neither shortcuts nor another backend: leave them out, or the device')
     factor = check_integer(reduce, "reduce", 1, 16)
     if factor > 1 and mask is not None:
         raise CrfInputError("a mask cannot be reduced: leave reduce=1, or crop the image")
     parameters = _choose_parameters(parameters, mode, iterations, gaussian, bilateral)
-    pixels = check_image(image)
+    pixels = image if _may_be_on(device, image) else check_image(image)
     what = "probabilities" if scores is None else "scores"
-    unary = as_array(probabilities if scores is None else scores, what)
+    given = probabilities if scores is None else scores
+    unary = given if _may_be_on(device, given) else as_array(given, what)
     if scores is None or unary.ndim != 3:
-        check_layout(unary, pixels.shape[:-1], what)
+        check_layout(unary, tuple(pixels.shape[:2]), what)
     labels = unary.shape[0]
-    options: dict[str, Any] = {"threads": threads, "mask": mask, "storage": storage}
-    crf = DenseCRF(pixels.shape[:-1], labels, **options if factor == 1 else {"threads": threads})
+    options: dict[str, Any] = {"threads": threads, "mask": mask, "storage": storage, "device": device}
+    shape = tuple(pixels.shape[:2])
+    crf = DenseCRF(shape, labels, **options if factor == 1 else {"threads": threads})
     if scores is None:
         crf.set_probabilities(unary, clip=clip)
     else:
         crf.set_scores(unary, clip=clip)
     if backend == "pydensecrf":
-        return run_pydensecrf(pixels, crf.unary_energies(), parameters)
+        return _choose_output(run_pydensecrf(pixels, crf.unary_energies(), parameters), output)
     if factor > 1:
         full = crf.inference(0, keep=False)
         small = average_blocks(full, factor)
@@ -124,8 +136,24 @@ def dense_crf(
     add_terms(crf, pixels, parameters, (origin[0] / factor, origin[1] / factor))
     if prune != "none":
         crf.prune_labels(below=None if prune == "lossless" else prune)
-    result = crf.inference(parameters.iterations, keep=False, tolerance=tolerance, settle=settle, token=token)
-    return result if factor == 1 else apply_change(full, small, result, factor)
+    shortcuts: dict[str, Any] = {"tolerance": tolerance, "settle": settle, "token": token}
+    if factor == 1:
+        return crf.inference(parameters.iterations, keep=False, output=output, **shortcuts)
+    blurred = crf.inference(parameters.iterations, keep=False, **shortcuts)
+    return _choose_output(apply_change(full, small, blurred, factor), output)
+
+
+def _may_be_on(device: Device, value: Any) -> bool:
+    """Whether an array may be in the device's memory; `DenseCRF` checks it."""
+    return device == "cuda" and not isinstance(value, np.ndarray) and hasattr(value, "__dlpack_device__")
+
+
+def _choose_output(marginals: FloatArray, output: Output) -> npt.NDArray[Any]:
+    """The marginals (L, H, W) or their labels (H, W)."""
+    if output == "marginals":
+        return marginals
+    labels: npt.NDArray[Any] = marginals.argmax(axis=0).astype(np.uint8 if len(marginals) <= 256 else np.uint16)
+    return labels
 
 
 def _choose_parameters(parameters: CrfParameters | None, mode: Any, iterations: Any, *terms: Any) -> CrfParameters:
@@ -160,7 +188,7 @@ def add_terms(crf: DenseCRF, image: Any, parameters: CrfParameters, origin: tupl
             crf.add_gaussian(position.sxy, position.weight, normalization=normalization)
     for color in parameters.bilateral:
         if any(origin):
-            features = shift_features(image.shape[:2], origin, color.sxy, image, color.srgb)
+            features = shift_features(image.shape[:2], origin, color.sxy, as_array(image, "image"), color.srgb)
             crf.add_features(features, color.weight, normalization=normalization)
         else:
             crf.add_bilateral(color.sxy, color.srgb, image, color.weight, normalization=normalization)

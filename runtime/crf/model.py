@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,13 @@ from .pruning import labels_to_keep, lossless_margin
 from .terms import Grid, build_feature_lattice, build_grid_lattice
 from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
 
+if TYPE_CHECKING:
+    from .gpu.engine import DeviceEngine, Kind
+
 Storage = Literal["float32", "float16"]
-LatticeBuilder = Callable[[npt.NDArray[Any]], _lattice.Lattice]
+Device = Literal["cpu", "cuda"]
+Output = Literal["marginals", "labels"]
+LatticeBuilder = Callable[[Any], Any]
 
 _SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
 
@@ -46,7 +51,7 @@ class DenseCRF:
     """A dense CRF: unary energies, pairwise terms, marginals.
 
     Every array over pixels is labels first, then the grid: (L, H, W) for an image, (L, D, H, W) for a volume, (L, N)
-    for free points. Results are bit-identical for any number of threads and any processor.
+    for free points. Results are bit-identical for any number of threads, any processor, and on a GPU.
 
     One thread at a time: a call while another one runs raises `CrfInputError`. Separate objects run in parallel.
 
@@ -67,6 +72,7 @@ class DenseCRF:
         storage: Storage = "float32",
         mask: npt.NDArray[Any] | None = None,
         kernels: str = "",
+        device: Device = "cpu",
     ) -> None:
         """Make a CRF without unary and terms.
 
@@ -78,9 +84,14 @@ class DenseCRF:
                 float32; docs/crf.md has the effect).
             mask: bool over the grid; pixels with False neither send nor receive messages.
             kernels: one of `kernel_names()`, to force it; by default the best for this processor.
+            device: "cuda" for the first NVIDIA GPU. Then images and unaries may be arrays in its memory too (DLPack);
+                the result is one if the unary was, as an object with `__dlpack__` and `to_host()`. It takes up to 2047
+                labels, and has no shortcuts, `kl_divergence` and `prune_labels`.
 
         Raises:
             CrfInputError: an invalid size, label count or option.
+            MissingDependencyError: device "cuda" without cuda-bindings or NVRTC.
+            BackendError: device "cuda" without a GPU.
         """
         axes = (shape,) if isinstance(shape, (int, np.integer)) else shape
         self.shape = check_grid(axes, labels)
@@ -93,14 +104,25 @@ class DenseCRF:
             raise CrfInputError(f'storage must be "float32" or "float16", got {storage!r}')
         if kernels and kernels not in kernel_names():
             raise CrfInputError(f"kernels must be one of {kernel_names()} on this processor, got {kernels!r}")
+        if device not in ("cpu", "cuda"):
+            raise CrfInputError(f'device must be "cpu" or "cuda", got {device!r}')
         if len(self.shape) == 2:
             order = _lattice.PixelOrder.tiled(*self.shape)
         else:
             order = _lattice.PixelOrder.linear(self.points)
         checked_mask = None if mask is None else check_mask(mask, self.shape)
         self._grid = Grid(order, self.shape if axes is shape else None, checked_mask, kernels, self.threads)
-        self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
-        self._terms: list[tuple[_lattice.Lattice, int, FloatArray]] = []
+        self._engine: DeviceEngine | None = None
+        self._field: Any  # _lattice.MeanField or DeviceMeanField
+        if device == "cuda":
+            from .gpu.engine import DeviceEngine
+
+            self._engine = DeviceEngine(self.points, self.labels, storage, kernels)
+            self._field = self._engine.field
+            self._grid = self._grid._replace(lattices=self._engine.lattices, place=self._engine.place)
+        else:
+            self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
+        self._terms: list[tuple[Any, int, FloatArray]] = []
         self._builders: list[LatticeBuilder | None] = []  # of each term that depends on the image
         self._kept: list[int] | None = None  # the labels left by prune_labels
         self._gaps: Gaps | None = None  # None without a unary
@@ -112,6 +134,8 @@ class DenseCRF:
     @exclusive
     def set_unary(self, energies: Any) -> None:
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
+        if self._feed_device(energies, "energies"):
+            return
         array = self._check_array(energies, "energies")
         self._reset_unary()
         self._gaps = feed_energies(self._field, array.reshape(self.labels, -1))
@@ -119,8 +143,10 @@ class DenseCRF:
     @exclusive
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
-        array = self._check_array(probabilities, "probabilities")
         clip = check_fraction(clip, "clip")
+        if self._feed_device(probabilities, "probabilities", clip):
+            return
+        array = self._check_array(probabilities, "probabilities")
         self._reset_unary()
         flat = array.reshape(self.labels, -1)
         gaps = feed_probabilities(self._field, flat, self._grid.order.band, clip, self.threads)
@@ -136,8 +162,10 @@ class DenseCRF:
                 grid, upsampled here with aligned corners (Caffe's Interp), without a full-size array of scores.
             clip: lowest probability.
         """
-        array = as_array(scores, "scores")
         clip = check_fraction(clip, "clip")
+        if self._feed_device(scores, "scores", clip):
+            return
+        array = as_array(scores, "scores")
         if array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape:
             check_coarse_scores(array, self.labels, self.shape)
             self._reset_unary()
@@ -154,6 +182,17 @@ class DenseCRF:
         output = np.empty((self._field.labels, self.points), np.float32)
         self._field.read_unary(output)
         return output.reshape(-1, *self.shape)
+
+    def _feed_device(self, value: Any, what: Kind, clip: float = 1e-5) -> bool:
+        """Set the unary from an array in a GPU's memory; return whether it was one. Results go where the unary was."""
+        array = None if self._engine is None else self._engine.read(value, what)
+        if self._engine is not None:
+            self._engine.returns_device_arrays = array is not None
+        if self._engine is None or array is None:
+            return False
+        self._gaps = None
+        self._gaps = self._engine.feed(array, what, self.shape, clip)
+        return True
 
     def _reset_unary(self) -> None:
         """Forget the unary, and bring pruned labels back with the lattices kept."""
@@ -200,10 +239,11 @@ class DenseCRF:
                 16 bits.
         """
         checked = check_compatibility(compatibility, self.labels)
-        pixels = check_image(image, shape=self._grid.require_shape())
+        pixels = self._check_image(image)
+        grid = self._grid  # no reference to this object from itself, which would delay the release of its memory
 
-        def build(pixels: npt.NDArray[Any]) -> _lattice.Lattice:
-            return build_grid_lattice(self._grid, sxy, pixels, srgb, normalization)
+        def build(pixels: Any) -> Any:
+            return build_grid_lattice(grid, sxy, pixels, srgb, normalization)
 
         self._append(build(pixels), *checked, builder=build)
 
@@ -217,7 +257,7 @@ class DenseCRF:
         Raises:
             CrfInputError: an invalid image; sigmas so small that lattice coordinates leave 16 bits.
         """
-        pixels = check_image(image, shape=self._grid.require_shape())
+        pixels = self._check_image(image)
         lattices = [None if build is None else build(pixels) for build in self._builders]
         self._terms = [(new or old[0], *old[1:]) for new, old in zip(lattices, self._terms, strict=True)]
         self._pass_terms()
@@ -262,9 +302,7 @@ class DenseCRF:
         self._builders.clear()
         self._pass_terms()
 
-    def _append(
-        self, lattice: _lattice.Lattice, kind: int, values: FloatArray, builder: LatticeBuilder | None = None
-    ) -> None:
+    def _append(self, lattice: Any, kind: int, values: FloatArray, builder: LatticeBuilder | None = None) -> None:
         self._terms.append((lattice, kind, values))
         self._builders.append(builder)
         self._pass_term(lattice, kind, values)
@@ -274,7 +312,7 @@ class DenseCRF:
         for term in self._terms:
             self._pass_term(*term)
 
-    def _pass_term(self, lattice: _lattice.Lattice, kind: int, values: FloatArray) -> None:
+    def _pass_term(self, lattice: Any, kind: int, values: FloatArray) -> None:
         if self._kept is not None and kind:
             values = values[np.ix_(*[self._kept] * kind)]
         self._field.add_term(lattice, kind, np.ascontiguousarray(values).reshape(-1))
@@ -294,6 +332,7 @@ class DenseCRF:
             CrfInputError: there is no unary, or `below` is not between 0 and 1.
         """
         gaps = self._require_unary("prune_labels")
+        self._refuse_on_device("prune_labels")
         if self._kept is not None:
             return list(self._kept)
         if below is None:
@@ -320,8 +359,9 @@ class DenseCRF:
         warm: bool = False,
         keep: bool = True,
         token: _lattice.CancelToken | None = None,
-    ) -> FloatArray:
-        """Run mean-field updates and return the marginals.
+        output: Output = "marginals",
+    ) -> npt.NDArray[Any]:
+        """Run mean-field updates and return the marginals or labels.
 
         Args:
             iterations: number of updates; 0 gives the softmax of the unary.
@@ -331,9 +371,11 @@ class DenseCRF:
             warm: start from the marginals of the last call (video, a changed unary) instead of from the unary.
             keep: keep the marginals for `step`, `kl_divergence` and `warm`; False lowers the peak of memory.
             token: its `cancel()`, called by another thread, stops the updates after the current one.
+            output: "labels" for the first label of the highest marginal.
 
         Returns:
-            (L, *shape) float32, summing to 1 over the labels. `report` has the statistics.
+            (L, *shape) float32, summing to 1 over the labels; or labels (*shape) uint8, uint16 if there are more than
+            256. `report` has the statistics.
 
         Raises:
             CrfInputError: an invalid argument; no unary; a warm start without marginals.
@@ -343,7 +385,9 @@ class DenseCRF:
         settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
-        return self._run(iterations, keep, warm, tolerance, settle, token)
+        if output not in ("marginals", "labels"):
+            raise CrfInputError(f'output must be "marginals" or "labels", got {output!r}')
+        return self._run(iterations, keep, warm, tolerance, settle, token, output=output)
 
     @exclusive
     def start(self) -> FloatArray:
@@ -372,19 +416,29 @@ class DenseCRF:
     def kl_divergence(self) -> float:
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
         self._require_unary("kl_divergence")
+        self._refuse_on_device("kl_divergence")
         if not self._started:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
-        return self._field.kl_divergence()
+        return float(self._field.kl_divergence())
 
-    def _run(self, iterations: int, keep: bool, *options: Any) -> FloatArray:
+    def _run(self, iterations: int, keep: bool, *options: Any, output: Output = "marginals") -> npt.NDArray[Any]:
         self._require_unary("inference")
-        output, done = self._field.run(iterations, keep, *options)
+        if self._engine is not None:
+            result: npt.NDArray[Any]
+            result, done = self._engine.run(iterations, options, output, self.shape)
+            self.report, self._started = InferenceReport(*done), True
+            return result
+        marginals: npt.NDArray[Any]
+        marginals, done = self._field.run(iterations, keep, *options)
         self.report = InferenceReport(*done)
         self._started = keep
         if self._kept is not None:
-            pruned, output = output, np.zeros((self.labels, self.points), np.float32)
-            output[self._kept] = pruned
-        return output.reshape(self.labels, *self.shape)
+            pruned, marginals = marginals, np.zeros((self.labels, self.points), np.float32)
+            marginals[self._kept] = pruned
+        if output == "labels":
+            marginals = marginals.argmax(axis=0).astype(np.uint8 if self.labels <= 256 else np.uint16)  # (N,)
+            return marginals.reshape(self.shape)
+        return marginals.reshape(self.labels, *self.shape)
 
     # ---- checks and sizes --------------------------------------------------------------------------------------------
 
@@ -394,6 +448,15 @@ class DenseCRF:
         check_float32(array, what)
         return array
 
+    def _check_image(self, image: Any) -> Any:
+        shape = self._grid.require_shape()
+        on_device = None if self._engine is None else self._engine.read_image(image, shape)
+        return check_image(image, shape=shape) if on_device is None else on_device
+
+    def _refuse_on_device(self, call: str) -> None:
+        if self._engine is not None:
+            raise CrfInputError(f'{call} does not run on a GPU: make the model with device="cpu"')
+
     def _require_unary(self, call: str) -> Gaps:
         if self._gaps is None:
             raise CrfInputError(f"{call} needs a unary: call set_probabilities, set_scores or set_unary first")
@@ -401,14 +464,14 @@ class DenseCRF:
 
     @property
     def kernels(self) -> str:
-        """The instruction set in use."""
-        return self._field.kernels
+        """The instruction set in use, or a GPU's architecture."""
+        return str(self._field.kernels)
 
     @property
     @exclusive
     def size_bytes(self) -> int:
         """Memory of marginals, unary, lattices and their rows, in bytes."""
-        return self._field.size_bytes + sum(lattice.size_bytes for lattice, _, _ in self._terms)
+        return int(self._field.size_bytes + sum(lattice.size_bytes for lattice, _, _ in self._terms))
 
     @property
     def lattice_vertices(self) -> list[int]:

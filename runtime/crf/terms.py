@@ -19,13 +19,15 @@ NORMALIZATION_CODES: dict[str, int] = {"none": 0, "before": 1, "after": 2, "symm
 
 
 class Grid(NamedTuple):
-    """The points of a model: their storage order, grid (None for free points), mask, kernels and threads."""
+    """The points of a model: their storage order, grid (None for free points), mask, kernels, threads and device."""
 
     order: _lattice.PixelOrder
     shape: tuple[int, ...] | None
     mask: npt.NDArray[np.uint8] | None
     kernels: str
     threads: int
+    lattices: Any = _lattice.Lattice  # has from_grid and from_features
+    place: tuple[str, int] = ("cpu", 0)
 
     def require_shape(self) -> tuple[int, ...]:
         """The grid's shape; refuses free points."""
@@ -36,7 +38,7 @@ class Grid(NamedTuple):
 
 # Lattices of position alone depend on the size only, and series of images often have one size.
 _MOST_CACHED = 4
-_cache: OrderedDict[tuple[Any, ...], _lattice.Lattice] = OrderedDict()
+_cache: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 _cache_lock = Lock()
 
 
@@ -46,9 +48,7 @@ def forget_lattices() -> None:
         _cache.clear()
 
 
-def build_grid_lattice(
-    grid: Grid, sxy: Any, image: npt.NDArray[Any] | None, srgb: Any, normalization: Normalization
-) -> _lattice.Lattice:
+def build_grid_lattice(grid: Grid, sxy: Any, image: Any, srgb: Any, normalization: Normalization) -> Any:
     """Build the lattice of grid positions, and of the channels of `image` (*shape, C) if there is one."""
     shape = grid.require_shape()
     channels = 0 if image is None else image.shape[-1]
@@ -58,7 +58,7 @@ def build_grid_lattice(
     code = _normalization_code(normalization)
     if image is not None and image.dtype == np.float32:
         warn_of_scaled_image(image, channel_sigmas)
-    key = (shape, tuple(position_sigmas), code, grid.kernels)
+    key = (shape, tuple(position_sigmas), code, grid.kernels, grid.place)
     cacheable = image is None and grid.mask is None
     with _cache_lock:
         if cacheable and key in _cache:
@@ -66,7 +66,7 @@ def build_grid_lattice(
             return _cache[key]
     rest = code, grid.mask, grid.threads, grid.kernels
     try:
-        lattice = _lattice.Lattice.from_grid(grid.order, list(shape), position_sigmas, image, channel_sigmas, *rest)
+        lattice = grid.lattices.from_grid(grid.order, list(shape), position_sigmas, image, channel_sigmas, *rest)
     except ValueError as error:
         sigmas = f"sxy {sxy}" + (f" and srgb {srgb}" if image is not None else "")
         raise CrfInputError(f"{error}: {sigmas} are too small for this image; raise them") from None
@@ -78,7 +78,7 @@ def build_grid_lattice(
     return lattice
 
 
-def build_feature_lattice(grid: Grid, features: Any, normalization: Normalization) -> _lattice.Lattice:
+def build_feature_lattice(grid: Grid, features: Any, normalization: Normalization) -> Any:
     """Build the lattice of free features (d, N) float32."""
     array, points = as_array(features, "features"), grid.order.points
     check_float32(array, "features")
@@ -92,7 +92,7 @@ def build_feature_lattice(grid: Grid, features: Any, normalization: Normalizatio
         raise CrfInputError("features hold NaN or infinite values")
     code = _normalization_code(normalization)
     try:
-        return _lattice.Lattice.from_features(grid.order, array, code, grid.mask, grid.threads, grid.kernels)
+        return grid.lattices.from_features(grid.order, array, code, grid.mask, grid.threads, grid.kernels)
     except ValueError as error:
         raise CrfInputError(f"{error}: divide the features by a larger sigma") from None
 

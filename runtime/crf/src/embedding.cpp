@@ -95,7 +95,7 @@ KeyLayout::KeyLayout(const Features& features, const std::vector<float>& scale) 
     sum_low += term_low;
     sum_high += term_high;
   }
-  int used = 0;
+  used.push_back(0);
   for (int i = 0; i < d; ++i) {
     if (!(key_low[i] >= -32768.0 && key_high[i] <= 32767.0)) {
       const double reach = std::min(9.0e18, std::max(-key_low[i], key_high[i]));  // also where it is NaN
@@ -104,14 +104,14 @@ KeyLayout::KeyLayout(const Features& features, const std::vector<float>& scale) 
     }
     int bits = 1;
     while ((1LL << bits) <= static_cast<long long>(key_high[i] - key_low[i])) ++bits;
-    if (used + bits > 64) {
+    if (used.back() + bits > 64) {
       ++words_;
-      used = 0;
+      used.push_back(0);
     }
     lowest.push_back(static_cast<std::int32_t>(key_low[i]));
     word.push_back(words_ - 1);
-    shift.push_back(used);
-    used += bits;
+    shift.push_back(used.back());
+    used.back() += bits;
   }
 }
 

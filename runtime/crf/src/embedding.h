@@ -49,6 +49,7 @@ class KeyLayout {
   std::vector<std::int32_t> lowest;
   std::vector<int> word;
   std::vector<int> shift;
+  std::vector<int> used;  // bits of each word
 
  private:
   int words_ = 1;

@@ -99,44 +99,112 @@ std::shared_ptr<Lattice> build_lattice(std::shared_ptr<PixelOrder> order, const 
                                    mask ? mask->data() : nullptr, chosen, threads);
 }
 
-std::shared_ptr<Lattice> build_grid_lattice(std::shared_ptr<PixelOrder> order, std::vector<std::uint32_t> grid,
-                                            std::vector<float> position_sigmas, std::optional<ImageArray> image,
-                                            std::vector<float> channel_sigmas, int normalization,
-                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
+// An image of bytes may be elsewhere and absent here, where only its features' bounds are needed.
+Features grid_features(std::size_t points, std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
+                       const std::optional<ImageArray>& image, std::vector<float> channel_sigmas,
+                       bool absent_bytes = false) {
+  static const std::uint8_t kElsewhere = 0;
   std::size_t cells = 1;
   for (const std::uint32_t extent : grid) {
-    require(extent > 0 && cells <= order->points() / extent, "the grid has more cells than the image has pixels");
+    require(extent > 0 && cells <= points / extent, "the grid has more cells than the image has pixels");
     cells *= extent;
   }
-  require(cells == order->points() && position_sigmas.size() == grid.size(), "grid, sigmas and image do not fit");
+  require(cells == points && position_sigmas.size() == grid.size(), "grid, sigmas and image do not fit");
   require(grid.size() <= kMostDimensions && channel_sigmas.size() <= kMostDimensions - grid.size(),
           "a kernel has at most 64 dimensions");
   const std::size_t values = cells * channel_sigmas.size();
-  require(image ? image->size() == values : values == 0,
+  require(image ? image->size() == values : values == 0 || absent_bytes,
           "the image must have one value for each pixel and channel sigma");
   const bool is_bytes = image && image->dtype() == nb::dtype<std::uint8_t>();
   require(!image || is_bytes || image->dtype() == nb::dtype<float>(), "the image must be uint8 or float32");
   Features features;
-  features.points = order->points();
+  features.points = points;
   features.dimensions = static_cast<int>(grid.size() + channel_sigmas.size());
   features.grid = std::move(grid);
   features.position_sigmas = std::move(position_sigmas);
   features.channel_sigmas = std::move(channel_sigmas);
-  if (image && is_bytes) features.bytes = static_cast<const std::uint8_t*>(image->data());
+  if (is_bytes) features.bytes = static_cast<const std::uint8_t*>(image->data());
   if (image && !is_bytes) features.floats = static_cast<const float*>(image->data());
+  if (!image && absent_bytes) features.bytes = &kElsewhere;
+  return features;
+}
+
+Features free_features(std::size_t points, const FloatArray& values) {
+  require(values.ndim() == 2 && values.shape(1) == points && values.shape(0) >= 1 && values.shape(0) <= kMostDimensions,
+          "features must be (dimensions, points), with 1 to 64 dimensions");
+  Features features;
+  features.points = points;
+  features.dimensions = static_cast<int>(values.shape(0));
+  features.free = values.data();
+  return features;
+}
+
+std::shared_ptr<Lattice> build_grid_lattice(std::shared_ptr<PixelOrder> order, std::vector<std::uint32_t> grid,
+                                            std::vector<float> position_sigmas, std::optional<ImageArray> image,
+                                            std::vector<float> channel_sigmas, int normalization,
+                                            std::optional<ByteArray> mask, int threads, const std::string& kernels) {
+  const Features features =
+      grid_features(order->points(), std::move(grid), std::move(position_sigmas), image, std::move(channel_sigmas));
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
 }
 
 std::shared_ptr<Lattice> build_free_lattice(std::shared_ptr<PixelOrder> order, FloatArray values, int normalization,
                                             std::optional<ByteArray> mask, int threads, const std::string& kernels) {
-  require(values.ndim() == 2 && values.shape(1) == order->points() && values.shape(0) >= 1 &&
-              values.shape(0) <= kMostDimensions,
-          "features must be (dimensions, points), with 1 to 64 dimensions");
-  Features features;
-  features.points = order->points();
-  features.dimensions = static_cast<int>(values.shape(0));
-  features.free = values.data();
+  const Features features = free_features(order->points(), values);
   return build_lattice(std::move(order), features, normalization, mask, threads, kernels);
+}
+
+// (scale, lowest, word and shift of each coordinate; bits of each word): how a GPU packs the same keys.
+nb::tuple describe_keys(const Features& features) {
+  const std::vector<float> scale = elevation_scale(features.dimensions);
+  const KeyLayout layout(features, scale);
+  return nb::make_tuple(scale, layout.lowest, layout.word, layout.shift, layout.used);
+}
+
+nb::tuple describe_grid_keys(std::vector<std::uint32_t> grid, std::vector<float> position_sigmas,
+                             std::optional<ImageArray> image, std::vector<float> channel_sigmas) {
+  std::size_t points = 1;
+  for (const std::uint32_t extent : grid) points *= extent;
+  const bool absent_bytes = !image && !channel_sigmas.empty();
+  return describe_keys(grid_features(points, std::move(grid), std::move(position_sigmas), image,
+                                     std::move(channel_sigmas), absent_bytes));
+}
+
+nb::tuple describe_free_keys(FloatArray values) {
+  require(values.ndim() == 2, "features must be (dimensions, points)");
+  return describe_keys(free_features(values.shape(1), values));
+}
+
+// ---- arrays on a device, by DLPack ----------------------------------------------------------------------------------
+
+using AnyArray = nb::ndarray<nb::ro>;
+
+// (address, shape, strides, kind "f" or "u" or "", bits, DLPack's device type, device number, owner)
+nb::tuple import_array(const AnyArray& array) {
+  const nb::dlpack::dtype type = array.dtype();
+  const auto code = static_cast<nb::dlpack::dtype_code>(type.code);
+  const char* const kind = type.lanes != 1                         ? ""
+                           : code == nb::dlpack::dtype_code::Float ? "f"
+                           : code == nb::dlpack::dtype_code::UInt  ? "u"
+                                                                   : "";
+  nb::list shape, strides;
+  for (std::size_t i = 0; i < array.ndim(); ++i) {
+    shape.append(array.shape(i));
+    strides.append(array.stride(i));
+  }
+  nb::capsule owner(new AnyArray(array), [](void* p) noexcept { delete static_cast<AnyArray*>(p); });
+  return nb::make_tuple(reinterpret_cast<std::uintptr_t>(array.data()), nb::tuple(shape), nb::tuple(strides), kind,
+                        type.bits, array.device_type(), array.device_id(), owner);
+}
+
+// An object with __dlpack__; `owner` keeps the memory.
+nb::object export_array(std::uintptr_t address, const std::vector<std::size_t>& shape, const std::string& kind,
+                        int bits, int device_type, int device_id, nb::object owner) {
+  const auto code = kind == "f" ? nb::dlpack::dtype_code::Float : nb::dlpack::dtype_code::UInt;
+  const nb::dlpack::dtype type{static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(bits), 1};
+  const nb::ndarray<nb::array_api> array(reinterpret_cast<void*>(address), shape.size(), shape.data(), owner, nullptr,
+                                         type, device_type, device_id);
+  return nb::cast(array, nb::rv_policy::reference);
 }
 
 std::shared_ptr<PixelOrder> make_linear_order(std::uint32_t points) {
@@ -350,6 +418,12 @@ NB_MODULE(_lattice, m) {
       .def_prop_ro("size_bytes", &BoundMeanField::bytes)
       .def_prop_ro("kernels", &BoundMeanField::kernels);
 
+  m.def("grid_keys", &describe_grid_keys, "grid"_a, "position_sigmas"_a, "image"_a.noconvert().none(),
+        "channel_sigmas"_a);
+  m.def("feature_keys", &describe_free_keys, "features"_a.noconvert());
+  m.def("import_array", &import_array, "array"_a.noconvert());
+  m.def("export_array", &export_array, "address"_a, "shape"_a, "kind"_a, "bits"_a, "device_type"_a, "device_id"_a,
+        "owner"_a);
   m.def("release_memory", &release_kept_pages, "Give memory kept for the next inference back to the system.");
   m.def("kernel_names", [] {
     nb::list names;
