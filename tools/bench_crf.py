@@ -1,9 +1,10 @@
-"""The dense CRF against pydensecrf: `python -m tools.bench_crf [--quick] [--pydensecrf FOLDER]`.
+"""The dense CRF against pydensecrf: `python -m tools.bench_crf [--quick]`.
 
 Both run the same drawn scenes, interleaved, in one process. The figures are wall and CPU seconds, the best of the runs,
 including the construction of the lattices; both start from the same precomputed energies. Every result is compared:
-labels must be equal and marginals within 1e-5 (see TOLERANCE), or the benchmark fails. Without pydensecrf only this
-project's figures are printed. Memory is measured in a separate process for each. The last line is one JSON object.
+labels must be equal and marginals within 1e-5 (see TOLERANCE), or the benchmark fails. pydensecrf is the installed one
+(`atrous[pydensecrf]`), or a build in the folder of `--pydensecrf`; without it only this project's figures are printed.
+Memory is measured in a separate process for each. The last line is one JSON object.
 `--shortcuts` measures the optional approximations instead: see bench_crf_shortcuts.
 """
 
@@ -264,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{processor_name()}, {most} processors, load {os.getloadavg()[0]:.1f}, copies {bandwidth / 1e9:.1f} GB/s")
     machine = {"processor": processor_name(), "processors": most, "copy_bytes_per_s": bandwidth}
     if original is None:
-        print("pydensecrf is not installed: skipping the comparison (--pydensecrf FOLDER names a build)")
+        print('pydensecrf is not installed: skipping the comparison (pip install "atrous[pydensecrf]")')
     if options.shortcuts:
         from .bench_crf_shortcuts import run_shortcuts
 
