@@ -7,6 +7,7 @@ at most one gray level, in less than 1 % of the values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,6 +92,11 @@ class Sizing:
             f"{wanted} it was made for, and may label objects wrongly: try --size {wanted} or "
             f"--max-side {max(self.made_for)}"
         )
+
+    def find_warnings(self, sizes: Sequence[Sides]) -> list[str]:
+        """`find_warning` of the first (height, width) that has one, with the number of such images; else nothing."""
+        far = [warning for warning in (self.find_warning(*size) for size in sizes) if warning is not None]
+        return [f"{far[0]} ({len(far)} of {len(sizes)} images)"] if far else []
 
 
 def choose_sizing(preprocessing: Preprocessing, size: SizeOption = None, max_side: int | None = None) -> Sizing:

@@ -192,9 +192,11 @@ def load_runner(
     *,
     device: str | None = None,
     threads: int | None = None,
+    precision: str = "fp32",
     options: Mapping[str, object] | None = None,
     size: SizeOption = None,
     max_side: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Runner:
     """Load a bundle of any task.
 
@@ -203,21 +205,33 @@ def load_runner(
         backend: "onnxruntime" or "openvino", or an open backend, which the runner then closes.
         device: "cpu" or "cuda"; None for the backend's default.
         threads: threads of the network; None for one per core.
+        precision: "fp32", or a variant of the bundle; only bundles that label RGB images have variants.
         options: the backend's own options by name; see `backends.open_backend`.
         size: (height, width) in pixels that images are resized to, in place of the manifest's; "native" for their own
             size, or the nearest that the net takes.
         max_side: shrink images whose longer side has more pixels.
+        memory_bytes: as of `runtime.load`; only for bundles that label RGB images: others take no tiles.
 
     Raises:
         BundleError: if the bundle is missing, altered, or holds nothing that can run.
         BackendError: if the backend is unknown, not installed, or refuses the model.
+        InputError: if an option does not apply to the bundle.
     """
     bundle = read_bundle(path)
     if bundle.manifest.run is None:
         from .loading import load
 
-        chosen: dict[str, Any] = {"device": device, "threads": threads, "options": options}
-        return _SegmentRunner(load(path, backend, size=size, max_side=max_side, **chosen))
+        chosen: dict[str, Any] = {"device": device, "threads": threads, "options": options, "precision": precision}
+        chosen |= {"size": size, "max_side": max_side, "memory_bytes": memory_bytes}
+        return _SegmentRunner(load(path, backend, **chosen))
+    task = bundle.manifest.run.task
+    if memory_bytes is not None:
+        raise InputError(f"a net of the task {task} runs on whole images: leave out --memory, or use --max-side")
+    if precision != "fp32":
+        raise InputError(
+            f"a net of the task {task} runs in fp32: atrous precision writes variants only of nets that label RGB "
+            "images, whose labels it compares with those of float32"
+        )
     if not isinstance(backend, str):
         return Runner(bundle, backend, size=size, max_side=max_side)
     if backend not in ("onnxruntime", "openvino"):

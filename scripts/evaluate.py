@@ -11,6 +11,7 @@ import click
 from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
+from .memory_option import memory_option
 from .size_option import choose_size, describe_size, size_options
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _parse_widths(context: click.Context, parameter: click.Parameter, value: str
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for the report and its pictures.")
 @click.option("--worst", type=click.IntRange(0, 50), default=6, show_default=True, help="Number of worst images drawn.")
 @size_options
+@memory_option
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of cores to use.  [default: all]")
 @console.json_option
@@ -62,6 +64,7 @@ def command(
     size: tuple[int, int] | None,
     max_side: int | None,
     native: bool,
+    memory: int | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -92,7 +95,11 @@ def command(
         import_optional("matplotlib")
         prepare_folder(out)
     cores = threads or count_cores()
-    options: dict[str, Any] = {"crf": "auto" if crf is None else crf, **choose_size(size, max_side, native)}
+    options: dict[str, Any] = {
+        "crf": "auto" if crf is None else crf,
+        "memory_bytes": memory,
+        **choose_size(size, max_side, native),
+    }
     with (
         runtime.load(bundle, backend, device=device, precision=precision, threads=cores, **options) as segmenter,
         console.show_progress("evaluating", len(opened)) as advance,

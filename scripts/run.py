@@ -9,6 +9,7 @@ import click
 
 from . import console
 from .backend_option import backend_options
+from .memory_option import memory_option
 from .name_option import name_option
 from .shard_option import shard_option
 from .size_option import choose_size, size_options
@@ -46,6 +47,7 @@ def _parse_inputs(context: click.Context, parameter: click.Parameter, values: tu
 @name_option
 @shard_option
 @size_options
+@memory_option
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
 @console.json_option
@@ -63,6 +65,7 @@ def command(
     size: Any,
     max_side: int | None,
     native: bool,
+    memory: int | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -91,9 +94,13 @@ def command(
     from ..runtime.batch.shards import Selection, Shard
     from .run_results import OtherInputs, find_run_jobs, print_results, read_enlarged, write_results
 
-    if precision != "fp32":
-        raise click.UsageError("atrous run has fp32 only: use atrous segment for variants in other precisions")
-    chosen: dict[str, Any] = {"device": device, "threads": threads, **choose_size(size, max_side, native)}
+    chosen: dict[str, Any] = {
+        "device": device,
+        "threads": threads,
+        "precision": precision,
+        "memory_bytes": memory,
+        **choose_size(size, max_side, native),
+    }
     with runtime.load_runner(bundle, backend, **chosen) as runner:
         inputs = OtherInputs(runner, others)
         jobs = find_run_jobs(images, out, runner.task, arrays=arrays, recursive=recursive, naming=naming)

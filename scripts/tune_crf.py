@@ -13,6 +13,7 @@ from ..runtime.evaluation.tuning import METHODS
 from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
+from .memory_option import memory_option
 from .size_option import choose_size, describe_size, size_options
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def _parse_range(context: click.Context, parameter: click.Parameter, value: str 
 @click.option("--force", is_flag=True, help="Write parameters even if they are worse on the held-out images.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for tuning.json and heat maps.")
 @size_options
+@memory_option
 @backend_options
 @click.option("--threads", type=click.IntRange(min=1), help="Number of images in parallel.  [default: one per core]")
 @console.json_option
@@ -93,6 +95,7 @@ def command(
     size: tuple[int, int] | None,
     max_side: int | None,
     native: bool,
+    memory: int | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -123,7 +126,7 @@ def command(
     from ..runtime.evaluation.evaluator import check_classes, find_first_number
     from ..runtime.evaluation.tuning.points import GRIDS
     from ..runtime.evaluation.tuning.report import describe_search, write_search
-    from ..runtime.evaluation.tuning.scoring import score_images
+    from ..runtime.evaluation.tuning.scoring import choose_workers, score_images
     from ..runtime.evaluation.tuning.search import search_crf
     from ..runtime.pipeline.engine import count_cores
 
@@ -139,7 +142,7 @@ def command(
     grid = replace(
         own, weights=weights or own.weights, sxys=sxy or own.sxys, srgbs=srgb or own.srgbs, halvings=halvings
     )
-    options: dict[str, Any] = {"crf": "auto", **choose_size(size, max_side, native)}
+    options: dict[str, Any] = {"crf": "auto", "memory_bytes": memory, **choose_size(size, max_side, native)}
     with (
         runtime.load(bundle, backend, device=device, precision=precision, threads=threads, **options) as segmenter,
         ExitStack() as stack,
@@ -154,6 +157,7 @@ def command(
         warnings += find_class_order(
             np.sum([image.count() for image in images], axis=0), classes, find_first_number(opened)
         )
+        warnings += sizing.find_warnings([(image.truth.shape[0], image.truth.shape[1]) for image in images])
         for line in warnings:
             console.print_warning(f"atrous tune-crf: {line}")
         with console.show_progress("searching") as advance:
@@ -164,7 +168,7 @@ def command(
                 present=segmenter.crf,
                 mode="deeplab" if segmenter.crf is None else segmenter.crf.mode,
                 iterations=iterations,
-                workers=threads or count_cores(),
+                workers=choose_workers(images, segmenter.memory_bytes, threads or count_cores()),
                 race=race,
                 held_out_every=hold_out,
                 advance=advance,

@@ -82,8 +82,15 @@ def run_bench(plan: BenchPlan, *, on_step: OnStep = lambda step: None) -> BenchR
         comparisons=tuple(compare_within(subjects, compared, bound=plan.bound)),
         canary=series,
         machine_trace=trace,
-        warnings=(*warnings, *collect_warnings(subjects, plan.samples)),
+        warnings=(*warnings, *_find_far_size(plan, systems[0]), *collect_warnings(subjects, plan.samples)),
     )
+
+
+def _find_far_size(plan: BenchPlan, system: System) -> list[str]:
+    """A warning if the images have a size far from the one that the net was made for."""
+    height, width = plan.samples[0].image.shape[:2]
+    warning = system.segmenter.sizing.find_warning(height, width)
+    return [] if warning is None else [warning]
 
 
 def _require_one_size(samples: Sequence[Sample]) -> None:

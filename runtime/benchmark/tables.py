@@ -105,10 +105,7 @@ def make_sections(result: BenchResult) -> list[Section]:
         ),
         Section(
             "Under load",
-            [
-                "MLPerf LoadGen. Latency counts from the moment a query was scheduled, so that a stall delays all "
-                "queries scheduled meanwhile; a closed-loop timer would show the service time only."
-            ],
+            list(_describe_load(result.subjects)),
             tabulate(_LOAD, lambda subject: subject.load)
             + tabulate(_CURVE, lambda subject: subject.curve, "Poisson arrivals"),
         ),
@@ -212,6 +209,21 @@ def _describe_stages(subject: Subject) -> Iterable[str]:
         reasons.setdefault(reason, []).append(name_stage(name))
     for reason, names in reasons.items():
         yield f"No {', '.join(names)}: {reason}."
+
+
+def _describe_load(subjects: Sequence[Subject]) -> Iterable[str]:
+    yield (
+        "MLPerf LoadGen. Latency counts from the moment a query was scheduled, so that a stall delays all queries "
+        "scheduled meanwhile; a closed-loop timer would show the service time only. The figure of merit is the p90 of "
+        "SingleStream, the p99 of MultiStream, and the rate of the others."
+    )
+    for subject in subjects:
+        bounds = [run.settings.get("latency_bound_ms") for run in subject.load if run.scenario == "Server"]
+        for bound_ms in (bound for bound in bounds if isinstance(bound, int | float)):
+            yield (
+                f"{subject.name}: a Server run is valid if 99 % of its queries end within {format_number(bound_ms)} ms "
+                "(--latency-bound-ms; by default ten times the time of one image)."
+            )
 
 
 def _describe_limits(subjects: Sequence[Subject]) -> list[str]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...errors import AtrousError, BackendError, BundleError, DatasetError, InputError
 from ..pipeline import Pipeline, Stage
 from ..pipeline.engine import count_cores
+from ..tiles.memory import MemoryGate, Reservation
 from .bootstrap import Parts, bootstrap_gain, bootstrap_mean_iou, mean_iou_of_parts, take_parts
 from .boundaries import WIDTHS, Reference, count_bands, measure_distance
 from .class_order import find_class_order, suggest_map
@@ -107,6 +108,7 @@ class _Work:
     raw: Any = None
     labels: dict[str, LabelMap] = field(default_factory=dict)
     counts: dict[str, Counts] = field(default_factory=dict)
+    memory: Reservation | None = None  # ends with this object, wherever the image leaves the pipeline
 
 
 def evaluate(
@@ -177,7 +179,7 @@ def evaluate(
         warnings.append("every pixel of the label images is void: there is nothing to evaluate")
     first = find_first_number(dataset)
     warnings += find_class_order(counts, classes, first)
-    warnings += _find_far_sizes(segmenter, images)
+    warnings += segmenter.sizing.find_warnings([(image.height, image.width) for image in images])
     return Evaluation(
         bundle=segmenter.bundle.manifest.name,
         dataset=dataset,
@@ -236,9 +238,12 @@ def _make_stages(
     cores: int,
 ) -> list[Stage]:
     classes = len(segmenter.bundle.manifest.classes)
+    gate = MemoryGate(segmenter.memory_bytes)
 
     def decode(pair: Pair) -> _Work:
-        return _Work(pair, dataset.load(pair))
+        example = dataset.load(pair)
+        needed = segmenter.plan(example.image.shape[0], example.image.shape[1]).bytes
+        return _Work(pair, example, memory=gate.reserve(needed))
 
     def run_network(work: _Work) -> _Work:
         feeds = segmenter.prepare(work.example.image)
@@ -259,6 +264,7 @@ def _make_stages(
         distance = measure_distance(truth, reference, widths[-1])
         for name, labels in work.labels.items():
             work.counts[name] = count_bands(truth, labels, classes, widths, distance)
+        work.memory = None
         return work
 
     is_local, has_crf = segmenter.backend.device == "cpu", CRF in variants
@@ -286,10 +292,3 @@ def _add_up(work: _Work, tallies: Mapping[str, Tally]) -> ImageScore:
         ious[name] = mean_iou_of_parts(tally.parts[-1][None]) if judged else None
         accuracies[name] = float(divide(np.trace(whole), judged)) if judged else None
     return ImageScore(work.pair.name, height, width, judged, ious, accuracies)
-
-
-def _find_far_sizes(segmenter: Segmenter, images: Sequence[ImageScore]) -> list[str]:
-    """One warning for all images of a size far from the one the net was made for."""
-    found = [segmenter.sizing.find_warning(image.height, image.width) for image in images]
-    far = [warning for warning in found if warning is not None]
-    return [f"{far[0]} ({len(far)} of {len(images)} images)"] if far else []

@@ -129,12 +129,22 @@ def test_a_bundle_that_labels_images(run: Any, tmp_path: Path) -> None:
     assert "%" in out
     with Image.open("out/one.png") as labels:
         assert labels.mode == "P"
+    Image.new("RGB", (1100, 900)).save("large.png")
+    code, _, err = run("large.png", "--memory", "1M")
+    assert code == 2
+    assert "an image of 1100x900 pixels needs about" in err
+    assert "raise --memory" in err
+    code, _, err = run("photos", "--precision", "int8")
+    assert code == 2
+    assert "int8" in err
+    assert "atrous precision" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("photos", "--precision", "int8"), "atrous run has fp32 only"),
+        (("photos", "--precision", "int8"), "a net of the task classify runs in fp32"),
+        (("photos", "--memory", "4G"), "a net of the task classify runs on whole images"),
         (("photos", "--input", "depth"), "give NAME=PATH"),
         (("photos", "--input", "depth=x"), "this net needs no --input"),
         (("nothing/*.png",), "nothing matches the pattern"),

@@ -12,7 +12,7 @@ from PIL import Image
 from atrous.runtime import read_bundle
 from atrous.scripts.main import main
 
-from ..runtime.bundles import CRF, PALETTE, write_bundle
+from ..runtime.bundles import CRF, PALETTE, make_manifest, write_bundle
 from ..runtime.evaluation import layouts
 
 GRID = ["--weights", "2,6", "--sxy", "5:10:15", "--srgb", "20,40", "--halvings", "0", "--threads", "1"]
@@ -180,6 +180,28 @@ def test_wrong_usage_is_one_line(
     error = capsys.readouterr().err
     assert words in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_an_image_whose_crf_exceeds_the_memory_is_refused(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.save(folder / "i" / "6.png", np.zeros((900, 1000, 3), np.uint8))
+    layouts.save(folder / "l" / "6.png", np.zeros((900, 1000), np.uint8))
+    bundle = write_bundle(tmp_path / "b")
+    assert main(line(bundle, folder, "--memory", "1M")) == 2
+    error = capsys.readouterr().err
+    assert "6: the CRF of 1000x900 pixels needs about" in error
+    assert "raise --memory" in error
+    assert read_bundle(bundle).manifest.crf is None
+
+
+def test_images_far_from_the_size_of_the_net_are_noticed(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_for = {"size": [240, 320], "source": "prototxt", "resize": False}
+    bundle = write_bundle(tmp_path / "b", preprocessing={**make_manifest({})["preprocessing"], "made_for": made_for})
+    assert main(line(bundle, folder, "--dry-run")) in (0, 1)
+    assert "10.0 times as small a side as the 240x320 it was made for" in capsys.readouterr().err
 
 
 def test_a_head_of_labels_has_nothing_to_search_on(

@@ -124,7 +124,12 @@ def _draw_load(result: BenchResult) -> Iterator[Figure]:
                 values = {"from the scheduled moment": run.latency.values_ms, "service time only": run.service_ms}
                 known = {name: times for name, times in values.items() if times}
                 drawing, legend = charts.draw_histogram(known), charts.make_legend(list(known))
-                yield Figure(f"Server scenario of {subject.name}", drawing, "All queries are counted.", legend)
+                yield Figure(
+                    f"Server scenario of {subject.name}",
+                    drawing,
+                    "All queries are counted.",
+                    legend,
+                )
 
 
 _FIGURES: dict[str, Callable[[BenchResult], Iterator[Figure]]] = {

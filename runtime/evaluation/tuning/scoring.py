@@ -20,8 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ....bundle.crf_parameters import Mode
+from ....errors import MemoryLimitError
 from ...crf import CrfParameters, DenseCRF, dense_crf
 from ...crf.image import add_terms
+from ...tiles.memory import MemoryModel
+from ...tiles.planner import write_size
 from ..bootstrap import Parts, bootstrap_gain, mean_iou_of_parts, take_parts
 from ..confusion import Counts, LabelMap, count_confusion
 from .points import ITERATIONS, Point
@@ -53,17 +56,43 @@ class ScoredImage:
 def score_images(
     segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None] = lambda steps: None
 ) -> Iterator[list[ScoredImage]]:
-    """Run the network once on every image; its probabilities are in a temporary folder while the block runs."""
+    """Run the network once on every image; its probabilities are in a temporary folder while the block runs.
+
+    Raises:
+        MemoryLimitError: if the CRF of an image, which runs on the whole of it, exceeds the segmenter's memory.
+    """
     with TemporaryDirectory(prefix="atrous-tune-") as folder:
         scored = []
         for index, pair in enumerate(dataset.pairs):
             example = dataset.load(pair)
+            _check_memory(example.name, example.image, len(dataset.classes), segmenter.memory_bytes)
             path = Path(folder) / f"{index}.npy"
             np.save(path, segmenter.to_probabilities(segmenter.scores(example.image)), allow_pickle=False)
             kept: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
             scored.append(ScoredImage(example.name, example.image, example.truth, kept))
             advance(1)
         yield scored
+
+
+def choose_workers(images: Sequence[ScoredImage], limit_bytes: int, most: int) -> int:
+    """The number of images, at most `most`, to refine in parallel within a limit of memory."""
+    largest = max(_estimate_crf(image.image, len(image.probabilities)) for image in images)
+    return max(1, min(most, limit_bytes // largest))
+
+
+def _estimate_crf(image: npt.NDArray[np.uint8], labels: int) -> int:
+    """Bytes of the CRF of an H x W x 3 image."""
+    model = MemoryModel(labels, None, network_on_host=True, has_crf=True)
+    return int(image.shape[0] * image.shape[1] * model.finish(crf=True))
+
+
+def _check_memory(name: str, image: npt.NDArray[np.uint8], labels: int, limit_bytes: int) -> None:
+    needed = _estimate_crf(image, labels)
+    if needed > limit_bytes:
+        raise MemoryLimitError(
+            f"{name}: the CRF of {image.shape[1]}x{image.shape[0]} pixels needs about {write_size(needed)}, and it can "
+            f"have {write_size(limit_bytes)}: raise --memory, or shrink the images and their labels"
+        )
 
 
 @dataclass(frozen=True)
