@@ -27,7 +27,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from ..bundle.files import open_regular
-from ..errors import ImageError, InputError
+from ..errors import AtrousError, ImageError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -71,7 +71,7 @@ def read_image(path: str | Path, *, frame: int = 0) -> npt.NDArray[np.uint8]:
         ImageError: if the file is missing, not an image, damaged, too large, or of a pixel type without a fixed range,
             or has no such frame.
     """
-    return _open_file(path, lambda image, name: _to_rgb(_seek(image, frame, name), name))
+    return open_picture(path, lambda image, name: _to_rgb(_seek(image, frame, name), name))
 
 
 def decode_image(
@@ -80,7 +80,7 @@ def decode_image(
     """Decode the bytes of an image file in one of `formats`; result and errors as of `read_image`, `name` as path."""
 
     def read(image: PillowImage, name: Source) -> npt.NDArray[np.uint8]:
-        _check_pixels(image, name, max_pixels)
+        check_pixels(image, name, max_pixels)
         return _to_rgb(image, name)
 
     return _decode(io.BytesIO(content), name, read, formats)
@@ -96,13 +96,13 @@ def decode_size(content: bytes | memoryview, formats: Sequence[str] = FORMATS) -
 
 def count_frames(path: str | Path) -> int:
     """The number of frames or pages of an image file, such as an animated GIF; errors as of `read_image`."""
-    return _open_file(path, lambda image, name: int(getattr(image, "n_frames", 1)))
+    return open_picture(path, lambda image, name: int(getattr(image, "n_frames", 1)))
 
 
 def read_size(path: str | Path) -> tuple[int, int] | None:
     """The (height, width) in an image file's header, before its orientation is applied; None if it cannot be read."""
     try:
-        return _open_file(path, lambda image, name: (image.height, image.width))
+        return open_picture(path, lambda image, name: (image.height, image.width))
     except ImageError:  # reading it reports the error
         return None
 
@@ -117,7 +117,7 @@ def read_transparency(image: str | Path | bytes, *, frame: int = 0) -> npt.NDArr
         alpha: npt.NDArray[np.uint8] = np.asarray(upright.convert("RGBA").getchannel("A"))
         return alpha < _OPAQUE
 
-    return _decode(io.BytesIO(image), "image", read) if isinstance(image, bytes) else _open_file(image, read)
+    return _decode(io.BytesIO(image), "image", read) if isinstance(image, bytes) else open_picture(image, read)
 
 
 def as_rgb(image: object, color_order: ColorOrder = "rgb") -> npt.NDArray[np.uint8]:
@@ -158,21 +158,38 @@ def as_rgb(image: object, color_order: ColorOrder = "rgb") -> npt.NDArray[np.uin
     return image if color_order == "rgb" else np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _open_file(path: str | Path, read: Callable[[PillowImage, Source], T]) -> T:
+def open_picture(
+    path: str | Path,
+    read: Callable[[PillowImage, Source], T],
+    formats: Sequence[str] = FORMATS,
+    fail: Callable[..., AtrousError] = ImageError,
+) -> T:
+    """Open an image file in one of `formats` and read something from it.
+
+    Args:
+        path: the file.
+        read: gets the image, not decoded yet and of any size, and the path for messages.
+        formats: Pillow's names.
+        fail: makes the error for a file that is missing, damaged or of another format, from a message and `path=`.
+    """
     file_path = Path(path)
     try:
         with open_regular(file_path) as file:
-            return _decode(file, file_path, read)
+            return _decode(file, file_path, read, formats, fail)
     except FileNotFoundError as error:
-        raise ImageError("there is no such file", path=file_path) from error
+        raise fail("there is no such file", path=file_path) from error
     except IsADirectoryError as error:
-        raise ImageError("is a folder, not an image", path=file_path) from error
+        raise fail("is a folder, not an image", path=file_path) from error
     except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", path=file_path) from error
+        raise fail(f"cannot be read: {error.strerror}", path=file_path) from error
 
 
 def _decode(
-    file: IO[bytes], path: Source, read: Callable[[PillowImage, Source], T], formats: Sequence[str] = FORMATS
+    file: IO[bytes],
+    path: Source,
+    read: Callable[[PillowImage, Source], T],
+    formats: Sequence[str] = FORMATS,
+    fail: Callable[..., AtrousError] = ImageError,
 ) -> T:
     head = file.read(64)
     file.seek(0)
@@ -180,16 +197,16 @@ def _decode(
         with Image.open(file, formats=_known_formats(formats)) as image:
             return read(image, path)
     except UnidentifiedImageError as error:
-        raise ImageError(_describe_foreign(head, formats), path=path) from error
-    except ImageError:
+        raise fail(_describe_foreign(head, formats), path=path) from error
+    except AtrousError:
         raise
     except MemoryError as error:
-        raise ImageError("needs more memory to decode than is free: resize it", path=path) from error
+        raise fail("needs more memory to decode than is free: resize it", path=path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=path) from error
+        raise fail(f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=path) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageError(f"is damaged: {reason}", path=path) from error
+        raise fail(f"is damaged: {reason}", path=path) from error
 
 
 def _seek(image: PillowImage, frame: int, path: Source) -> PillowImage:
@@ -206,14 +223,15 @@ def _known_formats(formats: Sequence[str]) -> list[str]:
     return [name for name in formats if name in Image.OPEN]
 
 
-def _check_pixels(image: PillowImage, path: Source, limit: int) -> None:
+def check_pixels(image: PillowImage, path: Source, limit: int, fail: Callable[..., AtrousError] = ImageError) -> None:
+    """Refuse an image of more pixels than the limit, before it is decoded."""
     if image.width * image.height > limit:
-        raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {limit}: resize it", path=path)
+        raise fail(f"has {image.width}x{image.height} pixels; the limit is {limit}: resize it", path=path)
 
 
 def _turn(image: PillowImage, path: Source) -> PillowImage:
     """Turn an image upright, after a check of its size."""
-    _check_pixels(image, path, MAX_PIXELS)
+    check_pixels(image, path, MAX_PIXELS)
     turn = _TURNS.get(_read_orientation(image))
     return image.transpose(turn) if turn is not None else image
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
 from ..bundle.files import open_regular
 from ..errors import ImageError
-from .images import MAX_PIXELS
+from .images import MAX_PIXELS, Source, check_pixels, open_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 _MAX_BYTES = 1 << 30
+_FORMATS = ("PNG", "TIFF", "PPM", "BMP")
 _MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -33,21 +36,14 @@ def read_plane(path: str | Path) -> npt.NDArray[np.float32]:
         if array.ndim != 2:
             raise ImageError(f"has the shape {array.shape}; a plane has two axes", path=file)
         return array
-    try:
-        with open_regular(file) as stream, Image.open(stream, formats=("PNG", "TIFF", "PPM", "BMP")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"has {image.width}x{image.height} pixels; the limit is {MAX_PIXELS}", path=file)
-            if image.mode not in _MODES:
-                raise ImageError(f"has pixels of type {image.mode}; a plane has one channel of numbers", path=file)
-            return np.asarray(image).astype(np.float32)
-    except FileNotFoundError as error:
-        raise ImageError("there is no such file", path=file) from error
-    except UnidentifiedImageError as error:
-        raise ImageError("is not a PNG, TIFF or .npy file of one plane", path=file) from error
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        raise ImageError(f"is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}", path=file) from error
+    return open_picture(file, _read_plane, _FORMATS)
+
+
+def _read_plane(image: PillowImage, name: Source) -> npt.NDArray[np.float32]:
+    check_pixels(image, name, MAX_PIXELS)
+    if image.mode not in _MODES:
+        raise ImageError(f"has pixels of type {image.mode}; a plane has one channel of numbers", path=name)
+    return np.asarray(image).astype(np.float32)
 
 
 def read_array(path: str | Path) -> npt.NDArray[Any]:

@@ -14,17 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
 
-from ....bundle.files import open_regular
 from ....bundle.palettes import Color
 from ....errors import DatasetError
-from ...images import MAX_PIXELS
+from ...images import MAX_PIXELS, Source, check_pixels, open_picture
 from ..confusion import VOID, LabelMap
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
 FORMATS = ("PNG", "BMP", "TIFF", "GIF", "PPM")
 VOC_VOID_COLOR: Color = (224, 224, 192)
@@ -51,27 +52,14 @@ def read_label_image(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         DatasetError: if it is missing, damaged, lossy or too large, or has numbers beyond a byte.
     """
-    try:
-        with open_regular(path) as file, Image.open(file, formats=(*FORMATS, *_LOSSY)) as image:
-            if image.format not in FORMATS:
-                problem = f"is a {image.format}, which does not keep labels exact: use the dataset's own PNG"
-                raise DatasetError(problem, path=path)
-            if image.width * image.height > MAX_PIXELS:
-                problem = f"has {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS}"
-                raise DatasetError(problem, path=path)
-            return _read_samples(image, path)
-    except FileNotFoundError as error:
-        raise DatasetError("no such label image", path=path) from error
-    except UnidentifiedImageError as error:
-        raise DatasetError("is not an image: labels are stored as PNG", path=path) from error
-    except DatasetError:
-        raise
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"cannot be read: {reason}", path=path) from error
+    return open_picture(path, _read_samples, (*FORMATS, *_LOSSY), DatasetError)
 
 
-def _read_samples(image: Image.Image, path: Path) -> npt.NDArray[np.uint8]:
+def _read_samples(image: PillowImage, path: Source) -> npt.NDArray[np.uint8]:
+    if image.format not in FORMATS:
+        problem = f"is a {image.format}, which does not keep labels exact: use the dataset's own PNG"
+        raise DatasetError(problem, path=path)
+    check_pixels(image, path, MAX_PIXELS, DatasetError)
     if image.mode in ("L", "P", "1"):  # "1" holds 0 and 1
         return np.array(image, np.uint8)  # (H, W)
     if image.mode in ("I", "I;16", "I;16B", "I;16L", "I;16N"):

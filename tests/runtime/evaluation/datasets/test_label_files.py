@@ -90,16 +90,16 @@ def test_files_that_are_no_labels(tmp_path: Path) -> None:
         read_label_image(write(tmp_path / "a.jpg", LABELS))
     with pytest.raises(DatasetError, match="16-bit numbers up to 26001"):
         read_label_image(write(tmp_path / "b.png", np.array([[26001]], np.uint16)))
-    with pytest.raises(DatasetError, match="no such label image"):
+    with pytest.raises(DatasetError, match="there is no such file"):
         read_label_image(tmp_path / "none.png")
     (tmp_path / "c.png").write_bytes(b"not an image")
-    with pytest.raises(DatasetError, match="is not an image"):
+    with pytest.raises(DatasetError, match="is text, not an image"):
         read_label_image(tmp_path / "c.png")
     whole = (
         write(tmp_path / "d.png", np.random.default_rng(0).integers(0, 20, (64, 64)).astype(np.uint8))
     ).read_bytes()
     (tmp_path / "d.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match="cannot be read"):
+    with pytest.raises(DatasetError, match="is damaged"):
         read_label_image(tmp_path / "d.png")
     with pytest.raises(DatasetError, match="partly transparent"):
         read_label_image(write(tmp_path / "e.png", np.zeros((2, 2, 4), np.uint8)))
