@@ -65,15 +65,15 @@ class PermutohedralLattice:
             total = total + term
         return torch.stack([total, *reversed(columns)], 1)
 
-    def index(self, keys: torch.Tensor) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]], int]:
+    def index(self, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Number the vertices.
 
         Args:
             keys: coordinates of each point's vertices, (points, d + 1, d).
 
         Returns:
-            The vertices of each unpadded point (count, d + 1); for each blur axis the two neighbors of every vertex;
-            the number of vertices, which is also the index of an absent neighbor.
+            The vertices of each unpadded point (count, d + 1); the previous and next neighbor of each vertex along
+            each axis (d + 1, M, 2); the number of vertices M, which is also the index of an absent neighbor.
         """
         d = keys.shape[2]
         flat = keys.reshape(-1, d)
@@ -91,8 +91,8 @@ class PermutohedralLattice:
             step = -strides.sum()
             if axis < d:
                 step = step + (d + 1) * strides[axis]
-            neighbors.append((self.find(codes, codes + step), self.find(codes, codes - step)))
-        return vertices.reshape(-1, d + 1)[: self.count], neighbors, len(codes)
+            neighbors.append(torch.stack((self.find(codes, codes + step), self.find(codes, codes - step)), 1))
+        return vertices.reshape(-1, d + 1)[: self.count], torch.stack(neighbors), len(codes)
 
     @staticmethod
     def find(codes: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -106,8 +106,8 @@ class PermutohedralLattice:
         rows = values.new_zeros(self.vertex_count + 1, values.shape[1])
         for corner in range(self.vertices.shape[1]):
             rows.index_add_(0, self.vertices[:, corner], self.weights[:, corner, None] * values)
-        for before, after in self.neighbors:
-            rows[:-1] = rows[:-1] + 0.5 * (rows[before] + rows[after])
+        for beside in self.neighbors:
+            rows[:-1] = rows[:-1] + 0.5 * (rows[beside[:, 0]] + rows[beside[:, 1]])
         result = torch.zeros_like(values)
         for corner in range(self.vertices.shape[1]):
             result += (self.weights[:, corner, None] * self.scale) * rows[self.vertices[:, corner]]

@@ -42,6 +42,15 @@ class Lattice:
         order: PixelOrder, features: Any, normalization: int, mask: Any, threads: int, kernels: str = ""
     ) -> Lattice: ...
     def peak(self, threads: int) -> float: ...
+    def arrays(
+        self,
+    ) -> tuple[
+        npt.NDArray[np.int32],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.float32] | None,
+        npt.NDArray[np.float32] | None,
+    ]: ...
     @property
     def vertices(self) -> int: ...
     @property

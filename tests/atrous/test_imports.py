@@ -36,7 +36,7 @@ FORBIDDEN = {
     "atrous.scripts": ("tools",),
 }
 #: files of the runtime that may import torch
-TORCH_PARTS = {"atrous.runtime.backends.torch"}
+TORCH_PARTS = {"atrous.runtime.backends.torch", "atrous.runtime.crf.torch"}
 
 
 def is_inside(module: str, package: str) -> bool:

@@ -50,6 +50,10 @@ class Lattice {
   // Splat multiplies by gains()[pixel], slice by factors()[pixel], if not null.
   const float* gains() const { return normalizes(Normalization::kBefore) ? norms_.data() : nullptr; }
   const float* factors() const { return normalizes(Normalization::kAfter) ? norms_.data() : nullptr; }
+  // Copies in the caller's order: vertices and weights (without alpha), points x corners; neighbors, corners x vertices
+  // x 2, the previous and the next one, or vertices() where there is none.
+  void write_simplices(std::int32_t* vertices, float* weights) const;
+  void write_neighbors(std::int32_t* neighbors) const;
   // The largest value of F(1): no message of a label can exceed it times the term's weight.
   float peak(int threads) const;
 

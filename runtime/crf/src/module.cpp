@@ -221,6 +221,42 @@ float find_peak(const Lattice& lattice, int threads) {
   return lattice.peak(threads);
 }
 
+using Int32Array = nb::ndarray<nb::numpy, std::int32_t>;
+using Float32Array = nb::ndarray<nb::numpy, float>;
+
+template <class Array, class Value>
+Array make_array(const std::vector<std::size_t>& shape, std::unique_ptr<Value[]> values) {
+  Value* const data = values.release();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<Value*>(p); });
+  return Array(data, shape.size(), shape.data(), owner);
+}
+
+// In the caller's order of the points; null where the normalization has none.
+nb::object copy_norms(const Lattice& lattice, const float* norms) {
+  if (norms == nullptr) return nb::none();
+  const PixelOrder& order = lattice.order();
+  auto values = std::make_unique<float[]>(order.points());
+  for (std::size_t r = 0; r < order.runs(); ++r) {
+    const Run run = order.run(r);
+    std::copy_n(norms + run.first, run.length, values.get() + run.source);
+  }
+  return nb::cast(make_array<Float32Array>({order.points()}, std::move(values)));
+}
+
+// (vertices, weights, neighbors, gains or None, factors or None): see Lattice::write_simplices.
+nb::tuple copy_arrays(const Lattice& lattice) {
+  const std::size_t points = lattice.order().points(), corners = lattice.corners(), count = lattice.vertices();
+  auto vertices = std::make_unique<std::int32_t[]>(points * corners);
+  auto weights = std::make_unique<float[]>(points * corners);
+  auto neighbors = std::make_unique<std::int32_t[]>(corners * count * 2);
+  lattice.write_simplices(vertices.get(), weights.get());
+  lattice.write_neighbors(neighbors.get());
+  return nb::make_tuple(make_array<Int32Array>({points, corners}, std::move(vertices)),
+                        make_array<Float32Array>({points, corners}, std::move(weights)),
+                        make_array<Int32Array>({corners, count, 2}, std::move(neighbors)),
+                        copy_norms(lattice, lattice.gains()), copy_norms(lattice, lattice.factors()));
+}
+
 std::size_t count_chained(const Lattice& lattice) {
   std::size_t total = 0;
   for (const auto& axis : lattice.axes()) total += axis.chain.size();
@@ -392,6 +428,7 @@ NB_MODULE(_lattice, m) {
       .def_static("from_features", &build_free_lattice, "order"_a, "features"_a.noconvert(), "normalization"_a,
                   "mask"_a.noconvert().none(), "threads"_a, "kernels"_a = "")
       .def("peak", &find_peak, "threads"_a)
+      .def("arrays", &copy_arrays)
       .def_prop_ro("vertices", &Lattice::vertices)
       .def_prop_ro("corners", &Lattice::corners)
       .def_prop_ro("size_bytes", &Lattice::bytes)
