@@ -12,7 +12,7 @@ from ..errors import BundleError, InputError
 from .backends import Backend, open_backend
 from .backends.preprocessed import PixelRule, change_preprocessing, open_preprocessed
 from .resizing import SizeOption, choose_sizing
-from .segmenter import Segmenter
+from .segmenter import CrfDevice, Segmenter
 
 if TYPE_CHECKING:
     from .crf import CrfParameters
@@ -28,6 +28,7 @@ def load(
     options: Mapping[str, object] | None = None,
     crf: Literal["auto"] | bool | CrfParameters = "auto",
     crf_shortcuts: Mapping[str, Any] | None = None,
+    crf_device: CrfDevice = "cpu",
     size: SizeOption = None,
     max_side: int | None = None,
     memory_bytes: int | None = None,
@@ -47,6 +48,7 @@ def load(
             turns the CRF off; `CrfParameters` replace the bundle's.
         crf_shortcuts: approximations that make the CRF faster, such as `crf.FAST` or {"storage": "float16"}; None for
             the exact CRF. docs/crf-performance.md lists their speed, and the share of labels that they change.
+        crf_device: "cuda" runs the CRF on an NVIDIA GPU, with the CPU's result in every bit; not with shortcuts.
         size: (height, width) in pixels that images are resized to for the network, or "native" for their own size;
             None for the bundle's default, which is the size the net was made for, or the images' own for nets such as
             DeepLab's. Scores are brought back to the image's size before the CRF. docs/sizes.md explains it.
@@ -57,7 +59,7 @@ def load(
 
     Raises:
         BundleError: if the bundle is missing, altered, or not what its manifest says.
-        BackendError: if the backend is unknown, not installed, or refuses the model.
+        BackendError: if the backend is unknown, not installed, or refuses the model; if there is no GPU for the CRF.
         InputError: if a CRF is requested and the bundle has no parameters or no scores for it, or an option or a
             shortcut is unknown, or the network does not take the size.
         MissingDependencyError: if the CRF is on and its extension is not compiled.
@@ -69,6 +71,7 @@ def load(
         if pixels is not None:
             bundle = change_preprocessing(bundle, pixels)
         choices: dict[str, Any] = {"crf": _choose_crf(bundle, crf), "crf_shortcuts": crf_shortcuts, "threads": threads}
+        choices["crf_device"] = crf_device
         choices |= {"sizing": choose_sizing(bundle.preprocessing, size, max_side), "memory_bytes": memory_bytes}
         if not isinstance(backend, str):
             if pixels is not None:

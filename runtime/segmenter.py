@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .crf import CancelToken, CrfParameters
 
 RunCrf = Callable[..., Scores]
+CrfDevice = Literal["cpu", "cuda"]
 
 _ROWS = 32  # of the scores, enlarged at a time
 
@@ -49,6 +50,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         crf: the parameters of the CRF, or None if it is off.
         threads: threads of the CRF, or None for one per core.
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
+        crf_device: "cpu" or "cuda": where the CRF runs, with the same result.
         precision: the precision the network was loaded in, such as "fp32" or "int8".
         head: the network's output: "scores" at full size, "lowres" scores, or "labels".
         sizing: the size that the network runs at.
@@ -61,6 +63,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         *,
         crf: CrfParameters | None = None,
         crf_shortcuts: Mapping[str, Any] | None = None,
+        crf_device: CrfDevice = "cpu",
         threads: int | None = None,
         precision: str = "fp32",
         sizing: Sizing | None = None,
@@ -70,7 +73,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
         Raises:
             BundleError: if the network's inputs or outputs are not those of the manifest.
-            InputError: if a CRF is requested and the bundle's head gives labels only, or a shortcut is unknown.
+            InputError: if a CRF is requested and the bundle's head gives labels only, or a shortcut is unknown or does
+                not exist on the CRF's device.
+            BackendError: if there is no GPU for the CRF.
         """
         self.bundle = bundle
         self.backend = backend
@@ -81,6 +86,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
         if unknown:
             raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
+        self.crf_device = crf_device
+        if crf is not None:
+            self._open_crf_device()
         self.threads = threads
         self._memory_bytes = memory_bytes
         self._has_run = False
@@ -358,14 +366,15 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         pixels = np.ascontiguousarray(image)
         if run_crf is not None:
             return run_crf(pixels, **unary)
-        crf = import_crf()
-        options = {"parameters": self.crf, "threads": threads or self.threads, **self.crf_shortcuts}
-        return cast(Scores, crf.dense_crf(pixels, **options, **unary))
+        return cast(Scores, import_crf().dense_crf(pixels, **self._crf_options(threads), **unary))
+
+    def _crf_options(self, threads: int | None) -> dict[str, Any]:
+        options = {"parameters": self.crf, "threads": threads or self.threads, "device": self.crf_device}
+        return options | self.crf_shortcuts
 
     def _make_stoppable(self, threads: int | None, token: CancelToken) -> RunCrf:
         """`crf.dense_crf` with this segmenter's options and a token."""
-        options = {"parameters": self.crf, "threads": threads or self.threads, "token": token, **self.crf_shortcuts}
-        return partial(import_crf().dense_crf, **options)
+        return partial(import_crf().dense_crf, token=token, **self._crf_options(threads))
 
     def _upsamples_inside(self, size: tuple[int, int]) -> bool:
         """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded or resized."""
@@ -386,6 +395,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             self.backend,
             crf=crf,
             crf_shortcuts=self.crf_shortcuts,
+            crf_device=self.crf_device,
             threads=self.threads,
             precision=self.precision,
             sizing=sizing,
@@ -420,6 +430,18 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if any(isinstance(side, int) and side != len(self.bundle.manifest.classes) for side in labels):
             raise self._broken_promise(f"{labels[0]} labels for {len(self.bundle.manifest.classes)} classes")
         return head
+
+    def _open_crf_device(self) -> None:
+        """Fail now, not at the first image, where the CRF's device is missing."""
+        if self.crf_device not in ("cpu", "cuda"):
+            raise InputError(f'the CRF\'s device must be "cpu" or "cuda", got {self.crf_device!r}')
+        if self.crf_device == "cuda":
+            if self.crf_shortcuts:
+                raise InputError("the CRF has no shortcuts on a GPU: leave them out, or its device")
+            import_crf()
+            from .crf.gpu import open_driver
+
+            open_driver()
 
     def _require_scores(self) -> None:
         if self.head == "labels":

@@ -73,6 +73,13 @@ def _refuse_given(*names: str) -> None:
     is_flag=True,
     help="Use the CRF's shortcuts: faster, and few labels change; `atrous bench` measures how many.",
 )
+@click.option(
+    "--crf-device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Run the dense CRF on the CPU or on an NVIDIA GPU; the labels are the same.",
+)
 @size_options
 @memory_option
 @pixel_options
@@ -118,6 +125,7 @@ def command(
     jpeg: bool,
     crf: bool | None,
     fast_crf: bool,
+    crf_device: str,
     size: tuple[int, int] | None,
     max_side: int | None,
     native: bool,
@@ -176,6 +184,7 @@ def command(
         "backend": backend,
         "device": device,
         "precision": precision,
+        "crf_device": crf_device,
         "crf": "auto" if crf is None else crf,
         "memory_bytes": memory,
         "pixels": choose_pixels(mean, scale, color_order),

@@ -131,7 +131,9 @@ def label_video(
 
         refine = None
         if segmenter.crf is not None and not segmenter.crf_shortcuts:
-            refine = import_crf().FrameCrf(segmenter.crf, updates=crf_updates, threads=cores)
+            refine = import_crf().FrameCrf(
+                segmenter.crf, updates=crf_updates, threads=cores, device=segmenter.crf_device
+            )
         elif crf_updates is not None:
             raise InputError("crf_updates needs a CRF without shortcuts: leave it out, or crf_shortcuts")
         stages = make_stages(segmenter, read=lambda item: item[1], finish=finish, cores=cores, run_crf=refine)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import CrfParameters
 from .checks import FloatArray, check_integer
 from .kept import KeptCrf
-from .model import DenseCRF
+from .model import DenseCRF, Device
 
 _SCENE_CUT = 0.3  # share of the unary's labels that differ between two frames, above which the scene is another one
 
@@ -27,7 +27,14 @@ class FrameCrf:
         warm_starts: number of frames that started from the frame before.
     """
 
-    def __init__(self, parameters: CrfParameters, *, updates: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        parameters: CrfParameters,
+        *,
+        updates: int | None = None,
+        threads: int | None = None,
+        device: Device = "cpu",
+    ) -> None:
         """Set up without a frame.
 
         Args:
@@ -35,12 +42,13 @@ class FrameCrf:
             updates: updates of a frame that starts from the one before; None starts every frame afresh, with the
                 result of `dense_crf`.
             threads: as for `DenseCRF`.
+            device: as for `DenseCRF`.
 
         Raises:
             CrfInputError: if a number is out of range.
         """
         self.warm_starts = 0
-        self._parameters, self._kept = parameters, KeptCrf(threads)
+        self._parameters, self._kept = parameters, KeptCrf(threads, device)
         self._updates = None if updates is None else check_integer(updates, "updates", 1, parameters.iterations)
         self._crf: DenseCRF | None = None
         self._labels: npt.NDArray[np.intp] | None = None

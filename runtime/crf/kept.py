@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import CrfParameters
 from . import _lattice
 from .image import add_terms
-from .model import DenseCRF
+from .model import DenseCRF, Device
 from .terms import forget_lattices
 
 
@@ -23,9 +23,9 @@ class KeptCrf:
     keeps those of position alone. The result does not depend on it.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        """Set up without an image; `threads` as for `DenseCRF`."""
-        self._threads = threads
+    def __init__(self, threads: int | None = None, device: Device = "cpu") -> None:
+        """Set up without an image; arguments as for `DenseCRF`."""
+        self._threads, self._device = threads, device
         self._crf: DenseCRF | None = None
         self._key: tuple[Any, ...] = ()
         self._image: npt.NDArray[Any] | None = None
@@ -37,7 +37,7 @@ class KeptCrf:
         crf, before = self._crf if key == self._key else None, self._image
         self._crf = self._image = None  # an error below starts the next call afresh
         if crf is None:
-            crf = DenseCRF(pixels.shape[:2], labels, threads=self._threads)
+            crf = DenseCRF(pixels.shape[:2], labels, threads=self._threads, device=self._device)
             add_terms(crf, image, parameters)
         elif before is None or not np.array_equal(pixels, before):
             crf.set_image(image)
