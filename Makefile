@@ -7,6 +7,7 @@ OUT ?= out
 SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
+CUDA ?= build/cuda
 RELEASE ?= build/release
 SITE ?= build/site-env
 FUZZ_SECONDS ?= 240
@@ -83,6 +84,18 @@ $(RTX)/.ready: $(VENV)/.ready tools/nvidia_check/bindings.txt
 	while read -r version requirement; do \
 		$(RTX)/bin/python -m pip install --quiet --no-deps --upgrade --target "$(RTX)/bindings/$$version" "$$requirement" || exit; \
 	done < tools/nvidia_check/bindings.txt
+	@touch $@
+
+cuda-check: $(CUDA)/.ready ## NVRTC on the dense CRF's GPU kernels, and the calls of cuda-bindings, without a GPU (installs 200 MB)
+	OMP_NUM_THREADS=1 $(CUDA)/bin/python -m pytest -q tests/runtime/crf/gpu/test_compiler.py \
+		tests/runtime/crf/gpu/test_driver.py tests/runtime/backends/tensorrt/test_driver.py
+
+# an environment of its own on top of $(VENV), as for rtx-check
+$(CUDA)/.ready: $(VENV)/.ready
+	$(BIN)/python -m venv $(CUDA)
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(CUDA)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(CUDA)/bin/python -m pip install --quiet 'atrous[cuda-check]'
 	@touch $@
 
 opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60 MB)

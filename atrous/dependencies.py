@@ -56,7 +56,7 @@ OPTIONAL = {
         Dependency("huggingface_hub", ("huggingface-hub",), "hub", "exchange bundles with the Hugging Face Hub"),
         Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
-        Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "hold GPU memory for TensorRT"),
+        Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "use a GPU's memory, for TensorRT and the dense CRF"),
     )
 }
 

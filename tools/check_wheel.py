@@ -12,6 +12,7 @@ REQUIRED = (
     "atrous/converter/read.py",
     "atrous/converter/official/models.json",
     "atrous/runtime/crf/__init__.py",
+    "atrous/runtime/crf/gpu/common.cu",
     "atrous/runtime/benchmark/report/page.css",
     "atrous/runtime/benchmark/report/page.html.j2",
     "atrous/scripts/main.py",
