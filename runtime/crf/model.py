@@ -277,6 +277,16 @@ class DenseCRF:
         checked = check_compatibility(compatibility, self.labels)
         self._append(build_feature_lattice(self._grid, features, normalization), *checked)
 
+    @property
+    def grid(self) -> Grid:
+        """The points, for `terms.build_grid_lattice`."""
+        return self._grid
+
+    @exclusive
+    def add_lattice(self, lattice: Any, compatibility: Any) -> None:
+        """Add a term with a lattice that was built for this `grid`; compatibility as for `add_gaussian`."""
+        self._append(lattice, *check_compatibility(compatibility, self.labels))
+
     @exclusive
     def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
         """Replace the compatibilities of the terms, in the order they were added, and keep their lattices.
