@@ -31,6 +31,7 @@ from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:
     from .crf import CancelToken, CrfParameters
+    from .crf.refiner import Refiner
 
 RunCrf = Callable[..., Scores]
 CrfDevice = Literal["cpu", "cuda"]
@@ -371,6 +372,19 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def _crf_options(self, threads: int | None) -> dict[str, Any]:
         options = {"parameters": self.crf, "threads": threads or self.threads, "device": self.crf_device}
         return options | self.crf_shortcuts
+
+    def make_refiner(self, image: Image, raw: Array, *, reduce: int = 1) -> Refiner:
+        """The CRF of an image (H x W x 3 uint8 RGB) and its head's output, for several parameters in turn.
+
+        `reduce` is the side in pixels of the blocks that it runs on. The threads are the segmenter's.
+        """
+        from .crf.refiner import Refiner
+
+        size, pixels = _size(image), np.ascontiguousarray(image)
+        if self._upsamples_inside(size):
+            return Refiner(pixels, scores=raw, threads=self.threads, reduce=reduce)
+        probabilities = self.to_probabilities(self.complete_scores(raw, size))
+        return Refiner(pixels, probabilities, threads=self.threads, reduce=reduce)
 
     def _make_stoppable(self, threads: int | None, token: CancelToken) -> RunCrf:
         """`crf.dense_crf` with this segmenter's options and a token."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from ...dependencies import import_optional
 from ...errors import AtrousError, InputError, RequestError
-from .app import Server, describe_server, find_status
 from .gate import choose_identity
+from .handling import Server, describe_server, find_status
 from .jobs import InferJob
 from .models import VERSION
 from .protocol import IGNORED, InferRequest, InputTensor, OutputTensor, WantedOutput

@@ -22,8 +22,8 @@ from typing import Any
 
 import uvicorn
 
-from .app import Server
 from .gate import App
+from .handling import Server
 
 _TICKS_PER_S = 10
 _QUIET_S = 0.2  # without a request in progress, after which step 2 ends

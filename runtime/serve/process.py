@@ -62,7 +62,7 @@ def serve_process(
         access_log = AccessLog(settings.access_log)
         engine.start()
         try:
-            from .app import Server
+            from .handling import Server
 
             server = Server(models, engine, settings, metrics, access_log)
             asyncio.run(_serve(server, listener, on_ready, is_orphan))

@@ -117,12 +117,12 @@ def label_in_tiles(
             kept[:, top:bottom, left:right] = belief
         if not refines_whole:
             with measure("labels", timings_ms):
-                _take_labels(belief, labels[top:bottom, left:right])
+                take_labels(belief, labels[top:bottom, left:right])
     if refines_whole and kept is not None:
         with measure("crf", timings_ms):
             kept = segmenter.refine(image, kept, threads=threads, run_crf=run_crf)
         with measure("labels", timings_ms):
-            _take_labels(kept, labels)
+            take_labels(kept, labels)
     return Segmentation(labels, kept if probabilities else None, timings_ms)
 
 
@@ -162,7 +162,7 @@ def blend_tiles(plan: TilePlan, compute: Callable[[Window], Scores]) -> Iterator
         del belief
 
 
-def _take_labels(belief: Scores, labels: Labels) -> None:
+def take_labels(belief: Scores, labels: Labels) -> None:
     """Write the argmax of L x h x W into h x W; ties go to the lowest label."""
     for first in range(0, len(labels), _ROWS):
         labels[first : first + _ROWS] = belief[:, first : first + _ROWS].argmax(axis=0)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from atrous.runtime.serve import ServeSettings
-from atrous.runtime.serve.app import Server, make_app
+from atrous.runtime.serve.app import make_app
 from atrous.runtime.serve.engine import Engine
 from atrous.runtime.serve.gate import AccessLog, App
+from atrous.runtime.serve.handling import Server
 from atrous.runtime.serve.http_server import HttpServer
 from atrous.runtime.serve.metrics import Metrics
 from atrous.runtime.serve.models import load_models
