@@ -2,6 +2,8 @@
 
 `atrous bench BUNDLE` measures; `atrous bench compare A.json B.json` compares two results, for CI; `atrous bench crf`
 measures the dense CRF by number of threads.
+`atrous bench BUNDLE` measures; `atrous bench --server URL` measures a running server; `atrous bench compare A.json
+B.json` compares two results, for CI.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ..runtime.benchmark.plan import SubjectSpec as Spec
 from . import console
 from .backend_option import backend_options
 from .bench_crf import bench_crf
+from .bench_server import make_command as make_server_command
 from .size_option import choose_size, size_options
 
 if TYPE_CHECKING:
@@ -48,9 +51,10 @@ class BenchGroup(click.Group):
     """A group whose default command is `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert `run` where no command is named."""
+        """Insert `run` where no command is named, or `server` with `--server`."""
         if not args or args[0] not in self.commands:
-            args = ["run", *args]
+            is_server = any(one == "--server" or one.startswith("--server=") for one in args)
+            args = ["server" if is_server else "run", *args]
         return super().parse_args(ctx, args)
 
 
@@ -239,6 +243,9 @@ def compare(
 command.add_command(bench_crf)
 for _command in (run, compare, bench_crf):
     _command.params.append(console.debug_option())
+
+
+command.add_command(make_server_command(lambda result: _print_result(result)))
 
 
 def _exit_at_once() -> NoReturn:

@@ -23,8 +23,9 @@ def load_samples(
     A folder's, scenes drawn at `size` (height, width), the miniature's own, or scenes at the size the net was made for.
     """
     if images is not None:
-        found = _load_folders(manifest, images, labels) if labels is not None else _load_images(images)
-        return _keep_one_size(str(images), found, count)
+        if labels is None:
+            return load_folder(images, count)
+        return _keep_one_size(str(images), _load_folders(manifest, images, labels), count)
     if size is not None:
         return f"{count} scenes at {size[0]}x{size[1]}", resize_scenes(size, count)
     from .miniature.settings import is_miniature
@@ -35,6 +36,11 @@ def load_samples(
     if made_for is not None:
         return f"{count} scenes at {made_for.size[0]}x{made_for.size[1]}", resize_scenes(made_for.size, count)
     raise click.UsageError("no images to measure with: give --images FOLDER (and --labels FOLDER), or --size HxW")
+
+
+def load_folder(images: Path, count: int) -> tuple[str, list[Sample]]:
+    """At most `count` images of a folder, of its most common size, and what they are."""
+    return _keep_one_size(str(images), _load_images(images), count)
 
 
 def load_miniature(count: int) -> list[Sample]:

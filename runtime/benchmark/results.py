@@ -204,6 +204,7 @@ class LoadRun(Record):
     service_ms: tuple[Number, ...] = Field(default=(), description="per query, time at work, as a closed loop has it")
     sample_index: tuple[Count, ...] = Field(default=(), description="per query, its first image")
     queries: Count = Field(description="completed queries")
+    refused: Count | None = Field(default=None, description="queries that a server refused; null without a server")
     duration_s: NonNegative
     throughput_per_s: Number | None = Field(description="images per second")
     summary: dict[str, str] = Field(description="LoadGen's summary")
@@ -217,8 +218,9 @@ class CurvePoint(Record):
     offered_per_s: Number = Field(description="requested rate, images per second")
     completed_per_s: Number
     kept_up: bool = Field(description="whether completions kept up with arrivals within 5 %")
-    quantiles: tuple[Quantile, ...] = Field(description="of the latency from the scheduled moment")
+    quantiles: tuple[Quantile, ...] = Field(description="of the latency from the scheduled moment; not of the refused")
     queries: Count
+    refused: Count | None = Field(default=None, description="queries that a server refused; null without a server")
 
 
 class Accuracy(Record):

@@ -30,9 +30,12 @@ _PIPELINE = (
 )
 _LOAD = (
     "scenario=scenario; path=path; figure of merit=:metric; _quantiles=latency.quantiles; "
-    "max ms=latency.max_ms:.2f; queries=queries; valid=valid:yes"
+    "max ms=latency.max_ms:.2f; queries=queries; refused=refused; valid=valid:yes"
 )
-_CURVE = "offered/s=offered_per_s:number; done/s=completed_per_s:number; keeps up=kept_up:yes; _quantiles=quantiles"
+_CURVE = (
+    "offered/s=offered_per_s:number; done/s=completed_per_s:number; keeps up=kept_up:yes; refused=refused; "
+    "_quantiles=quantiles"
+)
 _ACCURACY = (
     "CRF=crf; labels as float32=label_agreement:.2%; mean IoU=miou:.1%; pixel accuracy=pixel_accuracy:.1%; "
     "p50 ms=latency_ms.value_ms:.2f; images/s=images_per_s:number; images=images"
