@@ -82,7 +82,8 @@ class Refiner:
         if self._is_pruned and not fast:
             self._set_unary()
         crf.clear_terms()
-        for term in (*parameters.gaussian, *parameters.bilateral):
+        terms: list[GaussianTerm | BilateralTerm] = [*parameters.gaussian, *parameters.bilateral]
+        for term in terms:
             crf.add_lattice(self._find_lattice(term, parameters.normalization), term.weight)
         if fast and not self._is_pruned:
             crf.prune_labels(below=_PRUNE)

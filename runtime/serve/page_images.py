@@ -189,7 +189,7 @@ class RefineJob(Job):
 def encode_labels(labels: npt.NDArray[np.uint8], more: Mapping[str, Any], timings_ms: Mapping[str, float]) -> Answer:
     """Labels as bytes in gzip, with their size, `more` and the times in a header of JSON."""
     compressor = zlib.compressobj(1, wbits=31)
-    body = compressor.compress(np.ascontiguousarray(labels)) + compressor.flush()
+    body = compressor.compress(labels.tobytes()) + compressor.flush()
     times = {name: round(spent, 1) for name, spent in timings_ms.items()}
     described = {"height": labels.shape[0], "width": labels.shape[1], "ms": times, **more}
     headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip", _HEADER: json.dumps(described)}
