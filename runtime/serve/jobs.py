@@ -242,10 +242,8 @@ def encode_npy(array: npt.NDArray[Any]) -> bytes:
 
 def describe_labels(model: Model, labels: Labels, timings_ms: Mapping[str, float]) -> dict[str, Any]:
     """Labels (H x W uint8) as JSON: run lengths in row-major order, and the classes that occur with their shares."""
-    flat = labels.ravel()
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(np.concatenate([starts, [flat.size]]))
-    counts, colors = np.bincount(flat, minlength=256), make_lookup(model.palette)
+    values, lengths = find_runs(labels)
+    counts, colors = np.bincount(labels.ravel(), minlength=256), make_lookup(model.palette)
     order = [int(index) for index in np.argsort(-counts, kind="stable") if counts[index]]
     return {
         "model": model.name,
@@ -256,14 +254,21 @@ def describe_labels(model: Model, labels: Labels, timings_ms: Mapping[str, float
                 "label": index,
                 "name": model.classes[index] if index < len(model.classes) else str(index),
                 "color": colors[index].tolist(),
-                "share": float(counts[index] / flat.size),
+                "share": float(counts[index] / labels.size),
             }
             for index in order
         ],
-        "run_labels": flat[starts].tolist(),
+        "run_labels": values.tolist(),
         "run_lengths": lengths.tolist(),
         "timings_ms": {name: round(spent, 3) for name, spent in timings_ms.items()},
     }
+
+
+def find_runs(labels: Labels) -> tuple[Labels, npt.NDArray[np.intp]]:
+    """The run lengths of labels (H x W uint8) in row-major order: the label and the length of each run."""
+    flat = labels.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    return flat[starts], np.diff(np.concatenate([starts, [flat.size]]))
 
 
 def decompress(body: bytes, coding: str, max_bytes: int) -> bytes:
