@@ -1,9 +1,7 @@
 """`atrous bench`: speed of a bundle with confidence intervals, and accuracy at that speed.
 
-`atrous bench BUNDLE` measures; `atrous bench compare A.json B.json` compares two results, for CI; `atrous bench crf`
-measures the dense CRF by number of threads.
-`atrous bench BUNDLE` measures; `atrous bench --server URL` measures a running server; `atrous bench compare A.json
-B.json` compares two results, for CI.
+`atrous bench BUNDLE` measures; `atrous bench --server URL` measures a running server; `atrous bench crf` measures the
+dense CRF by number of threads; `atrous bench compare A.json B.json` compares two results, for CI.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _MIN_QUERIES = 24
 
 @dataclass(frozen=True)
 class ServerPlan:
-    """What to measure."""
+    """The server and the requests to measure it with."""
 
     url: str
     samples: Sequence[Sample]  # of one size

@@ -81,7 +81,7 @@ def is_equal(out: Path, path: Path, answer: bytes) -> bool:
 def kill_once(server: Running, bodies: Sequence[bytes], connections: int, seed: int) -> Counter[str]:
     """SIGTERM at a random moment under load; counts what the clients saw.
 
-    "lost" is a request that was sent on an open connection and got no whole answer.
+    "lost" is a request that was sent on an open connection and got no answer, or a truncated one.
     """
     counts: Counter[str] = Counter()
     lock, is_over = threading.Lock(), threading.Event()
