@@ -100,7 +100,7 @@ $(CUDA)/.ready: $(VENV)/.ready
 
 opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60 MB)
 	ATROUS_OPENCV=$(abspath $(OPENCV5)/bin/python) OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q tests/converter/check/test_opencv.py tests/scripts/test_cookbook.py
+		$(BIN)/python -m pytest -q tests/converter/check/test_opencv.py tests/scripts/test_cookbook.py tests/examples
 
 # an environment of its own: the tests read Caffe files in OpenCV 4, which has the same import name
 $(OPENCV5)/.ready: $(VENV)/.ready
@@ -132,6 +132,9 @@ recordings:
 
 readme: setup ## run the commands of the README and the tutorials as a reader would
 	for page in README.md docs/tutorials/*.md; do $(BIN)/python -m tools.run_readme $$page || exit; done
+
+notebooks: setup ## run the example notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600 -p no:cacheprovider examples/notebooks
 
 wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,0 +1,82 @@
+"""The example programs run, on the miniature; those of Slurm and Kubernetes are tested where their commands are."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+
+from atrous import runtime
+from atrous.scripts import demo
+from atrous.scripts.main import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    demo.run_demo(folder, threads=1)
+    return folder
+
+
+def load_example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_fastapi_labels_an_image(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    testing = pytest.importorskip("starlette.testclient", reason="starlette's test client needs httpx")
+    bundle, scene = made / "deeplab-miniature", made / "scenes" / "scene-3012.png"
+    monkeypatch.setenv("BUNDLE", str(bundle))
+    with testing.TestClient(load_example("fastapi_app").app) as client:
+        answer = client.post("/labels", content=scene.read_bytes())
+        assert answer.status_code == 200
+        labels = np.array(Image.open(io.BytesIO(answer.content)))
+        assert client.post("/labels", content=b"no image").status_code == 400
+        assert client.post("/labels", content=b"x" * ((20 << 20) + 1)).status_code == 413
+    with runtime.load(bundle) as segmenter:
+        assert (labels == segmenter(runtime.read_image(scene))).all()
+
+
+def test_opencv_prints_the_classes(made: Path, tmp_path: Path) -> None:
+    python = os.environ.get("ATROUS_OPENCV")
+    if not python:
+        pytest.skip("needs OpenCV 5: make opencv-check, or ATROUS_OPENCV=PYTHON")
+    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
+    caffe, onnx = made / "caffe", tmp_path / "net.onnx"
+    files = [str(caffe / f"deeplab-miniature.{kind}") for kind in ("prototxt", "caffemodel")]
+    assert main(["convert", *files, "-o", str(onnx)]) == 0
+    words = [str(EXAMPLES / "opencv5.py"), str(onnx), str(made / "scenes" / "scene-3012.png"), "241", "321"]
+    done = subprocess.run([python, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    shares = dict(line.removeprefix("class ").split(": ") for line in done.stdout.splitlines())
+    image = cv2.imread(str(made / "scenes" / "scene-3012.png"))
+    blob = cv2.dnn.blobFromImage(image, 1.0, (321, 241), (104.008, 116.669, 122.675))
+    (scores,) = onnxruntime.InferenceSession(onnx).run(None, {"data": blob})
+    labels = scores[0].argmax(0)
+    assert {int(label) for label in shares} == set(np.unique(labels))
+    for label, share in shares.items():
+        assert abs(float(share.rstrip("%")) / 100 - (labels == int(label)).mean()) < 0.001
+
+
+def test_gradio_marks_the_classes(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
+    monkeypatch.setenv("BUNDLE", str(made / "deeplab-miniature"))
+    app = load_example("gradio_app")
+    image, masks = app.segment(runtime.read_image(made / "scenes" / "scene-3012.png"))
+    assert sum(mask.sum() for mask, _ in masks) == image.shape[0] * image.shape[1]
+    assert {name for _, name in masks} <= set(app.classes)
