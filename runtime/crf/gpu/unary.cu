@@ -8,7 +8,8 @@ DEVICE double exp_double(double x) {
   constexpr double kInverse[] = {3628800.0, 362880.0, 40320.0, 5040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0};
   double series = 1.0 / 39916800.0;
   for (const double inverse : kInverse) series = series * r + 1.0 / inverse;
-  return series * __longlong_as_double((__double_as_longlong(shifted) << 52) + 0x3ff0000000000000LL);
+  const Word power = (Word(__double_as_longlong(shifted)) << 52) + 0x3ff0000000000000ULL;
+  return series * __longlong_as_double(static_cast<long long>(power));
 }
 
 // log(x) of a normal x > 0, as in ../src/unary.inl.
