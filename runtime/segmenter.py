@@ -88,7 +88,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if unknown:
             raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
         self.crf_device = crf_device
-        if crf is not None:
+        if crf_device != "cpu":
             self._open_crf_device()
         self.threads = threads
         self._memory_bytes = memory_bytes
@@ -409,7 +409,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             self.backend,
             crf=crf,
             crf_shortcuts=self.crf_shortcuts,
-            crf_device=self.crf_device,
+            crf_device="cpu" if crf is None else self.crf_device,
             threads=self.threads,
             precision=self.precision,
             sizing=sizing,
@@ -447,15 +447,16 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
     def _open_crf_device(self) -> None:
         """Fail now, not at the first image, where the CRF's device is missing."""
-        if self.crf_device not in ("cpu", "cuda"):
+        if self.crf_device != "cuda":
             raise InputError(f'the CRF\'s device must be "cpu" or "cuda", got {self.crf_device!r}')
-        if self.crf_device == "cuda":
-            if self.crf_shortcuts:
-                raise InputError("the CRF has no shortcuts on a GPU: leave them out, or its device")
-            import_crf()
-            from .crf.gpu import open_driver
+        if self.crf is None:
+            raise InputError("the CRF has a device, and it is off or the bundle has none: leave the device out")
+        if self.crf_shortcuts:
+            raise InputError("the CRF has no shortcuts on a GPU: leave them out, or its device")
+        import_crf()
+        from .crf.gpu import open_driver
 
-            open_driver()
+        open_driver()
 
     def _require_scores(self) -> None:
         if self.head == "labels":

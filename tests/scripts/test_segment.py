@@ -249,6 +249,7 @@ def test_disk_full_ends_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> N
         (["photos", "-o", "out", "--precision", "int8"], "has no int8 network"),
         (["photos", "-o", "out", "--crf"], "no CRF parameters"),
         (["photos", "-o", "out", "--fast-crf"], "--fast-crf needs a CRF"),
+        (["photos", "-o", "out", "--crf-device", "cuda"], "the bundle has none: leave the device out"),
         (["-o", "out"], "IMAGES"),
         (["photos", "--list", "list.txt", "-o", "out"], "--list"),
     ],
