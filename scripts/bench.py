@@ -22,6 +22,7 @@ from .backend_option import backend_options
 from .bench_crf import bench_crf
 from .bench_server import make_command as make_server_command
 from .size_option import choose_size, size_options
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,7 +113,7 @@ _BOUND = click.option(
     metavar="BACKEND[:PRECISION][@DEVICE]",
     help="Measure this subject too, in turns with the first, and compare. May be repeated.",
 )
-@_number("--threads", help="Threads of the network and the CRF.  [default: one per core]")
+@threads_option("Threads of the network and the CRF.  [default: one per core]")
 @click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or switch it off.  [default: as the bundle]")
 @click.option("--fast-crf", is_flag=True, help="Allow the CRF its shortcuts in all views.")
 @click.option("--images", type=_FOLDER, help="Folder of images to measure with.")

@@ -22,11 +22,15 @@ def load_samples(
 
     A folder's, scenes drawn at `size` (height, width), the miniature's own, or scenes at the size the net was made for.
     """
+    from ..runtime.images import MAX_PIXELS
+
     if images is not None:
         if labels is None:
             return load_folder(images, count)
         return _keep_one_size(str(images), _load_folders(manifest, images, labels), count)
     if size is not None:
+        if size[0] * size[1] > MAX_PIXELS:
+            raise click.UsageError(f"--size {size[0]}x{size[1]} has more than {MAX_PIXELS} pixels")
         return f"{count} scenes at {size[0]}x{size[1]}", resize_scenes(size, count)
     from .miniature.settings import is_miniature
 

@@ -13,6 +13,7 @@ from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
 from .memory_option import memory_option
 from .size_option import choose_size, describe_size, size_options
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..runtime.evaluation.evaluator import Evaluation
@@ -52,7 +53,7 @@ def _parse_widths(context: click.Context, parameter: click.Parameter, value: str
 @size_options
 @memory_option
 @backend_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of cores to use.  [default: all]")
+@threads_option()
 @console.json_option
 def command(
     bundle: Path,

@@ -10,6 +10,7 @@ import click
 
 from . import console
 from .dataset_options import MAP_OPTIONS
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..converter.precision import VariantResult
@@ -79,7 +80,7 @@ def _count(name: str, default: int, description: str) -> Callable[[Callable[...,
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a picture of every layer's error (PNG)."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.  [default: all cores]")
+@threads_option("Threads of ONNX Runtime.  [default: all cores]")
 @console.json_option
 def command(
     bundle: Path,

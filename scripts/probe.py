@@ -9,6 +9,7 @@ import click
 
 from . import console
 from .size_option import choose_size, size_options
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..runtime.probing import Trial
@@ -35,7 +36,7 @@ _SHOWN = 8
     help="Library that runs the network.",
 )
 @size_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
+@threads_option()
 @console.json_option
 def command(
     bundle: Path,
@@ -62,6 +63,8 @@ def command(
     from ..runtime.probing import probe
     from .probe_picture import draw_sheet
 
+    if out.suffix.lower() != ".png":
+        raise click.UsageError(f"{out}: the contact sheet is a PNG: give it that suffix")
     image = runtime.read_image(photo)
     prepare_folder(out.absolute().parent)
     with console.show_steps() as show:

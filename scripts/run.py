@@ -13,6 +13,7 @@ from .memory_option import memory_option
 from .name_option import name_option
 from .shard_option import shard_option
 from .size_option import choose_size, size_options
+from .threads_option import threads_option
 
 
 def _parse_inputs(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -49,7 +50,7 @@ def _parse_inputs(context: click.Context, parameter: click.Parameter, values: tu
 @size_options
 @memory_option
 @backend_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
+@threads_option()
 @console.json_option
 def command(
     bundle: Path,

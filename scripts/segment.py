@@ -16,6 +16,7 @@ from .name_option import name_option
 from .pixel_options import choose_pixels, pixel_options
 from .shard_option import shard_option
 from .size_option import choose_size, size_options
+from .threads_option import threads_option
 from .workers_option import workers_option
 
 _NOT_FOR_VIDEOS = (
@@ -91,7 +92,7 @@ def _refuse_given(*names: str) -> None:
 @click.option("--ignore-transparent", is_flag=True, help="Give transparent pixels the label 255 (void).")
 @shard_option
 @backend_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
+@threads_option()
 @workers_option
 @click.option(
     "--batch",

@@ -13,6 +13,7 @@ from . import console
 from .backend_option import backend_options
 from .memory_option import memory_option, parse_memory
 from .size_option import choose_size, size_options
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..runtime.serve.process import Addresses
@@ -48,7 +49,7 @@ def _read_token(context: click.Context, parameter: click.Parameter, value: Path 
 @size_options
 @memory_option
 @backend_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
+@threads_option()
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),

@@ -15,6 +15,7 @@ from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
 from .memory_option import memory_option
 from .size_option import choose_size, describe_size, size_options
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..runtime.evaluation.tuning.search import Search
@@ -77,7 +78,7 @@ def _parse_range(context: click.Context, parameter: click.Parameter, value: str 
 @size_options
 @memory_option
 @backend_options
-@click.option("--threads", type=click.IntRange(min=1), help="Number of images in parallel.  [default: one per core]")
+@threads_option("Number of images in parallel.  [default: one per core]")
 @console.json_option
 def command(
     bundle: Path,
@@ -193,10 +194,10 @@ def command(
         for path in files.values():
             click.echo(f"-> {path}")
     if not search.is_better:
-        console.print_warning(
-            "atrous tune-crf: the winner is worse than the present parameters on images it was not chosen on: label "
-            "more images, or search a smaller grid"
-        )
+        reason = "worse than the present parameters on images it was not chosen on: label more images"
+        if search.held_out is None:
+            reason = "worse than the present parameters, which this search does not reach: search a larger grid"
+        console.print_warning(f"atrous tune-crf: the winner is {reason}, or keep the present ones")
         return 1
     return 0
 

@@ -144,6 +144,32 @@ def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, caps
     assert "atrous evaluate: 1: " in caught.err
 
 
+def test_a_class_with_the_number_of_void_is_ignored(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_bundle(tmp_path / "b")
+    twos = 0
+    for path in (folder / "l").iterdir():
+        truth = np.array(Image.open(path))
+        truth[truth == 255] = 0  # with another number for void, 255 has no meaning
+        layouts.save(path, truth)
+        twos += int((truth == 2).sum())
+    judged = []
+    for more in ([], ["--void", "2"]):
+        assert main(["evaluate", str(bundle), *data_options(folder), *more, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        judged.append((report["judged_pixels"], report["void_pixels"]))
+    assert sum(judged[0]) == sum(judged[1])
+    assert judged[1][0] == judged[0][0] - twos < judged[0][0]
+
+
+def test_more_threads_than_cores_are_warned_about(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(write_bundle(tmp_path / "b")), *data_options(folder), "--threads", "200"]) == 0
+    assert "warning: --threads 200 on " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -154,6 +180,7 @@ def test_a_broken_image_costs_the_exit_code_1(tmp_path: Path, folder: Path, caps
         (["--dataset", "voc2012", "--root", "."], "has no ImageSets/Segmentation"),
         (["--dataset", "mscoco"], "mscoco"),
         (["--dataset", "voc2012", "--root", ".", "--bands", "5,x"], "not a list of widths"),
+        (["--dataset", "voc2012", "--root", ".", "--threads", "1000"], "not in the range 1<=x<=256"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -204,6 +204,16 @@ def test_images_far_from_the_size_of_the_net_are_noticed(
     assert "10.0 times as small a side as the 240x320 it was made for" in capsys.readouterr().err
 
 
+def test_a_winner_without_held_out_images_is_called_worse_by_its_own_words(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = write_bundle(tmp_path / "b", crf=CRF)
+    arguments = line(bundle, folder, "--hold-out", "0", "--dry-run", "--weights", "100", "--sxy", "1", "--srgb", "1000")
+    code, error = main(arguments), capsys.readouterr().err
+    assert (code, "which this search does not reach" in error) in ((1, True), (0, False))
+    assert "not chosen on" not in error
+
+
 def test_a_head_of_labels_has_nothing_to_search_on(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -183,9 +183,13 @@ def make_index_coding(
     palette: Sequence[Color] = (),
     is_open: bool = False,
 ) -> IndexCoding:
-    """A coding of the classes as `offset` to `offset` + n - 1, and void as `void` unless a class has that number."""
-    meanings = {void: VOID} if 0 <= void < _BYTE_LABELS else {}
-    meanings |= {offset + index: index for index in range(classes) if offset + index < _BYTE_LABELS}
+    """A coding of the classes as `offset` to `offset` + n - 1, and void as `void`.
+
+    A class that has the number of void is ignored, unless that is 255, the default.
+    """
+    meanings = {offset + index: index for index in range(classes) if offset + index < _BYTE_LABELS}
+    if 0 <= void < _BYTE_LABELS and (void != VOID or void not in meanings):
+        meanings[void] = VOID
     return IndexCoding(meanings, classes, what, palette, is_open)
 
 
