@@ -13,6 +13,7 @@ SITE ?= build/site-env
 FUZZ_SECONDS ?= 240
 PYDENSECRF ?= build/pydensecrf
 PYDENSECRF_REPOSITORY ?= https://github.com/lucasb-eyer/pydensecrf
+TRITON ?= build/triton
 RTX_TESTS := $(wildcard tests/runtime/backends/tensorrt/test_nvidia_*.py) \
 	tests/runtime/backends/tensorrt/rtx/test_wheel.py tests/scripts/test_build_rtx.py
 PACKAGES := proto converter runtime scripts
@@ -125,6 +126,19 @@ $(PYDENSECRF)/.ready: $(VENV)/.ready
 		mkdir -p $(PYDENSECRF)/source && \
 		$(PYDENSECRF)/bin/python -m pip download --quiet --no-deps --no-binary :all: -d $(PYDENSECRF)/source pydensecrf2 && \
 		tar -xzf $(PYDENSECRF)/source/pydensecrf2-*.tar.gz -C $(PYDENSECRF)/source --strip-components 1; }
+	@touch $@
+
+triton-check: $(TRITON)/.ready ## exported repositories in a real Triton, without its container (installs 75 MB; Linux, x86-64)
+	ATROUS_NUMPY2_PYTHON=$(abspath $(BIN)/python) OMP_NUM_THREADS=1 \
+		$(TRITON)/bin/python -m pytest -q tests/runtime/export
+
+# an environment of its own on top of $(VENV): this Triton takes no NumPy 2, its client no protobuf 7
+$(TRITON)/.ready: $(VENV)/.ready
+	$(PYTHON) -m venv $(TRITON)
+	PIP_CONSTRAINT= $(TRITON)/bin/python -m pip install --quiet 'numpy<2' 'tritonclient[grpc,http]==2.73.0'
+	PIP_CONSTRAINT= $(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
 	@touch $@
 
 recordings:

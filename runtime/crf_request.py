@@ -46,13 +46,13 @@ def choose_crf(crf: CrfParameters | None, wanted: Mapping[str, object]) -> CrfPa
     if unknown:
         raise CrfInputError(f'there is no parameter "{unknown[0]}"; the parameters are {", ".join(NAMES)}')
     is_on = _read_switch(wanted["crf"]) if "crf" in wanted else crf is not None
-    if not is_on:
-        return None
     if crf is None:
-        raise CrfInputError("this model has no CRF: leave out the CRF's parameters")
+        if is_on or wanted.keys() - {"crf"}:
+            raise CrfInputError("this model has no CRF: leave out the CRF's parameters")
+        return None
     changes: dict[str, Any] = {}
     if "mode" in wanted:
-        if wanted["mode"] not in NORMALIZATION_OF_MODE:
+        if wanted["mode"] not in tuple(NORMALIZATION_OF_MODE):
             raise CrfInputError(f'"mode" must be one of {", ".join(NORMALIZATION_OF_MODE)}, got {wanted["mode"]!r}')
         changes["mode"] = wanted["mode"]
     if "iterations" in wanted:
@@ -69,7 +69,7 @@ def choose_crf(crf: CrfParameters | None, wanted: Mapping[str, object]) -> CrfPa
         if field != "weight" and number <= 0:
             raise CrfInputError(f'"{name}" must be positive, got {number:g}')
         changes[kind] = (replace(terms[0], **{field: number}), *terms[1:])
-    return replace(crf, **changes)
+    return replace(crf, **changes) if is_on else None
 
 
 def _read_switch(value: object) -> bool:

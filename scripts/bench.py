@@ -171,7 +171,6 @@ def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **op
 
     Exit codes: 0 measured, 2 bad usage or input, 3 a library or device is missing.
     """
-    click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
     from ..bundle.files import prepare_folder
     from ..runtime.benchmark.report import check_report_libraries, write_report
     from ..runtime.benchmark.results import write_result
@@ -219,7 +218,6 @@ def compare(
 
     Exit codes: 0 no regression, 1 a significant regression beyond the bound, 2 bad usage or input.
     """
-    click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
     from ..runtime.benchmark.compare import compare_between, compare_within
     from ..runtime.benchmark.results import read_result
 

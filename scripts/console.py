@@ -31,7 +31,7 @@ def json_option(function: Command) -> Command:
 
     def record(context: click.Context, _: click.Parameter, value: bool) -> bool:
         if value:  # main() then reports errors as JSON too, in this command's name
-            context.ensure_object(dict)["json"] = context.info_name
+            context.ensure_object(dict)["json"] = context.command_path.split()[:2][-1]  # of a group: its name
         return value
 
     return click.option("--json", "as_json", is_flag=True, callback=record, help="Print one JSON object to stdout.")(

@@ -14,7 +14,7 @@ SECTIONS: dict[str, str] = {
     ),
     "Preprocessing": "mean scale color_order minimum_size transposed",
     "Size and memory": "size max_side native memory",
-    "Network": "backend device precision threads workers batch vs",
+    "Network": "backend network device precision threads workers batch vs",
     "Dense CRF": "crf fast_crf crf_device crf_mode crf_gaussian crf_bilateral crf_iterations crf_sweep warm_crf",
     "Search": "method weights sxy srgb halvings iterations hold_out race dry_run",
     "The net": (

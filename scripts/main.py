@@ -34,6 +34,7 @@ COMMANDS = {
     "precision": "Add a variant in FP16, BF16, INT8 or FP8, verified on the CPU.",
     "build": "Build a TensorRT engine of a bundle's network; manage the engine store.",
     "pack": "Copy what a bundle needs to label images, and nothing else.",
+    "export": "Write a bundle in the form of another server, such as Triton.",
     "segment": "Label images with a bundle.",
     "merge": "Check the shards of segment --shard and join their records.",
     "serve": "Serve bundles over HTTP and gRPC, with a page for people.",
@@ -108,7 +109,8 @@ def _find_defaults(name: str, command: click.Command) -> dict[str, Any]:
     """Defaults of a command from the environment and the configuration file, by parameter name."""
     sections = settings.read_settings()
     if isinstance(command, click.Group):
-        return {child: settings.choose_defaults(command.commands[child], name, sections) for child in ("run",)}
+        names = {child: name if child == "run" else f"{name}-{child}" for child in command.commands}
+        return {child: settings.choose_defaults(command.commands[child], names[child], sections) for child in names}
     return {**settings.choose_defaults(command, name, sections)}
 
 

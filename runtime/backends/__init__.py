@@ -81,7 +81,7 @@ def open_backend(
     if name == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 
-        given = {"graph_level": _find_safe_level(bundle, precision), **(options or {})}
+        given = {"graph_level": find_safe_level(bundle, precision), **(options or {})}
         return OnnxRuntimeBackend(**common, options=read_options(OnnxRuntimeOptions, given, backend=name))
     if name == "openvino":
         from .openvino import OpenVinoBackend, OpenVinoOptions
@@ -104,7 +104,7 @@ def open_backend(
     return FakeBackend(len(bundle.manifest.classes), input_name=bundle.deploy.input, **asdict(fake_options))
 
 
-def _find_safe_level(bundle: Bundle, precision: str) -> str:
+def find_safe_level(bundle: Bundle, precision: str) -> str:
     """ONNX Runtime's graph optimization level for a variant: some variants break if optimized; the manifest says so."""
     for variant in bundle.manifest.variants.values():
         run = variant.verification.get("onnxruntime_cpu")

@@ -17,6 +17,7 @@ COMMANDS = {
     "precision": ("nets", "Precision"),
     "build": ("nets", "Build"),
     "pack": ("others", "Pack"),
+    "export": ("others", "Export"),
     "segment": ("images", "Segment"),
     "crf": ("images", "Crf"),
     "merge": ("images", "Merge"),

@@ -213,6 +213,27 @@ class Serving(Output):
     """names of the models"""
 
 
+class ExportedModel(Part):
+    """A model of a repository."""
+
+    name: str
+    files: list[str]
+    """paths in its folder"""
+
+
+class ExportDone(Output):
+    """A bundle in the form of another server."""
+
+    command: Literal["export"]
+    form: Literal["triton"]
+    bundle: str
+    """folder of the source"""
+    out: str
+    """folder written into"""
+    models: list[ExportedModel]
+    """the one that takes requests is the last"""
+
+
 class SchemaList(Output):
     """The commands whose output has a schema."""
 
@@ -229,4 +250,5 @@ Bench = BenchDone | BenchComparison | BenchCrf | Failed
 Doctor = DoctorDone | Failed
 Pack = PackDone | Failed
 Serve = Serving | Failed
+Export = ExportDone | Failed
 Schema = SchemaList | Failed

@@ -1,0 +1,1 @@
+"""A real Triton server without its container, for tests of exported repositories."""
