@@ -130,7 +130,8 @@ $(PYDENSECRF)/.ready: $(VENV)/.ready
 
 triton-check: $(TRITON)/.ready ## exported repositories in a real Triton, without its container (installs 75 MB; Linux, x86-64)
 	ATROUS_NUMPY2_PYTHON=$(abspath $(BIN)/python) OMP_NUM_THREADS=1 \
-		$(TRITON)/bin/python -m pytest -q tests/runtime/export
+		$(TRITON)/bin/python -m pytest -q tests/runtime/export tests/runtime/serve/test_protocol_table.py \
+		tests/runtime/serve/test_tritonclient.py
 
 # an environment of its own on top of $(VENV): this Triton takes no NumPy 2, its client no protobuf 7
 $(TRITON)/.ready: $(VENV)/.ready

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.triton_check.server import find_wheel, run_server
+
 MODEL = "deeplab-miniature"
 
 
@@ -106,7 +108,18 @@ def atrous_server(miniature: Path) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture(scope="session", params=["atrous"])
+@pytest.fixture(scope="session")
+def triton_server(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A real Triton with the exported miniature (`make triton-check`)."""
+    from atrous.runtime.export import TritonOptions, export_triton
+
+    folder = tmp_path_factory.mktemp("triton")
+    export_triton(miniature, folder / "repository", TritonOptions(name=MODEL, instances=1))
+    with run_server(folder / "repository", folder) as server:
+        yield Served(f"http://{server.http}", server.grpc, MODEL, "triton")
+
+
+@pytest.fixture(scope="session", params=["atrous", *(["triton"] if find_wheel() is not None else [])])
 def served(request: pytest.FixtureRequest) -> Served:
     """Each server that speaks the protocol; the same tests run against all."""
     server: Served = request.getfixturevalue(f"{request.param}_server")
