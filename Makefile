@@ -49,6 +49,9 @@ lint: setup
 	$(BIN)/python -m tools.check_words
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.gpu.yaml
+	$(BIN)/kubernetes-validate --strict --quiet examples/kubernetes/*.yaml
 	$(BIN)/zizmor --offline --quiet .github
 	$(BIN)/clang-format --dry-run -Werror runtime/crf/src/*.cpp runtime/crf/src/*.h runtime/crf/src/*.inl tests/runtime/crf/native/*.cpp runtime/crf/gpu/*.cu tools/cuda_on_cpu/*.h
 

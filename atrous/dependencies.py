@@ -54,6 +54,7 @@ OPTIONAL = {
         Dependency("python_multipart", ("python-multipart",), "serve", "read forms with an image"),
         Dependency("grpc", ("grpcio",), "serve", "serve bundles over gRPC"),
         Dependency("huggingface_hub", ("huggingface-hub",), "hub", "exchange bundles with the Hugging Face Hub"),
+        Dependency("tritonclient.grpc", ("tritonclient",), "triton", "check a model repository of Triton"),
         Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "use a GPU's memory, for TensorRT and the dense CRF"),

@@ -21,6 +21,7 @@ from ..bundle.crf_parameters import NORMALIZATION_OF_MODE, CrfParameters
 from ..errors import CrfInputError
 
 MAX_ITERATIONS = 100
+MAX_SIGMA = 1e6  # pixels or gray levels
 #: name in a request -> field of `CrfParameters` that holds the terms, and field of its first term
 _TERMS = {
     "sxy": ("bilateral", "sxy"),
@@ -66,8 +67,8 @@ def choose_crf(crf: CrfParameters | None, wanted: Mapping[str, object]) -> CrfPa
         if not terms:
             raise CrfInputError(f'the model\'s CRF has no {kind} term: "{name}" has no effect')
         number = _read_number(name, wanted[name])
-        if field != "weight" and number <= 0:
-            raise CrfInputError(f'"{name}" must be positive, got {number:g}')
+        if field != "weight" and not 0 < number <= MAX_SIGMA:
+            raise CrfInputError(f'"{name}" must be positive and at most {MAX_SIGMA:g}, got {number:g}')
         changes[kind] = (replace(terms[0], **{field: number}), *terms[1:])
     return replace(crf, **changes) if is_on else None
 

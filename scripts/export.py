@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +10,7 @@ import click
 
 from ..bundle.choices import PRECISIONS
 from . import console
-from .size_option import choose_size, size_options
+from .size_option import choose_size, parse_size, size_options
 
 if TYPE_CHECKING:
     from ..bundle.section import Sides
@@ -37,6 +37,15 @@ def _target_options(function: Function) -> Function:
     return function
 
 
+_PRECISION = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
+)
+
+
 def _count(name: str, default: int, description: str, least: int = 1) -> Callable[[Function], Function]:
     return click.option(name, type=click.IntRange(least), default=default, show_default=True, help=description)
 
@@ -51,13 +60,7 @@ def _count(name: str, default: int, description: str, least: int = 1) -> Callabl
     show_default=True,
     help="Triton's backend of the network; tensorrt takes the newest engine of `atrous build`.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
-)
+@_PRECISION
 @click.option("--no-crf", is_flag=True, help="Leave out the dense CRF.")
 @size_options
 @_count("--batch", 8, "Largest number of images per run of the network.")
@@ -86,9 +89,71 @@ def triton(
 
     chosen = TritonOptions(crf=not no_crf, **choose_size(size, max_side, native), **options)
     models = export_triton(bundle, out, chosen, replace=force)
+    files = [f"{name}/{file}" for name, files in models.items() for file in files]
+    _report("triton", bundle, out, files, as_json)
+
+
+@command.command("deepstream")
+@_target_options
+@click.option(
+    "--size",
+    callback=parse_size,
+    metavar="HxW",
+    help="Size in pixels that frames are scaled to.  [default: the size the net was made for]",
+)
+@_count("--batch", 1, "Images in a run, such as the number of streams.")
+@console.json_option
+def deepstream(bundle: Path, out: Path, force: bool, size: Sides | None, batch: int, as_json: bool) -> None:
+    """Write BUNDLE's network for NVIDIA DeepStream: model.onnx, and the settings of the element nvinfer.
+
+    It labels without the CRF.
+    """
+    from ..runtime.export import export_deepstream
+
+    files = export_deepstream(bundle, out, size=size, batch=batch, replace=force)
+    _report("deepstream", bundle, out, files, as_json)
+
+
+@command.command("openvino")
+@_target_options
+@click.option("--name", help="Name of the model.  [default: the bundle's]")
+@_PRECISION
+@console.json_option
+def openvino(bundle: Path, out: Path, force: bool, name: str | None, precision: str, as_json: bool) -> None:
+    """Write BUNDLE's network for OpenVINO Model Server: its file in the folder of a version, and config.json.
+
+    It runs without the CRF.
+    """
+    from ..runtime.export import export_openvino
+
+    files = export_openvino(bundle, out, name=name, precision=precision, replace=force)
+    _report("openvino", bundle, out, files, as_json)
+
+
+@command.command("check-triton")
+@click.argument("repository", type=click.Path(path_type=Path))
+@console.json_option
+def check_triton(repository: Path, as_json: bool) -> int:
+    """Check a model REPOSITORY of Triton, also one edited by hand: every config.pbtxt, and how the models join.
+
+    Exit codes: 0 no faults, 1 faults, 2 no repository, 3 tritonclient is missing.
+    """
+    from ..runtime.export.triton_check import check_repository
+
+    faults = check_repository(repository)
     if as_json:
-        rows = [{"name": name, "files": files} for name, files in models.items()]
-        console.print_json("export", {"form": "triton", "bundle": bundle, "out": out, "models": rows})
+        rows = [{"path": fault.path, "line": fault.line, "text": fault.text} for fault in faults]
+        console.print_json("export", {"form": "triton", "repository": repository, "faults": rows})
+    elif not faults:
+        console.print_line(f"{repository}: no faults")
+    for fault in [] if as_json else faults:
+        console.print_line(str(fault))
+    return 1 if faults else 0
+
+
+def _report(form: str, bundle: Path, out: Path, files: Sequence[str], as_json: bool) -> None:
+    if as_json:
+        console.print_json("export", {"form": form, "bundle": bundle, "out": out, "files": files})
         return
-    for name, files in models.items():
-        console.print_line(f"{out / name}: {', '.join(files)}")
+    for file in files:
+        console.print_line(str(out / file))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
 _DOCKERFILE = """FROM {image}
 RUN pip install --no-cache-dir "atrous=={version}"
 """
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MOST = {"batch": 1024, "delay_us": 10_000_000, "queue": 1 << 20, "instances": 1024, "threads": 1024}
 
 
@@ -61,7 +59,7 @@ def export_triton(
         OutputError: if a model is there and is not to be replaced, or the folder cannot be written.
     """
     bundle, options = read_bundle(source), options or TritonOptions()
-    _check_options(options, options.name or bundle.manifest.name)
+    _check_options(options)
     models = make_models(bundle, options)
     folder = prepare_folder(target)
     _check_places(folder, [model.name for model in models], replace)
@@ -77,9 +75,7 @@ def export_triton(
     return {model.name: tuple(sorted((CONFIG, *model.files))) for model in models}
 
 
-def _check_options(options: TritonOptions, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InputError(f'"{name}" cannot name a model of Triton: give another with --name (letters, digits, ._-)')
+def _check_options(options: TritonOptions) -> None:
     for field, most in _MOST.items():
         least, value = (0 if field == "delay_us" else 1), getattr(options, field)
         if not least <= value <= most:

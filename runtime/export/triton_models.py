@@ -6,13 +6,14 @@ Fields are those of Triton's `ModelConfig` (model_config.proto of triton-inferen
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ...bundle.folder import Bundle
 from ...bundle.manifest import MANIFEST_NAME, GraphBlob
-from ...errors import BundleError
+from ...errors import BundleError, InputError
 from ..backends import find_safe_level
 from ..resizing import SizeOption, choose_sizing
 from .text_format import Value, Word
@@ -22,6 +23,7 @@ from .triton_step import PREPARED, RAW
 CONFIG = "config.pbtxt"
 LABELS = "labels.txt"
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "bytes": "TYPE_STRING"}
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _WARM_SIDE = 321  # pixels of the warm-up's image, for nets that were made for no size
 _NO_OPTIMIZATION = 2  # Triton's number for ONNX Runtime without graph optimizations
 
@@ -135,6 +137,13 @@ class _Plan:
         return {"dynamic_batching": {"max_queue_delay_microseconds": delay_us, "default_queue_policy": policy}}
 
 
+def check_name(name: str) -> str:
+    """The name; InputError if it cannot name a model and its folder."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f'"{name}" cannot name a model: give another with --name (letters, digits, ._-)')
+    return name
+
+
 def make_models(bundle: Bundle, options: TritonOptions) -> list[Model]:
     """The models of a bundle's ensemble, the ensemble last; raises as `export_triton`."""
     manifest, deploy = bundle.manifest, bundle.deploy
@@ -142,7 +151,7 @@ def make_models(bundle: Bundle, options: TritonOptions) -> list[Model]:
     sizing = choose_sizing(bundle.preprocessing, options.size, options.max_side)
     resizes = sizing.target is not None or sizing.max_side is not None
     facts = bundle.graph_facts(options.precision)
-    name = options.name or manifest.name
+    name = check_name(options.name or manifest.name)
     content, batch = _read_network(bundle, options)
     plan = _Plan(bundle, options, name, batch, has_crf, resizes)
     needs_steps = resizes or deploy.head != "labels"

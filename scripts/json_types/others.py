@@ -213,25 +213,35 @@ class Serving(Output):
     """names of the models"""
 
 
-class ExportedModel(Part):
-    """A model of a repository."""
-
-    name: str
-    files: list[str]
-    """paths in its folder"""
-
-
 class ExportDone(Output):
     """A bundle in the form of another server."""
 
     command: Literal["export"]
-    form: Literal["triton"]
+    form: Literal["triton", "deepstream", "openvino"]
     bundle: str
     """folder of the source"""
     out: str
     """folder written into"""
-    models: list[ExportedModel]
-    """the one that takes requests is the last"""
+    files: list[str]
+    """paths in it"""
+
+
+class RepositoryFault(Part):
+    """A fault of a repository."""
+
+    path: str
+    line: int | None
+    """from 1; null for the whole file"""
+    text: str
+
+
+class RepositoryCheck(Output):
+    """The check of a model repository."""
+
+    command: Literal["export"]
+    form: Literal["triton"]
+    repository: str
+    faults: list[RepositoryFault]
 
 
 class SchemaList(Output):
@@ -250,5 +260,5 @@ Bench = BenchDone | BenchComparison | BenchCrf | Failed
 Doctor = DoctorDone | Failed
 Pack = PackDone | Failed
 Serve = Serving | Failed
-Export = ExportDone | Failed
+Export = ExportDone | RepositoryCheck | Failed
 Schema = SchemaList | Failed

@@ -56,6 +56,7 @@ def test_off(off: object) -> None:
         ({"iterations": "many"}, "must be a number, got 'many'"),
         ({"sxy": 0}, '"sxy" must be positive'),
         ({"srgb": -3}, '"srgb" must be positive'),
+        ({"sxy": 1e300}, '"sxy" must be positive and at most 1e'),
         ({"weight": "nan"}, "must be a number"),
         ({"weight": float("inf")}, "must be a number"),
         ({"weight": None}, "must be a number"),
