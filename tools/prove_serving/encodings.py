@@ -6,6 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -54,14 +55,14 @@ def measure_encodings() -> list[dict[str, Any]]:
         as_list = OutputTensor("labels", "UINT8", shape, labels, False)
         floats = OutputTensor("probabilities", "FP32", (1, *probabilities.shape), probabilities, True)
         forms: dict[str, Callable[[], bytes]] = {
-            "JSON list": lambda as_list=as_list: encode(as_list),
-            "binary tensor": lambda binary=binary: encode(binary),
-            "binary tensor, gzip level 1": lambda binary=binary: compress(encode(binary)),
-            "palette PNG, level 1": lambda labels=labels: encode_label_png(labels, (), level=1),
-            "palette PNG, level 6": lambda labels=labels: encode_label_png(labels, ()),
+            "JSON list": partial(encode, as_list),
+            "binary tensor": partial(encode, binary),
+            "binary tensor, gzip level 1": partial(lambda tensor: compress(encode(tensor)), binary),
+            "palette PNG, level 1": partial(encode_label_png, labels, (), level=1),
+            "palette PNG, level 6": partial(encode_label_png, labels, ()),
             "JSON of run lengths": list_runs,
-            "overlay as JPEG": lambda image=image, labels=labels: encode_jpeg(make_overlay(image, labels, ())),
-            "probabilities, 7 classes, binary": lambda floats=floats: encode(floats),
+            "overlay as JPEG": partial(lambda *pair: encode_jpeg(make_overlay(*pair, ())), image, labels),
+            "probabilities, 7 classes, binary": partial(encode, floats),
         }
         for name, make in forms.items():
             times_ms = []
