@@ -173,7 +173,7 @@ def run(bundle: Path, out: Path | None, report: Path | None, as_json: bool, **op
     """
     from ..bundle.files import prepare_folder
     from ..runtime.benchmark.report import check_report_libraries, write_report
-    from ..runtime.benchmark.results import write_result
+    from ..runtime.benchmark.result_file import write_result
     from ..runtime.benchmark.run import run_bench
 
     for path in filter(None, (out, report)):
@@ -219,7 +219,7 @@ def compare(
     Exit codes: 0 no regression, 1 a significant regression beyond the bound, 2 bad usage or input.
     """
     from ..runtime.benchmark.compare import compare_between, compare_within
-    from ..runtime.benchmark.results import read_result
+    from ..runtime.benchmark.result_file import read_result
 
     first = read_result(baseline)
     stages = () if stage is None else (stage,)

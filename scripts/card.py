@@ -29,7 +29,7 @@ def make_card(
 ) -> str:
     """The card of the bundle in a folder."""
     from ..bundle import read_bundle
-    from ..runtime.benchmark.results import read_result
+    from ..runtime.benchmark.result_file import read_result
     from ..runtime.hub.card import write_card
 
     return write_card(

@@ -1,4 +1,4 @@
-"""The result file of `atrous bench`: its types, its reader and its published schema, docs/bench-schema.json.
+"""The types of the result file of `atrous bench`, whose schema is docs/bench-schema.json; `.result_file` reads it.
 
 Rules of the file:
 
@@ -13,9 +13,7 @@ Rules of the file:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,16 +24,11 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    ValidationError,
 )
 
-from ...bundle.files import write_file
-from ...errors import InputError
 from .plan import ComparedName, Scenario, StageName
 
 RESULT_VERSION = 2
-MAX_RESULT_BYTES = 256 << 20
-_READ_VERSIONS = (1, RESULT_VERSION)
 
 Number = Annotated[float, AfterValidator(lambda value: round(value, 6))]
 NonNegative = Annotated[Number, Field(ge=0)]
@@ -401,68 +394,11 @@ class BenchResult(Record):
     warnings: tuple[str, ...] = Field(default=(), description="caveats to read before quoting a figure")
 
 
-class _Header(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-    schema_version: int
-    kind: Literal["atrous-bench"]
-
-
 def copy_fields(source: object, model: type[Record]) -> dict[str, Any]:
     """The attributes of `source` that have the name of a field of `model`."""
     return {name: getattr(source, name) for name in model.model_fields if hasattr(source, name)}
 
 
-def write_result(result: BenchResult, path: str | Path) -> None:
-    """Write a result file.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
-    write_file(path, (result.model_dump_json() + "\n").encode())
-
-
-def read_result(path: str | Path) -> BenchResult:
-    """Read a result file of version 1 or 2.
-
-    Raises:
-        InputError: if it is missing, too long, not a result of `atrous bench`, or of an unknown version; names the
-            field at fault.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_RESULT_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(text) > MAX_RESULT_BYTES:
-        raise InputError(f"{path}: longer than {MAX_RESULT_BYTES} bytes, the limit of a result of `atrous bench`")
-    try:
-        version = _Header.model_validate_json(text).schema_version
-    except ValidationError as error:
-        raise InputError(f"{path}: not a result of `atrous bench`: {_describe(error)}") from error
-    if version not in _READ_VERSIONS:
-        remedy = "update atrous" if version > RESULT_VERSION else "measure again"
-        known = " and ".join(map(str, _READ_VERSIONS))
-        raise InputError(f"{path}: schema_version is {version}, this atrous reads {known}: {remedy}")
-    try:
-        if version == RESULT_VERSION:
-            return BenchResult.model_validate_json(text)
-        return BenchResult.model_validate_json(json.dumps({**json.loads(text), "schema_version": RESULT_VERSION}))
-    except ValidationError as error:
-        raise InputError(f"{path}: {_describe(error)}") from error
-
-
-def make_schema() -> str:
-    """The JSON schema of the file, as published in docs/bench-schema.json."""
-    return json.dumps(BenchResult.model_json_schema(mode="validation"), indent=2, sort_keys=True) + "\n"
-
-
 def _clip(share: Any) -> Any:
     """Correct rounding errors of sums of times, which may slightly pass 0 or 1."""
     return min(1.0, max(0.0, share)) if isinstance(share, float) and -1e-3 < share < 1.001 else share
-
-
-def _describe(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_input=False)
-    place = ".".join(str(part) for part in faults[0]["loc"])
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return (f"{place}: " if place else "") + faults[0]["msg"].removeprefix("Value error, ") + more

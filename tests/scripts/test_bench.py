@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atrous.runtime.benchmark.results import read_result, write_result
+from atrous.runtime.benchmark.result_file import read_result, write_result
 from atrous.runtime.pictures import encode_label_png
 from atrous.scripts.bench_images import load_samples, resize_scenes
 from atrous.scripts.main import main
@@ -119,12 +119,12 @@ def test_the_tables_are_printed_even_if_the_result_cannot_be_written(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from atrous.runtime import OutputError
-    from atrous.runtime.benchmark import results
+    from atrous.runtime.benchmark import result_file
 
     def refuse(result: object, path: Path) -> None:
         raise OutputError("cannot be written: No space left on device", path=path)
 
-    monkeypatch.setattr(results, "write_result", refuse)
+    monkeypatch.setattr(result_file, "write_result", refuse)
     words = ["--size", "40x48", "--count", "1", *ALONE, "-o", str(tmp_path / "r.json")]
     assert main(["bench", str(bundle), *QUICK, *words]) == 2
     printed = capsys.readouterr()

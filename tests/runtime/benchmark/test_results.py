@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atrous.errors import InputError
-from atrous.runtime.benchmark.results import make_schema, read_result, write_result
+from atrous.runtime.benchmark.result_file import make_schema, read_result, write_result
 
 from .drawn_results import make_result as draw_result
 from .simulation import make_result, make_subject
@@ -39,7 +39,7 @@ def test_a_file_of_version_1_is_read_as_one_that_lacks_what_was_added(tmp_path: 
 
 def test_the_published_schema_is_the_schema() -> None:
     published = (REPO / "docs" / "bench-schema.json").read_text()
-    assert published == make_schema(), "write runtime.benchmark.results.make_schema() to docs/bench-schema.json"
+    assert published == make_schema(), "write runtime.benchmark.result_file.make_schema() to docs/bench-schema.json"
     properties = json.loads(make_schema())["properties"]
     assert properties["schema_version"]["const"] == 2
 

@@ -9,7 +9,7 @@ import pytest
 
 from atrous.bundle import read_bundle
 from atrous.errors import InputError
-from atrous.runtime.benchmark.results import read_result
+from atrous.runtime.benchmark.result_file import read_result
 from atrous.runtime.hub.card import write_card
 
 from ..bundles import CRF, write_bundle
