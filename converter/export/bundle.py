@@ -256,6 +256,11 @@ def _plan(net: Net, options: BundleOptions, warnings: list[str]) -> Deployment |
         try:
             plan = plan_deployment(net, minimum=options.preprocessing.minimum)
             if plan.scores.shape[1] > 1 or options.task == "segment" or options.classes:
+                if _may_be_picture(net, plan, options):
+                    warnings.append(
+                        f'the 3 planes of "{plan.scores.name}" are taken for scores of 3 classes: if they are a '
+                        "picture, convert with --task image, else with --classes"
+                    )
                 return plan
         except ExportError as error:
             reason = error
@@ -275,6 +280,13 @@ def _plan(net: Net, options: BundleOptions, warnings: list[str]) -> Deployment |
             raise
         warnings.append(f"no deploy.onnx: {reason or error}")
         return None
+
+
+def _may_be_picture(net: Net, plan: Deployment, options: BundleOptions) -> bool:
+    """Whether nothing says that the net's three planes are class scores, and not red, green and blue."""
+    is_said = options.task == "segment" or bool(options.classes) or plan.scores_are == "probabilities"
+    refines = plan.crf is not None or any(layer.type == "ArgMax" for layer in net.layers)
+    return plan.scores.shape[1] == 3 and not is_said and not refines
 
 
 def _fix(plan: Deployment | RunDeployment | None, options: BundleOptions) -> Deployment | None:

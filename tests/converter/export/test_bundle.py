@@ -237,6 +237,25 @@ def test_net_without_weights_gives_a_warning(tmp_path: Path) -> None:
     assert any("the net has no weights" in warning for warning in read_manifest(tmp_path / "b").warnings)
 
 
+@pytest.mark.parametrize(
+    ("planes", "more", "options", "is_warned"),
+    [
+        (3, "", {}, True),
+        (3, "", {"classes": ("sky", "road", "car")}, False),
+        (3, "", {"task": "segment"}, False),
+        (3, "", {"task": "image"}, False),
+        (3, layer("Softmax", "p", "y", "p"), {}, False),
+        (3, layer("ArgMax", "a", "y", "a", "argmax_param { axis: 1 }"), {}, False),
+        (4, "", {}, False),
+    ],
+)
+def test_three_planes_may_be_a_picture(
+    tmp_path: Path, planes: int, more: str, options: dict[str, Any], is_warned: bool
+) -> None:
+    manifest = write(tmp_path / "b", data(1, 3, 16, 16) + conv("c", "data", "y", planes, 3, "pad: 1") + more, **options)
+    assert any("convert with --task image" in warning for warning in manifest.warnings) == is_warned
+
+
 def test_complete_files_give_no_warnings(tmp_path: Path) -> None:
     source = layer(
         "ImageSegData", "d", [], ["data", "label", "dim"],
