@@ -178,7 +178,8 @@ class Comparison:
 
     Attributes:
         key: `<layer>:<top>`.
-        error: largest absolute difference, relative to max(1, largest absolute recorded value).
+        error: largest absolute difference, relative to max(1, largest absolute recorded value); infinite if
+            infinities or NaNs differ.
         detail: a difference without a number (shape, missing blob).
     """
 
@@ -205,7 +206,7 @@ def _compare(recording: Recording, key: str, computed: NDArray[Any] | None) -> C
         stats = recording.blobs[f"{key}:stats"].astype(np.float64)
         expected = np.append(recording.blobs[f"{key}:samples"].astype(np.float64), [stats[2], stats[3]])
     error = _measure(expected, _observe(recording, key, computed), _magnitude(recording, key))
-    return Comparison(key, error, "" if np.isfinite(error) else "infinities or NaNs differ")
+    return Comparison(key, error)
 
 
 def measure_distance(recording: Recording, key: str, first: NDArray[Any], second: NDArray[Any]) -> float:
@@ -233,6 +234,14 @@ def _magnitude(recording: Recording, key: str) -> float:
         stats = recording.blobs[f"{key}:stats"].astype(np.float64)
         return max(1.0, abs(float(stats[2])), abs(float(stats[3])))
     return max(1.0, float(np.abs(full[np.isfinite(full)].astype(np.float64)).max(initial=0.0)))
+
+
+def measure(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """Largest absolute difference of two whole blobs, as for a recorded one."""
+    if expected.shape != found.shape:
+        return np.inf
+    finite = np.abs(expected[np.isfinite(expected)].astype(np.float64)).max(initial=1.0)
+    return _measure(expected.astype(np.float64), found.astype(np.float64), float(finite))
 
 
 def _measure(expected: NDArray[np.float64], found: NDArray[np.float64], magnitude: float) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..graph.geometry import AxisMap, PlaneMap
 from ..graph.net import Shape
+from ..graph.sizes import Size
 from .base import ModuleSpec, Operator, Window, count, register_layer
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class Interp(Operator):
         if any(size < 1 for size in self._cropped()):
             self.refuse(f"pad_beg and pad_end crop all of a {self.bottoms[0].shape[2:]} plane")
 
-    def _cropped(self) -> tuple[int, int]:
-        height, width = self.bottoms[0].shape[2:]
+    def _cropped(self, shape: Shape | None = None) -> tuple[int, int]:
+        """Height and width of the bottom, or of a blob of this shape, without what is cropped."""
+        height, width = (shape or self.bottoms[0].shape)[2:]
         return height + self.pad_begin + self.pad_end, width + self.pad_begin + self.pad_end
 
     def top_shapes(self) -> tuple[Shape, ...]:
@@ -99,11 +101,19 @@ class Interp(Operator):
         if self.pad_begin or self.pad_end:
             for axis in (2, 3):
                 name = graph.slice(name, axis, -self.pad_begin, x.shape[axis] + self.pad_end)
-        return [emit_bilinear(graph, name, graph.top_shapes[0])]
+        return [emit_bilinear(graph, name, self._cropped(x.shape), graph.top_shapes[0])]
 
 
-def emit_bilinear(graph: OnnxGraph, x: str, sizes: Shape) -> str:
-    """A corner-aligned bilinear Resize to the four sizes (N, C, H, W)."""
+def emit_bilinear(graph: OnnxGraph, x: str, plane: Sequence[int], sizes: Shape) -> str:
+    """A corner-aligned bilinear Resize of a plane of these (H, W) to the four sizes (N, C, H, W).
+
+    OpenCV 5 reads outside a plane of one row or column, so such an axis is repeated first.
+    """
+    single = [not isinstance(size, Size) and size == 1 for size in plane]
+    if all(single):
+        return graph.add("Expand", [x, graph.shape_tensor(sizes)])
+    if any(single):
+        x = graph.add("Expand", [x, graph.constant([1, 1, *(1 + one for one in single)], "int64")])
     return graph.add(
         "Resize",
         [x, "", "", graph.shape_tensor(sizes)],

@@ -2,7 +2,8 @@
 
 TopK orders the candidates, the smaller index first among equal scores, as Caffe's stable sort does. NonMaxSuppression
 then keeps the order, as its own ties go to the smaller index. An inverted box has no area in Caffe; NonMaxSuppression
-would turn it around, so such a box becomes a line.
+would turn it around, so such a box becomes a line. Two boxes of infinite area have the overlap NaN, and Caffe drops the
+second; NonMaxSuppression would keep it, so such boxes become one large square.
 
 What differs: where more than `keep_top_k` boxes of an image have exactly equal scores, Caffe's choice is that of GCC's
 unstable sort (`modules/sorting.py`); in ONNX it is the smaller label, then the better box.
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 INT64 = 7
 FLOAT = 1
+#: corner of the largest square of which two areas have a finite sum in float32
+_FAR = 6.5e18
 
 
 def require_form(operator: Operator, graph: OnnxGraph, *forms: str) -> None:
@@ -66,7 +69,11 @@ def emit_suppression(
         least_score: boxes of this score or less are dropped; None keeps all.
     """
     low = graph.slice(boxes, 2, 0, 2)
-    proper = graph.add("Concat", [low, graph.add("Max", [low, graph.slice(boxes, 2, 2, 4)])], axis=2)
+    high = graph.add("Max", [low, graph.slice(boxes, 2, 2, 4)])
+    proper = graph.add("Concat", [low, high], axis=2)
+    area = graph.reduce("ReduceProd", graph.add("Sub", [high, low]), [2])
+    is_endless = graph.add("Equal", [area, graph.constant(np.inf)])
+    proper = graph.add("Where", [is_endless, graph.constant([-_FAR, -_FAR, _FAR, _FAR]), proper])
     limits = [graph.size_tensor(most), graph.constant([min(overlap, 1.0)])]
     if least_score is not None:
         limits.append(graph.constant([least_score]))

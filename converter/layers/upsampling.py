@@ -352,6 +352,6 @@ class ResizeBilinear(_Upsampling):
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
         if self.aligned:
-            return [emit_bilinear(graph, x.name, graph.top_shapes[0])]
+            return [emit_bilinear(graph, x.name, x.shape[2:], graph.top_shapes[0])]
         target = [x.name, "", "", graph.shape_tensor(graph.top_shapes[0])]
         return [graph.add("Resize", target, mode="linear", coordinate_transformation_mode="asymmetric")]

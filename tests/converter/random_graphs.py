@@ -374,11 +374,11 @@ def _head(build: _Builder) -> bool:
 
 
 @st.composite
-def random_nets(draw: Draw, steps: int = 10) -> RandomNet:
-    """A net of up to `steps` steps over an image of 1 to 4 channels and 5 to 17 pixels a side."""
+def random_nets(draw: Draw, steps: int = 10, channels: int = 0) -> RandomNet:
+    """A net of up to `steps` steps over an image of 5 to 17 pixels a side and these channels; 0 draws 1 to 4."""
     build = _Builder(draw, draw(st.integers(1, 2)))
     size = draw(st.integers(5, 17)), draw(st.integers(5, 17))
-    image = Drawn("data", draw(st.integers(1, 4)), size)
+    image = Drawn("data", channels or draw(st.integers(1, 4)), size)
     build.open.append(image)
     for step in draw(st.lists(st.sampled_from(STEPS), min_size=2, max_size=steps)):
         step(build)

@@ -10,7 +10,7 @@ import torch
 
 from atrous.converter import read_net, run_blobs, to_torch
 from tools.conditioning import Shaker, Spread
-from tools.conformance import check_recording
+from tools.conformance import check_recording, measure_alone
 from tools.recordings import Comparison, Recording, compare_blobs, find_recordings
 
 from ..converter.nets import conv, data, layer, read_seeded, relu
@@ -111,3 +111,14 @@ def test_a_damaged_recording_is_not_excused(goldens: Path, case: str) -> None:
     outcome = check_recording(recording, tolerance=1e-5)
     assert (outcome.torch, outcome.onnx) == ("failed", "failed")
     assert "other roundings move it by" in outcome.detail
+
+
+def test_one_layer_alone(goldens: Path) -> None:
+    """A layer that gets torch's bottoms shows its own error in ONNX Runtime, and not those of the layers before it."""
+    (recording,) = find_recordings(goldens, "tiny", "ssd-detection")
+    net, inputs = recording.read_net(), recording.inputs()
+    module = to_torch(net)
+    (key,) = (key for key, blob in net.recorded_tops() if blob.producer and blob.producer.type == "DetectionOutput")
+    assert measure_alone(net, module, inputs, key) < 1e-6
+    module.get_submodule(dict(net.recorded_tops())[key].producer.attribute).nms_threshold = 0.01  # type: ignore[union-attr, assignment]
+    assert measure_alone(net, module, inputs, key) == np.inf

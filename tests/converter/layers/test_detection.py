@@ -185,6 +185,15 @@ def test_inverted_boxes_overlap_nothing() -> None:
     np.testing.assert_allclose(rows[:, 2], [0.9, 0.8, 0.6, 0.5])
 
 
+def test_boxes_of_infinite_area() -> None:
+    """Their overlap is NaN: Caffe keeps the first alone. One of infinite width without a height overlaps nothing."""
+    wide, endless = [0, 0, 1e4, -1e6], [0, 0, 1e4, 1e4]
+    locations = np.float32([endless, wide, endless, [0, 0, 0, 0]]).reshape(1, -1)
+    rows = detect("num_classes: 2 nms_param { nms_threshold: 0.4 } code_type: CENTER_SIZE", SCORES, locations)
+    np.testing.assert_allclose(rows[:, 2], [0.9, 0.8, 0.5])
+    np.testing.assert_array_equal(rows[0, 3:], np.float32([-np.inf, -np.inf, np.inf, np.inf]))
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     "param",

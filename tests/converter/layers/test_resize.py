@@ -95,3 +95,20 @@ def test_deeplab_v1_takes_one_form(param: str) -> None:
 def test_exports_with_dynamic_sizes() -> None:
     net = twin("zoom_factor: 3 pad_beg: -1", (2, 2, 6, 5))
     assert_exports(net, (0, 2, 3), {"x": random_array(2, 2, 6, 5)}, {"x": random_array(3, 2, 4, 9)})
+
+
+@pytest.mark.parametrize("plane", [(1, 1), (1, 5), (5, 1)])
+@pytest.mark.parametrize("size", [(7, 9), (1, 9), (7, 1)])
+def test_no_resize_of_one_row_or_column(plane: tuple[int, int], size: tuple[int, int]) -> None:
+    """OpenCV 5 reads outside such a plane."""
+    form = f"reshape_param {{ shape {{ dim: 0 dim: 2 dim: {plane[0]} dim: {plane[1]} }} }}"
+    interp = f"interp_param {{ height: {size[0]} width: {size[1]} }}"
+    text = net_text(f'type: "Reshape" bottom: "x" top: "p" {form}', x=(1, 2 * plane[0] * plane[1]))
+    net = Twin(text + f'layer {{ name: "z" type: "Interp" bottom: "p" top: "y" {interp} }}')
+    x = random_array(1, 2 * plane[0] * plane[1])
+    y, x = net.run(x=x)["y"], x.reshape(1, 2, *plane)
+    np.testing.assert_allclose(y[:, :, 0, 0], x[:, :, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(y[:, :, -1, -1], x[:, :, -1 if size[0] > 1 else 0, -1 if size[1] > 1 else 0], atol=1e-6)
+    kinds = [node.op_type for node in net.model.graph.node]
+    assert kinds.count("Resize") == (plane != (1, 1))
+    assert kinds.count("Expand") == 1
