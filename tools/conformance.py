@@ -40,8 +40,8 @@ class Outcome:
     Attributes:
         name: `<kind>/<folder>`.
         torch: passed, failed, refused, or conditioned: other roundings move every blob out of tolerance as far
-            (`conditioning`), so float32 does not determine it. In ONNX also conditioned: torch passes, and the layer of
-            the first blob out of tolerance, run alone on torch's bottoms, computes what torch's layer does.
+            (`conditioning`), so float32 does not determine it. In ONNX also conditioned: torch passes, one blob is
+            out of tolerance, and its layer alone, on torch's bottoms, computes what torch's layer does.
         onnx: passed, failed, conditioned, refused (no ONNX form) or skipped.
         worst: largest error of torch, and of ONNX Runtime.
         detail: the first difference, or the message of the refusal.
@@ -82,9 +82,9 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
             outcome.detail = outcome.detail or str(error)
         else:
             found = compare_blobs(recording, fed | computed)
-            outcome.onnx, detail = judge.decide(found)
-            if (outcome.torch, outcome.onnx) == ("passed", "failed"):
-                outcome.onnx, detail = judge.decide_alone(found)
+            outcome.onnx, detail = judge.decide_alone(found) if outcome.torch == "passed" else ("failed", "")
+            if outcome.onnx == "failed":
+                outcome.onnx, detail = judge.decide(found)
             onnx_worst = largest_error(found)
             outcome.detail = outcome.detail or (detail and f"onnx: {detail}")
     outcome.worst = (largest_error(compared), onnx_worst)
@@ -114,16 +114,16 @@ class Judge:
         return "failed" if wrong else "conditioned", f"{chosen.key} ({self._types.get(chosen.key, 'input')}): {words}"
 
     def decide_alone(self, comparisons: list[Comparison]) -> tuple[str, str]:
-        """The same for ONNX Runtime where torch passes, by each layer of a blob out of tolerance alone."""
+        """The same for ONNX Runtime where torch passes: by the layer alone, if one blob is out of tolerance."""
         wrong = [c for c in comparisons if not c.error <= self._tolerance]
-        for chosen in wrong:
-            alone = np.inf if chosen.detail else measure_alone(self._net, self._module, self._inputs, chosen.key)
-            if not alone <= self._tolerance:
-                words = chosen.detail or f"error {chosen.error:.2g}; its layer alone {alone:.2g}"
-                return "failed", f"{chosen.key} ({self._types.get(chosen.key, 'input')}): {words}"
-        first = wrong[0]
-        kind = self._types.get(first.key, "input")
-        return "conditioned", f"{first.key} ({kind}): error {first.error:.2g}, none if its layer gets torch's bottoms"
+        if not wrong:
+            return "passed", ""
+        if len(wrong) > 1 or wrong[0].detail:
+            return "failed", ""
+        key, error = wrong[0].key, wrong[0].error
+        alone = measure_alone(self._net, self._module, self._inputs, key)
+        words = f"{key} ({self._types.get(key, 'input')}): error {error:.2g}, with torch's bottoms {alone:.2g}"
+        return "conditioned" if alone <= self._tolerance else "failed", words
 
 
 def measure_alone(net: Net, module: fx.GraphModule, inputs: dict[str, Any], key: str) -> float:
@@ -138,7 +138,8 @@ def measure_alone(net: Net, module: fx.GraphModule, inputs: dict[str, Any], key:
     assert layer is not None, "inputs are not compared"
     with mock.patch.object(detection, "sort_as_cpp", lambda scores: np.argsort(-np.array(scores), kind="stable")):
         values = run_blobs(module, inputs) | inputs
-    given = {names[blob]: np.ascontiguousarray(values[keys[blob]]) for blob in layer.bottoms}
+    # sizes are those of the net's inputs, whose values are not read
+    given = {names[blob]: np.ascontiguousarray(values[keys[blob]]) for blob in (*net.inputs, *layer.bottoms)}
     part = Extractor(export_onnx(net, module, all_blobs=True)).extract_model(list(given), [names[tops[key]]])
     (found,) = run_model(part, [names[tops[key]]], given)
     return measure(values[key], found)
