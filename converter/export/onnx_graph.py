@@ -224,6 +224,10 @@ class OnnxGraph:
             return self.add(op_type, [value, self.constant(axes, np.int64)], keepdims=int(keepdims))
         return self.add(op_type, [value], axes=list(axes), keepdims=int(keepdims))
 
+    def find_kind(self, value: str) -> str:
+        """The operator that made a value; "" for an input."""
+        return next((node.op_type for node in reversed(self._nodes) if value in node.output), "")
+
     @contextmanager
     def body(self) -> Iterator[list[Any]]:
         """Collect the nodes added inside in a list of their own, for the body of a Scan or Loop.

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: cuDNN's smallest eps; NVCaffe raises smaller ones to it
 NVCAFFE_LEAST_EPS = 1e-5
+#: OpenCV 5 merges a BatchNormalization after these with a convolution before them, as if they were not there
+_MERGED_BY_OPENCV = ("Elu", "Sigmoid", "Tanh")
 
 
 def _norm_class(operator: Operator) -> str:
@@ -43,6 +45,13 @@ def _norm_class(operator: Operator) -> str:
 
 def _emit_norm(graph: OnnxGraph, module: Any, x: Value, eps: float) -> str:
     channels = x.shape[1]
+    if graph.find_kind(x.name) in _MERGED_BY_OPENCV:
+        deviation = (module.running_var.double() + eps).sqrt()
+        scale = (1.0 if module.weight is None else module.weight.double()) / deviation
+        shift = (0.0 if module.bias is None else module.bias.double()) - module.running_mean.double() * scale
+        shape = (channels, *(1,) * (len(x.shape) - 2))
+        factors, terms = (graph.constant(values.detach().cpu().numpy().reshape(shape)) for values in (scale, shift))
+        return graph.add("Add", [graph.add("Mul", [x.name, factors]), terms])
     affine = [
         graph.parameter(name, getattr(module, name))
         if getattr(module, name) is not None

@@ -220,9 +220,12 @@ class Proposal(Operator):
             graph.reshape(score, [1, 1, -1]),
             module.after,
             module.nms_threshold,
-            float(np.finfo(np.float32).min) if drops else None,
+            None,
         )
         places = emit_column(graph, kept, 2)
+        if drops:  # a limit of NonMaxSuppression would do, but OpenCV 5 takes none below 0
+            is_kept = graph.add("Greater", [graph.add("Gather", [score, places]), graph.constant(-np.inf)])
+            places = graph.select_rows(places, is_kept)
         boxes = graph.add("Gather", [boxes, places], axis=0)
         item = graph.add("Mul", [graph.slice(boxes, 1, 0, 1), graph.constant(0.0)])
         tops = [graph.add("Concat", [item, boxes], axis=1), graph.add("Gather", [score, places])]

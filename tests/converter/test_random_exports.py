@@ -102,6 +102,8 @@ def compare_net(net: Net, module: Any, content: bytes, inputs: Arrays, what: str
 def find_ties(scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Where the two largest channels are equal but for rounding (N, 1, H, W): there a label is not determined."""
     ordered = np.sort(scores, axis=1)
+    if scores.shape[1] == 1:
+        return np.zeros(scores.shape, bool)
     return ordered[:, -1:] - ordered[:, -2:-1] <= TOLERANCE * max(1.0, float(np.abs(scores).max()))
 
 

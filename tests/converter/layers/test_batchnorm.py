@@ -210,3 +210,14 @@ def test_deeplab_never_computes_the_variance_of_the_batch(dialect: str, warns: b
     text = net_text(f'type: "BatchNorm" bottom: "x" top: "y" batch_norm_param {{ {param} }}', x=(2, 3, 4, 5))
     net = read_net(text, dialect=dialect)
     assert any("number of passes" in warning for warning in net.warnings) is (warns and bool(param))
+
+
+@pytest.mark.parametrize(("kind", "form"), [("ELU", ["Mul", "Add"]), ("ReLU", ["BatchNormalization"])])
+def test_form_after_an_activation(kind: str, form: list[str]) -> None:
+    """OpenCV 5 would merge the BatchNormalization after ELU, Sigmoid and TanH with a convolution before them."""
+    text = net_text(f'type: "{kind}" bottom: "x" top: "a"', x=(2, 3, 4, 5))
+    text += 'layer { name: "n" type: "BatchNorm" bottom: "a" top: "y" batch_norm_param { eps: 0.01 } }'
+    weights = {"n": [random_array(3), np.abs(random_array(3)), np.float32([2])]}
+    twin = Twin(text, weights)
+    twin.run(x=random_array(2, 3, 4, 5))
+    assert [node.op_type for node in twin.model.graph.node][1:] == form
