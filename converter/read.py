@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError, WeightsError
-from .files.magic import find_utf16
+from .files.magic import find_wide_codec
 from .files.prototxt import Prototxt, find_template_values, read_prototxt, shorten_list
 from .graph.build import build_net
 from .graph.net import Net
@@ -109,7 +109,7 @@ def _is_binary(path: str | os.PathLike[str]) -> bool:
     try:
         with open_regular(path) as file:
             start = file.read(4096)
-            return b"\0" in start and find_utf16(start) is None
+            return b"\0" in start and find_wide_codec(start) is None
     except OSError:
         return False
 

@@ -142,7 +142,7 @@ def build_graph(net: Net) -> fx.Graph:
             node.meta[TOP_KEY] = keys[top]
             values[top] = node
     if not net.outputs:
-        raise NetError("the net computes nothing: no layer runs in this phase")
+        raise NetError(f"the net computes nothing: no layer runs in this phase{net.definition.stage_hint}")
     outputs = {blob.name: values[blob] for blob in net.outputs}
     graph.output(next(iter(outputs.values())) if len(outputs) == 1 else outputs)
     graph.lint()

@@ -50,21 +50,25 @@ def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | Non
     return None
 
 
-def find_utf16(data: bytes) -> str | None:
-    """The codec of UTF-16 text, as PowerShell and Windows' Notepad write it, with or without a mark; None for others.
+def find_wide_codec(data: bytes) -> str | None:
+    """The codec of UTF-16 text, with or without a mark, or of UTF-32 text with one, as Windows' programs write them.
 
     Args:
         data: the first bytes of the file.
+
+    Returns:
+        The codec, or None for other files.
     """
     if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
-        return None  # UTF-32
+        return "utf-32"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     start = data[: min(len(data), 4096) & ~1]
     even, odd = start[::2], start[1::2]
     if len(even) < 4:
         return None
-    # ASCII characters in one half of the bytes, zeros in the other
-    if not any(odd) and _TEXT_BYTES.issuperset(even):
-        return "utf-16-le"
-    return "utf-16-be" if not any(even) and _TEXT_BYTES.issuperset(odd) else None
+    for codec, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        plain = sum(not upper and lower in _TEXT_BYTES for upper, lower in zip(high, low, strict=True))
+        if plain >= 0.75 * len(even):  # comments may be in any language
+            return codec
+    return None

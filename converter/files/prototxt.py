@@ -21,7 +21,7 @@ from ..dialects.detect import ForkUse, find_type_uses
 from ..dialects.known import DIALECTS
 from ..dialects.upgrade import upgrade_net
 from . import text_parser
-from .magic import find_utf16
+from .magic import find_wide_codec
 from .text_parser import ParsedText
 from .text_tree import UnknownField
 
@@ -131,7 +131,7 @@ def _load(source: str | os.PathLike[str]) -> tuple[Path | None, bytes]:
 
 def _decode(data: bytes, path: Path | None) -> tuple[str, list[str]]:
     """The text and warnings about it; other kinds of files are rejected by name."""
-    codec = find_utf16(data)
+    codec = find_wide_codec(data)
     if codec is not None:
         data = data.decode(codec, errors="replace").encode()
     start = data[:512].lstrip()

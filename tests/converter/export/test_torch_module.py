@@ -248,3 +248,9 @@ def test_awkward_input_names_run() -> None:
     assert module(*values)[0, :, 0, 0].tolist() == list(range(len(names)))
     blobs = run_blobs(module, {name: value.numpy() for name, value in zip(names, values, strict=True)})
     assert blobs["c/at:out put"][0, :, 0, 0].tolist() == list(range(len(names)))
+
+
+def test_a_net_of_stages_names_them() -> None:
+    text = data(1, 3, 4, 4) + layer("ReLU", "r", "data", "r", 'include { stage: "deploy" }')
+    with pytest.raises(NetError, match=r"computes nothing.*give one, as in --stage deploy"):
+        to_torch(read_net(text))

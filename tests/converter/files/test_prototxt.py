@@ -158,10 +158,10 @@ def test_a_v1_field_in_a_v2_net_names_its_line() -> None:
 # Text as Windows writes it ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_text_of_windows_is_read(codec: str, tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
-    text = 'name: "n"\r\ninput: "data"\r\ninput_dim: 1\r\ninput_dim: 3\r\ninput_dim: 8\r\ninput_dim: 8\r\n'
+    text = 'name: "n"\r\ninput: "data"\r\ninput_dim: 1\r\ninput_dim: 3\r\ninput_dim: 8\r\ninput_dim: 8 # Größe\r\n'
     path.write_bytes((text + 'layer { name: "a" type: "ReLU" bottom: "data" top: "a" }\r\n').encode(codec))
     net = read_prototxt(path)
     assert (net.net.name, net.lines, net.warnings) == ("n", (7,), ())
