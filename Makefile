@@ -8,6 +8,8 @@ SHARED ?= $(firstword $(wildcard $(ATROUS_SHARED) ../shared))
 RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
 CUDA ?= build/cuda
+RAY ?= build/ray
+RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py
 RELEASE ?= build/release
 SITE ?= build/site-env
 FUZZ_SECONDS ?= 240
@@ -144,6 +146,17 @@ $(TRITON)/.ready: $(VENV)/.ready
 	PIP_CONSTRAINT= $(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
 	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
 		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	@touch $@
+
+ray-check: $(RAY)/.ready ## labeling on Ray, and into a local S3 server (installs 400 MB)
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q $(RAY_TESTS)
+
+# an environment of its own on top of $(VENV): Ray with pandas and pyarrow is larger than all the rest of it
+$(RAY)/.ready: $(VENV)/.ready
+	$(BIN)/python -m venv $(RAY)
+	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+		> "$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(RAY)/bin/python -m pip install --quiet 'atrous[ray-check]'
 	@touch $@
 
 recordings:

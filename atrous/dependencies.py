@@ -57,6 +57,10 @@ OPTIONAL = {
         Dependency("tritonclient.grpc", ("tritonclient",), "triton", "check a model repository of Triton"),
         Dependency("av", ("av",), "video", "read and write videos"),
         Dependency("pydensecrf.densecrf", ("pydensecrf2", "pydensecrf"), "pydensecrf", "run the CRF of pydensecrf"),
+        Dependency("fsspec", ("fsspec",), "storage", "read and write object stores"),
+        Dependency("upath", ("universal-pathlib",), "storage", "read and write object stores"),
+        Dependency("ray", ("ray",), "ray", "label on a Ray cluster"),
+        Dependency("pyarrow", ("ray[data]",), "ray", "label on a Ray cluster"),
         Dependency("cuda.bindings", ("cuda-bindings",), "gpu", "use a GPU's memory, for TensorRT and the dense CRF"),
     )
 }

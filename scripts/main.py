@@ -39,6 +39,7 @@ COMMANDS = {
     "merge": "Check the shards of segment --shard and join their records.",
     "serve": "Serve bundles over HTTP and gRPC, with a page for people.",
     "crf": "Refine saved outputs of any network by the dense CRF.",
+    "plan": "Predict how long many images take on many machines.",
     "probe": "Try likely preprocessings of a bundle on a photo, as a contact sheet.",
     "run": "Run a bundle of any task on images: classes, numbers, key points, images out.",
     "evaluate": "Measure a bundle's mean IoU on a labeled dataset.",

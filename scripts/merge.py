@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import click
 
@@ -11,15 +10,14 @@ from . import console
 
 
 @click.command()
-@click.argument("folders", metavar="OUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", metavar="OUT...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
     help="Folder to join several folders in.  [default: the only one]",
 )
 @console.json_option
-def command(folders: tuple[Path, ...], out: Path | None, as_json: bool) -> int:
+def command(folders: tuple[str, ...], out: str | None, as_json: bool) -> int:
     """Check the shards in OUT... and join their records to done.jsonl.
 
     OUT... is the folder that all processes of `segment --shard I/N` wrote to, or the folders of each of them. The check

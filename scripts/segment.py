@@ -21,7 +21,7 @@ from .workers_option import workers_option
 
 _NOT_FOR_VIDEOS = (
     *("kinds", "opacity", "outlines", "legend", "jpeg", "fast_crf", "recursive", "naming"),
-    *("all_frames", "ignore_transparent", "workers", "batch", "shard", "resume"),
+    *("all_frames", "ignore_transparent", "workers", "batch", "shard", "ray_address", "resume"),
 )
 
 
@@ -50,10 +50,10 @@ def _refuse_given(*names: str) -> None:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path),
-    default=Path("labels"),
+    default="labels",
     show_default=True,
-    help="Folder of the results.",
+    metavar="OUT",
+    help="Folder of the results, or an address such as s3://bucket/labels.",
 )
 @click.option(
     "--save",
@@ -91,6 +91,14 @@ def _refuse_given(*names: str) -> None:
 )
 @click.option("--ignore-transparent", is_flag=True, help="Give transparent pixels the label 255 (void).")
 @shard_option
+@click.option(
+    "--ray",
+    "ray_address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Label on a Ray cluster (docs/cluster.md): auto, ray://HOST:10001; without an address, on this machine.",
+)
 @backend_options
 @threads_option()
 @workers_option
@@ -118,7 +126,7 @@ def command(
     bundle: Path,
     images: tuple[str, ...],
     listing: TextIO | None,
-    out: Path,
+    out: str,
     kinds: tuple[str, ...],
     opacity: float,
     outlines: bool,
@@ -139,6 +147,7 @@ def command(
     all_frames: bool,
     ignore_transparent: bool,
     shard: tuple[int, int] | None,
+    ray_address: str | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -152,7 +161,8 @@ def command(
 ) -> int:
     """Label IMAGES with BUNDLE and write the results to a folder.
 
-    IMAGES are files, folders, patterns such as "photos/*.jpg", http(s) addresses, and - for standard input. The results
+    IMAGES are files, folders, patterns such as "photos/*.jpg", http(s) addresses, addresses of
+    object stores such as s3://bucket/photos, and - for standard input. The results
     of photo.jpg are:
 
     \b
@@ -193,35 +203,37 @@ def command(
     }
     if len(images) == 1 and is_video(images[0]):
         _refuse_given(*_NOT_FOR_VIDEOS)
-        return segment_video(bundle, images[0], out, warm_crf, seconds, threads, options, as_json)
+        return segment_video(bundle, images[0], Path(out), warm_crf, seconds, threads, options, as_json)
     if warm_crf is not None or seconds is not None:
         raise click.UsageError("--warm-crf and --seconds are for a single video")
-    if out.suffix.lower() in (".png", ".jpg", ".npy"):
+    if Path(out).suffix.lower() in (".png", ".jpg", ".npy"):
         raise click.UsageError(f"{out} looks like a file; results go to a folder")
     if bool(images) == (listing is not None):
         raise click.UsageError("give some IMAGES, or a --list of them")
+    given = images if listing is None else listing
+    options |= {
+        "kinds": kinds,
+        "style": OverlayStyle(opacity, outlines, legend, "jpeg" if jpeg else "png"),
+        "recursive": recursive,
+        "naming": naming,
+        "all_frames": all_frames,
+        "ignore_transparent": ignore_transparent,
+        "is_list": listing is not None,
+        "resume": resume,
+        "workers": workers,
+        "batch": batch,
+        "crf_shortcuts": import_crf().FAST if fast_crf else None,
+    }
+    if ray_address is not None:
+        from .segment_ray import segment_on_ray
+
+        if shard is not None:
+            raise click.UsageError("--ray divides the images itself: leave out --shard")
+        address = "" if ray_address == "local" else ray_address
+        return segment_on_ray(bundle, given, out, address, threads, as_json, options)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(SegmentReport(as_json, fast_crf))
-        summary = label_files(
-            bundle,
-            images if listing is None else listing,
-            out,
-            kinds=kinds,
-            style=OverlayStyle(opacity, outlines, legend, "jpeg" if jpeg else "png"),
-            recursive=recursive,
-            naming=naming,
-            all_frames=all_frames,
-            ignore_transparent=ignore_transparent,
-            is_list=listing is not None,
-            shard=shard,
-            resume=resume,
-            cores=threads,
-            workers=workers,
-            batch=batch,
-            observer=report,
-            crf_shortcuts=import_crf().FAST if fast_crf else None,
-            **options,
-        )
+        summary = label_files(bundle, given, out, shard=shard, cores=threads, observer=report, **options)
         report.stop_progress()
         report.print_warnings()
         report.print_json() if as_json else report.print_text(out)

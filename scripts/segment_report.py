@@ -124,7 +124,7 @@ class SegmentReport(BatchObserver):
         self._spool.seek(0)
         return map(json.loads, self._spool)
 
-    def print_text(self, out: Path) -> None:
+    def print_text(self, out: str) -> None:
         """Print a table of the first images and a summary."""
         segmenter, summary = self.segmenter, self.summary
         again = f"{summary.skipped} were done before (--again does them again)"

@@ -24,7 +24,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,13 +34,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .lines import LineFile, read_lines
-from .results import measure_bytes
+from .lines import RUN, LineFile, LineObjects, find_lines, open_lines, read_lines, remove_lines
 from .shards import Shard
+from .storage import list_names, measure_bytes, open_place
 
 DONE_NAME = "done.jsonl"
 FAILURES_NAME = "failures.jsonl"
-_DONE = re.compile(r"done(?:\.(\d+)-of-(\d+))?\.jsonl")
+_DONE = re.compile(rf"done(?:\.(\d+)-of-(\d+))?(?:\.{RUN})?\.jsonl")
 
 
 class Journal:
@@ -52,8 +51,8 @@ class Journal:
 
         `again` forgets finished items. Raises OutputError if another run writes to it.
         """
-        own = Path(folder) / name_record(DONE_NAME, shard)
-        self._lines = LineFile(own, "done")
+        own = open_place(folder) / name_record(DONE_NAME, shard)
+        self._lines = open_lines(own, "done")
         try:
             others = [] if again else list(_find_others(own, shard))
             entries = (entry for path in others for entry in read_lines(path, "done"))
@@ -62,7 +61,7 @@ class Journal:
                 self._lines.clear()
                 self._keys, self._bytes = self._keys[:0], self._bytes[:0]
                 for path in _find_others(own, shard) if shard is None else ():
-                    path.unlink()
+                    remove_lines(path)
             self._lines.begin()
         except BaseException:
             self._lines.close()
@@ -72,7 +71,7 @@ class Journal:
         """Number of items finished before this run."""
         return len(self._keys)
 
-    def is_done(self, key: str, files: Iterable[str | Path]) -> bool:
+    def is_done(self, key: str, files: Iterable[Path]) -> bool:
         """Whether an item with this key was finished before this run and its files still have their total size."""
         wanted = np.uint64(int(key, 16))
         place = int(np.searchsorted(self._keys, wanted))
@@ -119,9 +118,10 @@ def name_record(name: str, shard: Shard | None) -> str:
 def find_journals(folder: Path) -> dict[Path, Shard | None]:
     """The journals in a folder and their shards; None for `done.jsonl`, which comes first."""
     found: dict[Path, Shard | None] = {}
-    for path in sorted(folder.iterdir()):
-        if (match := _DONE.fullmatch(path.name)) is not None:
-            found[path] = None if match[1] is None else Shard(int(match[1]), int(match[2]))
+    for name in list_names(folder):
+        if (match := _DONE.fullmatch(name)) is not None:
+            shard = None if match[1] is None else Shard(int(match[1]), int(match[2]))
+            found[folder / name_record(DONE_NAME, shard)] = shard
     return dict(sorted(found.items(), key=lambda entry: entry[1] is not None))
 
 
@@ -155,21 +155,21 @@ class FailureLog:
 
     def __init__(self, folder: str | Path, shard: Shard | None = None) -> None:
         """Remove the previous run's file; OutputError if it is not a failure log."""
-        self._path = Path(folder) / name_record(FAILURES_NAME, shard)
-        self._lines: LineFile | None = None
-        if os.path.lexists(self._path):
-            before = LineFile(self._path, "failures")
+        self._path = open_place(folder) / name_record(FAILURES_NAME, shard)
+        self._lines: LineFile | LineObjects | None = None
+        if find_lines(self._path):
+            before = open_lines(self._path, "failures")
             try:
                 for _ in before.read():  # rejects a file of another kind
                     break
-                self._path.unlink()
+                remove_lines(self._path)
             finally:
                 before.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Record a failure."""
         if self._lines is None:
-            self._lines = LineFile(self._path, "failures")
+            self._lines = open_lines(self._path, "failures")
             self._lines.begin()
         self._lines.write(record)
 

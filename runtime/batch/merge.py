@@ -16,6 +16,7 @@ Memory: 50 bytes per line of the records.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 from array import array
@@ -27,12 +28,22 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import prepare_folder, remove_leftovers, write_file
+from ...bundle.files import remove_leftovers, write_file
 from ...errors import InputError, OutputError
 from .journal import DONE_NAME, FAILURES_NAME, find_journals, name_record
-from .lines import encode_header, encode_line, read_lines
-from .results import measure_bytes
+from .lines import encode_header, encode_line, find_lines, read_lines, remove_lines
 from .shards import ListSum, Shard, hash_identity
+from .storage import (
+    is_store,
+    list_names,
+    locate,
+    measure_bytes,
+    open_place,
+    prepare_place,
+    read_object,
+    remove,
+    write_content,
+)
 
 _SHOWN = 5
 
@@ -84,14 +95,14 @@ def merge_runs(
             recorded twice, or a result is missing; nothing is changed then.
         OutputError: if a run is writing to a folder, or a file cannot be read or written.
     """
-    sources = list(dict.fromkeys(Path(folder) for folder in folders))
+    sources = list(dict.fromkeys(map(open_place, folders)))
     if not sources or (out is None and len(sources) > 1):
         raise InputError("name the folder to join several folders in: -o OUT" if sources else "there are no folders")
-    target = sources[0] if out is None else Path(out)
+    target = sources[0] if out is None else open_place(out)
     for folder in sources:
-        if not folder.is_dir():
-            raise InputError(f"there is no folder {folder}: give the output folders of the shards")
-    into_itself = [target] if target.is_dir() and not any(_is_same(target, folder) for folder in sources) else []
+        if not list_names(folder):
+            raise InputError(f"there is nothing in {folder}: give the output folders of the shards")
+    into_itself = [target] if not any(_is_same(target, folder) for folder in sources) else []
     parts = [
         _Part(path, shard, _read_end(path)) for folder in [*into_itself, *sources]
         for path, shard in find_journals(folder).items()
@@ -100,19 +111,26 @@ def merge_runs(
     last = {part.path for part in shards}
     ordered = [*(part for part in parts if part.path not in last), *shards]  # later ones count
     is_kept = _choose_lines(ordered, last, advance)
-    prepare_folder(target)
+    prepare_place(target)
     copied = _bring_results(ordered, is_kept, target)
-    write_file(target / DONE_NAME, lambda file: _write_lines(file, ordered, is_kept), durable=True)
-    failures = [entry for part in shards for entry in _read_failures(part)]
-    if failures:
-        write_file(target / FAILURES_NAME, encode_header("failures") + b"".join(map(encode_line, failures)))
+    earlier = [place for place in find_lines(target / DONE_NAME) if place.name != DONE_NAME]
+    if is_store(target):
+        buffer = io.BytesIO()
+        _write_lines(buffer, ordered, is_kept)
+        write_content(target / DONE_NAME, buffer.getvalue())
     else:
-        (target / FAILURES_NAME).unlink(missing_ok=True)
+        write_file(target / DONE_NAME, lambda file: _write_lines(file, ordered, is_kept), durable=True)
+        remove_leftovers(target)
+    for place in earlier:
+        remove(place)
+    failures = [entry for part in shards for entry in _read_failures(part)]
+    remove_lines(target / FAILURES_NAME)
+    if failures:
+        write_content(target / FAILURES_NAME, encode_header("failures") + b"".join(map(encode_line, failures)))
     for part in parts:
         if part.shard is not None and _is_same(part.path.parent, target):
-            part.path.unlink()
-            _find_failures(part).unlink(missing_ok=True)
-    remove_leftovers(target)
+            remove_lines(part.path)
+            remove_lines(_find_failures(part))
     listed = shards[0].end["listed"]["images"] if shards[0].end else 0
     return MergeSummary(len(shards), listed, int(is_kept.sum()), len(failures), copied)
 
@@ -226,7 +244,7 @@ def _find_failures(part: _Part) -> Path:
 
 def _read_failures(part: _Part) -> Iterable[dict[str, Any]]:
     path = _find_failures(part)
-    return read_lines(path, "failures") if path.exists() else ()
+    return read_lines(path, "failures") if find_lines(path) else ()
 
 
 def _read_all(parts: Iterable[_Part]) -> Iterator[tuple[_Part, dict[str, Any]]]:
@@ -262,14 +280,17 @@ def _bring_results(parts: Sequence[_Part], is_kept: npt.NDArray[np.bool_], targe
         if is_wanted and not _is_same(part.path.parent, target):
             for name in entry["outputs"].values():
                 source = part.path.parent / name
-                files = sorted(source.iterdir()) if source.is_dir() else [source]
-                for path in files:
-                    _bring_file(path, target / path.relative_to(part.path.parent))
+                files = [f"{name}/{inside}" for inside in list_names(source)] or [name]
+                for file in files:
+                    _bring_file(part.path.parent / file, target / file)
                 copied += len(files)
     return copied
 
 
 def _bring_file(source: Path, target: Path) -> None:
+    if is_store(source) or is_store(target):
+        write_content(target, read_object(str(source), 1 << 40) if is_store(source) else source.read_bytes())
+        return
     if target.exists() and os.path.samefile(source, target):
         return
     try:
@@ -285,4 +306,4 @@ def _bring_file(source: Path, target: Path) -> None:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    return os.path.realpath(one) == os.path.realpath(other)
+    return locate(one) == locate(other)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import remove_leftovers, write_file
+from ...bundle.files import remove_leftovers
 from ...bundle.manifest import Manifest
-from ...errors import OutputError
 from .. import pictures
 from ..pictures import PLAIN, OverlayStyle
 from ..segmentation import Labels, Segmentation
+from .storage import is_store, list_names, remove, write_content
 
 _COUNTED_AT_ONCE = 1 << 22  # pixels
 
@@ -68,22 +67,13 @@ def write_results(files: Mapping[Path, bytes], classes: Sequence[str]) -> None:
     """
     names = {_name_mask(index, name) for index, name in enumerate(classes)}
     for folder in {path.parent for path in files if path.name in names}:
-        remove_leftovers(folder)
-        stale = [entry for entry in _list_folder(folder) if entry.name in names and entry not in files]
-        for path in stale:
-            try:
-                path.unlink()
-            except OSError as error:
-                raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
+        if not is_store(folder):
+            remove_leftovers(folder)
+        for name in list_names(folder):
+            if name in names and folder / name not in files:
+                remove(folder / name)
     for path, content in files.items():
-        write_file(path, content)
-
-
-def measure_bytes(path: str | Path) -> int:
-    """The size of a file, or of the files in a folder; OSError if it is missing."""
-    if os.path.isdir(path):
-        return sum(entry.stat().st_size for entry in os.scandir(path))
-    return os.stat(path).st_size
+        write_content(path, content)
 
 
 def describe_coco(labels: Labels, classes: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +121,3 @@ def _name_mask(index: int, name: str) -> str:
     """The file of a class's mask: its number, and its name with characters that every file system takes."""
     plain = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name[:60])
     return f"{index:03}_{plain}.png"
-
-
-def _list_folder(folder: Path) -> Iterable[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else ()

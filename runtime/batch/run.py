@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...bundle.files import prepare_folder, remove_leftovers
 from ...dependencies import read_version
 from ...errors import AtrousError, InputError, OutputError
 from ..images import decode_image, read_image, read_size, read_transparency
@@ -31,11 +29,13 @@ from ..pipeline.segmentation import make_stages
 from ..segmentation import Segmentation
 from ..segmenter import Segmenter
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
-from .journal import FAILURES_NAME, FailureLog, Journal, make_key
+from .journal import FAILURES_NAME, FailureLog, Journal
 from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from .results import encode_results, measure_classes, write_results
 from .shards import Selection, Shard
+from .storage import is_store, open_place, prepare_place
 from .streams import is_stream, read_stream
+from .todo import Todo, clean_folders, skip_finished
 
 _log = logging.getLogger(__name__)
 _VOID = np.uint8(255)
@@ -69,9 +69,10 @@ def label_files(
 
     Args:
         bundle: a bundle's folder, or a loaded segmenter, which stays open.
-        images: files, folders, glob patterns, http(s) addresses, and "-" for an image in standard input. Images that
-            are not files are labeled in every run.
-        out: the output folder, created if missing.
+        images: files, folders, glob patterns, addresses of object stores such as "s3://bucket/photos" (objects,
+            prefixes, patterns), http(s) addresses, and "-" for an image in standard input. Those of the last two kinds
+            are labeled in every run.
+        out: the output folder, created if missing, or an address in an object store.
         kinds: the results to write:
             "labels": palette PNG of H x W uint8 labels;
             "overlay": the image tinted by the labels' colors, as `style` says;
@@ -110,25 +111,21 @@ def label_files(
             removed during the run.
         KeyboardInterrupt: at Ctrl-C, after the calls in progress are finished and recorded.
     """
-    out = Path(out)
-    kinds = tuple(dict.fromkeys(kinds))
-    unknown = [kind for kind in kinds if kind not in ENDINGS]
-    if unknown or not kinds:
-        raise InputError(f'"{"".join(unknown[:1])}" is not a kind of result: use {", ".join(ENDINGS)}')
-    if isinstance(images, str | Path):
-        images = [images]
-    endings = ENDINGS if style.format == "png" else {**ENDINGS, "overlay": "_overlay.jpg"}
-    jobs: Iterable[ImageJob]
-    if is_list:
-        jobs, total = read_jobs(images, out, kinds, endings), None
-    else:
-        jobs = find_jobs(
-            list(images), out, kinds, recursive=recursive, naming=naming, all_frames=all_frames, endings=endings
-        )
-        total = len(jobs)
-    selection = None
-    if shard is not None:
-        selection = Selection(jobs, Shard(*shard))
+    out = open_place(out)
+    settings = RunSettings(tuple(dict.fromkeys(kinds)), style, ignore_transparent, batch)
+    selection = None if shard is None else Selection((), Shard(*shard), are_own=is_list)
+    jobs, total = choose_jobs(
+        images,
+        out,
+        settings,
+        is_list=is_list,
+        recursive=recursive,
+        naming=naming,
+        all_frames=all_frames,
+        takes=selection.takes if selection is not None else lambda identity: True,
+    )
+    if selection is not None:
+        selection.jobs = jobs
         total = None if is_list else selection.count()
     cores = cores or count_cores()
     with ExitStack() as stack:
@@ -142,7 +139,7 @@ def label_files(
             segmenter,
             jobs if selection is None else selection,
             out,
-            settings=RunSettings(kinds, style, ignore_transparent, batch),
+            settings=settings,
             total=total,
             resume=resume,
             cores=cores,
@@ -159,6 +156,35 @@ class RunSettings:
     style: OverlayStyle = PLAIN
     ignore_transparent: bool = False
     batch: int = 1
+
+
+def choose_jobs(
+    images: str | Path | Iterable[str | Path],
+    out: Path,
+    settings: RunSettings,
+    *,
+    is_list: bool,
+    recursive: bool,
+    naming: Naming,
+    all_frames: bool,
+    takes: Callable[[str], bool] = lambda identity: True,
+) -> tuple[Iterable[ImageJob], int | None]:
+    """The jobs of the arguments of `label_files`, and their number; a list is read lazily and has none.
+
+    Of a list, the images whose identity `takes` refuses are left out.
+    """
+    unknown = [kind for kind in settings.kinds if kind not in ENDINGS]
+    if unknown or not settings.kinds:
+        raise InputError(f'"{"".join(unknown[:1])}" is not a kind of result: use {", ".join(ENDINGS)}')
+    if isinstance(images, str | Path):
+        images = [images]
+    endings = ENDINGS if settings.style.format == "png" else {**ENDINGS, "overlay": "_overlay.jpg"}
+    if is_list:
+        return read_jobs(images, out, settings.kinds, endings, takes), None
+    found = find_jobs(
+        list(images), out, settings.kinds, recursive=recursive, naming=naming, all_frames=all_frames, endings=endings
+    )
+    return found, len(found)
 
 
 def label_jobs(
@@ -178,7 +204,7 @@ def label_jobs(
         raise InputError("this bundle's head gives labels only: it has no probabilities to save")
     summary = BatchSummary()
     observer.started(segmenter, summary, total)
-    prepare_folder(out)
+    prepare_place(out)
     shard = jobs.shard if isinstance(jobs, Selection) else None
     described = _describe_settings(segmenter, settings)
     with (
@@ -196,8 +222,8 @@ def label_jobs(
             batch=settings.batch,
         )
         # with shards, temporary files may be those of another process
-        cleaned = _remove_leftovers(jobs) if shard is None else jobs
-        todo = _skip_finished(cleaned, journal, described, out, summary, observer)
+        cleaned = clean_folders(jobs) if shard is None and not is_store(out) else jobs
+        todo = skip_finished(cleaned, journal, described, out, summary, observer)
         pipeline = Pipeline(stages, cores=cores, workers=workers, fatal=(OutputError,))
         try:
             with pipeline:
@@ -218,23 +244,6 @@ def label_jobs(
     return summary
 
 
-@dataclass
-class _Todo:
-    """An image to label.
-
-    Attributes:
-        job: the image and its output files.
-        key: its key in the journal; None for a file without a stat, which reading then reports.
-        names: the paths of its output files in the output folder, by kind.
-        void: the pixels (H x W) to label as void, once the image has been read; None for none.
-    """
-
-    job: ImageJob
-    key: str | None
-    names: Mapping[str, str]
-    void: npt.NDArray[np.bool_] | None = None
-
-
 class _Finisher:
     """Writes an image's files, then its line in the journal: a kill between the two repeats one image."""
 
@@ -242,7 +251,7 @@ class _Finisher:
         self._segmenter, self._manifest, self._journal = segmenter, segmenter.bundle.manifest, journal
         self._style = style
 
-    def __call__(self, item: _Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
+    def __call__(self, item: Todo, image: npt.NDArray[np.uint8], result: Segmentation) -> LabeledImage:
         start_s = time.perf_counter()
         if item.void is not None:
             result = replace(result, labels=np.where(item.void, _VOID, result.labels))
@@ -279,7 +288,7 @@ class _Reader:
     def __init__(self, find_void: bool) -> None:
         self._find_void = find_void
 
-    def __call__(self, item: _Todo) -> npt.NDArray[np.uint8]:
+    def __call__(self, item: Todo) -> npt.NDArray[np.uint8]:
         image, frame = item.job.image, item.job.frame
         if not is_stream(image):
             item.void = read_transparency(image, frame=frame) if self._find_void else None
@@ -289,7 +298,7 @@ class _Reader:
         return decode_image(content, image)
 
 
-def _read_size(item: _Todo) -> tuple[int, int] | None:
+def _read_size(item: Todo) -> tuple[int, int] | None:
     return None if is_stream(item.job.image) else read_size(item.job.image)
 
 
@@ -310,43 +319,6 @@ def _describe_settings(segmenter: Segmenter, settings: RunSettings) -> dict[str,
         "ignore_transparent": settings.ignore_transparent,
         "overlay": asdict(settings.style),
     }
-
-
-def _skip_finished(
-    jobs: Iterable[ImageJob],
-    journal: Journal,
-    settings: Mapping[str, Any],
-    out: Path,
-    summary: BatchSummary,
-    observer: BatchObserver,
-) -> Iterator[_Todo]:
-    settings_key = make_key(settings)
-    for job in jobs:
-        names = {kind: path.relative_to(out).as_posix() for kind, path in job.outputs.items()}
-        if is_stream(job.image):
-            yield _Todo(job, make_key([settings_key, job.image, names]), names)
-            continue
-        try:
-            found = os.stat(job.image)
-        except OSError:
-            yield _Todo(job, None, names)
-            continue
-        key = make_key([settings_key, os.path.abspath(job.image), found.st_size, found.st_mtime_ns, names])
-        if journal.is_done(key, job.outputs.values()):
-            summary.skipped += 1
-            observer.skipped(job.image)
-        else:
-            yield _Todo(job, key, names)
-
-
-def _remove_leftovers(jobs: Iterable[ImageJob]) -> Iterator[ImageJob]:
-    """Pass the jobs on, after removing the temporary files that a killed run left in each folder."""
-    folders: set[Path] = set()
-    for job in jobs:
-        for folder in {path.parent for path in job.outputs.values()} - folders:
-            folders.add(folder)
-            remove_leftovers(folder)
-        yield job
 
 
 def _describe_end(selection: Selection, settings: Mapping[str, Any], summary: BatchSummary) -> dict[str, Any]:

@@ -72,22 +72,46 @@ class ListSum:
 
 
 class Selection:
-    """The jobs of a shard among all jobs, lazily; `listed` and `own` are complete after an iteration."""
+    """The jobs of a shard among all jobs, lazily; `listed` and `own` are complete after an iteration.
 
-    def __init__(self, jobs: Iterable[ImageJob], shard: Shard) -> None:
-        self._jobs, self.shard = jobs, shard
-        self.listed, self.own = ListSum(), ListSum()
+    `listed` is the sum of the whole list if the jobs are only a part of it. A lazy list that asks `takes` itself is
+    passed with `are_own`.
+    """
+
+    def __init__(
+        self, jobs: Iterable[ImageJob], shard: Shard, listed: ListSum | None = None, *, are_own: bool = False
+    ) -> None:
+        self.jobs, self.shard, self._whole, self._are_own = jobs, shard, listed, are_own
+        self.listed, self.own = listed or ListSum(), ListSum()
 
     def count(self) -> int:
         """The number of the shard's own jobs, for jobs that can be iterated more than once."""
         return sum(1 for _ in self)
 
+    def takes(self, identity: str) -> bool:
+        """Count an image of the list; returns whether it belongs to the shard."""
+        number = hash_identity(identity)
+        if self._whole is None:
+            self.listed.add(number)
+        if number % self.shard.count != self.shard.index:
+            return False
+        self.own.add(number)
+        return True
+
     def __iter__(self) -> Iterator[ImageJob]:
         """Yield the shard's own jobs, in the order of the list."""
-        self.listed, self.own = ListSum(), ListSum()
-        for job in self._jobs:
-            number = hash_identity(job.identity)
-            self.listed.add(number)
-            if number % self.shard.count == self.shard.index:
-                self.own.add(number)
+        self.listed, self.own = self._whole or ListSum(), ListSum()
+        for job in self.jobs:
+            if self._are_own or self.takes(job.identity):
                 yield job
+
+
+def divide_jobs(jobs: Iterable[ImageJob], count: int) -> tuple[list[list[ImageJob]], ListSum]:
+    """The jobs of each of `count` shards, and the sum of the whole list."""
+    shards: list[list[ImageJob]] = [[] for _ in range(count)]
+    listed = ListSum()
+    for job in jobs:
+        number = hash_identity(job.identity)
+        listed.add(number)
+        shards[number % count].append(job)
+    return shards, listed

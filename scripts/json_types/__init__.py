@@ -22,6 +22,7 @@ COMMANDS = {
     "crf": ("images", "Crf"),
     "merge": ("images", "Merge"),
     "serve": ("others", "Serve"),
+    "plan": ("others", "Plan"),
     "probe": ("images", "Probe"),
     "run": ("images", "Run"),
     "evaluate": ("images", "Evaluate"),

@@ -123,6 +123,31 @@ class CrfFiles(Output):
     """those refined in this run, in their order"""
 
 
+class SegmentOnRay(Output):
+    """Images labeled on a Ray cluster."""
+
+    command: Literal["segment"]
+    bundle: str
+    """its folder"""
+    out: str
+    """the folder or address of the results"""
+    actors: int
+    cores: int
+    """of each actor"""
+    gpus: float
+    """of each actor"""
+    shards: int
+    labeled: int
+    """images labeled in this run"""
+    skipped: int
+    """images that an earlier run had finished"""
+    failures: list[FailedImage]
+    spent_ms: dict[str, float]
+    """milliseconds by stage, summed over the labeled images"""
+    duration_s: float
+    """without the start of Ray"""
+
+
 class MergeDone(Output):
     """Joined shards."""
 
@@ -372,8 +397,8 @@ class TuneCrfDone(Output):
     """the files written with -o"""
 
 
-Segment = SegmentImages | SegmentVideo | Failed
 Crf = CrfFiles | Failed
+Segment = SegmentImages | SegmentVideo | SegmentOnRay | Failed
 Merge = MergeDone | Failed
 Probe = ProbeDone | Failed
 Run = RunDone | Failed

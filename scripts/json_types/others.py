@@ -36,6 +36,69 @@ class FetchShow(Output):
     model: ListedModel
 
 
+class PlanNodes(Part):
+    """The machines."""
+
+    count: int
+    cores: int
+    """of each, as are the others"""
+    gpus: int
+    gpu_ms: float | None
+    """the network's time for an image on a GPU, if it was given"""
+    storage_mb_s: float | None
+    """bandwidth in 1e6 bytes per second, if it was given"""
+
+
+class PlanCost(Part):
+    """The cost of an image."""
+
+    source: str
+    """where it was measured"""
+    core_ms: dict[str, float]
+    """core-milliseconds by stage"""
+    device_ms: float
+    """milliseconds of the network on a device; 0 if it ran on the CPU"""
+    read_bytes: float | None
+    written_bytes: float | None
+    efficiency: float
+    """the measured rate as a share of its bound"""
+    start_s: float
+    """seconds from the start of a process to its first image"""
+
+
+class PlanFigures(Part):
+    """The prediction."""
+
+    hours: float
+    rate_per_s: float
+    """images per second of all nodes"""
+    node_per_s: float
+    bounds_per_s: dict[str, float]
+    """upper bounds of a node's rate by resource"""
+    bottleneck: str
+    crf_cores: float
+    """cores busy with the CRF in a node"""
+    crf_cores_all: float
+    gpu_share: float | None
+    """share of the time in which a GPU works"""
+    core_hours: float
+    read_bytes: float | None
+    written_bytes: float | None
+    storage_mb_s: float | None
+    """1e6 bytes per second that all nodes read and write"""
+    shards: int
+
+
+class PlanDone(Output):
+    """The predicted time of a run on many machines."""
+
+    command: Literal["plan"]
+    images: int
+    nodes: PlanNodes
+    cost: PlanCost
+    plan: PlanFigures
+
+
 class FetchDone(Output):
     """A fetched model."""
 
@@ -262,3 +325,4 @@ Pack = PackDone | Failed
 Serve = Serving | Failed
 Export = ExportDone | RepositoryCheck | Failed
 Schema = SchemaList | Failed
+Plan = PlanDone | Failed

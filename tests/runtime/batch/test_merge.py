@@ -112,7 +112,7 @@ def edit_end(shard: str, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.usefixtures("folder")
 class TestRefused:
     def test_nothing_to_join(self) -> None:
-        with pytest.raises(InputError, match="there is no folder out"):
+        with pytest.raises(InputError, match="there is nothing in out"):
             merge_runs(["out"])
         label_files("b", "photos", "out")
         refuse("no records of shards")
