@@ -20,10 +20,11 @@ namespace {
 #include "slice.inl"
 // clang-format on
 
-// Rows of up to 32 lanes stay in registers; longer ones are processed 32 lanes at a time.
+// Rows of up to 32 lanes stay in registers; longer ones are processed 32 lanes at a time. A Kernel<0, S> has 2 lanes.
 template <template <int, class> class Kernel, class S, class... Arguments>
 void run_for_lanes(std::size_t lanes, Arguments&&... arguments) {
   switch (lanes) {
+    case 2: return Kernel<0, S>::run(std::forward<Arguments>(arguments)...);
     case 4: return Kernel<1, S>::run(std::forward<Arguments>(arguments)...);
     case 8: return Kernel<2, S>::run(std::forward<Arguments>(arguments)...);
     case 12: return Kernel<3, S>::run(std::forward<Arguments>(arguments)...);
@@ -54,15 +55,22 @@ void slice(const SliceJob& job, Storage storage, std::size_t first_run, std::siz
   run_kernel<Slice>(job, storage, first_run, last_run, scratch);
 }
 
+template <class V, class S>
+void store_parts(const float* row, S* to, std::size_t lanes) {
+  for (std::size_t lane = 0; lane < lanes; lane += sizeof(V) / 4) store(to + lane, load<V>(row + lane));
+}
+
+template <class S>
+void store_lanes(const float* row, S* to, std::size_t lanes) {
+  if (lanes == 2) return store_parts<V2>(row, to, lanes);
+  store_parts<V4>(row, to, lanes);
+}
+
 void store_row(const float* row, void* rows, std::size_t index, std::size_t lanes, Storage storage) {
-  for (std::size_t lane = 0; lane < lanes; lane += 4) {
-    const std::size_t at = index * lanes + lane;
-    const V4 part = load<V4>(row + lane);
-    if (storage == Storage::kHalf) {
-      store(static_cast<Half*>(rows) + at, part);
-    } else {
-      store(static_cast<float*>(rows) + at, part);
-    }
+  if (storage == Storage::kHalf) {
+    store_lanes(row, static_cast<Half*>(rows) + index * lanes, lanes);
+  } else {
+    store_lanes(row, static_cast<float*>(rows) + index * lanes, lanes);
   }
 }
 

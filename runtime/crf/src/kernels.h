@@ -1,6 +1,7 @@
 // The inner loops, as jobs: compiled once per instruction set from kernels.cpp, chosen at run time by dispatch.cpp.
 //
-// All data are rows of labels: `lanes` floats (labels padded to a multiple of 4 with exact zeros) in explicit vectors.
+// All data are rows of labels: `lanes` floats, 2 for up to two labels, else labels padded to a multiple of 4 with exact
+// zeros, in explicit vectors.
 // The loops read rows at random from arrays of tens of megabytes; their cost is memory latency and bandwidth, so each
 // loop prefetches the rows it will need and touches each row once.
 #pragma once

@@ -16,6 +16,7 @@ constexpr int kSettleAfter = 1;           // updates: the first decides most pix
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 std::size_t padded_lanes(std::size_t labels) {
+  if (labels <= 2) return 2;
   const std::size_t multiple = labels <= 32 ? 4 : 32;
   return (labels + multiple - 1) / multiple * multiple;
 }
@@ -103,10 +104,11 @@ UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, 
 
 UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
                                         std::size_t height, std::size_t width, float cap, std::vector<float>& gaps) {
-  Buffer<float> padded(coarse_height * coarse_width * lanes_);
+  const std::size_t lanes = tile_lanes();
+  Buffer<float> padded(coarse_height * coarse_width * lanes);
   for (std::size_t cell = 0; cell < coarse_height * coarse_width; ++cell) {
-    for (std::size_t l = 0; l < lanes_; ++l) {
-      padded[cell * lanes_ + l] = scores[cell * labels_ + std::min(l, labels_ - 1)];
+    for (std::size_t l = 0; l < lanes; ++l) {
+      padded[cell * lanes + l] = scores[cell * labels_ + std::min(l, labels_ - 1)];
     }
   }
   UnaryJob job{};
@@ -126,12 +128,12 @@ UnaryRange MeanField::fill_unary(UnaryJob job, std::size_t begin, std::size_t en
   std::vector<UnaryRange> ranges(order_->runs());
   job.order = order_.get();
   job.labels = labels_;
-  job.lanes = lanes_;
+  job.lanes = tile_lanes();
   job.rows = unary_.data();
   job.ranges = ranges.data();
-  std::vector<std::vector<float>> found(threads, std::vector<float>(lanes_, 3.0e38F));
+  std::vector<std::vector<float>> found(threads, std::vector<float>(job.lanes, 3.0e38F));
   run_team(threads, [&](Team& team, int rank) {
-    Buffer<float> tile(lanes_ * kRun);
+    Buffer<float> tile(job.lanes * kRun);
     team.share(rank, end - begin, kSliceChunk, [&](std::size_t from, std::size_t to) {
       kernels_.prepare(job, begin + from, begin + to, tile.data(), found[rank].data());
     });

@@ -80,6 +80,8 @@ class MeanField {
 
  private:
   UnaryRange fill_unary(UnaryJob job, std::size_t begin, std::size_t end, int threads, std::vector<float>& gaps);
+  // Lanes of the rows in which the unary is read: whole vectors, also where rows of two labels have 2 lanes.
+  std::size_t tile_lanes() const { return lanes_ < 4 ? 4 : lanes_; }
   void prepare();
   void make_scratch();
   std::vector<const Lattice*> lattices() const;

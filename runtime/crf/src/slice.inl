@@ -40,7 +40,8 @@ inline std::size_t best_label(const float* row, std::size_t labels) {
 
 template <int Quads, class S>
 struct Slice {
-  static constexpr int kBlock = 4 * Quads;
+  static constexpr int kBlock = Row<Quads>::kLanes;
+  static constexpr bool kPairs = Quads == 0;
 
   // F = sum over the corners of one pixel, one block of lanes; the usual corner counts are compile-time constants.
   template <int Corners>
@@ -91,6 +92,52 @@ struct Slice {
         }
         row.store_to(message + block);
       }
+    }
+  }
+
+  // The messages of all pixels of a run with two lanes: they stay in registers only for one term at a time.
+  static void gather_pairs(const SliceJob& job, const Run& run, bool with_unary, float* tile, float* filtered_row) {
+    for (std::size_t i = 0; i < run.length; ++i) {
+      V2 total{};
+      if (with_unary) total = -load<V2>(job.unary + (run.first + i) * job.labels);
+      if (with_unary && job.labels == 1) total[1] = -kPaddingEnergy;
+      store(tile + 2 * i, total);
+    }
+    bool any_matrix = false;
+    for (std::size_t t = 0; t < job.term_count; ++t) {
+      const SliceTerm& term = job.terms[t];
+      if (term.kind == Compatibility::kMatrix) {
+        any_matrix = true;
+      } else if (term.corners == 6) {
+        add_pairs<6>(term, run, tile);
+      } else if (term.corners == 3) {
+        add_pairs<3>(term, run, tile);
+      } else {
+        add_pairs<0>(term, run, tile);
+      }
+    }
+    if (!any_matrix) return;
+    for (std::size_t i = 0; i < run.length; ++i) add_matrix_messages(job, run.first + i, tile + 2 * i, filtered_row);
+  }
+
+  template <int Corners>
+  static void add_pairs(const SliceTerm& term, const Run& run, float* tile) {
+    const bool potts = term.kind == Compatibility::kPotts;
+    const V2 weight = potts ? V2{} + term.compatibility[0] : -load<V2>(term.compatibility);
+    for (std::size_t i = 0; i < run.length; ++i) {
+      Row<0> filtered;
+      gather_corners<Corners>(term, run.first + i, 2, 0, filtered);
+      const float factor = term.factor != nullptr ? term.factor[run.first + i] : 1.0F;
+      store(tile + 2 * i, load<V2>(tile + 2 * i) + weight * (filtered.two * factor));
+    }
+  }
+
+  // normalize() for pairs, several pixels at a time. Reads and writes up to the end of a vector.
+  static void normalize_pairs(std::size_t length, float* tile) {
+    for (std::size_t at = 0; at < 2 * length; at += kWidth) {
+      const Wide score = load<Wide>(tile + at);
+      const Wide share = exp_nonpositive(score - larger(score, swap_pairs(score)));
+      store(tile + at, share / (share + swap_pairs(share)));
     }
   }
 
@@ -175,7 +222,7 @@ struct Slice {
     const S* const q_row = static_cast<const S*>(job.q) + pixel * job.lanes;
     double total = 0.0;
     for (std::size_t l = 0; l < job.labels; ++l) {
-      const double q = load<V4>(q_row + l / 4 * 4)[l % 4];
+      const double q = kPairs ? load<V2>(q_row)[l % 2] : load<V4>(q_row + l / 4 * 4)[l % 4];
       total += q * std::log(std::max(q, 1e-20)) + unary_row[l] * q - q * message[l];
     }
     return total;
@@ -183,6 +230,10 @@ struct Slice {
 
   static void store_q(const SliceJob& job, std::size_t first, std::size_t length, const float* tile) {
     S* const q = static_cast<S*>(job.q) + first * job.lanes;
+    if constexpr (kPairs && std::is_same_v<S, float>) {
+      std::memcpy(q, tile, length * 2 * sizeof(float));
+      return;
+    }
     for (std::size_t at = 0; at < length * job.lanes; at += kBlock) {
       Row<Quads> copy;
       copy.load_from(tile + at);
@@ -212,29 +263,42 @@ struct Slice {
     }
   }
 
+  static ATROUS_INLINE void gather_run(const SliceJob& job, const Run& run, float* tile, float* filtered_row) {
+    for (std::size_t i = 0; i < run.length; ++i) {
+      const std::size_t pixel = run.first + i;
+      const float* const unary = job.unary + pixel * job.labels;
+      const std::size_t ahead = std::min(pixel + kPrefetchPixels, job.points - 1);
+      prefetch(job, ahead);
+      prefetch_row<kBlock>(job.unary + ahead * job.labels);
+      if (job.q != nullptr) prefetch_row<kBlock, S, 1>(static_cast<const S*>(job.q) + pixel * job.lanes);
+      gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, tile + i * job.lanes, filtered_row);
+    }
+  }
+
   static void run(const SliceJob& job, std::size_t first_run, std::size_t last_run, float* scratch) {
     const std::size_t lanes = job.lanes, labels = job.labels;
     float* const tile = scratch;
     float* const filtered_row = scratch + kRun * lanes;
     for (std::size_t r = first_run; r < last_run; ++r) {
       const Run run = job.order->run(r);
-      double energy = 0.0;
-      for (std::size_t i = 0; i < run.length; ++i) {
-        const std::size_t pixel = run.first + i;
-        const float* const unary = job.unary + pixel * labels;
-        float* const row = tile + i * lanes;
-        const std::size_t ahead = std::min(pixel + kPrefetchPixels, job.points - 1);
-        prefetch(job, ahead);
-        prefetch_row<kBlock>(job.unary + ahead * labels);
-        if (job.q != nullptr) prefetch_row<kBlock, S, 1>(static_cast<const S*>(job.q) + pixel * lanes);
-        gather_messages(job, pixel, job.energy == nullptr ? unary : nullptr, row, filtered_row);
-        if (job.energy != nullptr) energy += variational_energy(job, pixel, unary, row);
+      if constexpr (kPairs) {
+        gather_pairs(job, run, job.energy == nullptr, tile, filtered_row);
+      } else {
+        gather_run(job, run, tile, filtered_row);
       }
       if (job.energy != nullptr) {
-        job.energy[r] = energy;
+        job.energy[r] = 0.0;
+        for (std::size_t i = 0; i < run.length; ++i) {
+          const std::size_t pixel = run.first + i;
+          job.energy[r] += variational_energy(job, pixel, job.unary + pixel * labels, tile + i * lanes);
+        }
         continue;
       }
-      normalize(lanes, run.length, tile);
+      if constexpr (kPairs) {
+        normalize_pairs(run.length, tile);
+      } else {
+        normalize(lanes, run.length, tile);
+      }
       if (job.q != nullptr) store_q(job, run.first, run.length, tile);
       if (job.settled != nullptr) mark_settled(job, run.first, run.length, tile);
       if (job.best != nullptr) job.changed[r] = count_changes(job, run.first, run.length, tile);

@@ -5,6 +5,9 @@
 
 constexpr std::size_t kPrefetchEntries = 40;
 constexpr std::size_t kPrefetchChain = 24;
+// With two labels the processor itself has the loads of many rows under way, and prefetching costs as much as the rest.
+template <int Quads>
+constexpr bool kPrefetches = Quads > 0;
 
 template <int Quads, class S>
 struct Splat {
@@ -18,11 +21,12 @@ struct Splat {
 
   template <bool Gained>
   static void sum(const SplatJob& job, std::size_t begin, std::size_t end) {
-    constexpr int kBlock = 4 * Quads;
+    constexpr int kBlock = Row<Quads>::kLanes;
     const S* const q = static_cast<const S*>(job.q);
     S* const rows = static_cast<S*>(job.rows);
     const S* const base = static_cast<const S*>(job.base);
-    const std::size_t lanes = job.lanes, last_entry = job.offsets[end];
+    const std::size_t lanes = kBlock == 2 ? 2 : job.lanes;
+    [[maybe_unused]] const std::size_t last_entry = job.offsets[end];
     for (std::size_t block = 0; block < lanes; block += kBlock) {
       for (std::size_t vertex = begin; vertex < end; ++vertex) {
         Row<Quads> total;
@@ -32,8 +36,10 @@ struct Splat {
           total.fill(0.0F);
         }
         for (std::size_t e = job.offsets[vertex]; e < job.offsets[vertex + 1]; ++e) {
-          const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
-          prefetch_row<kBlock>(q + job.entries[ahead].index * lanes + block);
+          if constexpr (kPrefetches<Quads>) {
+            const std::size_t ahead = std::min(e + kPrefetchEntries, last_entry - 1);
+            prefetch_row<kBlock>(q + job.entries[ahead].index * lanes + block);
+          }
           const std::size_t pixel = job.entries[e].index;
           const float weight = job.entries[e].weight, gain = Gained ? job.gains[pixel] : 1.0F;
           const S* const row = q + pixel * lanes + block;
@@ -52,9 +58,9 @@ template <int Quads, class S>
 struct Blur {
   // [begin, end) covers whole chains.
   static void run(const BlurJob& job, std::size_t begin, std::size_t end) {
-    constexpr int kBlock = 4 * Quads;
+    constexpr int kBlock = Row<Quads>::kLanes;
     S* const rows = static_cast<S*>(job.rows);
-    const std::size_t lanes = job.lanes;
+    const std::size_t lanes = kBlock == 2 ? 2 : job.lanes;
     for (std::size_t block = 0; block < lanes; block += kBlock) {
       const auto row_at = [&](std::size_t i) { return rows + (job.chain[i] >> 1) * lanes + block; };
       std::size_t i = begin;
@@ -63,7 +69,7 @@ struct Blur {
         previous.fill(0.0F);
         current.load_from(row_at(i));
         for (bool ends = false; !ends; ++i) {
-          prefetch_row<kBlock>(row_at(std::min(i + kPrefetchChain, end - 1)));
+          if constexpr (kPrefetches<Quads>) prefetch_row<kBlock>(row_at(std::min(i + kPrefetchChain, end - 1)));
           ends = (job.chain[i] & 1U) != 0;
           if (ends) {
             next.fill(0.0F);

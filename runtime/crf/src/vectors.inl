@@ -6,6 +6,11 @@
 template <int N>
 struct VectorOf;
 template <>
+struct VectorOf<2> {
+  typedef float type __attribute__((vector_size(8)));
+  typedef std::int32_t bits __attribute__((vector_size(8)));
+};
+template <>
 struct VectorOf<4> {
   typedef float type __attribute__((vector_size(16)));
   typedef std::int32_t bits __attribute__((vector_size(16)));
@@ -20,6 +25,7 @@ struct VectorOf<16> {
   typedef float type __attribute__((vector_size(64)));
   typedef std::int32_t bits __attribute__((vector_size(64)));
 };
+using V2 = VectorOf<2>::type;
 using V4 = VectorOf<4>::type;
 using V8 = VectorOf<8>::type;
 using V16 = VectorOf<16>::type;
@@ -49,7 +55,12 @@ ATROUS_INLINE void store(float* to, const V& value) {
 template <class V>
 ATROUS_INLINE V load(const Half* from) {
   V value;
-  if constexpr (sizeof(V) == 16) {
+  if constexpr (sizeof(V) == 8) {
+    std::int32_t two;
+    std::memcpy(&two, from, sizeof(two));
+    const __m128 wide = _mm_cvtph_ps(_mm_cvtsi32_si128(two));
+    std::memcpy(&value, &wide, sizeof(V));
+  } else if constexpr (sizeof(V) == 16) {
     const __m128 wide = _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
     std::memcpy(&value, &wide, sizeof(V));
   } else if constexpr (sizeof(V) == 32) {
@@ -66,7 +77,11 @@ ATROUS_INLINE V load(const Half* from) {
 
 template <class V>
 ATROUS_INLINE void store(Half* to, const V& value) {
-  if constexpr (sizeof(V) == 16) {
+  if constexpr (sizeof(V) == 8) {
+    const __m128 wide = _mm_setr_ps(value[0], value[1], 0.0F, 0.0F);
+    const std::int32_t two = _mm_cvtsi128_si32(_mm_cvtps_ph(wide, _MM_FROUND_TO_NEAREST_INT));
+    std::memcpy(to, &two, sizeof(two));
+  } else if constexpr (sizeof(V) == 16) {
     __m128 wide;
     std::memcpy(&wide, &value, sizeof(V));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_cvtps_ph(wide, _MM_FROUND_TO_NEAREST_INT));
@@ -86,6 +101,11 @@ ATROUS_INLINE void store(Half* to, const V& value) {
 template <class V>
 ATROUS_INLINE V load(const Half* from) {
   V value;
+  if constexpr (sizeof(V) == 8) {
+    const Half four[4] = {from[0], from[1], {0}, {0}};
+    const float32x4_t part = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&four[0].bits)));
+    std::memcpy(&value, &part, sizeof(V));
+  }
   for (std::size_t i = 0; i < sizeof(V) / 16; ++i) {
     const float32x4_t part = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&from[4 * i].bits)));
     std::memcpy(reinterpret_cast<char*>(&value) + 16 * i, &part, 16);
@@ -95,6 +115,12 @@ ATROUS_INLINE V load(const Half* from) {
 
 template <class V>
 ATROUS_INLINE void store(Half* to, const V& value) {
+  if constexpr (sizeof(V) == 8) {
+    const float four[4] = {value[0], value[1], 0.0F, 0.0F};
+    std::uint16_t bits[4];
+    vst1_u16(bits, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(four))));
+    std::memcpy(to, bits, 4);
+  }
   for (std::size_t i = 0; i < sizeof(V) / 16; ++i) {
     float32x4_t part;
     std::memcpy(&part, reinterpret_cast<const char*>(&value) + 16 * i, 16);
@@ -154,6 +180,13 @@ ATROUS_INLINE V4 low_half(const V8& v) { return __builtin_shufflevector(v, v, 0,
 ATROUS_INLINE V4 high_half(const V8& v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
 ATROUS_INLINE V8 low_half(const V16& v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
 ATROUS_INLINE V8 high_half(const V16& v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+
+// Neighboring lanes exchanged: the two labels of each pixel.
+ATROUS_INLINE V4 swap_pairs(const V4& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2); }
+ATROUS_INLINE V8 swap_pairs(const V8& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
+ATROUS_INLINE V16 swap_pairs(const V16& v) {
+  return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
 
 ATROUS_INLINE float largest_of(const V4& v) {
   const V4 pairs = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
@@ -271,6 +304,37 @@ struct Row {
     if constexpr (kHas4) most = std::max(most, largest_of(four));
     return most;
   }
+};
+
+// Two floats, for one or two labels.
+template <>
+struct Row<0> {
+  static constexpr int kLanes = 2;
+
+  V2 two;
+
+  template <class Act>
+  ATROUS_INLINE void each(Act&& act) {
+    act(two, 0);
+  }
+  template <class Act>
+  ATROUS_INLINE void each_with(Row& other, Act&& act) {
+    act(two, other.two);
+  }
+  template <class S>
+  ATROUS_INLINE void load_from(const S* from) {
+    two = load<V2>(from);
+  }
+  template <class S>
+  ATROUS_INLINE void store_to(S* to) {
+    store(to, two);
+  }
+  ATROUS_INLINE void fill(float value) { two = V2{} + value; }
+  template <class S>
+  ATROUS_INLINE void add_scaled(float weight, const S* from) {
+    two += weight * load<V2>(from);
+  }
+  ATROUS_INLINE float largest() { return std::max(two[0], two[1]); }
 };
 
 // Prefetches the cache lines of a row for reading, or writing (Write = 1).
