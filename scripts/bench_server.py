@@ -66,7 +66,7 @@ def make_command(print_result: Callable[[BenchResult], None]) -> click.Command:
         """
         click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
         from ..runtime.benchmark.report import check_report_libraries, write_report
-        from ..runtime.benchmark.results import write_result
+        from ..runtime.benchmark.result_file import write_result
         from ..runtime.benchmark.server_view import ServerPlan, find_model, measure_server
         from .bench_images import load_folder, resize_scenes
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..benchmark.results import BenchResult, read_result
+from ..benchmark.result_file import read_result
+from ..benchmark.results import BenchResult
 from ..loading import load
 from ..pipeline import PipelineReport
 from ..pipeline.engine import count_cores

@@ -7,9 +7,11 @@ import pytest
 
 from atrous.errors import InputError
 from atrous.runtime.benchmark.plan import Sample
+from atrous.runtime.benchmark.result_file import read_result
 from atrous.runtime.benchmark.results import BenchResult
 from atrous.runtime.benchmark.server_view import ServerPlan, find_model, measure_server
 
+from ...scripts.running import run_atrous
 from ..bundles import make_image
 from ..serve.local import run_local
 
@@ -50,3 +52,13 @@ def test_no_server_and_no_model(tmp_path: Path) -> None:
         find_model("http://127.0.0.1:9", None)
     with run_local(tmp_path, delay_ms=1) as local, pytest.raises(InputError, match="unknown model"):
         measure_server(ServerPlan(local.url, make_samples(), "nope"))
+
+
+def test_command_line(tmp_path: Path) -> None:
+    with run_local(tmp_path / "bundle", delay_ms=2) as local:
+        out = tmp_path / "result.json"
+        options = ("--size", "30x40", "--count", 2, "--load-duration", 0.2, "-o", out, "--json")
+        outcome = run_atrous("bench", "--server", local.url, *options)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["result"] == read_result(out).model_dump(mode="json")
+    assert [run["scenario"] for run in outcome.json["result"]["subjects"][0]["load"]] == ["SingleStream", "Offline"]
