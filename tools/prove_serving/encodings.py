@@ -51,6 +51,9 @@ def measure_encodings() -> list[dict[str, Any]]:
             values, lengths = find_runs(labels)
             return json.dumps([values.tolist(), lengths.tolist()], separators=(",", ":")).encode()
 
+        def draw_overlay(image: Any = image, labels: Any = labels) -> bytes:
+            return encode_jpeg(make_overlay(image, labels, ()))
+
         binary = OutputTensor("labels", "UINT8", shape, labels, True)
         as_list = OutputTensor("labels", "UINT8", shape, labels, False)
         floats = OutputTensor("probabilities", "FP32", (1, *probabilities.shape), probabilities, True)
@@ -61,7 +64,7 @@ def measure_encodings() -> list[dict[str, Any]]:
             "palette PNG, level 1": partial(encode_label_png, labels, (), level=1),
             "palette PNG, level 6": partial(encode_label_png, labels, ()),
             "JSON of run lengths": list_runs,
-            "overlay as JPEG": partial(lambda *pair: encode_jpeg(make_overlay(*pair, ())), image, labels),
+            "overlay as JPEG": draw_overlay,
             "probabilities, 7 classes, binary": partial(encode, floats),
         }
         for name, make in forms.items():
