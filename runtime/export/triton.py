@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,9 +34,15 @@ __all__ = ["TRITON_IMAGE", "TritonOptions", "export_triton"]
 
 TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:25.10-py3"
 _DOCKERFILE = """FROM {image}
-RUN pip install --no-cache-dir "atrous=={version}"
+RUN pip install --no-cache-dir "{requirement}"
 """
+_RELEASE = re.compile(r"\d+(\.\d+)*")
 _MOST = {"batch": 1024, "delay_us": 10_000_000, "queue": 1 << 20, "instances": 1024, "threads": 1024}
+
+
+def _name_release(version: str) -> str:
+    """The requirement of this version; unpinned for a version between releases, which no index has."""
+    return f"atrous=={version}" if _RELEASE.fullmatch(version) else "atrous"
 
 
 def export_triton(
@@ -70,8 +77,10 @@ def export_triton(
         for model in models:
             _move(place, folder, model.name)
     if not (folder / "Dockerfile").exists():
-        version = read_version("atrous") or "0.1.0"
-        write_file(folder / "Dockerfile", _DOCKERFILE.format(image=TRITON_IMAGE, version=version).encode())
+        version = read_version("atrous") or ""
+        write_file(
+            folder / "Dockerfile", _DOCKERFILE.format(image=TRITON_IMAGE, requirement=_name_release(version)).encode()
+        )
     return {model.name: tuple(sorted((CONFIG, *model.files))) for model in models}
 
 

@@ -16,6 +16,7 @@ import pytest
 from atrous import runtime
 from atrous.errors import AtrousError, BackendError, BundleError, EngineError, InputError, OutputError
 from atrous.runtime.export import TritonOptions, export_triton
+from atrous.runtime.export.triton import _name_release as name_release
 from atrous.runtime.export.triton_step import PREPARED, RAW, TritonStep
 
 from .. import bundles
@@ -265,3 +266,10 @@ def test_invalid_options(
     with pytest.raises(error, match=words):
         export_triton(bundle, tmp_path / "repo", TritonOptions(**options))
     assert not (tmp_path / "repo").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement"), [("0.2.0", "atrous==0.2.0"), ("0.1.dev9+gabc", "atrous"), ("", "atrous")]
+)
+def test_the_image_installs_a_version_that_an_index_has(version: str, requirement: str) -> None:
+    assert name_release(version) == requirement
