@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from .protocol import (
 from .settings import FORMATS
 
 _MOST_PARTS = 16  # of a form
+_MOST_ID_LENGTH = 1024
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,12 @@ class InferJob(ImageJob):
         request = parse()
         name = self._model.name
         self._set_image(request.inputs)
+        if len(request.id) > _MOST_ID_LENGTH:
+            raise RequestError(f"the id has {len(request.id)} characters; the limit is {_MOST_ID_LENGTH}")
         self._wanted = list(request.outputs) or [WantedOutput("labels", request.binary)]
+        names = [output.name for output in self._wanted]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise RequestError(f"the output '{min(twice)}' is asked for twice")
         for output in self._wanted:
             if output.name not in self._model.outputs:
                 raise RequestError(f"unexpected inference output '{output.name}' for model '{name}'")
@@ -156,7 +164,7 @@ def make_http_infer_job(
 
     def parse() -> InferRequest:
         text = headers.get(HEADER_LENGTH.lower())
-        if text is not None and not text.isdecimal():
+        if text is not None and not _NUMBER.fullmatch(text):
             raise RequestError(f"{HEADER_LENGTH} must be a number of bytes")
         content = decompress(body, headers.get("content-encoding", ""), max_bytes)
         return parse_request(memoryview(content), None if text is None else int(text))

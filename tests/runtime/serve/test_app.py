@@ -52,6 +52,11 @@ def read_labels(answer: httpx.Response) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(answer.content)))
 
 
+def make_request(**fields: Any) -> bytes:
+    image = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}
+    return json.dumps({"inputs": [image], **fields}).encode()
+
+
 def test_a_file_becomes_a_palette_png(local: Local) -> None:
     answer = call(local, "POST", "/segment", content=PNG)
     np.testing.assert_array_equal(read_labels(answer), direct(local))
@@ -173,6 +178,19 @@ def make_png_bomb(width: int, height: int) -> bytes:
             400,
             "number",
         ),
+        (
+            "/v2/models/colors/infer",
+            {"content": b"{}", "headers": {"Inference-Header-Content-Length": "9" * 5000}},
+            400,
+            "number",
+        ),
+        (
+            "/v2/models/colors/infer",
+            {"content": make_request(outputs=[{"name": "labels"}] * 2)},
+            400,
+            "asked for twice",
+        ),
+        ("/v2/models/colors/infer", {"content": make_request(id="x" * 1025)}, 400, "the limit is 1024"),
     ],
 )
 def test_what_is_refused(local: Local, path: str, options: dict[str, Any], status: int, part: str) -> None:
