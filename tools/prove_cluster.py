@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -45,6 +46,7 @@ def main(bundle: Path, scenes: Path, work: Path, count: int, cores: int, crf: bo
     """Label images with and without Ray, with kills, and compare."""
     shutil.rmtree(work, ignore_errors=True)
     work = work.absolute()
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of this node alone
     photos = _draw_images(scenes, work / "photos", count)
     settings = ["--threads", str(cores), "--crf" if crf else "--no-crf", "-q", "--json"]
     common = [str(bundle.absolute()), str(photos), *settings]
@@ -158,7 +160,7 @@ def _cluster(cores: int, folder: Path) -> Iterator[tuple[str, _Watch]]:
         port = probe.getsockname()[1]
     line = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     line += [f"--num-cpus={cores}", f"--object-store-memory={_STORE_BYTES}", "--include-dashboard=false"]
-    line += [f"--port={port}", "--node-ip-address=127.0.0.1"]
+    line += [f"--port={port}"]
     with open(os.devnull, "w") as nowhere:
         node = subprocess.Popen(line, stdout=nowhere, stderr=nowhere)
     watch = _Watch(psutil.Process(node.pid))
