@@ -36,7 +36,8 @@ NODES = RayNodes(cores=1, actors=2)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Ray on two cores of this machine."""
-    ray.init(num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, log_to_driver=False)
+    # "local": a cluster of its own, although the machine may have one or remember one
+    ray.init("local", num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
