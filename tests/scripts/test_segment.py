@@ -489,13 +489,13 @@ def test_void_color() -> None:
 def test_an_output_folder_removed_during_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from atrous.runtime.batch import results as batch
 
-    write_file = batch.write_file
+    write_content = batch.write_content
 
     def remove_then_write(path: Path, content: bytes) -> None:
         shutil.rmtree("out", ignore_errors=True)
-        write_file(path, content)
+        write_content(path, content)
 
-    monkeypatch.setattr(batch, "write_file", remove_then_write)
+    monkeypatch.setattr(batch, "write_content", remove_then_write)
     code, out, err = run("photos", "-o", "out")
     assert (code, out) == (2, "")
     assert err == "atrous: out/done.jsonl: was removed or replaced during the run: run the command again\n"

@@ -27,12 +27,12 @@ def test_the_model_of_the_peak_is_a_matrix_product() -> None:
 
 def test_a_network_stands_below_the_lower_of_two_limits() -> None:
     cost = ModelCost(flops=2e9, weight_bytes=1e6, activation_bytes=9e6)
-    (found,) = measure_cpu_rooflines(Clock(), threads=1, model=cost, compute_ms=[100.0], side=64)
+    (found,) = measure_cpu_rooflines(Clock(), threads=1, model=cost, compute_ms=[1000.0], side=64)
     assert found.peak_gflops > 0
     assert found.bandwidth_gb_s > 0
-    assert found.achieved_gflops == pytest.approx(20)
+    assert found.achieved_gflops == pytest.approx(2)
     assert found.attainable_gflops == pytest.approx(min(found.peak_gflops, 200 * found.bandwidth_gb_s), rel=1e-3)
-    assert found.share == pytest.approx(20 / found.attainable_gflops, rel=1e-2)
+    assert found.share == pytest.approx(2 / found.attainable_gflops, rel=1e-2)
 
 
 @pytest.mark.parametrize(
