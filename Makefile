@@ -166,7 +166,7 @@ readme: setup ## run the commands of the README and the tutorials as a reader wo
 	for page in README.md docs/tutorials/*.md; do $(BIN)/python -m tools.run_readme $$page || exit; done
 
 notebooks: setup ## run the example notebooks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600 -p no:cacheprovider examples/notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 -p no:cacheprovider examples/notebooks
 
 wheel: setup ## build the wheel into dist/ and check what is in it
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
