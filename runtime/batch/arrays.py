@@ -1,7 +1,8 @@
-"""Arrays from `.npy` and `.npz` files of others: never unpickled, and measured before they are read."""
+"""Arrays to `.npy` files, and from `.npy` and `.npz` files of others: never unpickled, measured before reading."""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,10 @@ def read_array(path: Path, key: str | None = None) -> npt.NDArray[Any]:
                 "or several with numpy.savez"
             ) from None
         raise InputError(f"{path} is not a sound .npy or .npz file: {error}") from None
+
+
+def encode_array(array: npt.NDArray[Any]) -> bytes:
+    """An array as the bytes of a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -7,7 +7,6 @@ built once. `done.jsonl` and `failures.jsonl` in the output folder are those of 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -29,10 +28,11 @@ from ..pipeline import Pipeline, PipelineReport, Stage
 from ..pipeline.engine import count_cores
 from ..pipeline.stage import drop_frames
 from ..upsampling import upsample_scores
-from .arrays import read_array
+from .arrays import encode_array, read_array
 from .crf_pairs import SAVED, ImageUnaries, UnaryFile, pair_files
 from .journal import FailureLog, Journal, make_key
 from .records import FailedImage
+from .todo import find_version
 
 if TYPE_CHECKING:
     from ..crf.kept import KeptCrf
@@ -206,15 +206,11 @@ def _skip_finished(
     for group in groups:
         todo = _Todo(group.image, [])
         for unary in group.unaries:
-            try:
-                stats = [os.stat(path) for path in (group.image, unary.path)]
-            except OSError:
+            versions = {path: find_version(path) for path in (group.image, unary.path)}
+            if None in versions.values():
                 todo.unaries.append((unary, None))
                 continue
-            inputs = [
-                [os.path.abspath(path), found.st_size, found.st_mtime_ns]
-                for path, found in zip((group.image, unary.path), stats, strict=True)
-            ]
+            inputs = [[os.path.abspath(path), *(version or ())] for path, version in versions.items()]
             key = make_key([settings_key, inputs, _name_outputs(unary, out)])
             if journal.is_done(key, unary.outputs.values()):
                 summary.skipped += 1
@@ -307,9 +303,7 @@ def _encode(kind: str, marginals: npt.NDArray[np.float32]) -> bytes:
         if len(marginals) > 256:
             raise InputError(f'{len(marginals)} labels do not fit a PNG: save "probabilities"')
         return encode_label_png(marginals.argmax(axis=0).astype(np.uint8), VOC_COLORS)
-    buffer = io.BytesIO()
-    np.save(buffer, marginals, allow_pickle=False)
-    return buffer.getvalue()
+    return encode_array(marginals)
 
 
 class _Reporter:

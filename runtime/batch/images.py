@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from ...errors import ImageError, InputError
 from ..images import SUFFIXES, count_frames
@@ -26,6 +26,7 @@ from .storage import is_store, list_store, locate
 from .streams import STDIN, is_stream, name_stream
 
 Naming = Literal["stem", "path"]
+Place = TypeVar("Place", Path, str)
 #: what is appended to the name of a result, by kind
 ENDINGS = {
     "labels": ".png",
@@ -50,37 +51,27 @@ class ImageJob:
 
 
 @dataclass(frozen=True)
-class FoundImage:
-    """An image, its path relative to the folder it was found in (for a single file, its name), and the frame.
+class FoundImage(Generic[Place]):
+    """An image (a file, or an object's address as text), its path below the place it was found in, and the frame.
 
-    `identity` is the path in the folder, or as it was given; see `shards`.
+    `relative` is the name for a single image; `identity` is the path below the place, or as it was given; see `shards`.
     """
 
-    image: Path
+    image: Place
     relative: Path
     frame: int = 0
     identity: str = ""
 
 
-@dataclass(frozen=True)
-class FoundObject:
-    """An image in an object store by its address; as `FoundImage`."""
-
-    image: str
-    relative: Path
-    identity: str
-    frame: int = 0
-
-
 def list_images(
     arguments: Sequence[str | Path], *, recursive: bool = False, exclude: Path | None = None
-) -> list[FoundImage]:
+) -> list[FoundImage[Path]]:
     """Find the images of files, folders and glob patterns, each once, in a deterministic order.
 
     A file is accepted with any suffix, even if it does not exist: reading it raises the error. Of a folder, the files
     with a known suffix are taken.
     """
-    found: dict[str, FoundImage] = {}
+    found: dict[str, FoundImage[Path]] = {}
     for path in (path for argument in arguments for path in _expand_pattern(str(argument))):
         is_folder = os.path.isdir(path)
         items = list(_walk_folder(path, recursive, exclude)) if is_folder else [_take_file(path)]
@@ -92,15 +83,15 @@ def list_images(
     return list(found.values())
 
 
-def list_objects(addresses: Iterable[str], *, recursive: bool, exclude: Path) -> list[FoundObject]:
+def list_objects(addresses: Iterable[str], *, recursive: bool, exclude: Path) -> list[FoundImage[str]]:
     """Find the images of addresses in object stores, each once, in a deterministic order."""
-    found: dict[str, FoundObject] = {}
+    found: dict[str, FoundImage[str]] = {}
     for address in addresses:
         for image, below in list_store(address, recursive=recursive):
             identity = below if image.removesuffix(below) == f"{address.rstrip('/')}/" else image
             is_result = str(exclude).startswith(f"{address.rstrip('/')}/") and image.startswith(f"{exclude}/")
             if not is_result:
-                found.setdefault(image, FoundObject(image, Path(below), identity))
+                found.setdefault(image, FoundImage(image, Path(below), identity=identity))
     return list(found.values())
 
 
@@ -124,7 +115,7 @@ def find_jobs(
     files = [argument for argument in arguments if not is_stream(argument)]
     streams = [argument for argument in arguments if is_stream(argument)]
     objects = list_objects(filter(is_store, streams), recursive=recursive, exclude=out)
-    found: list[FoundImage | FoundObject] = [*list_images(files, recursive=recursive, exclude=out), *objects]
+    found: list[FoundImage[Any]] = [*list_images(files, recursive=recursive, exclude=out), *objects]
     images = {locate(item.image) for item in found}
     jobs = []
     for item in _split_frames(found) if all_frames else found:
@@ -173,7 +164,7 @@ def read_jobs(
         yield ImageJob(Path(path), outputs, identity=identity)
 
 
-def _split_frames(found: Iterable[FoundImage | FoundObject]) -> Iterator[FoundImage | FoundObject]:
+def _split_frames(found: Iterable[FoundImage[Any]]) -> Iterator[FoundImage[Any]]:
     for item in found:
         try:
             count = 1 if isinstance(item.image, str) else count_frames(item.image)  # of an object, the first frame
@@ -186,7 +177,7 @@ def _split_frames(found: Iterable[FoundImage | FoundObject]) -> Iterator[FoundIm
             yield replace(item, relative=item.relative.with_name(name), frame=frame, identity=identity)
 
 
-def _take_file(path: Path) -> FoundImage:
+def _take_file(path: Path) -> FoundImage[Path]:
     return FoundImage(path, Path(path.name), identity=_identify(path))
 
 
@@ -228,7 +219,7 @@ def _expand_pattern(argument: str) -> list[Path]:
     return [Path(match) for match in matches]
 
 
-def _walk_folder(folder: Path, recursive: bool, exclude: Path | None) -> Iterator[FoundImage]:
+def _walk_folder(folder: Path, recursive: bool, exclude: Path | None) -> Iterator[FoundImage[Path]]:
     def refuse(error: OSError) -> None:
         raise InputError(f"the folder {error.filename} cannot be searched: {error.strerror}")
 

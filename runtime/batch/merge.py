@@ -275,9 +275,11 @@ def _write_lines(file: IO[bytes], parts: Sequence[_Part], is_kept: npt.NDArray[n
 
 def _bring_results(parts: Sequence[_Part], is_kept: npt.NDArray[np.bool_], target: Path) -> int:
     """Link or copy the results of other folders to the target; returns the number of files."""
-    copied = 0
+    copied, others = 0, {part.path for part in parts if not _is_same(part.path.parent, target)}
+    if not others:
+        return 0
     for is_wanted, (part, entry) in zip(is_kept, _read_all(parts), strict=True):
-        if is_wanted and not _is_same(part.path.parent, target):
+        if is_wanted and part.path in others:
             for name in entry["outputs"].values():
                 source = part.path.parent / name
                 files = [f"{name}/{inside}" for inside in list_names(source)] or [name]

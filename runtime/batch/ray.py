@@ -29,7 +29,7 @@ from ..segmenter import Segmenter
 from .images import ImageJob, Naming
 from .journal import find_journals
 from .lines import LockedError
-from .records import BatchObserver, FailedImage
+from .records import BatchObserver, FailedImage, add_times
 from .run import RunSettings, choose_jobs, label_jobs
 from .shards import MAX_SHARDS, ListSum, Selection, Shard, divide_jobs
 from .storage import is_store, open_place
@@ -161,8 +161,7 @@ def label_on_ray(
             summary.labeled += result.labeled
             summary.skipped += result.skipped
             summary.failures += result.failures
-            for stage, time_ms in result.spent_ms.items():
-                summary.spent_ms[stage] = summary.spent_ms.get(stage, 0.0) + time_ms
+            add_times(summary.spent_ms, result.spent_ms)
             for image in result.failures:
                 failed(image)
             advance(result.labeled + result.skipped + len(result.failures))

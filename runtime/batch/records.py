@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,12 @@ class BatchSummary:
     skipped: int = 0
     spent_ms: dict[str, float] = field(default_factory=dict)
     pipeline: PipelineReport | None = None
+
+
+def add_times(total_ms: dict[str, float], timings_ms: Mapping[str, float]) -> None:
+    """Add milliseconds by stage to a sum."""
+    for stage, time_ms in timings_ms.items():
+        total_ms[stage] = total_ms.get(stage, 0.0) + time_ms
 
 
 class BatchObserver:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...bundle.manifest import Manifest
 from .. import pictures
 from ..pictures import PLAIN, OverlayStyle
 from ..segmentation import Labels, Segmentation
+from .arrays import encode_array
 from .storage import is_store, list_names, remove, write_content
 
 _COUNTED_AT_ONCE = 1 << 22  # pixels
@@ -54,9 +54,7 @@ def encode_results(
         elif kind == "coco":
             files[path] = json.dumps(describe_coco(labels, classes)).encode()
         else:
-            buffer = io.BytesIO()
-            np.save(buffer, np.asarray(result.probabilities), allow_pickle=False)
-            files[path] = buffer.getvalue()
+            files[path] = encode_array(np.asarray(result.probabilities))
     return files
 
 

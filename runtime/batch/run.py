@@ -30,7 +30,7 @@ from ..segmentation import Segmentation
 from ..segmenter import Segmenter
 from .images import ENDINGS, ImageJob, Naming, find_jobs, read_jobs
 from .journal import FAILURES_NAME, FailureLog, Journal
-from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
+from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage, add_times
 from .results import encode_results, measure_classes, write_results
 from .shards import Selection, Shard
 from .storage import is_store, open_place, prepare_place
@@ -230,8 +230,7 @@ def label_jobs(
                 for outcome in pipeline.run(todo):
                     if outcome.error is None:
                         summary.labeled += 1
-                        for stage, time_ms in outcome.value.timings_ms.items():
-                            summary.spent_ms[stage] = summary.spent_ms.get(stage, 0.0) + time_ms
+                        add_times(summary.spent_ms, outcome.value.timings_ms)
                         observer.labeled(outcome.value)
                     else:
                         summary.failed += 1

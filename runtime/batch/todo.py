@@ -88,16 +88,14 @@ def _map_ahead(
     pending: deque[tuple[ImageJob, Future[Todo | None]]] = deque()
     with ThreadPoolExecutor(_REQUESTS) as pool:
         for job in jobs:
-            if is_remote or is_store(job.image):
-                pending.append((job, pool.submit(function, job)))
-                if len(pending) >= _REQUESTS:
-                    first, result = pending.popleft()
-                    yield first, result.result()
-                continue
-            while pending:
+            waits = is_remote or is_store(job.image)
+            while len(pending) >= (_REQUESTS if waits else 1):
                 first, result = pending.popleft()
                 yield first, result.result()
-            yield job, function(job)
+            if waits:
+                pending.append((job, pool.submit(function, job)))
+            else:
+                yield job, function(job)
         for first, result in pending:
             yield first, result.result()
 
