@@ -158,10 +158,14 @@ class Gate:
         token = self._settings.token
         if token is None or scope["path"] in OPEN_PATHS:
             return None
-        given = headers.get("authorization", "")
-        if not hmac.compare_digest(given.encode("latin-1"), f"Bearer {token}".encode("latin-1", "replace")):
+        if not is_authorized(headers.get("authorization", "").encode("latin-1"), token):
             return RequestError("this server needs the header Authorization: Bearer TOKEN", status=401)
         return None
+
+
+def is_authorized(given: bytes, token: str) -> bool:
+    """Whether the bytes of an `Authorization` header hold the token."""
+    return hmac.compare_digest(given, f"Bearer {token}".encode())
 
 
 def choose_identity(given: str) -> str:

@@ -7,7 +7,6 @@ of the protocol can live in the same process.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -16,7 +15,7 @@ from typing import Any
 
 from ...dependencies import import_optional
 from ...errors import AtrousError, InputError, RequestError
-from .gate import choose_identity
+from .gate import choose_identity, is_authorized
 from .handling import Server, describe_server, find_status
 from .jobs import InferJob
 from .models import VERSION
@@ -165,7 +164,7 @@ class _Calls:
         if token is None:
             return
         given = str(dict(context.invocation_metadata() or ()).get("authorization", ""))
-        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        if not is_authorized(given.encode(), token):
             raise RequestError("this server needs the metadata authorization: Bearer TOKEN", status=401)
 
     def _find_code(self, status: int) -> Any:

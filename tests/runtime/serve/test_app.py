@@ -227,6 +227,14 @@ def test_a_token(tmp_path: Path) -> None:
         assert call(local, "GET", "/v2", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
 
 
+def test_a_token_of_any_characters_is_compared_exactly(tmp_path: Path) -> None:
+    token = "\u043f\u0430\u0440\u043e\u043b\u044c" * 3  # Cyrillic
+    with make_local(tmp_path, token=token) as local:
+        for given, status in ((token.encode(), 200), (b"?" * len(token), 401)):
+            answer = call(local, "GET", "/v2", headers={b"Authorization": b"Bearer " + given})
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
