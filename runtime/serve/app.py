@@ -89,8 +89,7 @@ async def _model_ready(server: Server, request: Request) -> Response:
 
 async def _infer(server: Server, request: Request) -> Response:
     model = _find_model(server, request)
-    headers, settings = request.scope["state"]["headers"], server.settings
-    limits = {"max_pixels": settings.max_pixels, "max_bytes": settings.max_body_bytes}
+    headers, limits = request.scope["state"]["headers"], server.settings.body_limits
     return await run_body_job(server, request, lambda body: make_http_infer_job(model, body, headers, **limits))
 
 
@@ -99,10 +98,9 @@ async def _segment(server: Server, request: Request) -> Response:
     name = query.pop("model", None)
     model = server.models.first if name is None else server.models.find(name)
     request.scope["state"]["model"] = model.name
-    headers, settings = request.scope["state"]["headers"], server.settings
+    headers, limits = request.scope["state"]["headers"], server.settings.body_limits
     accepted = headers.get("accept", "")
     kind = query.pop("output", "json" if "application/json" in accepted else "labels")
-    limits = {"max_pixels": settings.max_pixels, "max_bytes": settings.max_body_bytes}
     return await run_body_job(server, request, lambda body: SegmentJob(model, body, headers, kind, query, **limits))
 
 

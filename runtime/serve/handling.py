@@ -77,7 +77,7 @@ async def run_body_job(server: Server, request: Request, make_job: Callable[[byt
         answer = await run_job(server, request, job)
     finally:
         server.bodies.give_back(held)
-    return make_response(server, answer)
+    return make_response(answer)
 
 
 async def run_job(server: Server, request: Request, job: Job) -> Any:
@@ -135,6 +135,6 @@ async def read_body(server: Server, request: Request) -> bytes:
     return b"".join(chunks)
 
 
-def make_response(server: Server, answer: Answer, status: int = 200) -> Response:
+def make_response(answer: Answer) -> Response:
     """The response of an answer."""
-    return Response(answer.body, status, dict(answer.headers))
+    return Response(answer.body, headers=dict(answer.headers))

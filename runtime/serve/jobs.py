@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import zlib
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from ...dependencies import import_optional
 from ...errors import RequestError
+from ..batch.arrays import encode_array
 from ..images import decode_image, decode_size
 from ..pictures import encode_jpeg, encode_label_png, make_lookup, make_overlay
 from ..pipeline.segmentation import Choice
@@ -70,6 +72,20 @@ class ImageJob(Job):
         if array is not None:
             return array
         return decode_image(content or b"", "the image", max_pixels=self._max_pixels, formats=FORMATS)
+
+
+class FileJob(ImageJob):
+    """A job on a request whose body is an image file, or a form with one."""
+
+    def __init__(self, body: bytes, headers: Mapping[str, str], *, max_pixels: int, max_bytes: int) -> None:
+        super().__init__(max_pixels)
+        self._content = body
+        self._headers, self._max_bytes = headers, max_bytes
+
+    def open_body(self) -> None:
+        """Find the file in the body."""
+        body = decompress(bytes(self._content or b""), self._headers.get("content-encoding", ""), self._max_bytes)
+        self._content = find_file(body, self._headers.get("content-type", ""))
 
 
 class InferJob(ImageJob):
@@ -175,15 +191,14 @@ def make_http_infer_job(
         if head_length is not None:
             answer_headers[HEADER_LENGTH] = str(head_length)
         if "gzip" in headers.get("accept-encoding", "") and all(output.name == "labels" for output in outputs):
-            compressor = zlib.compressobj(1, wbits=31)
-            content = compressor.compress(content) + compressor.flush()
+            content = gzip.compress(content, 1, mtime=0)
             answer_headers["Content-Encoding"] = "gzip"
         return Answer(content, answer_headers)
 
     return InferJob(model, parse, encode, max_pixels)
 
 
-class SegmentJob(ImageJob):
+class SegmentJob(FileJob):
     """A file to `/segment`; its result is an `Answer`.
 
     Args:
@@ -209,19 +224,16 @@ class SegmentJob(ImageJob):
         max_pixels: int,
         max_bytes: int,
     ) -> None:
-        super().__init__(max_pixels)
+        super().__init__(body, headers, max_pixels=max_pixels, max_bytes=max_bytes)
         self._model, self._kind, self._parameters = model, kind, parameters
-        self._headers, self._max_bytes = headers, max_bytes
-        self._content = body
         if kind not in self.KINDS:
             raise RequestError(f'"output" must be one of {", ".join(self.KINDS)}, got "{kind}"')
         if kind == "probabilities" and "probabilities" not in model.outputs:
             raise RequestError(f"the model '{model.name}' has no probabilities: its head gives labels only")
 
     def choose(self) -> Choice:
-        """Find the file in the body."""
-        body = decompress(bytes(self._content or b""), self._headers.get("content-encoding", ""), self._max_bytes)
-        self._content = find_file(body, self._headers.get("content-type", ""))
+        """Find the file in the body, and how to label it."""
+        self.open_body()
         segmenter = self._model.choose(self._parameters)
         return Choice(segmenter, self._kind == "probabilities", self.token)
 
@@ -235,17 +247,8 @@ class SegmentJob(ImageJob):
             return Answer(encode_jpeg(make_overlay(image, labels, palette)), {"Content-Type": "image/jpeg"})
         if self._kind == "probabilities":
             assert result.probabilities is not None
-            return Answer(encode_npy(result.probabilities), {"Content-Type": "application/octet-stream"})
+            return Answer(encode_array(result.probabilities), {"Content-Type": "application/octet-stream"})
         return Answer(encode_label_png(labels, palette, level=1), {"Content-Type": "image/png"})
-
-
-def encode_npy(array: npt.NDArray[Any]) -> bytes:
-    """An array as the bytes of a `.npy` file."""
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def describe_labels(model: Model, labels: Labels, timings_ms: Mapping[str, float]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ only the most recent ones keep the CRF's arrays; the others make them again.
 
 from __future__ import annotations
 
+import gzip
 import json
 import secrets
 import threading
 import time
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from ..segmentation import Image, Labels, Segmentation, measure
 from ..segmenter import Segmenter
 from ..tiles.run import take_labels
 from .engine import Job
-from .jobs import Answer, ImageJob, decompress, find_file
+from .jobs import Answer, FileJob
 from .models import Model
 
 MAX_PIXELS = 1 << 21  # of an image on the page; it shrinks larger ones
@@ -117,7 +117,7 @@ class PageImages:
         return list(self._images.values())[:-_MOST_REFINED]
 
 
-class OpenImageJob(ImageJob):
+class OpenImageJob(FileJob):
     """An image is dropped on the page: label it, and keep it; the result is an `Answer` with the labels."""
 
     def __init__(
@@ -131,16 +131,13 @@ class OpenImageJob(ImageJob):
         max_pixels: int,
         max_bytes: int,
     ) -> None:
-        super().__init__(min(max_pixels, MAX_PIXELS))
-        self._content = body
-        self._model, self._headers, self._parameters = model, headers, parameters
-        self._images, self._max_bytes = images, max_bytes
+        super().__init__(body, headers, max_pixels=min(max_pixels, MAX_PIXELS), max_bytes=max_bytes)
+        self._model, self._parameters, self._images = model, parameters, images
         self._kept: PageImage | None = None
 
     def choose(self) -> Choice:
-        """Find the file in the body."""
-        body = decompress(bytes(self._content or b""), self._headers.get("content-encoding", ""), self._max_bytes)
-        self._content = find_file(body, self._headers.get("content-type", ""))
+        """Find the file in the body, and how to label it."""
+        self.open_body()
         segmenter = self._model.choose(self._parameters)
 
         def label(image: Image, raw: Any, threads: int) -> Segmentation:
@@ -188,8 +185,7 @@ class RefineJob(Job):
 
 def encode_labels(labels: npt.NDArray[np.uint8], more: Mapping[str, Any], timings_ms: Mapping[str, float]) -> Answer:
     """Labels as bytes in gzip, with their size, `more` and the times in a header of JSON."""
-    compressor = zlib.compressobj(1, wbits=31)
-    body = compressor.compress(labels.tobytes()) + compressor.flush()
+    body = gzip.compress(labels.tobytes(), 1, mtime=0)
     times = {name: round(spent, 1) for name, spent in timings_ms.items()}
     described = {"height": labels.shape[0], "width": labels.shape[1], "ms": times, **more}
     headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "gzip", _HEADER: json.dumps(described)}

@@ -42,9 +42,9 @@ def make_page_routes(server: Server) -> list[Route]:
         model = server.models.find(query.pop("model", server.models.first.name))
         state = request.scope["state"]
         state["model"] = model.name
-        limits = {"max_pixels": settings.max_pixels, "max_bytes": settings.max_body_bytes}
+        headers, limits = state["headers"], settings.body_limits
         return await run_body_job(
-            server, request, lambda body: OpenImageJob(model, body, state["headers"], query, images, **limits)
+            server, request, lambda body: OpenImageJob(model, body, headers, query, images, **limits)
         )
 
     async def refine_image(request: Request) -> Response:
@@ -54,7 +54,7 @@ def make_page_routes(server: Server) -> list[Route]:
         server.bodies.give_back(len(body))
         wanted = read_settings(body)
         job = RefineJob(model, image, wanted["parameters"], wanted["kind"])
-        return make_response(server, await run_job(server, request, job))
+        return make_response(await run_job(server, request, job))
 
     async def close_image(request: Request) -> Response:
         images.remove(request.path_params["image"])

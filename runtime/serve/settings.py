@@ -67,6 +67,11 @@ class ServeSettings:
     sessions: int = 8
     access_log: str | None = None
 
+    @property
+    def body_limits(self) -> dict[str, int]:
+        """The limits of a request's body, as arguments of a job."""
+        return {"max_pixels": self.max_pixels, "max_bytes": self.max_body_bytes}
+
     def __post_init__(self) -> None:
         if not self.public and not is_loopback(self.host):
             raise InputError(
