@@ -17,7 +17,7 @@ from . import _lattice
 from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
 from .model import DenseCRF, Device, Output, Storage
 from .pydensecrf_backend import run_pydensecrf
-from .reduced import apply_change, average_blocks, shrink_parameters
+from .reduced import apply_change, average_blocks, average_pixels, shrink_parameters
 
 #: Shortcuts that combine well, as `dense_crf(image, probabilities, **FAST)`: half precision rows; without labels that
 #: nowhere reach a hundredth of the best one's probability; pixels that are 99.9 % sure after one update are frozen.
@@ -128,8 +128,7 @@ def dense_crf(
     if factor > 1:
         full = crf.inference(0, keep=False)
         small = average_blocks(full, factor)
-        blocks = average_blocks(np.moveaxis(pixels, -1, 0), factor)
-        pixels = np.ascontiguousarray(np.moveaxis(blocks, 0, -1))
+        pixels = average_pixels(pixels, factor)
         parameters = shrink_parameters(parameters, factor)
         crf = DenseCRF(small.shape[1:], labels, **options)
         crf.set_probabilities(small, clip=clip)

@@ -185,10 +185,11 @@ class DenseCRF:
 
     def _feed_device(self, value: Any, what: Kind, clip: float = 1e-5) -> bool:
         """Set the unary from an array in a GPU's memory; return whether it was one. Results go where the unary was."""
-        array = None if self._engine is None else self._engine.read(value, what)
-        if self._engine is not None:
-            self._engine.returns_device_arrays = array is not None
-        if self._engine is None or array is None:
+        if self._engine is None:
+            return False
+        array = self._engine.read(value, what)
+        self._engine.returns_device_arrays = array is not None
+        if array is None:
             return False
         self._gaps = None
         self._gaps = self._engine.feed(array, what, self.shape, clip)

@@ -28,6 +28,11 @@ def average_blocks(values: npt.NDArray[Any], factor: int) -> FloatArray:
     return np.asarray(blocks.mean(axis=(-3, -1)), np.float32)
 
 
+def average_pixels(image: npt.NDArray[Any], factor: int) -> FloatArray:
+    """As `average_blocks`, of an image (H, W, C); C-contiguous."""
+    return np.ascontiguousarray(np.moveaxis(average_blocks(np.moveaxis(image, -1, 0), factor), 0, -1))
+
+
 def shrink_parameters(parameters: CrfParameters, factor: int) -> CrfParameters:
     """Return the same kernels in units of blocks."""
 

@@ -10,12 +10,12 @@ import numpy as np
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Normalization
 from . import _lattice
 from .checks import FloatArray, check_image
+from .image import FAST
 from .model import DenseCRF
-from .reduced import average_blocks, shrink_parameters
+from .reduced import average_blocks, average_pixels, shrink_parameters
 from .terms import build_grid_lattice
 
 _MOST_LATTICES = 4
-_PRUNE, _SETTLE = 0.01, 0.999  # of fast calls; docs/crf-performance.md has their effect
 
 
 class Refiner:
@@ -49,8 +49,7 @@ class Refiner:
         """
         pixels, self._reduce = check_image(image), reduce
         if reduce > 1:
-            blocks = average_blocks(np.moveaxis(pixels, -1, 0), reduce)
-            pixels = np.ascontiguousarray(np.moveaxis(blocks, 0, -1))
+            pixels = average_pixels(pixels, reduce)
             if probabilities is not None:
                 probabilities = average_blocks(np.asarray(probabilities), reduce)
             elif np.shape(scores)[1:] == np.shape(image)[:2]:
@@ -86,9 +85,9 @@ class Refiner:
         for term in terms:
             crf.add_lattice(self._find_lattice(term, parameters.normalization), term.weight)
         if fast and not self._is_pruned:
-            crf.prune_labels(below=_PRUNE)
+            crf.prune_labels(below=FAST["prune"])
             self._is_pruned = True
-        return crf.inference(parameters.iterations, keep=False, settle=_SETTLE if fast else 0.0, token=token)
+        return crf.inference(parameters.iterations, keep=False, settle=FAST["settle"] if fast else 0.0, token=token)
 
     @property
     def size_bytes(self) -> int:
