@@ -24,16 +24,19 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str) 
     return value
 
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
+)
+
+
 def backend_options(function: Command) -> Command:
     """Add the options; the command receives `backend`, `device` (None for the backend's default) and `precision`."""
     for option in (
-        click.option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            default="fp32",
-            show_default=True,
-            help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
-        ),
+        precision_option,
         click.option(
             "--device", type=click.Choice(("cpu", "cuda")), help="Device of the network.  [default: the backend's]"
         ),

@@ -75,7 +75,6 @@ def bench_crf(
 
     Exit codes: 0 measured, 1 results differ, 2 bad usage or input, 3 a library is missing.
     """
-    click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
     from dataclasses import replace
 
     from ..dependencies import import_crf

@@ -64,7 +64,6 @@ def make_command(print_result: Callable[[BenchResult], None]) -> click.Command:
 
         Exit codes: 0 measured, 2 bad usage or input, 3 a library is missing, or a request failed.
         """
-        click.get_current_context().ensure_object(dict).update({"json": "bench"} if as_json else {})
         from ..runtime.benchmark.report import check_report_libraries, write_report
         from ..runtime.benchmark.result_file import write_result
         from ..runtime.benchmark.server_view import ServerPlan, find_model, measure_server

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..bundle.choices import PRECISIONS
 from . import console
+from .backend_option import precision_option
 from .size_option import choose_size, parse_size, size_options
 
 if TYPE_CHECKING:
@@ -37,15 +37,6 @@ def _target_options(function: Function) -> Function:
     return function
 
 
-_PRECISION = click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Precision of the network; `atrous precision` adds variants in others to a bundle.",
-)
-
-
 def _count(name: str, default: int, description: str, least: int = 1) -> Callable[[Function], Function]:
     return click.option(name, type=click.IntRange(least), default=default, show_default=True, help=description)
 
@@ -60,7 +51,7 @@ def _count(name: str, default: int, description: str, least: int = 1) -> Callabl
     show_default=True,
     help="Triton's backend of the network; tensorrt takes the newest engine of `atrous build`.",
 )
-@_PRECISION
+@precision_option
 @click.option("--no-crf", is_flag=True, help="Leave out the dense CRF.")
 @size_options
 @_count("--batch", 8, "Largest number of images per run of the network.")
@@ -117,7 +108,7 @@ def deepstream(bundle: Path, out: Path, force: bool, size: Sides | None, batch: 
 @command.command("openvino")
 @_target_options
 @click.option("--name", help="Name of the model.  [default: the bundle's]")
-@_PRECISION
+@precision_option
 @console.json_option
 def openvino(bundle: Path, out: Path, force: bool, name: str | None, precision: str, as_json: bool) -> None:
     """Write BUNDLE's network for OpenVINO Model Server: its file in the folder of a version, and config.json.

@@ -11,6 +11,7 @@ import click
 
 from . import console
 from .backend_option import backend_options
+from .crf_option import crf_option
 from .size_option import parse_size
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _parse_count(context: click.Context, parameter: click.Parameter, value: str)
 @click.option(
     "--shard-images", type=click.IntRange(min=1), metavar="N", help="Images of a shard.  [default: one shard a machine]"
 )
-@click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or turn it off.  [default: as the bundle]")
+@crf_option
 @backend_options
 @console.json_option
 def command(
@@ -70,7 +71,7 @@ def command(
     gpu_ms: float | None,
     storage: float | None,
     shard_images: int | None,
-    crf: bool | None,
+    crf: bool | str,
     backend: str,
     device: str | None,
     precision: str,
@@ -95,7 +96,7 @@ def command(
     if bench is not None:
         cost = read_cost(bench)
     else:
-        options = {"backend": backend, "device": device, "precision": precision, "crf": "auto" if crf is None else crf}
+        options = {"backend": backend, "device": device, "precision": precision, "crf": crf}
         assert bundle is not None
         cost = _measure(bundle, size, sample, measured, options)
     machines = Nodes(nodes, cores or count_cores(), gpus, gpu_ms, storage)

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from . import console
 from .backend_option import backend_options
+from .crf_option import crf_option
 from .memory_option import memory_option
 from .name_option import name_option
 from .pixel_options import choose_pixels, pixel_options
@@ -68,7 +69,7 @@ def _refuse_given(*names: str) -> None:
 @click.option("--outlines/--no-outlines", default=True, help="Draw borders in overlays, or none.")
 @click.option("--legend", is_flag=True, help="List the classes and their shares below overlays.")
 @click.option("--jpeg", is_flag=True, help="Write overlays as JPEG.")
-@click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or turn it off.  [default: as the bundle]")
+@crf_option
 @click.option(
     "--fast-crf",
     is_flag=True,
@@ -132,7 +133,7 @@ def command(
     outlines: bool,
     legend: bool,
     jpeg: bool,
-    crf: bool | None,
+    crf: bool | str,
     fast_crf: bool,
     crf_device: str,
     size: tuple[int, int] | None,
@@ -196,7 +197,7 @@ def command(
         "device": device,
         "precision": precision,
         "crf_device": crf_device,
-        "crf": "auto" if crf is None else crf,
+        "crf": crf,
         "memory_bytes": memory,
         "pixels": choose_pixels(mean, scale, color_order),
         **choose_size(size, max_side, native),

@@ -11,6 +11,7 @@ import click
 
 from . import console
 from .backend_option import backend_options
+from .crf_option import crf_option
 from .memory_option import memory_option, parse_memory
 from .size_option import choose_size, size_options
 from .threads_option import threads_option
@@ -44,7 +45,7 @@ def _read_token(context: click.Context, parameter: click.Parameter, value: Path 
     callback=_read_token,
     help="File with the bearer token that requests must have.  [default: $ATROUS_SERVE_TOKEN, else none]",
 )
-@click.option("--crf/--no-crf", default=None, help="Require the dense CRF, or turn it off.  [default: as the bundle]")
+@crf_option
 @click.option("--fast-crf", is_flag=True, help="Use the CRF's shortcuts: faster, and few labels change.")
 @size_options
 @memory_option
@@ -118,7 +119,7 @@ def _read_token(context: click.Context, parameter: click.Parameter, value: Path 
 def command(
     bundles: tuple[str, ...],
     token_file: str | None,
-    crf: bool | None,
+    crf: bool | str,
     fast_crf: bool,
     size: tuple[int, int] | None,
     max_side: int | None,
@@ -155,7 +156,7 @@ def command(
         "backend": backend,
         "device": device,
         "precision": precision,
-        "crf": "auto" if crf is None else crf,
+        "crf": crf,
         "crf_shortcuts": dict(import_crf().FAST) if fast_crf else None,
         "memory_bytes": memory,
         **choose_size(size, max_side, native),
