@@ -96,6 +96,11 @@ class Preprocessing(Section):
     size_rule: SizeRule
     made_for: MadeFor | None = None
 
+    @property
+    def usual_size(self) -> Sides | None:
+        """The only (height, width) that the net takes, else the one it was made for, or None if that is unknown."""
+        return self.size_rule.fixed or (self.made_for.size if self.made_for is not None else None)
+
 
 class Upsampling(Section):
     """The last, linear upsampling that a `lowres` head leaves to the reader."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from ...bundle.crf_parameters import CrfParameters
 from ...errors import InputError
 from ..upsampling import softmax, upsample_scores
+from .machine import read_load
 
 _CLIP = 1e-5
 _EACH_UP_TO = 8  # threads, above which only powers of two, halves between them and all are measured
@@ -107,6 +109,7 @@ def measure_scaling(
     """
     from ...dependencies import read_version
     from ..crf import available_threads
+    from ..crf.pydensecrf_backend import run_pydensecrf
     from ..devices import describe_processor
 
     cores = available_threads()
@@ -121,11 +124,11 @@ def measure_scaling(
     info: dict[str, Any] = {}
     original = _find_original()
     if original:
-        subjects["pydensecrf", 1] = lambda: _run_original(image, energies, parameters)
+        subjects["pydensecrf", 1] = partial(run_pydensecrf, image, energies, parameters)
     for count in counts:
         phases = best_phases["atrous", count] = {}
         subjects["atrous", count] = _make_run(image, energies, parameters, count, phases, info)
-    load = _read_load()
+    load = read_load()
     spent: dict[tuple[str, int], list[float]] = {subject: [] for subject in subjects}
     kept_phases: dict[tuple[str, int], dict[str, float]] = {}
     bits_equal, labels_equal = True, True
@@ -212,17 +215,3 @@ def _find_original() -> bool:
         return import_optional("pydensecrf.densecrf").__name__ == "pydensecrf.densecrf"
     except BackendError:  # missing, or it does not load
         return False
-
-
-def _run_original(
-    image: npt.NDArray[np.uint8], energies: npt.NDArray[np.float32], parameters: CrfParameters
-) -> npt.NDArray[np.float32]:
-    from ..crf.pydensecrf_backend import run_pydensecrf
-
-    return run_pydensecrf(image, energies, parameters)
-
-
-def _read_load() -> float | None:
-    import os
-
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None

@@ -70,9 +70,14 @@ def describe_environment() -> Environment:
             for name, value in sorted(os.environ.items())
             if name.startswith(_VARIABLES) and not any(word in name for word in _SECRETS)
         },
-        load_1min_before=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        load_1min_before=read_load(),
         git=_read_commit(),
     )
+
+
+def read_load() -> float | None:
+    """The machine's load, averaged over a minute; None where the system has none."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _describe_cpu() -> CpuInfo:

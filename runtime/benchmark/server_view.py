@@ -21,6 +21,7 @@ import numpy as np
 
 from ...dependencies import import_optional, read_version
 from ...errors import BackendError, InputError
+from ..serve.protocol import HEADER_LENGTH
 from .load_view import KEPT_UP_SHARE, LoadContext, describe_run
 from .loadgen import Answer, LoadOutcome, LoadSettings, Query, run_loadgen
 from .machine import MachineWatch, describe_environment
@@ -31,7 +32,6 @@ from .statistics import estimate_quantiles
 from .timing import Canary, Clock
 
 SHARES = (0.5, 0.8, 1.2)  # of the peak
-HEADER = "Inference-Header-Content-Length"
 _CANARIES = 5
 _OPEN_CONNECTIONS = 64  # of the open loop: more than a server's queue, so that the client does not slow arrivals down
 _MIN_QUERIES = 24
@@ -101,7 +101,7 @@ class Server(AbstractContextManager["Server"]):
             BackendError: for any other status, or an answer of the wrong size.
         """
         head, body = self._requests[image]
-        headers = {HEADER: str(head), "Accept-Encoding": "identity", "Content-Type": "application/octet-stream"}
+        headers = {HEADER_LENGTH: str(head), "Accept-Encoding": "identity", "Content-Type": "application/octet-stream"}
         path = f"/v2/models/{self._plan.model}/infer"
         try:
             status, answer = self.send("POST", path, body, headers)

@@ -39,8 +39,7 @@ def export_deepstream(
     """
     bundle = read_bundle(source)
     manifest, preprocessing = bundle.manifest, bundle.preprocessing
-    made_for = preprocessing.size_rule.fixed or (preprocessing.made_for and preprocessing.made_for.size)
-    height, width = size or made_for or (0, 0)
+    height, width = size or preprocessing.usual_size or (0, 0)
     if height < 1:
         raise InputError(f"{bundle.path}: the net was made for no size: give one with --size")
     padded = preprocessing.size_rule.padded_size(height, width)

@@ -272,8 +272,7 @@ def _list_parameters(texts: Mapping[str, str]) -> list[Value]:
 def _make_warm_up(plan: _Plan) -> dict[str, Value]:
     """A black image before the first request, of the size that the net was made for."""
     preprocessing, facts = plan.bundle.preprocessing, plan.bundle.graph_facts(plan.options.precision)
-    made_for = preprocessing.made_for
-    size = preprocessing.size_rule.fixed or (made_for.size if made_for is not None else (_WARM_SIDE, _WARM_SIDE))
+    size = preprocessing.usual_size or (_WARM_SIDE, _WARM_SIDE)
     (name, blob), *_ = facts.inputs.items()
     tensor = plan.describe(name, blob.type, *size, blob.shape[-1])
     value = {"data_type": tensor["data_type"], "dims": tensor["dims"], "zero_data": True}
