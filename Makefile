@@ -29,6 +29,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
+# lets an environment of its own see the packages of $(VENV) behind its own
+define share-venv
+$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
+	> "$$($(1)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+endef
+
 setup: $(VENV)/.ready ## the virtual environment with atrous in it
 
 $(VENV)/.ready: pyproject.toml CMakeLists.txt $(wildcard runtime/crf/src/*) $(CONSTRAINTS)
@@ -83,8 +89,7 @@ rtx-check: $(RTX)/.ready ## NVIDIA's parser, builder and bindings, without a GPU
 # an environment of its own on top of $(VENV), so that nothing else sees NVIDIA's packages
 $(RTX)/.ready: $(VENV)/.ready tools/nvidia_check/bindings.txt
 	$(BIN)/python -m venv $(RTX)
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(RTX)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(RTX))
 	$(RTX)/bin/python -m pip install --quiet 'atrous[rtx-check]'
 	$(RTX)/bin/python -c 'import sys; from tools.nvidia_check.harness import find_missing; sys.exit(find_missing() or 0)'
 	while read -r version requirement; do \
@@ -99,8 +104,7 @@ cuda-check: $(CUDA)/.ready ## NVRTC on the dense CRF's GPU kernels, and the call
 # an environment of its own on top of $(VENV), as for rtx-check
 $(CUDA)/.ready: $(VENV)/.ready
 	$(BIN)/python -m venv $(CUDA)
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(CUDA)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(CUDA))
 	$(CUDA)/bin/python -m pip install --quiet 'atrous[cuda-check]'
 	@touch $@
 
@@ -124,8 +128,7 @@ pydensecrf-check: $(PYDENSECRF)/.ready ## the drop-in against the original pyden
 # and examples are in its repository, without which only those in the archive on PyPI run
 $(PYDENSECRF)/.ready: $(VENV)/.ready
 	$(BIN)/python -m venv $(PYDENSECRF)
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(PYDENSECRF)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(PYDENSECRF))
 	$(PYDENSECRF)/bin/python -m pip install --quiet 'atrous[pydensecrf]'
 	rm -rf $(PYDENSECRF)/source
 	git clone --quiet --depth 1 $(PYDENSECRF_REPOSITORY) $(PYDENSECRF)/source || { \
@@ -144,8 +147,7 @@ $(TRITON)/.ready: $(VENV)/.ready
 	$(PYTHON) -m venv $(TRITON)
 	PIP_CONSTRAINT= $(TRITON)/bin/python -m pip install --quiet 'numpy<2' 'tritonclient[grpc,http]==2.73.0'
 	PIP_CONSTRAINT= $(TRITON)/bin/python -m pip install --quiet --no-deps nvidia-pytriton==0.7.0
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(TRITON)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(TRITON))
 	@touch $@
 
 ray-check: $(RAY)/.ready ## labeling on Ray, and into a local S3 server (installs 400 MB)
@@ -154,8 +156,7 @@ ray-check: $(RAY)/.ready ## labeling on Ray, and into a local S3 server (install
 # an environment of its own on top of $(VENV): Ray with pandas and pyarrow is larger than all the rest of it
 $(RAY)/.ready: $(VENV)/.ready
 	$(BIN)/python -m venv $(RAY)
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(RAY)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(RAY))
 	$(RAY)/bin/python -m pip install --quiet 'atrous[ray-check]'
 	@touch $@
 
@@ -201,8 +202,7 @@ release: check test sdist wheels try-wheels sbom ## everything but the tag and t
 
 $(RELEASE)/.ready: $(VENV)/.ready
 	$(PYTHON) -m venv $(RELEASE)
-	$(BIN)/python -c 'import site; print("import site; site.addsitedir(\"%s\")" % site.getsitepackages()[0])' \
-		> "$$($(RELEASE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/venv.pth"
+	$(call share-venv,$(RELEASE))
 	$(RELEASE)/bin/python -m pip install --quiet 'atrous[release]'
 	@touch $@
 
