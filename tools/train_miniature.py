@@ -195,15 +195,13 @@ def write_scores(files: MiniatureFiles) -> None:
     from atrous.bundle.files import write_file
     from atrous.runtime import read_image
 
-    from .miniature.network import STRIDE, prepare_data
+    from .miniature.network import pad_data, prepare_data
 
     module = converter.to_torch(converter.read_net(files.prototxt, weights=files.caffemodel))
     stored = {}
     for seed in SHIPPED_SCENES:
         image = read_image(files.scene(seed)[0])
-        data = prepare_data(image[None]).numpy()
-        below, right = ((1 - side) % STRIDE for side in image.shape[:2])
-        data = np.pad(data, ((0, 0), (0, 0), (0, below), (0, right)))
+        data = pad_data(prepare_data(image[None])).numpy()
         stored[str(seed)] = converter.run_blobs(module, {"data": data})["fc8_scenes:fc8_scenes"][0].astype(np.float16)
     packed = io.BytesIO()
     np.savez_compressed(packed, **stored)

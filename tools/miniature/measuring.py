@@ -17,7 +17,7 @@ from atrous.runtime.evaluation import Counts, bootstrap_gain, class_ious, count_
 from atrous.scripts.miniature.settings import Figures, Score
 
 from ..scenes import CLASSES, Scene, draw_scene
-from .network import STRIDE, prepare_data
+from .network import pad_data, prepare_data
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """An image (H, W, 3) uint8 RGB to probabilities (classes, H, W) float32."""
@@ -42,8 +42,7 @@ def load_network(prototxt: Path, caffemodel: Path) -> Predict:
 
     def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         height, width = image.shape[:2]
-        below, right = ((1 - side) % STRIDE for side in (height, width))  # pad to 8k + 1 with 0, the mean
-        data = torch.nn.functional.pad(prepare_data(image[None]), (0, right, 0, below))
+        data = pad_data(prepare_data(image[None]))
         with torch.inference_mode():
             scores: Any = module(data)  # (1, classes, H + below, W + right)
         probabilities: NDArray[np.float32] = torch.softmax(scores[0, :, :height, :width], 0).contiguous().numpy()

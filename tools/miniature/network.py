@@ -139,6 +139,12 @@ def prepare_data(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes.transpose(0, 3, 1, 2)))
 
 
+def pad_data(data: Tensor) -> Tensor:
+    """Pad (N, 3, H, W) below and on the right with 0, the mean, to sides of 8k + 1, as DeepLab does."""
+    below, right = ((1 - side) % STRIDE for side in data.shape[2:])
+    return F.pad(data, (0, right, 0, below))
+
+
 def fold_blobs(net: MiniatureNet) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Weight and bias of each convolution by its name, its batch normalization folded in.
 
