@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -149,7 +150,7 @@ def loop(bundle: Path, images: Path, work: Path, rounds: int, backends: str) -> 
 
 
 def _time_both(segmenter: Any, paths: Sequence[Path], work: Path, rounds: int) -> dict[str, float]:
-    """Seconds of a loop and of the pipeline, summed over the rounds, and their ratio; the files must be equal."""
+    """Median seconds of a loop and of the pipeline over the rounds, and their ratio; the files must be equal."""
     from atrous.runtime.pipeline.engine import count_cores
 
     def run_loop() -> None:
@@ -160,17 +161,17 @@ def _time_both(segmenter: Any, paths: Sequence[Path], work: Path, rounds: int) -
     def run_pipeline() -> None:
         _run_all(segmenter, paths, count_cores(), work / "pipeline")
 
-    spent_s = {run_loop: 0.0, run_pipeline: 0.0}
+    spent_s: dict[Callable[[], None], list[float]] = {run_loop: [], run_pipeline: []}
     for number in range(rounds):
         shutil.rmtree(work, ignore_errors=True)
         for run in sorted(spent_s, key=lambda run: (run is run_loop) == bool(number % 2)):
             start_s = time.perf_counter()
             run()
-            spent_s[run] += time.perf_counter() - start_s
+            spent_s[run].append(time.perf_counter() - start_s)
         for path in paths:
             one, other = work / "loop" / f"{path.stem}.alone.png", work / "pipeline" / f"{path.stem}.png"
             assert one.read_bytes() == other.read_bytes(), path
-    loop_s, pipeline_s = spent_s.values()
+    loop_s, pipeline_s = map(statistics.median, spent_s.values())
     return {"loop_s": round(loop_s, 2), "segment_s": round(pipeline_s, 2), "ratio": round(pipeline_s / loop_s, 3)}
 
 
