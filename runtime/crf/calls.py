@@ -1,17 +1,19 @@
-"""Guard of `DenseCRF` against concurrent calls, and the statistics of an inference."""
+"""Guard of `DenseCRF` against concurrent calls; the outputs and the statistics of an inference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from ...errors import CrfInputError
 from . import _lattice
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Output = Literal["marginals", "labels"]
 
 
 def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from ...errors import CrfInputError
 from . import _lattice
+from .calls import Output
 from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
-from .model import DenseCRF, Device, Output, Storage
+from .model import DenseCRF, Device, Storage
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, average_pixels, shrink_parameters
 

@@ -6,7 +6,7 @@ The native core (the `_lattice` extension) holds marginals and lattices; this mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
-from .calls import InferenceReport, exclusive
+from .calls import InferenceReport, Output, exclusive
 from .checks import (
     MAX_ITERATIONS,
     FloatArray,
@@ -33,6 +33,7 @@ from .checks import (
     check_threads,
 )
 from .pruning import labels_to_keep, lossless_margin
+from .term_list import TermList
 from .terms import Grid, build_feature_lattice, build_grid_lattice
 from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 Storage = Literal["float32", "float16"]
 Device = Literal["cpu", "cuda"]
-Output = Literal["marginals", "labels"]
-LatticeBuilder = Callable[[Any], Any]
 
 _SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
 
@@ -122,9 +121,7 @@ class DenseCRF:
             self._grid = self._grid._replace(lattices=self._engine.lattices, place=self._engine.place)
         else:
             self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
-        self._terms: list[tuple[Any, int, FloatArray]] = []
-        self._builders: list[LatticeBuilder | None] = []  # of each term that depends on the image
-        self._kept: list[int] | None = None  # the labels left by prune_labels
+        self._terms = TermList(self._field)
         self._gaps: Gaps | None = None  # None without a unary
         self._started = False  # whether the core holds marginals
         self.report: InferenceReport | None = None
@@ -198,11 +195,10 @@ class DenseCRF:
     def _reset_unary(self) -> None:
         """Forget the unary, and bring pruned labels back with the lattices kept."""
         self._gaps = None
-        if self._kept is not None:
-            self._kept = None
+        if self._terms.kept is not None:
             self._started = False
             self._field.restart(self.labels)
-            self._pass_terms()
+            self._terms.keep(None)
 
     # ---- pairwise terms ----------------------------------------------------------------------------------------------
 
@@ -220,7 +216,7 @@ class DenseCRF:
             CrfInputError: an invalid argument; points without a grid.
         """
         checked = check_compatibility(compatibility, self.labels)
-        self._append(build_grid_lattice(self._grid, sxy, None, (), normalization), *checked)
+        self._terms.append(build_grid_lattice(self._grid, sxy, None, (), normalization), checked)
 
     @exclusive
     def add_bilateral(
@@ -246,7 +242,7 @@ class DenseCRF:
         def build(pixels: Any) -> Any:
             return build_grid_lattice(grid, sxy, pixels, srgb, normalization)
 
-        self._append(build(pixels), *checked, builder=build)
+        self._terms.append(build(pixels), checked, build)
 
     @exclusive
     def set_image(self, image: Any) -> None:
@@ -258,10 +254,7 @@ class DenseCRF:
         Raises:
             CrfInputError: an invalid image; sigmas so small that lattice coordinates leave 16 bits.
         """
-        pixels = self._check_image(image)
-        lattices = [None if build is None else build(pixels) for build in self._builders]
-        self._terms = [(new or old[0], *old[1:]) for new, old in zip(lattices, self._terms, strict=True)]
-        self._pass_terms()
+        self._terms.set_image(self._check_image(image))
 
     @exclusive
     def add_features(self, features: Any, compatibility: Any, *, normalization: Normalization = "symmetric") -> None:
@@ -276,7 +269,7 @@ class DenseCRF:
             CrfInputError: an invalid argument; features so large that lattice coordinates leave 16 bits.
         """
         checked = check_compatibility(compatibility, self.labels)
-        self._append(build_feature_lattice(self._grid, features, normalization), *checked)
+        self._terms.append(build_feature_lattice(self._grid, features, normalization), checked)
 
     @property
     def grid(self) -> Grid:
@@ -286,7 +279,7 @@ class DenseCRF:
     @exclusive
     def add_lattice(self, lattice: Any, compatibility: Any) -> None:
         """Add a term with a lattice that was built for this `grid`; compatibility as for `add_gaussian`."""
-        self._append(lattice, *check_compatibility(compatibility, self.labels))
+        self._terms.append(lattice, check_compatibility(compatibility, self.labels))
 
     @exclusive
     def set_compatibilities(self, compatibilities: Sequence[Any]) -> None:
@@ -300,33 +293,12 @@ class DenseCRF:
         Raises:
             CrfInputError: another number of compatibilities than of terms, or an invalid one.
         """
-        if len(compatibilities) != len(self._terms):
-            raise CrfInputError(f"{len(compatibilities)} compatibilities do not fit {len(self._terms)} terms")
-        checked = [check_compatibility(compatibility, self.labels) for compatibility in compatibilities]
-        self._terms = [(old[0], *new) for old, new in zip(self._terms, checked, strict=True)]
-        self._pass_terms()
+        self._terms.set_compatibilities([check_compatibility(each, self.labels) for each in compatibilities])
 
     @exclusive
     def clear_terms(self) -> None:
         """Remove all pairwise terms and their lattices; the unary stays."""
         self._terms.clear()
-        self._builders.clear()
-        self._pass_terms()
-
-    def _append(self, lattice: Any, kind: int, values: FloatArray, builder: LatticeBuilder | None = None) -> None:
-        self._terms.append((lattice, kind, values))
-        self._builders.append(builder)
-        self._pass_term(lattice, kind, values)
-
-    def _pass_terms(self) -> None:
-        self._field.clear_terms()
-        for term in self._terms:
-            self._pass_term(*term)
-
-    def _pass_term(self, lattice: Any, kind: int, values: FloatArray) -> None:
-        if self._kept is not None and kind:
-            values = values[np.ix_(*[self._kept] * kind)]
-        self._field.add_term(lattice, kind, np.ascontiguousarray(values).reshape(-1))
 
     # ---- fewer labels ------------------------------------------------------------------------------------------------
 
@@ -344,8 +316,8 @@ class DenseCRF:
         """
         gaps = self._require_unary("prune_labels")
         self._refuse_on_device("prune_labels")
-        if self._kept is not None:
-            return list(self._kept)
+        if self._terms.kept is not None:
+            return list(self._terms.kept)
         if below is None:
             margin = lossless_margin(self._terms, self.threads)
         else:
@@ -353,9 +325,8 @@ class DenseCRF:
         kept = labels_to_keep(gaps, margin)
         if len(kept) < self.labels:
             self._field.keep_labels(kept)
-            self._kept = kept
             self._started = False
-            self._pass_terms()
+            self._terms.keep(kept)
         return kept
 
     # ---- inference ---------------------------------------------------------------------------------------------------
@@ -418,8 +389,8 @@ class DenseCRF:
         array = self._check_array(marginals, "marginals")
         if not np.isfinite(array).all():
             raise CrfInputError("marginals hold NaN or infinite values")
-        if self._kept is not None:
-            array = array[self._kept]
+        if self._terms.kept is not None:
+            array = array[self._terms.kept]
         self._field.load_marginals(array.reshape(len(array), -1))
         self._started = True
 
@@ -443,9 +414,9 @@ class DenseCRF:
         marginals, done = self._field.run(iterations, keep, *options)
         self.report = InferenceReport(*done)
         self._started = keep
-        if self._kept is not None:
+        if self._terms.kept is not None:
             pruned, marginals = marginals, np.zeros((self.labels, self.points), np.float32)
-            marginals[self._kept] = pruned
+            marginals[self._terms.kept] = pruned
         if output == "labels":
             marginals = marginals.argmax(axis=0).astype(np.uint8 if self.labels <= 256 else np.uint16)  # (N,)
             return marginals.reshape(self.shape)
@@ -482,17 +453,17 @@ class DenseCRF:
     @exclusive
     def size_bytes(self) -> int:
         """Memory of marginals, unary, lattices and their rows, in bytes."""
-        return int(self._field.size_bytes + sum(lattice.size_bytes for lattice, _, _ in self._terms))
+        return int(self._field.size_bytes + sum(term.lattice.size_bytes for term in self._terms))
 
     @property
     def lattice_vertices(self) -> list[int]:
         """The number of lattice vertices of each term."""
-        return [lattice.vertices for lattice, _, _ in self._terms]
+        return [term.lattice.vertices for term in self._terms]
 
     @property
     def blurred_rows(self) -> list[int]:
         """The number of rows that the blur of each term reads and writes in one update, over all axes."""
-        return [lattice.chained for lattice, _, _ in self._terms]
+        return [term.lattice.chained for term in self._terms]
 
 
 def kernel_names() -> list[str]:

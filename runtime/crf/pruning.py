@@ -8,21 +8,23 @@ F(1) = 1. The mass dropped at a pixel is at most the sum over dropped l of exp(h
 
 from __future__ import annotations
 
-from . import _lattice
-from .checks import FloatArray
+from collections.abc import Iterable
+
+from .term_list import Term
 from .unary import Gaps
 
 _ROUNDING = 1.001  # float32 sums may exceed their bound by this factor
 
 
-def lossless_margin(terms: list[tuple[_lattice.Lattice, int, FloatArray]], threads: int) -> float:
+def lossless_margin(terms: Iterable[Term], threads: int) -> float:
     """The largest difference of the messages to two labels of one pixel, over all terms."""
     margin = 0.0
-    for lattice, kind, values in terms:
+    for term in terms:
+        axes, values = term.compatibility
         # A number w sends +w F, a vector or matrix W sends -W F; each entry of F and their sum are at most the peak.
-        messages = values if kind == 0 else -values
+        messages = values if axes == 0 else -values
         highest, lowest = max(0.0, float(messages.max())), min(0.0, float(messages.min()))
-        margin += (highest - lowest) * lattice.peak(threads)
+        margin += (highest - lowest) * term.lattice.peak(threads)
     return margin * _ROUNDING
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....errors import CrfInputError
+from ..calls import Output
 from ..checks import check_coarse_scores, check_energy_range, check_layout, check_probability_range, refuse_sum
 from . import open_driver
 from .arrays import DeviceArray, import_array, is_on_device
@@ -17,7 +18,6 @@ from .lattice import LatticeFactory
 from .queue import Queue
 
 Kind = Literal["energies", "scores", "probabilities"]
-Output = Literal["marginals", "labels"]
 
 _KINDS: dict[Kind, int] = {"energies": 0, "scores": 1, "probabilities": 3}  # unary.cu
 
