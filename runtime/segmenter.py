@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..bundle.choices import Head
 from ..bundle.folder import Bundle
 from ..dependencies import import_crf
-from ..errors import BundleError, InputError
+from ..errors import InputError
 from .backends import Array, Backend
 from .images import AnyImage, ColorOrder, as_rgb
+from .network import Network
 from .resizing import Sizing, choose_sizing, resize_image, resize_labels
 from .segmentation import Image, Labels, Scores, Segmentation, measure
 from .tiles.plan import ImagePlan
@@ -47,7 +47,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
     Attributes:
         bundle: the bundle.
-        backend: runs its network.
         crf: the parameters of the CRF, or None if it is off.
         threads: threads of the CRF, or None for one per core.
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
@@ -79,7 +78,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             BackendError: if there is no GPU for the CRF.
         """
         self.bundle = bundle
-        self.backend = backend
+        self._network = Network(bundle, backend)
+        self.head = self._network.head
         self.precision = precision
         self.sizing = sizing or choose_sizing(bundle.preprocessing)
         self.crf = crf
@@ -92,8 +92,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             self._open_crf_device()
         self.threads = threads
         self._memory_bytes = memory_bytes
-        self._has_run = False
-        self.head = self._find_head()
         self._planner = Planner(
             bundle,
             has_labels_only=self.head == "labels",
@@ -163,6 +161,11 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         """Plan an image of this size: whole or in tiles, with an estimate of its memory."""
         network_size = self.sizing.find_size(height, width)
         return self._planner.plan((height, width), network_size, probabilities=probabilities)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that runs the network."""
+        return self._network.backend
 
     @property
     def memory_bytes(self) -> int:
@@ -268,47 +271,12 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def run_network_batch(self, feeds: Sequence[Mapping[str, Array]]) -> list[Array]:
         """The head's outputs for images of one size, computed in one run; each as `run_network` gives it."""
         name = self.bundle.deploy.input
-        images = [feed[name] for feed in feeds]
-        whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
-        with explain_memory(whole.shape[1:3]):
-            output = self._compute(whole)
-        expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
-        size = whole.shape[1:3]
-        is_as_promised = (
-            output.ndim == expected_rank
-            and output.dtype == dtype
-            and output.shape[0] == len(images)
-            and (self.head == "labels" or output.shape[1] == len(self.bundle.manifest.classes))
-            and (self.head == "lowres" or output.shape[-2:] == size)
-        )
-        if not is_as_promised:
-            what = "an image" if len(images) == 1 else f"{len(images)} images"
-            raise self._broken_promise(f"{output.dtype} of shape {output.shape} for {what} of {size}")
-        if self.head == "labels":
-            if int(output.max()) >= len(self.bundle.manifest.classes):
-                raise self._broken_promise(f"the label {output.max()}")
-        elif not self._has_run and not np.isfinite(output).all():  # slow, so in the first run only
-            raise self._broken_promise("scores that are not finite")
-        self._has_run = True
-        return list(output)
+        return self._network.run([feed[name] for feed in feeds])
 
     @property
     def fixed_batch(self) -> int | None:
         """The images in each run of a graph that takes no other number, else None."""
-        side = next(spec.shape[0] for spec in self.backend.inputs if spec.name == self.bundle.deploy.input)
-        return side if isinstance(side, int) else None
-
-    def _compute(self, images: Array) -> Array:
-        """The head's output; a graph of a fixed batch runs on that many images, the last one repeated if need be."""
-        name, batch = self.bundle.deploy.input, self.fixed_batch
-        if batch is None or len(images) == batch:
-            return self.backend.run({name: images})[self.head]
-        outputs = []
-        for start in range(0, len(images), batch):
-            group = images[start : start + batch]
-            filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])  # (batch, H, W, 3)
-            outputs.append(self.backend.run({name: filled})[self.head][: len(group)])
-        return np.concatenate(outputs)
+        return self._network.fixed_batch
 
     def complete_scores(self, raw: Array, size: tuple[int, int]) -> Scores:
         """The head's scores at the image's (height, width): L x H x W float32.
@@ -415,7 +383,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             sizing=sizing,
             memory_bytes=self._memory_bytes,
         )
-        derived._has_run = self._has_run
+        derived._network = self._network
         return derived
 
     def __repr__(self) -> str:
@@ -431,19 +399,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
-
-    def _find_head(self) -> Head:
-        deploy = self.bundle.deploy
-        outputs = {spec.name: spec for spec in self.backend.outputs}
-        # A backend that runs the whole net gives full-size scores, wherever the ONNX graph was cut.
-        head = next((name for name in (deploy.head, "scores") if name in outputs), None)
-        if head is None or deploy.input not in {spec.name for spec in self.backend.inputs}:
-            names = [spec.name for spec in (*self.backend.inputs, *self.backend.outputs)]
-            raise self._broken_promise(f'{names} instead of "{deploy.input}" and "{deploy.head}"')
-        labels = outputs[head].shape[1:2] if head != "labels" else ()
-        if any(isinstance(side, int) and side != len(self.bundle.manifest.classes) for side in labels):
-            raise self._broken_promise(f"{labels[0]} labels for {len(self.bundle.manifest.classes)} classes")
-        return head
 
     def _open_crf_device(self) -> None:
         """Fail now, not at the first image, where the CRF's device is missing."""
@@ -464,12 +419,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
                 f"{self.bundle.path}: the bundle's head gives labels only; probabilities and the CRF need scores: "
                 'convert the net again with the head "scores"'
             )
-
-    def _broken_promise(self, found: str) -> BundleError:
-        return BundleError(
-            f"the network gives {found}, which is not what the manifest promises: convert the net again",
-            path=self.bundle.path,
-        )
 
 
 def _size(image: npt.NDArray[Any]) -> tuple[int, int]:

@@ -164,7 +164,7 @@ def test_a_backend_slowed_behind_the_benchmarks_back_is_caught(bundle, monkeypat
     def open_slowed(plan, spec, *arguments, **words):
         segmenter = opened(plan, spec, *arguments, **words)
         if "stall_ms" in spec.options:
-            segmenter.backend = SlowerBackend(segmenter.backend)
+            segmenter._network.backend = SlowerBackend(segmenter.backend)
         return segmenter
 
     monkeypatch.setattr(BenchPlan, "open", open_slowed)

@@ -11,6 +11,7 @@ import pytest
 
 from atrous import runtime
 from atrous.runtime.backends.fake import FakeBackend
+from atrous.runtime.network import Network
 from atrous.runtime.pipeline import Pipeline
 from atrous.runtime.pipeline.segmentation import STAGES, make_stages
 from atrous.runtime.segmenter import Segmentation
@@ -61,7 +62,7 @@ def test_the_same_as_one_by_one(tmp_path: Path, head: str, batch: int, crf: Mapp
 def test_a_graph_of_a_fixed_batch_gets_whole_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with runtime.load(write_bundle(tmp_path), threads=1) as segmenter:
         alone = [segmenter(make_image(*size, seed=index)) for index, size in enumerate(SIZES)]
-        monkeypatch.setattr(runtime.Segmenter, "fixed_batch", 3)
+        monkeypatch.setattr(Network, "fixed_batch", 3)
         run, batches = segmenter.backend.run, []
         monkeypatch.setattr(
             segmenter.backend, "run", lambda feeds: batches.append(len(next(iter(feeds.values())))) or run(feeds)
