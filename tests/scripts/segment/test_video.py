@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ..runtime.batch.test_video import make_frames, read_clip, write_clip
-from ..runtime.bundles import CRF, write_bundle
-from .running import run_atrous
+from ...runtime.batch.test_video import make_frames, read_clip, write_clip
+from ...runtime.bundles import CRF, write_bundle
+from ..running import run_atrous
 
 
 @pytest.fixture(autouse=True)
