@@ -197,7 +197,10 @@ sbom: $(RELEASE)/.ready ## dist/atrous.cdx.json: the packages of the core and of
 	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--output-file dist/atrous.cdx.json build/sbom/bin/python
 
-release: check test sdist wheels try-wheels sbom ## everything but the tag and the upload
+licenses: $(RELEASE)/.ready ## the license of each package that the core and the extras install; an error if one is not permissive
+	$(RELEASE)/bin/python -m tools.list_licenses
+
+release: check test licenses sdist wheels try-wheels sbom ## everything but the tag and the upload
 	@ls -l dist
 
 $(RELEASE)/.ready: $(VENV)/.ready

@@ -1,0 +1,105 @@
+"""List the licenses of the packages that atrous and its extras install: `make licenses`.
+
+pip resolves the newest versions for this platform, without installing them. A license that is neither permissive nor in
+`EXCEPTIONS` is an error. It is what the package says of itself; a wheel may contain libraries under other licenses.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from atrous.scripts import console
+
+#: extras of those who work on atrous, not of those who use it
+DEVELOPMENT = {"test", "check", "release", "rtx-check", "cuda-check", "ray-check"}
+#: name -> what stands for it in a license expression, a classifier or the field `License`
+PERMISSIVE = {
+    "Apache-2.0": r"\bapache",
+    "MIT": r"\bmit\b",
+    "BSD": r"\b(bsd|0bsd)\b",
+    "ISC": r"\bisc\b",
+    "PSF-2.0": r"\bpsf\b|python software foundation",
+    "MPL-2.0": r"\bmpl\b|mozilla public",
+    "HPND": r"\bhpnd\b|historical permission",
+    "Zlib": r"\bzlib\b",
+    "Unlicense": r"\bunlicense\b",
+    "CC0": r"\bcc0\b",
+}
+COPYLEFT = re.compile(r"gpl|general public|affero", re.IGNORECASE)
+#: packages -> the license under which their maker gives them away
+EXCEPTIONS = {r"nvidia-|tensorrt|cuda-|onnxruntime-ep-nv-": "NVIDIA"}
+
+Metadata = Mapping[str, Any]
+
+
+@click.command()
+def command() -> None:
+    """Print the table; exit with 1 if a license is not allowed."""
+    report = read_report(_read_extras())
+    packages = {canonicalize_name(each["metadata"]["name"]): each["metadata"] for each in report["install"]}
+    users = find_users(packages, {"extra": "", **report["environment"]})
+    licenses = {name: name_license(packages[name]) for name in users}
+    rows = [(name, packages[name]["version"], licenses[name] or "?", ", ".join(users[name])) for name in sorted(users)]
+    console.print_table(("package", "version", "license", "brought by"), rows)
+    wrong = [name for name in sorted(users) if licenses[name] is None]
+    if wrong:
+        raise click.ClickException(f"not on the list of licenses: {', '.join(wrong)}")
+
+
+def _read_extras() -> list[str]:
+    from importlib.metadata import metadata
+
+    return [extra for extra in metadata("atrous").get_all("Provides-Extra") or [] if extra not in DEVELOPMENT]
+
+
+def read_report(extras: list[str]) -> dict[str, Any]:
+    """The report of pip on what it would install for atrous with these extras."""
+    words = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", f".[{','.join(extras)}]")
+    found: dict[str, Any] = json.loads(subprocess.check_output([sys.executable, "-m", "pip", *words]))
+    return found
+
+
+def find_users(packages: Mapping[str, Metadata], environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """Package -> the extras of atrous that bring it; "core" alone for those of every installation."""
+    users: dict[str, list[str]] = {}
+    for extra in ("", *packages["atrous"].get("provides_extra", ())):
+        seen, todo = set(), [("atrous", extra)]
+        while todo:
+            name, wanted = todo.pop()
+            if name not in packages or (name, wanted) in seen:
+                continue
+            seen.add((name, wanted))
+            for text in packages[name].get("requires_dist", ()):
+                requirement = Requirement(text)
+                if requirement.marker is None or requirement.marker.evaluate({**environment, "extra": wanted}):
+                    todo += [(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)]
+        for name in sorted({name for name, _ in seen} - {"atrous"}):
+            if users.setdefault(name, []) != ["core"] and extra not in DEVELOPMENT:
+                users[name].append(extra or "core")
+    return {name: extras for name, extras in users.items() if extras}
+
+
+def name_license(metadata: Metadata) -> str | None:
+    """The license in short, or None if it is not allowed; the expression counts before classifiers and free text."""
+    name = canonicalize_name(metadata["name"])
+    for pattern, maker in EXCEPTIONS.items():
+        if re.match(pattern, name):
+            return maker
+    classifiers = [text for text in metadata.get("classifier", ()) if text.startswith("License ::")]
+    text = metadata.get("license_expression") or "; ".join(classifiers) or metadata.get("license", "")[:200]
+    if COPYLEFT.search(text):
+        return None
+    return " and ".join(short for short, pattern in PERMISSIVE.items() if re.search(pattern, text.lower())) or None
+
+
+if __name__ == "__main__":
+    command()
