@@ -12,6 +12,7 @@ import click
 
 from ..runtime.tensorrt_choices import HARDWARE_LEVELS, LINES, MAX_LEVEL, REQUIRED_SHARE, TACTIC_SOURCES
 from . import build_plan, build_report, build_rtx, build_store, console
+from .memory_option import parse_bytes
 
 if TYPE_CHECKING:
     from ..bundle.folder import Bundle
@@ -33,7 +34,12 @@ _flag = functools.partial(click.option, is_flag=True)
 @_sizes("--opt", "optima", help="Size that the profile is optimized for, in pixels; may be repeated.")
 @_sizes("--max", "maxima", help="Largest size of the profile, in pixels; may be repeated.")
 @_option("--batch", metavar="N|MIN:OPT:MAX", help="Number of images per run.  [default: 1, or the graph's own]")
-@_option("--workspace", metavar="BYTES", help="Limit of scratch memory, such as 4G.  [default: all device memory]")
+@_option(
+    "--workspace",
+    metavar="BYTES",
+    callback=parse_bytes,
+    help="Limit of scratch memory, such as 4G.  [default: all device memory]",
+)
 @_option("--level", type=click.IntRange(0, MAX_LEVEL), help="Builder level: 0 builds fastest, 5 searches longest.")
 @_option("--tf32/--no-tf32", default=False, help="Allow TF32 operands, with 10 mantissa bits, in float32 products.")
 @_option(

@@ -41,9 +41,8 @@ def prepare(
         (ranges[1], ranges[2], ranges[3]),
     )
     same = ("level", "tf32", "tactic_sources", "refit", "hardware_compatible", "version_compatible", "replay")
-    workspace = build_shapes.read_bytes(given["workspace"], "--workspace")
     settings = {field: given[field] for field in same}
-    options = BuildOptions(profiles, workspace_bytes=workspace, targets=targets, **settings)
+    options = BuildOptions(profiles, workspace_bytes=given["workspace"], targets=targets, **settings)
     prepared = prepare_build(model, facts, options, capabilities, precision=given["precision"])
     for finding in prepared.findings:
         console.print_warning(f"warning: {finding.describe()}")

@@ -1,8 +1,7 @@
-"""Reads the sizes, batches and workspaces of `atrous build`'s command line, and makes optimization profiles of them."""
+"""Reads the sizes and batches of `atrous build`'s command line, and makes optimization profiles of them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]  # height, width
 Batch = tuple[int, int, int]  # minimum, optimum, maximum
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SMALLEST_USEFUL = 32  # pixels; a smaller minimum of the size rule says nothing about the user's images
 
 
@@ -35,16 +33,6 @@ def read_batch(text: str | None) -> Batch | None:
         raise click.BadParameter(f'"{text}" is not a batch such as 1, 1:8 or 1:4:8', param_hint="--batch")
     numbers = [int(part) for part in parts]
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
-
-
-def read_bytes(text: str | None, option: str) -> int | None:
-    """Read a number of bytes, such as 4G, 4GiB or 500M, in powers of 1024."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", text.strip().upper())
-    if found is None:
-        raise click.BadParameter(f'"{text}" is not a number of bytes such as 4G', param_hint=option)
-    return int(float(found.group(1)) * _UNITS[found.group(2)])
 
 
 def make_profiles(

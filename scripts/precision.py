@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..bundle.choices import VARIANTS
 from . import console
 from .dataset_options import MAP_OPTIONS
 from .threads_option import threads_option
@@ -15,7 +16,6 @@ from .threads_option import threads_option
 if TYPE_CHECKING:
     from ..converter.precision import VariantResult
 
-PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 _ROWS_SHOWN = 12
 
 
@@ -30,7 +30,7 @@ def _count(name: str, default: int, description: str) -> Callable[[Callable[...,
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", "precision", type=click.Choice(PRECISIONS), required=True, help="Precision of the variant.")
+@click.option("--to", "precision", type=click.Choice(VARIANTS), required=True, help="Precision of the variant.")
 @click.option("--images", multiple=True, metavar="FOLDER", help="Images to calibrate and check on; may be repeated.")
 @click.option(
     "--dataset",

@@ -18,9 +18,8 @@ from typing import Any
 import click
 import numpy as np
 
+from atrous.bundle.choices import VARIANTS
 from atrous.scripts import console
-
-PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 
 
 @click.command()
@@ -31,9 +30,7 @@ PRECISIONS = ("fp16", "bf16", "int8", "fp8")
 @click.option("--observe", default=4, show_default=True, help="Number of images observed.")
 @click.option("--check", default=2, show_default=True, help="Number of images checked.")
 @click.option("--threads", default=1, show_default=True, help="Threads of ONNX Runtime.")
-@click.option(
-    "--only", multiple=True, type=click.Choice(PRECISIONS), help="Precision; may be repeated.  [default: all]"
-)
+@click.option("--only", multiple=True, type=click.Choice(VARIANTS), help="Precision; may be repeated.  [default: all]")
 @console.json_option
 def command(
     prototxt: Path,
@@ -56,7 +53,7 @@ def command(
     if not bundle.exists():
         write_seeded_bundle(prototxt, bundle)
     rows: list[dict[str, Any]] = []
-    for precision in only or PRECISIONS:
+    for precision in only or VARIANTS:
         opened = read_bundle(bundle)
         evidence = gather_evidence(
             opened, precision, images=images, size=parse_size(size), calibrate_on=observe, check_on=check

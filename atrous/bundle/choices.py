@@ -18,7 +18,8 @@ DETECTIONS: tuple[str, ...] = get_args(Detection)
 OPENCV_FORM: Detection = "opencv"
 #: forms with nodes that only one engine has
 ENGINE_FORMS: tuple[Detection, ...] = ("tensorrt", OPENCV_FORM)
-PRECISIONS: tuple[str, ...] = ("fp32", *get_args(Precision))
+VARIANTS: tuple[str, ...] = get_args(Precision)
+PRECISIONS: tuple[str, ...] = ("fp32", *VARIANTS)
 COLOR_ORDERS: tuple[str, ...] = get_args(ColorOrder)
 TASKS: tuple[str, ...] = get_args(Task)
 POINT_ORDERS: tuple[str, ...] = get_args(PointOrder)

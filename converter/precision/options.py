@@ -16,9 +16,9 @@ from typing import Any, Literal
 import pydantic
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from ...bundle.choices import Precision
 from ...errors import PrecisionError
 
-Precision = Literal["fp16", "bf16", "int8", "fp8"]
 Method = Literal["minmax", "percentile", "entropy"]
 HALF_AGREEMENT = 0.999
 EIGHT_BIT_AGREEMENT = 0.99

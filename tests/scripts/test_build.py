@@ -29,6 +29,7 @@ from atrous.runtime.backends.tensorrt.signing import Signer
 from atrous.runtime.backends.tensorrt.store import EngineStore
 from atrous.runtime.tensorrt_choices import PLANNED_LINE
 from atrous.scripts import build, build_shapes
+from atrous.scripts.memory_option import read_bytes
 
 from ..runtime.backends.tensorrt import inspector, stubs
 from ..runtime.backends.tensorrt.onnx_models import make_graph
@@ -340,10 +341,10 @@ def test_all_failures_are_of_one_tree() -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4G", 4 << 30), ("4GiB", 4 << 30), ("500m", 500 << 20), ("1.5k", 1536), ("12", 12), (None, None)],
+    [("4G", 4 << 30), ("4GiB", 4 << 30), ("500m", 500 << 20), ("1.5k", 1536), ("12", 12), ("x", None)],
 )
-def test_bytes(text: str | None, size: int | None) -> None:
-    assert build_shapes.read_bytes(text, "--workspace") == size
+def test_bytes(text: str, size: int | None) -> None:
+    assert read_bytes(text) == size
 
 
 @pytest.mark.parametrize(
