@@ -9,6 +9,7 @@ RTX ?= build/rtx
 OPENCV5 ?= build/opencv5
 CUDA ?= build/cuda
 RAY ?= build/ray
+GRADIO ?= build/gradio
 RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py
 RELEASE ?= build/release
 SITE ?= build/site-env
@@ -158,6 +159,16 @@ $(RAY)/.ready: $(VENV)/.ready
 	$(BIN)/python -m venv $(RAY)
 	$(call share-venv,$(RAY))
 	$(RAY)/bin/python -m pip install --quiet 'atrous[ray-check]'
+	@touch $@
+
+gradio-check: $(GRADIO)/.ready ## the Gradio example, asked by Gradio's client (installs 240 MB)
+	OMP_NUM_THREADS=1 $(GRADIO)/bin/python -m pytest -q -rs tests/examples -k gradio
+
+# an environment of its own on top of $(VENV), as for ray-check
+$(GRADIO)/.ready: $(VENV)/.ready
+	$(BIN)/python -m venv $(GRADIO)
+	$(call share-venv,$(GRADIO))
+	$(GRADIO)/bin/python -m pip install --quiet 'gradio>=5'
 	@touch $@
 
 recordings:
