@@ -1,8 +1,9 @@
 """Stage the pages of the site: `python -m tools.stage_site build/site-source` (`make site`).
 
 Copies docs/ and the Markdown files beside it into one folder, with links between them adjusted; a link to any other
-file of the repository leads to its page on the web. A page without a title is an error; the site generator reports
-links without a target.
+file of the repository leads to its page on the web. A link whose text is a page's file name gets the page's title, and
+the note of a block of code (tools/run_readme.py) becomes the block's title, as the generator takes no others.
+A page without a title is an error; the site generator reports links without a target.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import click
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-_LINK = re.compile(r"(?<!!)(\]\()([^)#:\s]+)((?:#[^)]*)?\))")
-_TITLE = re.compile(r"^# \S", re.MULTILINE)
+_LINK = re.compile(r"(\[[\w./-]+\.md)?(?<!!)(\]\()([^)#:\s]+)((?:#[^)]*)?\))")
+_TITLE = re.compile(r"^# (\S.*)$", re.MULTILINE)
+_NOTE = re.compile(r"^```(\w+) +(\S.*)$", re.MULTILINE)
 
 
 @click.command()
@@ -47,19 +49,20 @@ def convert_page(source: Path, place: Path, repository: str) -> str:
         raise click.ClickException(f"{source}: the page has no title")
 
     def convert(found: re.Match[str]) -> str:
-        target = (source.parent / found[2]).resolve()
+        name, target = found[1] or "", (source.parent / found[3]).resolve()
         up = "../" * (len(place.parts) - 1)
         if target.is_dir() and (target / "README.md").exists():
             target /= "README.md"
         if target.is_relative_to(DOCS) and target.is_file():
-            return f"{found[1]}{up}{target.relative_to(DOCS).as_posix()}{found[3]}"
+            title = _TITLE.search(target.read_text(encoding="utf-8")) if name else None
+            return f"{f'[{title[1]}' if title else name}]({up}{target.relative_to(DOCS).as_posix()}{found[4]}"
         if target.name in BESIDE and target.parent == ROOT:
-            return f"{found[1]}{up}{target.name}{found[3]}"
+            return f"{name}]({up}{target.name}{found[4]}"
         if not target.exists():
-            raise click.ClickException(f"{source}: {found[2]} does not exist")
-        return f"{found[1]}{repository}/{target.relative_to(ROOT).as_posix()}{found[3]}"
+            raise click.ClickException(f"{source}: {found[3]} does not exist")
+        return f"{name}]({repository}/{target.relative_to(ROOT).as_posix()}{found[4]}"
 
-    return _LINK.sub(convert, text)
+    return _NOTE.sub(r'```\1 title="\2"', _LINK.sub(convert, text))
 
 
 if __name__ == "__main__":

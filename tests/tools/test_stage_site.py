@@ -36,6 +36,16 @@ def test_links_from_a_folder_and_from_beside_the_docs() -> None:
     assert "](../SECURITY.md" in convert_page(DOCS / "reading.md", Path("deep/reading.md"), "R")
 
 
+def test_notes_of_blocks_and_names_of_pages(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```bash an empty machine\nls\n```\n")
+    assert '```bash title="an empty machine"\nls\n```\n' in convert_page(page, Path("page.md"), "R")
+    for source in DOCS.rglob("*.md"):  # the generator shows a block with other words as text
+        text = convert_page(source, source.relative_to(DOCS), "R")
+        assert not re.search(r"^```\w+ (?!title=)", text, re.MULTILINE)
+        assert not re.search(r"\[[\w/-]+\.md\]\((?!\.*/?(CHANGELOG|CONTRIBUTING|SECURITY)|R/)", text)
+
+
 def test_a_page_without_a_title_and_a_dead_link_are_errors(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("no title")
