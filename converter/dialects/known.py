@@ -152,7 +152,8 @@ DIALECTS: dict[str, Dialect] = {
         Dialect("fyu_dilation", data_layers=("BinLabelData", "ImageLabelData")),
         Dialect("shufflenet", layers=("ShuffleChannel",)),
         # Known from text files only:
-        *map(Dialect, ("ccnn", "faceboxes", "intel", "lip_attention", "opencv", "selective_search", "unet")),
+        *map(Dialect, ("caffe_windows", "ccnn", "faceboxes", "facebook", "ief", "intel", "lip_attention")),
+        *map(Dialect, ("opencv", "selective_search", "tsn", "unet")),
         Dialect("caffe_face", losses=("CenterLoss",)),
         Dialect("colorization", layers=("ColorConv",)),
         Dialect("convlstm", layers=("LSTMConv",)),

@@ -19,6 +19,7 @@ _IGNORED_MESSAGES = frozenset(
 )
 #: values of repeated fields that are left out
 _WINDOW_DEFAULTS = {"stride": (1,), "pad": (0,)}
+_DILATION_NAMES = ("hole", "filter_stride", "dilation")
 _IGNORED_FIELDS = frozenset({"engine", "force_nd_im2col", "use_global_stats", "moving_average_fraction"})
 
 
@@ -72,7 +73,7 @@ def _compare_messages(layer: str, path: str, mine: Any, theirs: Any) -> Iterator
     window = path == "convolution_param"
     for descriptor in mine.DESCRIPTOR.fields:
         name = descriptor.name
-        if name in _IGNORED_FIELDS or name.endswith("filler") or (window and name in ("hole", "dilation")):
+        if name in _IGNORED_FIELDS or name.endswith("filler") or (window and name in _DILATION_NAMES):
             continue
         if descriptor.message_type is not None:
             continue
@@ -86,9 +87,10 @@ def _compare_messages(layer: str, path: str, mine: Any, theirs: Any) -> Iterator
 
 
 def _dilation(param: Any) -> tuple[int, ...]:
-    """Dilation, also where the fork calls it `hole`; (1,) by default."""
-    if param.HasField("hole"):
-        return (param.hole,)
+    """Dilation, also where a fork has another name for it; (1,) by default."""
+    for name in _DILATION_NAMES[:2]:
+        if param.HasField(name):
+            return (getattr(param, name),)
     values = tuple(param.dilation) or (1,)
     return values[:1] if len(set(values)) == 1 else values
 

@@ -2,7 +2,8 @@
 
 Sizes: convolution out = floor((in + pads - (d (k - 1) + 1)) / s) + 1,
 deconvolution out = s (in - 1) + d (k - 1) + 1 - pads.
-`hole` (DeepLab v1) is the same as dilation. Sources: docs of BVLC's ConvolutionParameter; DeepLab v1's conv_layer.
+`hole` (DeepLab v1) and `filter_stride` (ParseNet) are the same as dilation. Sources: docs of BVLC's
+ConvolutionParameter; DeepLab v1's conv_layer.
 """
 
 from __future__ import annotations
@@ -68,19 +69,16 @@ class _WindowedWeights(Operator):
         return tuple(values) if len(values) == axes else tuple(values[:1]) * axes
 
     def _dilation(self) -> tuple[int, ...]:
-        param = self.param
-        named = [name for name in ("hole", "hole_h", "hole_w") if param.HasField(name)]
-        if not named:
-            return self._repeated("dilation", 1)
-        if param.dilation:
-            self.refuse(f"has both {named[0]} and dilation; keep one")
-        if "hole" in named and len(named) > 1:
-            self.refuse("give either hole, or hole_h and hole_w, not both")
-        if "hole" not in named and len(named) != 2:
-            self.refuse(f"has only {named[0]}; give both hole_h and hole_w")
-        if len(self.spatial) != 2:
-            self.refuse("hole needs two spatial axes")
-        return (param.hole, param.hole) if "hole" in named else (param.hole_h, param.hole_w)
+        named = {name: self.read_pair(self.param, name) for name in ("hole", "filter_stride")}
+        found = {name: pair for name, pair in named.items() if pair is not None}
+        if self.param.dilation or not found:
+            found["dilation"] = self._spatial("dilation", "dilation", 1)
+        if len(found) > 1:
+            self.refuse(f"has both {' and '.join(found)}; keep one")
+        ((name, dilation),) = found.items()
+        if name != "dilation" and len(self.spatial) != 2:
+            self.refuse(f"{name} needs two spatial axes")
+        return dilation
 
     def _pads(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(begin, end) padding; some forks pad each side separately with pad_l, pad_r, pad_t and pad_b."""

@@ -7,6 +7,8 @@ clipped. Rounding *down* over a plane padded by p before and by E after gives th
     E = min(k - 1, p + s - 1)       with it
     E = p                           if the layer rounds down (round_mode FLOOR, ceil_mode false)
 
+A dilation d (naibaf7's Caffe) widens the window: k is d (k - 1) + 1 in these formulas.
+
 So the attributes of the torch and ONNX operators do not depend on the size. The AVE divisor counts padding, but not the
 overhang beyond in + p.
 """
@@ -55,6 +57,7 @@ class Pooling(Operator):
         elif not kernel:
             self.refuse("has no kernel_size")
         self.kernel = kernel or self._plane
+        self.dilation = self._read_dilation()
         self._check_sizes()
 
     @property
@@ -83,18 +86,34 @@ class Pooling(Operator):
             )
         return top, left
 
+    def _read_dilation(self) -> tuple[int, int]:
+        values = list(self.param.dilation)
+        if len(values) > 2:
+            self.refuse(f"has {len(values)} dilation values for 2 spatial axes; give one, or one for each axis")
+        dilation = (values[0], values[-1]) if values else (1, 1)
+        if dilation != (1, 1) and (self.method != "MAX" or self.with_mask or self.global_pooling):
+            self.refuse("dilation is supported for MAX pooling with a kernel_size and without a mask only")
+        return dilation
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Height and width that a window spans."""
+        height, width = (d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))
+        return height, width
+
     @property
     def rounds_up(self) -> bool:
         """Caffe's ceil, unless a fork's field selects floor."""
-        if self.param.HasField("ceil_mode"):
-            return bool(self.param.ceil_mode)
-        return bool(self.param.round_mode == 0)
+        param = self.param
+        if param.HasField("ceil_mode"):
+            return bool(param.ceil_mode)
+        return not (param.torch_pooling or param.round_below or param.round_mode)
 
     @property
     def pad_end(self) -> tuple[int, int]:
         """E of the module docstring for each axis."""
         ends = []
-        for k, s, p in zip(self.kernel, self.stride, self.pad, strict=True):
+        for k, s, p in zip(self.extent, self.stride, self.pad, strict=True):
             if not self.rounds_up or self.global_pooling:
                 ends.append(p)
             else:
@@ -102,7 +121,7 @@ class Pooling(Operator):
         return ends[0], ends[1]
 
     def _check_sizes(self) -> None:
-        self.require_positive(kernel_size=self.kernel, stride=self.stride)
+        self.require_positive(kernel_size=self.kernel, stride=self.stride, dilation=self.dilation)
         if any(p >= k for p, k in zip(self.pad, self.kernel, strict=True)):
             self.refuse(f"pad {self.pad} must be smaller than the kernel {self.kernel}")
         if any(size < 1 for size in self._pooled()):
@@ -112,7 +131,7 @@ class Pooling(Operator):
     def _pooled(self) -> tuple[int, int]:
         height, width = (
             (size + p + end - k) // s + 1
-            for size, k, s, p, end in zip(self._plane, self.kernel, self.stride, self.pad, self.pad_end, strict=True)
+            for size, k, s, p, end in zip(self._plane, self.extent, self.stride, self.pad, self.pad_end, strict=True)
         )
         return height, width
 
@@ -121,7 +140,7 @@ class Pooling(Operator):
         return ((batch, channels, *self._pooled()),) * len(self.context.top_names)
 
     def window(self) -> Window:
-        return Window(self.kernel, self.stride, self.pad)
+        return Window(self.extent, self.stride, self.pad)
 
     def notes(self) -> tuple[str, ...]:
         sizes = zip(self._plane, self._pooled(), self.stride, strict=True)
@@ -131,13 +150,13 @@ class Pooling(Operator):
         return (f"has windows wholly outside its {self._plane} plane; their result is {result}, as in Caffe",)
 
     def _overhangs(self) -> bool:
-        """Whether a window may lie wholly outside the plane (stride larger than kernel, no padding)."""
+        """Whether E is wider than ONNX's padding; if not dilated, a window may then lie wholly outside the plane."""
         return any(end >= k for end, k in zip(self.pad_end, self.kernel, strict=True))
 
     def _tiles(self) -> bool:
         """Whether the windows are square, lie side by side and cover the plane."""
         height, width = self.kernel
-        tiles = self.stride == self.kernel and self.pad == (0, 0) and self.rounds_up
+        tiles = self.stride == self.extent == self.kernel and self.pad == (0, 0) and self.rounds_up
         return tiles and 1 < height == width <= MAX_KERNEL
 
     def module_spec(self) -> ModuleSpec:
@@ -146,6 +165,8 @@ class Pooling(Operator):
                 "nn.AdaptiveMaxPool2d" if self.method == "MAX" else "nn.AdaptiveAvgPool2d", {"output_size": 1}
             )
         common: dict[str, Any] = {"kernel_size": self.kernel, "stride": self.stride}
+        if self.extent != self.kernel:
+            common["dilation"] = self.dilation
         torch_rule = all(2 * p <= k for p, k in zip(self.pad, self.kernel, strict=True)) and not self._overhangs()
         if torch_rule and not self.with_mask:
             common |= {"padding": self.pad, "ceil_mode": self.rounds_up}
@@ -173,6 +194,8 @@ class Pooling(Operator):
 
     def _emit_max(self, graph: OnnxGraph, x: Value) -> list[str]:
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
+        if self.extent != self.kernel:
+            attributes["dilations"] = list(self.dilation)
         if self.global_pooling and (x.is_dynamic(2) or x.is_dynamic(3)):
             self.refuse_export("of the whole plane with a mask needs a fixed size; export with a fixed size")
         if self._overhangs():

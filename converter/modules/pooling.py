@@ -31,9 +31,15 @@ class PaddedPool2d(nn.Module):
 class MaxPool2d(PaddedPool2d):
     """Maximum over each window."""
 
+    def __init__(
+        self, kernel_size: tuple[int, int], dilation: tuple[int, int] = (1, 1), **window: tuple[int, int]
+    ) -> None:
+        super().__init__(kernel_size, **window)
+        self.dilation = dilation
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = self.pad(x, torch.finfo(x.dtype).min)
-        return F.max_pool2d(padded, self.kernel_size or x.shape[2:], self.stride)
+        return F.max_pool2d(padded, self.kernel_size or x.shape[2:], self.stride, dilation=self.dilation)
 
 
 class MaxPoolWithMask2d(PaddedPool2d):

@@ -129,6 +129,9 @@ def test_any_deconvolution(window: tuple[Sizes, Sizes, Sizes, Sizes, Sizes, int,
         ("kernel_size: 3 pad: 2 dilation: 2 axis: -3 engine: CUDNN force_nd_im2col: true", None),
         ("kernel_size: 3 pad: 2 hole: 2", "deeplab_v1"),
         ("kernel_size: 3 pad: 2 hole_h: 2 hole_w: 2", "deeplab_v1"),
+        ("kernel_size: 3 pad: 2 filter_stride: 2", None),
+        ("kernel_size: 3 pad: 2 filter_stride_h: 2 filter_stride_w: 2", None),
+        ("kernel_size: 3 pad: 2 dilation_h: 2 dilation_w: 2", None),
     ],
 )
 def test_spellings_of_one_window(fields: str, dialect: str | None) -> None:
@@ -230,9 +233,9 @@ def test_refuses(param: str, words: str) -> None:
     ("fields", "words"),
     [
         ("hole: 2 dilation: 2", "both hole and dilation"),
-        ("hole: 2 hole_h: 2", "not both"),
-        ("hole_h: 2", "give both hole_h and hole_w"),
-        ("hole_w: 2", "give both hole_h and hole_w"),
+        ("hole: 2 filter_stride: 2", "both hole and filter_stride"),
+        ("hole: 2 hole_h: 2", "either hole, or both hole_h and hole_w"),
+        ("hole_w: 2", "both hole_h and hole_w"),
         ("hole: 0", "dilation"),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,38 @@ def test_one_bin_is_the_whole_plane(method: str) -> None:
         np.testing.assert_allclose(pair.run(x=x)["y"][..., 0, 0], reduced, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "field", ["round_mode: FLOOR", "round_mode: 1", "ceil_mode: false", "torch_pooling: true", "round_below: true"]
+)
+@pytest.mark.parametrize("pad", [0, 1])
+def test_spellings_of_rounding_down(field: str, pad: int) -> None:
+    """Of BVLC, the YOLO ports, Facebook's and pulkitag's Caffe; without one of them the top is a pixel larger."""
+    body, x = f"pool: MAX kernel_size: 3 stride: 2 pad: {pad} ", random_array(1, 2, 6, 8)
+    expected = torch.nn.functional.max_pool2d(torch.from_numpy(x), 3, 2, pad).numpy()
+    np.testing.assert_array_equal(twin(body + field, x.shape).run(x=x)["y"], expected)
+    assert twin(body, x.shape).run(x=x)["y"].shape[2] == expected.shape[2] + 1
+
+
+@pytest.mark.parametrize("stride", [1, 2, 6])
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("dilation", [(2, 2), (1, 3)])
+def test_dilated_windows(dilation: Pair, pad: int, stride: int) -> None:
+    """naibaf7's SK-nets: windows of a wider extent, of which every d-th pixel counts."""
+    x = random_array(1, 2, 9, 10)
+    param = f"kernel_size: 2 stride: {stride} pad: {pad} dilation: {dilation[0]} dilation: {dilation[1]}"
+    extents = [d + 1 for d in dilation]
+    rows, columns = (
+        [i for i, _ in windows(x.shape[2 + axis], extents[axis], stride, pad, clips=bool(pad))] for axis in (0, 1)
+    )
+    padded = np.full((1, 2, 40, 40), LOWEST_FLOAT)
+    padded[:, :, pad : pad + 9, pad : pad + 10] = x
+    expected = np.stack([
+        padded[:, :, np.add(rows, pad + i * dilation[0])[:, None], np.add(columns, pad + j * dilation[1])]
+        for i in (0, 1) for j in (0, 1)
+    ]).max(0)  # fmt: skip
+    np.testing.assert_array_equal(twin(param, x.shape).run(x=x)["y"], expected)
+
+
 @pytest.mark.parametrize(("sides", "plain"), [("", "pad: 0"), ("pad_t: 1 pad_b: 1", "pad_h: 1 pad_w: 0")])
 def test_sides_that_agree_are_padding(sides: str, plain: str) -> None:
     x = random_array(1, 2, 7, 8)
@@ -128,6 +161,9 @@ def test_exports_with_dynamic_sizes() -> None:
         ("kernel_size: 2 pad_t: 1", "only equal sides"),
         ("kernel_size: 2 pad: 1 pad_t: 1 pad_b: 1", "not both"),
         ("bin_size: 2", "bin_size 2"),
+        ("pool: AVE kernel_size: 2 dilation: 2", "for MAX pooling"),
+        ("kernel_size: 2 dilation: 2 dilation: 2 dilation: 1", "3 dilation values"),
+        ("kernel_size: 2 dilation: 0", "above 0"),
         ("bin_size: 1 kernel_size: 2", "has no kernel size"),
         ("pool: AVE", "has no kernel_size"),
         ("kernel_size: 2 pad: 2", "smaller than the kernel"),
