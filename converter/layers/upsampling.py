@@ -4,9 +4,10 @@
 of two values for one pixel wins. Size: upsample_h x upsample_w if both are given, else H * scale - pad_out_h and
 W * scale - pad_out_w (scale 2 by default; pad_out_* need a scale of 2).
 `Unpooling`: the same in other words. Size: unpool_size, or unpool_h and unpool_w (DeconvNet); else output_h and
-output_w, or scale times the bottom's (FuseNet); else (H - 1) stride + kernel - 2 pad (CEDN). Without a mask x goes to
-every stride-th pixel. AVE and TILE add each value to all pixels of its window, AVE divided by the window's area: as on
-the GPU, where DecoupledNet ran; DeconvNet's CPU code adds to the previous pass instead.
+output_w, or scale times the bottom's (FuseNet); else (H - 1) stride + kernel - 2 pad (CEDN). Its parameters are a
+`pooling_param` in the layer proposed to BVLC (2015). Without a mask x goes to every stride-th pixel. AVE and TILE add
+each value to all pixels of its window, AVE divided by the window's area: as on the GPU, where DecoupledNet ran;
+DeconvNet's CPU code adds to the previous pass instead.
 `UnPooling` (ParseNet): REP repeats each pixel out_kernel_size times, or until the plane of a second bottom is covered.
 `Upsample` with one bottom (YOLO ports): nearest neighbor, `scale` times.
 `ResizeBilinear` (from TensorFlow): bilinear to output_height x output_width, with aligned corners or, by default, with
@@ -172,21 +173,28 @@ class Unpooling(_Upsampling):
     bottom_range = (1, 2)
 
     def set_up(self) -> None:
-        self.param = self.context.message.unpooling_param
+        message = self.context.message
+        as_pooling = message.HasField("pooling_param")
+        self.param = message.pooling_param if as_pooling else message.unpooling_param
         self.require_planes()
-        self.method = self.param.DESCRIPTOR.enum_types_by_name["UnpoolMethod"].values_by_number[self.param.unpool].name
-        if self.method not in ("MAX", "AVE", "TILE"):
-            self.refuse(f"unpool: {self.method} is not supported; use MAX, AVE or TILE")
+        field = self.param.DESCRIPTOR.fields_by_name["pool" if as_pooling else "unpool"]
+        self.method = field.enum_type.values_by_number[getattr(self.param, field.name)].name
+        if self.method not in (("MAX",) if as_pooling else ("MAX", "AVE", "TILE")):
+            self.refuse(f"{field.name}: {self.method} is not supported; use MAX, or AVE or TILE of unpooling_param")
         self.stride = self.read_pair(self.param, "stride") or (self.param.stride,) * 2
         self.pad = self.read_pair(self.param, "pad") or (0, 0)
         self.kernel = self.read_pair(self.param, "kernel_size", "kernel")
-        self.size = self._read_size()
+        self.size = None if as_pooling else self._read_size()
+        if as_pooling and (self.kernel is None or len(self.bottoms) == 1):
+            self.refuse("needs a kernel_size and a mask as second bottom if its parameters are a pooling_param")
         self.require_positive(stride=self.stride, kernel_size=self.kernel or (1,), size=self.size or (1,))
         self.has_mask = len(self.bottoms) == 2
         if self.has_mask and self.method != "MAX":
             self.refuse(f"unpool: {self.method} with a mask is not supported; it ignores the mask, remove that bottom")
-        if any(self.pad) and (self.size is not None or (self.method == "MAX" and not self.has_mask)):
-            self.refuse("pad must be 0 with a given size or without a mask, as in DeconvNet's Caffe")
+        if any(self.pad) and (as_pooling or self.size is not None or (self.method == "MAX" and not self.has_mask)):
+            self.refuse(
+                "pad must be 0 with a given size, without a mask, as in DeconvNet's Caffe, or in a pooling_param"
+            )
         if self.has_mask:
             self.check_mask()
 

@@ -54,6 +54,8 @@ def unpool(x: Array, mask: Array, height: int, width: int) -> Array:
         ('"Unpooling" unpooling_param { unpool: MAX kernel_size: 2 stride: 2 }', (8, 10)),
         ('"Unpooling" unpooling_param { kernel_size: 3 stride: 2 }', (9, 11)),
         ('"Unpooling" unpooling_param { kernel_h: 3 kernel_w: 2 stride_h: 3 stride_w: 2 pad_h: 1 pad_w: 0 }', (10, 10)),
+        # proposed to BVLC
+        ('"Unpooling" pooling_param { pool: MAX kernel_size: 3 stride: 2 }', (9, 11)),
     ],
 )
 def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> None:
@@ -79,6 +81,10 @@ def test_values_go_where_the_mask_says(layer: str, size: tuple[int, int]) -> Non
         ('"Unpooling" bottom: "m" unpooling_param { unpool_size: 8 }', "no kernel_size"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 pad: 1 }', "pad must be 0"),
         ('"Unpooling" bottom: "m" unpooling_param { kernel_size: 2 unpool_size: 8 unpool: AVE }', "not supported"),
+        ('"Unpooling" bottom: "m" pooling_param { kernel_size: 2 pool: AVE }', "AVE is not supported"),
+        ('"Unpooling" bottom: "m" pooling_param { kernel_size: 2 pad: 1 }', "pad must be 0"),
+        ('"Unpooling" bottom: "m" pooling_param { stride: 2 }', "needs a kernel_size and a mask"),
+        ('"Unpooling" pooling_param { kernel_size: 2 }', "needs a kernel_size and a mask"),
         ('"UnPooling" unpooling_param { unpool: REP out_kernel_size: 3 out_stride: 2 }', "do not overlap"),
         ('"UnPooling" unpooling_param { unpool: MAX out_kernel_size: 2 out_stride: 2 }', "REP only"),
         ('"ResizeBilinear"', "above 0"),
