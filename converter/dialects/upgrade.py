@@ -22,15 +22,20 @@ from typing import Any, NoReturn
 
 from ...errors import PrototxtError
 from ...proto import schema
+from .known import DIALECTS
 
 _V1_NAMES = {
-    "NONE": "", "ABSVAL": "AbsVal", "ARGMAX": "ArgMax", "BIN_ACCURACY": "BinaryAccuracy", "BN": "BN", "BNLL": "BNLL",
-    "CONVOLUTION3D": "Convolution3D", "DECONVOLUTION3D": "Deconvolution3D", "POOLING3D": "Pooling3D",
-    "DENSE_CRF": "DenseCRF", "HDF5_DATA": "HDF5Data", "HDF5_OUTPUT": "HDF5Output", "LRN": "LRN", "MVN": "MVN",
-    "ONEHOT": "OneHot", "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss", "RELU": "ReLU", "SOFTMAX_LOSS": "SoftmaxWithLoss",
-    "TANH": "TanH",
-}  # fmt: skip
-"""Enum names whose V2 name is not their capitalized words."""
+    "NONE": "",
+    "BIN_ACCURACY": "BinaryAccuracy",
+    "RED_SOFTMAX_LOSS": "RedSoftmaxWithLoss",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+}
+"""Enum names whose V2 name has other letters."""
+_CASES = (
+    "AbsVal", "ArgMax", "BNLL", "Convolution3D", "Deconvolution3D", "ELU", "LRN", "LSTM", "MVN", "OneHot", "PReLU",
+    "Pooling3D", "RNN", "ROIAlign", "ReLU", "SPP", "TanH",
+)  # fmt: skip
+"""Types whose name is not the capitalized words of their enum name, besides those of `known.py`."""
 
 _V0_UPPERCASED = (
     "accuracy bnll concat data dropout euclidean_loss flatten hdf5_data hdf5_output im2col infogain_loss lrn "
@@ -82,7 +87,16 @@ class UpgradedNet:
 
 def camel_case(enum_name: str) -> str:
     """The V2 type of a V1 enum name: SOFTMAX_LOSS -> SoftmaxWithLoss, IMAGE_SEG_DATA -> ImageSegData."""
-    return _V1_NAMES.get(enum_name, "".join(word.capitalize() for word in enum_name.split("_")))
+    if enum_name in _V1_NAMES:
+        return _V1_NAMES[enum_name]
+    words = enum_name.split("_")
+    return _types_by_letters().get("".join(words).lower(), "".join(map(str.capitalize, words)))
+
+
+@cache
+def _types_by_letters() -> dict[str, str]:
+    names = [*_CASES, *(name for dialect in DIALECTS.values() for name in dialect.layer_types)]
+    return {name.lower(): name for name in reversed(names)}
 
 
 @cache

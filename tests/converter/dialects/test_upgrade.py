@@ -160,6 +160,13 @@ def test_rule_4_transformations_leave_the_data_message() -> None:
         ("UNPOOLING", "Unpooling"),
         ("BN", "BN"),
         ("MULTI_STAGE_MEANFIELD", "MultiStageMeanfield"),
+        ("PRELU", "PReLU"),
+        ("ROIPOOLING", "ROIPooling"),
+        ("ROI_POOLING", "ROIPooling"),
+        ("BATCH_NORM", "BatchNorm"),
+        ("RELU6", "ReLU6"),
+        ("PRIORBOX", "PriorBox"),
+        ("VOXEL_SOFTMAX", "VoxelSoftmax"),
     ],
 )
 def test_rule_5_types(enum: str, name: str) -> None:
