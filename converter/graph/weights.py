@@ -1,7 +1,8 @@
 """Matches a weights file to a net by Caffe's rules, and reports what Caffe ignores.
 
 1. A layer of the file belongs to the net's first layer of that name; file layers without one are reported.
-2. The number of blobs and each shape must match; leading ones are ignored, as legacy shapes are 4-D.
+2. The number of blobs and each shape must match; ones are ignored, as legacy shapes are 4-D and some forks and tools
+   write (1, C, 1, 1). They do not change the order of the numbers.
 3. With `strict_dim: false` (DeepLab v1) only the element count must match.
 4. Every layer with a shared blob writes it; the last one in the file wins. HDF5 files leave repetitions out.
 5. A layer that the file lacks is an error, or on request keeps its fillers, as in Caffe; a missing blob is an error.
@@ -107,7 +108,7 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
     strict = not (layer.message.HasField("strict_dim") and not layer.message.strict_dim)
     for index, blob in numbered.items():
         array, shape = np.asarray(blob), shapes[index]
-        fits = _without_leading_ones(array.shape) == _without_leading_ones(shape)
+        fits = _without_ones(array.shape) == _without_ones(shape)
         if not (fits if strict else array.size == math.prod(shape)):
             return f"blob {index} has shape {tuple(array.shape)} in the file, {tuple(shape)} in the net"
         if array.dtype != np.float32:
@@ -116,11 +117,8 @@ def _assign(layer: Layer, blobs: Blobs, parameters: dict[ParameterKey, FloatArra
     return None
 
 
-def _without_leading_ones(shape: Sequence[int]) -> Shape:
-    sizes = list(shape)
-    while sizes and sizes[0] == 1:
-        sizes.pop(0)
-    return tuple(sizes)
+def _without_ones(shape: Sequence[int]) -> Shape:
+    return tuple(size for size in shape if size != 1)
 
 
 def _describe_missing(layer: Layer, first: Layer, extra: Sequence[str]) -> str:

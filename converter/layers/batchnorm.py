@@ -83,7 +83,7 @@ def _emit_batch_norm(graph: OnnxGraph, x: Value, eps: float) -> tuple[str, str, 
 
 @register_layer("BatchNorm")
 class BatchNorm(Operator):
-    """Normalization per channel (axis 1); only NVCaffe's has its own scale and bias."""
+    """Normalization per channel (axis 1); those of NVCaffe and Intel's Caffe may have their own scale and bias."""
 
     adds_per_value = 1
 
@@ -92,7 +92,8 @@ class BatchNorm(Operator):
         self.class_name = _norm_class(self)
         self.channels = self.bottoms[0].shape[1]
         fillers = param.HasField("scale_filler") or param.HasField("bias_filler")
-        self.scales = param.scale_bias or fillers or self.context.blob_count == 5
+        of_intel = param.HasField("use_weight_bias") and param.use_weight_bias
+        self.scales = param.scale_bias or fillers or of_intel or self.context.blob_count == 5
         self.param = param
         self.eps = max(param.eps, NVCAFFE_LEAST_EPS) if self.scales else param.eps
         by_phase = self.context.phase == "TEST"
@@ -113,7 +114,7 @@ class BatchNorm(Operator):
         return (each, each, (1,), each, each) if self.scales else (each, each, (1,))
 
     def adapt_blobs(self, blobs: dict[int, Any]) -> tuple[dict[int, Any], str | None]:
-        """NVCaffe's orders of blobs, and any shape of C numbers."""
+        """NVCaffe's orders of blobs."""
         note = None
         if self.scales and len(blobs) == 5 and np.size(blobs[4]) == 1:
             blobs, note = self._reorder(blobs)
@@ -124,17 +125,13 @@ class BatchNorm(Operator):
             if self.scales:
                 blobs = self._fill_scale(blobs, factor)
                 note = "the file has no scale and bias; they keep their fillers, as in NVCaffe"
-        shapes = self.weight_shapes()
-        for index, blob in blobs.items():
-            if index < len(shapes) and np.size(blob) == shapes[index][0]:
-                blobs = {**blobs, index: np.asarray(blob).reshape(shapes[index])}
         return blobs, note
 
     def _reorder(self, blobs: dict[int, Any]) -> tuple[dict[int, Any], str | None]:
         """Five blobs of NVCaffe 0.15 in today's order. Of one channel, all have one number; no variance is negative."""
         is_old = self.channels > 1 or float(np.asarray(blobs[3]).reshape(())) >= 0
         if is_old:
-            blobs = {new: blobs[old] for new, old in enumerate((2, 3, 4, 0, 1))}
+            blobs = dict(enumerate((blobs[2], blobs[3], np.ones(1, np.float32), blobs[0], blobs[1])))
         if self.channels > 1:
             return blobs, None
         order = "scale, bias, mean, variance, unused" if is_old else "mean, variance, unused, scale, bias"
@@ -170,9 +167,9 @@ class BatchNorm(Operator):
         if self.scales:
             copy_blob(module.weight, blobs[3])
             copy_blob(module.bias, blobs[4])
-        else:
-            inverse = np.float32(1) / factor[0] if factor[0] else np.float32(0)
-            mean, variance = mean * inverse, variance * inverse
+        # NVCaffe stores 1 beside its own scale and ignores it; Intel's Caffe divides as BVLC's
+        inverse = np.float32(1) / factor[0] if factor[0] else np.float32(self.scales)
+        mean, variance = mean * inverse, variance * inverse
         copy_blob(module.running_mean, mean)
         copy_blob(module.running_var, variance)
 

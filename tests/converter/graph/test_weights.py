@@ -85,14 +85,16 @@ def test_misshapen_blobs(blobs: list[Array], complaint: str) -> None:
     assert [name for name, _ in caught.value.problems] == ["conv1"]
 
 
-def test_legacy_shapes_fit_where_leading_ones_are_all_that_differs() -> None:
+def test_shapes_fit_where_ones_are_all_that_differs() -> None:
     text = data(1, 6) + layer("InnerProduct", "ip", "data", "y", "inner_product_param { num_output: 4 }")
     legacy = read_net(text, {"ip": [numbers(1, 1, 4, 6), numbers(1, 1, 1, 4)]})
     assert array_of(legacy, "ip").shape == (4, 6)
     assert (array_of(legacy, "ip") == numbers(4, 6)).all()
     assert array_of(legacy, "ip", 1).shape == (4,)
-    with pytest.raises(WeightsError, match=r"\(1, 4, 6, 1\)"):
-        read_net(text, {"ip": [numbers(1, 4, 6, 1), numbers(4)]})
+    other = read_net(text, {"ip": [numbers(4, 6, 1, 1), numbers(1, 4, 1, 1)]})
+    assert (array_of(other, "ip") == numbers(4, 6)).all()
+    with pytest.raises(WeightsError, match=r"\(1, 6, 4, 1\)"):
+        read_net(text, {"ip": [numbers(1, 6, 4, 1), numbers(4)]})
 
 
 # ---- rule 3
@@ -275,6 +277,18 @@ def test_nvcaffe_batch_norm(channels: int, shape: tuple[int, ...], old_order: bo
     each = (slice(None), None, None)
     wanted = (x - mean[each]) / np.sqrt(variance[each] + np.float32(1e-5)) * scale[each] + bias[each]
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("body", ["use_global_stats: true", "use_weight_bias: true", "scale_bias: true"])
+def test_intel_batch_norm_divides_by_its_factor(body: str) -> None:
+    """Its five blobs are mean, variance, factor, scale, bias; NVCaffe's factor is always 1."""
+    mean, scale, bias = numbers(3, 3)
+    variance, factor = numbers(3, start=7), np.float32([999.5])
+    net = read_net(batch_norm(3, body), {"bn": [mean * factor, variance * factor, factor, scale, bias]})
+    x = np.random.default_rng(1).normal(3, 2, (2, 3, 4, 5)).astype(np.float32)
+    each = (slice(None), None, None)
+    wanted = (x - mean[each]) / np.sqrt(variance[each] + np.float32(1e-5)) * scale[each] + bias[each]
+    np.testing.assert_allclose(to_torch(net)(torch.from_numpy(x)).detach().numpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_three_blobs_fill_the_scale_of_nvcaffe() -> None:
