@@ -322,11 +322,18 @@ class _Selection:
             reason = known
         else:
             self.unknown_types.add(message.type)
-            near = []
-            if len(self.unknown_types) <= _MAX_SUGGESTIONS:
-                near = difflib.get_close_matches(message.type, registered_types(), 1)
-            reason = f"unknown type; did you mean {near[0]}?" if near else "unknown type"
+            near = _find_misspelled(message.type) if len(self.unknown_types) <= _MAX_SUGGESTIONS else None
+            reason = f"unknown type; did you mean {near}?" if near else "unknown type"
         return replace(entry, unsupported=reason)
+
+
+def _find_misspelled(kind: str) -> str | None:
+    """The registered type that this name misspells; a name with a prefix, such as CReLU, is a type of its own."""
+    name, known = kind.replace("_", "").lower(), {item.lower(): item for item in registered_types()}
+    if name not in known and name.endswith(tuple(known)):
+        return None
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+    return known[near[0]] if near else None
 
 
 def _is_registered(message: Any) -> bool:

@@ -2,8 +2,8 @@
 
 1. A layer that becomes an input or is dropped: ignored, with a warning.
 2. A layer of a plug-in, or of a type without a conversion: kept; `context.message` has them.
-3. A layer of atrous: settings that change no result (`dialects.inert`) are ignored, with a warning; any other field is
-   an error, as it may change the result.
+3. A layer of atrous: settings that change no result (`dialects.inert`), and those of `param` and fillers, are ignored,
+   with a warning; any other field is an error, as it may change the result.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _is_own(message: Any) -> bool:
 
 def _require_inert(fields: Sequence[UnknownField]) -> Sequence[UnknownField]:
     for field in fields:
-        if not any(map(is_inert, field.path)):
+        is_of_training = field.path[0] == "param" or any(name.endswith("filler") for name in field.path[:-1])
+        if not is_of_training and not any(map(is_inert, field.path)):
             raise field.make_error()
     return fields

@@ -121,6 +121,17 @@ def test_unknown_types_of_v1_are_listed_too() -> None:
     assert read_prototxt(text).original_types == ("VIDEO_DATA", "CONVOLUTION3D", "TURN_OVER")
 
 
+@pytest.mark.parametrize(
+    ("kind", "near"),
+    [("relu", "ReLU"), ("BATCH_NORM", "BatchNorm"), ("Convolutoin", "Convolution"), ("CReLU", None),
+     ("HardSwish", None), ("L2Normalize", None), ("HoleConvolution", None), ("VoxelSoftmax", None), ("Resize", None)],
+)  # fmt: skip
+def test_only_misspelled_types_get_a_suggestion(kind: str, near: str | None) -> None:
+    with pytest.raises(UnsupportedLayersError) as caught:
+        read_net(data(1, 3, 8, 8) + layer(kind, "x", "data", "x"))
+    assert caught.value.layers[0][3] == ("unknown type" if near is None else f"unknown type; did you mean {near}?")
+
+
 @pytest.mark.parametrize("kind", ["Correlation", "Segmentation", "Region"])
 def test_a_known_type_without_a_conversion_has_a_reason(kind: str) -> None:
     with pytest.raises(UnsupportedLayersError) as caught:
@@ -142,6 +153,28 @@ def test_settings_that_change_no_result_are_ignored() -> None:
     assert "eltwise_mem_sharing (line 1)" in net.warnings[0]
     assert "batch_norm_param.engine (line 3), relu_param.engine (line 4), debug (line 4)" in net.warnings[1]
     assert net.layers[0].operator.context.message.batch_norm_param.eps == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "batch_norm_param { stats_batch_size: 32 }",  # Intel
+        'convolution_param { num_output: 2 kernel_size: 1 conv_algorithm: "auto" }',
+        "quantization_param { bw_layer_in: 8 scale_in: 2.1 precision: DYNAMIC_FIXED_POINT }",
+        "dropout_param { dropout_ratio: 0.5 random_seed: 7 }",  # NVCaffe
+        "convolution_param { num_output: 2 kernel_size: 1 cudnn_convolution_algo_seeker: FINDEX }",
+        "convolution_param { num_output: 2 kernel_size: 1 engine: LIBDNN }",  # naibaf7
+        "bottom_data_type: CAFFE_FLOAT device: 0",
+        "reshape_every_iter: false",  # FlowNet
+        "bottom_mlu_dtype { type: DT_FLOAT16 }",  # Cambricon
+        "convolution_param { num_output: 2 kernel_size: 1 } param { lr_mult: 1 sparse_ratio: 0.5 }",
+        'convolution_param { num_output: 2 kernel_size: 1 weight_filler { type: "gaussian" layer_type: 3 } }',
+    ],
+)
+def test_settings_of_other_forks_that_change_no_result(body: str) -> None:
+    kind = {"batch_norm": "BatchNorm", "convolution": "Convolution", "dropout": "Dropout"}.get(body.split("_param")[0])
+    net = read_net(data(1, 3, 8, 8) + layer(kind or "ReLU", "x", "data", "y", body))
+    assert "change no result" in net.warnings[0]
 
 
 def test_a_field_that_may_change_the_result_is_refused() -> None:
