@@ -31,6 +31,7 @@ _SOLVER_FIELD = re.compile(
 )
 _SOLVER_NET = re.compile(r'^\s*(?:net|test_net|train_net)\s*:\s*["\']([^"\']*)["\']', re.MULTILINE)
 _TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
+_HOLES = ("hole", "hole_h", "hole_w")
 _MAX_INPUT_AXES = 32
 _MAX_LISTED = 30
 
@@ -81,7 +82,7 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
     _check_types(upgraded.net, layer_lines, path)
     check_inputs(upgraded.net, path)
     if upgraded.format == "V2":
-        _reject_v1_fields(parsed.forks, path)
+        _reject_v1_fields(_drop_unit_holes(upgraded.net, parsed.forks), path)
     warnings += [*upgraded.warnings, *_warn_of_named_templates(upgraded.net, layer_lines)]
     if parsed.ignored:
         warnings.append(f"ignoring settings that change no result: {shorten_list(parsed.ignored)}")
@@ -212,6 +213,17 @@ def check_inputs(net: Any, path: Path | None) -> None:
             raise PrototxtError("an input has a negative size", path=path)
         if shape is not net.input_dim and len(shape) > _MAX_INPUT_AXES:
             raise PrototxtError(f"an input has {len(shape)} axes; Caffe allows {_MAX_INPUT_AXES}", path=path)
+
+
+def _drop_unit_holes(net: Any, forks: list[ForkUse]) -> list[ForkUse]:
+    """The uses without those of `hole`, which is removed, if a V2 net has it with the value 1 only."""
+    params = [layer.convolution_param for layer in net.layer if layer.HasField("convolution_param")]
+    if any(getattr(param, name) != 1 for param in params for name in _HOLES):
+        return forks
+    for param in params:
+        for name in _HOLES:
+            param.ClearField(name)
+    return [use for use in forks if use.what.rpartition(".")[2] not in _HOLES]
 
 
 def _reject_v1_fields(forks: list[ForkUse], path: Path | None) -> None:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -284,7 +284,7 @@ class _TextParser(TokenReader):
     def _integer(self, item: TextField) -> int:
         at, negative = self._at, self._skip("-")
         if self._kind != "number" or not _INTEGER.fullmatch(self._token):
-            self._fail_expected(f"an integer for {item.name}")
+            self._fail_number(f"an integer for {item.name}")
         digits = self._token
         base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
         value = int(digits, base)
@@ -294,6 +294,11 @@ class _TextParser(TokenReader):
             self._fail(f"{value} does not fit {item.name} ({low} to {high})", at)
         self._advance()
         return value
+
+    def _fail_number(self, what: str) -> NoReturn:
+        token = self._token
+        is_name = self._kind == "name" and token.isupper()
+        self._fail_expected(what, f"; write ${{{token}}} and give --set {token}=VALUE" if is_name else "")
 
     def _float(self, item: TextField) -> float:
         negative = self._skip("-")
@@ -305,7 +310,7 @@ class _TextParser(TokenReader):
         elif self._kind == "name" and lowered in ("nan", "nanf"):
             value = float("nan")
         else:
-            self._fail_expected(f"a number for {item.name}")
+            self._fail_number(f"a number for {item.name}")
         self._advance()
         return -value if negative else value
 

@@ -155,6 +155,13 @@ def test_a_v1_field_in_a_v2_net_names_its_line() -> None:
     assert refuse('layer { name: "c" type: "Convolution"\n convolution_param {\n hole: 2 } }').line == 3
 
 
+def test_hole_of_1_is_no_dilation() -> None:
+    """Some tools write it into every layer of a V2 net."""
+    text = 'layer { name: "c" type: "Convolution" convolution_param { kernel_size: 3 hole_h: 1 hole_w: 1 } }\n'
+    assert not read_prototxt(text).net.layer[0].convolution_param.HasField("hole_h")
+    assert 'write "dilation"' in str(refuse(text + text.replace("hole_h: 1", "hole: 2")))
+
+
 # Text as Windows writes it ------------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,10 @@ def test_empty_messages_are_present() -> None:
         ("layer { pooling_param { pool: MEAN } }", 'no value "MEAN"'),
         ("layer { convolution_param { num_output: 1.0 } }", "expected an integer"),
         ("layer { convolution_param { num_output: -1 } }", "does not fit"),
+        (
+            "layer { convolution_param { num_output: N_CLASSES } }",
+            "; write ${N_CLASSES} and give --set N_CLASSES=VALUE",
+        ),
         ("layer { convolution_param { num_output: 4294967296 } }", "does not fit"),
         ("layer { convolution_param { num_output: 08 } }", "expected an integer"),
         ("layer { lrn_param { alpha: 010 } }", "expected a number"),
