@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..bundle.files import open_regular
 from ..errors import CaffemodelError, NetError, WeightsError
-from .files.magic import find_wide_codec
+from ..text_files import find_wide_codec
 from .files.prototxt import Prototxt, find_template_values, read_prototxt, shorten_list
 from .graph.build import build_net
 from .graph.net import Net

@@ -13,6 +13,7 @@ import click
 
 from ..bundle.choices import COLOR_ORDERS, DETECTIONS, HEADS, POINT_ORDERS, TASKS
 from ..bundle.palettes import CLASS_SETS, Color
+from ..text_files import decode_text
 from . import console
 from .fetched import resolve_net
 from .net_options import net_options, parse_assignments, require_file
@@ -338,7 +339,7 @@ def _choose_classes(class_set: str | None, info: ConversionInfo) -> tuple[Sequen
     if not path.is_file():
         raise click.UsageError(f"--classes {class_set}: is not a file, and not one of {', '.join(CLASS_SETS)}")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = decode_text(path.read_bytes()).splitlines()
     except (OSError, ValueError) as error:
         raise click.UsageError(f"--classes {class_set}: cannot be read as text ({error})") from None
     return [line.strip() for line in lines if line.strip()], ()

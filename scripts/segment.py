@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from . import console
 from .backend_option import backend_options
 from .crf_option import crf_option
+from .list_file import ListFile
 from .memory_option import memory_option
 from .name_option import name_option
 from .pixel_options import choose_pixels, pixel_options
@@ -44,7 +45,7 @@ def _refuse_given(*names: str) -> None:
 @click.option(
     "--list",
     "listing",
-    type=click.File(encoding="utf-8"),
+    type=ListFile(),
     metavar="FILE",
     help="Read the paths of the images from FILE, one per line; - for stdin. Any number of lines.",
 )

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from ..text_files import decode_text
+
 #: options that `[atrous]` and `ATROUS_<OPTION>` set for all commands that have them
 SHARED = ("threads", "backend", "device")
 _MAIN = "atrous"
@@ -47,7 +49,7 @@ def read_settings() -> dict[str, dict[str, str]]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise click.UsageError(f"{path}: is larger than {_MAX_BYTES} bytes")
-        parser.read_string(path.read_text(encoding="utf-8"))
+        parser.read_string(decode_text(path.read_bytes()))
     except (OSError, ValueError, configparser.Error) as error:
         raise click.UsageError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     sections = {name: dict(parser[name]) for name in parser.sections()}

@@ -18,9 +18,10 @@ _SIGNATURES = (
     (b"\x89PNG", "is a PNG image"),
     (b"\xff\xd8\xff", "is a JPEG image"),
     (b"\x93NUMPY", "is a NumPy array"),
+    (b"MATLAB", "is a MATLAB file"),
 )
 _TEXT = re.compile(rb"[\s\xef\xbb\xbf]*(#|(name|layers?|input(_dim|_shape)?|force_backward|state)\s*[:{])")
-_TEXT_BYTES = frozenset(range(32, 127)) | frozenset(b"\t\r\n")
+_OF_MEAN = ", not a mean image: give its mean pixel, as in --mean 104,117,123, or a .binaryproto or .npy file"
 _SOLVER_STATE_OR_BLOB = 0x08
 """Tag of field 1 as a varint: SolverState.iter or BlobProto.num; a net starts with a string or a layer."""
 
@@ -42,33 +43,11 @@ def name_wrong_kind(data: bytes | mmap.mmap, *, mean: bool = False) -> str | Non
         return f"is an HTML or XML page, not {wanted}: the download failed; fetch it again"
     for signature, text in _SIGNATURES:
         if start.startswith(signature):
-            return text
+            return re.split(r" \(|:", text)[0] + _OF_MEAN if mean else text
+    if mean and re.fullmatch(rb"[\s\d.,;eE+\-\[\]]+", start):
+        return f"is text{_OF_MEAN}"
     if _TEXT.match(start) and b"\0" not in start:
         return f"is text: a prototxt? Give {'the mean image (.binaryproto)' if mean else 'the binary weights'} here"
     if start[0] == _SOLVER_STATE_OR_BLOB and not mean:
         return "is a solver state or a mean image, not weights: give the .caffemodel"
-    return None
-
-
-def find_wide_codec(data: bytes) -> str | None:
-    """The codec of UTF-16 text, with or without a mark, or of UTF-32 text with one, as Windows' programs write them.
-
-    Args:
-        data: the first bytes of the file.
-
-    Returns:
-        The codec, or None for other files.
-    """
-    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
-        return "utf-32"
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    start = data[: min(len(data), 4096) & ~1]
-    even, odd = start[::2], start[1::2]
-    if len(even) < 4:
-        return None
-    for codec, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-        plain = sum(not upper and lower in _TEXT_BYTES for upper, lower in zip(high, low, strict=True))
-        if plain >= 0.75 * len(even):  # comments may be in any language
-            return codec
     return None

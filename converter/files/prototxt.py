@@ -17,11 +17,11 @@ from typing import Any
 
 from ...bundle.files import open_regular
 from ...errors import PrototxtError, UnknownFieldError
+from ...text_files import find_wide_codec
 from ..dialects.detect import ForkUse, find_type_uses
 from ..dialects.known import DIALECTS
 from ..dialects.upgrade import upgrade_net
 from . import text_parser
-from .magic import find_wide_codec
 from .text_parser import ParsedText
 from .text_tree import UnknownField
 

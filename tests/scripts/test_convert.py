@@ -262,8 +262,9 @@ def test_classes_without_names_are_numbered_in_distinct_colors(run: Any) -> None
     assert len(set(manifest().palette)) == CLASSES
 
 
-def test_classes_of_a_file(run: Any) -> None:
-    Path("names.txt").write_text("sky\nground\n\n  water  \ntree\nhouse\n", encoding="utf-8")
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+def test_classes_of_a_file(run: Any, codec: str) -> None:
+    Path("names.txt").write_bytes("sky\r\nground\n\n  water  \ntree\nhouse\n".encode(codec))
     run("--classes", "names.txt", *MEAN)
     assert manifest().classes == ("sky", "ground", "water", "tree", "house")
     assert len(set(manifest().palette)) == CLASSES

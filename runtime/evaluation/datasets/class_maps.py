@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import DatasetError
+from ....text_files import decode_text
 from ..confusion import VOID, LabelMap
 
 _MAX_BYTES = 1 << 20
@@ -126,7 +127,7 @@ def _read_object(path: Path) -> dict[str, object]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise DatasetError("is larger than 1 MiB, which is not a map of classes", path=path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(decode_text(path.read_bytes()))
     except OSError as error:
         raise DatasetError(f"cannot be read: {error.strerror}", path=path) from error
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ....bundle.files import open_regular
 from ....bundle.palettes import Color
 from ....errors import DatasetError, InputError
+from ....text_files import decode_text
 from ...images import read_image
 from ..confusion import VOID, LabelMap
 from .class_maps import ClassMap
@@ -124,7 +125,7 @@ def read_lines(path: Path, what: str) -> list[str]:
             content = file.read(_MAX_LIST_BYTES + 1)
         if len(content) > _MAX_LIST_BYTES:
             raise DatasetError("is larger than 64 MiB, which is not a list of images", path=path)
-        text = content.decode("utf-8")
+        text = decode_text(content)
     except FileNotFoundError as error:
         raise DatasetError(f"no such file, which {what}", path=path) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -284,9 +284,15 @@ def test_mean_images_are_read(shared_dir: Path) -> None:
 
 def test_other_files_are_rejected_as_mean_images(tmp_path: Path) -> None:
     path = tmp_path / "mean.binaryproto"
-    path.write_bytes(b"<html></html>")
-    with pytest.raises(CaffemodelError, match="HTML"):
-        read_mean(path)
+    for content, kind in (
+        (b"<html></html>", "HTML"),
+        (b"104.0, 116.7\r\n122.7\n", "is text, not a mean image: give its mean pixel, as in --mean"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "is a MATLAB file, not a mean image"),
+        (b"PK\x03\x04" + bytes(60), "is a zip archive, not a mean image"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CaffemodelError, match=kind):
+            read_mean(path)
     path.write_bytes(schema.message("BlobProto")(num=2, channels=1, height=1, width=1, data=[1, 2]).SerializeToString())
     with pytest.raises(CaffemodelError, match="a mean image has"):
         read_mean(path)

@@ -125,6 +125,13 @@ def test_labels_head(run: Any, workplace: Path) -> None:
         np.testing.assert_array_equal(np.array(image), expected_labels("one.png"))
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_of_images(run: Any, workplace: Path, codec: str) -> None:
+    Path("list.txt").write_bytes("photos/one.png\r\nphotos/two.png\r\n".encode(codec))
+    assert run("--list", "list.txt", "-o", "out")[0] == 0
+    assert listing() == ["photos/one.png.png", "photos/two.png.png"]
+
+
 def test_patterns_and_folders(run: Any, workplace: Path) -> None:
     (workplace / "photos" / "sub").mkdir()
     Image.fromarray(make_image(5, 5)).save("photos/sub/one.jpg")
