@@ -113,7 +113,7 @@ def training_reason(kind: str, *, is_registered: bool) -> str | None:
         return known
     if "Loss" in kind:
         return _LOSS_BY_NAME
-    return _METRIC_BY_NAME if kind.endswith("Accuracy") else None
+    return _METRIC_BY_NAME if kind.endswith(("Accuracy", "Evaluate")) else None
 
 
 def unsupported_reason(kind: str) -> str | None:

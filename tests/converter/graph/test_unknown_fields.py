@@ -62,11 +62,12 @@ def test_losses_metrics_and_other_phases_lose_unknown_fields() -> None:
         + layer("SoftmaxWithLoss", "l", ["r", "label"], "loss", "loss_param { focal: 2 }")
         + layer("FocalLoss", "f", ["r", "label"], "focal", "focal_loss_param { gamma: 2 }")
         + layer("TopAccuracy", "a", ["r", "label"], "acc", "top_param { k: 5 }")
+        + layer("ParseEvaluate", "e", ["r", "label"], "eval", "parse_evaluate_param { num_labels: 21 }")
         + layer("ReLU", "t", "r", "t", "relu_param { odd: 1 } include { phase: TRAIN }")
     )
     assert [entry.name for entry in net.layers] == ["r"]
     assert {dropped.name: dropped.reason for dropped in net.dropped}["f"].startswith("a loss by its name")
-    for field in ("loss_param.focal", "focal_loss_param", "top_param", "relu_param.odd"):
+    for field in ("loss_param.focal", "focal_loss_param", "top_param", "parse_evaluate_param", "relu_param.odd"):
         assert field in net.warnings[0]
 
 
