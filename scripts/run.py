@@ -95,6 +95,8 @@ def command(
     from ..runtime.batch.shards import Selection, Shard
     from .run_results import OtherInputs, find_run_jobs, print_results, read_enlarged, write_results
 
+    if arrays and out is None:
+        raise click.UsageError("--arrays writes files: give --out too")
     chosen: dict[str, Any] = {
         "device": device,
         "threads": threads,

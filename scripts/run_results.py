@@ -87,6 +87,9 @@ def read_enlarged(source: Path | str, factor: int | None) -> Picture:
 
 def write_results(job: ImageJob, image: Picture, result: RunResult, manifest: Manifest) -> dict[str, Any]:
     """Write the files of an image; returns its record, also the content of its JSON file."""
+    outputs = dict(job.outputs)
+    if "arrays" in outputs and all(found is None for found in (result.labels, result.points, result.picture)):
+        outputs.pop("picture", None)  # maps of several planes
     record: dict[str, Any] = {
         "image": str(job.image),
         "height": image.shape[0],
@@ -96,10 +99,10 @@ def write_results(job: ImageJob, image: Picture, result: RunResult, manifest: Ma
         "values": None if result.values is None else result.values.tolist(),
         "points": None if result.points is None else result.points.tolist(),
         "label_shares": None if result.labels is None else measure_classes(result.labels, manifest.classes),
-        "files": {kind: str(path) for kind, path in job.outputs.items()},
+        "files": {kind: str(path) for kind, path in outputs.items()},
         "timings_ms": {stage: round(time_ms, 3) for stage, time_ms in result.timings_ms.items()},
     }
-    for kind, path in job.outputs.items():
+    for kind, path in outputs.items():
         if kind == "result":
             content = (json.dumps({"schema_version": 1, **record}, indent=1) + "\n").encode()
         elif kind == "arrays":

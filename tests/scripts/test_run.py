@@ -74,6 +74,18 @@ def test_points_and_arrays(run: Any) -> None:
     assert changed.mean() < 0.1
 
 
+def test_maps_of_several_planes(run: Any) -> None:
+    """Key points of OpenPose: no picture, but arrays."""
+    weights = {"heat": [np.ones((5, 3, 1, 1), np.float32), np.zeros(5, np.float32)]}
+    write(data(1, 3, 4, 4) + conv("heat", "data", "heat", 5), weights, task="map")
+    code, _, err = run("photos/one.png", "-o", "out")
+    assert (code, "no picture among its outputs heat: use --arrays" in err) == (2, True)
+    assert run("photos/one.png", "-o", "out", "--arrays")[0] == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["one.json", "one.npz"]
+    assert "picture" not in json.loads(Path("out/one.json").read_text())["files"]
+    assert "give --out too" in run("photos/one.png", "--arrays")[2]
+
+
 def test_depth_beside_color(run: Any) -> None:
     weight = np.zeros((2, 4, 1, 1), np.float32)
     weight[1, 3] = 1
