@@ -111,8 +111,9 @@ $(CUDA)/.ready: $(VENV)/.ready
 
 opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60 MB)
 	ATROUS_OPENCV=$(abspath $(OPENCV5)/bin/python) OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -q -m "not conformance" tests/converter/check/test_opencv.py tests/scripts/test_cookbook.py \
-		tests/examples tests/converter/test_random_exports.py
+		$(BIN)/python -m pytest -q -m "not conformance" tests/converter/check/test_opencv.py \
+		tests/converter/layers/test_detection_forms.py tests/converter/test_random_exports.py \
+		tests/scripts/test_cookbook.py tests/examples
 
 # an environment of its own: the tests read Caffe files in OpenCV 4, which has the same import name
 $(OPENCV5)/.ready: $(VENV)/.ready

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...bundle.choices import OPENCV_FORM
+from ...bundle.choices import ENGINE_FORMS, OPENCV_FORM
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 from .suppression import (
@@ -66,13 +66,11 @@ class DetectionOutput(Operator):
         return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
-        if graph.detection == OPENCV_FORM:
-            return [self._emit_opencv(graph, bottoms)]
-        require_form(self, graph, "standard", "tensorrt")
+        require_form(self, graph, "standard", *ENGINE_FORMS)
         if self.param.nms_param.eta < 1:
             self.refuse_export("with eta below 1 has no ONNX form; it runs in torch only")
-        if graph.detection == "tensorrt":
-            return [self._emit_tensorrt(graph, bottoms)]
+        if graph.detection != "standard":
+            return [self._emit_engine_form(graph, bottoms)]
         param, nms = self.param, self.param.nms_param
         labels = [label for label in range(param.num_classes) if label != param.background_label_id]
         batch, priors = bottoms[0].shape[0], bottoms[2].shape[2] // 4
@@ -118,43 +116,56 @@ class DetectionOutput(Operator):
         rows = emit_rows(graph, [*columns, graph.add("Gather", [boxes, places], axis=0)])
         return [emit_or_none(graph, rows, places, batch)]
 
-    def _emit_opencv(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
-        """OpenCV's own layer, which has Caffe's parameters."""
+    def _emit_engine_form(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
+        """The node of an engine, for decoded boxes: engines know fewer codes than Caffe, under other names."""
+        nms = self.param.nms_param
+        if self.param.keep_top_k < 1 or nms.nms_threshold == 0 or (nms.HasField("top_k") and nms.top_k == 0):
+            self.refuse_export(
+                "needs keep_top_k, top_k and nms_threshold above 0 in the form of an engine; use --detection standard"
+            )
+        boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
+        # (N, priors, sets, 4)
+        boxes = graph.add("Transpose", [boxes], perm=[0, 2, 1, 3])
+        emit = self._emit_opencv if graph.detection == OPENCV_FORM else self._emit_tensorrt
+        return emit(graph, boxes, bottoms)
+
+    def _emit_opencv(self, graph: OnnxGraph, boxes: str, bottoms: Sequence[Value]) -> str:
+        """OpenCV's layer; it adds the boxes to priors of 0. Rows that it leaves free are 0."""
         param, nms = self.param, self.param.nms_param
         graph.foreign.add("DetectionOutput")
+        has_background = 0 <= param.background_label_id < param.num_classes
         return graph.add(
             "DetectionOutput",
-            [graph.reshape(bottom.name, [0, -1]) for bottom in bottoms[:2]] + [bottoms[2].name],
+            [
+                graph.reshape(boxes, [0, -1]),
+                graph.reshape(bottoms[1].name, [0, -1]),
+                graph.add("Mul", [graph.slice(bottoms[2].name, 1, 0, 1), graph.constant(0.0)]),
+            ],
             num_classes=param.num_classes,
             share_location=int(param.share_location),
-            background_label_id=param.background_label_id,
+            # -1 would name the boxes that all classes share
+            background_label_id=param.background_label_id if has_background else param.num_classes,
             nms_threshold=float(nms.nms_threshold),
             top_k=nms.top_k if nms.HasField("top_k") else -1,
             keep_top_k=param.keep_top_k,
-            code_type=_CODES[param.code_type].upper(),
-            variance_encoded_in_target=int(param.variance_encoded_in_target),
+            code_type="CORNER",
+            variance_encoded_in_target=1,
             confidence_threshold=float(param.confidence_threshold)
             if param.HasField("confidence_threshold")
             else float(np.finfo(np.float32).min),
-            clip=int(param.clip),
-            eta=float(nms.eta),
+            # by label, then score, as in Caffe
+            group_by_classes=1,
         )
 
-    def _emit_tensorrt(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
+    def _emit_tensorrt(self, graph: OnnxGraph, boxes: str, bottoms: Sequence[Value]) -> str:
         """NVIDIA's plug-in; rows that it leaves free have the label -1, as Caffe's row of an image without boxes."""
-        param, nms, batch = self.param, self.param.nms_param, bottoms[0].shape[0]
-        most = (
-            param.keep_top_k
-            if param.keep_top_k > 0
-            else (nms.top_k if nms.HasField("top_k") and nms.top_k > 0 else 200)
-        )
+        param, nms, batch, most = self.param, self.param.nms_param, bottoms[0].shape[0], self.param.keep_top_k
         graph.foreign.add("EfficientNMS_TRT")
-        boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
         number, corners, score, label = graph.add_multiple(
             "EfficientNMS_TRT",
-            # (N, priors, sets, 4) and (N, priors, classes)
+            # (N, priors, 4) or (N, priors, classes, 4), and (N, priors, classes)
             [
-                graph.add("Transpose", [boxes], perm=[0, 2, 1, 3]),
+                graph.reshape(boxes, [0, -1, 4]) if param.share_location else boxes,
                 graph.reshape(bottoms[1].name, [0, -1, param.num_classes]),
             ],
             4,

