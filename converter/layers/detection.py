@@ -101,6 +101,7 @@ class DetectionOutput(Operator):
             graph.reshape(boxes, [groups, candidates, 4]),
             graph.reshape(scores, [groups, 1, candidates]),
             candidates,
+            candidates,
             nms.nms_threshold,
             least,
         )

@@ -218,6 +218,7 @@ class Proposal(Operator):
             graph,
             graph.reshape(graph.add("Add", [boxes, one]), [1, -1, 4]),
             graph.reshape(score, [1, 1, -1]),
+            before,
             module.after,
             module.nms_threshold,
             None,

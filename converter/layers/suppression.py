@@ -1,9 +1,10 @@
 """Non-maximum suppression in standard ONNX operators, in Caffe's order.
 
 TopK orders the candidates, the smaller index first among equal scores, as Caffe's stable sort does. NonMaxSuppression
-then keeps the order, as its own ties go to the smaller index. An inverted box has no area in Caffe; NonMaxSuppression
-would turn it around, so such a box becomes a line. Two boxes of infinite area have the overlap NaN, and Caffe drops the
-second; NonMaxSuppression would keep it, so such boxes become one large square.
+then keeps the order, as its own ties go to the smaller index. Boxes without area, inverted ones among them, overlap
+nothing in Caffe; NonMaxSuppression would turn an inverted one around, and OpenCV 5 keeps one box without area alone, so
+they become squares side by side far away. Two boxes of infinite area have the overlap NaN, and Caffe drops the second;
+NonMaxSuppression would keep it, so such boxes become one large square.
 
 What differs: where more than `keep_top_k` boxes of an image have exactly equal scores, Caffe's choice is that of GCC's
 unstable sort (`modules/sorting.py`); in ONNX it is the smaller label, then the better box.
@@ -27,6 +28,8 @@ INT64 = 7
 FLOAT = 1
 #: corner of the largest square of which two areas have a finite sum in float32
 _FAR = 6.5e18
+#: y of the squares that overlap nothing
+_ASIDE = -1e6
 
 
 def require_form(operator: Operator, graph: OnnxGraph, *forms: str) -> None:
@@ -56,7 +59,7 @@ def emit_best(graph: OnnxGraph, scores: str, number: int, axis: int) -> tuple[st
 
 
 def emit_suppression(
-    graph: OnnxGraph, boxes: str, scores: str, most: int, overlap: float, least_score: float | None
+    graph: OnnxGraph, boxes: str, scores: str, number: int, most: int, overlap: float, least_score: float | None
 ) -> str:
     """Rows (group, 0, index) of the boxes kept in each group, int64: by group, then from the highest score down.
 
@@ -64,16 +67,19 @@ def emit_suppression(
         graph: the graph.
         boxes: (groups, K, 4), corners x1 y1 x2 y2.
         scores: (groups, 1, K).
+        number: K.
         most: number of boxes to keep at most in each group.
         overlap: a box is dropped if its overlap with a better one is larger.
         least_score: boxes of this score or less are dropped; None keeps all.
     """
-    low = graph.slice(boxes, 2, 0, 2)
-    high = graph.add("Max", [low, graph.slice(boxes, 2, 2, 4)])
-    proper = graph.add("Concat", [low, high], axis=2)
-    area = graph.reduce("ReduceProd", graph.add("Sub", [high, low]), [2])
-    is_endless = graph.add("Equal", [area, graph.constant(np.inf)])
-    proper = graph.add("Where", [is_endless, graph.constant([-_FAR, -_FAR, _FAR, _FAR]), proper])
+    size = graph.add("Sub", [graph.slice(boxes, 2, 2, 4), graph.slice(boxes, 2, 0, 2)])
+    is_endless = graph.add("Equal", [graph.reduce("ReduceProd", size, [2]), graph.constant(np.inf)])
+    proper = graph.add("Where", [is_endless, graph.constant([-_FAR, -_FAR, _FAR, _FAR]), boxes])
+    starts = graph.add("Cast", [graph.reshape(emit_numbers(graph, number), [-1, 1])], to=FLOAT)
+    aside = graph.add("Mul", [starts, graph.constant([2.0, 0.0, 2.0, 0.0])])
+    aside = graph.add("Add", [aside, graph.constant([0.0, _ASIDE, 1.0, _ASIDE + 1])])
+    is_flat = graph.add("LessOrEqual", [graph.reduce("ReduceMin", size, [2]), graph.constant(0.0)])
+    proper = graph.add("Where", [is_flat, aside, proper])
     limits = [graph.size_tensor(most), graph.constant([min(overlap, 1.0)])]
     if least_score is not None:
         limits.append(graph.constant([least_score]))

@@ -1,7 +1,7 @@
-"""The forms of engines give Caffe's rows.
+"""The forms of DetectionOutput give Caffe's rows.
 
-`--detection opencv` in OpenVINO, and in OpenCV 5 where $ATROUS_OPENCV names its Python; `--detection tensorrt` in
-ONNX's reference evaluator, with NVIDIA's plug-in computed here as its documentation describes it.
+`--detection standard` and `opencv` run in OpenVINO, and in OpenCV 5 where $ATROUS_OPENCV names its Python; `tensorrt`
+runs in ONNX's reference evaluator, with NVIDIA's plug-in computed here as its documentation describes it.
 """
 
 from __future__ import annotations
@@ -71,13 +71,14 @@ def draw_detector(random: np.random.Generator, top_k: Sequence[int]) -> tuple[Ne
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("detection", ["standard", "opencv"])
 @pytest.mark.parametrize("seed", range(12))
-def test_rows_are_those_of_caffe(reader: str, seed: int) -> None:
-    """In its order; the rows behind them have the score 0."""
+def test_rows_are_those_of_caffe(reader: str, detection: Any, seed: int) -> None:
+    """In its order; the rows that OpenCV's node has behind them are 0."""
     net, inputs = draw_detector(np.random.default_rng(seed), [-1, 4, 20, 400])
     module = to_torch(net)
     expected = run_blobs(module, inputs)["y:y"].reshape(-1, 7)
-    content = export_onnx(net, module, detection="opencv").SerializeToString()
+    content = export_onnx(net, module, detection=detection).SerializeToString()
     rows = READERS[reader](content, inputs).reshape(-1, 7)
     assert len(expected) > 4
     np.testing.assert_allclose(rows[: len(expected)], expected, atol=2e-6)
