@@ -1,14 +1,17 @@
 """Compare the converter with every recording of real Caffe, blob by blob, in torch and in ONNX Runtime.
 
-`python -m tools.conformance SHARED [--kind tiny] [--only PATTERN]` prints a row for each recording and a
-table by kind; there is no list of exceptions. Exits with 1 if a blob differs or a refusal is missing.
+`python -m tools.conformance SHARED [--kind tiny] [--only PATTERN] [--opencv]` prints a row for each recording and a
+table by kind; there is no list of exceptions. Exits with 1 if a blob differs or a refusal is missing. `--opencv` also
+compares the outputs in the OpenCV 5 of $ATROUS_OPENCV; its verdicts do not change the exit code.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -22,6 +25,7 @@ from onnx.utils import Extractor
 from torch import fx
 
 from atrous.converter import Net, export_onnx, run_blobs, to_torch
+from atrous.converter.check.opencv_process import INTERPRETER, OpenCv, OpenCvError
 from atrous.converter.export.onnx_export import value_names
 from atrous.converter.modules import detection
 from atrous.errors import ConverterError, ExportError
@@ -43,6 +47,7 @@ class Outcome:
             (`conditioning`), so float32 does not determine it. In ONNX also conditioned: torch passes, one blob is
             out of tolerance, and its layer alone, on torch's bottoms, computes what torch's layer does.
         onnx: passed, failed, conditioned, refused (no ONNX form) or skipped.
+        opencv: the same of the net's outputs in OpenCV 5, if torch and ONNX Runtime pass; refused by OpenCV.
         worst: largest error of torch, and of ONNX Runtime.
         detail: the first difference, or the message of the refusal.
         families: the layer types of the net.
@@ -51,13 +56,16 @@ class Outcome:
     name: str
     torch: str
     onnx: str = "skipped"
+    opencv: str = "skipped"
     worst: tuple[float, float] = (0.0, 0.0)
     detail: str = ""
     families: list[str] = field(default_factory=list)
 
 
-def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float = TOLERANCE) -> Outcome:
-    """Convert a recorded net and compare every blob, in torch and in ONNX Runtime."""
+def check_recording(
+    recording: Recording, *, onnx: bool = True, opencv: OpenCv | None = None, tolerance: float = TOLERANCE
+) -> Outcome:
+    """Convert a recorded net and compare every blob in torch and in ONNX Runtime, and the outputs in OpenCV."""
     try:
         net = recording.read_net()
         module = to_torch(net)
@@ -87,6 +95,9 @@ def check_recording(recording: Recording, *, onnx: bool = True, tolerance: float
                 outcome.onnx, detail = judge.decide(found)
             onnx_worst = largest_error(found)
             outcome.detail = outcome.detail or (detail and f"onnx: {detail}")
+            if opencv is not None and outcome.onnx != "failed":
+                outcome.opencv, detail = judge.ask_opencv(recording, opencv)
+                outcome.detail = outcome.detail or (detail and f"opencv: {detail}")
     outcome.worst = (largest_error(compared), onnx_worst)
     return outcome
 
@@ -124,6 +135,17 @@ class Judge:
         alone = measure_alone(self._net, self._module, self._inputs, key)
         words = f"{key} ({self._types.get(key, 'input')}): error {error:.2g}, with torch's bottoms {alone:.2g}"
         return "conditioned" if alone <= self._tolerance else "failed", words
+
+    def ask_opencv(self, recording: Recording, opencv: OpenCv) -> tuple[str, str]:
+        """The verdict on OpenCV's outputs, and its reason; skipped if none of them is recorded."""
+        keys = {blob.name: key for key, blob in self._net.recorded_tops() if blob in self._net.outputs}
+        try:
+            found = opencv.run_onnx(export_onnx(self._net, self._module).SerializeToString(), self._inputs, list(keys))
+        except OpenCvError as error:
+            return "refused", str(error)
+        compared = compare_blobs(recording, {keys[name]: array for name, array in found.items()})
+        compared = [comparison for comparison in compared if comparison.key in keys.values()]
+        return self.decide(compared) if compared else ("skipped", "")
 
 
 def measure_alone(net: Net, module: fx.GraphModule, inputs: dict[str, Any], key: str) -> float:
@@ -180,22 +202,29 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--only", default="*", help="glob pattern of recording names")
     parser.add_argument("--no-onnx", action="store_true", help="skip ONNX Runtime")
+    parser.add_argument("--opencv", action="store_true", help=f"run OpenCV 5 too, in the Python of ${INTERPRETER}")
     parser.add_argument("--json", type=Path, help="file to write the outcomes to")
     options = parser.parse_args(arguments)
     outcomes: list[Outcome] = []
-    for kind in options.kind or ["tiny", "nets", "real"]:
-        for recording in find_recordings(options.shared, kind, options.only):
-            try:
-                outcome = check_recording(recording, onnx=not options.no_onnx)
-            except Exception as error:  # report a crash and continue the sweep
-                outcome = Outcome(recording.name, "failed", detail=f"crash: {type(error).__name__}: {str(error)[:200]}")
-            outcomes.append(outcome)
-            gc.collect()
-            print(
-                f"{outcome.torch:12}{outcome.onnx:12} {outcome.worst[0]:9.2e} {outcome.worst[1]:9.2e}  "
-                f"{outcome.name}  {outcome.detail}",
-                flush=True,
-            )
+    with contextlib.ExitStack() as stack:
+        opencv = None
+        if options.opencv:
+            opencv = stack.enter_context(OpenCv(os.environ.get(INTERPRETER) or sys.executable, timeout_s=600.0))
+            print(f"OpenCV {opencv.version()}")
+        for kind in options.kind or ["tiny", "nets", "real"]:
+            for recording in find_recordings(options.shared, kind, options.only):
+                try:
+                    outcome = check_recording(recording, onnx=not options.no_onnx, opencv=opencv)
+                except Exception as error:  # report a crash and continue the sweep
+                    words = f"crash: {type(error).__name__}: {str(error)[:200]}"
+                    outcome = Outcome(recording.name, "failed", detail=words)
+                outcomes.append(outcome)
+                gc.collect()
+                print(
+                    f"{outcome.torch:12}{outcome.onnx:12}{outcome.opencv:12} {outcome.worst[0]:9.2e} "
+                    f"{outcome.worst[1]:9.2e}  {outcome.name}  {outcome.detail}",
+                    flush=True,
+                )
     print_table(outcomes)
     if options.json:
         options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1))
@@ -206,8 +235,11 @@ def print_table(outcomes: list[Outcome]) -> None:
     """Print the counts by kind and stage."""
     for kind in sorted({outcome.name.split("/")[0] for outcome in outcomes}):
         chosen = [outcome for outcome in outcomes if outcome.name.startswith(f"{kind}/")]
-        torch_counts, onnx_counts = Counter(o.torch for o in chosen), Counter(o.onnx for o in chosen)
-        print(f"{kind:6} {len(chosen):4} recordings   torch {dict(torch_counts)}   onnx {dict(onnx_counts)}")
+        counts = ", ".join(
+            f"{stage} {dict(Counter(getattr(outcome, stage) for outcome in chosen))}"
+            for stage in ("torch", "onnx", "opencv")
+        )
+        print(f"{kind:6} {len(chosen):4} recordings   {counts}")
 
 
 if __name__ == "__main__":

@@ -19,14 +19,15 @@ from ..conftest import REPO
 PAGE = REPO / "docs" / "layers.md"
 
 
-def outcome(name: str, torch: str, onnx: str, worst: list[float], *families: str) -> dict[str, Any]:
-    return {"name": name, "torch": torch, "onnx": onnx, "worst": worst, "detail": "", "families": list(families)}
+def outcome(name: str, torch: str, onnx: str, opencv: str, worst: list[float], *families: str) -> dict[str, Any]:
+    verdicts = {"torch": torch, "onnx": onnx, "opencv": opencv}
+    return {"name": name, **verdicts, "worst": worst, "detail": "", "families": list(families)}
 
 
 OUTCOMES = [
-    outcome("tiny/relu", "passed", "passed", [1e-7, 2e-7], "ReLU"),
-    outcome("nets/a", "conditioned", "failed", [3e-4, 1.0], "ReLU", "DenseCRF"),
-    outcome("nets/b", "failed", "failed", [1.0, 1.0], "Pooling"),
+    outcome("tiny/relu", "passed", "passed", "passed", [1e-7, 2e-7], "ReLU"),
+    outcome("nets/a", "conditioned", "failed", "skipped", [3e-4, 1.0], "ReLU", "DenseCRF"),
+    outcome("nets/b", "failed", "failed", "skipped", [1.0, 1.0], "Pooling"),
 ]
 FORKS = {"tiny/relu": "bvlc", "nets/a": "deeplab_v1", "nets/b": "ssd"}
 
@@ -49,7 +50,7 @@ def test_every_known_type_has_one_place() -> None:
 
 def test_rows_count_what_is_equal_by_the_caffe_that_ran() -> None:
     rows = {row.type: row for row in make_rows(OUTCOMES, FORKS)}
-    assert (rows["ReLU"].torch, rows["ReLU"].onnx) == ({"bvlc": 1, "deeplab_v1": 1}, 1)
+    assert (rows["ReLU"].torch, rows["ReLU"].onnx, rows["ReLU"].opencv) == ({"bvlc": 1, "deeplab_v1": 1}, 1, 1)
     assert rows["ReLU"].worst == (1e-7, 2e-7), "a layer's own error comes from the tiny recordings"
     assert rows["DenseCRF"].worst == (3e-4, 1.0)
     assert not rows["DenseCRF"].has_onnx
@@ -60,9 +61,11 @@ def test_page_says_which_recordings_it_was_made_from() -> None:
     text = write_page(OUTCOMES, FORKS)
     assert "3 recordings of real Caffe (1 `tiny`, 2 `nets`)" in text
     assert "Those of kind `real` were not run." in text
-    assert "| `ReLU` | yes | yes | bvlc 1, deeplab_v1 1 | 1 | 1.0e-07, 2.0e-07 |" in text
-    assert "| `DenseCRF` | yes | no | deeplab_v1 1 |  | 3.0e-04 |" in text
-    assert "| `Pooling` | yes | yes | none |  |  |" in text
+    assert "OpenCV 5 was not run." not in text
+    assert "OpenCV 5 was not run." in write_page(OUTCOMES[1:], FORKS)
+    assert "| `ReLU` | yes | yes | bvlc 1, deeplab_v1 1 | 1 | 1 | 1.0e-07, 2.0e-07 |" in text
+    assert "| `DenseCRF` | yes | no | deeplab_v1 1 |  |  | 3.0e-04 |" in text
+    assert "| `Pooling` | yes | yes | none |  |  |  |" in text
 
 
 def test_plugins_are_not_in_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
