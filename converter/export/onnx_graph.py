@@ -230,7 +230,7 @@ class OnnxGraph:
 
     @contextmanager
     def body(self) -> Iterator[list[Any]]:
-        """Collect the nodes added inside in a list of their own, for the body of a Scan or Loop.
+        """Collect the nodes added inside in a list of their own, for the body of a Loop.
 
         They may read values and weights of the graph around them. Size tensors are not for use inside.
         """

@@ -17,7 +17,7 @@ import numpy as np
 from ...proto import schema
 from ..graph.net import FloatArray, Shape
 from .base import ModuleSpec, Operator, count, given, register_layer
-from .recurrent import emit_scan, make_body
+from .recurrent import emit_loop
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -126,11 +126,12 @@ class ConvLSTM(Operator):
             graph.parameter(f"convolve_h.{name}", getattr(module.convolve_h, name)) for name in ("weight", "bias")
         ]
         factors = graph.parameter("peepholes", module.peepholes)
-        h, c, step, kept = (graph.unique(f"{self.context.name}/{hint}") for hint in ("h", "c", "step", "cont"))
-        with graph.body() as nodes:
-            column = graph.add("Unsqueeze", [kept, graph.constant([1, 2, 3], "int64")])
+
+        def step(states: Sequence[str], items: Sequence[str]) -> list[str]:
+            h, c = states
+            column = graph.add("Unsqueeze", [items[1], graph.constant([1, 2, 3], "int64")])
             hidden = self._convolve(graph, [graph.add("Mul", [h, column]), *weights])
-            total = graph.add("Add", [step, hidden])
+            total = graph.add("Add", [items[0], hidden])
             parts = graph.add_multiple("Split", [total, graph.constant([outputs] * 4, "int64")], 4, axis=1)
             gates = []
             for index, part in enumerate(parts[:3]):
@@ -139,12 +140,9 @@ class ConvLSTM(Operator):
                 gates.append(graph.add("Sigmoid", [seen]))
             held = graph.add("Mul", [graph.add("Mul", [column, gates[1]]), c])
             cell = graph.add("Add", [held, graph.add("Mul", [gates[0], graph.add("Tanh", [parts[3]])])])
-            result = graph.add("Mul", [gates[2], graph.add("Tanh", [cell])])
-            output = graph.add("Identity", [result])
-        plane = [None] * 4
-        read = {**dict.fromkeys((h, c, step), plane), kept: [None]}
-        body = make_body(f"{self.context.name}/body", nodes, read, dict.fromkeys((result, cell, output), plane))
-        return emit_scan(graph, body, first, [steps, cont.name], self.exposed)
+            return [graph.add("Mul", [gates[2], graph.add("Tanh", [cell])]), cell]
+
+        return emit_loop(graph, step, first, [None] * 4, [steps, cont.name], self.exposed)
 
     def _convolve(self, graph: OnnxGraph, inputs: Sequence[str]) -> str:
         pads, dilations = [*self.pad, *self.pad], list(self.dilation)

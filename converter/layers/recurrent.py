@@ -5,12 +5,12 @@ Bottoms: x (T, N, ...), cont (T, N), optionally a static input (N, ...), then wi
 Blobs of the LSTM: W_x (4 H, K), b (4 H), [W_static (4 H, K')], W_h (4 H, H); gates in the order i, f, o, g:
 c = cont f c + i g, h = o tanh(c), the gates from W_x x + b + W_h (cont h).
 Blobs of the RNN: W_x, b, [W_static], W_h, W_y, b_y: h = tanh(W_x x + b + W_h (cont h)), y = tanh(W_y h + b_y).
-In ONNX the steps are one Scan for any T; ONNX's LSTM has no cont.
+In ONNX the steps are one Loop for any T: ONNX's LSTM has no cont, and OpenCV 5 no Scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..graph.net import Shape
@@ -97,19 +97,13 @@ class _Recurrent(Operator):
         else:
             first = [graph.zeros(graph.shape_tensor([batch, self.outputs]))] * self.states
 
-        names = [graph.unique(f"{self.context.name}/{hint}") for hint in ("h", "c")[: self.states]]
-        step, kept = (graph.unique(f"{self.context.name}/{hint}") for hint in ("step", "cont"))
-        with graph.body() as nodes:
-            column = graph.add("Unsqueeze", [kept, graph.constant([1], "int64")])
-            held = graph.add("Mul", [names[0], column])
-            total = graph.add("Gemm", [held, weights["weight_h"], step], transB=1)
-            results = self.emit_step(graph, total, column, names)
-            output = graph.add("Identity", [results[0]])
-        state = (None, self.outputs)
-        read = {**dict.fromkeys(names, state), step: (None, rows), kept: (None,)}
-        written = dict.fromkeys((*results, output), state)
-        body = make_body(f"{self.context.name}/body", nodes, read, written)
-        hidden, *last = emit_scan(graph, body, first, [inputs, cont.name], self.exposed)
+        def step(states: Sequence[str], items: Sequence[str]) -> list[str]:
+            column = graph.add("Unsqueeze", [items[1], graph.constant([1], "int64")])
+            held = graph.add("Mul", [states[0], column])
+            total = graph.add("Gemm", [held, weights["weight_h"], items[0]], transB=1)
+            return self.emit_step(graph, total, column, states)
+
+        hidden, *last = emit_loop(graph, step, first, [None, self.outputs], [inputs, cont.name], self.exposed)
         return [self.emit_output(graph, module, hidden), *last]
 
     def emit_step(self, graph: OnnxGraph, total: str, cont: str, states: Sequence[str]) -> list[str]:
@@ -131,23 +125,53 @@ def _emit_unit(graph: OnnxGraph, gates: str, cont: str, cell: str, size: int, ax
     return cell, graph.add("Mul", [graph.add("Sigmoid", [o]), graph.add("Tanh", [cell])])
 
 
-def make_body(name: str, nodes: Sequence[Any], read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
-    """The GraphProto of a Scan's body, from the shapes of the float values it reads and writes."""
-    from onnx import helper
+def emit_loop(
+    graph: OnnxGraph,
+    step: Callable[[Sequence[str], Sequence[str]], Sequence[str]],
+    first: Sequence[str],
+    shape: Sequence[int | None],
+    scanned: Sequence[str],
+    exposed: int,
+) -> list[str]:
+    """A Loop over the first axis of values.
 
-    inputs, outputs = (
-        [helper.make_tensor_value_info(value, 1, shape) for value, shape in values.items()]
-        for values in (read, written)
+    Args:
+        graph: the graph.
+        step: emits a step: the states, and the items of `scanned`, to the next states.
+        first: the first states.
+        shape: the shape of a state; None for an open size.
+        scanned: the values, which have the same first axis.
+        exposed: number of last states to return.
+
+    Returns:
+        The first state of each step, stacked, then last states as (1, N, ...).
+    """
+    from onnx import TensorProto, helper
+
+    number, goes_on, *states = (graph.unique(f"loop/{i}") for i in range(2 + len(first)))
+    zero = graph.constant([0], "int64")
+    with graph.body() as nodes:
+        place = graph.reshape(number, [1])  # OpenCV 5 counts in a vector
+        items = [graph.add("Squeeze", [graph.add("Gather", [value, place], axis=0), zero]) for value in scanned]
+        results = step(states, items)
+        written = [*results, graph.add("Identity", [results[0]])]
+        still = graph.add("Identity", [goes_on])
+    body = helper.make_graph(
+        nodes,
+        f"{number}/body",
+        [
+            helper.make_tensor_value_info(number, TensorProto.INT64, []),
+            helper.make_tensor_value_info(goes_on, TensorProto.BOOL, []),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in states),
+        ],
+        [
+            helper.make_tensor_value_info(still, TensorProto.BOOL, []),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in written),
+        ],
     )
-    return helper.make_graph(nodes, name, inputs, outputs)
-
-
-def emit_scan(graph: OnnxGraph, body: Any, states: Sequence[str], scanned: Sequence[str], exposed: int) -> list[str]:
-    """A Scan over the first axis of `scanned`: the sequence, then `exposed` last states as (1, N, ...)."""
-    *last, sequence = graph.add_multiple(
-        "Scan", [*states, *scanned], len(states) + 1, body=body, num_scan_inputs=len(scanned)
-    )
-    return [sequence, *(graph.add("Unsqueeze", [state, graph.constant([0], "int64")]) for state in last[:exposed])]
+    count = graph.add("Squeeze", [graph.add("Shape", [scanned[0]], start=0, end=1)])
+    *last, sequence = graph.add_multiple("Loop", [count, "", *first], len(first) + 1, body=body)
+    return [sequence, *(graph.add("Unsqueeze", [state, zero]) for state in last[:exposed])]
 
 
 @register_layer("LSTM")

@@ -78,7 +78,7 @@ def test_recurrence(kind: str, static_shape: Any, exposed: bool, opset: int) -> 
     np.testing.assert_allclose(results["y"], expected, atol=1e-5)
     for number in range(count if exposed else 0):
         np.testing.assert_allclose(results[f"last{number}"][0], last[number], atol=1e-5)
-    assert [node.op_type for node in twin.model.graph.node].count("Scan") == 1
+    assert [node.op_type for node in twin.model.graph.node].count("Loop") == 1
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "RNN"])
