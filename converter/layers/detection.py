@@ -16,12 +16,10 @@ from ...bundle.choices import ENGINE_FORMS, OPENCV_FORM
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, count, register_layer
 from .suppression import (
+    FLOAT,
     emit_best,
-    emit_column,
-    emit_marked,
+    emit_chosen,
     emit_numbers,
-    emit_or_none,
-    emit_rows,
     emit_suppression,
     require_form,
     smaller,
@@ -76,8 +74,8 @@ class DetectionOutput(Operator):
         batch, priors = bottoms[0].shape[0], bottoms[2].shape[2] // 4
         candidates = smaller(priors, nms.top_k if nms.HasField("top_k") else -1)
         if not labels or 0 in (param.keep_top_k, nms.top_k if nms.HasField("top_k") else -1):
-            places = graph.constant(np.zeros(0), "int64")
-            return [emit_or_none(graph, graph.constant(np.zeros((0, 7))), places, batch)]
+            nothing = [graph.constant(np.zeros((1, 7)))]
+            return [emit_chosen(graph, nothing, graph.constant(np.zeros(0), "int64"), batch)]
         boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
         # (N, classes, priors)
         scores = graph.reshape(bottoms[1].name, [0, -1, param.num_classes])
@@ -106,16 +104,20 @@ class DetectionOutput(Operator):
             least,
         )
         scores = graph.reshape(scores, [-1])
-        first = graph.add("Mul", [emit_column(graph, kept, 0), graph.size_tensor(candidates)])
-        places = graph.add("Add", [first, emit_column(graph, kept, 2)])
+        # OpenCV 5 crashes on no rows and keeps the first number of rows in arithmetic: a row for the place behind the
+        # candidates, and places from a table
+        behind = graph.reshape(graph.shape_tensor([groups, 0, 0]), [1, 3])
+        kept = graph.add("Concat", [kept, behind], axis=0)
+        table = graph.reshape(emit_numbers(graph, (groups + 1) * candidates), [groups + 1, 1, candidates])
+        places = graph.add("GatherND", [table, kept])
         places = self._emit_choice(graph, places, scores, batch, len(labels) * candidates)
-        group = graph.add("Div", [places, graph.size_tensor(candidates)])
-        label = graph.add("Gather", [graph.constant(labels, "int64"), self._modulo(graph, group, len(labels))])
-        columns = [graph.add("Div", [group, graph.constant(len(labels), "int64")]), label]
-        columns.append(graph.add("Gather", [scores, places]))
-        columns = [graph.reshape(column, [-1, 1]) for column in columns]
-        rows = emit_rows(graph, [*columns, graph.add("Gather", [boxes, places], axis=0)])
-        return [emit_or_none(graph, rows, places, batch)]
+        numbers = emit_numbers(graph, groups * candidates)
+        group = graph.add("Div", [numbers, graph.size_tensor(candidates)])
+        image = graph.add("Div", [group, graph.constant(len(labels), "int64")])
+        label = graph.add("Mod", [group, graph.constant(len(labels), "int64")])
+        label = graph.add("Gather", [graph.constant(labels, "int64"), label])
+        columns = [graph.reshape(column, [-1, 1]) for column in (image, label, scores)]
+        return [emit_chosen(graph, [*columns, boxes], places, batch)]
 
     def _emit_engine_form(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
         """The node of an engine, for decoded boxes: engines know fewer codes than Caffe, under other names."""
@@ -190,22 +192,24 @@ class DetectionOutput(Operator):
         )
         return graph.reshape(rows, [1, 1, -1, 7])
 
-    @staticmethod
-    def _modulo(graph: OnnxGraph, value: str, divisor: int) -> str:
-        return graph.add("Mod", [value, graph.constant(divisor, "int64")])
-
     def _emit_choice(self, graph: OnnxGraph, places: str, scores: str, batch: int, each: int) -> str:
-        """Places in order of image, label and rank: at most keep_top_k of each image's `each` candidates."""
+        """Places in order of image, label and rank: at most keep_top_k of each image's `each` candidates.
+
+        One of the given places is that behind all candidates.
+        """
+        total = batch * each
+        lowest = graph.constant([-np.inf])
+        nothing = graph.add("Expand", [lowest, graph.size_tensor(total + 1)])
+        found = graph.add("Gather", [graph.add("Concat", [scores, lowest], axis=0), places])
+        kept = graph.slice(graph.add("ScatterElements", [nothing, places, found], axis=0), 0, 0, total)
         if self.param.keep_top_k < 0:
-            return emit_marked(graph, places, batch * each)
-        lowest = graph.constant(-np.inf)
-        nothing = graph.add("Expand", [lowest, graph.size_tensor(batch * each)])
-        kept = graph.add("ScatterElements", [nothing, places, graph.add("Gather", [scores, places])], axis=0)
+            return graph.reshape(graph.add("NonZero", [graph.add("Greater", [kept, lowest])]), [-1])
         best, order = emit_best(graph, graph.reshape(kept, [-1, each]), smaller(each, self.param.keep_top_k), 1)
         starts = graph.add("Mul", [emit_numbers(graph, batch), graph.size_tensor(each)])
-        order = graph.add("Add", [order, graph.reshape(starts, [-1, 1])])
-        exists = graph.reshape(graph.add("Greater", [best, lowest]), [-1])
-        return emit_marked(graph, graph.select_rows(graph.reshape(order, [-1]), exists), batch * each)
+        order = graph.reshape(graph.add("Add", [order, graph.reshape(starts, [-1, 1])]), [-1])
+        exists = graph.reshape(graph.add("Cast", [graph.add("Greater", [best, lowest])], to=FLOAT), [-1])
+        marked = graph.add("ScatterElements", [graph.zeros(graph.size_tensor(total)), order, exists], axis=0)
+        return graph.reshape(graph.add("NonZero", [marked]), [-1])
 
     def _emit_boxes(self, graph: OnnxGraph, locations: str, priors: str) -> str:
         """Decoded boxes (N, sets, priors, 4)."""

@@ -99,21 +99,19 @@ def emit_numbers(graph: OnnxGraph, size: int) -> str:
     return graph.add("Range", [graph.constant(0, "int64"), end, graph.constant(1, "int64")])
 
 
-def emit_marked(graph: OnnxGraph, places: str, size: int) -> str:
-    """The given places of a vector of this size in ascending order, as int64."""
-    zeros = graph.zeros(graph.size_tensor(size))
-    ones = graph.add("Cast", [graph.add("GreaterOrEqual", [places, graph.constant(0, "int64")])], to=FLOAT)
-    marks = graph.add("ScatterElements", [zeros, places, ones], axis=0)
-    return graph.reshape(graph.add("NonZero", [marks]), [-1])
+def emit_chosen(graph: OnnxGraph, columns: Sequence[str], places: str, batch: int) -> str:
+    """Rows of a table as (1, 1, R, 7); where there are none, a row for each image: its number, then -1.
 
+    Only Gather reads the places: in arithmetic OpenCV 5 keeps the number of places of its first run.
 
-def emit_rows(graph: OnnxGraph, columns: list[str]) -> str:
-    """Vectors and matrices side by side, as float32; vectors become columns."""
-    return graph.add("Concat", [graph.add("Cast", [column], to=FLOAT) for column in columns], axis=1)
-
-
-def emit_or_none(graph: OnnxGraph, rows: str, places: str, batch: int) -> str:
-    """Rows (R, 7) as (1, 1, R, 7); where there are none, a row for each image: its number, then -1."""
+    Args:
+        graph: the graph.
+        columns: matrices side by side, of 7 columns together.
+        places: the rows to keep, int64.
+        batch: number of images.
+    """
+    table = graph.add("Concat", [graph.add("Cast", [column], to=FLOAT) for column in columns], axis=1)
+    rows = graph.add("Gather", [table, places], axis=0)
     images = graph.add("Cast", [graph.reshape(emit_numbers(graph, batch), [-1, 1])], to=FLOAT)
     nothing = graph.add("Expand", [graph.constant(np.full((1, 6), -1)), graph.shape_tensor([batch, 6])])
     empty = graph.add("Concat", [images, nothing], axis=1)

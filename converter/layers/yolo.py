@@ -14,7 +14,7 @@ import numpy as np
 
 from ..graph.net import Shape
 from .base import ModuleSpec, Operator, register_layer
-from .suppression import emit_column, emit_numbers, emit_or_none, emit_rows, require_form, varying
+from .suppression import emit_chosen, emit_column, emit_numbers, require_form, varying
 
 if TYPE_CHECKING:
     from ..export.onnx_graph import OnnxGraph, Value
@@ -88,18 +88,14 @@ class Yolov3DetectionOutput(Operator):
                 graph.constant([self._least_score()]),
             ],
         )
-        places = emit_column(graph, kept, 2)
-        score = graph.add("Gather", [scores, places])
         if self.one_label:
-            labels = graph.add("Concat", [part[2] for part in found], axis=0)
-            label = graph.add("Gather", [labels, places])
+            label = graph.add("Concat", [part[2] for part in found], axis=0)
         else:
-            label = graph.add("Mod", [places, classes])
+            label = graph.add("Mod", [numbers, classes])
         label = graph.add("Add", [label, graph.constant(1, "int64")])
-        image = graph.add("Mul", [places, graph.constant(0, "int64")])
-        columns = [graph.reshape(column, [-1, 1]) for column in (image, label, score)]
-        rows = emit_rows(graph, [*columns, graph.add("Gather", [each, places], axis=0)])
-        return [emit_or_none(graph, rows, places, bottoms[0].shape[0])]
+        image = graph.add("Mul", [numbers, graph.constant(0, "int64")])
+        columns = [graph.reshape(column, [-1, 1]) for column in (image, label, scores)]
+        return [emit_chosen(graph, [*columns, each], emit_column(graph, kept, 2), bottoms[0].shape[0])]
 
     def _least_score(self) -> float:
         """The score above which a box is kept."""

@@ -7,6 +7,7 @@ runs in ONNX's reference evaluator, with NVIDIA's plug-in computed here as its d
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from atrous.errors import ExportError
 from tools.recordings import find_recordings
 
 from .converting import net_text
+from .test_detection import YOLO, YOLO2
 
 Array = np.ndarray[Any, Any]
 PRIORS, CLASSES = 30, 4
@@ -83,6 +85,48 @@ def test_rows_are_those_of_caffe(reader: str, detection: Any, seed: int) -> None
     assert len(expected) > 4
     np.testing.assert_allclose(rows[: len(expected)], expected, atol=2e-6)
     assert not rows[len(expected) :, 1:].any()
+
+
+IN_TURN = """
+import sys, cv2, numpy as np
+net = cv2.dnn.readNetFromONNX(sys.argv[1])
+stored = np.load(sys.argv[2])
+results = []
+for run in range(len({key.split(":")[0] for key in stored})):
+    for key in stored:
+        if key.startswith(f"{run}:"):
+            net.setInput(stored[key], key.split(":")[1])
+    results.append(net.forward())
+np.savez(sys.argv[2], *results)
+"""
+
+
+@pytest.mark.parametrize("kind", ["DetectionOutput", "Yolov3DetectionOutput", "YoloDetectionOutput"])
+def test_number_of_boxes_changes_from_run_to_run_in_opencv_5(tmp_path: Path, kind: str) -> None:
+    """In arithmetic it keeps the number of its first run."""
+    python = os.environ.get(INTERPRETER)
+    if not python:
+        pytest.skip(f"set {INTERPRETER} to a Python with opencv-python-headless>=5")
+    random = np.random.default_rng(0)
+    if kind == "DetectionOutput":
+        net, inputs = draw_detector(random, [-1])
+        runs = [inputs | {"c": np.where(inputs["c"] > least, inputs["c"], 0)} for least in (1, 0.9, 0, 0.8, 1, 0)]
+    else:
+        net = read_net(net_text(YOLO if kind == "Yolov3DetectionOutput" else YOLO2, a=(1, 16, 3, 3), b=(1, 16, 6, 6)))
+        maps = {blob.name: random.standard_normal(blob.shape).astype(np.float32) for blob in net.inputs}
+        runs = [{name: array - less for name, array in maps.items()} for less in (9, 0.5, 0, 1, 9, 0)]
+    module = to_torch(net)
+    export_onnx(net, module, tmp_path / "net.onnx")
+    arrays = {f"{number}:{name}": array for number, run in enumerate(runs) for name, array in run.items()}
+    np.savez(tmp_path / "runs.npz", **arrays)  # type: ignore[arg-type]
+    subprocess.run([python, "-c", IN_TURN, str(tmp_path / "net.onnx"), str(tmp_path / "runs.npz")], check=True)
+    counts = set()
+    with np.load(tmp_path / "runs.npz") as found:
+        for run, rows in zip(runs, found.values(), strict=True):
+            expected = run_blobs(module, run)["y:y"]
+            counts.add(expected.shape[2])
+            np.testing.assert_allclose(rows, expected, atol=1e-5)
+    assert len(counts) > 3
 
 
 class EfficientNMS_TRT(OpRun):  # noqa: N801  # the name of the operator
