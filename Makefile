@@ -109,7 +109,7 @@ $(CUDA)/.ready: $(VENV)/.ready
 	$(CUDA)/bin/python -m pip install --quiet 'atrous[cuda-check]'
 	@touch $@
 
-opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60 MB)
+opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 70 MB)
 	ATROUS_OPENCV=$(abspath $(OPENCV5)/bin/python) OMP_NUM_THREADS=1 \
 		$(BIN)/python -m pytest -q -m "not conformance" tests/converter/check/test_opencv.py \
 		tests/converter/layers/test_detection_forms.py tests/converter/test_random_exports.py \
@@ -118,7 +118,7 @@ opencv-check: $(OPENCV5)/.ready ## OpenCV 5 as a reader of our ONNX (installs 60
 # an environment of its own: the tests read Caffe files in OpenCV 4, which has the same import name
 $(OPENCV5)/.ready: $(VENV)/.ready
 	$(PYTHON) -m venv $(OPENCV5)
-	PIP_CONSTRAINT= $(OPENCV5)/bin/python -m pip install --quiet opencv-python-headless==5.0.0.93
+	PIP_CONSTRAINT= $(OPENCV5)/bin/python -m pip install --quiet opencv-contrib-python-headless==5.0.0.93
 	@touch $@
 
 pydensecrf-check: $(PYDENSECRF)/.ready ## the drop-in against the original pydensecrf, and its tests (compiles it: 70 s)

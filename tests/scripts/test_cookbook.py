@@ -79,3 +79,32 @@ def test_page(page: str, shared_dir: Path, tmp_path: Path, monkeypatch: pytest.M
             pytest.importorskip("cv2", reason="opencv-python-headless is not installed")
             done = subprocess.run([python, "-c", found["body"]], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+#: a blank picture, then a code that OpenCV decodes with the help of both nets only
+WECHAT_QR = """
+import sys, cv2, numpy as np
+code = cv2.QRCodeEncoder.create().encode("atrous")
+image = np.full((480, 640), 255, np.uint8)
+image[200:240, 300:340] = cv2.resize(code, (40, 40), interpolation=cv2.INTER_AREA)
+image = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.5), cv2.COLOR_GRAY2BGR)
+assert cv2.wechat_qrcode.WeChatQRCode().detectAndDecode(image)[0] == ()
+reader = cv2.wechat_qrcode.WeChatQRCode(*sys.argv[1:])
+assert reader.detectAndDecode(np.full_like(image, 255))[0] == ()
+assert reader.detectAndDecode(image)[0] == ("atrous",)
+"""
+
+
+def test_wechat_qr(shared_dir: Path, tmp_path: Path) -> None:
+    """The published nets in OpenCV 5's class."""
+    python = os.environ.get(INTERPRETER)
+    if not python:
+        pytest.skip(f"set {INTERPRETER} to a Python with opencv-contrib-python-headless>=5")
+    for name in ("detect", "sr"):
+        files = [
+            str(shared_dir / "weights" / "wechat-detect" / f"{name}.{kind}") for kind in ("prototxt", "caffemodel")
+        ]
+        assert main(["convert", *files, "-o", str(tmp_path / f"{name}.onnx"), "--no-verify"]) == 0
+    command = [python, "-c", WECHAT_QR, str(tmp_path / "detect.onnx"), str(tmp_path / "sr.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
