@@ -225,11 +225,11 @@ class Proposal(Operator):
         )
         places = emit_column(graph, kept, 2)
         if drops:  # a limit of NonMaxSuppression would do, but OpenCV 5 takes none below 0
-            is_kept = graph.add("Greater", [graph.add("Gather", [score, places]), graph.constant(-np.inf)])
-            places = graph.select_rows(places, is_kept)
-        boxes = graph.add("Gather", [boxes, places], axis=0)
+            is_large = graph.add("Greater", [score, graph.constant(-np.inf)])
+            places = graph.select_rows(places, graph.add("Gather", [is_large, places]))
         item = graph.add("Mul", [graph.slice(boxes, 1, 0, 1), graph.constant(0.0)])
-        tops = [graph.add("Concat", [item, boxes], axis=1), graph.add("Gather", [score, places])]
+        table = graph.add("Concat", [item, boxes], axis=1)
+        tops = [graph.add("Gather", [table, places], axis=0), graph.add("Gather", [score, places])]
         return tops[: len(self.context.top_names)]
 
     def _emit_extent(self, graph: OnnxGraph, boxes: str) -> str:

@@ -28,6 +28,8 @@ INT64 = 7
 FLOAT = 1
 #: corner of the largest square of which two areas have a finite sum in float32
 _FAR = 6.5e18
+#: larger than any number of boxes, and float32 still distinguishes all whole numbers below it
+_MOST = 2**23
 #: y of the squares that overlap nothing
 _ASIDE = -1e6
 
@@ -66,7 +68,7 @@ def emit_suppression(
     Args:
         graph: the graph.
         boxes: (groups, K, 4), corners x1 y1 x2 y2.
-        scores: (groups, 1, K).
+        scores: (groups, 1, K), in descending order.
         number: K.
         most: number of boxes to keep at most in each group.
         overlap: a box is dropped if its overlap with a better one is larger.
@@ -83,6 +85,10 @@ def emit_suppression(
     limits = [graph.size_tensor(most), graph.constant([min(overlap, 1.0)])]
     if least_score is not None:
         limits.append(graph.constant([least_score]))
+    else:
+        # OpenCV 5 drops scores of 0 and less; the order of the boxes says as much
+        ranks = graph.reshape(graph.add("Sub", [graph.constant(float(_MOST)), starts]), [1, 1, -1])
+        scores = graph.add("Expand", [ranks, graph.add("Shape", [scores])])
     return graph.add("NonMaxSuppression", [proper, scores, *limits])
 
 
