@@ -45,7 +45,9 @@ Metadata = Mapping[str, Any]
 def command() -> None:
     """Print the table; exit with 1 if a license is not allowed."""
     report = read_report(_read_extras())
-    packages = {canonicalize_name(each["metadata"]["name"]): each["metadata"] for each in report["install"]}
+    packages: dict[str, Metadata] = {
+        canonicalize_name(each["metadata"]["name"]): each["metadata"] for each in report["install"]
+    }
     users = find_users(packages, {"extra": "", **report["environment"]})
     licenses = {name: name_license(packages[name]) for name in users}
     rows = [(name, packages[name]["version"], licenses[name] or "?", ", ".join(users[name])) for name in sorted(users)]
