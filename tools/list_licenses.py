@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import metadata
 from typing import Any
 
 import click
@@ -35,6 +36,8 @@ PERMISSIVE = {
     "CC0": r"\bcc0\b",
 }
 COPYLEFT = re.compile(r"gpl|general public|affero", re.IGNORECASE)
+#: packages of which PyPI has a placeholder only: NVIDIA's own index has them, under NVIDIA's license
+ELSEWHERE = {"tensorrt"}
 #: packages -> the license under which their maker gives them away
 EXCEPTIONS = {r"nvidia-|tensorrt|cuda-|onnxruntime-ep-nv-": "NVIDIA"}
 
@@ -44,11 +47,14 @@ Metadata = Mapping[str, Any]
 @click.command()
 def command() -> None:
     """Print the table; exit with 1 if a license is not allowed."""
-    report = read_report(_read_extras())
+    own = metadata("atrous")
+    extras = [extra for extra in own.get_all("Provides-Extra") or () if extra not in DEVELOPMENT]
+    atrous: Metadata = {"requires_dist": own.get_all("Requires-Dist") or (), "provides_extra": extras}
+    report = read_report(find_requirements(atrous))
     packages: dict[str, Metadata] = {
         canonicalize_name(each["metadata"]["name"]): each["metadata"] for each in report["install"]
     }
-    users = find_users(packages, {"extra": "", **report["environment"]})
+    users = find_users({**packages, "atrous": atrous}, report["environment"])
     licenses = {name: name_license(packages[name]) for name in users}
     rows = [(name, packages[name]["version"], licenses[name] or "?", ", ".join(users[name])) for name in sorted(users)]
     console.print_table(("package", "version", "license", "brought by"), rows)
@@ -57,15 +63,22 @@ def command() -> None:
         raise click.ClickException(f"not on the list of licenses: {', '.join(wrong)}")
 
 
-def _read_extras() -> list[str]:
-    from importlib.metadata import metadata
+def find_requirements(atrous: Metadata) -> list[str]:
+    """The requirements of the core and of the extras on this platform, without `ELSEWHERE`."""
+    found = set()
+    for requirement in map(Requirement, atrous["requires_dist"]):
+        marker = requirement.marker
+        if requirement.name not in ELSEWHERE and (
+            marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *atrous["provides_extra"]))
+        ):
+            requirement.marker = None
+            found.add(str(requirement))
+    return sorted(found)
 
-    return [extra for extra in metadata("atrous").get_all("Provides-Extra") or [] if extra not in DEVELOPMENT]
 
-
-def read_report(extras: list[str]) -> dict[str, Any]:
-    """The report of pip on what it would install for atrous with these extras."""
-    words = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", f".[{','.join(extras)}]")
+def read_report(requirements: list[str]) -> dict[str, Any]:
+    """The report of pip on what it would install."""
+    words = ("install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", *requirements)
     found: dict[str, Any] = json.loads(subprocess.check_output([sys.executable, "-m", "pip", *words]))
     return found
 
@@ -73,7 +86,7 @@ def read_report(extras: list[str]) -> dict[str, Any]:
 def find_users(packages: Mapping[str, Metadata], environment: Mapping[str, str]) -> dict[str, list[str]]:
     """Package -> the extras of atrous that bring it; "core" alone for those of every installation."""
     users: dict[str, list[str]] = {}
-    for extra in ("", *packages["atrous"].get("provides_extra", ())):
+    for extra in ("", *packages["atrous"]["provides_extra"]):
         seen, todo = set(), [("atrous", extra)]
         while todo:
             name, wanted = todo.pop()
@@ -85,19 +98,19 @@ def find_users(packages: Mapping[str, Metadata], environment: Mapping[str, str])
                 if requirement.marker is None or requirement.marker.evaluate({**environment, "extra": wanted}):
                     todo += [(canonicalize_name(requirement.name), each) for each in ("", *requirement.extras)]
         for name in sorted({name for name, _ in seen} - {"atrous"}):
-            if users.setdefault(name, []) != ["core"] and extra not in DEVELOPMENT:
+            if users.setdefault(name, []) != ["core"]:
                 users[name].append(extra or "core")
-    return {name: extras for name, extras in users.items() if extras}
+    return users
 
 
-def name_license(metadata: Metadata) -> str | None:
+def name_license(package: Metadata) -> str | None:
     """The license in short, or None if it is not allowed; the expression counts before classifiers and free text."""
-    name = canonicalize_name(metadata["name"])
+    name = canonicalize_name(package["name"])
     for pattern, maker in EXCEPTIONS.items():
         if re.match(pattern, name):
             return maker
-    classifiers = [text for text in metadata.get("classifier", ()) if text.startswith("License ::")]
-    text = metadata.get("license_expression") or "; ".join(classifiers) or metadata.get("license", "")[:200]
+    classifiers = [text for text in package.get("classifier", ()) if text.startswith("License ::")]
+    text = package.get("license_expression") or "; ".join(classifiers) or package.get("license", "")[:200]
     if COPYLEFT.search(text):
         return None
     return " and ".join(short for short, pattern in PERMISSIVE.items() if re.search(pattern, text.lower())) or None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.list_licenses import find_users, name_license
+from tools.list_licenses import find_requirements, find_users, name_license
 
 ENVIRONMENT = {"extra": "", "python_version": "3.12", "sys_platform": "linux"}
 
@@ -27,7 +27,9 @@ def test_users_of_each_package() -> None:
                 'server[tls]; extra == "serve"',
                 'torch>=2; extra == "convert"',
                 'pytest; extra == "test"',
-                provides_extra=["torch", "serve", "convert", "test"],
+                'tensorrt; extra == "torch"',
+                'dots; sys_platform == "nowhere"',
+                provides_extra=["torch", "serve", "convert"],
             ),
             make_package("numpy"),
             make_package("torch", "numpy", 'old; python_version < "3.11"', "Jinja2"),
@@ -36,6 +38,7 @@ def test_users_of_each_package() -> None:
             *map(make_package, ("old", "pretty", "secrets", "dots", "pytest")),
         )
     }
+    assert find_requirements(packages["atrous"]) == ["numpy", "server[tls]", "torch>=2"]
     assert find_users(packages, ENVIRONMENT) == {
         "numpy": ["core"],
         "torch": ["torch", "convert"],
