@@ -139,6 +139,14 @@ def test_plugin_that_does_not_load_is_one_line(content: str | None, tmp_path: Pa
     assert "broken_layers.py" in done.stderr
 
 
+def test_blocks_of_commands_are_run_or_marked() -> None:
+    """`make readme` runs README and tutorials; the tests here and in test_cookbook.py run the rest."""
+    run = {ROOT / "README.md", DOCS / "plugins.md", *ERRORS}
+    run |= {page for folder in ("tutorials", "cookbook") for page in (DOCS / folder).glob("*.md")}
+    others = {*DOCS.rglob("*.md"), *ROOT.glob("*.md")} - run
+    assert not [page for page in others if any(not block.note for block in find_blocks(page.read_text("utf-8")))]
+
+
 @pytest.mark.parametrize("page", [*DOCS.rglob("*.md"), *ROOT.glob("*.md")], ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
