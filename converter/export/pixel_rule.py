@@ -1,7 +1,8 @@
 """The mean and scale of a net's image: as given, else the file's data layer's, else those that the net's form suggests.
 
 A net may subtract a mean itself, by Power, Bias, Scale or BatchNorm before its first other layer; nothing is then
-subtracted before it. A net of which nothing is known gets DeepLab's mean, with a warning.
+subtracted before it, nor for SegNet's and ENet's Caffe, whose data layer for dense labels has no mean. A net of which
+nothing is known gets DeepLab's mean. Both come with a warning.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ def choose_pixel_rule(
                 "give --mean if the net was trained with another one in addition"
             ],
         )
+    if net.dialect == "segnet" and transform is None:
+        warning = "the file does not say the mean of its training images; using 0, as SegNet and ENet do: give --mean "
+        return (0.0, 0.0, 0.0), scale, [f"{warning}if the net was trained with another"]
     reason = "does not say the mean of its training images"
     if transform is not None and transform.mean_file:
         reason = f'has the mean of its training images in another file, "{transform.mean_file}"'

@@ -52,6 +52,15 @@ def test_assumed_mean_gives_a_warning(tmp_path: Path) -> None:
     assert any("does not say the mean" in warning for warning in warnings)
 
 
+def test_the_caffe_of_segnet_subtracts_no_mean(tmp_path: Path) -> None:
+    """Its DenseImageData, with which SegNet and ENet were trained, has no transform_param in the authors' files."""
+    text = data(1, 3, 9, 9) + conv("c", "data", "y", 4) + layer("BN", "bn", "y", "z", "bn_param { bn_mode: INFERENCE }")
+    manifest = write(tmp_path / "b", text, verify=False)
+    assert manifest.preprocessing is not None
+    assert manifest.preprocessing.mean == (0, 0, 0)
+    assert any("using 0, as SegNet and ENet do" in warning for warning in manifest.warnings)
+
+
 @pytest.mark.parametrize(
     ("first", "own"),
     [
