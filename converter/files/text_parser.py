@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -169,7 +169,14 @@ class _TextParser(TokenReader):
             self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
             self._advance()
             return
-        value = _READERS[item.kind](self, item)
+        at = self._at
+        try:
+            value = _READERS[item.kind](self, item)
+        except PrototxtError as error:
+            if self._entry is None or len(self._scopes) < 2:
+                raise
+            self._keep_value(item, at, error)
+            return
         if value is None:
             return  # an unknown enum value, kept elsewhere
         if item.repeated:
@@ -263,6 +270,17 @@ class _TextParser(TokenReader):
         self._advance()
         return tree
 
+    def _keep_value(self, item: TextField, at: int, error: PrototxtError) -> None:
+        """Keep a value whose type is another fork's, or raise the error if it is a value of no type."""
+        assert self._entry is not None
+        self._tokens = self._scan(at)
+        self._advance()
+        try:
+            value = self._unknown_item(item.name, 1, True)
+        except PrototxtError:
+            raise error from None
+        self._keep(self._entry, item.name, value, at, lambda: error)
+
     def _keep_enum_value(self, item: TextField) -> None:
         """Keep the name of an enum value that the schema lacks, or raise the error outside layers."""
         token, at, entry = self._token, self._at, self._entry
@@ -284,7 +302,7 @@ class _TextParser(TokenReader):
     def _integer(self, item: TextField) -> int:
         at, negative = self._at, self._skip("-")
         if self._kind != "number" or not _INTEGER.fullmatch(self._token):
-            self._fail_number(f"an integer for {item.name}")
+            self._fail_expected(f"an integer for {item.name}")
         digits = self._token
         base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
         value = int(digits, base)
@@ -294,11 +312,6 @@ class _TextParser(TokenReader):
             self._fail(f"{value} does not fit {item.name} ({low} to {high})", at)
         self._advance()
         return value
-
-    def _fail_number(self, what: str) -> NoReturn:
-        token = self._token
-        is_name = self._kind == "name" and token.isupper()
-        self._fail_expected(what, f"; write ${{{token}}} and give --set {token}=VALUE" if is_name else "")
 
     def _float(self, item: TextField) -> float:
         negative = self._skip("-")
@@ -310,7 +323,7 @@ class _TextParser(TokenReader):
         elif self._kind == "name" and lowered in ("nan", "nanf"):
             value = float("nan")
         else:
-            self._fail_number(f"a number for {item.name}")
+            self._fail_expected(f"a number for {item.name}")
         self._advance()
         return -value if negative else value
 

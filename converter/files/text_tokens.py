@@ -84,6 +84,8 @@ class TokenReader:
     def _fail_expected(self, wanted: str, hint: str = "") -> NoReturn:
         if self._kind == "placeholder":
             self._fail(f"expected {wanted}, got {self._token}; give --set {self._token[2:-1]}=VALUE")
+        if self._kind == "name" and self._token.isupper() and wanted.startswith(("an integer", "a number")):
+            hint = f"; write ${{{self._token}}} and give --set {self._token}=VALUE"
         got = "the end of the text" if self._kind is None else shorten(self._token)
         self._fail(f"expected {wanted}, got {got}{hint}")
 

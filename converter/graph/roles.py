@@ -84,7 +84,7 @@ ELSEWHERE: dict[str, str] = {
     "Lstm": f"a recurrent layer from before BVLC's `LSTM`, with other blobs; {_CUT}",
     **dict.fromkeys(
         ("Transpose", "Reverse", "ContinuationIndicator"),
-        f"prepares sequences (CRNN, CTPN); add it as a plug-in: {_CUT}",
+        f"prepares sequences (CRNN, CTPN); {_CUT}",
     ),
     "Permutohedral": f"filters with a permutohedral lattice inside the net; {_CUT}",
     "Segmentation": f"finds superpixels; {_CUT}",

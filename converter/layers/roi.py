@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -272,7 +273,7 @@ class Proposal(Operator):
 
 @register_layer("Python:rpn.proposal_layer.ProposalLayer")
 class PythonProposal(Proposal):
-    """py-faster-rcnn's ProposalLayer, whose code is published with it, in its TEST phase."""
+    """py-faster-rcnn's ProposalLayer, whose code is published with it, in its TEST phase; PVANet's also has ratios."""
 
     #: ratios and scales of its generate_anchors; settings of its config.py for TEST
     RATIOS, SCALES, BASE_SIZE = (0.5, 1.0, 2.0), (8.0, 16.0, 32.0), 16
@@ -281,13 +282,18 @@ class PythonProposal(Proposal):
     def set_up(self) -> None:
         text = self.context.message.python_param.param_str
         try:
-            options = ast.literal_eval(text if text.lstrip().startswith("{") else f"{{{text}}}")
-            self.stride = int(options["feat_stride"])
-            scales = [float(scale) for scale in options.get("scales", self.SCALES)]
+            options = _read_yaml(text)
+            self.stride = int(options.pop("feat_stride"))
+            scales, ratios = (
+                [float(value) for value in options.pop(name, default)]
+                for name, default in (("scales", self.SCALES), ("ratios", self.RATIOS))
+            )
         except (ValueError, SyntaxError, KeyError, TypeError, AttributeError, MemoryError, RecursionError):
             self.refuse(f"needs param_str \"'feat_stride': 16\", has {text[:60]!r}")
+        if unknown := options.keys() - {"num_classes"}:
+            self.refuse(f"has {min(unknown)!r} in its param_str; feat_stride, scales and ratios are supported")
         param = self.param = type(self.context.message.proposal_param)()
-        param.ratio.extend(self.RATIOS)
+        param.ratio.extend(ratios)
         param.scale.extend(scales)
         param.base_size, param.feat_stride, param.min_size = self.BASE_SIZE, self.stride, self.LEAST_SIZE
         param.pre_nms_topn, param.post_nms_topn, param.nms_thresh = self.BEFORE, self.AFTER, self.OVERLAP
@@ -303,3 +309,14 @@ class PythonProposal(Proposal):
             f"computed as py-faster-rcnn's TEST phase does: {self.BEFORE} boxes before and {self.AFTER} after "
             f"suppression at {self.OVERLAP}, at least {self.LEAST_SIZE} pixels wide and high",
         )
+
+
+def _read_yaml(text: str) -> dict[Any, Any]:
+    """Options in the YAML of published `param_str`, lines or a mapping in braces; raises what `literal_eval` raises."""
+    text = text.replace("!!python/tuple", "").strip()
+    if not text.startswith("{"):
+        text = f"{{{','.join(line for line in text.splitlines() if line.strip())}}}"
+    options = ast.literal_eval(re.sub(r"([{,]\s*)([a-z_]+)\s*:", r"\1'\2':", text))
+    if not isinstance(options, dict):
+        raise ValueError("not a mapping")
+    return options

@@ -187,6 +187,19 @@ def test_a_field_that_may_change_the_result_is_refused() -> None:
         read_net(text)
 
 
+@pytest.mark.parametrize("kind", ["RegionLoss", "Region", "ReLU"])
+def test_values_of_another_type(kind: str) -> None:
+    """Forks of YOLO write anchors as text or as numbers; softmax is a number or a bool."""
+    body = 'region_param { anchors: "1.3, 1.7" softmax: true classes: 20 } convolution_param { group: x }'
+    text = data(1, 3, 8, 8) + relu("r", "data", "r") + layer(kind, "x", "r", "y", body)
+    if kind == "RegionLoss":
+        assert "region_param.anchors (line 3)" in read_net(text).warnings[0]
+    else:
+        with pytest.raises(UnsupportedLayersError if kind == "Region" else PrototxtError) as caught:
+            read_net(text)
+        assert ("expected a number for anchors" in str(caught.value)) is (kind == "ReLU")
+
+
 @pytest.mark.parametrize("text", ["inputs: 3", "layr { name: 'x' }", "base_lr: 0.1"])
 def test_unknown_fields_of_the_net_are_refused(text: str) -> None:
     with pytest.raises(PrototxtError):

@@ -206,13 +206,41 @@ def test_anchors_are_those_of_py_faster_rcnn() -> None:
         [-83, -39, 100, 56], [-175, -87, 192, 104], [-359, -183, 376, 200], [-55, -55, 72, 72], [-119, -119, 136, 136],
         [-247, -247, 264, 264], [-35, -79, 52, 96], [-79, -167, 96, 184], [-167, -343, 184, 360],
     ]  # fmt: skip
+    np.testing.assert_array_equal(find_anchors("'feat_stride': 16", 9), np.array(published) - 1)
+
+
+def find_anchors(options: str, number: int) -> np.ndarray[Any, Any]:
     layer = (
         'type: "Python" bottom: "s" bottom: "b" bottom: "i" top: "rois" python_param '
-        "{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"'feat_stride': 16\" }"
+        f"{{ module: 'rpn.proposal_layer' layer: 'ProposalLayer' param_str: \"{options}\" }}"
     )
-    net = read_net(net_text(layer, s=(1, 18, 4, 5), b=(1, 36, 4, 5), i=(1, 3)))
-    anchors = np.array(net.layers[0].operator.module_spec().arguments["anchors"])
-    np.testing.assert_array_equal(anchors, np.array(published) - 1)
+    net = read_net(net_text(layer, s=(1, 2 * number, 4, 5), b=(1, 4 * number, 4, 5), i=(1, 3)))
+    return np.array(net.layers[0].operator.module_spec().arguments["anchors"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        r"'feat_stride': 16 \n'scales': !!python/tuple [3, 6, 9]\n'ratios': [0.5, 0.667, 1, 1.5]",
+        "{'feat_stride': 16, 'num_classes': 21, 'ratios': [0.5, 0.667, 1, 1.5], 'scales': [3, 6, 9]}",
+        "{feat_stride: 16, ratios: [0.5, 0.667, 1, 1.5], scales: [3, 6, 9]}",
+    ],
+)
+def test_scales_and_ratios_of_proposals(options: str) -> None:
+    """Of py-faster-rcnn's COCO nets and PVANet; the formula of generate_anchors.py by hand."""
+    expected = []
+    for ratio in (0.5, 0.667, 1, 1.5):
+        width = np.round(np.sqrt(256 / ratio))
+        height = np.round(width * ratio)
+        for scale in (3, 6, 9):
+            half = 0.5 * (np.array([width, height]) * scale - 1)
+            expected.append([*(7.5 - half), *(7.5 + half)])
+    np.testing.assert_array_equal(find_anchors(options, 12), expected)
+
+
+def test_other_options_of_proposals_are_refused() -> None:
+    with pytest.raises(NetError, match="has 'base_size' in its param_str"):
+        find_anchors("{'feat_stride': 16, 'base_size': 8}", 9)
 
 
 @pytest.mark.parametrize(
