@@ -115,11 +115,12 @@ class _TextParser(TokenReader):
             if self._kind != "name":
                 self._fail_expected("a field name")
             item, at = layout.fields.get(self._token), self._at
-            if item is None:
-                self._keep_field(name, layout)
+            twice = item is not None and not item.repeated and item.name in seen
+            if item is None or (twice and self._entry is not None and len(self._scopes) > 1):
+                self._keep_field(name, layout, twice)
                 continue
-            if not item.repeated and item.name in seen:
-                self._fail(f'"{item.name}" is given twice; {name} has one')
+            if twice:
+                raise self._make_unknown(item.name, name, layout, at, twice)
             seen.add(item.name)
             if item.dialects:
                 self._result.forks.append(ForkUse(f"{name}.{item.name}", item.dialects, self._line(at)))
@@ -193,18 +194,18 @@ class _TextParser(TokenReader):
             return None
         return len(self._result.lines[self._scopes[0]]) - 1
 
-    def _keep_field(self, message: str, layout: Layout) -> None:
-        """Parse a field that the schema lacks, and keep it if it is inside a layer."""
+    def _keep_field(self, message: str, layout: Layout, twice: bool) -> None:
+        """Parse a field that the schema lacks, or has once, and keep it if it is inside a layer."""
         name, at, entry = self._token, self._at, self._entry
         if entry is None and not (self._keep_unknown and message == "NetParameter" and is_inert(name)):
-            raise self._make_unknown(name, message, layout, at)
+            raise self._make_unknown(name, message, layout, at, twice)
         self._advance()
         value = self._unknown_value(name, 1)
         self._skip_separator()
         if entry is None:
             self._result.ignored.append(f"{name} (line {self._line(at)})")
         else:
-            self._keep(entry, name, value, at, lambda: self._make_unknown(name, message, layout, at))
+            self._keep(entry, name, value, at, lambda: self._make_unknown(name, message, layout, at, twice))
 
     def _keep(self, entry: int, name: str, value: Any, at: int, make_error: Callable[[], PrototxtError]) -> None:
         path = (*self._scopes[1:], name)
@@ -379,7 +380,9 @@ class _TextParser(TokenReader):
 
     # Errors -----------------------------------------------------------------------------------------------------
 
-    def _make_unknown(self, name: str, message: str, layout: Layout, at: int) -> UnknownFieldError:
+    def _make_unknown(self, name: str, message: str, layout: Layout, at: int, twice: bool) -> PrototxtError:
+        if twice:
+            return self._make_error(f'"{name}" is given twice; {message} has one', at)
         text = f'{message} has no field "{shorten(name)}"'
         return UnknownFieldError(
             text + (suggest_nearest(name, layout.fields) or suggest_owner(name)),

@@ -69,6 +69,11 @@ class UnknownField:
         return f"{'.'.join(self.path)} (line {self.line})"
 
 
+def without_unknown(message: Any) -> Any:
+    """The protobuf message inside an ExtendedMessage; others are returned as they are."""
+    return message.message if isinstance(message, ExtendedMessage) else message
+
+
 class ExtendedMessage:
     """A protobuf message with unknown fields, which are read like its own."""
 

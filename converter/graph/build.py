@@ -42,11 +42,14 @@ def build_net(
     """Build the net of a definition; `input_shapes` replace the declared ones, by input name.
 
     With `tolerant`, layers without a conversion are skipped; they and the layers that depend on them are listed in
-    `dropped`. Otherwise they raise UnsupportedLayersError, all at once. A graph or size that Caffe would refuse raises
-    NetError.
+    `dropped`. Otherwise they raise UnsupportedLayersError, all at once, or, if unknown fields are the only reason, the
+    PrototxtError of the first one. A graph or size that Caffe would refuse raises NetError.
     """
     if definition.unsupported and not tolerant:
-        raise UnsupportedLayersError(definition.unsupported)
+        errors = [entry.error for entry in definition.entries if entry.error is not None]
+        raise (
+            errors[0] if len(errors) == len(definition.unsupported) else UnsupportedLayersError(definition.unsupported)
+        )
     try:
         return _Builder(definition, input_shapes or {}).build()
     except CropOffsetError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ...errors import PrototxtError
 from .crop_rule import CropRule
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class LayerEntry:
     line: int | None  # 1-based line in the prototxt, or None
     attribute: str | None = None  # the submodule name it keeps from the net it was cut out of, or None for a new one
     unsupported: str | None = None  # the reason why it has no conversion, or None where it has one
+    error: PrototxtError | None = None  # of a field that may change its result: the cause of `unsupported`
 
 
 @dataclass(frozen=True)

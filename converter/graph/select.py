@@ -25,6 +25,7 @@ from ...errors import NetError
 from ..dialects.detect import Detection, detect_in_text
 from ..dialects.known import DIALECTS, Dialect, find_dialect, fork_layer_types
 from ..files.prototxt import Prototxt
+from ..files.text_tree import without_unknown
 from ..layers import find_operator, registered_name, registered_types
 from .crop_rule import find_crop_rule
 from .definition import PHASES, DroppedLayer, InputTop, LayerEntry, NetDefinition
@@ -234,7 +235,7 @@ class _Selection:
     def _borrow_sources(self, running: Sequence[LayerEntry], read: set[str]) -> None:
         """Rule 2, second sentence."""
         missing = read - {top for entry in running for top in entry.message.top} - {s.top for s in self.sources}
-        for index, message in enumerate(self.messages):
+        for index, message in enumerate(map(without_unknown, self.messages)):
             if not _reads_data(message) or missing.isdisjoint(message.top):
                 continue
             line = self.prototxt.lines[index] or None
@@ -250,7 +251,7 @@ class _Selection:
 
     def _take_source(self, entry: LayerEntry) -> bool:
         """Rule 2."""
-        message = entry.message
+        message = without_unknown(entry.message)
         if not _reads_data(message):
             return False
         shapes = source_shapes(message)

@@ -3,7 +3,7 @@
 1. A layer that becomes an input or is dropped: ignored, with a warning.
 2. A layer of a plug-in, or of a type without a conversion: kept; `context.message` has them.
 3. A layer of atrous: settings that change no result (`dialects.inert`), and those of `param` and fillers, are ignored,
-   with a warning; any other field is an error, as it may change the result.
+   with a warning; with any other field, which may change the result, it is a layer without a conversion.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ def settle_fields(messages: Iterable[Any], running: Sequence[LayerEntry]) -> tup
     Args:
         messages: of all layers of the file, from :func:`layer_messages`.
         running: the layers that run, of these messages.
-
-    Raises:
-        PrototxtError: rule 3.
     """
     kept = {id(entry.message) for entry in running}
     unused = [
@@ -49,8 +46,9 @@ def settle_fields(messages: Iterable[Any], running: Sequence[LayerEntry]) -> tup
     for entry in running:
         message = entry.message
         if isinstance(message, ExtendedMessage) and _is_own(message):
-            inert += _require_inert(message.unknown_fields)
-            entry = replace(entry, message=message.message)
+            error = next((field.make_error() for field in message.unknown_fields if not _is_inert(field)), None)
+            inert += message.unknown_fields if error is None else ()
+            entry = replace(entry, message=message.message, unsupported=str(error) if error else None, error=error)
         settled.append(entry)
     warnings = []
     if unused:
@@ -67,9 +65,6 @@ def _is_own(message: Any) -> bool:
     return operator is not None and operator.__module__.startswith(f"{package}.")
 
 
-def _require_inert(fields: Sequence[UnknownField]) -> Sequence[UnknownField]:
-    for field in fields:
-        is_of_training = field.path[0] == "param" or any(name.endswith("filler") for name in field.path[:-1])
-        if not is_of_training and not any(map(is_inert, field.path)):
-            raise field.make_error()
-    return fields
+def _is_inert(field: UnknownField) -> bool:
+    is_of_training = field.path[0] == "param" or any(name.endswith("filler") for name in field.path[:-1])
+    return is_of_training or any(map(is_inert, field.path))

@@ -187,6 +187,31 @@ def test_a_field_that_may_change_the_result_is_refused() -> None:
         read_net(text)
 
 
+def test_fields_and_types_are_listed_at_once() -> None:
+    """MS-CNN's nets have a field of their own in ROIPooling before layers of their own."""
+    text = (
+        data(1, 3, 8, 8) + layer("ReLU", "r", "data", "r", "relu_param { bound: 6 }") + layer("Sorting", "s", "r", "s")
+    )
+    with pytest.raises(UnsupportedLayersError) as caught:
+        read_net(text)
+    assert [kind for _, kind, _, _ in caught.value.layers] == ["ReLU", "Sorting"]
+    assert 'ReLUParameter has no field "bound"' in str(caught.value)
+    net = read_net(
+        relu("a", "data", "a").join([data(1, 3, 8, 8), layer("ReLU", "r", "a", "r", "relu_param { x: 1 }")]),
+        tolerant=True,
+    )
+    assert [entry.name for entry in net.layers] == ["a"]
+
+
+def test_a_field_given_twice() -> None:
+    """Some forks repeat resize_param in data layers."""
+    twice = "transform_param { crop_size: 8 resize_param { height: 8 } resize_param { height: 9 } }"
+    net = read_net(f'layer {{ name: "d" type: "Data" top: "data" {twice} }}\n' + relu("r", "data", "r"))
+    assert "transform_param.resize_param (line 1)" in net.warnings[0]
+    with pytest.raises(PrototxtError, match='"pool" is given twice'):
+        read_net(data(1, 3, 8, 8) + layer("Pooling", "p", "data", "p", "pooling_param { pool: MAX pool: AVE }"))
+
+
 @pytest.mark.parametrize("kind", ["RegionLoss", "Region", "ReLU"])
 def test_values_of_another_type(kind: str) -> None:
     """Forks of YOLO write anchors as text or as numbers; softmax is a number or a bool."""
