@@ -70,7 +70,7 @@ class _WindowedWeights(Operator):
 
     def _dilation(self) -> tuple[int, ...]:
         named = {name: self.read_pair(self.param, name) for name in ("hole", "filter_stride")}
-        found = {name: pair for name, pair in named.items() if pair is not None}
+        found: dict[str, tuple[int, ...]] = {name: pair for name, pair in named.items() if pair is not None}
         if self.param.dilation or not found:
             found["dilation"] = self._spatial("dilation", "dilation", 1)
         if len(found) > 1:
