@@ -148,15 +148,10 @@ def make_rows(outcomes: Sequence[Mapping[str, Any]], forks: Mapping[str, str]) -
         equal = by_type[name]
         isolated = [outcome for outcome in equal if outcome["name"].startswith("tiny/")] or equal
         worst = tuple(max((outcome["worst"][i] for outcome in isolated), default=0.0) for i in (0, 1))
-        rows.append(
-            Row(
-                name,
-                _operator(name).emit is not Operator.emit,
-                Counter(forks[outcome["name"]] for outcome in equal),
-                *(sum(outcome.get(stage) in EQUAL for outcome in equal) for stage in ("onnx", "opencv")),
-                (worst[0], worst[1]) if equal else None,
-            )
-        )
+        has_onnx = _operator(name).emit is not Operator.emit
+        by_fork = Counter(forks[outcome["name"]] for outcome in equal)
+        onnx, opencv = (sum(outcome.get(stage) in EQUAL for outcome in equal) for stage in ("onnx", "opencv"))
+        rows.append(Row(name, has_onnx, by_fork, onnx, opencv, (worst[0], worst[1]) if equal else None))
     return rows
 
 
