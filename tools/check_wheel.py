@@ -34,7 +34,7 @@ MAX_BYTES = 12 << 20
 def find_faults(wheel: Path) -> list[str]:
     """List the faults of a wheel, one sentence each."""
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+        names = [name for name in archive.namelist() if not name.endswith("/")]  # auditwheel adds the folders
         texts = {
             Path(name).name: archive.read(name).decode()
             for name in names
