@@ -50,7 +50,9 @@ IMPORTS = ("atrous", "atrous.runtime", "atrous.runtime.crf")
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.argument(
+    "folder", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True), required=False
+)
 @click.option("--python", "pythons", multiple=True, help="An interpreter to try instead of those found.")
 @click.option("--list", "list_only", is_flag=True, help="Print the interpreters that wheels are built with, and exit.")
 @click.option("--types", is_flag=True, help="Check the types of a user's script by mypy and pyright, once.")
