@@ -38,8 +38,8 @@ PERMISSIVE = {
 COPYLEFT = re.compile(r"gpl|general public|affero", re.IGNORECASE)
 #: packages of which PyPI has a placeholder only: NVIDIA's own index has them, under NVIDIA's license
 ELSEWHERE = {"tensorrt"}
-#: packages -> the license under which their maker gives them away
-EXCEPTIONS = {r"nvidia-|tensorrt|cuda-|onnxruntime-ep-nv-": "NVIDIA"}
+#: packages -> the license: NVIDIA's own, or that of the repository where the package states none
+EXCEPTIONS = {r"nvidia-|tensorrt|cuda-|onnxruntime-ep-nv-": "NVIDIA", r"mlcommons-loadgen$": "Apache-2.0"}
 
 Metadata = Mapping[str, Any]
 
@@ -105,15 +105,18 @@ def find_users(packages: Mapping[str, Metadata], environment: Mapping[str, str])
 
 def name_license(package: Metadata) -> str | None:
     """The license in short, or None if it is not allowed; the expression counts before classifiers and free text."""
-    name = canonicalize_name(package["name"])
-    for pattern, maker in EXCEPTIONS.items():
-        if re.match(pattern, name):
-            return maker
     classifiers = [text for text in package.get("classifier", ()) if text.startswith("License ::")]
     text = package.get("license_expression") or "; ".join(classifiers) or package.get("license", "")[:200]
     if COPYLEFT.search(text):
         return None
-    return " and ".join(short for short, pattern in PERMISSIVE.items() if re.search(pattern, text.lower())) or None
+    parts = [
+        [short for short, pattern in PERMISSIVE.items() if re.search(pattern, part.lower())]
+        for part in text.split(" AND ")  # of an expression
+    ]
+    if not all(parts):
+        name = canonicalize_name(package["name"])
+        return next((short for pattern, short in EXCEPTIONS.items() if re.match(pattern, name)), None)
+    return " and ".join(dict.fromkeys(short for part in parts for short in part))
 
 
 if __name__ == "__main__":
