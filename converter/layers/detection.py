@@ -34,9 +34,9 @@ _CODES = {1: "corner", 2: "center_size", 3: "corner_size"}
 
 @register_layer("DetectionOutput")
 class DetectionOutput(Operator):
-    """SSD's decoding and non-maximum suppression."""
+    """SSD's decoding and non-maximum suppression; a fourth bottom is the image that Caffe draws on, and is not read."""
 
-    bottom_range = (3, 3)
+    bottom_range = (3, 4)
     allows_in_place = False
     chooses_boxes = True
 
@@ -47,7 +47,7 @@ class DetectionOutput(Operator):
         nms = param.nms_param
         if nms.nms_threshold < 0 or not 0 < nms.eta <= 1:
             self.refuse(f"needs nms_threshold >= 0 and 0 < eta <= 1, has {nms.nms_threshold:g} and {nms.eta:g}")
-        locations, scores, priors = (blob.shape for blob in self.bottoms)
+        locations, scores, priors = (blob.shape for blob in self.bottoms[:3])
         if len(priors) < 3 or priors[1] != 2 or priors[2] % 4:
             self.refuse(f"needs priors (1, 2, K * 4) as third bottom, has {priors}")
         boxes = priors[2] // 4

@@ -63,7 +63,9 @@ class DetectionOutput(nn.Module):
         self.top_k, self.keep_top_k = top_k, keep_top_k
         self.scale_by_variance, self.clip = scale_by_variance, clip
 
-    def forward(self, locations: torch.Tensor, scores: torch.Tensor, priors: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, locations: torch.Tensor, scores: torch.Tensor, priors: torch.Tensor, *_: torch.Tensor
+    ) -> torch.Tensor:
         batch = locations.shape[0]
         anchors, variances = priors[0].float().reshape(2, -1, 1, 4)
         boxes = self.decode(anchors, variances, locations.float().reshape(batch, len(anchors), -1, 4))

@@ -55,9 +55,13 @@ def detect(
     locations = np.zeros((1, count * 4 * sets), np.float32) if locations is None else locations
     shapes = {"loc": locations.shape, "conf": scores.shape, "priors": (1, 2, count * 4)}
     layer = 'type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" top: "y"'
+    if "visualize" in param:
+        layer, shapes = f'{layer} bottom: "data"', shapes | {"data": (1, 3, 8, 8)}
     text = net_text(f"{layer} detection_output_param {{ {param} }}", **shapes)
     both = np.stack([priors, np.tile(np.float32([0.1, 0.1, 0.2, 0.2]), (count, 1))]).reshape(1, 2, -1)
     inputs = {"loc": locations, "conf": scores, "priors": both}
+    if "data" in shapes:
+        inputs["data"] = np.zeros(shapes["data"], np.float32)
     if onnx:
         return Twin(text).run(**inputs)["y"][0, 0]
     return run_blobs(to_torch(read_net(text)), inputs)["y:y"][0, 0]
@@ -72,6 +76,12 @@ def test_suppression_by_overlap() -> None:
     np.testing.assert_allclose(rows[:, 2], [0.9, 0.6, 0.5])
     np.testing.assert_allclose(rows[:, 3:], PRIORS[[0, 2, 3]], atol=1e-6)
     assert len(detect("num_classes: 2 nms_param { nms_threshold: 0.9 }", SCORES)) == 4
+
+
+def test_the_image_to_draw_on_changes_nothing() -> None:
+    """SSD's nets for a webcam have it as a fourth bottom."""
+    param = "num_classes: 2 nms_param { nms_threshold: 0.5 }"
+    np.testing.assert_array_equal(detect(f"{param} visualize: true", SCORES), detect(param, SCORES))
 
 
 def test_eta_tightens_the_threshold_after_each_box() -> None:
