@@ -16,6 +16,7 @@ from .list_file import ListFile
 from .memory_option import memory_option
 from .name_option import name_option
 from .pixel_options import choose_pixels, pixel_options
+from .ray_option import choose_nodes, ray_option
 from .shard_option import shard_option
 from .size_option import choose_size, size_options
 from .threads_option import threads_option
@@ -93,14 +94,7 @@ def _refuse_given(*names: str) -> None:
 )
 @click.option("--ignore-transparent", is_flag=True, help="Give transparent pixels the label 255 (void).")
 @shard_option
-@click.option(
-    "--ray",
-    "ray_address",
-    is_flag=False,
-    flag_value="local",
-    metavar="[ADDRESS]",
-    help="Label on a Ray cluster (docs/cluster.md): auto, ray://HOST:10001; without an address, on this machine.",
-)
+@ray_option("Label")
 @backend_options
 @threads_option()
 @workers_option
@@ -231,8 +225,7 @@ def command(
 
         if shard is not None:
             raise click.UsageError("--ray divides the images itself: leave out --shard")
-        address = "" if ray_address == "local" else ray_address
-        return segment_on_ray(bundle, given, out, address, threads, as_json, options)
+        return segment_on_ray(bundle, given, out, choose_nodes(ray_address, threads, device), as_json, options)
     with contextlib.ExitStack() as stack:
         report = stack.enter_context(SegmentReport(as_json, fast_crf))
         summary = label_files(bundle, given, out, shard=shard, cores=threads, observer=report, **options)

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import console
 
+if TYPE_CHECKING:
+    from ..runtime.ray_pool import RayNodes
 
-def segment_on_ray(
-    bundle: Path, images: Any, out: str, address: str, cores: int | None, as_json: bool, options: dict[str, Any]
-) -> int:
-    """Label images, print counts, and return the exit code; an empty address starts Ray on this machine."""
-    from ..runtime.batch import FailedImage, RayNodes, label_on_ray
+
+def segment_on_ray(bundle: Path, images: Any, out: str, nodes: RayNodes, as_json: bool, options: dict[str, Any]) -> int:
+    """Label images, print counts, and return the exit code."""
+    from ..runtime.batch import FailedImage, label_on_ray
 
     advances: list[Callable[[int], None]] = []
     with contextlib.ExitStack() as progress:
@@ -26,12 +27,11 @@ def segment_on_ray(
         def fail(image: FailedImage) -> None:
             console.print_warning(f"atrous segment: {image.error}")
 
-        gpus = 1.0 if options.get("device") not in (None, "cpu") else 0.0
         summary = label_on_ray(
             bundle,
             images,
             out,
-            nodes=RayNodes(address or None, cores=cores, gpus=gpus),
+            nodes=nodes,
             started=start,
             advance=lambda steps: advances[0](steps),
             failed=fail,
@@ -45,7 +45,9 @@ def segment_on_ray(
         rate = f", {summary.labeled / summary.duration_s:.1f} a second" if summary.labeled else ""
         failing = f", {failed} failed (see the shards' failures)" if failed else ""
         skipped = f", {summary.skipped} were done before" if summary.skipped else ""
-        actors = f"{summary.actors} actors of {summary.cores} cores" + (f", {summary.gpus:g} GPU" if gpus else "")
+        actors = f"{summary.actors} actors of {summary.cores} cores" + (
+            f", {summary.gpus:g} GPU" if summary.gpus else ""
+        )
         console.print_line(f"{summary.labeled} labeled{failing}{skipped} by {actors}{rate} -> {out}")
         console.print_line(f"atrous merge {out} checks and joins the records of the {summary.shards} shards")
     return (1 if summary.labeled or summary.skipped else 2) if failed else 0

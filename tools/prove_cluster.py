@@ -129,7 +129,7 @@ class _Watch:
                 self.peak_bytes = max(self.peak_bytes, used)
 
     def find_actors(self) -> list[psutil.Process]:
-        return [child for child in self._node.children(recursive=True) if "MapWorker" in _name(child)]
+        return [child for child in self._node.children(recursive=True) if "ray::BundleActor" in _name(child)]
 
     def close(self) -> None:
         self._stop.set()

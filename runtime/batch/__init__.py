@@ -12,9 +12,10 @@ outputs of any network by the dense CRF.
 
 from __future__ import annotations
 
+from ..ray_pool import RayNodes
 from .crf_files import CrfObserver, CrfSummary, RefinedFile, crf_files
 from .merge import MergeSummary, merge_runs
-from .ray import RayNodes, RaySummary, label_on_ray
+from .ray import RaySummary, label_on_ray
 from .ray_dataset import label_dataset
 from .records import BatchObserver, BatchSummary, FailedImage, LabeledImage
 from .run import label_files

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ...bundle import Bundle, read_bundle
 from ...dependencies import import_optional
-from ...errors import AtrousError, BackendError, InputError
-from ..backends.protocol import Array, Backend, TensorSpec
+from ...errors import AtrousError, InputError
+from ..backends.absent import load_without_network
 from ..images import decode_image, read_image
 from ..loading import load
 from ..pictures import encode_label_png
 from ..pipeline import Pipeline
 from ..pipeline.segmentation import make_stages
+from ..ray_pool import RayNodes
 from ..segmentation import Segmentation
 from ..segmenter import Segmenter
-from .ray import RayNodes
 from .streams import is_stream, read_stream
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _ROWS = 32  # in a batch
 _NETWORK_ROWS = 8
-_OF_NETWORKS = ("backend", "device", "precision", "options")  # arguments of `load` that the CRF's tasks do not need
 
 
 def label_dataset(
@@ -149,25 +147,6 @@ class _ScoreRows:
             return str(error)
 
 
-class _NoNetwork(Backend):
-    """Stands for the network where its scores come from elsewhere."""
-
-    name = "none"
-    device = "cpu"
-
-    def __init__(self, bundle: Bundle) -> None:
-        deploy, labels = bundle.deploy, len(bundle.manifest.classes)
-        self.inputs = (TensorSpec(deploy.input, "uint8", ("batch", "height", "width", 3)),)
-        self.outputs = (TensorSpec(deploy.head, "float32", ("batch", labels, "height", "width")),)
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Refuse: there is no network."""
-        raise BackendError("this process has no network")
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 _refiners: dict[tuple[str, str], Segmenter] = {}
 
 
@@ -175,9 +154,7 @@ def _refine_rows(rows: Any, bundle: str, column: str, cores: int, options: Mappi
     """A task: the CRF and the labels of a batch of scored rows. The bundle is kept for the next task of the process."""
     key = (bundle, repr(options))
     if key not in _refiners:
-        network = _NoNetwork(read_bundle(bundle))
-        own = {name: value for name, value in options.items() if name not in _OF_NETWORKS}
-        _refiners[key] = load(bundle, network, threads=cores, **own)
+        _refiners[key] = load_without_network(bundle, threads=cores, **options)
     segmenter = _refiners[key]
     labels: list[bytes | None] = []
     errors: list[str | None] = []

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +19,12 @@ from atrous.runtime.batch import RayNodes, label_dataset, label_files, label_on_
 from atrous.scripts.main import main
 
 from ..bundles import CRF, make_image, write_bundle
+from ..ray_cluster import NODES, kill_an_actor, ray
 
-ray = pytest.importorskip("ray", reason="ray is not installed: make ray-check")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: make ray-check")
-psutil = pytest.importorskip("psutil", reason="psutil is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 IMAGES = 60
-STORE_BYTES = 200 << 20
-NODES = RayNodes(cores=1, actors=2)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Ray on two cores of this machine."""
-    # "local": a cluster of its own, although the machine may have one or remember one
-    ray.init("local", num_cpus=2, object_store_memory=STORE_BYTES, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -62,12 +47,6 @@ def read_records(folder: str) -> list[str]:
     found = Path(folder).glob("done*.jsonl")
     entries = [json.loads(line) for path in found for line in path.read_text().splitlines()[1:]]
     return sorted(Path(entry["image"]).name for entry in entries if "image" in entry)
-
-
-def find_actors() -> list[Any]:
-    """The processes of the actors of this test."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "MapWorker" in " ".join(child.cmdline())]
 
 
 @pytest.mark.usefixtures("folder")
@@ -96,9 +75,8 @@ def test_a_killed_actor() -> None:
     def kill() -> None:
         until_s = time.monotonic() + 60
         while time.monotonic() < until_s and not killed:
-            if len(list(Path("out").glob("*.png"))) >= IMAGES // 4 and (actors := find_actors()):
-                os.kill(actors[0].pid, signal.SIGKILL)
-                killed.append(actors[0].pid)
+            if len(list(Path("out").glob("*.png"))) >= IMAGES // 4 and (number := kill_an_actor()):
+                killed.append(number)
             time.sleep(0.02)
 
     killer = threading.Thread(target=kill)
