@@ -12,6 +12,7 @@ from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
 from .memory_option import memory_option
+from .ray_option import choose_nodes, ray_option
 from .size_option import choose_size, describe_size, size_options
 from .threads_option import threads_option
 
@@ -52,6 +53,7 @@ def _parse_widths(context: click.Context, parameter: click.Parameter, value: str
 @click.option("--worst", type=click.IntRange(0, 50), default=6, show_default=True, help="Number of worst images drawn.")
 @size_options
 @memory_option
+@ray_option("Evaluate")
 @backend_options
 @threads_option()
 @console.json_option
@@ -66,6 +68,7 @@ def command(
     max_side: int | None,
     native: bool,
     memory: int | None,
+    ray_address: str | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -87,7 +90,8 @@ def command(
     from .. import runtime
     from ..bundle.files import prepare_folder
     from ..dependencies import import_optional
-    from ..runtime.evaluation.evaluator import evaluate
+    from ..runtime.evaluation.evaluator import choose_variants, evaluate
+    from ..runtime.evaluation.ray import evaluate_on_ray
     from ..runtime.evaluation.report import describe_evaluation, write_evaluation
     from ..runtime.pipeline.engine import count_cores
 
@@ -95,36 +99,31 @@ def command(
     if out is not None:
         import_optional("matplotlib")
         prepare_folder(out)
-    cores = threads or count_cores()
     options: dict[str, Any] = {
-        "crf": "auto" if crf is None else crf,
+        "backend": backend,
+        "device": device,
+        "precision": precision,
         "memory_bytes": memory,
         **choose_size(size, max_side, native),
     }
-    with (
-        runtime.load(bundle, backend, device=device, precision=precision, threads=cores, **options) as segmenter,
-        console.show_progress("evaluating", len(opened)) as advance,
-    ):
-        evaluation = evaluate(
-            segmenter,
-            opened,
-            variants=("network",) if segmenter.crf is None else ("network", "crf") if crf is None else ("crf",),
-            widths=bands,
-            reference=band_reference,
-            gallery=worst,
-            cores=cores,
-            advance=advance,
-        )
-        settings = {"backend": segmenter.backend.name, "device": segmenter.backend.device, "precision": precision}
-        sizing = segmenter.sizing
+    settings: dict[str, Any] = {"widths": bands, "reference": band_reference, "gallery": worst}
+    with console.show_progress("evaluating", len(opened)) as advance:
+        if ray_address is not None:
+            nodes = choose_nodes(ray_address, threads, device)
+            evaluation = evaluate_on_ray(bundle, opened, nodes=nodes, crf=crf, advance=advance, **settings, **options)
+        else:
+            cores = threads or count_cores()
+            with runtime.load(bundle, crf="auto" if crf is None else crf, threads=cores, **options) as segmenter:
+                variants = choose_variants(crf, segmenter)
+                evaluation = evaluate(segmenter, opened, variants=variants, cores=cores, advance=advance, **settings)
     for line in (*evaluation.warnings, *(f"{name}: {error}" for name, error in evaluation.failures[:_SHOWN_FAILURES])):
         console.print_warning(f"atrous evaluate: {line}")
-    figures = {**settings, **describe_evaluation(evaluation)}
+    figures = describe_evaluation(evaluation)
     if as_json:  # before anything is written, so that a full disk costs no figures
         console.keep_json(figures)
     else:
         _print_evaluation(evaluation)
-        if (chosen := describe_size(sizing)) is not None:
+        if (chosen := describe_size(evaluation.sizing)) is not None:
             click.echo(chosen)
     written = write_evaluation(evaluation, out) if out is not None else {}
     if as_json:
@@ -175,7 +174,8 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         click.echo(f"the CRF gains {gain[0] * 100:+.2f} to {gain[1] * 100:+.2f} points of mean IoU (95 % over images)")
     failed = f", {len(evaluation.failures)} failed" if evaluation.failures else ""
     count = f"{len(evaluation.images)} image{'s' * (len(evaluation.images) > 1)}"
-    click.echo(f"{count} of {evaluation.dataset.label}{failed}: {evaluation.pipeline.describe_limit()}")
+    limit = "on Ray" if evaluation.pipeline is None else evaluation.pipeline.describe_limit()
+    click.echo(f"{count} of {evaluation.dataset.label}{failed}: {limit}")
 
 
 def _print_mapping(evaluation: Evaluation) -> None:

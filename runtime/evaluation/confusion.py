@@ -112,12 +112,12 @@ class ConfusionMatrix:
         self.add_counts(counts, ignored=truth.size - int(counts.sum()))
         return counts
 
-    def add_counts(self, counts: Counts, *, ignored: int = 0) -> None:
-        """Add (classes, classes) counts of an image, and its number of void pixels."""
+    def add_counts(self, counts: Counts, *, ignored: int = 0, images: int = 1) -> None:
+        """Add (classes, classes) counts of an image, or of several, and their number of void pixels."""
         if counts.shape != self.counts.shape:
             raise InputError(f"counts of {counts.shape} do not fit {self.classes} classes")
         self.counts += counts
-        self.images += 1
+        self.images += images
         self.ignored += ignored
 
     @property

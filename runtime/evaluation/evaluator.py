@@ -27,7 +27,9 @@ from .datasets.class_maps import simplify_name
 from .datasets.names import FOLDER
 
 if TYPE_CHECKING:
+    from ...bundle.folder import Bundle
     from ..pipeline import PipelineReport
+    from ..resizing import Sizing
     from ..segmenter import Segmenter
     from .datasets.dataset import Dataset, Example, Pair
 
@@ -58,6 +60,10 @@ class WorstImage:
     labels: Mapping[str, LabelMap]
 
 
+RankedImage = tuple[float, int, WorstImage]
+"""Mean IoU, index in the dataset, and the image."""
+
+
 @dataclass
 class Tally:
     """The sums of one variant over all images."""
@@ -65,6 +71,12 @@ class Tally:
     matrix: ConfusionMatrix
     bands: Counts  # (widths, classes, classes)
     parts: list[Parts] = field(default_factory=list)  # (2, classes) of each image, for intervals
+
+    def add(self, later: Tally) -> None:
+        """Add the sums of later images."""
+        self.matrix.add_counts(later.matrix.counts, ignored=later.matrix.ignored, images=later.matrix.images)
+        self.bands += later.bands
+        self.parts += later.parts
 
     def interval(self) -> tuple[float, float]:
         """The central 95 % of the mean IoU over images drawn with replacement."""
@@ -89,8 +101,11 @@ class Evaluation:
     failures: tuple[tuple[str, str], ...]  # (image, error) of the others
     worst: tuple[WorstImage, ...]  # by the last variant, worst first
     warnings: tuple[str, ...]  # reasons to doubt the figures
-    pipeline: PipelineReport
-    size: Mapping[str, object]  # the rule of the network's size, and the size the net was made for
+    pipeline: PipelineReport | None  # None if several processes shared the images
+    backend: str
+    device: str  # of the network
+    precision: str
+    sizing: Sizing
     ignored: Mapping[str, int] = field(default_factory=dict)  # pixels by class of the labels without a counterpart
     suggested_map: Mapping[str, str] | None = None  # for --map, where the classes seem to be in another order
 
@@ -99,6 +114,34 @@ class Evaluation:
         if set(self.variants) != {NETWORK, CRF}:
             return None
         return bootstrap_gain(self.variants[NETWORK].parts, self.variants[CRF].parts)
+
+
+@dataclass
+class Sums:
+    """The figures of some images of a dataset; those of its parts add up to those of the whole, exactly."""
+
+    variants: dict[str, Tally]
+    backend: str
+    device: str
+    precision: str
+    sizing: Sizing
+    images: list[ImageScore] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    worst: list[RankedImage] = field(default_factory=list)
+
+    def add(self, later: Sums) -> None:
+        """Add the figures of images that come later in the dataset."""
+        for name, tally in self.variants.items():
+            tally.add(later.variants[name])
+        self.images += later.images
+        self.failures += later.failures
+        self.ignored.update(later.ignored)
+
+
+def keep_worst(images: Sequence[RankedImage], gallery: int) -> list[RankedImage]:
+    """The worst of these images."""
+    return sorted(images, key=lambda entry: entry[:2])[:gallery]
 
 
 @dataclass
@@ -140,60 +183,102 @@ def evaluate(
         BundleError: if the network does not match the manifest.
         BackendError: if the network or the CRF cannot run.
     """
-    classes = segmenter.bundle.manifest.classes
-    warnings = check_classes(classes, dataset)
+    warnings = check_classes(segmenter.bundle.manifest.classes, dataset)
+    settings = Settings(widths, choose_reference(reference, dataset), gallery)
+    sums, report = sum_images(segmenter, dataset, 0, variants, settings, cores or count_cores(), advance)
+    return conclude(segmenter.bundle, dataset, settings, sums, warnings, report)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `evaluate` that all parts of a dataset share."""
+
+    widths: Sequence[int]
+    reference: Reference
+    gallery: int
+
+
+def choose_reference(reference: Reference | None, dataset: Dataset) -> Reference:
+    """The reference of the bands; None for the dataset's own."""
+    return reference or ("void" if dataset.has_void_borders else "labels")
+
+
+def choose_variants(crf: bool | None, segmenter: Segmenter) -> Sequence[str]:
+    """The variants of `evaluate --crf` (True), `--no-crf` (False) or neither (None)."""
+    return (NETWORK,) if segmenter.crf is None else (NETWORK, CRF) if crf is None else (CRF,)
+
+
+def sum_images(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    first: int,
+    variants: Sequence[str],
+    settings: Settings,
+    cores: int,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> tuple[Sums, PipelineReport]:
+    """The figures of all images of a part of a dataset that begins at the index `first`; the rest as in `evaluate`."""
     if not variants or not set(variants) <= {NETWORK, CRF}:
         raise InputError(f'variants are "{NETWORK}" and "{CRF}", not {list(variants)}')
     if CRF in variants and segmenter.crf is None:
         raise InputError("the bundle was loaded without a CRF, so its result cannot be evaluated")
-    band_reference: Reference = reference or ("void" if dataset.has_void_borders else "labels")
-    empty = np.zeros((len(widths), len(classes), len(classes)), np.int64)
-    tallies = {name: Tally(ConfusionMatrix(len(classes)), empty.copy()) for name in (NETWORK, CRF) if name in variants}
+    classes, backend = len(segmenter.bundle.manifest.classes), segmenter.backend
+    empty = np.zeros((len(settings.widths), classes, classes), np.int64)
+    tallies = {name: Tally(ConfusionMatrix(classes), empty.copy()) for name in (NETWORK, CRF) if name in variants}
+    sums = Sums(tallies, backend.name, backend.device, segmenter.precision, segmenter.sizing)
     last = list(tallies)[-1]
-    images: list[ImageScore] = []
-    failures: list[tuple[str, str]] = []
-    ignored: Counter[str] = Counter()
-    worst: list[tuple[float, int, WorstImage]] = []
-    cores = cores or count_cores()
-    stages = _make_stages(segmenter, dataset, tuple(tallies), widths, band_reference, cores)
+    stages = _make_stages(segmenter, dataset, tuple(tallies), settings.widths, settings.reference, cores)
     with Pipeline(stages, cores=cores, fatal=(DatasetError, BackendError, BundleError)) as pipeline:
         for result in pipeline.run(dataset.pairs):
             advance(1)
             if result.error is not None:
                 if not isinstance(result.error, AtrousError):
                     raise result.error
-                failures.append((result.item.name, str(result.error)))
+                sums.failures.append((result.item.name, str(result.error)))
                 continue
             work: _Work = result.value
             score = _add_up(work, tallies)
-            ignored.update(work.example.ignored)
-            images.append(score)
+            sums.ignored.update(work.example.ignored)
+            sums.images.append(score)
             if (quality := score.mean_iou[last]) is not None:
                 bad = WorstImage(score, work.example.image, work.example.truth, work.labels)
-                worst = sorted([*worst, (quality, result.index, bad)], key=lambda entry: entry[:2])[:gallery]
-        report = pipeline.report()
-    if not images:
-        raise InputError(f"all {len(dataset)} images failed; the first: {failures[0][1]}")
-    counts = next(iter(tallies.values())).matrix.counts
-    if not counts.any():
-        warnings.append("every pixel of the label images is void: there is nothing to evaluate")
-    first = find_first_number(dataset)
-    warnings += find_class_order(counts, classes, first)
-    warnings += segmenter.sizing.find_warnings([(image.height, image.width) for image in images])
+                sums.worst = keep_worst([*sums.worst, (quality, first + result.index, bad)], settings.gallery)
+        return sums, pipeline.report()
+
+
+def conclude(
+    bundle: Bundle,
+    dataset: Dataset,
+    settings: Settings,
+    sums: Sums,
+    warnings: Sequence[str],
+    report: PipelineReport | None,
+) -> Evaluation:
+    """The evaluation of a dataset with these sums; InputError if all images failed."""
+    if not sums.images:
+        raise InputError(f"all {len(dataset)} images failed; the first: {sums.failures[0][1]}")
+    classes, first = bundle.manifest.classes, find_first_number(dataset)
+    counts = next(iter(sums.variants.values())).matrix.counts
+    found = [] if counts.any() else ["every pixel of the label images is void: there is nothing to evaluate"]
+    found += find_class_order(counts, classes, first)
+    found += sums.sizing.find_warnings([(image.height, image.width) for image in sums.images])
     return Evaluation(
-        bundle=segmenter.bundle.manifest.name,
+        bundle=bundle.manifest.name,
         dataset=dataset,
         classes=classes,
-        variants=tallies,
-        widths=tuple(widths),
-        reference=band_reference,
-        images=tuple(images),
-        failures=tuple(failures),
-        worst=tuple(bad for _, _, bad in worst),
-        warnings=tuple(warnings),
+        variants=sums.variants,
+        widths=tuple(settings.widths),
+        reference=settings.reference,
+        images=tuple(sums.images),
+        failures=tuple(sums.failures),
+        worst=tuple(bad for _, _, bad in sums.worst),
+        warnings=(*warnings, *found),
         pipeline=report,
-        size=segmenter.sizing.to_json(),
-        ignored=dict(ignored.most_common()),
+        backend=sums.backend,
+        device=sums.device,
+        precision=sums.precision,
+        sizing=sums.sizing,
+        ignored=dict(sums.ignored.most_common()),
         suggested_map=None if first is None else suggest_map(counts, classes, first),
     )
 

@@ -24,7 +24,7 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
     dataset = evaluation.dataset
     matrix = next(iter(evaluation.variants.values())).matrix
     described = {
-        "bundle": evaluation.bundle,
+        **{name: getattr(evaluation, name) for name in ("backend", "device", "precision", "bundle")},
         "dataset": {
             **{name: str(getattr(dataset, name)) for name in ("key", "title", "split", "root")},
             "images": len(dataset),
@@ -49,8 +49,8 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
         "failures": [{"image": name, "error": error} for name, error in evaluation.failures],
         "worst": [bad.score.name for bad in evaluation.worst],
         "images": [asdict(score) for score in evaluation.images],
-        "size": dict(evaluation.size),
-        "pipeline": evaluation.pipeline.to_json(),
+        "size": evaluation.sizing.to_json(),
+        "pipeline": None if evaluation.pipeline is None else evaluation.pipeline.to_json(),
     }
     return {key: _replace_nan(value) for key, value in described.items()}
 

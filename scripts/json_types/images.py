@@ -330,7 +330,8 @@ class EvaluateDone(Output):
     """names of the images with the lowest mean IoU, worst first"""
     images: list[EvaluatedImage]
     size: Size
-    pipeline: Pipeline
+    pipeline: Pipeline | None
+    """null with --ray"""
     files: dict[str, str]
     """the files written with -o"""
 

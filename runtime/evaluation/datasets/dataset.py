@@ -73,6 +73,11 @@ class Dataset:
         chosen = [self.pairs[index * len(self.pairs) // limit] for index in range(limit)]
         return replace(self, pairs=tuple(chosen))
 
+    def make_absolute(self) -> Dataset:
+        """The same with absolute paths, for processes with other working folders."""
+        pairs = [Pair(pair.name, pair.image.absolute(), pair.labels.absolute()) for pair in self.pairs]
+        return replace(self, pairs=tuple(pairs))
+
     def find_numbers(self) -> dict[int, int]:
         """Numbers stored in label images -> label, without void; empty if they hold colors only."""
         coding = self.coding.numbers if isinstance(self.coding, EitherCoding) else self.coding
