@@ -10,7 +10,8 @@ OPENCV5 ?= build/opencv5
 CUDA ?= build/cuda
 RAY ?= build/ray
 GRADIO ?= build/gradio
-RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py
+RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py \
+	tests/runtime/evaluation/test_ray.py
 RELEASE ?= build/release
 SITE ?= build/site-env
 FUZZ_SECONDS ?= 240

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from . import console
 from .backend_option import backend_options
 from .dataset_options import DatasetChoice, dataset_options
 from .memory_option import memory_option
+from .ray_option import choose_nodes, ray_option
 from .size_option import choose_size, describe_size, size_options
 from .threads_option import threads_option
 
 if TYPE_CHECKING:
+    from ..runtime.evaluation.tuning.scoring import TunedImage
     from ..runtime.evaluation.tuning.search import Search
 
 _SHOWN = 8
@@ -77,6 +80,7 @@ def _parse_range(context: click.Context, parameter: click.Parameter, value: str 
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for tuning.json and heat maps.")
 @size_options
 @memory_option
+@ray_option("Search")
 @backend_options
 @threads_option("Number of images in parallel.  [default: one per core]")
 @console.json_option
@@ -97,6 +101,7 @@ def command(
     max_side: int | None,
     native: bool,
     memory: int | None,
+    ray_address: str | None,
     backend: str,
     device: str | None,
     precision: str,
@@ -123,11 +128,13 @@ def command(
     from ..bundle.files import prepare_folder
     from ..dependencies import import_optional
     from ..errors import InputError
+    from ..runtime.backends.absent import load_without_network
     from ..runtime.evaluation.class_order import find_class_order
     from ..runtime.evaluation.evaluator import check_classes, find_first_number
     from ..runtime.evaluation.tuning.points import GRIDS
+    from ..runtime.evaluation.tuning.ray import score_on_ray
     from ..runtime.evaluation.tuning.report import describe_search, write_search
-    from ..runtime.evaluation.tuning.scoring import choose_workers, score_images
+    from ..runtime.evaluation.tuning.scoring import score_images
     from ..runtime.evaluation.tuning.search import search_crf
     from ..runtime.pipeline.engine import count_cores
 
@@ -143,22 +150,34 @@ def command(
     grid = replace(
         own, weights=weights or own.weights, sxys=sxy or own.sxys, srgbs=srgb or own.srgbs, halvings=halvings
     )
-    options: dict[str, Any] = {"crf": "auto", "memory_bytes": memory, **choose_size(size, max_side, native)}
-    with (
-        runtime.load(bundle, backend, device=device, precision=precision, threads=threads, **options) as segmenter,
-        ExitStack() as stack,
-    ):
+    options: dict[str, Any] = {
+        "backend": backend,
+        "device": device,
+        "precision": precision,
+        "crf": "auto",
+        "memory_bytes": memory,
+        **choose_size(size, max_side, native),
+    }
+    with ExitStack() as stack:
+        open_bundle = runtime.load if ray_address is None else load_without_network
+        segmenter = stack.enter_context(open_bundle(bundle, threads=threads, **options))
         if segmenter.head == "labels":
             raise InputError("this bundle's head gives labels only, and a CRF needs scores: convert the net again")
         sizing, manifest = segmenter.sizing, segmenter.bundle.manifest
         name, classes, network = manifest.name, manifest.classes, manifest.files[segmenter.bundle.deploy.file]
         warnings = check_classes(classes, opened)
+        images: Sequence[TunedImage]
         with console.show_progress("running the network", len(opened)) as advance:
-            images = stack.enter_context(score_images(segmenter, opened, advance))
+            if ray_address is None:
+                images, workers = score_images(segmenter, opened, advance), threads or count_cores()
+            else:
+                nodes = choose_nodes(ray_address, threads, device)
+                scoring = score_on_ray(bundle, opened, nodes=nodes, advance=advance, **options)
+                images, workers = stack.enter_context(scoring)
         warnings += find_class_order(
             np.sum([image.count() for image in images], axis=0), classes, find_first_number(opened)
         )
-        warnings += sizing.find_warnings([(image.truth.shape[0], image.truth.shape[1]) for image in images])
+        warnings += sizing.find_warnings([image.size for image in images])
         for line in warnings:
             console.print_warning(f"atrous tune-crf: {line}")
         with console.show_progress("searching") as advance:
@@ -169,7 +188,7 @@ def command(
                 present=segmenter.crf,
                 mode="deeplab" if segmenter.crf is None else segmenter.crf.mode,
                 iterations=iterations,
-                workers=choose_workers(images, segmenter.memory_bytes, threads or count_cores()),
+                workers=workers,
                 race=race,
                 held_out_every=hold_out,
                 advance=advance,

@@ -1,20 +1,20 @@
 """Scores points of the search on images whose network output is known.
 
-Kept between points: the network's probabilities (in files that are mapped into memory), and for each image and set of
-sigmas a CRF with its lattices, since weights only change the compatibilities. Images are scored in parallel, one thread
-each, in groups; the points that are not yet discarded go over each group.
+Kept between points: the network's probabilities (in a file), and for each image and set of sigmas a CRF with its
+lattices, since weights only change the compatibilities. Images are scored in parallel, one thread each; in a race in
+groups, and the points that are not yet discarded go over each group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from ....bundle.crf_parameters import Mode
 from ....errors import MemoryLimitError
 from ...crf import CrfParameters, DenseCRF, dense_crf
 from ...crf.image import add_terms
-from ...tiles.memory import MemoryModel
+from ...tiles.memory import MemoryGate, MemoryModel
 from ...tiles.planner import write_size
 from ..bootstrap import Parts, bootstrap_gain, mean_iou_of_parts, take_parts
 from ..confusion import Counts, LabelMap, count_confusion
@@ -31,10 +31,69 @@ from .points import ITERATIONS, Point
 
 if TYPE_CHECKING:
     from ...segmenter import Segmenter
-    from ..datasets.dataset import Dataset
+    from ..datasets.dataset import Dataset, Pair
 
 _GROUP = 4  # images between two decisions which points to discard
 _RACE_DRAWS = 500
+_NO_LIMIT = MemoryGate(1 << 62)
+
+
+class TunedImage(Protocol):
+    """An image of a search, scored by the network; its calls may run in several threads."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the dataset."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+
+    def count(self) -> Counts:
+        """Confusion of the network's own labels, (classes, classes)."""
+
+    def refine(self, points: Sequence[Point], mode: Mode, iterations: int) -> list[Parts]:
+        """Parts after the CRF, (2, classes), of points with the same sigmas."""
+
+    def apply(self, parameters: CrfParameters) -> Parts:
+        """Parts after a CRF with any parameters, (2, classes)."""
+
+
+class ScoreFile:
+    """Arrays in one temporary file without a name, which ends with this object; a map of each would hold it open."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile(prefix="atrous-tune-")  # noqa: SIM115 (it ends with this object)
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+
+    def add(self, array: npt.NDArray[np.float32]) -> StoredArray:
+        """Write an array."""
+        with self._lock:
+            offset = self._file.seek(0, 2)
+            self._file.write(np.ascontiguousarray(array).data)
+        return StoredArray(self, offset, array.shape)
+
+    def read(self, offset: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Read an array."""
+        found = np.empty(shape, np.float32)
+        with self._lock:
+            self._file.seek(offset)
+            self._file.readinto(found.data.cast("B"))  # type: ignore[attr-defined]
+        return found
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """A float32 array in a file; NumPy reads it."""
+
+    file: ScoreFile
+    offset: int
+    shape: tuple[int, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[np.float32]:
+        """The array."""
+        return self.file.read(self.offset, self.shape)
 
 
 @dataclass(frozen=True)
@@ -44,50 +103,74 @@ class ScoredImage:
     name: str
     image: npt.NDArray[np.uint8]  # H x W x 3 RGB
     truth: LabelMap  # H x W, classes and void
-    probabilities: npt.NDArray[np.float32]  # L x H x W, before the CRF
+    probabilities: npt.NDArray[np.float32] | StoredArray  # L x H x W, before the CRF
+    gate: MemoryGate = _NO_LIMIT  # shared by images whose CRFs run at a time
 
-    def count(self, belief: npt.NDArray[np.float32] | None = None) -> Counts:
-        """Confusion of the labels of L x H x W `belief`; None for the network's own."""
-        belief = self.probabilities if belief is None else belief
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def count(self) -> Counts:
+        """Confusion of the network's own labels, (classes, classes)."""
+        return self._count(np.asarray(self.probabilities))
+
+    def refine(self, points: Sequence[Point], mode: Mode, iterations: int) -> list[Parts]:
+        """Parts after the CRF, for points with the same sigmas, which share one lattice of each kind."""
+        classes, height, width = self.probabilities.shape
+        with self.gate.reserve(_estimate_crf(self.size, classes)):
+            belief = np.asarray(self.probabilities)
+            crf = DenseCRF((height, width), classes, threads=1)
+            add_terms(crf, self.image, points[0].to_parameters(mode, iterations))
+            counted = []
+            for point in points:
+                crf.set_probabilities(belief)
+                crf.set_compatibilities([point.near_weight, point.weight])
+                crf.prune_labels()  # labels proven unable to win at any pixel
+                counted.append(take_parts(self._count(crf.inference(iterations, keep=False))))
+        return counted
+
+    def apply(self, parameters: CrfParameters) -> Parts:
+        """Parts after a CRF with any parameters, (2, classes)."""
+        with self.gate.reserve(_estimate_crf(self.size, self.probabilities.shape[0])):
+            belief = np.asarray(self.probabilities)
+            return take_parts(self._count(dense_crf(self.image, belief, parameters=parameters, threads=1)))
+
+    def _count(self, belief: npt.NDArray[np.float32]) -> Counts:
         return count_confusion(self.truth, belief.argmax(0).astype(np.uint8), len(belief))
 
 
-@contextmanager
 def score_images(
     segmenter: Segmenter, dataset: Dataset, advance: Callable[[int], None] = lambda steps: None
-) -> Iterator[list[ScoredImage]]:
-    """Run the network once on every image; its probabilities are in a temporary folder while the block runs.
+) -> list[ScoredImage]:
+    """Run the network once on every image; its probabilities are in a temporary file.
 
     Raises:
         MemoryLimitError: if the CRF of an image, which runs on the whole of it, exceeds the segmenter's memory.
     """
-    with TemporaryDirectory(prefix="atrous-tune-") as folder:
-        scored = []
-        for index, pair in enumerate(dataset.pairs):
-            example = dataset.load(pair)
-            _check_memory(example.name, example.image, len(dataset.classes), segmenter.memory_bytes)
-            path = Path(folder) / f"{index}.npy"
-            np.save(path, segmenter.to_probabilities(segmenter.scores(example.image)), allow_pickle=False)
-            kept: npt.NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-            scored.append(ScoredImage(example.name, example.image, example.truth, kept))
-            advance(1)
-        yield scored
+    file, gate, scored = ScoreFile(), MemoryGate(segmenter.memory_bytes), []
+    for pair in dataset.pairs:
+        scored.append(score_image(segmenter, dataset, pair, file, gate))
+        advance(1)
+    return scored
 
 
-def choose_workers(images: Sequence[ScoredImage], limit_bytes: int, most: int) -> int:
-    """The number of images, at most `most`, to refine in parallel within a limit of memory."""
-    largest = max(_estimate_crf(image.image, len(image.probabilities)) for image in images)
-    return max(1, min(most, limit_bytes // largest))
+def score_image(segmenter: Segmenter, dataset: Dataset, pair: Pair, file: ScoreFile, gate: MemoryGate) -> ScoredImage:
+    """Run the network on an image; MemoryLimitError as of `score_images`."""
+    example = dataset.load(pair)
+    _check_memory(example.name, example.image, len(dataset.classes), segmenter.memory_bytes)
+    kept = file.add(segmenter.to_probabilities(segmenter.scores(example.image)))
+    return ScoredImage(example.name, example.image, example.truth, kept, gate)
 
 
-def _estimate_crf(image: npt.NDArray[np.uint8], labels: int) -> int:
-    """Bytes of the CRF of an H x W x 3 image."""
+def _estimate_crf(size: tuple[int, int], labels: int) -> int:
+    """Bytes of the CRF of an image of (height, width)."""
     model = MemoryModel(labels, None, network_on_host=True, has_crf=True)
-    return int(image.shape[0] * image.shape[1] * model.finish(crf=True))
+    return int(size[0] * size[1] * model.finish(crf=True))
 
 
 def _check_memory(name: str, image: npt.NDArray[np.uint8], labels: int, limit_bytes: int) -> None:
-    needed = _estimate_crf(image, labels)
+    needed = _estimate_crf((image.shape[0], image.shape[1]), labels)
     if needed > limit_bytes:
         raise MemoryLimitError(
             f"{name}: the CRF of {image.shape[1]}x{image.shape[0]} pixels needs about {write_size(needed)}, and it can "
@@ -111,7 +194,7 @@ class PointScorer:
     95 % interval of its gain, on the images scored so far, is below zero.
     """
 
-    images: Sequence[ScoredImage]
+    images: Sequence[TunedImage]
     mode: Mode = "deeplab"
     iterations: int = ITERATIONS
     workers: int = 1  # images in parallel
@@ -135,10 +218,10 @@ class PointScorer:
     def _score_group(self, group: list[Point], pool: ThreadPoolExecutor) -> Mapping[Point, float]:
         found: dict[Point, list[Parts]] = {point: [] for point in group}
         alive = list(group)
-        step = max(_GROUP, self.workers)
+        step = max(_GROUP, self.workers) if self.race else len(self.images)
         for first in range(0, len(self.images), step):
             some = self.images[first : first + step]
-            for counts in pool.map(lambda image: count_refined(image, alive, self.mode, self.iterations), some):  # noqa: B023
+            for counts in pool.map(lambda image: image.refine(alive, self.mode, self.iterations), some):  # noqa: B023
                 for point, parts in zip(alive, counts, strict=True):
                     found[point].append(parts)
             self.runs += len(some) * len(alive)
@@ -167,26 +250,7 @@ class PointScorer:
         return True
 
 
-def count_refined(image: ScoredImage, points: Sequence[Point], mode: Mode, iterations: int) -> list[Parts]:
-    """Parts after the CRF, for points with the same sigmas, which share one lattice of each kind."""
-    classes, height, width = image.probabilities.shape
-    crf = DenseCRF((height, width), classes, threads=1)
-    add_terms(crf, image.image, points[0].to_parameters(mode, iterations))
-    counted = []
-    for point in points:
-        crf.set_probabilities(np.asarray(image.probabilities))
-        crf.set_compatibilities([point.near_weight, point.weight])
-        crf.prune_labels()  # labels proven unable to win at any pixel
-        counted.append(take_parts(image.count(crf.inference(iterations, keep=False))))
-    return counted
-
-
-def count_with(images: Sequence[ScoredImage], parameters: CrfParameters, workers: int = 1) -> Parts:
+def count_with(images: Sequence[TunedImage], parameters: CrfParameters, workers: int = 1) -> Parts:
     """Parts after a CRF with any parameters: (images, 2, classes)."""
-
-    def count(image: ScoredImage) -> Parts:
-        belief = np.asarray(image.probabilities)
-        return take_parts(image.count(dense_crf(image.image, belief, parameters=parameters, threads=1)))
-
     with ThreadPoolExecutor(workers) as pool:
-        return np.stack(list(pool.map(count, images)))
+        return np.stack(list(pool.map(lambda image: image.apply(parameters), images)))

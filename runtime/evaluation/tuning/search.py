@@ -19,7 +19,7 @@ from ...crf import CrfParameters
 from ..bootstrap import Parts, bootstrap_gain, bootstrap_mean_iou, mean_iou_of_parts, take_parts
 from . import METHODS
 from .points import GRIDS, ITERATIONS, START, Grid, Point, search_factors, search_grid
-from .scoring import Discarded, PointScorer, ScoredImage, count_with
+from .scoring import Discarded, PointScorer, TunedImage, count_with
 
 HELD_OUT_EVERY = 3
 
@@ -71,8 +71,8 @@ class Search:
 
 
 def split_images(
-    images: Sequence[ScoredImage], every: int = HELD_OUT_EVERY
-) -> tuple[list[ScoredImage], list[ScoredImage]]:
+    images: Sequence[TunedImage], every: int = HELD_OUT_EVERY
+) -> tuple[list[TunedImage], list[TunedImage]]:
     """Split into images to choose on and held-out ones: every `every`-th is held out, none if `every` is 0."""
     if every == 1:
         raise InputError("holding out every image leaves none to choose on")
@@ -82,7 +82,7 @@ def split_images(
 
 
 def search_crf(
-    images: Sequence[ScoredImage],
+    images: Sequence[TunedImage],
     *,
     method: str = METHODS[0],
     grid: Grid | None = None,
@@ -125,7 +125,7 @@ def search_crf(
     best = book.find_best()
     parameters = best.to_parameters(mode, iterations)
 
-    def measure(some: Sequence[ScoredImage], chosen: Parts | None = None) -> Part:
+    def measure(some: Sequence[TunedImage], chosen: Parts | None = None) -> Part:
         return Part(
             tuple(image.name for image in some),
             np.stack([take_parts(image.count()) for image in some]),

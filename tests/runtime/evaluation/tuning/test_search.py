@@ -12,7 +12,7 @@ from atrous.runtime.crf import DenseCRF, dense_crf
 from atrous.runtime.evaluation import count_confusion, mean_iou
 from atrous.runtime.evaluation.bootstrap import mean_iou_of_parts
 from atrous.runtime.evaluation.tuning.points import Grid, Point
-from atrous.runtime.evaluation.tuning.scoring import PointScorer, ScoredImage, count_refined
+from atrous.runtime.evaluation.tuning.scoring import PointScorer, ScoredImage, ScoreFile
 from atrous.runtime.evaluation.tuning.search import search_crf, split_images
 
 from ...bundles import write_bundle
@@ -38,13 +38,24 @@ IMAGES = [draw(seed) for seed in range(9)]
 
 def test_kept_lattices_give_what_a_crf_from_nothing_gives() -> None:
     points = [Point(w, 9, 20, n, 2) for w in (1, 4, 9) for n in (1, 3)]
-    counted = count_refined(IMAGES[0], points, "deeplab", 10)
+    counted = IMAGES[0].refine(points, "deeplab", 10)
     for point, parts in zip(points, counted, strict=True):
         image = IMAGES[0]
         labels = dense_crf(image.image, image.probabilities, parameters=point.to_parameters()).argmax(0)
         counts = count_confusion(image.truth, labels.astype(np.uint8), 2)
         assert parts[0].tolist() == counts.diagonal().tolist()
         assert mean_iou_of_parts(parts[None]) == mean_iou(counts)
+
+
+def test_scores_of_many_images_hold_one_open_file() -> None:
+    file, rng = ScoreFile(), np.random.default_rng(0)
+    arrays = [rng.random((2, 3, size)).astype(np.float32) for size in range(1, 60)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    stored = [file.add(array) for array in arrays]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    for array, kept in zip(arrays, stored, strict=True):
+        assert kept.shape == array.shape
+        np.testing.assert_array_equal(np.asarray(kept), array)
 
 
 def test_compatibilities_replaced_on_a_crf() -> None:
