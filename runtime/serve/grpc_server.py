@@ -2,6 +2,9 @@
 
 Message classes come from `open_inference.pb` in a private descriptor pool, so that a client library with its own copy
 of the protocol can live in the same process.
+
+The handlers take a stream of bytes, of which a call sends one message: so the token is checked before the message is
+read from the connection, and this server answers bytes that are not a message.
 """
 
 from __future__ import annotations
@@ -26,7 +29,14 @@ PACKAGE = "inference"
 _DESCRIPTOR_SET_PATH = Path(__file__).with_name("open_inference.pb")
 _OPEN_CALLS = ("ServerLive", "ServerReady")
 #: HTTP status -> name of the gRPC status; others of 400 to 499 are INVALID_ARGUMENT, of 500 up INTERNAL
-_CODES = {401: "UNAUTHENTICATED", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED", 499: "CANCELLED", 503: "UNAVAILABLE"}
+_CODES = {
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    413: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    503: "UNAVAILABLE",
+}
 
 Messages = Mapping[str, Any]
 
@@ -66,9 +76,8 @@ async def start_grpc(server: Server, address: str, *, shares_port: bool) -> tupl
     listener = grpc.aio.server(options=options, maximum_concurrent_rpcs=server.settings.max_connections)
     calls = _Calls(server, classes, grpc)
     handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            calls.wrap(method.name),
-            request_deserializer=classes[method.input_type.name].FromString,
+        method.name: grpc.stream_unary_rpc_method_handler(
+            calls.wrap(method.name, classes[method.input_type.name]),
             response_serializer=classes[method.output_type.name].SerializeToString,
         )
         for method in service.methods
@@ -88,16 +97,17 @@ class _Calls:
     def __init__(self, server: Server, classes: Messages, grpc: Any) -> None:
         self._server, self._classes, self._grpc = server, classes, grpc
 
-    def wrap(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
-        """The handler of a call: token, errors, metrics and access log around the method of its name."""
+    def wrap(self, name: str, kind: Any) -> Callable[[Any, Any], Awaitable[Any]]:
+        """The handler of a call with a message of a kind: token, errors, metrics, access log around its method."""
         method = getattr(self, name)
 
-        async def call(request: Any, context: Any) -> Any:
-            start_s, status, timings_ms = time.monotonic(), 200, {}  # type: ignore[var-annotated]
-            model = getattr(request, "model_name", "") or getattr(request, "name", "")
+        async def call(requests: Any, context: Any) -> Any:
+            start_s, status, model, timings_ms = time.monotonic(), 200, "", {}  # type: ignore[var-annotated]
             try:
                 if name not in _OPEN_CALLS:
                     self._check_token(context)
+                request = await self._read(context, kind)
+                model = getattr(request, "model_name", "") or getattr(request, "name", "")
                 return await method(request, timings_ms)
             except asyncio.CancelledError:
                 status = 499
@@ -109,6 +119,19 @@ class _Calls:
                 self._record(context, name, model, status, time.monotonic() - start_s, timings_ms)
 
         return call
+
+    async def _read(self, context: Any, kind: Any) -> Any:
+        """The message of a call."""
+        from google.protobuf.message import DecodeError
+
+        limit_s = self._server.settings.body_timeout_s
+        try:
+            content = await asyncio.wait_for(context.read(), limit_s)
+            return kind.FromString(b"" if content is self._grpc.aio.EOF else content)
+        except asyncio.TimeoutError:
+            raise RequestError(f"the message did not arrive within {limit_s:g} seconds", status=408) from None
+        except DecodeError:
+            raise RequestError(f"the message is not a {kind.DESCRIPTOR.name} of the protocol") from None
 
     async def ServerLive(self, request: Any, timings_ms: dict[str, float]) -> Any:  # noqa: N802 (the protocol's names)
         """Whether the server runs."""
@@ -174,7 +197,7 @@ class _Calls:
     def _record(
         self, context: Any, call: str, model: str, status: int, seconds: float, timings_ms: Mapping[str, float]
     ) -> None:
-        if call == "ModelInfer" and status != 404:
+        if call == "ModelInfer" and model and status != 404:
             self._server.metrics.count_request(model, "grpc", status, seconds, timings_ms)
         metadata = dict(context.invocation_metadata() or ())
         self._server.access_log.write(
