@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def decode_image(
         check_pixels(image, name, max_pixels)
         return _to_rgb(image, name)
 
-    return _decode(io.BytesIO(content), name, read, formats)
+    return _decode(io.BytesIO(content), name, read, formats, limit=max_pixels)
 
 
 def decode_size(content: bytes | memoryview, formats: Sequence[str] = FORMATS) -> tuple[int, int] | None:
@@ -190,6 +191,7 @@ def _decode(
     read: Callable[[PillowImage, Source], T],
     formats: Sequence[str] = FORMATS,
     fail: Callable[..., AtrousError] = ImageError,
+    limit: int = MAX_PIXELS,
 ) -> T:
     head = file.read(64)
     file.seek(0)
@@ -203,10 +205,22 @@ def _decode(
     except MemoryError as error:
         raise fail("needs more memory to decode than is free: resize it", path=path) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise fail(f"has too many pixels; the limit is {MAX_PIXELS}: resize it", path=path) from error
+        size = _find_size(file, head, formats)
+        raise fail(f"has {size} pixels; the limit is {limit}: resize it", path=path) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise fail(f"is damaged: {reason}", path=path) from error
+
+
+def _find_size(file: IO[bytes], head: bytes, formats: Sequence[str]) -> str:
+    """The WIDTHxHEIGHT of a picture that is too large for `Image.open`, as its decoder reads the header."""
+    for name in _known_formats(formats):
+        make, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(head) is True:
+            file.seek(0)
+            with contextlib.suppress(Exception), make(file, "") as image:
+                return f"{image.width}x{image.height}"
+    return "too many"
 
 
 def _seek(image: PillowImage, frame: int, path: Source) -> PillowImage:

@@ -56,7 +56,7 @@ def _read_token(context: click.Context, parameter: click.Parameter, value: Path 
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Number of processes; each loads all bundles and gets its share of the cores.",
+    help="Number of processes; each loads all bundles and gets its share of the cores and of --memory.",
 )
 @click.option(
     "--queue",

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ...dependencies import read_version
-from ...errors import AtrousError, BackendError, BundleError, RequestError
+from ...errors import AtrousError, BackendError, BundleError, MemoryLimitError, RequestError
 from .engine import Engine, Job
 from .gate import AccessLog, BodyBudget
 from .jobs import Answer
@@ -63,6 +63,8 @@ def find_status(error: AtrousError) -> int:
     """The HTTP status of an error: 400 for what the request got wrong, 500 for the server's own faults."""
     if isinstance(error, RequestError):
         return error.status
+    if isinstance(error, MemoryLimitError):
+        return 413
     return 500 if isinstance(error, (BackendError, BundleError)) else 400
 
 

@@ -25,7 +25,7 @@ class ServeSettings:
         grpc_port: gRPC port; 0 for a free one, None for no gRPC.
         public: whether `host` may be another address than this machine's own loopback.
         token: the bearer token that requests must have, or None.
-        workers: number of processes; each loads all bundles and gets its share of the cores.
+        workers: number of processes; each loads all bundles and gets its share of the cores and of the memory.
         cores: cores for all processes together; None for all of the machine.
         queue: the largest number of requests at a time in each process; further ones get 503 and `Retry-After`.
         batch: the largest number of images of one size in a run of the network.

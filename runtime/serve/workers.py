@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -15,7 +16,9 @@ from multiprocessing import connection
 from typing import Any
 
 from ...dependencies import import_optional
+from ..memory import find_limit_bytes
 from ..pipeline.engine import count_cores
+from ..tiles.planner import FREE_SHARE
 from .metrics import FOLDER_VARIABLE
 from .process import Addresses, serve_process
 from .settings import ServeSettings
@@ -40,6 +43,7 @@ def run_workers(settings: ServeSettings, listener: socket.socket, on_ready: Call
     """Serve in `settings.workers` processes until SIGTERM or Ctrl-C; returns the exit code."""
     if settings.grpc_port == 0:
         settings = replace(settings, grpc_port=_find_free_port(settings.host))
+    settings = share_memory(settings)
     cores = max(1, (settings.cores or count_cores()) // settings.workers)
     with tempfile.TemporaryDirectory(prefix="atrous-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
@@ -47,6 +51,14 @@ def run_workers(settings: ServeSettings, listener: socket.socket, on_ready: Call
             return _supervise(settings, listener, on_ready, cores)
         finally:
             del os.environ[FOLDER_VARIABLE]
+
+
+def share_memory(settings: ServeSettings) -> ServeSettings:
+    """The settings of each process: an equal share of the memory given, or of three quarters of what is free."""
+    memory = settings.load.get("memory_bytes") or FREE_SHARE * find_limit_bytes()
+    if math.isinf(memory):
+        return settings
+    return replace(settings, load={**settings.load, "memory_bytes": max(1, int(memory / settings.workers))})
 
 
 def _supervise(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ADVICE = "shrink it for the network with --max-side, or switch the CRF off with --no-crf"
 #: in the messages of the libraries that run networks
 _SHORTAGES = ("bad_alloc", "Failed to allocate memory", "not enough memory", "out of memory", "allocate")
-_FREE_SHARE = 0.75  # of the free memory, used by default
+FREE_SHARE = 0.75  # of the free memory, used by default
 _MOST_BYTES = 1 << 50
 _KEPT_BYTES = 1 << 28  # pages that the CRF keeps for the next image
 _LEAST_BYTES = 64 << 20  # left to an image, however much the libraries take
@@ -60,7 +60,7 @@ class Planner:
         self._excess = 2 if is_float32 else 8  # of the estimate over what may be needed: int8 takes a quarter
         if memory_bytes is None:
             free = find_limit_bytes() - find_used_bytes()
-            self.limit = int(_FREE_SHARE * min(max(free, _LEAST_BYTES), _MOST_BYTES))
+            self.limit = int(FREE_SHARE * min(max(free, _LEAST_BYTES), _MOST_BYTES))
         else:
             self.limit = max(memory_bytes - find_used_bytes() - _KEPT_BYTES, _LEAST_BYTES)
         deploy, self._rule = bundle.deploy, bundle.preprocessing.size_rule

@@ -35,11 +35,13 @@ class Local:
 
 
 @contextlib.contextmanager
-def make_local(folder: Path, *, delay_ms: float = 0.0, fail_on: int = 0, **settings: Any) -> Iterator[Local]:
+def make_local(
+    folder: Path, *, delay_ms: float = 0.0, fail_on: int = 0, memory_bytes: int | None = None, **settings: Any
+) -> Iterator[Local]:
     """A server of the bundle "four-colors" without a socket: `app` is called directly."""
     write_bundle(folder, crf=CRF)
     options = {"delay_ms": delay_ms, "fail_on": fail_on}
-    load = {"backend": "fake", "options": options}
+    load = {"backend": "fake", "options": options, "memory_bytes": memory_bytes}
     chosen = ServeSettings(bundles={"colors": str(folder)}, load=load, port=0, **settings)
     models = load_models(chosen, 2)
     metrics = Metrics(chosen.queue)

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.runtime.memory import find_limit_bytes
 from atrous.runtime.pictures import encode_png
+from atrous.runtime.serve import ServeSettings
+from atrous.runtime.serve.workers import share_memory
 
 from ..bundles import CLASSES, make_image
 from .local import Local, make_local
@@ -145,7 +148,7 @@ def make_png_bomb(width: int, height: int) -> bytes:
         ("/segment", {"content": b"hello"}, 400, "is text"),
         ("/segment", {"content": b"GIF89a" + bytes(50)}, 400, "not an image in a known format"),
         ("/segment", {"content": PNG[:60]}, 400, "is damaged"),
-        ("/segment", {"content": make_png_bomb(20_000, 20_000)}, 400, "too many pixels"),
+        ("/segment", {"content": make_png_bomb(20_000, 20_000)}, 400, "has 20000x20000 pixels; the limit is 10000"),
         ("/segment", {"content": make_png_bomb(200, 200)}, 400, "has 200x200 pixels; the limit is 10000"),
         ("/segment", {"content": bytes(2 << 20)}, 413, "the limit is 1048576"),
         ("/segment", {"content": (bytes(1 << 18) for _ in range(5))}, 413, "more than 1048576"),
@@ -205,6 +208,21 @@ def test_what_is_refused(local: Local, path: str, options: dict[str, Any], statu
     assert answer.status_code == status, answer.text
     assert part in answer.json()["error"]
     assert local.server.bodies.used == 0
+
+
+def test_an_image_that_needs_more_memory_than_it_may_use(tmp_path: Path) -> None:
+    with make_local(tmp_path, memory_bytes=1 << 20) as local:  # which leaves an image 64 MiB
+        answer = call(local, "POST", "/segment", content=encode_png(make_image(300, 300)))
+        assert answer.status_code == 413
+        assert "an image of 300x300 pixels needs about 89 MB, and it can have 67 MB" in answer.json()["error"]
+        np.testing.assert_array_equal(read_labels(call(local, "POST", "/segment", content=PNG)), direct(local))
+
+
+def test_processes_share_the_memory() -> None:
+    settings = ServeSettings({}, load={"memory_bytes": 8 << 30}, workers=4)
+    assert share_memory(settings).load["memory_bytes"] == 2 << 30
+    share = share_memory(ServeSettings({}, workers=4)).load["memory_bytes"]
+    assert 0 < 4 * share <= find_limit_bytes()
 
 
 def test_a_slow_body(local: Local) -> None:
