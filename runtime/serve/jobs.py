@@ -137,7 +137,7 @@ class InferJob(ImageJob):
         for output in self._wanted:
             data: npt.NDArray[Any] | bytes
             if output.name == "labels_png":
-                data, shape = encode_label_png(result.labels, self._model.palette, level=1), (1,)
+                data, shape = encode_label_png(result.labels, self._model.palette, level=1), (1, 1)
             else:
                 array = result.labels if output.name == "labels" else result.probabilities
                 assert array is not None

@@ -52,7 +52,7 @@ class Model:
 
     def describe(self) -> dict[str, Any]:
         """The model's metadata, as the protocol has it."""
-        shapes = {"labels": [1, -1, -1], "labels_png": [1], "probabilities": [1, len(self.classes), -1, -1]}
+        shapes = {"labels": [1, -1, -1], "labels_png": [1, 1], "probabilities": [1, len(self.classes), -1, -1]}
         return {
             "name": self.name,
             "versions": [VERSION],

@@ -116,7 +116,7 @@ def test_answers() -> None:
     labels = np.array([[[1, 2]]], np.uint8)
     outputs = [
         OutputTensor("labels", "UINT8", (1, 1, 2), labels, True),
-        OutputTensor("labels_png", "BYTES", (1,), b"png", True),
+        OutputTensor("labels_png", "BYTES", (1, 1), b"png", True),
         OutputTensor("again", "UINT8", (1, 1, 2), labels, False),
         OutputTensor("text", "BYTES", (1,), b"png", False),
     ]

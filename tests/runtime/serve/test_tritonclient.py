@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import Served
 
@@ -47,6 +49,15 @@ def test_labels_are_those_of_a_direct_call(triton: Any, served: Served, scenes: 
         wanted = [module.InferRequestedOutput("labels")]
         answer = client.infer(served.model, [make_input(module, image)], outputs=wanted, request_id="a")
         np.testing.assert_array_equal(answer.as_numpy("labels")[0], direct(image))
+
+
+def test_a_png(triton: Any, served: Served, scenes: Any, direct: Any) -> None:
+    module, client = triton
+    wanted = [module.InferRequestedOutput("labels_png")]
+    answer = client.infer(served.model, [make_input(module, scenes[0][2])], outputs=wanted).as_numpy("labels_png")
+    assert answer.shape == (1, 1)
+    with Image.open(io.BytesIO(answer[0, 0])) as picture:
+        np.testing.assert_array_equal(np.array(picture), direct(scenes[0][2]))
 
 
 def test_parameters(triton: Any, served: Served, scenes: Any, direct: Any) -> None:
