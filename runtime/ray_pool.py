@@ -159,8 +159,8 @@ class RayPool:
     def map(self, work: Work, contents: Sequence[bytes]) -> Iterator[tuple[int, Any]]:
         """Run a work on packed items; yields index and result of each, in any order; raises an actor's AtrousError."""
         handles = self._start(min(self.actors, len(contents)))
-        waiting, running = deque(enumerate(contents)), {}
-        free = deque(handles * _CALLS_PER_ACTOR)
+        waiting, free = deque(enumerate(contents)), deque(handles * _CALLS_PER_ACTOR)
+        running: dict[Any, tuple[int, Any]] = {}
         while waiting or running:
             while waiting and free:
                 handle, (index, content) = free.popleft(), waiting.popleft()

@@ -79,7 +79,7 @@ class ScoreFile:
         found = np.empty(shape, np.float32)
         with self._lock:
             self._file.seek(offset)
-            self._file.readinto(found.data.cast("B"))  # type: ignore[attr-defined]
+            self._file.readinto(found.data.cast("B"))
         return found
 
 
