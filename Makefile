@@ -14,6 +14,7 @@ RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py \
 	tests/runtime/evaluation/test_ray.py
 RELEASE ?= build/release
 SITE ?= build/site-env
+CROSS ?= build/cross-env
 FUZZ_SECONDS ?= 240
 PYDENSECRF ?= build/pydensecrf
 PYDENSECRF_REPOSITORY ?= https://github.com/lucasb-eyer/pydensecrf
@@ -229,6 +230,17 @@ schema: setup ## compile proto/caffe.proto and the server's protocol to their .p
 
 check-native: setup ## the C++ extension under sanitizers; SANITIZERS=address or thread for one of the two
 	tools/check_native.sh $(SANITIZERS)
+
+cross-check: $(CROSS)/.ready ## the dense CRF built for aarch64, Windows and macOS, and run in emulators (installs 100 MB)
+	PATH="$(abspath $(BIN)):$$PATH" $(CROSS)/bin/python -m tools.cross_check
+
+# an environment of its own on top of $(VENV): a whole compiler, which only this needs; besides, Debian's packages
+# g++-aarch64-linux-gnu and qemu-user, and wine if Windows' programs shall run
+$(CROSS)/.ready: $(VENV)/.ready
+	$(BIN)/python -m venv $(CROSS)
+	$(call share-venv,$(CROSS))
+	$(CROSS)/bin/python -m pip install --quiet ziglang==0.17.1
+	@touch $@
 
 site: $(SITE)/.ready import-root ## the documentation as a site in build/site; every warning is an error
 	$(BIN)/python -m tools.stage_site build/site-source

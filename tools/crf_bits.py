@@ -2,8 +2,8 @@
 
 Problems are the recordings of the shared folder and random settings of everything: grids, free features, masks, all
 kinds of terms, float16, settled pixels. The sum of a problem is the CRC-32 of its marginals; it must be the same for
-all instruction sets and thread counts, and for both builds of the extension. `write_problems` writes the problems for a
-program in C++ that computes the same sums where no Python runs.
+all instruction sets and thread counts, and for both builds of the extension. `write_problems` writes them for a program
+in C++ that repeats them where no Python runs (tools/cross_check.py).
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def draw_term(random: Random, grid: list[int], labels: int) -> Term:
     return term
 
 
-def run_problem(problem: BitProblem, core: Any, kernels: str, threads: int) -> int:
-    """Run a problem and return its sum; `core` is the extension module."""
+def run_problem(problem: BitProblem, core: Any, kernels: str, threads: int) -> Floats:
+    """Run a problem and return its marginals (L, N); `core` is the extension module, `kernels` "" its best ones."""
     grid = problem.grid
     order = core.PixelOrder.tiled(*grid) if len(grid) == 2 else core.PixelOrder.linear(problem.energies.shape[1])
     model = core.MeanField(order, len(problem.energies), problem.half, kernels, threads)
@@ -139,11 +139,14 @@ def run_problem(problem: BitProblem, core: Any, kernels: str, threads: int) -> i
                 lattice = core.Lattice.from_grid(order, grid, *sigmas, *rest)
             model.add_term(lattice, term.kind, term.values)
         marginals, _ = model.run(problem.iterations, True, False, 0.0, problem.settle, None)
-    return zlib.crc32(np.ascontiguousarray(marginals).tobytes())
+    return np.ascontiguousarray(marginals)
 
 
-def write_problems(problems: list[BitProblem], file: BinaryIO) -> None:
-    """Write the problems as bits.cpp reads them: 32-bit little-endian numbers, and images of uint8 as they are."""
+def write_problems(problems: list[BitProblem], core: Any, file: BinaryIO) -> None:
+    """Write the problems and their marginals by `core` as tests/runtime/crf/native/bits.cpp reads them.
+
+    All numbers have 32 bits, little-endian; images of uint8 and masks are written as they are.
+    """
     for problem in problems:
         labels, points = problem.energies.shape
         numbers = [len(problem.grid), *problem.grid, points, labels, problem.iterations, problem.half]
@@ -163,6 +166,7 @@ def write_problems(problems: list[BitProblem], file: BinaryIO) -> None:
             else:
                 file.write(np.array(sigmas, np.float32).tobytes())
                 file.write(b"" if term.image is None else term.image.tobytes())
+        file.write(run_problem(problem, core, "", 1).tobytes())
 
 
 def load_core(file: Path | None) -> Any:
@@ -181,7 +185,8 @@ def sum_all(core: Any, problems: list[BitProblem], names: list[str]) -> dict[str
     """The sum of each problem; raises AssertionError where instruction sets (`names`) or thread counts differ."""
     sums = {}
     for problem in problems:
-        found = {(name, threads): run_problem(problem, core, name, threads) for name in names for threads in (1, 3)}
+        runs = [(name, threads) for name in names for threads in (1, 3)]
+        found = {(name, threads): zlib.crc32(run_problem(problem, core, name, threads).data) for name, threads in runs}
         assert len(set(found.values())) == 1, f"{problem.name}: {found}"
         sums[problem.name] = next(iter(found.values()))
     return sums
