@@ -270,7 +270,7 @@ test-newest: $(RELEASE)/.ready ## the tests with the newest versions (torch as i
 define test-resolved
 	$(RELEASE)/bin/uv venv --quiet --clear --seed --python $(BIN)/python build/$(1)
 	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --resolution $(1) --override $(CONSTRAINTS) \
-		--requirements pyproject.toml $(foreach extra,convert bench openvino hdf5 test,--extra $(extra))
+		--requirements pyproject.toml $(foreach extra,convert bench openvino hdf5 serve test,--extra $(extra))
 	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --no-deps --editable .
 	OMP_NUM_THREADS=1 build/$(1)/bin/python -m pytest -q -n 2 -m "not conformance and not gpu" -W ignore::DeprecationWarning
 endef
