@@ -176,10 +176,40 @@ inline void drop_padding(float* tile, std::size_t length, std::size_t labels, st
   }
 }
 
+// Energies or logarithms of two labels, one label after the other: rows of two would leave most of a vector empty.
+inline UnaryRange prepare_two(const UnaryJob& job, const Run& run, float* gaps) {
+  float planes[2][kRun];
+  for (int l = 0; l < 2; ++l) {
+    const auto source = static_cast<std::ptrdiff_t>(run.source - job.first_source);
+    const float* const from = job.data + l * job.label_stride + source * job.point_stride;
+    for (std::ptrdiff_t i = 0; i < run.length; ++i) planes[l][i] = from[i * job.point_stride];
+    std::fill(planes[l] + run.length, planes[l] + kRun, planes[l][run.length - 1]);
+  }
+  const UnaryRange range = measure_range(planes[0], 2 * kRun);
+  for (int at = 0; at < 2 * kRun && job.kind == UnaryKind::kLogarithm; at += kWidth) {
+    store(planes[0] + at, larger(-load<Wide>(planes[0] + at), Wide{}));
+  }
+  float* const rows = job.rows + 2 * std::size_t{run.first};
+  for (int l = 0; l < 2; ++l) {
+    Wide gap = Wide{} + gaps[l];
+    for (int at = 0; at < kRun; at += kWidth) {
+      const Wide above = larger(load<Wide>(planes[l] + at) - load<Wide>(planes[1 - l] + at), Wide{});
+      gap = above < gap ? above : gap;
+    }
+    gaps[l] = -largest_of(-gap);
+    for (std::size_t i = 0; i < run.length; ++i) rows[2 * i + l] = planes[l][i];
+  }
+  return range;
+}
+
 inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t last_run, float* tile, float* gaps) {
   const std::size_t lanes = job.lanes, labels = job.labels;
   for (std::size_t r = first_run; r < last_run; ++r) {
     const Run run = job.order->run(r);
+    if (labels == 2 && job.kind != UnaryKind::kScores) {
+      job.ranges[r] = prepare_two(job, run, gaps);
+      continue;
+    }
     if (job.coarse != nullptr) {
       upsample_tile(job, run.source, run.length, tile);
     } else {
