@@ -56,36 +56,30 @@ struct Splat {
 
 template <int Quads, class S>
 struct Blur {
-  // [begin, end) covers whole chains.
+  // [begin, end) covers whole chains. Chains are short, so their ends are masked, not jumped over.
   static void run(const BlurJob& job, std::size_t begin, std::size_t end) {
+    if (begin == end) return;
     constexpr int kBlock = Row<Quads>::kLanes;
     S* const rows = static_cast<S*>(job.rows);
     const std::size_t lanes = kBlock == 2 ? 2 : job.lanes;
     for (std::size_t block = 0; block < lanes; block += kBlock) {
       const auto row_at = [&](std::size_t i) { return rows + (job.chain[i] >> 1) * lanes + block; };
-      std::size_t i = begin;
-      while (i < end) {
-        Row<Quads> previous, current, next;
-        previous.fill(0.0F);
-        current.load_from(row_at(i));
-        for (bool ends = false; !ends; ++i) {
-          if constexpr (kPrefetches<Quads>) prefetch_row<kBlock>(row_at(std::min(i + kPrefetchChain, end - 1)));
-          ends = (job.chain[i] & 1U) != 0;
-          if (ends) {
-            next.fill(0.0F);
-          } else {
-            next.load_from(row_at(i + 1));
-          }
-          S* const to = row_at(i);
-          previous.each_with(next, [&](auto& p, auto& n) ATROUS_INLINE_LAMBDA { p += n; });
-          current.each_with(previous, [&](auto& c, auto& sides) ATROUS_INLINE_LAMBDA {
-            const auto blurred = c + 0.5F * sides;
-            sides = c;
-            c = blurred;
-          });
-          current.store_to(to);
-          current = next;
-        }
+      Row<Quads> previous, current, next;
+      previous.fill(0.0F);
+      current.load_from(row_at(begin));
+      for (std::size_t i = begin; i < end; ++i) {
+        if constexpr (kPrefetches<Quads>) prefetch_row<kBlock>(row_at(std::min(i + kPrefetchChain, end - 1)));
+        const std::int32_t goes_on = static_cast<std::int32_t>(job.chain[i] & 1U) - 1;  // all bits, or none at the end
+        next.load_from(row_at(std::min(i + 1, end - 1)));
+        previous.each_with(next, [&](auto& p, auto& n) ATROUS_INLINE_LAMBDA { p += keep_if(n, goes_on); });
+        S* const to = row_at(i);
+        current.each_with(previous, [&](auto& c, auto& sides) ATROUS_INLINE_LAMBDA {
+          const auto blurred = c + 0.5F * sides;
+          sides = keep_if(c, goes_on);
+          c = blurred;
+        });
+        current.store_to(to);
+        current = next;
       }
     }
   }

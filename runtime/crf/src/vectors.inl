@@ -175,6 +175,17 @@ ATROUS_INLINE V larger(const V& a, const V& b) {
   return a > b ? a : b;
 }
 
+// The value if all bits of `mask` are set, 0 if none is.
+template <class V>
+ATROUS_INLINE V keep_if(const V& value, std::int32_t mask) {
+  typename VectorOf<sizeof(V) / 4>::bits bits;
+  std::memcpy(&bits, &value, sizeof(V));
+  bits &= mask;
+  V kept;
+  std::memcpy(&kept, &bits, sizeof(V));
+  return kept;
+}
+
 ATROUS_INLINE float sum_of(const V4& v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 ATROUS_INLINE V4 low_half(const V8& v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
 ATROUS_INLINE V4 high_half(const V8& v) { return __builtin_shufflevector(v, v, 4, 5, 6, 7); }
