@@ -302,7 +302,7 @@ class Lattice::Builder {
     if (measures) {
       team.alone(rank, [&] {
         mass_ = scratch_.array<float>(lattice_.vertices_);
-        lattice_.norms_ = Buffer<float>(points);
+        lattice_.norms_ = Buffer<float>(points + kRun);
       });
       lattice_.filter_ones(team, rank, nullptr, mass_.data());
     }

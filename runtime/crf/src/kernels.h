@@ -85,6 +85,12 @@ struct UnaryJob {
   std::size_t coarse_height, coarse_width, height, width;
 };
 
+// Gain times Q of one term, for its splat: pairs of floats, which are multiplied faster here than once per vertex.
+struct GainedTerm {
+  const float* gain;  // per pixel, then kRun floats of any value
+  float* q;           // pixels x 2
+};
+
 struct SliceJob {
   const PixelOrder* order;
   const float* unary;           // energies, points x labels, in storage order; reads go up to one row past the end
@@ -101,6 +107,7 @@ struct SliceJob {
   std::uint8_t* settled;   // per pixel in storage order: set where the largest q exceeds `settle`, or null
   float settle;
   double* energy;  // per run: sum q log q + U q - q m at the *current* q, which then stays; or null
+  const std::vector<GainedTerm>* gained;  // written with q
 };
 
 struct Kernels {

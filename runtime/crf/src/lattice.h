@@ -73,7 +73,7 @@ class Lattice {
   Buffer<Entry> splats_;
   Buffer<std::uint32_t> offsets_;
   std::vector<BlurAxis> axes_;
-  Buffer<float> norms_;  // 1 / n or its root, per pixel; empty without normalization
+  Buffer<float> norms_;  // 1 / n or its root, per pixel, then kRun floats of any value; empty without normalization
 };
 
 }  // namespace atrous

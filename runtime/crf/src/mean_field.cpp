@@ -47,6 +47,7 @@ MeanField::MeanField(std::shared_ptr<const PixelOrder> order, std::size_t labels
 std::size_t MeanField::bytes() const {
   std::size_t total = q_.bytes() + unary_.bytes();
   for (const auto& rows : rows_) total += rows.bytes();
+  for (const auto& gained : gained_) total += gained.bytes();
   return total;
 }
 
@@ -74,6 +75,18 @@ void MeanField::prepare() {
     const bool stays_cached = lattice.vertices() * kCachedShare <= points() * lattice.corners();
     slice_terms_.push_back({lattice.slices(), rows_[t].data(), lattice.factors(), lattice.corners(), terms_[t].kind,
                             compatibilities_[t].data(), stays_cached});
+  }
+}
+
+// Gain times Q is kept beside Q while a run starts from the unary.
+void MeanField::prepare_gained(bool wanted) {
+  gained_.resize(terms_.size());
+  gained_terms_.clear();
+  if (!wanted || lanes_ != 2 || storage_ != Storage::kFloat) return;
+  for (std::size_t t = 0; t < terms_.size(); ++t) {
+    if (terms_[t].lattice->gains() == nullptr) continue;
+    gained_[t].resize(points() * lanes_);
+    gained_terms_.push_back({terms_[t].lattice->gains(), gained_[t].data()});
   }
 }
 
@@ -167,6 +180,7 @@ void MeanField::restart(std::size_t labels) {
   unary_.clear();
   q_.clear();
   rows_.clear();
+  gained_.clear();
   scratch_.clear();
   clear_terms();
 }
@@ -196,6 +210,7 @@ SliceJob MeanField::slice_job(bool with_terms) {
   job.labels = labels_;
   job.lanes = lanes_;
   job.points = points();
+  job.gained = &gained_terms_;
   return job;
 }
 
@@ -211,6 +226,10 @@ void MeanField::filter(Team& team, int rank, InferenceReport& report, const Acti
   share_terms(team, rank, terms_.size(), chunks, [&](std::size_t t, std::size_t chunk) {
     const Lattice& lattice = *terms_[t].lattice;
     SplatJob job{lattice.offsets(), lattice.splats(), lattice.gains(), q_.data(), rows_[t].data(), lanes_, nullptr};
+    if (!gained_terms_.empty() && job.gains != nullptr) {
+      job.q = gained_[t].data();
+      job.gains = nullptr;
+    }
     if (active != nullptr) {
       job.offsets = active->offsets(t);
       job.entries = active->splats(t);
@@ -246,6 +265,7 @@ std::vector<const Lattice*> MeanField::lattices() const {
 
 Buffer<unsigned char> MeanField::run(const InferenceOptions& options, InferenceReport& report) {
   prepare();
+  prepare_gained(!options.warm);
   make_scratch();
   const bool counts = options.tolerance > 0.0;
   std::vector<std::uint16_t> best(counts ? points() : 0);
@@ -330,6 +350,7 @@ void MeanField::load_marginals(const float* values, std::ptrdiff_t label_stride,
 
 double MeanField::kl_divergence() {
   prepare();
+  prepare_gained(false);
   make_scratch();
   std::vector<double> energy(order_->runs());
   InferenceReport report;

@@ -83,6 +83,7 @@ class MeanField {
   // Lanes of the rows in which the unary is read: whole vectors, also where rows of two labels have 2 lanes.
   std::size_t tile_lanes() const { return lanes_ < 4 ? 4 : lanes_; }
   void prepare();
+  void prepare_gained(bool wanted);
   void make_scratch();
   std::vector<const Lattice*> lattices() const;
   void filter(Team& team, int rank, InferenceReport& report, const ActivePixels* active = nullptr);
@@ -101,6 +102,8 @@ class MeanField {
   Buffer<unsigned char> q_;
   std::vector<Buffer<unsigned char>> rows_;
   std::vector<SliceTerm> slice_terms_;
+  std::vector<Buffer<float>> gained_;  // of each term with gains, where rows are pairs of floats
+  std::vector<GainedTerm> gained_terms_;
   std::vector<std::vector<float>> compatibilities_;
   std::vector<Buffer<float>> scratch_;
 };

@@ -122,13 +122,19 @@ struct Slice {
 
   template <int Corners>
   static void add_pairs(const SliceTerm& term, const Run& run, float* tile) {
-    const bool potts = term.kind == Compatibility::kPotts;
-    const V2 weight = potts ? V2{} + term.compatibility[0] : -load<V2>(term.compatibility);
+    float filtered[2 * kRun];
     for (std::size_t i = 0; i < run.length; ++i) {
-      Row<0> filtered;
-      gather_corners<Corners>(term, run.first + i, 2, 0, filtered);
-      const float factor = term.factor != nullptr ? term.factor[run.first + i] : 1.0F;
-      store(tile + 2 * i, load<V2>(tile + 2 * i) + weight * (filtered.two * factor));
+      Row<0> sum;
+      gather_corners<Corners>(term, run.first + i, 2, 0, sum);
+      store(filtered + 2 * i, sum.two);
+    }
+    const bool potts = term.kind == Compatibility::kPotts;
+    float weight[kWidth];
+    for (int l = 0; l < kWidth; ++l) weight[l] = potts ? term.compatibility[0] : -term.compatibility[l % 2];
+    for (std::size_t at = 0; at < 2 * run.length; at += kWidth) {
+      Wide message = load<Wide>(filtered + at);
+      if (term.factor != nullptr) message *= double_lanes(load<Narrow>(term.factor + run.first + at / 2));
+      store(tile + at, load<Wide>(tile + at) + load<Wide>(weight) * message);
     }
   }
 
@@ -232,6 +238,13 @@ struct Slice {
     S* const q = static_cast<S*>(job.q) + first * job.lanes;
     if constexpr (kPairs && std::is_same_v<S, float>) {
       std::memcpy(q, tile, length * 2 * sizeof(float));
+      for (const GainedTerm& term : *job.gained) {
+        float gained[2 * kRun];
+        for (std::size_t at = 0; at < 2 * length; at += kWidth) {
+          store(gained + at, double_lanes(load<Narrow>(term.gain + first + at / 2)) * load<Wide>(tile + at));
+        }
+        std::memcpy(term.q + 2 * first, gained, length * 2 * sizeof(float));
+      }
       return;
     }
     for (std::size_t at = 0; at < length * job.lanes; at += kBlock) {

@@ -32,6 +32,7 @@ using V16 = VectorOf<16>::type;
 
 constexpr int kWidth = ATROUS_WIDTH;
 using Wide = VectorOf<kWidth>::type;
+using Narrow = VectorOf<kWidth / 2>::type;
 
 struct Half {
   std::uint16_t bits;
@@ -44,6 +45,13 @@ ATROUS_INLINE V load(const float* from) {
   V value;
   std::memcpy(&value, from, sizeof(V));
   return value;
+}
+
+// GCC takes a copy of 8 bytes through a general register.
+template <>
+ATROUS_INLINE V2 load<V2>(const float* from) {
+  typedef V2 Unaligned __attribute__((aligned(4), may_alias));
+  return *reinterpret_cast<const Unaligned*>(from);
 }
 
 template <class V>
@@ -197,6 +205,13 @@ ATROUS_INLINE V4 swap_pairs(const V4& v) { return __builtin_shufflevector(v, v, 
 ATROUS_INLINE V8 swap_pairs(const V8& v) { return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6); }
 ATROUS_INLINE V16 swap_pairs(const V16& v) {
   return __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+}
+
+// Every lane twice.
+ATROUS_INLINE V4 double_lanes(const V2& v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1); }
+ATROUS_INLINE V8 double_lanes(const V4& v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
+ATROUS_INLINE V16 double_lanes(const V8& v) {
+  return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
 }
 
 ATROUS_INLINE float largest_of(const V4& v) {
