@@ -353,3 +353,26 @@ def test_settled_pixels_stay_and_the_others_go_on(storage: Any) -> None:
     np.testing.assert_array_equal(crf.inference(1, settle=0.9), first)
     with pytest.raises(CrfInputError, match="settle"):
         crf.inference(3, settle=1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 37), (33, 65)])
+def test_two_labels_are_read_like_others(shape: tuple[int, int]) -> None:
+    """They have a reader of their own: energies of any strides, probabilities, the range, and each label's gap."""
+    random = np.random.default_rng(3)
+    energies = random.uniform(0, 9, (2, *shape)).astype(np.float32)
+    crf = DenseCRF(shape, 2)
+    for view in (energies, energies[:, ::-1, ::-1], np.asfortranarray(energies)):
+        crf.set_unary(view)
+        np.testing.assert_array_equal(crf.unary_energies(), view)
+    probabilities = np.stack([energies[0] / 9, 1 - energies[0] / 9])
+    crf.set_probabilities(probabilities)
+    np.testing.assert_allclose(crf.unary_energies(), -np.log(np.clip(probabilities, 1e-5, 1)), rtol=1e-6, atol=1e-6)
+    energies[1] = energies[0] + 2
+    energies[1, -1, -1] = energies[0, -1, -1] + 1
+    for labels in ((0, 1), (1, 0)):
+        for below, kept in ((0.3, [0, 1]), (0.4, [0])):
+            crf.set_unary(energies[list(labels)])
+            assert crf.prune_labels(below=below) == sorted(labels.index(label) for label in kept)
+    energies[1, -1, -1] = np.nan
+    with pytest.raises(CrfInputError):
+        crf.set_unary(energies)
