@@ -272,7 +272,8 @@ define test-resolved
 	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --resolution $(1) --override $(CONSTRAINTS) \
 		--requirements pyproject.toml $(foreach extra,convert bench openvino hdf5 serve test,--extra $(extra))
 	$(RELEASE)/bin/uv pip install --quiet --python build/$(1) --no-deps --editable .
-	OMP_NUM_THREADS=1 build/$(1)/bin/python -m pytest -q -n 2 -m "not conformance and not gpu" -W ignore::DeprecationWarning
+	OMP_NUM_THREADS=1 build/$(1)/bin/python -m pytest -q -n 2 -m "not conformance and not gpu" \
+		-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 endef
 
 clean: ## remove what was built
