@@ -145,8 +145,13 @@ class _Reshaping(Operator):
 
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         x = bottoms[0]
-        # ONNX reads 0 and -1 as Caffe does; the axes after the replaced ones may move, so a 0 cannot copy them
-        return [graph.reshape(x.name, [*(0,) * self.axis, *self.dims, *x.shape[self.end :]])]
+        # ONNX reads 0 and -1 as Caffe, but OpenCV 5, which joins two Reshape, takes a 0 from the input of the first:
+        # sizes that are not open are written out. The axes after the replaced ones may move, so a 0 cannot copy them.
+        sizes = [
+            x.shape[axis] if size == 0 and not x.is_dynamic(axis) else size
+            for axis, size in enumerate([*(0,) * self.axis, *self.dims])
+        ]
+        return [graph.reshape(x.name, [*sizes, *x.shape[self.end :]])]
 
 
 @register_layer("Reshape")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter import export_onnx, run_blobs, to_torch
+from atrous.converter import export_onnx, read_net, run_blobs, to_torch
 from atrous.converter.check import opencv as checked
 from atrous.converter.check.opencv import FILES, verify_opencv
 from atrous.converter.check.opencv_process import INTERPRETER, OpenCv, OpenCvError, shorten
@@ -69,6 +69,20 @@ def test_opencv_5_reads_both_files(bundles: Path) -> None:
     assert [report.stage.split()[0] for report in reports] == [name for name in FILES for _ in range(2)]
     for report in reports:
         assert report.passed, report.describe()
+
+
+def test_copied_axis_behind_another_reshape() -> None:
+    """OpenCV 5 joins two Reshape, and takes a 0 of the second from the shape before the first."""
+    python = os.environ.get(INTERPRETER)
+    if not python:
+        pytest.skip(f"set {INTERPRETER} to a Python with opencv-python-headless>=5")
+    text = data(1, 6, 5, 5) + layer("ShuffleChannel", "s", "data", "s", "shuffle_channel_param { group: 2 }")
+    text += layer("Reshape", "r", "s", "r", "reshape_param { shape { dim: 0 dim: 0 dim: -1 } }")
+    module = to_torch(net := read_net(text))
+    feeds = {"data": np.random.default_rng(0).standard_normal((1, 6, 5, 5), np.float32)}
+    with OpenCv(python) as opencv:
+        found = opencv.run_onnx(export_onnx(net, module).SerializeToString(), feeds, ["r"])
+    np.testing.assert_array_equal(found["r"], run_blobs(module, feeds)["r:r"])
 
 
 @pytest.mark.parametrize("case", ["ssd-detection", "ssd-detection-corner"])
