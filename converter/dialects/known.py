@@ -40,6 +40,7 @@ class Dialect:
     # Interp rejects more than one of zoom, shrink and size; others take the first that applies
     one_interp_form: bool = False
     has_batch_variance: bool = True  # BatchNorm without global statistics computes the variance of the batch
+    has_mean: bool = True  # its published nets subtract a mean from their images
     bn_blobs: int = 0  # blobs of its BN layer: 2 (scale, shift) or 4 (slope, bias, mean, variance); 0 without one
 
     @property
@@ -110,7 +111,7 @@ DIALECTS: dict[str, Dialect] = {
             one_interp_form=True,
         ),
         _DEEPLAB_V2,
-        Dialect("segnet", layers=("BN", "Upsample"), data_layers=("DenseImageData",), bn_blobs=2),
+        Dialect("segnet", layers=("BN", "Upsample"), data_layers=("DenseImageData",), has_mean=False, bn_blobs=2),
         replace(_DEEPLAB_V2, name="pspnet", layers=(*_DEEPLAB_V2.layers, "BN"), bn_blobs=4),
         Dialect("enet", layers=("BN", "Upsample"), bn_blobs=2),
         Dialect(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...bundle.choices import ColorOrder
+from ..dialects.known import find_dialect
 from ..files.mean_image import read_mean_pixel
 from ..graph.net import Blob, Layer, Net
 
@@ -56,7 +57,7 @@ def choose_pixel_rule(
                 "give --mean if the net was trained with another one in addition"
             ],
         )
-    if net.dialect == "segnet" and transform is None:
+    if not find_dialect(net.dialect).has_mean and transform is None:
         warning = "the file does not say the mean of its training images; using 0, as SegNet and ENet do: give --mean "
         return (0.0, 0.0, 0.0), scale, [f"{warning}if the net was trained with another"]
     reason = "does not say the mean of its training images"
