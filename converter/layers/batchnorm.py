@@ -91,9 +91,9 @@ class BatchNorm(Operator):
         param = self.context.message.batch_norm_param
         self.class_name = _norm_class(self)
         self.channels = self.bottoms[0].shape[1]
-        fillers = param.HasField("scale_filler") or param.HasField("bias_filler")
+        self.of_nvcaffe = param.scale_bias or param.HasField("scale_filler") or param.HasField("bias_filler")
         of_intel = param.HasField("use_weight_bias") and param.use_weight_bias
-        self.scales = param.scale_bias or fillers or of_intel or self.context.blob_count == 5
+        self.scales = self.of_nvcaffe or of_intel or self.context.blob_count == 5
         self.param = param
         self.eps = max(param.eps, NVCAFFE_LEAST_EPS) if self.scales else param.eps
         by_phase = self.context.phase == "TEST"
@@ -167,9 +167,9 @@ class BatchNorm(Operator):
         if self.scales:
             copy_blob(module.weight, blobs[3])
             copy_blob(module.bias, blobs[4])
-        # NVCaffe stores 1 beside its own scale and ignores it; Intel's Caffe divides as BVLC's
-        inverse = np.float32(1) / factor[0] if factor[0] else np.float32(self.scales)
-        mean, variance = mean * inverse, variance * inverse
+        if not self.of_nvcaffe:  # which ignores its third blob; Intel's Caffe, whose scale is the default, divides
+            inverse = np.float32(1) / factor[0] if factor[0] else np.float32(self.scales)
+            mean, variance = mean * inverse, variance * inverse
         copy_blob(module.running_mean, mean)
         copy_blob(module.running_var, variance)
 

@@ -279,9 +279,9 @@ def test_nvcaffe_batch_norm(channels: int, shape: tuple[int, ...], old_order: bo
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("body", ["use_global_stats: true", "use_weight_bias: true", "scale_bias: true"])
+@pytest.mark.parametrize("body", ["use_global_stats: true", "use_weight_bias: true"])
 def test_intel_batch_norm_divides_by_its_factor(body: str) -> None:
-    """Its five blobs are mean, variance, factor, scale, bias; NVCaffe's factor is always 1."""
+    """Its five blobs are mean, variance, factor, scale, bias, and its scale needs no field in the prototxt."""
     mean, scale, bias = numbers(3, 3)
     variance, factor = numbers(3, start=7), np.float32([999.5])
     net = read_net(batch_norm(3, body), {"bn": [mean * factor, variance * factor, factor, scale, bias]})
