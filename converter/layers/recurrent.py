@@ -170,7 +170,8 @@ def emit_loop(
         ],
     )
     count = graph.add("Squeeze", [graph.add("Shape", [scanned[0]], start=0, end=1)])
-    *last, sequence = graph.add_multiple("Loop", [count, "", *first], len(first) + 1, body=body)
+    always = graph.constant(True, "bool")  # TensorRT's body has no condition without one
+    *last, sequence = graph.add_multiple("Loop", [count, always, *first], len(first) + 1, body=body)
     return [sequence, *(graph.add("Unsqueeze", [state, zero]) for state in last[:exposed])]
 
 
