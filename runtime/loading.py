@@ -10,12 +10,15 @@ from ..bundle.folder import Bundle, read_bundle
 from ..dependencies import import_crf
 from ..errors import BundleError, InputError
 from .backends import Backend, open_backend
+from .backends.absent import AbsentNetwork
 from .backends.preprocessed import PixelRule, change_preprocessing, open_preprocessed
 from .resizing import SizeOption, choose_sizing
 from .segmenter import CrfDevice, Segmenter
 
 if TYPE_CHECKING:
     from .crf import CrfParameters
+
+_OF_NETWORKS = ("backend", "device", "precision", "options")  # arguments of `load`
 
 
 def load(
@@ -103,3 +106,9 @@ def _choose_crf(bundle: Bundle, choice: Literal["auto"] | bool | CrfParameters) 
         raise InputError(f"{bundle.path}: the bundle has no CRF parameters: pass some, or turn the CRF off")
     import_crf()  # report a missing extension now, not at the first image
     return section
+
+
+def load_without_network(path: str | Path, **load_options: Any) -> Segmenter:
+    """Load a bundle for everything but its network; arguments and errors as of `load`."""
+    own = {name: value for name, value in load_options.items() if name not in _OF_NETWORKS}
+    return load(path, AbsentNetwork(read_bundle(path)), **own)

@@ -128,7 +128,6 @@ def command(
     from ..bundle.files import prepare_folder
     from ..dependencies import import_optional
     from ..errors import InputError
-    from ..runtime.backends.absent import load_without_network
     from ..runtime.evaluation.class_order import find_class_order
     from ..runtime.evaluation.evaluator import check_classes, find_first_number
     from ..runtime.evaluation.tuning.points import GRIDS
@@ -136,6 +135,7 @@ def command(
     from ..runtime.evaluation.tuning.report import describe_search, write_search
     from ..runtime.evaluation.tuning.scoring import score_images
     from ..runtime.evaluation.tuning.search import search_crf
+    from ..runtime.loading import load_without_network
     from ..runtime.pipeline.engine import count_cores
 
     if hold_out == 1:

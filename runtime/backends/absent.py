@@ -1,18 +1,12 @@
-"""A bundle without its network, where another process runs that."""
+"""The backend of a bundle whose network runs in another process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from ...bundle import Bundle, read_bundle
+from ...bundle import Bundle
 from ...errors import BackendError
-from ..loading import load
-from ..segmenter import Segmenter
 from .protocol import Array, Backend, TensorSpec
-
-_OF_NETWORKS = ("backend", "device", "precision", "options")  # arguments of `load`
 
 
 class AbsentNetwork(Backend):
@@ -34,9 +28,3 @@ class AbsentNetwork(Backend):
 
     def close(self) -> None:
         """Do nothing."""
-
-
-def load_without_network(bundle: str | Path, **load_options: Any) -> Segmenter:
-    """Load a bundle for everything but its network; arguments and errors as of `runtime.load`."""
-    own = {name: value for name, value in load_options.items() if name not in _OF_NETWORKS}
-    return load(bundle, AbsentNetwork(read_bundle(bundle)), **own)

@@ -11,9 +11,8 @@ import numpy as np
 
 from ...dependencies import import_optional
 from ...errors import AtrousError, InputError
-from ..backends.absent import load_without_network
 from ..images import decode_image, read_image
-from ..loading import load
+from ..loading import load, load_without_network
 from ..pictures import encode_label_png
 from ..pipeline import Pipeline
 from ..pipeline.segmentation import make_stages
