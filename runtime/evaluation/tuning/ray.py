@@ -25,6 +25,7 @@ from .points import Point
 from .scoring import ScoredImage, ScoreFile, score_image
 
 _CALLS_PER_CORE = 2  # from the driver: one runs, one waits
+_STORE = None  # the key of the file and the gate, beside the names of the images, in what an actor keeps
 
 
 @contextmanager
@@ -114,7 +115,8 @@ def _find(actor: BundleActor, pair: Pair) -> ScoredImage:
     """The image, scored by the network if it is new to this process."""
     with actor.lock:
         if pair.name not in actor.kept:
-            file, gate = actor.kept.setdefault("", (ScoreFile(), MemoryGate(actor.segmenter.memory_bytes)))
-            actor.kept[pair.name] = score_image(actor.segmenter, actor.common, pair, file, gate)
+            if _STORE not in actor.kept:
+                actor.kept[_STORE] = ScoreFile(), MemoryGate(actor.segmenter.memory_bytes)
+            actor.kept[pair.name] = score_image(actor.segmenter, actor.common, pair, *actor.kept[_STORE])
         image: ScoredImage = actor.kept[pair.name]
     return image
