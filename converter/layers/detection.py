@@ -63,6 +63,12 @@ class DetectionOutput(Operator):
         # the number of detections depends on the data; Caffe states the same shape
         return ((1, 1, varying(1, self.bottoms, self.context.name), 7),)
 
+    @property
+    def _top_k(self) -> int:
+        """The candidates of a class, at most; -1 for all."""
+        nms = self.param.nms_param
+        return int(nms.top_k) if nms.HasField("top_k") else -1
+
     def emit(self, graph: OnnxGraph, module: Any, bottoms: Sequence[Value]) -> list[str]:
         require_form(self, graph, "standard", *ENGINE_FORMS)
         if self.param.nms_param.eta < 1:
@@ -72,8 +78,8 @@ class DetectionOutput(Operator):
         param, nms = self.param, self.param.nms_param
         labels = [label for label in range(param.num_classes) if label != param.background_label_id]
         batch, priors = bottoms[0].shape[0], bottoms[2].shape[2] // 4
-        candidates = smaller(priors, nms.top_k if nms.HasField("top_k") else -1)
-        if not labels or 0 in (param.keep_top_k, nms.top_k if nms.HasField("top_k") else -1):
+        candidates = smaller(priors, self._top_k)
+        if not labels or 0 in (param.keep_top_k, self._top_k):
             nothing = [graph.constant(np.zeros((1, 7)))]
             return [emit_chosen(graph, nothing, graph.constant(np.zeros(0), "int64"), batch)]
         boxes = self._emit_boxes(graph, *(bottom.name for bottom in bottoms[::2]))
@@ -121,8 +127,7 @@ class DetectionOutput(Operator):
 
     def _emit_engine_form(self, graph: OnnxGraph, bottoms: Sequence[Value]) -> str:
         """The node of an engine, for decoded boxes: engines know fewer codes than Caffe, under other names."""
-        nms = self.param.nms_param
-        if self.param.keep_top_k < 1 or nms.nms_threshold == 0 or (nms.HasField("top_k") and nms.top_k == 0):
+        if self.param.keep_top_k < 1 or self.param.nms_param.nms_threshold == 0 or self._top_k == 0:
             self.refuse_export(
                 "needs keep_top_k, top_k and nms_threshold above 0 in the form of an engine; use --detection standard"
             )
@@ -149,7 +154,7 @@ class DetectionOutput(Operator):
             # -1 would name the boxes that all classes share
             background_label_id=param.background_label_id if has_background else param.num_classes,
             nms_threshold=float(nms.nms_threshold),
-            top_k=nms.top_k if nms.HasField("top_k") else -1,
+            top_k=self._top_k,
             keep_top_k=param.keep_top_k,
             code_type="CORNER",
             variance_encoded_in_target=1,
@@ -245,7 +250,7 @@ class DetectionOutput(Operator):
             "code": _CODES[param.code_type],
             "threshold": param.confidence_threshold if param.HasField("confidence_threshold") else None,
             "nms_threshold": nms.nms_threshold,
-            "top_k": nms.top_k if nms.HasField("top_k") else -1,
+            "top_k": self._top_k,
             "keep_top_k": param.keep_top_k,
             "background": param.background_label_id,
         }
