@@ -57,10 +57,10 @@ def choose_pixel_rule(
                 "give --mean if the net was trained with another one in addition"
             ],
         )
-    if not find_dialect(net.dialect).has_mean and transform is None:
-        warning = "the file does not say the mean of its training images; using 0, as SegNet and ENet do: give --mean "
-        return (0.0, 0.0, 0.0), scale, [f"{warning}if the net was trained with another"]
     reason = "does not say the mean of its training images"
+    if not find_dialect(net.dialect).has_mean and transform is None:
+        words = f"the file {reason}; using 0, as SegNet and ENet do: give --mean if the net was trained with another"
+        return (0.0, 0.0, 0.0), scale, [words]
     if transform is not None and transform.mean_file:
         reason = f'has the mean of its training images in another file, "{transform.mean_file}"'
     first, second, third = DEEPLAB_MEAN
