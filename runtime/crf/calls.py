@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from ...errors import CrfInputError
 from . import _lattice
+from .checks import FloatArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +34,14 @@ def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[
             ) from None
 
     return call
+
+
+def choose_output(marginals: FloatArray, output: Output) -> npt.NDArray[Any]:
+    """The marginals (L, *shape), or the first label of the highest (*shape): uint8, uint16 for more than 256 labels."""
+    if output == "marginals":
+        return marginals
+    labels: npt.NDArray[Any] = marginals.argmax(axis=0).astype(np.uint8 if len(marginals) <= 256 else np.uint16)
+    return labels
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Mode
 from ...errors import CrfInputError
 from . import _lattice
-from .calls import Output
+from .calls import Output, choose_output
 from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
 from .model import DenseCRF, Device, Storage
 from .pydensecrf_backend import run_pydensecrf
@@ -125,7 +125,7 @@ def dense_crf(
     else:
         crf.set_scores(unary, clip=clip)
     if backend == "pydensecrf":
-        return _choose_output(run_pydensecrf(pixels, crf.unary_energies(), parameters), output)
+        return choose_output(run_pydensecrf(pixels, crf.unary_energies(), parameters), output)
     if factor > 1:
         full = crf.inference(0, keep=False)
         small = average_blocks(full, factor)
@@ -140,20 +140,12 @@ def dense_crf(
     if factor == 1:
         return crf.inference(parameters.iterations, keep=False, output=output, **shortcuts)
     blurred = crf.inference(parameters.iterations, keep=False, **shortcuts)
-    return _choose_output(apply_change(full, small, blurred, factor), output)
+    return choose_output(apply_change(full, small, blurred, factor), output)
 
 
 def _may_be_on(device: Device, value: Any) -> bool:
     """Whether an array may be in the device's memory; `DenseCRF` checks it."""
     return device == "cuda" and not isinstance(value, np.ndarray) and hasattr(value, "__dlpack_device__")
-
-
-def _choose_output(marginals: FloatArray, output: Output) -> npt.NDArray[Any]:
-    """The marginals (L, H, W) or their labels (H, W)."""
-    if output == "marginals":
-        return marginals
-    labels: npt.NDArray[Any] = marginals.argmax(axis=0).astype(np.uint8 if len(marginals) <= 256 else np.uint16)
-    return labels
 
 
 def _choose_parameters(parameters: CrfParameters | None, mode: Any, iterations: Any, *terms: Any) -> CrfParameters:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
 from . import _lattice
-from .calls import InferenceReport, Output, exclusive
+from .calls import InferenceReport, Output, choose_output, exclusive
 from .checks import (
     MAX_ITERATIONS,
     FloatArray,
@@ -417,10 +417,7 @@ class DenseCRF:
         if self._terms.kept is not None:
             pruned, marginals = marginals, np.zeros((self.labels, self.points), np.float32)
             marginals[self._terms.kept] = pruned
-        if output == "labels":
-            marginals = marginals.argmax(axis=0).astype(np.uint8 if self.labels <= 256 else np.uint16)  # (N,)
-            return marginals.reshape(self.shape)
-        return marginals.reshape(self.labels, *self.shape)
+        return choose_output(marginals.reshape(self.labels, *self.shape), output)
 
     # ---- checks and sizes --------------------------------------------------------------------------------------------
 
