@@ -93,6 +93,14 @@ def check_float32(array: npt.NDArray[Any], what: str) -> None:
         raise CrfInputError(f"{what} must be float32, got {array.dtype} ({hint}: {what}.astype(numpy.float32))")
 
 
+def check_values(value: Any, what: str, labels: int, grid: tuple[int, ...]) -> FloatArray:
+    """Return an array of labels x grid, float32, any strides."""
+    array = as_array(value, what)
+    check_layout(array, grid, what, labels)
+    check_float32(array, what)
+    return array
+
+
 def check_image(image: Any, *, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
     """Return an image as *shape x channels, uint8 or float32, C-contiguous.
 

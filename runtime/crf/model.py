@@ -19,23 +19,19 @@ from .calls import InferenceReport, Output, choose_output, exclusive
 from .checks import (
     MAX_ITERATIONS,
     FloatArray,
-    as_array,
-    check_coarse_scores,
     check_compatibility,
-    check_float32,
     check_fraction,
     check_grid,
     check_image,
     check_integer,
-    check_layout,
     check_mask,
-    check_probability_sums,
     check_threads,
+    check_values,
 )
 from .pruning import labels_to_keep, lossless_margin
 from .term_list import TermList
 from .terms import Grid, build_feature_lattice, build_grid_lattice
-from .unary import Gaps, feed_coarse_scores, feed_energies, feed_probabilities, feed_scores
+from .unary import Unary
 
 if TYPE_CHECKING:
     from .gpu.engine import DeviceEngine, Kind
@@ -122,7 +118,7 @@ class DenseCRF:
         else:
             self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
         self._terms = TermList(self._field)
-        self._gaps: Gaps | None = None  # None without a unary
+        self._unary = Unary(self._field, self._engine, self.labels, self.shape, self._grid)
         self._started = False  # whether the core holds marginals
         self.report: InferenceReport | None = None
 
@@ -131,24 +127,12 @@ class DenseCRF:
     @exclusive
     def set_unary(self, energies: Any) -> None:
         """Set the unary energies (smaller is likelier): (L, *shape) float32, any strides."""
-        if self._feed_device(energies, "energies"):
-            return
-        array = self._check_array(energies, "energies")
-        self._reset_unary()
-        self._gaps = feed_energies(self._field, array.reshape(self.labels, -1))
+        self._feed("energies", energies)
 
     @exclusive
     def set_probabilities(self, probabilities: Any, *, clip: float = 1e-5) -> None:
         """Set the unary to -log(clip(p, clip, 1)): (L, *shape) float32, summing to 1 over the labels."""
-        clip = check_fraction(clip, "clip")
-        if self._feed_device(probabilities, "probabilities", clip):
-            return
-        array = self._check_array(probabilities, "probabilities")
-        self._reset_unary()
-        flat = array.reshape(self.labels, -1)
-        gaps = feed_probabilities(self._field, flat, self._grid.order.band, clip, self.threads)
-        check_probability_sums(array)
-        self._gaps = gaps
+        self._feed("probabilities", probabilities, clip)
 
     @exclusive
     def set_scores(self, scores: Any, *, clip: float = 1e-5) -> None:
@@ -159,46 +143,24 @@ class DenseCRF:
                 grid, upsampled here with aligned corners (Caffe's Interp), without a full-size array of scores.
             clip: lowest probability.
         """
-        clip = check_fraction(clip, "clip")
-        if self._feed_device(scores, "scores", clip):
-            return
-        array = as_array(scores, "scores")
-        if array.ndim == 3 and len(self.shape) == 2 and array.shape[1:] != self.shape:
-            check_coarse_scores(array, self.labels, self.shape)
-            self._reset_unary()
-            self._gaps = feed_coarse_scores(self._field, array, self.shape, clip)
-        else:
-            self._check_array(array, "scores")
-            self._reset_unary()
-            self._gaps = feed_scores(self._field, array.reshape(self.labels, -1), clip)
+        self._feed("scores", scores, clip)
 
     @exclusive
     def unary_energies(self) -> FloatArray:
         """The unary of the labels in use: (L, *shape) float32 energies."""
-        self._require_unary("unary_energies")
+        self._unary.require("unary_energies")
         output = np.empty((self._field.labels, self.points), np.float32)
         self._field.read_unary(output)
         return output.reshape(-1, *self.shape)
 
-    def _feed_device(self, value: Any, what: Kind, clip: float = 1e-5) -> bool:
-        """Set the unary from an array in a GPU's memory; return whether it was one. Results go where the unary was."""
-        if self._engine is None:
-            return False
-        array = self._engine.read(value, what)
-        self._engine.returns_device_arrays = array is not None
-        if array is None:
-            return False
-        self._gaps = None
-        self._gaps = self._engine.feed(array, what, self.shape, clip)
-        return True
-
-    def _reset_unary(self) -> None:
-        """Forget the unary, and bring pruned labels back with the lattices kept."""
-        self._gaps = None
+    def _feed(self, what: Kind, value: Any, clip: float = 1e-5) -> None:
+        """Set the unary; pruned labels come back, with the lattices kept."""
+        set_values = self._unary.prepare(what, value, check_fraction(clip, "clip"))
         if self._terms.kept is not None:
             self._started = False
             self._field.restart(self.labels)
             self._terms.keep(None)
+        set_values()
 
     # ---- pairwise terms ----------------------------------------------------------------------------------------------
 
@@ -314,7 +276,7 @@ class DenseCRF:
         Raises:
             CrfInputError: there is no unary, or `below` is not between 0 and 1.
         """
-        gaps = self._require_unary("prune_labels")
+        gaps = self._unary.require("prune_labels")
         self._refuse_on_device("prune_labels")
         if self._terms.kept is not None:
             return list(self._terms.kept)
@@ -386,7 +348,7 @@ class DenseCRF:
     @exclusive
     def set_marginals(self, marginals: Any) -> None:
         """Replace the marginals from which `step`, `kl_divergence` and a warm start continue."""
-        array = self._check_array(marginals, "marginals")
+        array = check_values(marginals, "marginals", self.labels, self.shape)
         if not np.isfinite(array).all():
             raise CrfInputError("marginals hold NaN or infinite values")
         if self._terms.kept is not None:
@@ -397,14 +359,14 @@ class DenseCRF:
     @exclusive
     def kl_divergence(self) -> float:
         """The reference's relative monitor: sum of Q log Q + U Q + Q C(F(Q)); not the exact free energy."""
-        self._require_unary("kl_divergence")
+        self._unary.require("kl_divergence")
         self._refuse_on_device("kl_divergence")
         if not self._started:
             raise CrfInputError("kl_divergence needs start() or inference() before it")
         return float(self._field.kl_divergence())
 
     def _run(self, iterations: int, keep: bool, *options: Any, output: Output = "marginals") -> npt.NDArray[Any]:
-        self._require_unary("inference")
+        self._unary.require("inference")
         if self._engine is not None:
             result: npt.NDArray[Any]
             result, done = self._engine.run(iterations, options, output, self.shape)
@@ -421,12 +383,6 @@ class DenseCRF:
 
     # ---- checks and sizes --------------------------------------------------------------------------------------------
 
-    def _check_array(self, value: Any, what: str) -> npt.NDArray[Any]:
-        array = as_array(value, what)
-        check_layout(array, self.shape, what, self.labels)
-        check_float32(array, what)
-        return array
-
     def _check_image(self, image: Any) -> Any:
         shape = self._grid.require_shape()
         on_device = None if self._engine is None else self._engine.read_image(image, shape)
@@ -435,11 +391,6 @@ class DenseCRF:
     def _refuse_on_device(self, call: str) -> None:
         if self._engine is not None:
             raise CrfInputError(f'{call} does not run on a GPU: make the model with device="cpu"')
-
-    def _require_unary(self, call: str) -> Gaps:
-        if self._gaps is None:
-            raise CrfInputError(f"{call} needs a unary: call set_probabilities, set_scores or set_unary first")
-        return self._gaps
 
     @property
     def kernels(self) -> str:

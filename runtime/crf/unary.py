@@ -1,4 +1,4 @@
-"""Passes the unary to the core: checked, turned into energies, in parallel, without a full copy.
+"""Checks a unary and passes it to the core: turned into energies, in parallel, without a full copy.
 
 The energy of a probability is NumPy's own float32 -log(clip(p)), the array that the reference was given: after ten
 iterations its last bit matters at an undecided pixel.
@@ -7,15 +7,28 @@ iterations its last bit matters at an undecided pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import CrfInputError
 from . import _lattice
-from .checks import check_energy_range, check_probability_range, warn_of_probabilities
+from .checks import (
+    as_array,
+    check_coarse_scores,
+    check_energy_range,
+    check_probability_range,
+    check_probability_sums,
+    check_values,
+    warn_of_probabilities,
+)
+from .terms import Grid
+
+if TYPE_CHECKING:
+    from .gpu.engine import DeviceEngine, Kind
 
 #: (L,): the smallest distance of each label's energy above a pixel's best, over all pixels.
 Gaps = npt.NDArray[np.float32]
@@ -24,6 +37,57 @@ Gaps = npt.NDArray[np.float32]
 _ENERGIES, _SCORES, _LOGARITHMS = 0, 1, 2
 
 _BAND_VALUES = 1 << 18  # floats per band: fits a second-level cache
+
+
+class Unary:
+    """The unary of one model."""
+
+    def __init__(
+        self, field: Any, engine: DeviceEngine | None, labels: int, shape: tuple[int, ...], grid: Grid
+    ) -> None:
+        """Make it without values; `field` is a `MeanField`, or a `DeviceMeanField` with its engine."""
+        self._field, self._engine, self._labels, self._shape, self._grid = field, engine, labels, shape, grid
+        self._gaps: Gaps | None = None
+
+    def prepare(self, what: Kind, value: Any, clip: float) -> Callable[[], None]:
+        """Check an array, drop the unary before it, and return the function that sets it for a core with all labels.
+
+        Args:
+            what: the kind of the values.
+            value: (L, *shape) float32, any strides, on a GPU also in its memory; or scores (L, h, w) of a coarser grid.
+            clip: lowest probability.
+        """
+        feed = self._prepare(what, value, clip)
+        self._gaps = None
+
+        def set_values() -> None:
+            self._gaps = feed()
+
+        return set_values
+
+    def require(self, call: str) -> Gaps:
+        """The gaps; raises CrfInputError without a unary, which `call` needs."""
+        if self._gaps is None:
+            raise CrfInputError(f"{call} needs a unary: call set_probabilities, set_scores or set_unary first")
+        return self._gaps
+
+    def _prepare(self, what: Kind, value: Any, clip: float) -> Callable[[], Gaps]:
+        field, engine, shape = self._field, self._engine, self._shape
+        if engine is not None:
+            on_device = engine.read(value, what)
+            engine.returns_device_arrays = on_device is not None  # results go where the unary was
+            if on_device is not None:
+                return lambda: engine.feed(on_device, what, shape, clip)
+        array = as_array(value, what)
+        if what == "scores" and array.ndim == 3 and len(shape) == 2 and array.shape[1:] != shape:
+            check_coarse_scores(array, self._labels, shape)
+            return lambda: feed_coarse_scores(field, array, shape, clip)
+        flat = check_values(array, what, self._labels, shape).reshape(self._labels, -1)  # (L, N)
+        if what == "energies":
+            return lambda: feed_energies(field, flat)
+        if what == "scores":
+            return lambda: feed_scores(field, flat, clip)
+        return lambda: feed_probabilities(field, flat, self._grid.order.band, clip, self._grid.threads)
 
 
 def feed_energies(field: _lattice.MeanField, energies: npt.NDArray[Any]) -> Gaps:
@@ -89,4 +153,5 @@ def feed_probabilities(
             fed = list(pool.map(feed, firsts))
     lows, highs, gaps = zip(*fed, strict=True)
     check_probability_range(float(np.min(lows)), float(np.max(highs)))  # one NaN makes the extremes NaN
+    check_probability_sums(probabilities)
     return np.asarray(np.min(np.array(gaps, np.float32), axis=0))
