@@ -10,11 +10,11 @@ from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...errors import CrfInputError
 from ._lattice import CancelToken
 from .calls import InferenceReport
-from .checks import CrfWarning, available_threads
+from .checks import CrfWarning, available_threads, kernel_names
 from .frames import FrameCrf
 from .image import FAST, dense_crf, dense_crf_batch
 from .kept import release_memory
-from .model import DenseCRF, kernel_names
+from .model import DenseCRF
 
 __all__ = [
     "FAST",

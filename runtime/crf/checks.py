@@ -10,12 +10,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ...errors import CrfInputError
+from . import _lattice
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,6 +28,7 @@ _MAX_WEIGHT = 1e15  # times the 2^31 entries of a lattice, this stays below the 
 _MAX_ENERGY = 1e29
 _SUM_SAMPLE = 4096
 _SCALED = 16.0  # photos from 0 to 255 hold larger values
+_SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
 
 
 class CrfWarning(UserWarning):
@@ -49,12 +51,34 @@ def available_threads() -> int:
         return os.cpu_count() or 1
 
 
-def check_threads(threads: int | None) -> int:
-    """Return the number of threads to use; None gives one in a worker process, since workers share the processors."""
+def check_threads(threads: int | None, points: int | None = None) -> int:
+    """Return the number of threads to use.
+
+    None is all, fewer for few points, and one in a worker process, since workers share the processors.
+    """
     if threads is not None:
         return check_integer(threads, "threads", 1, 256)
     module = sys.modules.get("multiprocessing.process")  # imported in every worker of multiprocessing and joblib
-    return available_threads() if module is None or module.parent_process() is None else 1
+    found = available_threads() if module is None or module.parent_process() is None else 1
+    return found if points is None else min(found, max(1, points // _SMALLEST_SHARE))
+
+
+def check_choice(value: Any, name: str, choices: Any) -> None:
+    """Refuse any value but those of a `Literal`."""
+    if value not in get_args(choices):
+        expected = " or ".join(f'"{choice}"' for choice in get_args(choices))
+        raise CrfInputError(f"{name} must be {expected}, got {value!r}")
+
+
+def kernel_names() -> list[str]:
+    """The instruction sets whose kernels this processor runs, slowest first."""
+    return _lattice.kernel_names()
+
+
+def check_kernels(name: str) -> None:
+    """Refuse kernels that this processor does not run; an empty name leaves the choice to the core."""
+    if name and name not in kernel_names():
+        raise CrfInputError(f"kernels must be one of {kernel_names()} on this processor, got {name!r}")
 
 
 def check_integer(value: Any, name: str, lowest: int, highest: int) -> int:

@@ -15,10 +15,12 @@ from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm,
 from ...errors import CrfInputError
 from . import _lattice
 from .calls import Output, choose_output
-from .checks import FloatArray, as_array, check_image, check_integer, check_layout, check_threads
+from .checks import FloatArray, as_array, check_choice, check_image, check_integer, check_layout, check_threads
 from .model import DenseCRF, Device, Storage
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, average_pixels, shrink_parameters
+
+Backend = Literal["atrous", "pydensecrf"]
 
 #: Shortcuts that combine well, as `dense_crf(image, probabilities, **FAST)`: half precision rows; without labels that
 #: nowhere reach a hundredth of the best one's probability; pixels that are 99.9 % sure after one update are frozen.
@@ -48,7 +50,7 @@ def dense_crf(
     reduce: int = 1,
     origin: tuple[int, int] = (0, 0),
     token: _lattice.CancelToken | None = None,
-    backend: Literal["atrous", "pydensecrf"] = "atrous",
+    backend: Backend = "atrous",
     device: Device = "cpu",
     output: Output = "marginals",
 ) -> npt.NDArray[Any]:
@@ -98,8 +100,7 @@ def dense_crf(
     """
     if (probabilities is None) == (scores is None):
         raise CrfInputError("pass either probabilities or scores=...")
-    if backend not in ("atrous", "pydensecrf"):
-        raise CrfInputError(f'backend must be "atrous" or "pydensecrf", got {backend!r}')
+    check_choice(backend, "backend", Backend)
     if backend == "pydensecrf" and (mask is None, storage, prune, tolerance, settle, reduce, token) != _PLAIN:
         raise CrfInputError('backend="pydensecrf" has neither mask, shortcuts nor token: leave backend="atrous"')
     if isinstance(prune, str) and prune not in ("none", "lossless"):

@@ -14,21 +14,23 @@ import numpy.typing as npt
 
 from ...bundle.crf_parameters import Normalization
 from ...errors import CrfInputError
-from . import _lattice
+from ._lattice import CancelToken, MeanField, PixelOrder
 from .calls import InferenceReport, Output, choose_output, exclusive
 from .checks import (
     MAX_ITERATIONS,
     FloatArray,
+    check_choice,
     check_compatibility,
     check_fraction,
     check_grid,
     check_image,
     check_integer,
+    check_kernels,
     check_mask,
     check_threads,
     check_values,
 )
-from .pruning import labels_to_keep, lossless_margin
+from .pruning import labels_to_keep
 from .term_list import TermList
 from .terms import Grid, build_feature_lattice, build_grid_lattice
 from .unary import Unary
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
 Storage = Literal["float32", "float16"]
 Device = Literal["cpu", "cuda"]
-
-_SMALLEST_SHARE = 4096  # points per thread; with fewer, meeting at barriers takes longer than the work
 
 
 class DenseCRF:
@@ -92,23 +92,15 @@ class DenseCRF:
         self.shape = check_grid(axes, labels)
         self.labels = int(labels)
         self.points = math.prod(self.shape)
-        self.threads = check_threads(threads)
-        if threads is None:
-            self.threads = min(self.threads, max(1, self.points // _SMALLEST_SHARE))
-        if storage not in ("float32", "float16"):
-            raise CrfInputError(f'storage must be "float32" or "float16", got {storage!r}')
-        if kernels and kernels not in kernel_names():
-            raise CrfInputError(f"kernels must be one of {kernel_names()} on this processor, got {kernels!r}")
-        if device not in ("cpu", "cuda"):
-            raise CrfInputError(f'device must be "cpu" or "cuda", got {device!r}')
-        if len(self.shape) == 2:
-            order = _lattice.PixelOrder.tiled(*self.shape)
-        else:
-            order = _lattice.PixelOrder.linear(self.points)
+        self.threads = check_threads(threads, self.points)
+        check_choice(storage, "storage", Storage)
+        check_choice(device, "device", Device)
+        check_kernels(kernels)
+        order = PixelOrder.tiled(*self.shape) if len(self.shape) == 2 else PixelOrder.linear(self.points)
         checked_mask = None if mask is None else check_mask(mask, self.shape)
         self._grid = Grid(order, self.shape if axes is shape else None, checked_mask, kernels, self.threads)
         self._engine: DeviceEngine | None = None
-        self._field: Any  # _lattice.MeanField or DeviceMeanField
+        self._field: Any  # MeanField or DeviceMeanField
         if device == "cuda":
             from .gpu.engine import DeviceEngine
 
@@ -116,7 +108,7 @@ class DenseCRF:
             self._field = self._engine.field
             self._grid = self._grid._replace(lattices=self._engine.lattices, place=self._engine.place)
         else:
-            self._field = _lattice.MeanField(order, self.labels, storage == "float16", kernels, self.threads)
+            self._field = MeanField(order, self.labels, storage == "float16", kernels, self.threads)
         self._terms = TermList(self._field)
         self._unary = Unary(self._field, self._engine, self.labels, self.shape, self._grid)
         self._started = False  # whether the core holds marginals
@@ -280,11 +272,7 @@ class DenseCRF:
         self._refuse_on_device("prune_labels")
         if self._terms.kept is not None:
             return list(self._terms.kept)
-        if below is None:
-            margin = lossless_margin(self._terms, self.threads)
-        else:
-            margin = -math.log(check_fraction(below, "below"))
-        kept = labels_to_keep(gaps, margin)
+        kept = labels_to_keep(gaps, self._terms, self.threads, below)
         if len(kept) < self.labels:
             self._field.keep_labels(kept)
             self._started = False
@@ -302,7 +290,7 @@ class DenseCRF:
         settle: float = 0.0,
         warm: bool = False,
         keep: bool = True,
-        token: _lattice.CancelToken | None = None,
+        token: CancelToken | None = None,
         output: Output = "marginals",
     ) -> npt.NDArray[Any]:
         """Run mean-field updates and return the marginals or labels.
@@ -329,8 +317,7 @@ class DenseCRF:
         settle = check_fraction(settle, "settle", or_zero=True)
         if warm and not self._started:
             raise CrfInputError("a warm start needs the marginals of an earlier inference(..., keep=True)")
-        if output not in ("marginals", "labels"):
-            raise CrfInputError(f'output must be "marginals" or "labels", got {output!r}')
+        check_choice(output, "output", Output)
         return self._run(iterations, keep, warm, tolerance, settle, token, output=output)
 
     @exclusive
@@ -376,9 +363,7 @@ class DenseCRF:
         marginals, done = self._field.run(iterations, keep, *options)
         self.report = InferenceReport(*done)
         self._started = keep
-        if self._terms.kept is not None:
-            pruned, marginals = marginals, np.zeros((self.labels, self.points), np.float32)
-            marginals[self._terms.kept] = pruned
+        marginals = self._terms.spread(marginals, self.labels)
         return choose_output(marginals.reshape(self.labels, *self.shape), output)
 
     # ---- checks and sizes --------------------------------------------------------------------------------------------
@@ -412,8 +397,3 @@ class DenseCRF:
     def blurred_rows(self) -> list[int]:
         """The number of rows that the blur of each term reads and writes in one update, over all axes."""
         return [term.lattice.chained for term in self._terms]
-
-
-def kernel_names() -> list[str]:
-    """The instruction sets whose kernels this processor runs, slowest first."""
-    return _lattice.kernel_names()

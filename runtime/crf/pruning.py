@@ -8,8 +8,10 @@ F(1) = 1. The mass dropped at a pixel is at most the sum over dropped l of exp(h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+from .checks import check_fraction
 from .term_list import Term
 from .unary import Gaps
 
@@ -28,7 +30,8 @@ def lossless_margin(terms: Iterable[Term], threads: int) -> float:
     return margin * _ROUNDING
 
 
-def labels_to_keep(gaps: Gaps, margin: float) -> list[int]:
-    """The labels whose energy comes within `margin` of the best at some pixel; at least one."""
+def labels_to_keep(gaps: Gaps, terms: Iterable[Term], threads: int, below: float | None) -> list[int]:
+    """The labels that may win at some pixel, or reach `below` of the best label's probability there; at least one."""
+    margin = lossless_margin(terms, threads) if below is None else -math.log(check_fraction(below, "below"))
     kept = [label for label, gap in enumerate(gaps.tolist()) if gap <= margin]
     return kept or [int(gaps.argmin())]

@@ -55,6 +55,14 @@ class TermList:
         self.kept = labels
         self._replace(self._terms)
 
+    def spread(self, marginals: FloatArray, labels: int) -> FloatArray:
+        """The marginals (labels, N) from those of the labels in use; of dropped labels they are 0."""
+        if self.kept is None:
+            return marginals
+        complete = np.zeros((labels, marginals.shape[1]), np.float32)
+        complete[self.kept] = marginals
+        return complete
+
     def set_image(self, pixels: Any) -> None:
         """Build the lattices that depend on the image for another one."""
         self._replace([term._replace(lattice=term.build(pixels)) if term.build else term for term in self._terms])
