@@ -33,7 +33,7 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
     """
     if not 0.0 < gt_prob < 1.0:
         raise CrfInputError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
-    check_integer(n_labels, "n_labels", 1, MAX_LABELS)
+    n_labels = check_integer(n_labels, "n_labels", 1, MAX_LABELS)  # NumPy's small integers would wrap around
     given = np.asarray(labels)
     if given.dtype.kind not in "iub":
         raise CrfInputError(f"labels must be integers, got {given.dtype}")

@@ -174,9 +174,9 @@ def test_unary_from_labels(zero_unsure: bool, dtype: Any) -> None:
     labels = np.random.default_rng(3).integers(int(zero_unsure), 6, (9, 11)).astype(dtype)
     if dtype != np.uint8:  # there, pydensecrf turns 0 into 255
         labels[0, 0], labels[1, 1] = 0, -2
-    for probability in (0.7, np.float32(0.9)):
-        expected = original_utils.unary_from_labels(labels, 6, probability, zero_unsure)
-        np.testing.assert_array_equal(utils.unary_from_labels(labels, 6, probability, zero_unsure), expected)
+    for count, probability in ((6, 0.7), (6, np.float32(0.9)), (np.uint8(6), 0.7)):  # uint8: a map's maximum + 1
+        expected = original_utils.unary_from_labels(labels, count, probability, zero_unsure)
+        np.testing.assert_array_equal(utils.unary_from_labels(labels, count, probability, zero_unsure), expected)
 
 
 @pytest.mark.filterwarnings("ignore::atrous.runtime.crf.CrfWarning")
