@@ -173,7 +173,6 @@ class DenseCRF:
     def _ensure_unary(self) -> None:
         if not self._has_unary:
             self._model.set_unary(self._add_grid(np.zeros((self._model.labels, self._model.points), np.float32)))
-            self._has_unary = True
 
     def _add_grid(self, array: Any) -> Any:
         return array.reshape(self._model.labels, *self._model.shape)

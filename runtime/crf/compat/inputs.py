@@ -51,7 +51,7 @@ def as_matrix(value: Any, what: str) -> FloatArray:
 
 
 def bound_energies(energies: FloatArray) -> FloatArray:
-    """Replace energies (L, N) too large for the core by ones with the same marginals.
+    """Replace energies (L, N) too large for the core by ones with the same marginals, and divergence if one is small.
 
     Raises:
         CrfInputError: NaN, or a point without a finite smallest energy: pydensecrf then returns NaN for all points.
@@ -64,9 +64,9 @@ def bound_energies(energies: FloatArray) -> FloatArray:
             "energy, and NaN has no meaning; clip the probabilities before the logarithm"
         )
     large = np.flatnonzero((np.abs(energies) > _CERTAIN).any(axis=0))
-    bounded = np.array(energies)
+    bounded, offset = np.array(energies), np.where(np.abs(lowest) > _CERTAIN, lowest, 0)[large]
     with np.errstate(over="ignore"):
-        bounded[:, large] = np.minimum(energies[:, large] - lowest[large], _CERTAIN)
+        bounded[:, large] = np.minimum(energies[:, large] - offset, _CERTAIN)
     return bounded
 
 

@@ -75,18 +75,32 @@ def test_features_are_the_2d_methods_in_another_orientation() -> None:
     assert different.mean() < 0.06
 
 
+def test_divergence_does_not_depend_on_a_label_without_probability() -> None:
+    """pydensecrf's sum has energy * probability: an energy of 1e29 or 1e31 beside a probability of 0 adds nothing."""
+    energies = np.random.default_rng(0).uniform(1, 5, (3, 600)).astype(np.float32)
+    divergences = []
+    for removed in (1e27, 1e29, 1e31):
+        energies[2, ::2] = removed
+        crf = dcrf.DenseCRF2D(30, 20, 3)
+        crf.setUnaryEnergy(energies)
+        crf.addPairwiseGaussian(3, 3)
+        divergences.append(crf.klDivergence(crf.inference(2)))
+    assert divergences == [pytest.approx(divergences[0], rel=1e-6)] * 3
+
+
 def test_without_unary() -> None:
     crf = dcrf.DenseCRF2D(6, 5, 3)
     crf.addPairwiseGaussian(3, 3)
-    assert not crf.startInference()[0].any()
     np.testing.assert_allclose(crf.inference(3), 1 / 3, atol=1e-6)
+    assert not crf.startInference()[0].any()
 
 
 def test_unary_from_labels() -> None:
     energies = unary_from_labels(np.array([[0, 1], [2, 1]]), 2, gt_prob=0.8)
     expected = -np.log([[0.5, 0.8, 0.2, 0.8], [0.5, 0.2, 0.8, 0.2]])
     np.testing.assert_allclose(energies, expected, rtol=1e-6)
-    certain = unary_from_labels(np.array([0, 1, 2]), 3, gt_prob=0.7, zero_unsure=False)
+    labels = np.array([0, 1, 2], np.uint8)
+    certain = unary_from_labels(labels, labels.max() + np.uint8(1), gt_prob=0.7, zero_unsure=False)
     np.testing.assert_allclose(np.exp(-certain), np.where(np.eye(3, dtype=bool), 0.7, 0.15), rtol=1e-6)
     with pytest.raises(CrfInputError, match="unknown"):
         unary_from_labels(np.array([0, 1, 3]), 2, gt_prob=0.7)
