@@ -1,4 +1,4 @@
-"""The example programs run, on the miniature; those of Slurm and Kubernetes are tested where their commands are."""
+"""Example programs, run on the miniature; those of Triton, Ray, Slurm and Kubernetes are tested with the commands."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import importlib.util
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnxruntime
@@ -30,21 +30,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load_example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_fastapi_labels_an_image(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fastapi", reason="fastapi is not installed")
     testing = pytest.importorskip("starlette.testclient", reason="starlette's test client needs httpx")
     bundle, scene = made / "deeplab-miniature", made / "scenes" / "scene-3012.png"
     monkeypatch.setenv("BUNDLE", str(bundle))
-    with testing.TestClient(load_example("fastapi_app").app) as client:
+    with testing.TestClient(runpy.run_path(str(EXAMPLES / "fastapi_app.py"))["app"]) as client:
         answer = client.post("/labels", content=scene.read_bytes())
         assert answer.status_code == 200
         labels = np.array(Image.open(io.BytesIO(answer.content)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
 import threading
 import time
 from pathlib import Path
@@ -140,6 +141,15 @@ def test_datasets_and_parquet(folder: Path) -> None:
         str(folder / "labeled")
     )
     assert_rows(ray.data.read_parquet(str(folder / "labeled")).take_all(), read_labels("whole"))
+
+
+def test_the_example_program(folder: Path) -> None:
+    label_files("b", "photos", "whole")
+    example = Path(__file__).parents[3] / "examples" / "ray_dataset.py"
+    runpy.run_path(str(example))["main"]("b", str(folder / "photos"), str(folder / "labeled"))
+    rows = ray.data.read_parquet(str(folder / "labeled")).take_all()
+    assert {Path(row["path"]).name: row["labels"] for row in rows if row["labels"]} == read_labels("whole")
+    assert [Path(row["path"]).name for row in rows if row["error"]] == ["broken.png"]
 
 
 def test_webdataset(folder: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 from PIL import Image
 
 from .conftest import Served
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "triton_client.py"
 
 pytest.importorskip("tritonclient", reason="tritonclient is not installed (make triton-check has it)")
 pytest.importorskip("geventhttpclient", reason="tritonclient[http] is not installed (make triton-check has it)")
@@ -58,6 +62,18 @@ def test_a_png(triton: Any, served: Served, scenes: Any, direct: Any) -> None:
     assert answer.shape == (1, 1)
     with Image.open(io.BytesIO(answer[0, 0])) as picture:
         np.testing.assert_array_equal(np.array(picture), direct(scenes[0][2]))
+
+
+def test_the_example_program(served: Served, scenes: Any, direct: Any, tmp_path: Path) -> None:
+    photos = []
+    for name, content, _ in scenes:
+        photos.append(tmp_path / name)
+        photos[-1].write_bytes(content)
+    runpy.run_path(str(EXAMPLE))["main"](served.http.removeprefix("http://"), served.model, tmp_path / "out", *photos)
+    for name, _, image in scenes:
+        with Image.open(tmp_path / "out" / name) as labels:
+            assert labels.mode == "P"
+            np.testing.assert_array_equal(np.array(labels), direct(image))
 
 
 def test_parameters(triton: Any, served: Served, scenes: Any, direct: Any) -> None:
