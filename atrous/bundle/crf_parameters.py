@@ -24,6 +24,17 @@ _Sigma = Annotated[float, Gt(0)]
 _STRICT = {"strict": True, "extra": "forbid", "allow_inf_nan": False}
 
 
+def _set_plain(parameters: Any) -> None:
+    """Replace NumPy's numbers and arrays, which neither compare nor serialize, by Python's; lists by tuples."""
+    for field in fields(parameters):
+        object.__setattr__(parameters, field.name, _to_plain(getattr(parameters, field.name)))
+
+
+def _to_plain(value: Any) -> Any:
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_to_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
 @dataclass(frozen=True)
 class GaussianTerm:
     """The kernel exp(-|position difference|^2 / (2 sxy^2)), times `weight`.
@@ -37,6 +48,9 @@ class GaussianTerm:
 
     sxy: _Sigma | tuple[_Sigma, _Sigma] = 3.0
     weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        _set_plain(self)
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,9 @@ class BilateralTerm:
     sxy: _Sigma | tuple[_Sigma, _Sigma] = 121.0
     srgb: _Sigma | tuple[_Sigma, ...] = 5.0
     weight: float = 4.0
+
+    def __post_init__(self) -> None:
+        _set_plain(self)
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,15 @@ class CrfParameters:
     bilateral: Annotated[tuple[BilateralTerm, ...], MaxLen(MAX_TERMS)] = (BilateralTerm(),)
 
     def __post_init__(self) -> None:
+        _set_plain(self)
         if not isinstance(self.mode, str) or self.mode not in NORMALIZATION_OF_MODE:
             raise CrfInputError(f'CRF mode "{self.mode}" is unknown: use "deeplab" or "pydensecrf"')
         if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
             raise CrfInputError(f"CRF iterations must be an integer of at least 0, got {self.iterations!r}")
+        for name, kind in (("gaussian", GaussianTerm), ("bilateral", BilateralTerm)):
+            terms = getattr(self, name)
+            if not isinstance(terms, tuple) or not all(isinstance(term, kind) for term in terms):
+                raise CrfInputError(f"CRF {name} must be a tuple of {kind.__name__}, or () for none, got {terms!r}")
 
     @property
     def normalization(self) -> Normalization:

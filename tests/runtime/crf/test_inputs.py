@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
+from atrous.bundle.crf_parameters import BilateralTerm, GaussianTerm
 from atrous.runtime.crf import CrfInputError, CrfParameters, CrfWarning, DenseCRF, dense_crf
 
 from .conftest import make_problem
@@ -234,3 +236,17 @@ def test_order_of_calls() -> None:
 def test_wrong_parameters(data: dict[str, Any]) -> None:
     with pytest.raises(CrfInputError):
         CrfParameters.from_dict(data)
+
+
+@pytest.mark.parametrize("terms", [None, 3.0, GaussianTerm(), (BilateralTerm(),), ((3.0, 3.0),)])
+def test_wrong_terms(terms: Any) -> None:
+    with pytest.raises(CrfInputError, match="CRF gaussian must be a tuple of GaussianTerm, or"):
+        CrfParameters(gaussian=terms)
+
+
+def test_numbers_of_numpy_in_parameters() -> None:
+    bilateral = BilateralTerm(np.array([20.0, 30.0]), [np.float32(5), 5, 6], np.int64(4))
+    parameters = CrfParameters(iterations=np.int64(3), gaussian=(GaussianTerm(np.float32(2)),), bilateral=[bilateral])
+    plain = CrfParameters("deeplab", 3, (GaussianTerm(2.0),), (BilateralTerm((20.0, 30.0), (5.0, 5.0, 6.0), 4.0),))
+    assert parameters == plain
+    assert CrfParameters.from_dict(json.loads(json.dumps(parameters.to_dict()))) == plain

@@ -77,6 +77,15 @@ def test_threads_do_not_share_and_leave_nothing() -> None:
     assert not any(model() for model in models)
 
 
+def test_settings_as_arrays() -> None:
+    """Two objects in one thread: the second asks whether the lattices of the first are its own."""
+    problem = make_problem(20, 30, 4)
+    expected = DenseCRF(3, 3, (1, 2), 4, 67, (3, 4, 5))(*problem)
+    for _ in range(2):
+        found = DenseCRF(np.int64(3), 3, np.array([1, 2]), 4, 67, np.array([3.0, 4.0, 5.0]))(*problem)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_any_strides_and_types() -> None:
     image, probabilities = make_problem(20, 30, 4)
     expected = crf_inference(image, probabilities, labels=4)
