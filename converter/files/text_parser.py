@@ -13,14 +13,14 @@ suggests no names for misspelled fields, and is slower. The rules are those of t
 A lenient parser (`keep_unknown`) keeps fields and enum values that the schema lacks, if they are inside a layer.
 
 Time is linear in the text. The text is limited to `MAX_TEXT_BYTES`, nesting by the schema, as no message contains
-itself, and in unknown messages by `MAX_UNKNOWN_DEPTH`.
+itself, and in unknown messages by `text_untyped.MAX_UNKNOWN_DEPTH`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,15 @@ from ...proto import schema
 from ..dialects.detect import ForkUse
 from ..dialects.inert import is_inert
 from ..dialects.renumber import PRIVATE_NUMBERS
-from .text_schema import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner, unescape
-from .text_tokens import TokenReader
-from .text_tree import TextTree, UnknownField
+from .text_schema import Layout, TextField, find_layout, shorten, suggest_nearest, suggest_owner
+from .text_tree import UnknownField
+from .text_untyped import FLOAT, INTEGER, UntypedReader, parse_integer
 
 MAX_TEXT_BYTES = 64 << 20
-MAX_UNKNOWN_DEPTH = 32
-MAX_UNKNOWN_VALUES = 100_000
 MAX_NAME = 128
 """Longest enum value that is kept where the schema lacks it."""
 _LAYER_FIELDS = ("layer", "layers")
 
-_TEMPLATE = re.compile(r"\$\{(\w+)\}", re.ASCII)
-_INTEGER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0[0-7]{0,22}|[1-9][0-9]{0,19}")
-_FLOAT = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?[fF]?")
 _BOOLS = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
 _INT_RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
@@ -92,17 +87,16 @@ def parse_text(
     return _TextParser(text, path, keep_unknown).parse(message_name)
 
 
-class _TextParser(TokenReader):
+class _TextParser(UntypedReader):
     def __init__(self, text: str, path: str | Path | None, keep_unknown: bool) -> None:
         super().__init__(text, path)
         self._keep_unknown = keep_unknown
         #: names of the messages around the current field, from the layer on
         self._scopes: list[str] = []
-        self._unknown_values = 0
 
     def parse(self, message_name: str) -> ParsedText:
         message = schema.message(message_name)()
-        self._result = ParsedText(message)
+        self._result = ParsedText(message, missing=self._missing, in_strings=self._in_strings)
         self._fields(message, find_layout(message_name), message_name, "", 0)
         return self._result
 
@@ -115,12 +109,15 @@ class _TextParser(TokenReader):
             if self._kind != "name":
                 self._fail_expected("a field name")
             item, at = layout.fields.get(self._token), self._at
-            twice = item is not None and not item.repeated and item.name in seen
-            if item is None or (twice and self._entry is not None and len(self._scopes) > 1):
-                self._keep_field(name, layout, twice)
+            if item is None:
+                self._keep_field(name, partial(self._make_unknown, self._token, name, layout, at))
                 continue
-            if twice:
-                raise self._make_unknown(item.name, name, layout, at, twice)
+            if not item.repeated and item.name in seen:
+                make_error = partial(self._make_error, f'"{item.name}" is given twice; {name} has one', at)
+                if len(self._scopes) < 2:
+                    raise make_error()
+                self._keep_field(name, make_error)
+                continue
             seen.add(item.name)
             if item.dialects:
                 self._result.forks.append(ForkUse(f"{name}.{item.name}", item.dialects, self._line(at)))
@@ -148,10 +145,7 @@ class _TextParser(TokenReader):
             parse(message, item, at)
 
     def _message(self, message: Any, item: TextField, at: int) -> None:
-        closing = {"{": "}", "<": ">"}.get(self._token if self._kind == "symbol" else "")
-        if closing is None:
-            self._fail_expected(f'"{{" to open {item.name}')
-        self._advance()
+        closing = self._open(item.name)
         child = getattr(message, item.name)
         if item.repeated:
             child = child.add()
@@ -167,8 +161,7 @@ class _TextParser(TokenReader):
 
     def _scalar(self, message: Any, item: TextField, _at: int) -> None:
         if self._kind == "placeholder":
-            self._result.missing.setdefault(self._token[2:-1], self._line(self._at))
-            self._advance()
+            self._placeholder()
             return
         at = self._at
         try:
@@ -194,82 +187,22 @@ class _TextParser(TokenReader):
             return None
         return len(self._result.lines[self._scopes[0]]) - 1
 
-    def _keep_field(self, message: str, layout: Layout, twice: bool) -> None:
-        """Parse a field that the schema lacks, or has once, and keep it if it is inside a layer."""
+    def _keep_field(self, message: str, make_error: Callable[[], PrototxtError]) -> None:
+        """Keep a field that does not fit the schema, if it is inside a layer; otherwise raise the error."""
         name, at, entry = self._token, self._at, self._entry
         if entry is None and not (self._keep_unknown and message == "NetParameter" and is_inert(name)):
-            raise self._make_unknown(name, message, layout, at, twice)
+            raise make_error()
         self._advance()
         value = self._unknown_value(name, 1)
         self._skip_separator()
         if entry is None:
             self._result.ignored.append(f"{name} (line {self._line(at)})")
         else:
-            self._keep(entry, name, value, at, lambda: self._make_unknown(name, message, layout, at, twice))
+            self._keep(entry, name, value, at, make_error)
 
     def _keep(self, entry: int, name: str, value: Any, at: int, make_error: Callable[[], PrototxtError]) -> None:
         path = (*self._scopes[1:], name)
         self._result.unknown.append(UnknownField(entry, path, value, self._line(at), make_error))
-
-    def _unknown_value(self, name: str, depth: int) -> Any:
-        """The value of an unknown field: a scalar, a tree, or a list of them."""
-        has_colon = self._skip(":")
-        if self._skip("["):
-            values = []
-            while not self._skip("]"):
-                values.append(self._unknown_item(name, depth, True))
-                if not self._skip(",") and self._token != "]":
-                    self._fail_expected('"," or "]"')
-            return values
-        return self._unknown_item(name, depth, has_colon)
-
-    def _unknown_item(self, name: str, depth: int, has_colon: bool) -> Any:
-        self._unknown_values += 1
-        if self._unknown_values > MAX_UNKNOWN_VALUES:
-            self._fail(f"more than {MAX_UNKNOWN_VALUES} values of unknown fields")
-        if self._kind == "symbol" and self._token in "{<":
-            return self._unknown_message(name, depth)
-        if not has_colon:
-            self._fail_expected(f'":" after {shorten(name)}')
-        at, token, kind = self._at, self._token, self._kind
-        if kind == "placeholder":
-            self._result.missing.setdefault(token[2:-1], self._line(at))
-            self._advance()
-            return token
-        if kind == "string":
-            return self._string(TextField(name, "", False, 0, None, None, False, {}, ()))
-        sign = -1 if self._skip("-") else 1
-        token, kind = self._token, self._kind
-        if kind == "number" and _INTEGER.fullmatch(token):
-            value: Any = sign * int(token, 16 if token[:2] in ("0x", "0X") else 8 if token.startswith("0") else 10)
-        elif kind == "number" and _FLOAT.fullmatch(token):
-            value = sign * float(token.lower().rstrip("f"))
-        elif kind == "name" and sign == 1:
-            value = {"true": True, "false": False}.get(token, token)
-        else:
-            self._fail_expected(f"a value for {shorten(name)}")
-        self._advance()
-        return value
-
-    def _unknown_message(self, name: str, depth: int) -> TextTree:
-        opened, closing = self._at, {"{": "}", "<": ">"}[self._token]
-        if depth > MAX_UNKNOWN_DEPTH:
-            self._fail(f"messages nested more than {MAX_UNKNOWN_DEPTH} deep")
-        self._advance()
-        tree = TextTree()
-        while self._kind is not None and self._token != closing:
-            if self._kind != "name":
-                self._fail_expected("a field name")
-            field_name = self._token
-            self._advance()
-            value = self._unknown_value(field_name, depth + 1)
-            for item in value if isinstance(value, list) else [value]:
-                tree.add(field_name, item)
-            self._skip_separator()
-        if self._kind is None:
-            self._fail(f'missing "{closing}" of the {shorten(name)} opened in line {self._line(opened)}')
-        self._advance()
-        return tree
 
     def _keep_value(self, item: TextField, at: int, error: PrototxtError) -> None:
         """Keep a value whose type is another fork's, or raise the error if it is a value of no type."""
@@ -302,12 +235,9 @@ class _TextParser(TokenReader):
 
     def _integer(self, item: TextField) -> int:
         at, negative = self._at, self._skip("-")
-        if self._kind != "number" or not _INTEGER.fullmatch(self._token):
+        if self._kind != "number" or not INTEGER.fullmatch(self._token):
             self._fail_expected(f"an integer for {item.name}")
-        digits = self._token
-        base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
-        value = int(digits, base)
-        value = -value if negative else value
+        value = -parse_integer(self._token) if negative else parse_integer(self._token)
         low, high = _INT_RANGES[item.kind]
         if not low <= value <= high:
             self._fail(f"{value} does not fit {item.name} ({low} to {high})", at)
@@ -317,7 +247,7 @@ class _TextParser(TokenReader):
     def _float(self, item: TextField) -> float:
         negative = self._skip("-")
         lowered = self._token.lower()
-        if self._kind == "number" and _FLOAT.fullmatch(self._token):
+        if self._kind == "number" and FLOAT.fullmatch(self._token):
             value = float(lowered.rstrip("f"))
         elif self._kind == "name" and lowered in ("inf", "infinity", "inff", "infinityf"):
             value = float("inf")
@@ -341,20 +271,7 @@ class _TextParser(TokenReader):
             if item.owner == "LayerParameter" and item.name == "type" and self._kind == "name":
                 hint = '; enum types such as CONVOLUTION belong to the older "layers { ... }"'
             self._fail_expected(f"a quoted string for {item.name}", hint)
-        at, parts = self._at, []
-        while self._kind == "string":
-            if "${" in self._token:
-                for found in _TEMPLATE.finditer(self._token):
-                    self._result.in_strings.setdefault(found[1], self._line(self._at))
-            parts.append(unescape(self._token[1:-1], self._fail))
-            self._advance()
-        joined = b"".join(parts)
-        if item.is_bytes:
-            return joined
-        try:
-            return joined.decode("utf-8")
-        except UnicodeDecodeError:
-            self._fail(f"the string for {item.name} is not UTF-8", at)
+        return self._byte_string() if item.is_bytes else self._text_string(item.name)
 
     def _enum(self, item: TextField) -> int | None:
         assert item.enum is not None
@@ -366,8 +283,8 @@ class _TextParser(TokenReader):
             wire = schema.value_wire(item.enum, self._token)
             if wire is not None:
                 self._result.forks.append(ForkUse(f"{item.enum}.{self._token}", tuple(wire), self._line(self._at)))
-        elif self._kind == "number" and _INTEGER.fullmatch(self._token):
-            number = int(self._token, 0) if not self._token.startswith("0") else int(self._token, 8)
+        elif self._kind == "number" and INTEGER.fullmatch(self._token):
+            number = parse_integer(self._token)
             if number >= PRIVATE_NUMBERS or number not in item.values.values():
                 self._fail(f"{item.enum} has no value {number} in BVLC Caffe; use the name")
         else:
@@ -380,9 +297,7 @@ class _TextParser(TokenReader):
 
     # Errors -----------------------------------------------------------------------------------------------------
 
-    def _make_unknown(self, name: str, message: str, layout: Layout, at: int, twice: bool) -> PrototxtError:
-        if twice:
-            return self._make_error(f'"{name}" is given twice; {message} has one', at)
+    def _make_unknown(self, name: str, message: str, layout: Layout, at: int) -> PrototxtError:
         text = f'{message} has no field "{shorten(name)}"'
         return UnknownFieldError(
             text + (suggest_nearest(name, layout.fields) or suggest_owner(name)),

@@ -111,7 +111,7 @@ def test_true(text: str) -> None:
 
 def test_enums_by_name_and_by_bvlcs_number() -> None:
     assert parse("pool: AVE", "PoolingParameter").pool == 1
-    assert parse("pool: 1", "PoolingParameter").pool == 1
+    assert [parse(f"pool: {number}", "PoolingParameter").pool for number in ("1", "01", "0x1")] == [1, 1, 1]
     assert "use the name" in str(refuse("layers { type: 10041 }"))
 
 

@@ -252,6 +252,6 @@ def test_malformed_unknown_fields(body: str, words: str) -> None:
 
 
 def test_the_number_of_unknown_values_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atrous.converter.files.text_parser.MAX_UNKNOWN_VALUES", 10)
+    monkeypatch.setattr("atrous.converter.files.text_untyped.MAX_UNKNOWN_VALUES", 10)
     with pytest.raises(PrototxtError, match="more than 10 values of unknown fields"):
         read_prototxt('layer { name: "t" type: "Turn" t_param { ' + "a: 1 " * 11 + "} }")
