@@ -113,7 +113,7 @@ DIALECTS: dict[str, Dialect] = {
         _DEEPLAB_V2,
         Dialect("segnet", layers=("BN", "Upsample"), data_layers=("DenseImageData",), has_mean=False, bn_blobs=2),
         replace(_DEEPLAB_V2, name="pspnet", layers=(*_DEEPLAB_V2.layers, "BN"), bn_blobs=4),
-        Dialect("enet", layers=("BN", "Upsample"), bn_blobs=2),
+        Dialect("enet", layers=("BN", "Upsample"), has_mean=False, bn_blobs=2),
         Dialect(
             "ssd",
             layers=("DetectionOutput", "Normalize", "Permute", "PriorBox"),

@@ -16,6 +16,7 @@ from ...bundle.choices import ColorOrder
 from ..dialects.known import find_dialect
 from ..files.mean_image import read_mean_pixel
 from ..graph.net import Blob, Layer, Net
+from ..layers.base import shorten_floats
 
 DEEPLAB_MEAN = (104.008, 116.669, 122.675)
 """Mean pixel of DeepLab and most VGG-16 descendants in gray levels: blue, green, red."""
@@ -38,29 +39,19 @@ def choose_pixel_rule(
     """
     transform = net.definition.transform
     if scale is None:
-        scale = _shortest(transform.scale) if transform is not None else 1.0
+        scale = shorten_floats(transform.scale) if transform is not None else 1.0
     if isinstance(mean, Path):
         pixel, warning = read_mean_pixel(mean)
         return pixel, scale, [warning] if warning else []
     if mean is not None:
         return mean, scale, []
     if transform is not None and not transform.mean_file and len(transform.mean_value) in (0, 1, 3):
-        values = [_shortest(value) for value in transform.mean_value] or [0.0]
+        values = [shorten_floats(value) for value in transform.mean_value] or [0.0]
         return _as_pixel(values), scale, []
-    own = find_own_mean(net)
-    if own is not None:
-        return (
-            (0.0, 0.0, 0.0),
-            scale,
-            [
-                f'layer "{own.name}" ({own.type}) subtracts a mean from the image, so none is subtracted before it; '
-                "give --mean if the net was trained with another one in addition"
-            ],
-        )
+    zero = explain_zero_mean(net)
+    if zero is not None:
+        return (0.0, 0.0, 0.0), scale, [zero]
     reason = "does not say the mean of its training images"
-    if not find_dialect(net.dialect).has_mean and transform is None:
-        words = f"the file {reason}; using 0, as SegNet and ENet do: give --mean if the net was trained with another"
-        return (0.0, 0.0, 0.0), scale, [words]
     if transform is not None and transform.mean_file:
         reason = f'has the mean of its training images in another file, "{transform.mean_file}"'
     first, second, third = DEEPLAB_MEAN
@@ -72,6 +63,22 @@ def choose_pixel_rule(
             "give --mean, a pixel or the mean image, if the net was trained with another"
         ],
     )
+
+
+def explain_zero_mean(net: Net) -> str | None:
+    """The warning that says why no mean is subtracted from a net's image where none is given; None for other nets."""
+    own = find_own_mean(net)
+    if own is not None:
+        return (
+            f'layer "{own.name}" ({own.type}) subtracts a mean from the image, so none is subtracted before it; '
+            "give --mean if the net was trained with another one in addition"
+        )
+    if not find_dialect(net.dialect).has_mean and net.definition.transform is None:
+        return (
+            "the file does not say the mean of its training images; using 0, as SegNet and ENet do: "
+            "give --mean if the net was trained with another"
+        )
+    return None
 
 
 def find_own_mean(net: Net) -> Layer | None:
@@ -110,8 +117,3 @@ def _shifts(net: Net, layer: Layer) -> bool:
 def _as_pixel(values: Sequence[float]) -> Pixel:
     first, second, third = values if len(values) == 3 else [*values] * 3
     return first, second, third
-
-
-def _shortest(value: float) -> float:
-    """The shortest decimal number of a float32."""
-    return float(str(np.float32(value)))

@@ -2,6 +2,7 @@
 
 Where the file has no data layer:
 
+* a net that subtracts a mean itself, or whose Caffe subtracts none: mean 0 (`pixel_rule`);
 * a color image of a net whose output is an image: mean 0 and scale 1/255, as of most nets of that kind;
 * any other color image: DeepLab's mean, which is that of ImageNet;
 * lightness: mean 50, as of the published colorization nets; gray and depth: 0.
@@ -12,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ...bundle.choices import ColorOrder
 from ...bundle.run_plan import InputSource
 from ..files.mean_image import read_mean_pixel
 from ..graph.net import Net
-from .pixel_rule import DEEPLAB_MEAN, find_own_mean
+from ..layers.base import shorten_floats
+from .pixel_rule import DEEPLAB_MEAN, explain_zero_mean
 from .run_graph import PixelRule, check_mean
 from .run_plan import RunDeployment
 
@@ -42,7 +42,7 @@ def read_run_pixels(
     sources = list(dict.fromkeys(sources))
     transform, has_scale = net.definition.transform, scale is not None
     if scale is None:
-        scale = _shorten(transform.scale) if transform is not None else _guess_scale(plan, warnings)
+        scale = shorten_floats(transform.scale) if transform is not None else _guess_scale(plan, warnings)
     if isinstance(mean, Path):
         pixel, warning = read_mean_pixel(mean)
         warnings.extend([warning] if warning else [])
@@ -50,15 +50,12 @@ def read_run_pixels(
     if mean is not None:
         return PixelRule(check_mean(mean, sources), scale, color_order)
     if transform is not None and transform.mean_value:
-        values = [_shorten(value) for value in transform.mean_value]
+        values = [shorten_floats(value) for value in transform.mean_value]
         count = 3 if sources[0] == "color" else 1
         return PixelRule(check_mean(values * count if len(values) == 1 else values, sources), scale, color_order)
-    own = find_own_mean(net)
-    if own is not None:
-        warnings.append(
-            f'layer "{own.name}" ({own.type}) subtracts a mean from the image: none is subtracted before it'
-        )
-    is_known = transform is not None or own is not None
+    zero = explain_zero_mean(net)
+    warnings.extend([zero] if zero else [])
+    is_known = transform is not None or zero is not None
     means: dict[InputSource, tuple[float, ...]] = {
         source: _guess_mean(plan, source, is_known, has_scale, color_order, warnings) for source in sources
     }
@@ -101,8 +98,3 @@ def _guess_mean(
         what = "depth" if source == "depth" else "gray images"
         warnings.append(f"the file does not say mean and scale of its {what}; using 0 and 1: give --mean and --scale")
     return (0.0,)
-
-
-def _shorten(value: float) -> float:
-    """The shortest decimal number of a float32."""
-    return float(str(np.float32(value)))

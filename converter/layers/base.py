@@ -69,7 +69,7 @@ class ModuleSpec:
     parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        plain = {name: _shorten_floats(value) for name, value in self.arguments.items()}
+        plain = {name: shorten_floats(value) for name, value in self.arguments.items()}
         object.__setattr__(self, "arguments", plain)
 
     def source(self) -> str:
@@ -86,10 +86,10 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _shorten_floats(value: Any) -> Any:
+def shorten_floats(value: Any) -> Any:
     """The shortest decimals that are the same float32, as 0.1 for a message's 0.10000000149011612; tuples within."""
     if isinstance(value, tuple):
-        return tuple(_shorten_floats(item) for item in value)
+        return tuple(shorten_floats(item) for item in value)
     if isinstance(value, float) and float(np.float32(value)) == value:
         return float(str(np.float32(value)))
     return value

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atrous.converter import PreprocessingOptions, read_net
+from atrous.converter import BundleOptions, PreprocessingOptions, read_net, write_bundle
 from atrous.converter.export.pixel_rule import DEEPLAB_MEAN, find_own_mean
 
-from ..nets import conv, data, layer
+from ..nets import conv, data, layer, read_seeded
 from .bundles import write
 
 
@@ -52,12 +52,22 @@ def test_assumed_mean_gives_a_warning(tmp_path: Path) -> None:
     assert any("does not say the mean" in warning for warning in warnings)
 
 
-def test_the_caffe_of_segnet_subtracts_no_mean(tmp_path: Path) -> None:
-    """Its DenseImageData, with which SegNet and ENet were trained, has no transform_param in the authors' files."""
+@pytest.mark.parametrize("dialect", ["segnet", "enet"])
+@pytest.mark.parametrize(
+    "last", ["", layer("Pooling", "pool", "z", "scores", "pooling_param { global_pooling: true }")]
+)
+def test_the_caffe_of_segnet_subtracts_no_mean(tmp_path: Path, dialect: str, last: str) -> None:
+    """Its DenseImageData, with which SegNet and ENet were trained, has no transform_param in the authors' files.
+
+    So for scores of pixels and for those of a whole image, whose deployments differ.
+    """
     text = data(1, 3, 9, 9) + conv("c", "data", "y", 4) + layer("BN", "bn", "y", "z", "bn_param { bn_mode: INFERENCE }")
-    manifest = write(tmp_path / "b", text, verify=False)
-    assert manifest.preprocessing is not None
-    assert manifest.preprocessing.mean == (0, 0, 0)
+    net = read_seeded(text + last, dialect=dialect)
+    manifest = write_bundle(net, tmp_path / "b", BundleOptions(verify=False))
+    pixels = manifest.run.inputs[0] if manifest.run is not None else manifest.preprocessing
+    assert pixels is not None
+    assert (pixels.mean, manifest.run is not None) == ((0, 0, 0), bool(last))
+    assert sum("does not say the mean" in warning for warning in manifest.warnings) == 1
     assert any("using 0, as SegNet and ENet do" in warning for warning in manifest.warnings)
 
 
