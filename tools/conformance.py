@@ -84,7 +84,8 @@ def check_recording(
     onnx_worst = 0.0
     if onnx:
         try:
-            computed = run_onnx(net, module, inputs)
+            model = export_onnx(net, module, all_blobs=True)
+            computed = run_onnx(net, model, inputs)
         except ExportError as error:
             outcome.onnx = "refused"
             outcome.detail = outcome.detail or str(error)
@@ -96,7 +97,7 @@ def check_recording(
             onnx_worst = largest_error(found)
             outcome.detail = outcome.detail or (detail and f"onnx: {detail}")
             if opencv is not None and outcome.onnx != "failed":
-                outcome.opencv, detail = judge.ask_opencv(recording, opencv)
+                outcome.opencv, detail = judge.ask_opencv(recording, model, opencv)
                 outcome.detail = outcome.detail or (detail and f"opencv: {detail}")
     outcome.worst = (largest_error(compared), onnx_worst)
     return outcome
@@ -136,11 +137,18 @@ class Judge:
         words = f"{key} ({self._types.get(key, 'input')}): error {error:.2g}, with torch's bottoms {alone:.2g}"
         return "conditioned" if alone <= self._tolerance else "failed", words
 
-    def ask_opencv(self, recording: Recording, opencv: OpenCv) -> tuple[str, str]:
-        """The verdict on OpenCV's outputs, and its reason; skipped if none of them is recorded."""
-        keys = {blob.name: key for key, blob in self._net.recorded_tops() if blob in self._net.outputs}
+    def ask_opencv(self, recording: Recording, model: onnx.ModelProto, opencv: OpenCv) -> tuple[str, str]:
+        """The verdict on OpenCV's outputs, and its reason; skipped if none of them is recorded.
+
+        The `model` loses its other outputs, which would keep OpenCV from fusing layers.
+        """
+        names = value_names(self._net)
+        keys = {names[blob]: key for key, blob in self._net.recorded_tops() if blob in self._net.outputs}
+        outputs = [output for output in model.graph.output if output.name in keys]
+        del model.graph.output[:]
+        model.graph.output.extend(outputs)
         try:
-            found = opencv.run_onnx(export_onnx(self._net, self._module).SerializeToString(), self._inputs, list(keys))
+            found = opencv.run_onnx(model.SerializeToString(), self._inputs, list(keys))
         except OpenCvError as error:
             return "refused", str(error)
         compared = compare_blobs(recording, {keys[name]: array for name, array in found.items()})
@@ -172,9 +180,8 @@ def largest_error(comparisons: list[Comparison]) -> float:
     return max((comparison.error for comparison in comparisons), default=0.0)
 
 
-def run_onnx(net: Net, module: fx.GraphModule, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Every top of the net from ONNX Runtime on the CPU, by recording key."""
-    model = export_onnx(net, module, all_blobs=True)
+def run_onnx(net: Net, model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Every top of the net from ONNX Runtime on the CPU, by recording key; the model gives all blobs."""
     names = [output.name for output in model.graph.output]
     fed = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
     results = dict(zip(names, run_model(model, names, fed), strict=True))
