@@ -27,6 +27,7 @@ PERMISSIVE = {
     "Apache-2.0": r"\bapache",
     "MIT": r"\bmit\b",
     "BSD": r"\b(bsd|0bsd)\b",
+    "BSL-1.0": r"\bbsl-1\.0\b|boost software",
     "ISC": r"\bisc\b",
     "PSF-2.0": r"\bpsf\b|python software foundation",
     "MPL-2.0": r"\bmpl\b|mozilla public",

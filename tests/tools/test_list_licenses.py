@@ -58,6 +58,8 @@ def test_users_of_each_package() -> None:
         ({"license_expression": "GPL-3.0-or-later"}, None),
         ({"classifier": ["License :: OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)"]}, None),
         ({"license_expression": "LicenseRef-Secret"}, None),
+        ({"license_expression": "Apache-2.0 WITH LLVM-exception AND BSL-1.0"}, "Apache-2.0 and BSL-1.0"),
+        ({"license_expression": "BUSL-1.1"}, None),
         ({"license_expression": "MIT AND LicenseRef-Secret"}, None),
         ({"license": "Copyright (c) 2020 A and B, MIT License"}, "MIT"),
         ({}, None),
