@@ -106,6 +106,8 @@ class DenseCRF(nn.Module):
             CrfInputError: an argument out of range.
         """
         super().__init__()
+        if not isinstance(parameters, CrfParameters | None):
+            raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
         self.settings = parameters or CrfParameters()
         self.clip = None if clip is None else check_fraction(clip, "clip")
         self.labels = check_integer(labels, "labels", 1, 65535)
@@ -122,7 +124,8 @@ class DenseCRF(nn.Module):
         """Refine scores.
 
         Args:
-            scores: (N, L, H, W), before the softmax, float32 or float64 on any device.
+            scores: (N, L, H, W), before the softmax, float32 or float64 on any device. Scores of half precision are
+                converted to float32, and autocast has no effect. `torch.compile` leaves the layer as it is.
             images: N images H x W x 3 uint8 RGB, as one tensor or array or as a list.
 
         Returns:
@@ -131,14 +134,24 @@ class DenseCRF(nn.Module):
         Raises:
             CrfInputError: scores or images of another shape or dtype; standard deviations too small for the image.
         """
-        if scores.ndim != 4 or scores.shape[1] != self.labels or not scores.dtype.is_floating_point:
+        refine = self._refine
+        if torch.compiler.is_compiling():  # the core cannot be traced; a decorator would import the compiler at once
+            refine = torch.compiler.disable(refine)
+        return refine(scores, images)
+
+    def _refine(self, scores: torch.Tensor, images: Any) -> torch.Tensor:
+        if not isinstance(scores, torch.Tensor):
+            raise CrfInputError(f"scores must be a tensor, got {type(scores).__name__}")
+        if scores.ndim != 4 or scores.shape[1] != self.labels or not scores.dtype.is_floating_point or not len(scores):
             raise CrfInputError(
                 f"scores must be floating point, (N, {self.labels}, H, W), got {scores.dtype} {(*scores.shape,)}"
             )
         if len(images) != len(scores):
             raise CrfInputError(f"{len(images)} images do not fit scores of {len(scores)}")
-        pairs = zip(scores, images, strict=True)
-        return torch.stack([self._infer(item, self.build_lattices(image, item)) for item, image in pairs])
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        with torch.autocast(scores.device.type, enabled=False):
+            pairs = zip(scores, images, strict=True)
+            return torch.stack([self._infer(item, self.build_lattices(image, item)) for item, image in pairs])
 
     def build_lattices(self, image: Any, like: torch.Tensor) -> list[Lattice]:
         """The lattices of all terms for an image (H, W, 3) uint8 and scores (L, H, W), on the scores' device."""

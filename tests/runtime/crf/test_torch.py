@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+nn = torch.nn
 
 from atrous.converter import read_net, to_torch  # noqa: E402
 from atrous.converter.modules.lattice import PermutohedralLattice, bilateral_features  # noqa: E402
@@ -104,12 +105,44 @@ def test_the_converter_builds_the_same_lattice(size: tuple[int, int]) -> None:
     assert torch.equal(neighbors[known], expected[known])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mixed_precision_computes_in_float32(dtype: torch.dtype) -> None:
+    image, probabilities = make_problem(15, 18, 4)
+    scores, layer = torch.from_numpy(np.log(probabilities))[None], TorchCRF(4, make_parameters("deeplab"))
+    rounded = layer(scores.to(dtype).float(), [image])
+    exact = layer(scores, [image])
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(layer(scores, [image]), exact)
+        assert torch.equal(layer(scores.to(dtype), [image]), rounded)
+    assert torch.equal(layer(scores.to(dtype), [image]), rounded)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own, at graph breaks
+def test_compiled_net_with_a_crf() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.crf = nn.Conv2d(3, 2, 1), TorchCRF(2, make_parameters("deeplab", iterations=2))
+
+        def forward(self, data: Any, images: Any) -> Any:
+            return self.crf(self.last(data), images)
+
+    net, image = Net(), make_problem(9, 11, 2)[0]
+    data = torch.from_numpy(image / np.float32(255)).permute(2, 0, 1)[None]
+    found = torch.compile(net, backend="eager")(data, [image])
+    expected = net(data, [image])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    found[:, 0].sum().backward()
+    assert net.last.weight.grad is not None
+
+
 @pytest.mark.parametrize(
     ("scores", "images", "message"),
     [
         (np.zeros((1, 3, 4, 5), np.float32), np.zeros((1, 4, 5, 3), np.uint8), r"\(N, 2, H, W\)"),
         (np.zeros((2, 4, 5), np.float32), np.zeros((1, 4, 5, 3), np.uint8), r"\(N, 2, H, W\)"),
         (np.zeros((1, 2, 4, 5), np.int64), np.zeros((1, 4, 5, 3), np.uint8), "floating point"),
+        (np.zeros((0, 2, 4, 5), np.float32), np.zeros((0, 4, 5, 3), np.uint8), r"got torch.float32 \(0, 2, 4, 5\)"),
         (np.zeros((1, 2, 4, 5), np.float32), np.zeros((2, 4, 5, 3), np.uint8), "2 images"),
         (np.zeros((1, 2, 4, 5), np.float32), np.zeros((1, 5, 4, 3), np.uint8), "swapped"),
         (np.zeros((1, 2, 4, 5), np.float32), np.zeros((1, 4, 5, 3), np.int64), "uint8"),
@@ -118,6 +151,13 @@ def test_the_converter_builds_the_same_lattice(size: tuple[int, int]) -> None:
 def test_wrong_inputs(scores: Any, images: Any, message: str) -> None:
     with pytest.raises(CrfInputError, match=message):
         TorchCRF(2)(torch.from_numpy(scores), images)
+
+
+def test_wrong_types() -> None:
+    with pytest.raises(CrfInputError, match="tensor, got ndarray"):
+        TorchCRF(2)(np.zeros((1, 2, 4, 5), np.float32), np.zeros((1, 4, 5, 3), np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(CrfInputError, match="CrfParameters, got dict"):
+        TorchCRF(2, make_parameters("deeplab").to_dict())  # type: ignore[arg-type]
 
 
 def test_a_net_learns_through_the_crf() -> None:
