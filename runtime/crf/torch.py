@@ -136,7 +136,7 @@ class DenseCRF(nn.Module):
         """
         refine = self._refine
         if torch.compiler.is_compiling():  # the core cannot be traced; a decorator would import the compiler at once
-            refine = torch.compiler.disable(refine)
+            refine = torch.compiler.disable(refine)  # type: ignore[no-untyped-call]
         return refine(scores, images)
 
     def _refine(self, scores: torch.Tensor, images: Any) -> torch.Tensor:
