@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..bundle.choices import Head
 from ..bundle.folder import Bundle
 from ..dependencies import import_crf
 from ..errors import InputError
 from .backends import Array, Backend
+from .head_scores import HeadScores
 from .images import AnyImage, ColorOrder, as_rgb
 from .network import Network
 from .resizing import Sizing, choose_sizing, resize_image, resize_labels
@@ -27,7 +29,6 @@ from .segmentation import Image, Labels, Scores, Segmentation, measure
 from .tiles.plan import ImagePlan
 from .tiles.planner import Planner, explain_memory
 from .tiles.run import label_in_tiles, score_in_tiles
-from .upsampling import softmax, upsample_scores
 
 if TYPE_CHECKING:
     from .crf import CancelToken, CrfParameters
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 RunCrf = Callable[..., Scores]
 CrfDevice = Literal["cpu", "cuda"]
-
-_ROWS = 32  # of the scores, enlarged at a time
 
 #: arguments of `crf.dense_crf` that trade accuracy for speed
 SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
@@ -52,7 +51,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         crf_shortcuts: approximations of the CRF, as keyword arguments of `crf.dense_crf`; empty by default.
         crf_device: "cpu" or "cuda": where the CRF runs, with the same result.
         precision: the precision the network was loaded in, such as "fp32" or "int8".
-        head: the network's output: "scores" at full size, "lowres" scores, or "labels".
         sizing: the size that the network runs at.
     """
 
@@ -79,9 +77,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         """
         self.bundle = bundle
         self._network = Network(bundle, backend)
-        self.head = self._network.head
         self.precision = precision
         self.sizing = sizing or choose_sizing(bundle.preprocessing)
+        self._scores = HeadScores(bundle.deploy, self.head, self.sizing)
         self.crf = crf
         self.crf_shortcuts = dict(crf_shortcuts or {})
         unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
@@ -163,6 +161,11 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return self._planner.plan((height, width), network_size, probabilities=probabilities)
 
     @property
+    def head(self) -> Head:
+        """The network's output: "scores" at full size, "lowres" scores, or "labels"."""
+        return self._network.head
+
+    @property
     def backend(self) -> Backend:
         """The backend that runs the network."""
         return self._network.backend
@@ -224,8 +227,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         if self.head == "labels":
             return Segmentation(resize_labels(raw, size), None, timings_ms)
         if not has_crf and not probabilities:
-            return Segmentation(self._label_rows(raw, size, timings_ms), None, timings_ms)
-        if has_crf and self._upsamples_inside(size):
+            return Segmentation(self._scores.label(raw, size, timings_ms), None, timings_ms)
+        if has_crf and self._scores.are_upsampled_by_crf(size):
             with measure("crf", timings_ms):
                 belief = self._run_crf(image, threads, run_crf, scores=raw)
         else:
@@ -237,19 +240,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
-
-    def _label_rows(self, raw: Array, size: tuple[int, int], timings_ms: dict[str, float]) -> Labels:
-        """The argmax of `complete_scores`, some rows at a time if they are enlarged, so that they stay in the cache."""
-        network_size, labels = self.sizing.find_size(*size), np.empty(size, np.uint8)
-        is_enlarged = (self.head == "lowres") != (network_size != size)  # one step; two need the whole image between
-        step = _ROWS if is_enlarged else size[0]
-        for top in range(0, size[0], step):
-            bottom = min(top + step, size[0])
-            with measure("scores", timings_ms):
-                scores = self.cut_scores(raw, size, network_size, (top, bottom, 0, size[1]))
-            with measure("labels", timings_ms):
-                labels[top:bottom] = scores.argmax(axis=0)  # ties go to the lowest label
-        return labels
 
     def prepare(self, image: Image) -> dict[str, Array]:
         """Check an image, resize it, and return it as the network's feed: 1 x h x w x 3 uint8 RGB.
@@ -284,7 +274,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         "lowres" scores are upsampled to the network's size first; scores of another size than the image's are resized
         bilinearly, with half-pixel centers.
         """
-        return self.cut_scores(raw, size, self.sizing.find_size(*size), (0, size[0], 0, size[1]))
+        return self._scores.complete(raw, size)
 
     def cut_scores(
         self, raw: Array, size: tuple[int, int], network_size: tuple[int, int], window: tuple[int, int, int, int]
@@ -297,21 +287,11 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             network_size: the (height, width) that the network ran at.
             window: first row, end of the rows, first column and end of the columns of the part.
         """
-        upsampling, (top, bottom, left, right) = self.bundle.deploy.upsampling, window
-        origin, part, align_corners = (top, left), (bottom - top, right - left), False
-        padded = size
-        if self.head == "lowres" and upsampling is not None:
-            align_corners, padded = upsampling.align_corners, upsampling.padded.padded_size(*network_size)
-            if network_size != size:
-                raw = upsample_scores(raw, padded, network_size, align_corners=align_corners)
-                align_corners, padded = False, size
-        elif network_size == size:
-            return raw[:, top:bottom, left:right]
-        return upsample_scores(raw, padded, part, align_corners=align_corners, origin=origin)
+        return self._scores.cut(raw, size, network_size, window)
 
     def to_probabilities(self, scores: Scores) -> Scores:
         """The softmax of scores, unless the network ends in one: L x H x W float32."""
-        return scores if self.bundle.deploy.scores_are == "probabilities" else softmax(scores)
+        return self._scores.to_probabilities(scores)
 
     def refine(
         self,
@@ -349,7 +329,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         from .crf.refiner import Refiner
 
         size, pixels = _size(image), np.ascontiguousarray(image)
-        if self._upsamples_inside(size):
+        if self._scores.are_upsampled_by_crf(size):
             return Refiner(pixels, scores=raw, threads=self.threads, reduce=reduce)
         probabilities = self.to_probabilities(self.complete_scores(raw, size))
         return Refiner(pixels, probabilities, threads=self.threads, reduce=reduce)
@@ -357,18 +337,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def _make_stoppable(self, threads: int | None, token: CancelToken) -> RunCrf:
         """`crf.dense_crf` with this segmenter's options and a token."""
         return partial(import_crf().dense_crf, token=token, **self._crf_options(threads))
-
-    def _upsamples_inside(self, size: tuple[int, int]) -> bool:
-        """Whether the CRF's own upsampling equals `complete_scores`: corners aligned, nothing padded or resized."""
-        upsampling = self.bundle.deploy.upsampling
-        return (
-            self.head == "lowres"
-            and upsampling is not None
-            and upsampling.align_corners
-            and self.sizing.find_size(*size) == size
-            and upsampling.padded.padded_size(*size) == size
-            and self.bundle.deploy.scores_are == "logits"
-        )
 
     def derive(self, *, crf: CrfParameters | None, sizing: Sizing) -> Segmenter:
         """A segmenter of the same loaded network with another CRF (None: off) and sizing; closing one closes both."""
