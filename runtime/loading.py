@@ -12,8 +12,9 @@ from ..errors import BundleError, InputError
 from .backends import Backend, open_backend
 from .backends.absent import AbsentNetwork
 from .backends.preprocessed import PixelRule, change_preprocessing, open_preprocessed
+from .crf_step import CrfDevice
 from .resizing import SizeOption, choose_sizing
-from .segmenter import CrfDevice, Segmenter
+from .segmenter import Segmenter
 
 if TYPE_CHECKING:
     from .crf import CrfParameters

@@ -7,20 +7,19 @@ network's size), `run_network` (feeds to the head's output), `complete_scores` (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..bundle.choices import Head
 from ..bundle.folder import Bundle
-from ..dependencies import import_crf
 from ..errors import InputError
 from .backends import Array, Backend
+from .crf_step import CrfDevice, CrfStep, RunCrf
 from .head_scores import HeadScores
 from .images import AnyImage, ColorOrder, as_rgb
 from .network import Network
@@ -33,12 +32,6 @@ from .tiles.run import label_in_tiles, score_in_tiles
 if TYPE_CHECKING:
     from .crf import CancelToken, CrfParameters
     from .crf.refiner import Refiner
-
-RunCrf = Callable[..., Scores]
-CrfDevice = Literal["cpu", "cuda"]
-
-#: arguments of `crf.dense_crf` that trade accuracy for speed
-SHORTCUTS = frozenset({"storage", "prune", "tolerance", "settle", "reduce"})
 
 
 class Segmenter(AbstractContextManager["Segmenter"]):
@@ -82,13 +75,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         self._scores = HeadScores(bundle.deploy, self.head, self.sizing)
         self.crf = crf
         self.crf_shortcuts = dict(crf_shortcuts or {})
-        unknown = sorted(self.crf_shortcuts.keys() - SHORTCUTS)
-        if unknown:
-            raise InputError(f'the CRF has no shortcut "{unknown[0]}"; it has {", ".join(sorted(SHORTCUTS))}')
         self.crf_device = crf_device
-        if crf_device != "cpu":
-            self._open_crf_device()
         self.threads = threads
+        self._step = CrfStep(crf, self.crf_shortcuts, crf_device, threads)
         self._memory_bytes = memory_bytes
         self._planner = Planner(
             bundle,
@@ -201,27 +190,18 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             run_crf: what to call instead of `crf.dense_crf`, such as a `crf.FrameCrf`.
             token: stops the CRF after its current update when another thread cancels it.
         """
-        if token is not None and run_crf is None and self.crf is not None:
-            run_crf = self._make_stoppable(threads, token)
+        call: dict[str, Any] = {"threads": threads, "run_crf": run_crf, "token": token}
         with explain_memory(_size(image)):
-            return self._finish(image, raw, crf, probabilities, threads, run_crf)
+            return self._finish(image, raw, crf, probabilities, call)
 
     def _finish(
-        self,
-        image: Image,
-        raw: Array | None,
-        crf: bool,
-        probabilities: bool,
-        threads: int | None,
-        run_crf: RunCrf | None,
+        self, image: Image, raw: Array | None, crf: bool, probabilities: bool, call: dict[str, Any]
     ) -> Segmentation:
         timings_ms: dict[str, float] = {}
         size = _size(image)
         tiles = self.plan(*size, probabilities=probabilities).tiles
         if tiles is not None:
-            options: dict[str, Any] = {"crf": crf, "probabilities": probabilities, "threads": threads}
-            options["run_crf"] = run_crf
-            return label_in_tiles(self, image, raw, tiles, **options)
+            return label_in_tiles(self, image, raw, tiles, crf=crf, probabilities=probabilities, **call)
         assert raw is not None, "only images in tiles have no output yet"
         has_crf = crf and self.crf is not None
         if self.head == "labels":
@@ -230,13 +210,13 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             return Segmentation(self._scores.label(raw, size, timings_ms), None, timings_ms)
         if has_crf and self._scores.are_upsampled_by_crf(size):
             with measure("crf", timings_ms):
-                belief = self._run_crf(image, threads, run_crf, scores=raw)
+                belief = self._step.run(image, scores=raw, **call)
         else:
             with measure("scores", timings_ms):
                 belief = self.to_probabilities(self.complete_scores(raw, size))
             if has_crf:
                 with measure("crf", timings_ms):
-                    belief = self._run_crf(image, threads, run_crf, probabilities=belief)
+                    belief = self._step.run(image, probabilities=belief, **call)
         with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
@@ -301,25 +281,15 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         threads: int | None = None,
         origin: tuple[int, int] = (0, 0),
         run_crf: RunCrf | None = None,
+        token: CancelToken | None = None,
     ) -> Scores:
         """The CRF's marginals, L x H x W float32, for an image and its L x H x W probabilities.
 
-        `origin` is the (row, column) of the first pixel, if the image is a part of another; `run_crf` is called instead
-        of `crf.dense_crf`.
+        `origin` is the (row, column) of the first pixel, if the image is a part of another; the rest as in `finish`.
         """
         options: dict[str, Any] = {"origin": origin} if any(origin) else {}
-        return self._run_crf(image, threads, run_crf, probabilities=probabilities, **options)
-
-    def _run_crf(self, image: Image, threads: int | None, run_crf: RunCrf | None, **unary: Any) -> Scores:
-        assert self.crf is not None
-        pixels = np.ascontiguousarray(image)
-        if run_crf is not None:
-            return run_crf(pixels, **unary)
-        return cast(Scores, import_crf().dense_crf(pixels, **self._crf_options(threads), **unary))
-
-    def _crf_options(self, threads: int | None) -> dict[str, Any]:
-        options = {"parameters": self.crf, "threads": threads or self.threads, "device": self.crf_device}
-        return options | self.crf_shortcuts
+        call: dict[str, Any] = {"threads": threads, "run_crf": run_crf, "token": token}
+        return self._step.run(image, probabilities=probabilities, **call, **options)
 
     def make_refiner(self, image: Image, raw: Array, *, reduce: int = 1) -> Refiner:
         """The CRF of an image (H x W x 3 uint8 RGB) and its head's output, for several parameters in turn.
@@ -333,10 +303,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             return Refiner(pixels, scores=raw, threads=self.threads, reduce=reduce)
         probabilities = self.to_probabilities(self.complete_scores(raw, size))
         return Refiner(pixels, probabilities, threads=self.threads, reduce=reduce)
-
-    def _make_stoppable(self, threads: int | None, token: CancelToken) -> RunCrf:
-        """`crf.dense_crf` with this segmenter's options and a token."""
-        return partial(import_crf().dense_crf, token=token, **self._crf_options(threads))
 
     def derive(self, *, crf: CrfParameters | None, sizing: Sizing) -> Segmenter:
         """A segmenter of the same loaded network with another CRF (None: off) and sizing; closing one closes both."""
@@ -367,19 +333,6 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
-
-    def _open_crf_device(self) -> None:
-        """Fail now, not at the first image, where the CRF's device is missing."""
-        if self.crf_device != "cuda":
-            raise InputError(f'the CRF\'s device must be "cpu" or "cuda", got {self.crf_device!r}')
-        if self.crf is None:
-            raise InputError("the CRF has a device, and it is off or the bundle has none: leave the device out")
-        if self.crf_shortcuts:
-            raise InputError("the CRF has no shortcuts on a GPU: leave them out, or its device")
-        import_crf()
-        from .crf.gpu import open_driver
-
-        open_driver()
 
     def _require_scores(self) -> None:
         if self.head == "labels":

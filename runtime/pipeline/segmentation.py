@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ..crf_step import RunCrf
 from ..segmentation import Image, Segmentation, measure
-from ..segmenter import RunCrf, Segmenter
+from ..segmenter import Segmenter
 from ..tiles.memory import MemoryGate, Reservation
 from .stage import Stage
 

@@ -13,7 +13,9 @@ from .plan import TilePlan
 
 if TYPE_CHECKING:
     from ..backends import Array
-    from ..segmenter import RunCrf, Segmenter
+    from ..crf import CancelToken
+    from ..crf_step import RunCrf
+    from ..segmenter import Segmenter
 
 _ROWS = 64  # of labels at a time: argmax makes 64-bit numbers of them
 Window = tuple[int, int, int, int]  # first row, end of the rows, first column, end of the columns
@@ -72,6 +74,7 @@ def label_in_tiles(
     probabilities: bool = False,
     threads: int | None = None,
     run_crf: RunCrf | None = None,
+    token: CancelToken | None = None,
 ) -> Segmentation:
     """Label an image in tiles.
 
@@ -84,6 +87,7 @@ def label_in_tiles(
         probabilities: whether to return the probabilities too.
         threads: threads of the CRF.
         run_crf: what to call instead of `crf.dense_crf` if the CRF runs on the whole image.
+        token: stops the CRF after its current update when another thread cancels it.
     """
     timings_ms: dict[str, float] = {}
     reader = TileReader(segmenter, image, raw, plan, timings_ms)
@@ -109,7 +113,7 @@ def label_in_tiles(
             with measure("crf", timings_ms):
                 part = image[window[0] : window[1], window[2] : window[3]]
                 belief = np.ascontiguousarray(belief)
-                belief = segmenter.refine(part, belief, threads=threads, origin=(window[0], window[2]))
+                belief = segmenter.refine(part, belief, threads=threads, origin=(window[0], window[2]), token=token)
         return belief
 
     for (top, bottom, left, right), belief in blend_tiles(plan, compute):
@@ -120,7 +124,7 @@ def label_in_tiles(
                 take_labels(belief, labels[top:bottom, left:right])
     if refines_whole and kept is not None:
         with measure("crf", timings_ms):
-            kept = segmenter.refine(image, kept, threads=threads, run_crf=run_crf)
+            kept = segmenter.refine(image, kept, threads=threads, run_crf=run_crf, token=token)
         with measure("labels", timings_ms):
             take_labels(kept, labels)
     return Segmentation(labels, kept if probabilities else None, timings_ms)
