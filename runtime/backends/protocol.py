@@ -3,13 +3,15 @@
 A backend holds one loaded graph. All backends take the same feeds and raise the same errors, because the inputs are
 checked here. They return the outputs of the bundle's head, with one exception: `torch` runs the whole network, so it
 returns full-size `scores` for a bundle whose graph ends at `lowres`.
+
+A backend on a GPU may also be a `DeviceBackend`, which can leave its outputs in the GPU's memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +69,40 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the graph; may be called twice, and while other threads run."""
+
+
+class DeviceArray(Protocol):
+    """A C-contiguous array in a GPU's memory, which is freed when nothing refers to it.
+
+    Attributes:
+        address: of its first value.
+        shape, dtype: as of a NumPy array.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __iter__(self) -> Iterator[DeviceArray]:
+        """Yield the parts along the first axis, which keep the memory too."""
+
+    def to_host(self) -> Array:
+        """A copy as a NumPy array."""
+
+
+#: makes an array in a GPU's memory, of a shape and a dtype, that any stream may fill
+Allocate = Callable[[tuple[int, ...], str], DeviceArray]
+
+
+@runtime_checkable
+class DeviceBackend(Protocol):
+    """The further method of a backend that can leave its outputs in the GPU's memory."""
+
+    def run_on_device(self, feeds: Mapping[str, Array], allocate: Allocate) -> dict[str, DeviceArray]:
+        """Compute all outputs as `run` does, and copy them into arrays of `allocate`.
+
+        The arrays are complete when the call returns, so any stream may read them; they stay valid after `close`.
+        """
 
 
 def check_feeds(inputs: Sequence[TensorSpec], feeds: Mapping[str, Array]) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class _Graph:
 
 
 class EmulatedDriver:
-    """Runs everything when it is queued, in the calling thread.
+    """Runs everything when it is queued, in the calling thread; several threads may use it.
 
     Attributes:
         backward: whether threads and blocks run last to first.
@@ -70,6 +71,7 @@ class EmulatedDriver:
         self._streams: set[int] = set()
         self.idle_streams: list[int] = []
         self._next = 1
+        self._lock = threading.RLock()  # of the counters; memory may be freed wherever Python collects garbage
         for name, types in read_signatures().items():
             sizes = (ctypes.c_uint * 32)()
             count = self._library.parameter_sizes(name.encode(), sizes)
@@ -81,8 +83,8 @@ class EmulatedDriver:
 
     def create_stream(self) -> int:
         """Create a stream."""
-        self._streams.add(self._number())
-        return self._next - 1
+        self._streams.add(stream := self._number())
+        return stream
 
     def synchronize(self, stream: int) -> None:
         """Check the stream: its work is done."""
@@ -97,14 +99,16 @@ class EmulatedDriver:
             raise AssertionError(f"{size_bytes} bytes, in a capture: {stream in self._captures}")
         memory = np.full(size_bytes + 2 * _GUARD, _POISON, np.uint8)
         address = memory.ctypes.data + _GUARD
-        self._blocks[address] = size_bytes, memory
-        self.allocated_bytes += size_bytes
+        with self._lock:
+            self._blocks[address] = size_bytes, memory
+            self.allocated_bytes += size_bytes
         return address
 
     def free_queued(self, address: int, stream: int) -> None:
         """Free memory; writes into its guards raise."""
-        size_bytes, memory = self._blocks.pop(address)
-        self.allocated_bytes -= size_bytes
+        with self._lock:
+            size_bytes, memory = self._blocks.pop(address)
+            self.allocated_bytes -= size_bytes
         self._check(memory)
 
     def check_guards(self) -> None:
@@ -115,13 +119,13 @@ class EmulatedDriver:
     def copy_to_device(self, address: int, memory: npt.NDArray[Any], stream: int) -> None:
         """Copy a contiguous host array."""
         self._require(stream)
-        self._find(address, memory)
+        self._check_copy(address, memory)
         ctypes.memmove(address, memory.ctypes.data, memory.nbytes)
 
     def copy_to_host(self, memory: npt.NDArray[Any], address: int, stream: int) -> None:
         """Fill a contiguous host array."""
         self._require(stream)
-        self._find(address, memory)
+        self._check_copy(address, memory)
         ctypes.memmove(memory.ctypes.data, address, memory.nbytes)
 
     def launch_kernel(self, name: str, blocks: int, threads: int, arguments: Sequence[Any], stream: int) -> None:
@@ -172,22 +176,29 @@ class EmulatedDriver:
         pointers = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         self._library.launch(name.encode(), blocks, threads, pointers, int(self.backward))
 
-    def _find(self, address: int, memory: npt.NDArray[Any]) -> None:
+    def view_memory(self, address: int, size_bytes: int) -> npt.NDArray[np.uint8] | None:
+        """A part of a block that is allocated; None for all other memory."""
+        for start in list(self._blocks):
+            block_bytes, memory = self._blocks.get(start, (0, None))
+            if memory is not None and start <= address and address + size_bytes <= start + block_bytes:
+                return memory[_GUARD + address - start :][:size_bytes]
+        return None
+
+    def _check_copy(self, address: int, memory: npt.NDArray[Any]) -> None:
         """Check that a copy stays inside of a block, and that the host's array is contiguous."""
         if not memory.flags.c_contiguous:
             raise AssertionError("a copy needs a contiguous array")
-        for start, (size_bytes, _) in self._blocks.items():
-            if start <= address and address + memory.nbytes <= start + size_bytes:
-                return
-        raise AssertionError("a copy outside of device memory")
+        if self.view_memory(address, memory.nbytes) is None:
+            raise AssertionError("a copy outside of device memory")
 
     def _require(self, stream: int) -> None:
         if stream not in self._streams:
             raise AssertionError("no such stream")
 
     def _number(self) -> int:
-        self._next += 1
-        return self._next - 1
+        with self._lock:
+            self._next += 1
+            return self._next - 1
 
     @staticmethod
     def _check(memory: npt.NDArray[np.uint8]) -> None:

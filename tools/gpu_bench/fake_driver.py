@@ -192,6 +192,16 @@ class FakeDriver(CudaDriver):
 
         self._queue(stream, _Operation(copy, memory.nbytes / self._bytes_per_ms))
 
+    def copy_on_device(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        self.calls["copy_on_device"] += 1
+        for address in (target, source):
+            self._view(address, size_bytes)
+
+        def copy() -> None:
+            self._view(target, size_bytes)[:] = self._view(source, size_bytes)
+
+        self._queue(stream, _Operation(copy))
+
     def synchronize(self, stream: int) -> None:
         self._count("synchronize")
         found = self._find_stream(stream)

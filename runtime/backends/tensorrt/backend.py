@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ....errors import BackendError, InputError
-from ..protocol import Array
+from ..protocol import Allocate, Array, DeviceArray
 from . import compat
 from .driver import CudaDriver
 from .keys import fields_here, read_machine
@@ -92,8 +92,15 @@ class TensorRtBackend:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute all outputs; see `Backend.run`."""
+        return self._run(feeds)
+
+    def run_on_device(self, feeds: Mapping[str, Array], allocate: Allocate) -> dict[str, DeviceArray]:
+        """Compute all outputs and leave them on the device; see `DeviceBackend`."""
+        return self._run(feeds, allocate)
+
+    def _run(self, feeds: Mapping[str, Array], allocate: Allocate | None = None) -> dict[str, Any]:
         with self.open_stream() as lane:
-            ticket = lane.submit(feeds)
+            ticket = lane.submit(feeds, allocate)
             outputs = ticket.result()
         self._last.timings_ms = ticket.timings_ms
         return outputs

@@ -96,6 +96,11 @@ class CudaDriver:
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", memory.ctypes.data, address, memory.nbytes, kind, stream)
 
+    def copy_on_device(self, target: int, source: int, size_bytes: int, stream: int) -> None:
+        """Queue a copy from one address of the device to another."""
+        kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", target, source, size_bytes, kind, stream)
+
     def synchronize(self, stream: int) -> None:
         """Block until all work on the stream has finished."""
         self._call("cudaStreamSynchronize", stream)

@@ -6,6 +6,8 @@
     compute            | net 1 | net 2 | net 3 |
     copy out                   | D2H 1 | D2H 2 | D2H 3 |
 
+Outputs that stay on the device are copied there in the last stage, into arrays that outlive the lane.
+
 A *slot* is the memory and the events of one image in flight. An *execution lane* is a set of slots with its streams
 and contexts, used by one thread at a time; several threads get a lane each. Shapes are checked against the engine's
 profiles before anything is queued.
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import BackendError, InputError
-from ..protocol import Array, TensorSpec, check_feeds
+from ..protocol import Allocate, Array, DeviceArray, TensorSpec, check_feeds
 from .compat import explain, numpy_name
 from .cuda_graphs import Binding, Bindings, Key, ReplayedContext
 from .driver import CudaDriver, TensorMemory
@@ -81,11 +83,13 @@ class Ticket:
 
     def __init__(self, lane: ExecutionLane, slot: _Slot, outputs: Mapping[str, Array], enqueue_ms: float):
         self._lane, self._slot, self._outputs = lane, slot, outputs
-        self._outcome: dict[str, Array] | Exception | None = None
+        self._outcome: dict[str, Any] | Exception | None = None
         self.timings_ms: dict[str, float] = {"enqueue": enqueue_ms}
 
-    def result(self) -> dict[str, Array]:
+    def result(self) -> dict[str, Any]:
         """Wait for the run and return its outputs, which the caller owns; a second call returns or raises the same.
+
+        They are NumPy arrays, or the arrays of `submit`'s `allocate`.
 
         `timings_ms` then has trtexec's figures in milliseconds: "h2d", "compute", "d2h" by the device's clock,
         "latency" from the start of the first copy to the end of the last one, "enqueue" the host's time to queue it.
@@ -105,11 +109,15 @@ class Ticket:
 
 @dataclass
 class _Slot:
-    """Memory and events of one image in flight, which `ticket` is for."""
+    """Memory and events of one image in flight, which `ticket` is for; `kept` are the outputs that stay on the device.
+
+    A copy that is queued writes to `kept`, so the slot holds it until the copy has ended, whatever fails.
+    """
 
     memory: dict[str, TensorMemory] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     contexts: dict[int, _Context] = field(default_factory=dict)  # by profile
+    kept: dict[str, DeviceArray] = field(default_factory=dict)
     ticket: Ticket | None = None
 
 
@@ -233,8 +241,11 @@ class ExecutionLane:
         """Number of runs submitted and not collected."""
         return sum(slot.ticket is not None for slot in self._slots)
 
-    def submit(self, feeds: Mapping[str, Array]) -> Ticket:
-        """Queue one run and return at once; the feeds, arrays by input name, are copied before."""
+    def submit(self, feeds: Mapping[str, Array], allocate: Allocate | None = None) -> Ticket:
+        """Queue one run and return at once; the feeds, arrays by input name, are copied before.
+
+        With `allocate`, the outputs stay on the device, in arrays that it makes.
+        """
         check_feeds(self._tensors.inputs, feeds)
         shapes = {name: tuple(array.shape) for name, array in feeds.items()}
         profile = self._tensors.find_profile(shapes)
@@ -252,6 +263,8 @@ class ExecutionLane:
         context.set_addresses({name: binding.address for name, binding in bindings.items()})
         for name, array in feeds.items():
             np.copyto(inputs[name].host, array)
+        if allocate is not None:
+            slot.kept = {name: allocate(each.host.shape, each.host.dtype.name) for name, each in outputs.items()}
         key = (profile, *((name, binding.host.shape, binding.address) for name, binding in bindings.items()))
         try:
             if self._cuda_graphs and context.replay.should_capture(key):
@@ -264,13 +277,15 @@ class ExecutionLane:
                     self._driver.synchronize(stream)
                 except BackendError:  # report the first error
                     self.has_failed = True
+            if not self.has_failed:
+                slot.kept = {}
             raise
         enqueue_ms = (time.perf_counter() - started_s) * 1000
         slot.ticket = Ticket(self, slot, {name: binding.host for name, binding in outputs.items()}, enqueue_ms)
         self._next = (self._next + 1) % len(self._slots)
         return slot.ticket
 
-    def collect(self, slot: _Slot, outputs: Mapping[str, Array], timings_ms: dict[str, float]) -> dict[str, Array]:
+    def collect(self, slot: _Slot, outputs: Mapping[str, Array], timings_ms: dict[str, float]) -> dict[str, Any]:
         """Wait for a slot's run, copy its outputs, record its times and free the slot; called by `Ticket.result`."""
         driver, events = self._driver, slot.events
         try:
@@ -284,7 +299,8 @@ class ExecutionLane:
             raise
         finally:
             slot.ticket = None
-        return {name: array.copy() for name, array in outputs.items()}
+        kept, slot.kept = slot.kept, {}
+        return kept or {name: array.copy() for name, array in outputs.items()}
 
     def drain(self) -> None:
         """Collect the results that were not asked for; raises the first error once all are collected."""
@@ -300,11 +316,11 @@ class ExecutionLane:
 
     def close(self) -> None:
         """Wait for queued work, then free everything that can be freed; raises an error of CUDA after that."""
+        self._cleanup.callback(self._slots.clear)
         for stream in self._streams.values():
             self._cleanup.callback(self._driver.synchronize, stream)
         self._cleanup.callback(self._driver.activate)  # added last, called first
         self._streams.clear()
-        self._slots.clear()
         self._shared.clear()
         self._engine = None
         self._cleanup.close()
@@ -335,8 +351,11 @@ class ExecutionLane:
         driver.record_event(events["compute end"], compute)
         driver.wait_event(copy_out, events["compute end"])
         driver.record_event(events["d2h start"], copy_out)
-        for binding in outputs.values():
-            driver.copy_to_host(binding.host, binding.address, copy_out)
+        for name, binding in outputs.items():
+            if name in slot.kept:
+                driver.copy_on_device(slot.kept[name].address, binding.address, binding.host.nbytes, copy_out)
+            else:
+                driver.copy_to_host(binding.host, binding.address, copy_out)
         driver.record_event(events["d2h end"], copy_out)
 
     def _bind(self, slot: _Slot, name: str, shape: Shape) -> Binding:

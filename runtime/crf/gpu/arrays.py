@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ class DeviceArray:
     def size(self) -> int:
         """Number of values."""
         return math.prod(self.shape)
+
+    def __iter__(self) -> Iterator[DeviceArray]:
+        """Yield the parts along the first axis, which keep the memory of the whole."""
+        step = self.dtype.itemsize * math.prod(self.shape[1:])
+        for index in range(self.shape[0]):
+            yield DeviceArray(self._queue, self.address + index * step, self.shape[1:], self.dtype, self._owner)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's device type and number."""

@@ -22,6 +22,14 @@ Kind = Literal["energies", "scores", "probabilities"]
 _KINDS: dict[Kind, int] = {"energies": 0, "scores": 1, "probabilities": 3}  # unary.cu
 
 
+def allocate_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> DeviceArray:
+    """Allocate an array for others to fill, on any stream."""
+    queue = Queue(open_driver())
+    block = queue.allocate(math.prod(shape), dtype)
+    queue.synchronize()  # the memory exists for its own stream only until then
+    return DeviceArray(queue, block.address, shape, dtype, block)
+
+
 class DeviceEngine:
     """The queue, the marginals and the lattices of one model."""
 

@@ -61,6 +61,7 @@ def test_calls() -> None:
     assert (driver.allocate(100), driver.create_stream(), driver.create_event()) == (4096, 5, 6)
     driver.copy_to_device(4096, memory[:4], 5)
     driver.copy_to_host(memory[2:], 4096, 5)
+    driver.copy_on_device(8192, 4096, 40, 5)
     assert driver.measure_ms(6, 6) == 1.5
     driver.begin_capture(5)
     assert driver.end_capture(5) == 7
@@ -75,6 +76,7 @@ def test_calls() -> None:
         ("cudaEventCreate",),
         ("cudaMemcpyAsync", 4096, memory.ctypes.data, 4, kind.cudaMemcpyHostToDevice, 5),
         ("cudaMemcpyAsync", memory.ctypes.data + 2, 4096, 8, kind.cudaMemcpyDeviceToHost, 5),
+        ("cudaMemcpyAsync", 8192, 4096, 40, kind.cudaMemcpyDeviceToDevice, 5),
         ("cudaEventElapsedTime", 6, 6),
         ("cudaStreamBeginCapture", 5, mode.cudaStreamCaptureModeThreadLocal),
         ("cudaStreamEndCapture", 5),

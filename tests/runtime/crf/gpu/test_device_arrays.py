@@ -14,6 +14,7 @@ import pytest
 from atrous.errors import CrfInputError
 from atrous.runtime.crf import CancelToken, CrfParameters, DenseCRF, FrameCrf, dense_crf
 from atrous.runtime.crf.gpu.arrays import DeviceArray
+from atrous.runtime.crf.gpu.engine import allocate_array
 from atrous.runtime.crf.terms import forget_lattices
 from tools.cuda_on_cpu.driver import EmulatedDriver
 
@@ -72,6 +73,19 @@ def test_results_are_the_input_of_others() -> None:
     again: Any = dense_crf(IMAGE, first, iterations=1, device="cuda")
     expected = dense_crf(IMAGE, dense_crf(IMAGE, scores=SCORES, iterations=1), iterations=1)
     np.testing.assert_allclose(again.to_host(), expected, rtol=0, atol=1e-5)
+
+
+def test_parts_of_an_array_keep_its_memory(forward: EmulatedDriver) -> None:
+    values = np.stack([SCORES, SCORES[::-1]])
+    array = allocate_array(values.shape, "float32")
+    torch.from_dlpack(array).copy_(torch.from_numpy(values))
+    for part, expected in zip(array, values, strict=True):
+        np.testing.assert_array_equal(np.from_dlpack(part), expected)
+    first, *_ = array
+    del array, part
+    assert forward.allocated_bytes == values.nbytes
+    found: Any = dense_crf(IMAGE, scores=first, iterations=1, device="cuda")
+    np.testing.assert_array_equal(found.to_host(), dense_crf(IMAGE, scores=SCORES, iterations=1))
 
 
 def test_energies_and_probabilities_on_the_device() -> None:
