@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..dependencies import import_crf
 from ..errors import InputError
@@ -57,7 +58,7 @@ class CrfStep:
         token: CancelToken | None = None,
         run_crf: RunCrf | None = None,
         **arguments: Any,
-    ) -> Scores:
+    ) -> npt.NDArray[Any]:
         """Call `crf.dense_crf`, or `run_crf` instead, with the unary and further arguments.
 
         Args:
@@ -65,7 +66,7 @@ class CrfStep:
             threads: number of threads; None for the step's.
             token: stops the CRF after its current update when another thread cancels it.
             run_crf: gets image and `arguments` only.
-            arguments: of `crf.dense_crf`.
+            arguments: of `crf.dense_crf`; the result is on the host wherever the unary is.
         """
         assert self.parameters is not None
         pixels = np.ascontiguousarray(image)
@@ -73,5 +74,5 @@ class CrfStep:
             return run_crf(pixels, **arguments)
         options: dict[str, Any] = {"parameters": self.parameters, "threads": threads or self.threads}
         options |= {"device": self.device, "token": token, **self.shortcuts}
-        result: Scores = import_crf().dense_crf(pixels, **options, **arguments)
-        return result
+        result: Any = import_crf().dense_crf(pixels, **options, **arguments)
+        return result if isinstance(result, np.ndarray) else result.to_host()

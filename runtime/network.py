@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ..bundle.choices import Head
 from ..bundle.folder import Bundle
 from ..errors import BundleError
 from .backends import Array, Backend
+from .backends.protocol import Allocate, DeviceBackend
 from .tiles.planner import explain_memory
 
 
@@ -38,51 +40,69 @@ class Network:
         side = next(spec.shape[0] for spec in self.backend.inputs if spec.name == self._bundle.deploy.input)
         return side if isinstance(side, int) else None
 
-    def run(self, images: Sequence[Array]) -> list[Array]:
+    def run(self, images: Sequence[Array], allocate: Allocate | None = None) -> list[Any]:
         """The head's outputs for images of one size, each 1 x H x W x 3 uint8 RGB, computed in one run.
 
+        Args:
+            images: the images.
+            allocate: if the outputs are to stay on the device, makes their memory; the backend is a `DeviceBackend`.
+
         Returns:
-            For each image, L x h x w float32 scores, or h x w uint8 labels.
+            For each image, L x h x w float32 scores, or h x w uint8 labels: a NumPy array, or a part of an array of
+            `allocate`, whose values are not checked here.
 
         Raises:
             BundleError: if an output is not what the manifest promises.
             BackendError: if the network fails.
         """
         whole = images[0] if len(images) == 1 else np.concatenate(images)  # (N, H, W, 3)
-        size = whole.shape[1:3]
-        with explain_memory(size):
-            output = self._compute(whole)
-        labels = len(self._bundle.manifest.classes)
+        outputs: list[Any] = []
+        with explain_memory(whole.shape[1:3]):
+            for feed in self._divide(whole):
+                output = self._compute(feed, allocate)
+                self._check(output, feed.shape)
+                outputs.extend(output)
+        return outputs[: len(images)]
+
+    def _check(self, output: Any, fed: tuple[int, ...]) -> None:
+        """Check an output for a feed of this shape."""
+        count, size, labels = fed[0], fed[1:3], len(self._bundle.manifest.classes)
         expected_rank, dtype = (3, np.uint8) if self.head == "labels" else (4, np.float32)
         is_as_promised = (
-            output.ndim == expected_rank
+            len(output.shape) == expected_rank
             and output.dtype == dtype
-            and output.shape[0] == len(images)
+            and output.shape[0] == count
             and (self.head == "labels" or output.shape[1] == labels)
             and (self.head == "lowres" or output.shape[-2:] == size)
         )
         if not is_as_promised:
-            what = "an image" if len(images) == 1 else f"{len(images)} images"
+            what = "an image" if count == 1 else f"{count} images"
             raise self._broken_promise(f"{output.dtype} of shape {output.shape} for {what} of {size}")
+        if not isinstance(output, np.ndarray):
+            return
         if self.head == "labels":
             if int(output.max()) >= labels:
                 raise self._broken_promise(f"the label {output.max()}")
         elif not self._has_run and not np.isfinite(output).all():  # slow, so in the first run only
             raise self._broken_promise("scores that are not finite")
         self._has_run = True
-        return list(output)
 
-    def _compute(self, images: Array) -> Array:
-        """The head's output; a graph of a fixed batch runs on that many images, the last one repeated if need be."""
-        name, batch = self._bundle.deploy.input, self.fixed_batch
-        if batch is None or len(images) == batch:
-            return self.backend.run({name: images})[self.head]
-        outputs = []
+    def _divide(self, images: Array) -> Iterator[Array]:
+        """Images in the batches that the graph takes; a fixed batch is filled with copies of the last image."""
+        batch = self.fixed_batch or len(images)
         for start in range(0, len(images), batch):
             group = images[start : start + batch]
-            filled = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])  # (batch, H, W, 3)
-            outputs.append(self.backend.run({name: filled})[self.head][: len(group)])
-        return np.concatenate(outputs)
+            if len(group) < batch:
+                group = np.concatenate([group, np.repeat(group[-1:], batch - len(group), axis=0)])  # (batch, H, W, 3)
+            yield group
+
+    def _compute(self, images: Array, allocate: Allocate | None) -> Any:
+        """The head's output."""
+        feeds = {self._bundle.deploy.input: images}
+        if allocate is None:
+            return self.backend.run(feeds)[self.head]
+        assert isinstance(self.backend, DeviceBackend)
+        return self.backend.run_on_device(feeds, allocate)[self.head]
 
     def _find_head(self) -> Head:
         deploy = self._bundle.deploy

@@ -19,6 +19,7 @@ from ..bundle.choices import Head
 from ..bundle.folder import Bundle
 from ..errors import InputError
 from .backends import Array, Backend
+from .backends.protocol import Allocate, DeviceArray, DeviceBackend
 from .crf_step import CrfDevice, CrfStep, RunCrf
 from .head_scores import HeadScores
 from .images import AnyImage, ColorOrder, as_rgb
@@ -137,8 +138,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         timings_ms: dict[str, float] = {}
         with measure("prepare", timings_ms):
             feeds = self.prepare(image)
+        on_device = self.keeps_on_device(*_size(image), probabilities=probabilities)
         with measure("network", timings_ms):
-            raw = self.run_network(feeds) if feeds else None
+            raw = self.run_network_batch([feeds], on_device=on_device)[0] if feeds else None
         rest = self.finish(image, raw, probabilities=probabilities)
         manifest = self.bundle.manifest
         timings_ms.update(rest.timings_ms)
@@ -148,6 +150,15 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         """Plan an image of this size: whole or in tiles, with an estimate of its memory."""
         network_size = self.sizing.find_size(height, width)
         return self._planner.plan((height, width), network_size, probabilities=probabilities)
+
+    def keeps_on_device(self, height: int, width: int, *, probabilities: bool = False) -> bool:
+        """Whether scores for images of this size can stay on the device from the network to the CRF."""
+        return (
+            self.crf_device == "cuda"
+            and isinstance(self.backend, DeviceBackend)
+            and self._scores.are_upsampled_by_crf((height, width))
+            and self.plan(height, width, probabilities=probabilities).tiles is None
+        )
 
     @property
     def head(self) -> Head:
@@ -167,7 +178,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
     def finish(
         self,
         image: Image,
-        raw: Array | None,
+        raw: Array | DeviceArray | None,
         *,
         crf: bool = True,
         probabilities: bool = False,
@@ -182,8 +193,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
         Args:
             image: H x W x 3 uint8 RGB.
-            raw: the head's output, from `run_network`; None if the network is to run in tiles too, which it does for
-                the images whose feeds are empty.
+            raw: the head's output, from `run_network` or `run_network_batch`; None if the network is to run in tiles
+                too, which it does for the images whose feeds are empty.
             crf: whether to run the CRF, if it is on.
             probabilities: whether to return the probabilities too.
             threads: threads of the CRF; None for the segmenter's. The result does not depend on it.
@@ -194,29 +205,34 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         with explain_memory(_size(image)):
             return self._finish(image, raw, crf, probabilities, call)
 
-    def _finish(
-        self, image: Image, raw: Array | None, crf: bool, probabilities: bool, call: dict[str, Any]
-    ) -> Segmentation:
+    def _finish(self, image: Image, raw: Any, crf: bool, probabilities: bool, call: dict[str, Any]) -> Segmentation:
         timings_ms: dict[str, float] = {}
         size = _size(image)
         tiles = self.plan(*size, probabilities=probabilities).tiles
+        has_crf = crf and self.crf is not None
+        has_crf_on_gpu = has_crf and self.crf_device == "cuda" and call["run_crf"] is None
+        is_upsampled_by_crf = has_crf and tiles is None and self._scores.are_upsampled_by_crf(size)
+        if not isinstance(raw, np.ndarray | None) and not (has_crf_on_gpu and is_upsampled_by_crf):
+            raw = raw.to_host()
         if tiles is not None:
             return label_in_tiles(self, image, raw, tiles, crf=crf, probabilities=probabilities, **call)
         assert raw is not None, "only images in tiles have no output yet"
-        has_crf = crf and self.crf is not None
         if self.head == "labels":
             return Segmentation(resize_labels(raw, size), None, timings_ms)
         if not has_crf and not probabilities:
             return Segmentation(self._scores.label(raw, size, timings_ms), None, timings_ms)
-        if has_crf and self._scores.are_upsampled_by_crf(size):
-            with measure("crf", timings_ms):
-                belief = self._step.run(image, scores=raw, **call)
+        if is_upsampled_by_crf:
+            call["scores"] = raw
         else:
             with measure("scores", timings_ms):
-                belief = self.to_probabilities(self.complete_scores(raw, size))
-            if has_crf:
-                with measure("crf", timings_ms):
-                    belief = self._step.run(image, probabilities=belief, **call)
+                belief = call["probabilities"] = self.to_probabilities(self.complete_scores(raw, size))
+        if has_crf_on_gpu and not probabilities:
+            with measure("crf", timings_ms):
+                labels = self._step.run(image, output="labels", **call)  # a part of the marginals' bytes to the host
+            return Segmentation(labels.astype(np.uint8, copy=False), None, timings_ms)
+        if has_crf:
+            with measure("crf", timings_ms):
+                belief = self._step.run(image, **call)
         with measure("labels", timings_ms):
             labels = belief.argmax(axis=0).astype(np.uint8)  # (H, W); ties go to the lowest label
         return Segmentation(labels, belief if probabilities else None, timings_ms)
@@ -236,12 +252,20 @@ class Segmenter(AbstractContextManager["Segmenter"]):
 
     def run_network(self, feeds: Mapping[str, Array]) -> Array:
         """The head's output for one image: L x h x w float32 scores, or h x w uint8 labels."""
-        return self.run_network_batch([feeds])[0]
+        output: Array = self.run_network_batch([feeds])[0]
+        return output
 
-    def run_network_batch(self, feeds: Sequence[Mapping[str, Array]]) -> list[Array]:
-        """The head's outputs for images of one size, computed in one run; each as `run_network` gives it."""
+    def run_network_batch(self, feeds: Sequence[Mapping[str, Array]], *, on_device: bool = False) -> list[Any]:
+        """The head's outputs for images of one size, computed in one run; each as `run_network` gives it.
+
+        With `on_device`, where `keeps_on_device` allows it, they are arrays in the device's memory, for `finish`. Then
+        the CRF checks that they are finite.
+        """
+        allocate: Allocate | None = None
+        if on_device:
+            from .crf.gpu.engine import allocate_array as allocate
         name = self.bundle.deploy.input
-        return self._network.run([feed[name] for feed in feeds])
+        return self._network.run([feed[name] for feed in feeds], allocate)
 
     @property
     def fixed_batch(self) -> int | None:

@@ -10,13 +10,14 @@ Use of the cores (see `.cores`):
   others.
 
 Upsampling, softmax and argmax are part of the CRF's stage, which keeps the queued values small: 177 kB instead of 22 MB
-for the `lowres` head of a 513 x 513 image. Each stage drops what later stages do not need.
+for the `lowres` head of a 513 x 513 image. Each stage drops what later stages do not need. Where network and CRF run on
+one device, the scores wait in its memory (`Segmenter.keeps_on_device`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ class Work:
     choice: Choice
     feeds: Mapping[str, Any] = field(default_factory=dict)
     raw: Any = None
+    on_device: bool = False  # whether `raw` stays on the device between network and CRF
     timings_ms: dict[str, float] = field(default_factory=dict)
     memory: Reservation | None = None  # ends with this object, wherever the image leaves the pipeline
     result: Segmentation | None = None
@@ -109,17 +111,26 @@ def make_stages(
             return Work(item, read(item), choice, timings_ms=timings_ms, memory=memory)
 
     def prepare(work: Work) -> Work:
-        work.raw = work.choice.raw
+        choice = work.choice
+        work.raw = choice.raw
         if work.raw is None:
             with measure("prepare", work.timings_ms):
-                work.feeds = work.choice.segmenter.prepare(work.image)
+                work.feeds = choice.segmenter.prepare(work.image)
+            if run_crf is None and choice.label is None:
+                size = work.image.shape[0], work.image.shape[1]
+                work.on_device = choice.segmenter.keeps_on_device(*size, probabilities=choice.probabilities)
         return work
+
+    def make_key(work: Work) -> Hashable:
+        shapes = (feed.shape for feed in work.feeds.values())
+        return id(work.choice.segmenter.backend), work.on_device, *shapes
 
     def run_network(works: list[Work]) -> list[Work]:
         if not works[0].feeds:  # known, or the network runs in tiles, in the next stage
             return works
         start_s = time.perf_counter()
-        outputs = works[0].choice.segmenter.run_network_batch([work.feeds for work in works])
+        feeds, on_device = [work.feeds for work in works], works[0].on_device
+        outputs = works[0].choice.segmenter.run_network_batch(feeds, on_device=on_device)
         spent_ms = (time.perf_counter() - start_s) * 1000 / len(works)
         for work, output in zip(works, outputs, strict=True):
             work.raw, work.feeds, work.timings_ms["network"] = output, {}, spent_ms
@@ -152,7 +163,7 @@ def make_stages(
             max_workers=networks,
             cores=max(1, cores // networks) if is_local else 0,
             batch=batch,
-            batch_key=lambda work: (id(work.choice.segmenter.backend), *(feed.shape for feed in work.feeds.values())),
+            batch_key=make_key,
             hint=f"{smaller}, a GPU" if is_local else f"{smaller}, batches (--batch)",
         ),
         Stage(

@@ -181,7 +181,7 @@ def test_a_stage_that_fails_ends_the_run(bundle: Path, tmp_path: Path) -> None:
     """Frames smaller than 1 x 1 do not exist; a network that refuses the size does."""
     clip = write_clip(tmp_path / "clip.mp4", make_frames(2))
     with load(bundle) as segmenter:
-        segmenter.run_network_batch = lambda feeds: 1 / 0  # type: ignore[method-assign]
+        segmenter.run_network_batch = lambda feeds, **options: 1 / 0  # type: ignore[method-assign]
         with pytest.raises(ZeroDivisionError):
             label_video(segmenter, clip, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()

@@ -19,6 +19,7 @@ from atrous.runtime.backends.tensorrt.builder import build_engine
 from atrous.runtime.backends.tensorrt.driver import CudaDriver
 from atrous.runtime.backends.tensorrt.options import BuildOptions, ShapeRange
 from atrous.runtime.devices import list_cuda_devices
+from tools.cuda_on_cpu.driver import EmulatedDriver
 from tools.gpu_bench.fake_driver import FakeDriver
 from tools.gpu_bench.fake_engine import FakeEngine, Shape
 
@@ -82,13 +83,33 @@ class Gpu:
         return self._built[key]
 
 
+class SharedDriver(FakeDriver):
+    """The fake driver of a device whose memory includes that of the dense CRF's emulation.
+
+    Attributes:
+        emulation: the emulation, or None without one.
+        host_bytes: bytes that were copied to the host.
+    """
+
+    emulation: EmulatedDriver | None = None
+    host_bytes = 0
+
+    def copy_to_host(self, memory: Array, address: int, stream: int) -> None:
+        self.host_bytes += memory.nbytes
+        super().copy_to_host(memory, address, stream)
+
+    def _view(self, address: int, size_bytes: int) -> Array:
+        shared = None if self.emulation is None else self.emulation.view_memory(address, size_bytes)
+        return super()._view(address, size_bytes) if shared is None else shared
+
+
 class Fakes:
     """ONNX Runtime on the CPU behind the fake driver, which rejects undefined use of CUDA."""
 
     has_threads = False
 
     def __init__(self, memory_bytes: int = 1 << 26) -> None:
-        self.device = FakeDriver(seed=0, memory_bytes=memory_bytes)
+        self.device = SharedDriver(seed=0, memory_bytes=memory_bytes)
         self.driver: CudaDriver = self.device
 
     def open(self, bundle: Bundle, precision: str, options: TensorRtOptions) -> TensorRtBackend:

@@ -17,15 +17,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atrous import runtime
+from atrous.bundle.crf_parameters import CrfParameters
 from atrous.bundle.folder import Bundle, read_bundle
 from atrous.errors import BackendError, InputError, MissingDependencyError
 from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.onnxruntime import OnnxRuntimeBackend, OnnxRuntimeOptions
 from atrous.runtime.backends.protocol import Array
 from atrous.runtime.backends.tensorrt.backend import TensorRtBackend, TensorRtOptions
+from atrous.runtime.crf import gpu as crf_gpu
+from atrous.runtime.crf.gpu import engine as crf_engine
+from atrous.runtime.crf.terms import forget_lattices
 from tools.gpu_bench.cases import LIMITS
 from tools.gpu_bench.prepare import draw_images, prepare_net, read_nets
 
+from ...crf.gpu.conftest import open_emulation
 from .machines import Gpu, Machine, fill_memory, make_machine
 
 pytest.importorskip("torch", reason="the converter needs torch")
@@ -243,6 +249,46 @@ def test_no_memory_is_lost(machine: Machine, bundle: Bundle) -> None:
     for _ in range(5):
         last = use()
     assert last >= first - (16 << 20)
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_scores_stay_on_the_device(
+    machine: Machine, bundle: Bundle, cuda_graphs: bool, request: pytest.FixtureRequest
+) -> None:
+    """The labels and probabilities are those of scores that come to the host, and of the CRF on the CPU."""
+    if not isinstance(machine, Gpu):
+        request.getfixturevalue("emulated_crf")
+    backend = machine.open(bundle, "fp32", TensorRtOptions(cuda_graphs=cuda_graphs))
+    with runtime.load(bundle.path, backend, crf=CrfParameters(iterations=3), crf_device="cuda") as segmenter:
+        on_cpu = runtime.load(bundle.path, backend, crf=segmenter.crf)
+        for (image,) in images(3):
+            assert segmenter.keeps_on_device(*SIZE)
+            (scores,) = segmenter.run_network_batch([segmenter.prepare(image)], on_device=True)
+            raw = scores.to_host()
+            require_same(raw, segmenter.run_network(segmenter.prepare(image)))
+            for probabilities in (False, True):
+                found = segmenter.finish(image, scores, probabilities=probabilities)
+                for reference in (segmenter, on_cpu):
+                    expected = reference.finish(image, raw, probabilities=probabilities)
+                    np.testing.assert_array_equal(found.labels, expected.labels)
+                    if probabilities:
+                        np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+            assert segmenter(image).shape == SIZE
+        before = machine.count_free_bytes()
+        for _ in range(20):
+            segmenter(image)
+        assert machine.count_free_bytes() >= before - (16 << 20)
+
+
+@pytest.fixture
+def emulated_crf(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The dense CRF's kernels on the CPU, in the memory of the fake device."""
+    emulation = open_emulation(backward=False)
+    for module in (crf_gpu, crf_engine):
+        monkeypatch.setattr(module, "open_driver", lambda: emulation)
+    monkeypatch.setattr(machine.driver, "emulation", emulation)
+    yield
+    forget_lattices()
 
 
 @gpu_only
