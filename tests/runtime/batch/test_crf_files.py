@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,40 @@ def test_damaged_files_fail_alone(folders: Path) -> None:
     assert len(logged) == 6
 
 
+def damage_deflate(data: bytearray) -> None:
+    data[100:140] = bytes(40)
+
+
+def set_method(data: bytearray) -> None:
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(signature) + offset] = 77
+
+
+def encrypt(data: bytearray) -> None:
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1
+
+
+def remove_magic(data: bytearray) -> None:
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        archive.writestr("cam.npy", "no array")
+    data[:] = stream.getvalue()
+
+
+@pytest.mark.parametrize("damage", [damage_deflate, set_method, encrypt, remove_magic])
+def test_damaged_bytes_fail_alone(folders: Path, damage: Callable[[bytearray], None]) -> None:
+    """NumPy, zipfile and zlib raise many types: none ends the other array of the same image."""
+    Path("more").mkdir()
+    np.savez_compressed("more/0.npz", cam=make_problem(20, 30, LABELS, 9)[1])
+    data = bytearray(Path("more/0.npz").read_bytes())
+    damage(data)
+    Path("more/0.npz").write_bytes(data)
+    recorder = Recorder()
+    summary = crf_files("photos", ["cams", "more"], "out", key="cam", observer=recorder)
+    assert (summary.refined, summary.failed) == (6, 1)
+    assert "0.npz is not a sound .npy or .npz file" in recorder.errors[0]
+
+
 def test_names(folders: Path) -> None:
     with pytest.raises(InputError, match="would share the result"):
         crf_files(["photos/0.png", "photos/1.png"], ["cams/0.npy", "cams/0.npy"], "out")
@@ -177,16 +213,17 @@ def test_names(folders: Path) -> None:
         crf_files("photos", "cams", "out")
 
 
-def test_zip_bombs_are_not_inflated(folders: Path) -> None:
+@pytest.mark.parametrize("name", ["bomb.npz", "bomb.npy"])
+def test_zip_bombs_are_not_inflated(tmp_path: Path, name: str) -> None:
     from atrous.runtime.batch import arrays
 
-    with zipfile.ZipFile("cams/0.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as member:
         np.lib.format.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": (1 << 22,)})
         member.write(bytes(1 << 24))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arrays, "MAX_BYTES", 1 << 20)
         with pytest.raises(InputError, match="more than the limit"):
-            arrays.read_array(Path("cams/0.npz"))
+            arrays.read_array(tmp_path / name)
 
 
 def test_a_removed_folder_ends_the_run(folders: Path) -> None:
