@@ -50,7 +50,7 @@ def read_array(path: Path, key: str | None = None) -> npt.NDArray[Any]:
                 raise InputError(f'{path} has no array "{key}": it holds {", ".join(names)}')
             array = loaded[names[0] if key is None else key]
             if not isinstance(array, np.ndarray):
-                raise InputError(f"{path} is not a sound .npy or .npz file: it holds something that is no array")
+                raise InputError(f"{path} is not a sound .npy or .npz file: it holds bytes that are not an array")
             return array
     except InputError:
         raise

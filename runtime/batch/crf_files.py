@@ -149,8 +149,14 @@ def crf_files(
         KeyboardInterrupt: at Ctrl-C, after the calls in progress are finished and recorded.
     """
     import_crf()
+    from ..crf import DenseCRF
+    from ..crf.checks import check_fraction
+    from ..crf.image import add_terms
+
     out, saved = Path(out), tuple(dict.fromkeys(save))
+    clip = check_fraction(clip, "clip")
     settings = CrfSettings(_choose_parameters(parameters), kind, key, clip, align_corners, saved)
+    add_terms(DenseCRF((1, 1), 1), np.zeros((1, 1, 3), np.uint8), settings.parameters)  # reports wrong terms once
     if kind not in ("probabilities", "scores"):
         raise InputError(f'kind must be "probabilities" or "scores", got {kind!r}')
     if not saved or not set(saved) <= SAVED.keys():
@@ -329,6 +335,6 @@ def _choose_parameters(parameters: CrfParameters | str) -> CrfParameters:
 
     if isinstance(parameters, CrfParameters):
         return parameters
-    if parameters not in RECIPES:
+    if parameters not in list(RECIPES):
         raise InputError(f"parameters must be CrfParameters or one of {', '.join(RECIPES)}, got {parameters!r}")
     return RECIPES[parameters]

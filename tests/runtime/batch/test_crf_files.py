@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.bundle.crf_parameters import BilateralTerm
 from atrous.errors import InputError, OutputError
 from atrous.runtime.batch import CrfObserver, RefinedFile, crf_files
 from atrous.runtime.crf import CrfParameters, dense_crf
@@ -211,6 +212,23 @@ def test_names(folders: Path) -> None:
     Image.new("RGB", (3, 3)).save("photos/0.jpg")
     with pytest.raises(InputError, match="have the same name"):
         crf_files("photos", "cams", "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip": 2.0}, "clip must lie between 0 and 1"),  # all energies would be 0
+        ({"clip": None}, "clip must lie between 0 and 1"),
+        ({"parameters": {}}, "one of deeplab-pytorch"),
+        ({"parameters": CrfParameters(bilateral=(BilateralTerm(0.0),))}, "sxy must be positive"),
+    ],
+)
+def test_wrong_arguments_end_the_run_before_the_first_file(
+    folders: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        crf_files("photos", "cams", "out", key="cam", **options)
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("name", ["bomb.npz", "bomb.npy"])
