@@ -16,7 +16,8 @@ from atrous.errors import ExportError, OutputError
 
 from ..nets import CLASSES, DEEPLAB, conv, data, layer, read_seeded
 from .bundles import FILES, read_manifest, write
-from .test_deploy import CRF, FIXED
+from .test_deploy import CRF
+from .test_deploy_sizes import FIXED
 
 CLASSIFIER = data(1, 3, 8, 8) + layer("InnerProduct", "ip", "data", "y", "inner_product_param { num_output: 4 }")
 
