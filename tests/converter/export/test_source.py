@@ -22,7 +22,7 @@ from atrous.converter.layers import ModuleSpec
 from atrous.converter.modules import MODULE_CLASSES
 from atrous.errors import ExportError
 
-from ..graph.test_build import awkward_net
+from ..graph.test_names import awkward_net
 from ..nets import DEEPLAB, conv, data, layer, random_input, read_seeded, relu
 
 RUN = """

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from atrous.converter import read_net, run_blobs, to_torch
 from atrous.errors import NetError
 
-from ..graph.test_build import AWKWARD, awkward_net
+from ..graph.test_names import AWKWARD, awkward_net
 from ..nets import DEEPLAB, conv, data, layer, random_input, random_weights, read_seeded, relu
 
 DEEPLAB_SIZES = [(1, 3, 41, 49), (2, 3, 33, 57), (1, 3, 9, 9)]
