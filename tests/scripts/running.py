@@ -1,4 +1,4 @@
-"""Runs the command line as a user does, in a process of its own."""
+"""Runs the command line: as a user does, in a process of its own, or in this process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from atrous.scripts.main import main
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,10 @@ def run_atrous(*arguments: object, folder: Path | None = None) -> Outcome:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=120)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run `atrous` in this process: (exit code, stdout, stderr)."""
+    code = main(list(arguments))
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err

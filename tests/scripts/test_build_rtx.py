@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from atrous.errors import BackendError, EnginePrecisionError, InputError, MissingDependencyError
 from atrous.runtime.backends.tensorrt.rtx import library
-from atrous.scripts import build
 
 from ..runtime.backends.tensorrt.onnx_models import find_facts
 from ..runtime.backends.tensorrt.rtx.conftest import sdk, wheel
 from ..runtime.bundles import make_model, write_bundle
+from .building import run, run_json
 
 __all__ = ["sdk", "wheel"]  # fixtures
 TARGETS = ("--rtx", "--target", "sm86,sm89,sm120")
@@ -30,16 +27,6 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: None)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(build.command, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
 
 
 def test_dry_run_without_a_library(bundle: Path, no_library: None) -> None:

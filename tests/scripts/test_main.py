@@ -16,12 +16,11 @@ import pytest
 
 from atrous.converter.files.writer import write_caffemodel
 from atrous.errors import BackendError, InputError
-from atrous.runtime.backends.tensorrt.store import find_runtime_cache
 from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main
 
 from ..converter.nets import DEEPLAB, read_seeded
-from .running import run_atrous
+from .running import run_atrous, run_with
 
 HELP_LIMIT_S = 0.3
 TRIES = 3
@@ -205,72 +204,6 @@ def test_a_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -
         main([])
 
 
-# ---- streams that cannot be written
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Path:
-    """A prototxt of two layers."""
-    path = tmp_path / "net.prototxt"
-    path.write_text(
-        'input: "data" input_dim: 1 input_dim: 3 input_dim: 8 input_dim: 8\n'
-        'layer { name: "r" type: "ReLU" bottom: "data" top: "r" }\n'
-        'layer { name: "p" type: "Pooling" bottom: "r" top: "p" pooling_param { kernel_size: 2 stride: 2 } }\n'
-    )
-    return path
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("flags", [[], ["--json"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_disk_behind_stdout_is_one_line(net: Path, flags: list[str], unbuffered: str) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net), *flags],
-            stdout=full, stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED=unbuffered), check=False,
-        )  # fmt: skip
-    assert (done.returncode, done.stderr) == (2, "atrous: the output cannot be written: No space left on device\n")
-
-
-def test_a_closed_pipe_is_silent(net: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
-        stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False,
-    )  # fmt: skip
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
-@pytest.mark.parametrize("name", ["größe.prototxt", b"gr\xf6\xdfe.prototxt"])
-def test_a_name_that_the_terminal_cannot_encode(net: Path, name: str | bytes) -> None:
-    """On an ASCII terminal, and for a name that is not UTF-8, the characters are written as escapes."""
-    path = os.path.join(os.fsencode(net.parent), os.fsencode(name))
-    for encoding in ("ascii", "utf-8"):
-        missing = subprocess.run(
-            [sys.executable, "-m", "atrous.scripts.main", "inspect", path],
-            capture_output=True, text=True, env=environment(PYTHONIOENCODING=encoding), encoding="utf-8", check=False,
-        )  # fmt: skip
-        assert missing.returncode == 2
-        assert missing.stderr.count("\n") == 1
-        assert "does not exist" in missing.stderr
-
-
-def test_a_result_that_the_terminal_cannot_encode(net: Path) -> None:
-    net.write_text(net.read_text().replace('"r"', '"größe"'), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
-        capture_output=True, text=True, env=environment(PYTHONIOENCODING="ascii"), check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "gr\\xf6\\xdfe" in done.stdout
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **variables}
-
-
 @pytest.mark.usefixtures("failing")
 class TestSystemErrors:
     def run(self, error: OSError, *arguments: str) -> int:
@@ -362,12 +295,6 @@ def assert_harmless(out: str, err: str) -> None:
     assert not any(line.startswith("atrous: all passed") for line in text.splitlines())
 
 
-def run_with(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = main(list(arguments))
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
-
-
 def test_a_misspelled_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run_with(capsys, "segmnet")
     assert (code, out) == (2, "")
@@ -417,69 +344,3 @@ class TestVerbosity:
             assert "detail" not in err
         assert "DEBUG atrous.runtime: in detail" in run_with(capsys, "talk", "-vv")[2]
         assert run_with(capsys, "talk") == (0, "result\n", "beware\n")  # nothing is left of the calls before
-
-
-class TestSettings:
-    @pytest.fixture(autouse=True)
-    def command_that_shows_its_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        @click.command()
-        @click.option("--threads", type=click.IntRange(1))
-        @click.option("--max-side", type=int)
-        @console.json_option
-        def command(threads: int | None, max_side: int | None, as_json: bool) -> None:
-            click.echo(f"{threads} {max_side}")
-
-        module = ModuleType("atrous.scripts.show")
-        module.command = command  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "atrous.scripts.show", module)
-        monkeypatch.setitem(COMMANDS, "show", "Show.")
-        monkeypatch.setenv("ATROUS_CONFIG", "")
-
-    def test_order(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        assert run_with(capsys, "show")[1] == "None None\n"
-        (tmp_path / "config.ini").write_text("[atrous]\nthreads = 2\n[show]\nmax-side = 640\n")
-        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "config.ini"))
-        assert run_with(capsys, "show")[1] == "2 640\n"
-        monkeypatch.setenv("ATROUS_THREADS", "3")
-        assert run_with(capsys, "show")[1] == "3 640\n"
-        monkeypatch.setenv("ATROUS_SHOW_THREADS", "4")
-        assert run_with(capsys, "show")[1] == "4 640\n"
-        assert run_with(capsys, "show", "--threads", "5", "--max-side", "6")[1] == "5 6\n"
-
-    def test_the_file_in_its_usual_place(
-        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        monkeypatch.delenv("ATROUS_CONFIG")
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        (tmp_path / "atrous").mkdir()
-        (tmp_path / "atrous" / "config.ini").write_text("[show]\nthreads = 7\n")
-        assert run_with(capsys, "show")[1] == "7 None\n"
-
-    @pytest.mark.parametrize(
-        ("content", "words"),
-        [
-            ("[atrous]\nthread = 2\n", '[atrous] has no setting "thread"; it has threads, backend, device, cache'),
-            ("[show]\nthread = 2\n", '[show] has no option "thread"'),
-            ("[show]\nthreads = many\n", "many"),
-            ("threads = 2\n", "cannot be read"),
-        ],
-    )
-    def test_mistakes_are_one_line(
-        self,
-        capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
-        tmp_path: Path,
-        content: str,
-        words: str,
-    ) -> None:
-        (tmp_path / "config.ini").write_text(content)
-        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "config.ini"))
-        code, out, err = run_with(capsys, "show")
-        assert (code, out, err.count("\n")) == (2, "", 1)
-        assert words in err
-        monkeypatch.setenv("ATROUS_CONFIG", str(tmp_path / "none.ini"))
-        assert "there is no such file" in run_with(capsys, "show")[2]
-
-    def test_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setenv("ATROUS_CACHE", str(tmp_path))
-        assert find_runtime_cache("0" * 64).is_relative_to(tmp_path)
