@@ -15,7 +15,7 @@ from atrous.bundle.manifest import parse_manifest
 from atrous.converter import read_net, read_prototxt, run_blobs, to_torch, verify_bundle, write_caffemodel
 from atrous.scripts.main import main
 
-from ..converter.nets import conv, data, layer, random_weights, relu
+from ...converter.nets import conv, data, layer, random_weights, relu
 
 TEXT = (
     data(1, 3, 16, 20)

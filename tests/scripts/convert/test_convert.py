@@ -24,9 +24,9 @@ from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.writer import write_caffemodel
 from atrous.scripts.main import main
 
-from ..converter.nets import CLASSES, DEEPLAB, conv, data, layer
-from ..converter.test_read import write_net
-from .running import run_atrous
+from ...converter.nets import CLASSES, DEEPLAB, conv, data, layer
+from ...converter.test_read import write_net
+from ..running import run_atrous
 
 MEAN = ("--mean", "104.008,116.669,122.675")
 
