@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from atrous.scripts.main import main
-
 from ...runtime.bundles import make_image, write_bundle
+from ..running import run_with
 
 
 @pytest.fixture
@@ -30,8 +29,6 @@ def run(capsys: pytest.CaptureFixture[str], workplace: Path) -> Any:
     """Run `atrous segment b ...` in this process: (exit code, stdout, stderr)."""
 
     def run_segment(*arguments: str, bundle: str = "b") -> tuple[int, str, str]:
-        code = main(["segment", bundle, *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_with(capsys, "segment", bundle, *arguments)
 
     return run_segment
