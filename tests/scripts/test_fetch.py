@@ -14,11 +14,11 @@ from PIL import Image
 
 from atrous.converter.official import fetch as fetch_module
 from atrous.converter.official.catalogue import read_catalogue
-from atrous.scripts.main import main
 
 from ..converter.official import serving
 from ..converter.official.serving import Site, running_site
 from ..converter.official.tiny import make_catalogue, make_zip, register, write_weights
+from .running import run_with
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.chdir(tmp_path)
 
     def run_command(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_with(capsys, *map(str, arguments))
 
     return run_command
 

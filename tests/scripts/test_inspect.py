@@ -13,7 +13,7 @@ from atrous.scripts.main import main
 from ..converter.graph.test_definition import TRAIN_VAL
 from ..converter.nets import DEEPLAB, conv, data, layer, relu
 from ..converter.test_read import write_net
-from .running import run_atrous
+from .running import run_atrous, run_with
 
 
 @pytest.fixture
@@ -23,9 +23,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
     def run_inspect(text: str, *arguments: str) -> tuple[int, str, str]:
         Path("net.prototxt").write_text(text)
-        code = main(["inspect", "net.prototxt", *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_with(capsys, "inspect", "net.prototxt", *arguments)
 
     return run_inspect
 

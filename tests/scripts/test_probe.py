@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from atrous.converter import BundleOptions, PreprocessingOptions, write_bundle
-from atrous.scripts.main import main
 
 from ..converter.nets import DEEPLAB, read_seeded
+from .running import run_with
 
 
 @pytest.fixture
@@ -34,9 +34,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], workplace: Path) -> Any:
     def run_atrous(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_with(capsys, *words)
 
     return run_atrous
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from atrous.converter import BundleOptions, read_net, write_bundle
-from atrous.scripts.main import main
 
 from ..converter.nets import conv, data, layer
 from ..runtime.bundles import write_bundle as write_colors
+from .running import run_with
 
 POINTS = data(1, 3, 4, 4) + layer("InnerProduct", "ip", "data", "ip", "inner_product_param { num_output: 2 }")
 CLASSES = (
@@ -40,9 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         Image.fromarray(pixels).save(f"photos/{name}.png")
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = main(["run", "b", *map(str, arguments), "--threads", "1"])
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
+        return run_with(capsys, "run", "b", *map(str, arguments), "--threads", "1")
 
     return call
 

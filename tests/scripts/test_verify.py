@@ -18,6 +18,7 @@ from atrous.errors import OutputError
 from atrous.scripts.main import main
 
 from ..converter.test_read import write_net
+from .running import run_with
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,7 @@ def run(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     monkeypatch.chdir(made)
 
     def run_verify(*arguments: str) -> tuple[int, str, str]:
-        code = main(["verify", "b", *arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_with(capsys, "verify", "b", *arguments)
 
     return run_verify
 
