@@ -15,10 +15,14 @@ import pytest
 from atrous.converter.files.prototxt import read_prototxt
 from atrous.converter.files.writer import write_caffemodel
 from atrous.converter.official.catalogue import Catalogue, OfficialModel
+from atrous.converter.official.fetch import Fetch
 from atrous.converter.official.nets import ARCHITECTURES, Architecture, Head
 from atrous.converter.official.nets.text import NetText
+from atrous.converter.official.record import ModelRecord
 
 LABELS = 5
+MEMBER = "train2_iter_20000.caffemodel"
+WHOLE = ["model.json", "tiny.caffemodel", "tiny.prototxt"]
 
 
 def write_tiny(name: str, head: Head | None) -> str:
@@ -118,3 +122,11 @@ def make_catalogue(*urls: str, size_bytes: int | None = 1200, **changes: Any) ->
 
 def _addresses(urls: Sequence[str]) -> list[dict[str, str]]:
     return [{"url": url, "basis": "seen"} for url in urls] or [{"url": "http://127.0.0.1:9/", "basis": "seen"}]
+
+
+def fetch(made: tuple[Catalogue, OfficialModel], folder: Path, **options: Any) -> tuple[str, ModelRecord]:
+    return Fetch(*made, folder, timeout_s=1.0, **options).run()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
