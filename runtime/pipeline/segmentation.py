@@ -17,7 +17,7 @@ one device, the scores wait in its memory (`Segmenter.keeps_on_device`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ class Work:
     choice: Choice
     feeds: Mapping[str, Any] = field(default_factory=dict)
     raw: Any = None
-    on_device: bool = False  # whether `raw` stays on the device between network and CRF
+    on_device: bool = False  # whether `raw` may stay on the device between network and CRF
     timings_ms: dict[str, float] = field(default_factory=dict)
     memory: Reservation | None = None  # ends with this object, wherever the image leaves the pipeline
     result: Segmentation | None = None
@@ -121,15 +121,11 @@ def make_stages(
                 work.on_device = choice.segmenter.keeps_on_device(*size, probabilities=choice.probabilities)
         return work
 
-    def make_key(work: Work) -> Hashable:
-        shapes = (feed.shape for feed in work.feeds.values())
-        return id(work.choice.segmenter.backend), work.on_device, *shapes
-
     def run_network(works: list[Work]) -> list[Work]:
         if not works[0].feeds:  # known, or the network runs in tiles, in the next stage
             return works
         start_s = time.perf_counter()
-        feeds, on_device = [work.feeds for work in works], works[0].on_device
+        feeds, on_device = [work.feeds for work in works], all(work.on_device for work in works)
         outputs = works[0].choice.segmenter.run_network_batch(feeds, on_device=on_device)
         spent_ms = (time.perf_counter() - start_s) * 1000 / len(works)
         for work, output in zip(works, outputs, strict=True):
@@ -163,7 +159,7 @@ def make_stages(
             max_workers=networks,
             cores=max(1, cores // networks) if is_local else 0,
             batch=batch,
-            batch_key=make_key,
+            batch_key=lambda work: (id(work.choice.segmenter.backend), *(feed.shape for feed in work.feeds.values())),
             hint=f"{smaller}, a GPU" if is_local else f"{smaller}, batches (--batch)",
         ),
         Stage(

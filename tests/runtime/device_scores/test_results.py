@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,24 @@ def test_the_pipeline(folder: Path, driver: SharedDriver, batch: int, probabilit
             np.testing.assert_array_equal(outcome.value.probabilities, reference.probabilities)
     assert driver.calls["copy_on_device"] >= 12 / batch
     assert driver.list_leaks() == []
+
+
+def test_a_batch_of_images_of_which_some_are_resized(folder: Path, late: SharedDriver) -> None:
+    """They share a run of the network, and take the host's path."""
+    images = [make_image(33, 33), make_image(25, 33), make_image(33, 33, 1)]
+    with open_segmenter(folder, late, size=(33, 33)) as segmenter:
+        expected = [segmenter(image) for image in images]
+        stages = make_stages(
+            segmenter, read=lambda index: images[index], finish=lambda *parts: parts[2].labels, cores=1, batch=3
+        )
+        network = next(stage for stage in stages if stage.name == "network")
+        stages[stages.index(network)] = replace(network, batch_delay_s=5.0)
+        before = late.calls["copy_on_device"]
+        with Pipeline(stages, cores=1) as pipeline:
+            outcomes = list(pipeline.run(range(3)))
+    assert late.calls["copy_on_device"] == before
+    for outcome, labels in zip(outcomes, expected, strict=True):
+        np.testing.assert_array_equal(outcome.value, labels)
 
 
 @pytest.mark.parametrize("instead", ["run_crf", "label"])
