@@ -80,11 +80,12 @@ def bench_crf(
     from ..dependencies import import_crf
 
     import_crf()
-    from ..runtime.benchmark.crf_scaling import measure_scaling
+    from ..runtime.benchmark.crf_scaling import check_memory, measure_scaling
     from ..runtime.crf.recipes import RECIPES
 
     parameters = RECIPES[recipe] if iterations is None else replace(RECIPES[recipe], iterations=iterations)
     height, width, labels = size
+    check_memory(height, width, labels, 1)  # before the image is made
     with console.show_steps() as show:
         result = measure_scaling(
             _load_image(image, height, width), labels, parameters, threads=threads, runs=runs, on_step=show

@@ -18,7 +18,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from ...bundle.crf_parameters import CrfParameters
-from ...errors import InputError
+from ...errors import InputError, MemoryLimitError
+from ..memory import find_limit_bytes
+from ..tiles.memory import MemoryModel
+from ..tiles.planner import write_size
 from ..upsampling import softmax, upsample_scores
 from .machine import read_load
 
@@ -79,6 +82,17 @@ def choose_threads(cores: int) -> list[int]:
     return sorted({*range(1, min(cores, _EACH_UP_TO) + 1), *(step for step in steps if step < cores), cores})
 
 
+def check_memory(height: int, width: int, labels: int, runs: int) -> None:
+    """Raise MemoryLimitError if the CRF of an image, and the results of a round of `runs`, would not fit."""
+    model = MemoryModel(labels, None, network_on_host=True, has_crf=True)
+    needed = height * width * (model.finish(crf=True) + 4 * labels * runs)
+    if needed > (limit := find_limit_bytes()):
+        raise MemoryLimitError(
+            f"{height}x{width}x{labels} needs about {write_size(needed)}, and it can have {write_size(limit)}: choose "
+            "a smaller --size"
+        )
+
+
 def draw_scores(height: int, width: int, labels: int) -> npt.NDArray[np.float32]:
     """Scores (L, H, W) as of a network of stride 8: random numbers on a coarse grid, upsampled."""
     coarse = np.random.default_rng(0).normal(0, 2, (labels, -(-height // 8) + 1, -(-width // 8) + 1))
@@ -117,6 +131,7 @@ def measure_scaling(
     if not counts or counts[0] < 1 or runs < 1 or not 1 <= labels <= 1000:
         raise InputError("threads and runs are at least 1, labels 1 to 1000")
     height, width = image.shape[:2]
+    check_memory(height, width, labels, len(counts))
     probabilities = softmax(draw_scores(height, width, labels))
     energies = -np.log(np.clip(probabilities, _CLIP, 1.0))
     subjects: dict[tuple[str, int], Callable[[], npt.NDArray[np.float32]]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atrous.errors import MemoryLimitError
 from atrous.runtime.benchmark import crf_scaling
 from atrous.runtime.benchmark.crf_scaling import choose_threads, measure_scaling
 from atrous.runtime.crf.recipes import RECIPES
@@ -50,6 +51,19 @@ def test_table_and_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_bad_options(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "crf", *option]) == 2
     assert option[0] in capsys.readouterr().err
+
+
+def test_sizes_beyond_the_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "crf", "--size", "99999x99999x21"]) == 2
+    assert "99999x99999x21 needs about" in capsys.readouterr().err
+
+
+def test_results_of_all_threads_beyond_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crf_scaling, "find_limit_bytes", lambda: 30e6)
+    image = np.zeros((100, 200, 3), np.uint8)
+    with pytest.raises(MemoryLimitError, match="100x200x21 needs about"):
+        measure_scaling(image, 21, RECIPES["irn"], threads=range(1, 17), runs=1)
+    assert measure_scaling(image, 2, RECIPES["irn"], threads=[1], runs=1).bits_equal
 
 
 def test_other_results_are_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
