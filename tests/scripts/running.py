@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 
 from atrous.scripts.main import main
+
+from ..processes import child_env
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Outcome:
 def run_atrous(*arguments: object, folder: Path | None = None) -> Outcome:
     """Run `atrous` with arguments and return what came of it."""
     line = [sys.executable, "-m", "atrous.scripts.main", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment, check=False, timeout=120)
+    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=child_env(), check=False, timeout=120)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

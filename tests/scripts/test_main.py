@@ -20,6 +20,7 @@ from atrous.scripts import console
 from atrous.scripts.main import COMMANDS, MODULES, main
 
 from ..converter.nets import DEEPLAB, read_seeded
+from ..processes import child_env
 from .running import run_atrous, run_with
 
 HELP_LIMIT_S = 0.3
@@ -187,9 +188,8 @@ def test_missing_library_is_the_pip_line(library: str, arguments: list[str], dis
         f"import sys; sys.modules[{library!r}] = None\n"
         f"from atrous.scripts.main import main; sys.exit(main({arguments!r}))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=tmp_path, env=child_env(), capture_output=True, text=True, check=False
     )
     line = f'atrous: {distribution} is not installed. Install it: pip install "atrous[convert]"\n'
     assert (done.returncode, done.stderr) == (3, line)
@@ -255,9 +255,8 @@ print(code, signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 def test_sigterm_is_an_interruption() -> None:
     """In a process of its own: a test runner may run tests outside of the main thread, which gets the signals."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     line = [sys.executable, "-c", SIGTERM]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(line, env=child_env(), capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("cleaned\n130 True\n", "atrous: interrupted\n")
 
 

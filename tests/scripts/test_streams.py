@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ..processes import child_env
+
 
 @pytest.fixture
 def net(tmp_path: Path) -> Path:
@@ -29,7 +31,7 @@ def test_a_full_disk_behind_stdout_is_one_line(net: Path, flags: list[str], unbu
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net), *flags],
-            stdout=full, stderr=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED=unbuffered), check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, env=child_env(PYTHONUNBUFFERED=unbuffered), check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, "atrous: the output cannot be written: No space left on device\n")
 
@@ -39,7 +41,7 @@ def test_a_closed_pipe_is_silent(net: Path) -> None:
     os.close(reader)
     done = subprocess.run(
         [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
-        stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False,
+        stdout=writer, stderr=subprocess.PIPE, text=True, env=child_env(), check=False,
     )  # fmt: skip
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -52,7 +54,7 @@ def test_a_name_that_the_terminal_cannot_encode(net: Path, name: str | bytes) ->
     for encoding in ("ascii", "utf-8"):
         missing = subprocess.run(
             [sys.executable, "-m", "atrous.scripts.main", "inspect", path],
-            capture_output=True, text=True, env=environment(PYTHONIOENCODING=encoding), encoding="utf-8", check=False,
+            capture_output=True, text=True, env=child_env(PYTHONIOENCODING=encoding), encoding="utf-8", check=False,
         )  # fmt: skip
         assert missing.returncode == 2
         assert missing.stderr.count("\n") == 1
@@ -63,11 +65,7 @@ def test_a_result_that_the_terminal_cannot_encode(net: Path) -> None:
     net.write_text(net.read_text().replace('"r"', '"größe"'), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "atrous.scripts.main", "inspect", str(net)],
-        capture_output=True, text=True, env=environment(PYTHONIOENCODING="ascii"), check=False,
+        capture_output=True, text=True, env=child_env(PYTHONIOENCODING="ascii"), check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "gr\\xf6\\xdfe" in done.stdout
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **variables}

@@ -22,6 +22,7 @@ from atrous.bundle.manifest import GraphFacts, Variant
 from atrous.bundle.writing import add_variant, new_bundle
 from atrous.errors import BundleError, OutputError
 
+from ...processes import child_env
 from ...runtime.bundles import write_bundle
 
 FP16 = Variant(file="deploy.fp16.onnx", precision="fp16", verification={"passed": True})
@@ -198,9 +199,8 @@ with writing.new_bundle(Path(target), replace=True) as place:
 def test_killed_writers_lose_nothing_and_are_swept(
     target: Path, versions: dict[str, Path], moment: str, found: str
 ) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     line = [sys.executable, "-c", KILLED, str(target), str(versions["labels"]), moment]
-    assert subprocess.run(line, env=environment, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(line, env=child_env(), check=False, timeout=60).returncode == -signal.SIGKILL
     assert len(os.listdir(target.parent)) == 2
     with pytest.raises(OutputError, match="a bundle is there already"), new_bundle(target):
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from atrous.converter import read_caffemodel, write_caffemodel
 from atrous.converter.export.torch_parameters import copy_blob
 from atrous.converter.graph.weights import CHUNK_ELEMENTS, release_pages
+
+from ...processes import child_env
 
 
 def test_values_go_over_row_major_whatever_the_shapes() -> None:
@@ -125,7 +126,7 @@ def test_reading_82_mb_peaks_at_little_more_than_the_weights(tmp_path: Path) -> 
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OMP_NUM_THREADS": "1"},
+        env=child_env(OMP_NUM_THREADS="1"),
     )
     assert done.returncode == 0, done.stderr
     before, after, weights = map(int, done.stdout.split())

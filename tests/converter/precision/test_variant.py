@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from atrous.converter.precision.cast import cast_graph
 from atrous.converter.precision.float_types import BFLOAT16
 from atrous.errors import BundleError, PrecisionError, TargetMissedError
 
+from ...processes import child_env
 from ..nets import DEEPLAB, random_weights, read_seeded
 from .graphs import make_deploy, make_image
 
@@ -183,9 +183,8 @@ add_variant(Path(sys.argv[1]), entry, b"model", GraphFacts.model_validate_json(s
 def test_killed_in_the_middle_the_old_bundle_holds(bundle: Path, step: int) -> None:
     """Killed before the first and before the second rename: the graph's, the manifest's."""
     before = snapshot(bundle)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     line = [sys.executable, "-c", _KILLED, str(bundle), str(step), digest_of(bundle), FACTS.model_dump_json()]
-    done = subprocess.run(line, env=environment, check=False, timeout=60)
+    done = subprocess.run(line, env=child_env(), check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     after = snapshot(bundle)
     assert {name: after[name] for name in before} == before

@@ -26,6 +26,7 @@ from atrous.runtime.crf import CrfParameters, dense_crf
 from atrous.runtime.crf.recipes import RECIPES, DenseCRF
 from atrous.runtime.upsampling import softmax, upsample_scores
 
+from ...processes import child_env
 from ..crf.conftest import make_problem
 
 LABELS = 4
@@ -282,8 +283,7 @@ def test_a_killed_run_resumes(folders: Path) -> None:
         "    def refined(self, file):\n        print(file.unary, flush=True)\n        time.sleep(60)\n"
         "crf_files('photos', 'cams', 'out', key='cam', cores=1, observer=Slow())\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment) as run:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=child_env()) as run:
         assert run.stdout is not None
         run.stdout.readline()
         run.send_signal(signal.SIGKILL)

@@ -13,6 +13,8 @@ import pytest
 from atrous.errors import OutputError
 from atrous.runtime.batch.journal import DONE_NAME, FAILURES_NAME, FailureLog, Journal, make_key
 
+from ...processes import child_env
+
 KEYS = [make_key(["image", number]) for number in range(50)]
 
 
@@ -107,9 +109,11 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         "import sys; from atrous.runtime.batch.journal import Journal\n"
         "with Journal(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     other = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_env(),
     )
     assert other.stdout is not None
     try:

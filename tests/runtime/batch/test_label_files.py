@@ -22,6 +22,7 @@ from atrous.runtime.batch import BatchObserver, BatchSummary, FailedImage, Label
 from atrous.runtime.segmenter import Segmenter
 from atrous.scripts.main import main
 
+from ...processes import child_env
 from ..bundles import expected_scores, make_image, write_bundle
 
 IMAGES = 12
@@ -217,8 +218,7 @@ class TestInterruption:
             "    def labeled(self, image): time.sleep(0.2)\n"
             "label_files('b', 'photos', 'out', cores=1, observer=Slow())"
         )
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-        process = subprocess.Popen([sys.executable, "-c", program], env=environment)
+        process = subprocess.Popen([sys.executable, "-c", program], env=child_env())
         deadline_s = time.monotonic() + 60
         while not (Path("out/done.jsonl").exists() and len(read_complete_lines()) > 2):
             assert process.poll() is None

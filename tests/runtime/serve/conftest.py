@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import pytest
 from PIL import Image
 
 from tools.triton_check.server import find_wheel, run_server
+
+from ...processes import child_env
 
 MODEL = "deeplab-miniature"
 
@@ -40,7 +41,7 @@ def start_server(*arguments: object, **environment: str) -> Iterator[Served]:
     line = [sys.executable, "-m", "atrous.scripts.main", "serve", *map(str, arguments), "--port", "0", "--json"]
     if "--grpc-port" not in arguments:
         line += ["--grpc-port", "0"]
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), **environment}
+    settings = child_env(**environment)
     with tempfile.NamedTemporaryFile("w+") as log:
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=settings)
         assert process.stdout is not None

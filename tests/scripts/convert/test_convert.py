@@ -24,6 +24,7 @@ from atrous.scripts.main import main
 
 from ...converter.nets import CLASSES, DEEPLAB, conv, data, layer
 from ...converter.test_read import write_net
+from ...processes import child_env
 from ..running import run_atrous
 from .results import MEAN, assert_one_line, manifest
 
@@ -311,8 +312,7 @@ def test_kill_9_in_the_middle(run: Any, workplace: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path("b").iterdir()}
     entries = set(os.listdir())
     line = [sys.executable, "-m", "atrous.scripts.main", "convert", "net.prototxt", "net.caffemodel", "-o", "b"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    process = subprocess.Popen([*line, "--force", *MEAN], env=environment)
+    process = subprocess.Popen([*line, "--force", *MEAN], env=child_env())
     while not list(workplace.glob(".b.*/model.onnx")) and process.poll() is None:
         time.sleep(0.001)
     process.kill()
