@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import console
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from ..bundle.crf_parameters import CrfParameters
@@ -77,7 +78,7 @@ def _parse_numbers(context: click.Context, parameter: click.Parameter, value: st
     metavar="KINDS",
     help="Results to write, separated by commas: labels, probabilities.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU cores to use.  [default: all]")
+@threads_option()
 @click.option("--resume/--again", default=True, help="Skip finished files, or refine all again.  [default: resume]")
 @console.json_option
 def command(

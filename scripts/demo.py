@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import console
+from .threads_option import threads_option
 
 if TYPE_CHECKING:
     from .demo_picture import DemoRow, Picture
@@ -53,11 +54,7 @@ class DemoResult:
     show_default=True,
     help="Folder for the picture and the bundle.",
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Number of threads of the network and of the CRF.  [default: all cores]",
-)
+@threads_option("Number of threads of the network and of the CRF.  [default: all cores]")
 @console.json_option
 def command(out: Path, threads: int | None, as_json: bool) -> None:
     """Convert the built-in miniature, segment its held-out scenes, and draw one picture.
