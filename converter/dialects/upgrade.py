@@ -81,7 +81,6 @@ class UpgradedNet:
     net: Any  # a NetParameter with all layers in `layer`
     format: str  # the original syntax: "V0", "V1" or "V2"
     sources: tuple[int, ...]  # for each layer, the index of its entry in `layer` or `layers`
-    types: tuple[str, ...]  # for each layer, its type as written: `Convolution`, `CONVOLUTION` or `conv`
     warnings: tuple[str, ...]  # one for each parameter left out
 
 
@@ -120,8 +119,7 @@ def upgrade_net(
     and V1 entries in one net, an unknown V0 type, or a padding layer before a layer that has no pad.
     """
     if not net.layers:
-        types = tuple(layer.type for layer in net.layer)
-        return UpgradedNet(net, "V2", tuple(range(len(types))), types, ())
+        return UpgradedNet(net, "V2", tuple(range(len(net.layer))), ())
     return _Upgrade(net, path, lines, unknown_types or {}).run()
 
 
@@ -143,22 +141,16 @@ class _Upgrade:
                 self._fail(
                     "mixes the syntaxes of 2013 (layers { layer { } }) and 2014; convert the rest", flat.index(False)
                 )
-            types = [entry.layer.type for entry in net.layers]
             sources = self._fold_padding()
             entries = [self._from_v0(index) for index in sources]
-            types = [types[index] for index in sources]
         else:
             entries = list(net.layers)
-            types = [
-                self._unknown_types.get(index) or v1_type_names().get(entry.type, "")
-                for index, entry in enumerate(entries)
-            ]
         for index, entry in zip(sources, entries, strict=True):
             _move_transform(entry)
             _from_v1(entry, net.layer.add(), self._unknown_types.get(index))
         net.ClearField("layers")
         version = "V0" if any(flat) else "V1"
-        return UpgradedNet(net, version, tuple(sources), tuple(types), tuple(self._warnings))
+        return UpgradedNet(net, version, tuple(sources), tuple(self._warnings))
 
     def _fold_padding(self) -> list[int]:
         """Move each `padding` layer into its reader (rule 2) and return the remaining entries."""

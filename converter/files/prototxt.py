@@ -6,7 +6,6 @@ checks of the whole net. The layers of a phase are selected later (`graph.select
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -44,13 +43,10 @@ class Prototxt:
     # with matching counts
     net: Any
     lines: tuple[int, ...]  # 1-based line of each layer
-    original_types: tuple[str, ...]  # each layer's type as written, such as `Convolution`, `CONVOLUTION` or `conv`
     format: str  # "V0", "V1" or "V2"
     path: Path | None  # the file, or None for text
-    text_sha256: str  # of the file's bytes, before templates are filled in
     # uses of fields, enum values and layer types that BVLC Caffe lacks, in the order of the text
     forks: tuple[ForkUse, ...]
-    templates: Mapping[str, int]  # `${NAME}` left inside strings -> the line of its first use
     warnings: tuple[str, ...]  # one sentence each
     # index in `net.layer` -> its fields that the schema lacks; `read_net` rejects those that count
     unknown: Mapping[int, tuple[UnknownField, ...]] = field(default_factory=dict)
@@ -90,12 +86,9 @@ def read_prototxt(source: str | os.PathLike[str], *, variables: Mapping[str, str
     return Prototxt(
         net=upgraded.net,
         lines=layer_lines,
-        original_types=upgraded.types,
         format=upgraded.format,
         path=path,
-        text_sha256=hashlib.sha256(data).hexdigest(),
         forks=tuple(sorted([*parsed.forks, *type_uses], key=lambda use: use.line)),
-        templates=dict(parsed.in_strings),
         warnings=tuple(warnings),
         unknown=_group_by_layer(parsed.unknown, upgraded.sources),
     )

@@ -81,11 +81,6 @@ class WeightFile:
         return self._last.get(name)
 
     @cached_property
-    def repeated_names(self) -> tuple[str, ...]:
-        """Names of more than one layer."""
-        return tuple(name for name, count in Counter(layer.name for layer in self.layers).items() if count > 1)
-
-    @cached_property
     def sha256(self) -> str:
         """The file's digest in hexadecimal."""
         with open_regular(self.path) as file:
@@ -126,12 +121,9 @@ class WeightFile:
         return Prototxt(
             net=upgraded.net,
             lines=(0,) * len(upgraded.sources),
-            original_types=upgraded.types,
             format=upgraded.format,
             path=self.path,
-            text_sha256="",
             forks=(),
-            templates={},
             warnings=(
                 *upgraded.warnings,
                 *(f"ignoring unknown field {field} of {holder}" for holder, field in unknown),

@@ -112,7 +112,6 @@ def test_the_last_of_repeated_names_is_found(tmp_path: Path) -> None:
     last = file.by_name("conv")
     assert last is not None
     assert last.type == "ReLU"
-    assert file.repeated_names == ("conv",)
     assert file.by_name("none") is None
 
 

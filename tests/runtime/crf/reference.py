@@ -97,11 +97,6 @@ class Term:
     normalization: str = "symmetric"
 
 
-def pair_of(value: object, count: int) -> list[float]:
-    """A number or a list as a list of `count` numbers."""
-    return [float(v) for v in value] if isinstance(value, (list, tuple)) else [float(value)] * count  # type: ignore[arg-type]
-
-
 def grid_features(
     shape: tuple[int, ...],
     sigmas: list[float],

@@ -26,7 +26,6 @@ from ..bundles import CLASSES, CRF, PALETTE, expected_scores, write_bundle
 from . import layouts
 
 Change = Callable[[np.ndarray], np.ndarray]
-VOC_BUNDLE = {"classes": list(VOC_CLASSES), "palette": []}
 
 
 class Oracle:
