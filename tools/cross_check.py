@@ -19,6 +19,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .crf_bits import choose_problems, load_core, write_problems
@@ -48,6 +49,7 @@ PLATFORMS = {
 }
 
 
+@cache  # two platforms have one processor
 def read_options(processor: str) -> list[tuple[Path, list[str]]]:
     """The engine's files and their options for a processor, as CMake would compile them; some files occur often."""
     folder = BUILD / f"cmake-{processor}"
