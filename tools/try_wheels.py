@@ -2,7 +2,8 @@
 
 Each Python version that is found (`python3.10` to `python3.13` on the path or of pyenv; `--python` names others) gets
 an empty environment with the wheel and what it requires. There `pip check`, `atrous demo`, `atrous doctor` and a type
-check of a user's script must succeed. The table has the seconds of each step.
+check of a user's script must succeed, and the dense CRF must give every bit of the marginals that the installed
+extension gives here. The table has the seconds of each step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import click
 from packaging.utils import parse_wheel_filename
 
 from atrous.scripts import console
+
+from . import crf_bits
 
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 BUILT = ("3.10", "3.11", "3.12")
@@ -46,6 +49,8 @@ def label(bundle: str, photo: str) -> str:
     return f"{atrous.__version__}: {labels.max()}"
 """
 """A user's script, which mypy and pyright must accept in strict mode."""
+ROUNDS = 20
+"""Number of random settings of the dense CRF."""
 IMPORTS = ("atrous", "atrous.runtime", "atrous.runtime.crf")
 
 
@@ -66,12 +71,14 @@ def command(folder: Path | None, pythons: Sequence[str], list_only: bool, types:
         raise click.UsageError("name the folder with the wheels")
     if not found:
         raise click.UsageError("no Python 3.10 to 3.13 found; name one by --python")
+    core = crf_bits.load_core(None)
+    sums = crf_bits.sum_all(core, crf_bits.choose_problems(None, ROUNDS), core.kernel_names())
     rows: list[tuple[object, ...]] = []
     for python in found:
         with tempfile.TemporaryDirectory() as place:
-            rows.append(try_python(python, folder, Path(place), types=types))
+            rows.append(try_python(python, folder, Path(place), sums, types=types))
         types = False
-    columns = ("Python", "wheel", "MB", "environment s", "install s", "demo s", "demo again s", *IMPORTS)
+    columns = ("Python", "wheel", "MB", "environment s", "install s", "demo s", "demo again s", "mIoU %", *IMPORTS)
     console.print_table(columns, rows, title="seconds of each step; last columns: milliseconds of an import")
 
 
@@ -83,7 +90,7 @@ def find_pythons(versions: Sequence[str]) -> list[str]:
     return [str(next(filter(Path.exists, each))) for each in places if any(map(Path.exists, each))]
 
 
-def try_python(python: str, folder: Path, place: Path, *, types: bool) -> tuple[object, ...]:
+def try_python(python: str, folder: Path, place: Path, sums: dict[str, int], *, types: bool) -> tuple[object, ...]:
     """A row of the table for an interpreter; raises `click.ClickException` with the output of a step that failed."""
     seconds: list[float] = []
     environment = place / "environment"
@@ -102,13 +109,15 @@ def try_python(python: str, folder: Path, place: Path, *, types: bool) -> tuple[
     options = ["--python", inside, "--find-links", str(folder), "--prerelease", "if-necessary-or-explicit"]
     run(uv, "pip", "install", "--quiet", *options, f"atrous=={_read_version(folder)}")
     run(inside, "-m", "atrous", "demo", "-o", "out")
-    run(inside, "-m", "atrous", "demo", "-o", "out", "--json")
-    steps = list(seconds)
     report = json.loads(run(inside, "-m", "atrous", "demo", "-o", "out", "--json"))
+    steps = list(seconds)
     if report["miou_crf"] < 0.9:
         raise click.ClickException(f"the demo's mean IoU is {report['miou_crf']:.3f}")
     run(inside, "-m", "pip", "check")
     run(inside, "-m", "atrous", "doctor")
+    differing = find_differing(sums, json.loads(run(inside, crf_bits.__file__, "--rounds", str(len(sums)))))
+    if differing:
+        raise click.ClickException(f"{python}: other marginals of the dense CRF in {', '.join(differing)}")
     (place / "script.py").write_text(SCRIPT, encoding="utf-8")
     run(inside, "script.py")
     if types:
@@ -117,7 +126,13 @@ def try_python(python: str, folder: Path, place: Path, *, types: bool) -> tuple[
     size = json.loads(run(inside, "-c", _FIND_SIZE))
     times = [_time_import(inside, name) for name in IMPORTS]
     version = run(inside, "-c", "import platform; print(platform.python_version())").strip()
-    return version, size["tag"], round(size["bytes"] / 1e6, 1), *(round(step, 1) for step in steps), *times
+    measured = *(round(step, 1) for step in steps), round(report["miou_crf"] * 100, 1), *times
+    return version, size["tag"], round(size["bytes"] / 1e6, 1), *measured
+
+
+def find_differing(sums: dict[str, int], found: dict[str, int]) -> list[str]:
+    """Names of the problems whose sum is missing from `found`, or another there."""
+    return [name for name in sums if found.get(name) != sums[name]]
 
 
 def _read_version(folder: Path) -> str:
@@ -143,8 +158,9 @@ def _time_import(python: str, name: str) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """This one's variables without those that change which packages are found."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """This one's variables without those that change which packages are found, or make each import compile them."""
+    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 if __name__ == "__main__":
