@@ -15,6 +15,7 @@ RAY_TESTS := tests/runtime/batch/test_s3.py tests/runtime/batch/test_ray.py \
 RELEASE ?= build/release
 SITE ?= build/site-env
 CROSS ?= build/cross-env
+ARM64 ?= build/arm64
 FUZZ_SECONDS ?= 240
 PYDENSECRF ?= build/pydensecrf
 PYDENSECRF_REPOSITORY ?= https://github.com/lucasb-eyer/pydensecrf
@@ -196,10 +197,29 @@ wheels: $(RELEASE)/.ready ## a wheel for each installed Python 3.10 to 3.12 into
 	for python in $$($(RELEASE)/bin/python -m tools.try_wheels --list); do \
 		$(RELEASE)/bin/uv build --quiet --wheel --python $$python --out-dir build/wheels || exit; \
 	done
-	PATH="$(abspath $(RELEASE)/bin):$$PATH" $(RELEASE)/bin/auditwheel repair --wheel-dir dist build/wheels/*.whl
+	$(call repair-wheels,build/wheels)
+
+# auditwheel names the oldest glibc that a wheel runs on
+define repair-wheels
+	PATH="$(abspath $(RELEASE)/bin):$$PATH" $(RELEASE)/bin/auditwheel repair --wheel-dir dist $(1)/*.whl
 	$(RELEASE)/bin/abi3audit --strict dist/*abi3*.whl
 	$(RELEASE)/bin/twine check --strict dist/*.whl
 	$(BIN)/python -m tools.check_wheel dist
+endef
+
+# CMake and make run here, Python in qemu; the folder of its headers comes last, because the compiler has its own C library
+cross-wheel: $(ARM64)/.ready ## the wheel for Linux on aarch64, Python 3.12 and newer, into dist/; tried in qemu
+	@rm -rf build/cross-wheels && mkdir -p dist
+	PATH="$(abspath $(BIN)):$$PATH" CMAKE_GENERATOR="Unix Makefiles" CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) \
+		CXX=aarch64-linux-gnu-g++ CXXFLAGS="-idirafter $(abspath $(ARM64))/usr/include" \
+		CMAKE_ARGS="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64" \
+		$(RELEASE)/bin/uv build --quiet --wheel --python $(ARM64)/usr/bin/python --out-dir build/cross-wheels
+	$(call repair-wheels,build/cross-wheels)
+	$(RELEASE)/bin/python -m tools.try_wheels dist --python $(abspath $(ARM64))/usr/bin/python
+
+$(ARM64)/.ready: $(RELEASE)/.ready tools/debian_python.py
+	$(BIN)/python -m tools.debian_python $(ARM64)
+	@touch $@
 
 try-wheels: $(RELEASE)/.ready ## install the wheels of dist/ in clean environments of each Python, and run them
 	$(RELEASE)/bin/python -m tools.try_wheels dist --types
@@ -214,7 +234,7 @@ sbom: $(RELEASE)/.ready ## dist/atrous.cdx.json: the packages of the core and of
 licenses: $(RELEASE)/.ready ## the license of each package that the core and the extras install; an error if one is not permissive
 	$(RELEASE)/bin/python -m tools.list_licenses
 
-release: check test licenses sdist wheels try-wheels sbom ## everything but the tag and the upload
+release: check test licenses sdist wheels cross-wheel try-wheels sbom ## everything but the tag and the upload
 	@ls -l dist
 
 $(RELEASE)/.ready: $(VENV)/.ready
