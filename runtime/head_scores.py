@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,14 +68,19 @@ class HeadScores:
         """The softmax of scores, unless the network ends in one: L x H x W float32."""
         return scores if self.deploy.scores_are == "probabilities" else softmax(scores)
 
-    def are_upsampled_by_crf(self, size: tuple[int, int]) -> bool:
-        """Whether the CRF's own upsampling equals `complete`: corners aligned, nothing padded or resized."""
+    def describe_to_crf(self, size: tuple[int, int]) -> dict[str, Any] | None:
+        """Arguments with which the CRF's own upsampling of the scores equals `complete`.
+
+        None where it does not: without aligned corners, or for resized images.
+        """
         upsampling = self.deploy.upsampling
-        return (
+        if (
             self.head == "lowres"
             and upsampling is not None
             and upsampling.align_corners
             and self.sizing.find_size(*size) == size
-            and upsampling.padded.padded_size(*size) == size
             and self.deploy.scores_are == "logits"
-        )
+        ):
+            padded = upsampling.padded.padded_size(*size)
+            return {} if padded == size else {"padded": padded}
+        return None

@@ -156,7 +156,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         return (
             self.crf_device == "cuda"
             and isinstance(self.backend, DeviceBackend)
-            and self._scores.are_upsampled_by_crf((height, width))
+            and self._scores.describe_to_crf((height, width)) is not None
             and self.plan(height, width, probabilities=probabilities).tiles is None
         )
 
@@ -211,8 +211,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         tiles = self.plan(*size, probabilities=probabilities).tiles
         has_crf = crf and self.crf is not None
         has_crf_on_gpu = has_crf and self.crf_device == "cuda" and call["run_crf"] is None
-        is_upsampled_by_crf = has_crf and tiles is None and self._scores.are_upsampled_by_crf(size)
-        if not isinstance(raw, np.ndarray | None) and not (has_crf_on_gpu and is_upsampled_by_crf):
+        described = self._scores.describe_to_crf(size) if has_crf and tiles is None else None
+        if not isinstance(raw, np.ndarray | None) and not (has_crf_on_gpu and described is not None):
             raw = raw.to_host()
         if tiles is not None:
             return label_in_tiles(self, image, raw, tiles, crf=crf, probabilities=probabilities, **call)
@@ -221,8 +221,8 @@ class Segmenter(AbstractContextManager["Segmenter"]):
             return Segmentation(resize_labels(raw, size), None, timings_ms)
         if not has_crf and not probabilities:
             return Segmentation(self._scores.label(raw, size, timings_ms), None, timings_ms)
-        if is_upsampled_by_crf:
-            call["scores"] = raw
+        if described is not None:
+            call |= {"scores": raw, **described}
         else:
             with measure("scores", timings_ms):
                 belief = call["probabilities"] = self.to_probabilities(self.complete_scores(raw, size))
@@ -323,8 +323,9 @@ class Segmenter(AbstractContextManager["Segmenter"]):
         from .crf.refiner import Refiner
 
         size, pixels = _size(image), np.ascontiguousarray(image)
-        if self._scores.are_upsampled_by_crf(size):
-            return Refiner(pixels, scores=raw, threads=self.threads, reduce=reduce)
+        described = self._scores.describe_to_crf(size)
+        if described is not None:
+            return Refiner(pixels, scores=raw, threads=self.threads, reduce=reduce, **described)
         probabilities = self.to_probabilities(self.complete_scores(raw, size))
         return Refiner(pixels, probabilities, threads=self.threads, reduce=reduce)
 

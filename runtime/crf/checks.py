@@ -257,6 +257,20 @@ def check_layout(array: Any, grid: tuple[int, ...], what: str, labels: int | Non
     raise CrfInputError(f"{what} has shape {got}, expected {expected}: {hint}")
 
 
+def find_coarse_grid(array: Any, grid: tuple[int, ...], padded: Any) -> tuple[int, int] | None:
+    """The size that scores of a coarser grid cover: `padded`, or by default the image's; None for scores at full size.
+
+    Refuses what is not a size, or is smaller than the image.
+    """
+    if padded is not None:
+        size = tuple(check_integer(extent, "padded", 1, 2**31 - 1) for extent in np.atleast_1d(padded).tolist())
+        if len(grid) != 2 or len(size) != 2 or any(full < own for full, own in zip(size, grid, strict=True)):
+            raise CrfInputError(f"padded must be the (height, width) of the padded image of {grid}, got {padded}")
+        if size != grid:
+            return size[0], size[1]
+    return (grid[0], grid[1]) if array.ndim == 3 and len(grid) == 2 and array.shape[1:] != grid else None
+
+
 def check_coarse_scores(array: Any, labels: int, grid: tuple[int, ...]) -> None:
     """Refuse scores other than (L, h, w) float16 or float32 on a grid no finer than the image's."""
     if array.shape[0] != labels:

@@ -53,7 +53,15 @@ class FrameCrf:
         self._crf: DenseCRF | None = None
         self._labels: npt.NDArray[np.intp] | None = None
 
-    def __call__(self, image: Any, probabilities: Any = None, *, scores: Any = None, clip: float = 1e-5) -> FloatArray:
+    def __call__(
+        self,
+        image: Any,
+        probabilities: Any = None,
+        *,
+        scores: Any = None,
+        clip: float = 1e-5,
+        padded: tuple[int, int] | None = None,
+    ) -> FloatArray:
         """Refine the next frame; arguments, result and errors as of `dense_crf`."""
         unary = np.asarray(probabilities if scores is None else scores)
         crf = self._kept.prepare(image, len(unary), self._parameters)
@@ -62,7 +70,7 @@ class FrameCrf:
         if scores is None:
             crf.set_probabilities(unary, clip=clip)
         else:
-            crf.set_scores(unary, clip=clip)
+            crf.set_scores(unary, clip=clip, padded=padded)
         labels = None if self._updates is None else unary.argmax(axis=0)
         is_warm = labels is not None and before is not None and before.shape == labels.shape
         is_warm = is_warm and float(np.mean(labels != before)) <= _SCENE_CUT

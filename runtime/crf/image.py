@@ -42,6 +42,7 @@ def dense_crf(
     bilateral: tuple[Any, Any, float] | Literal["default"] | None = "default",
     threads: int | None = None,
     clip: float = 1e-5,
+    padded: tuple[int, int] | None = None,
     mask: Any = None,
     storage: Storage = "float32",
     prune: Literal["none", "lossless"] | float = "none",
@@ -74,6 +75,8 @@ def dense_crf(
         threads: number of threads; None for all, or one in a worker process of multiprocessing or joblib. The result
             does not depend on it.
         clip: lowest probability.
+        padded: the (height, width) that scores of a coarser grid cover, if the image was padded at the bottom and the
+            right for the network; None for the image's.
         mask: bool (H, W); pixels with False neither send nor receive messages.
         storage: "float16" halves the size of marginals and lattice rows.
         prune: "lossless" drops labels proven unable to win; a number drops labels that nowhere reach this fraction of
@@ -124,7 +127,7 @@ def dense_crf(
     if scores is None:
         crf.set_probabilities(unary, clip=clip)
     else:
-        crf.set_scores(unary, clip=clip)
+        crf.set_scores(unary, clip=clip, padded=padded)
     if backend == "pydensecrf":
         return choose_output(run_pydensecrf(pixels, crf.unary_energies(), parameters), output)
     if factor > 1:

@@ -127,15 +127,17 @@ class DenseCRF:
         self._feed("probabilities", probabilities, clip)
 
     @exclusive
-    def set_scores(self, scores: Any, *, clip: float = 1e-5) -> None:
+    def set_scores(self, scores: Any, *, clip: float = 1e-5, padded: tuple[int, int] | None = None) -> None:
         """Set the unary to -log(clip(softmax(scores), clip, 1)).
 
         Args:
             scores: (L, *shape) float32 before a softmax; for an image also (L, h, w) float32 or float16 of a coarser
                 grid, upsampled here with aligned corners (Caffe's Interp), without a full-size array of scores.
             clip: lowest probability.
+            padded: the (height, width) that a coarser grid covers, if the image was padded at the bottom and the right
+                for the network.
         """
-        self._feed("scores", scores, clip)
+        self._feed("scores", scores, clip, padded)
 
     @exclusive
     def unary_energies(self) -> FloatArray:
@@ -145,9 +147,9 @@ class DenseCRF:
         self._field.read_unary(output)
         return output.reshape(-1, *self.shape)
 
-    def _feed(self, what: Kind, value: Any, clip: float = 1e-5) -> None:
+    def _feed(self, what: Kind, value: Any, clip: float = 1e-5, padded: Any = None) -> None:
         """Set the unary; pruned labels come back, with the lattices kept."""
-        set_values = self._unary.prepare(what, value, check_fraction(clip, "clip"))
+        set_values = self._unary.prepare(what, value, check_fraction(clip, "clip"), padded)
         if self._terms.kept is not None:
             self._started = False
             self._field.restart(self.labels)

@@ -32,6 +32,7 @@ class Refiner:
         scores: Any = None,
         threads: int | None = None,
         clip: float = 1e-5,
+        padded: tuple[int, int] | None = None,
         reduce: int = 1,
     ) -> None:
         """Set the image and the unary.
@@ -42,6 +43,7 @@ class Refiner:
             scores: instead of probabilities, as for `dense_crf`.
             threads: number of threads; None for all.
             clip: lowest probability.
+            padded: as for `dense_crf`.
             reduce: side in pixels of the blocks to run on: 2 for previews of half the height and width.
 
         Raises:
@@ -54,10 +56,12 @@ class Refiner:
                 probabilities = average_blocks(np.asarray(probabilities), reduce)
             elif np.shape(scores)[1:] == np.shape(image)[:2]:
                 scores = average_blocks(np.asarray(scores), reduce)
+            if padded is not None:
+                padded = -(-padded[0] // reduce), -(-padded[1] // reduce)
         self._image = pixels
         labels = len(scores if probabilities is None else probabilities)
         self._crf = DenseCRF(pixels.shape[:2], labels, threads=threads)
-        self._scores, self._probabilities, self._clip = scores, probabilities, clip
+        self._scores, self._probabilities, self._clip, self._padded = scores, probabilities, clip, padded
         self._is_pruned = False
         self._set_unary()
         self._lattices: OrderedDict[tuple[Any, ...], _lattice.Lattice] = OrderedDict()
@@ -97,7 +101,7 @@ class Refiner:
     def _set_unary(self) -> None:
         """Set the unary of all labels."""
         if self._probabilities is None:
-            self._crf.set_scores(self._scores, clip=self._clip)
+            self._crf.set_scores(self._scores, clip=self._clip, padded=self._padded)
         else:
             self._crf.set_probabilities(self._probabilities, clip=self._clip)
         self._is_pruned = False

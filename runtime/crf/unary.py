@@ -23,6 +23,7 @@ from .checks import (
     check_probability_range,
     check_probability_sums,
     check_values,
+    find_coarse_grid,
     warn_of_probabilities,
 )
 from .terms import Grid
@@ -49,15 +50,16 @@ class Unary:
         self._field, self._engine, self._labels, self._shape, self._grid = field, engine, labels, shape, grid
         self._gaps: Gaps | None = None
 
-    def prepare(self, what: Kind, value: Any, clip: float) -> Callable[[], None]:
+    def prepare(self, what: Kind, value: Any, clip: float, padded: Any = None) -> Callable[[], None]:
         """Check an array, drop the unary before it, and return the function that sets it for a core with all labels.
 
         Args:
             what: the kind of the values.
             value: (L, *shape) float32, any strides, on a GPU also in its memory; or scores (L, h, w) of a coarser grid.
             clip: lowest probability.
+            padded: the (height, width) that scores of a coarser grid cover; None for the image's.
         """
-        feed = self._prepare(what, value, clip)
+        feed = self._prepare(what, value, clip, padded)
         self._gaps = None
 
         def set_values() -> None:
@@ -71,17 +73,19 @@ class Unary:
             raise CrfInputError(f"{call} needs a unary: call set_probabilities, set_scores or set_unary first")
         return self._gaps
 
-    def _prepare(self, what: Kind, value: Any, clip: float) -> Callable[[], Gaps]:
+    def _prepare(self, what: Kind, value: Any, clip: float, padded: Any) -> Callable[[], Gaps]:
         field, engine, shape = self._field, self._engine, self._shape
         if engine is not None:
             on_device = engine.read(value, what)
             engine.returns_device_arrays = on_device is not None  # results go where the unary was
             if on_device is not None:
-                return lambda: engine.feed(on_device, what, shape, clip)
+                covered = find_coarse_grid(on_device, shape, padded) if what == "scores" else None
+                return lambda: engine.feed(on_device, what, shape, covered, clip)
         array = as_array(value, what)
-        if what == "scores" and array.ndim == 3 and len(shape) == 2 and array.shape[1:] != shape:
-            check_coarse_scores(array, self._labels, shape)
-            return lambda: feed_coarse_scores(field, array, shape, clip)
+        grid = find_coarse_grid(array, shape, padded) if what == "scores" else None
+        if grid is not None:
+            check_coarse_scores(array, self._labels, grid)
+            return lambda: feed_coarse_scores(field, array, shape[1], grid, clip)
         flat = check_values(array, what, self._labels, shape).reshape(self._labels, -1)  # (L, N)
         if what == "energies":
             return lambda: feed_energies(field, flat)
@@ -106,11 +110,14 @@ def feed_scores(field: _lattice.MeanField, scores: npt.NDArray[Any], clip: float
 
 
 def feed_coarse_scores(
-    field: _lattice.MeanField, scores: npt.NDArray[Any], shape: tuple[int, ...], clip: float
+    field: _lattice.MeanField, scores: npt.NDArray[Any], width: int, padded: tuple[int, int], clip: float
 ) -> Gaps:
-    """Set scores (L, h, w) float16 or float32 of a coarser grid, upsampled with aligned corners to `shape`."""
+    """Set scores (L, h, w) float16 or float32 of a coarser grid, upsampled with aligned corners to `padded`.
+
+    The image, of this width, is the upper left part of that.
+    """
     rows = np.ascontiguousarray(scores.transpose(1, 2, 0), dtype=np.float32)  # (h, w, L)
-    return _check_scores(field.set_coarse_scores(rows, shape[0], shape[1], -math.log(clip)))
+    return _check_scores(field.set_coarse_scores(rows, width, *padded, -math.log(clip)))
 
 
 def _check_scores(result: tuple[int, float, float, list[float]]) -> Gaps:

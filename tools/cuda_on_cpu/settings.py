@@ -47,11 +47,12 @@ def set_unary(random: Random, models: list[DenseCRF], shape: tuple[int, ...], la
             for model in models:
                 model.set_probabilities(probabilities)
         case 2 if len(shape) == 2:
-            coarse = tuple(int(random.integers(1, extent + 1)) for extent in shape)
-            dtype = np.float16 if random.random() < 0.3 and coarse != shape else np.float32
+            padded = shape[0] + int(random.integers(9)), shape[1] + int(random.integers(9))
+            coarse = tuple(int(random.integers(1, extent + 1)) for extent in padded)
+            dtype = np.float16 if random.random() < 0.3 and padded != coarse != shape else np.float32
             scores = random.normal(0, 3, (labels, *coarse)).astype(dtype)
             for model in models:
-                model.set_scores(scores, clip=0.001)
+                model.set_scores(scores, clip=0.001, padded=padded)
         case _:
             for model in models:
                 model.set_scores(values)

@@ -64,15 +64,20 @@ class DeviceEngine:
             )
         return array
 
-    def feed(self, array: DeviceArray, what: Kind, shape: tuple[int, ...], clip: float = 1e-5) -> npt.NDArray[Any]:
-        """Set the unary from an array of the device; returns a gap of 0 for each label, as none is pruned here."""
-        if what == "scores" and array.ndim == 3 and len(shape) == 2 and array.shape[1:] != shape:
-            check_coarse_scores(array, self.field.labels, shape)
-        else:
+    def feed(
+        self, array: DeviceArray, what: Kind, shape: tuple[int, ...], padded: tuple[int, int] | None, clip: float
+    ) -> npt.NDArray[Any]:
+        """Set the unary from an array of the device; returns a gap of 0 for each label, as none is pruned here.
+
+        `padded` is the size that scores of a coarser grid cover.
+        """
+        if padded is None:
             check_layout(array, shape, what, self.field.labels)
+        else:
+            check_coarse_scores(array, self.field.labels, padded)
         if array.dtype.kind != "f" or (array.dtype.itemsize < 4 and what != "scores"):
             raise CrfInputError(f"{what} must be float32, got {array.dtype}: convert them on the device")
-        found = self.field.set_device_unary(array, _KINDS[what], shape, clip)
+        found = self.field.set_device_unary(array, _KINDS[what], shape[-1], padded, clip)
         unusable, lowest, highest, gaps, deviation = found
         if unusable:
             lowest = math.nan

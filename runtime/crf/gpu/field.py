@@ -86,27 +86,32 @@ class DeviceMeanField:
             source.first = first
             return self._prepare(source, band.shape[1])[:4]
 
-    def set_coarse_scores(self, scores: npt.NDArray[Any], height: int, width: int, cap: float) -> Ranges:
-        """Set scores (h, w, L) of a coarser grid for a height x width image."""
+    def set_coarse_scores(
+        self, scores: npt.NDArray[Any], width: int, padded_height: int, padded_width: int, cap: float
+    ) -> Ranges:
+        """Set scores (h, w, L) of a coarser grid that covers the padded size of an image of this width."""
         data = self._queue.upload(scores)
         source = UnarySource(data=data.address, label_stride=1, point_stride=self.labels, kind=_SCORES, cap=cap)
         source.coarse_height, source.coarse_width = scores.shape[:2]
-        source.height, source.width = height, width
+        source.padded_height, source.padded_width, source.width = padded_height, padded_width, width
         return self._prepare(source, self._points)[:4]
 
     def set_device_unary(
-        self, values: DeviceArray, kind: int, shape: tuple[int, ...], clip: float
+        self, values: DeviceArray, kind: int, width: int, padded: tuple[int, int] | None, clip: float
     ) -> tuple[int, float, float, list[float], float]:
-        """Set energies (0), scores (1) or probabilities (3) that are on the device, also scores of a coarser grid.
+        """Set energies (0), scores (1) or probabilities (3) that are on the device.
+
+        `padded` is the size that scores of a coarser grid cover, for an image of this width.
 
         Returns the values of `set_unary`, and the largest deviation of a point's sum from 1.
         """
         source = UnarySource(data=values.address, label_stride=math.prod(values.shape[1:]), point_stride=1, kind=kind)
         source.is_half = values.dtype == np.float16
         source.cap, source.clip = -math.log(clip), clip
-        if values.shape[1:] != shape:
+        if padded is not None:
             source.coarse_height, source.coarse_width = values.shape[1:]
-            source.height, source.width = shape
+            source.padded_height, source.padded_width = padded
+            source.width = width
         return self._prepare(source, self._points)
 
     def _prepare(self, source: UnarySource, count: int) -> tuple[int, float, float, list[float], float]:

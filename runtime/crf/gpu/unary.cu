@@ -45,9 +45,10 @@ struct Unary {
   int is_half, kind;
   unsigned first;                        // point of the first value
   unsigned coarse_height, coarse_width;  // 0 at full size
-  unsigned height, width;
-  float cap;   // highest energy of scores
-  float clip;  // lowest probability
+  unsigned padded_height, padded_width;  // that the coarse grid covers, with the image as its upper left part
+  unsigned width;                        // of the image
+  float cap;                             // highest energy of scores
+  float clip;                            // lowest probability
 };
 
 // Of the values given.
@@ -94,8 +95,8 @@ DEVICE float read_unary(const Unary& unary, unsigned point, unsigned label, cons
 DEVICE void convert_point(const Unary& unary, unsigned point, unsigned labels, float* row, Range& range) {
   Between y = {}, x = {};
   if (unary.coarse_height != 0) {
-    y = find_between(point / unary.width, unary.height, unary.coarse_height);
-    x = find_between(point % unary.width, unary.width, unary.coarse_width);
+    y = find_between(point / unary.width, unary.padded_height, unary.coarse_height);
+    x = find_between(point % unary.width, unary.padded_width, unary.coarse_width);
   }
   float most = -3.0e38F;
   double sum = 0.0;

@@ -66,6 +66,13 @@ struct UnaryRange {
   std::uint32_t unusable;  // number of NaN or infinite values (padding lanes may count twice)
 };
 
+// Scores on a coarser grid, height x width x labels, upsampled with aligned corners to the padded size; the image is
+// the upper left part of that.
+struct CoarseGrid {
+  const float* scores;
+  std::size_t height, width, padded_height, padded_width;
+};
+
 // Reads value(label l, source point i) = data[l * label_stride + (i - first_source) * point_stride] into rows in
 // storage order.
 struct UnaryJob {
@@ -80,9 +87,8 @@ struct UnaryJob {
   std::size_t lanes;
   float* rows;         // points x labels
   UnaryRange* ranges;  // per run
-  // Scores on a coarser grid instead of `data`: coarse_height x coarse_width x lanes, upsampled with aligned corners.
-  const float* coarse;
-  std::size_t coarse_height, coarse_width, height, width;
+  CoarseGrid coarse;   // with scores: instead of `data`, lanes instead of labels
+  std::size_t width;   // of the image, for `coarse`
 };
 
 // Gain times Q of one term, for its splat: pairs of floats, which are multiplied faster here than once per vertex.

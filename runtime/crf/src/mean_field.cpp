@@ -115,22 +115,20 @@ UnaryRange MeanField::set_unary(const float* data, std::ptrdiff_t label_stride, 
   return fill_unary(job, order_->run_at(first), order_->run_at(first + count), count < points() ? 1 : threads_, gaps);
 }
 
-UnaryRange MeanField::set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
-                                        std::size_t height, std::size_t width, float cap, std::vector<float>& gaps) {
-  const std::size_t lanes = tile_lanes();
-  Buffer<float> padded(coarse_height * coarse_width * lanes);
-  for (std::size_t cell = 0; cell < coarse_height * coarse_width; ++cell) {
+UnaryRange MeanField::set_coarse_scores(const CoarseGrid& grid, std::size_t width, float cap,
+                                        std::vector<float>& gaps) {
+  const std::size_t lanes = tile_lanes(), cells = grid.height * grid.width;
+  Buffer<float> rows(cells * lanes);
+  for (std::size_t cell = 0; cell < cells; ++cell) {
     for (std::size_t l = 0; l < lanes; ++l) {
-      padded[cell * lanes + l] = scores[cell * labels_ + std::min(l, labels_ - 1)];
+      rows[cell * lanes + l] = grid.scores[cell * labels_ + std::min(l, labels_ - 1)];
     }
   }
   UnaryJob job{};
   job.kind = UnaryKind::kScores;
   job.cap = cap;
-  job.coarse = padded.data();
-  job.coarse_height = coarse_height;
-  job.coarse_width = coarse_width;
-  job.height = height;
+  job.coarse = grid;
+  job.coarse.scores = rows.data();
   job.width = width;
   return fill_unary(job, 0, order_->runs(), threads_, gaps);
 }

@@ -59,9 +59,8 @@ class MeanField {
   // several bands. Lowers `gaps` (one per label) to each label's least distance above a pixel's best energy.
   UnaryRange set_unary(const float* data, std::ptrdiff_t label_stride, std::ptrdiff_t point_stride, std::size_t first,
                        std::size_t count, UnaryKind kind, float cap, std::vector<float>& gaps);
-  // The same from scores on a coarser grid, coarse_height x coarse_width x labels, for a height x width image.
-  UnaryRange set_coarse_scores(const float* scores, std::size_t coarse_height, std::size_t coarse_width,
-                               std::size_t height, std::size_t width, float cap, std::vector<float>& gaps);
+  // The same from scores on a coarser grid, for an image of this width.
+  UnaryRange set_coarse_scores(const CoarseGrid& grid, std::size_t width, float cap, std::vector<float>& gaps);
   // Writes the energies, labels x points in the caller's order.
   void read_unary(float* output) const;
   // Starts over with `labels` labels: without a unary, terms and marginals.

@@ -302,13 +302,16 @@ class BoundMeanField {
     });
   }
 
-  nb::tuple set_coarse_scores(FloatArray scores, std::size_t height, std::size_t width, float cap) {
+  nb::tuple set_coarse_scores(FloatArray scores, std::size_t width, std::size_t padded_height, std::size_t padded_width,
+                              float cap) {
     require(scores.ndim() == 3 && scores.shape(2) == labels() && scores.size() > 0,
             "scores must be (height, width, labels)");
-    require(height > 0 && field().points() % height == 0 && width == field().points() / height,
-            "height and width do not fit the points");
+    require(width > 0 && field().points() % width == 0 && padded_width >= width &&
+                padded_height >= field().points() / width,
+            "width and padded size do not fit the points");
     return read([&](std::vector<float>& gaps) {
-      return field().set_coarse_scores(scores.data(), scores.shape(0), scores.shape(1), height, width, cap, gaps);
+      const CoarseGrid grid{scores.data(), scores.shape(0), scores.shape(1), padded_height, padded_width};
+      return field().set_coarse_scores(grid, width, cap, gaps);
     });
   }
 
@@ -444,8 +447,8 @@ NB_MODULE(_lattice, m) {
       .def("restart", &BoundMeanField::restart, "labels"_a)
       .def("allocate_unary", &BoundMeanField::allocate_unary)
       .def("set_unary", &BoundMeanField::set_unary, "values"_a.noconvert(), "first"_a, "kind"_a, "cap"_a)
-      .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "height"_a, "width"_a,
-           "cap"_a)
+      .def("set_coarse_scores", &BoundMeanField::set_coarse_scores, "scores"_a.noconvert(), "width"_a,
+           "padded_height"_a, "padded_width"_a, "cap"_a)
       .def("read_unary", &BoundMeanField::read_unary, "output"_a.noconvert())
       .def_prop_ro("labels", &BoundMeanField::labels)
       .def("keep_labels", &BoundMeanField::keep_labels, "kept"_a)

@@ -139,12 +139,13 @@ struct Between {
 // tile[i][l] = the coarse scores at source + i, linear between their four neighbors.
 inline void upsample_tile(const UnaryJob& job, std::size_t source, std::size_t length, float* tile) {
   const std::size_t lanes = job.lanes;
+  const CoarseGrid& grid = job.coarse;
   for (std::size_t i = 0; i < length; ++i) {
     const std::size_t at = source + i;
-    const Between y(at / job.width, job.height, job.coarse_height);
-    const Between x(at % job.width, job.width, job.coarse_width);
-    const float* const top = job.coarse + y.low * job.coarse_width * lanes;
-    const float* const bottom = job.coarse + y.high * job.coarse_width * lanes;
+    const Between y(at / job.width, grid.padded_height, grid.height);
+    const Between x(at % job.width, grid.padded_width, grid.width);
+    const float* const top = grid.scores + y.low * grid.width * lanes;
+    const float* const bottom = grid.scores + y.high * grid.width * lanes;
     for (std::size_t l = 0; l < lanes; l += 4) {
       const auto blend = [&](const float* row) ATROUS_INLINE_LAMBDA {
         return x.share_low * load<V4>(row + x.low * lanes + l) + x.share_high * load<V4>(row + x.high * lanes + l);
@@ -210,7 +211,7 @@ inline void prepare_runs(const UnaryJob& job, std::size_t first_run, std::size_t
       job.ranges[r] = prepare_two(job, run, gaps);
       continue;
     }
-    if (job.coarse != nullptr) {
+    if (job.coarse.scores != nullptr) {
       upsample_tile(job, run.source, run.length, tile);
     } else {
       load_tile(job, run.source - job.first_source, run.length, tile);

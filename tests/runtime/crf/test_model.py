@@ -118,17 +118,27 @@ def upsample(coarse: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[n
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("padded", [(19, 26), (25, 33), (19, 40)])
 @pytest.mark.parametrize("coarse", [(5, 7), (1, 1), (1, 26), (19, 3), (18, 25)])
-def test_coarse_scores_are_upsampled(dtype: Any, coarse: tuple[int, int]) -> None:
+def test_coarse_scores_are_upsampled(dtype: Any, coarse: tuple[int, int], padded: tuple[int, int]) -> None:
     image, _ = make_problem(19, 26, 6)
     scores = np.random.default_rng(1).normal(0, 3, (6, *coarse)).astype(dtype)
-    full = upsample(scores, 19, 26)
+    full = upsample(scores, *padded)[:, :19, :26]
     probabilities = np.moveaxis(softmax(np.moveaxis(full, 0, -1)), -1, 0)
     crf = DenseCRF((19, 26), 6)
-    crf.set_scores(scores)
-    np.testing.assert_allclose(crf.start(), probabilities, atol=1e-5)
+    crf.set_scores(scores, padded=padded)
+    clipped = np.maximum(probabilities, 1e-5)
+    np.testing.assert_allclose(crf.start(), clipped / clipped.sum(axis=0), atol=1e-5)
     expected = dense_crf(image, probabilities.astype(np.float32), iterations=3)
-    np.testing.assert_allclose(dense_crf(image, scores=scores, iterations=3), expected, atol=3e-5)
+    found = dense_crf(image, scores=scores, padded=padded, iterations=3)
+    np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+@pytest.mark.parametrize("padded", [(18, 26), (19, 25), (19,), (19, 26, 1), 26, (19.5, 26), (0, 26), "19x26"])
+def test_padded_sizes_are_checked(padded: Any) -> None:
+    crf = DenseCRF((19, 26), 6)
+    with pytest.raises(CrfInputError, match="padded"):
+        crf.set_scores(np.zeros((6, 5, 7), np.float32), padded=padded)
 
 
 def test_lossless_pruning_keeps_the_labels() -> None:

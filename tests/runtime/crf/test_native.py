@@ -64,7 +64,8 @@ def enter_field(order: Any = ORDER, labels: int = 2, threads: int = 1) -> Any:
         lambda: enter_field(labels=0),
         lambda: enter_field(labels=70000),
         lambda: enter_field(threads=0),
-        lambda: enter_field().set_coarse_scores(np.zeros((1, 1, 2), np.float32), 2**63 + 8, 2, 9.0),  # 2^64 + 16
+        lambda: enter_field().set_coarse_scores(np.zeros((1, 1, 2), np.float32), 2**63 + 8, 4, 2**64 - 1, 9.0),
+        lambda: enter_field().set_coarse_scores(np.zeros((1, 1, 2), np.float32), 4, 3, 4, 9.0),  # padded to less
         lambda: enter_field().set_unary(np.zeros((2, 8), np.float32), 2**64 - 4, 0, 9.0),
         lambda: enter_field().run(1, False, False, 0.0, 0.0, None),  # no unary
         lambda: _lattice.Lattice.from_grid(ORDER, [2**31, 2**31, 4], [1.0] * 3, None, [], 0, None, 1),

@@ -29,13 +29,14 @@ MOVES = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["scores", "coarse", "probabilities"])
+@pytest.mark.parametrize("kind", ["scores", "coarse", "padded", "probabilities"])
 def test_every_move_is_a_call_of_its_own(problem: tuple[np.ndarray, np.ndarray, np.ndarray], kind: str) -> None:
     image, scores, coarse = problem
     shifted = np.exp(scores - scores.max(axis=0))
     unary = {
         "scores": {"scores": scores},
         "coarse": {"scores": coarse},
+        "padded": {"scores": coarse, "padded": (41, 57)},
         "probabilities": {"probabilities": shifted / shifted.sum(axis=0)},
     }[kind]
     refine = Refiner(image, **unary, threads=2)
@@ -48,7 +49,7 @@ def test_every_move_is_a_call_of_its_own(problem: tuple[np.ndarray, np.ndarray, 
 
 def test_half_the_resolution(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     image, scores, coarse = problem
-    for unary in ({"scores": scores}, {"scores": coarse}):
+    for unary in ({"scores": scores}, {"scores": coarse}, {"scores": coarse, "padded": (41, 57)}):
         small = Refiner(image, **unary, reduce=2)(START)
         assert small.shape == (4, 19, 26)
         np.testing.assert_allclose(small.sum(axis=0), 1, atol=1e-5)

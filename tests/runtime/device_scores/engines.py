@@ -27,8 +27,7 @@ from tools.gpu_bench.fake_engine import FakeEngine, Shape
 from ..backends.tensorrt.machines import SharedDriver
 from ..bundles import MINIMUM, STRIDE, expected_scores
 
-SIZES = [(25, 33), (17, 17), (41, 17)]  # neither padded nor resized
-PADDED = (20, 30)
+SIZES = [(25, 33), (17, 17), (41, 17), (20, 30)]  # not resized; the last one is padded
 LARGEST = 49
 RULE = SizeRule(minimum=(MINIMUM, MINIMUM), multiple=STRIDE, offset=1)
 

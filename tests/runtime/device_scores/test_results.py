@@ -18,7 +18,7 @@ from atrous.runtime.tiles.plan import ImagePlan, TilePlan, split_axis
 
 from ..backends.tensorrt.machines import SharedDriver
 from ..bundles import make_image
-from .engines import PADDED, SIZES, Emulation, compute_reference, keep_scores, open_segmenter
+from .engines import SIZES, Emulation, compute_reference, keep_scores, open_segmenter
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
@@ -72,8 +72,8 @@ def test_batches(folder: Path, driver: SharedDriver, emulation: Emulation, batch
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("probabilities", [False, True])
 def test_the_pipeline(folder: Path, driver: SharedDriver, batch: int, probabilities: bool) -> None:
-    """Sizes with and without the device's path, mixed, on threads."""
-    images = [make_image(*size, seed) for seed in range(3) for size in (*SIZES, PADDED, SIZES[0])]
+    """Sizes mixed, on threads."""
+    images = [make_image(*size, seed) for seed in range(3) for size in (*SIZES, SIZES[0])]
     expected = compute_reference(folder, images)
     with open_segmenter(folder, driver, contexts=1) as segmenter:
         stages = make_stages(
@@ -139,11 +139,9 @@ def test_what_replaces_the_crf_gets_scores_of_the_host(folder: Path, late: Share
 def test_what_takes_the_hosts_path(
     folder: Path, late: SharedDriver, emulation: Emulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image, padded = make_image(*SIZES[0]), make_image(*PADDED)
+    image = make_image(*SIZES[0])
     with open_segmenter(folder, late) as segmenter:
         assert segmenter.keeps_on_device(*SIZES[0])
-        assert not segmenter.keeps_on_device(*PADDED)
-        np.testing.assert_array_equal(segmenter(padded), compute_reference(folder, [padded])[0].labels)
         assert segmenter.derive(crf=segmenter.crf, sizing=segmenter.sizing).keeps_on_device(*SIZES[0])
         assert not segmenter.derive(crf=None, sizing=segmenter.sizing).keeps_on_device(*SIZES[0])
         # scores that are on the device although they are needed on the host
