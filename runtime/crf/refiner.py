@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-import numpy as np
-
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Normalization
 from . import _lattice
-from .checks import FloatArray, check_image
+from .checks import FloatArray, check_image, check_integer
 from .image import FAST
 from .model import DenseCRF
 from .reduced import average_blocks, average_pixels, shrink_parameters
@@ -49,21 +47,18 @@ class Refiner:
         Raises:
             CrfInputError: as `dense_crf`.
         """
-        pixels, self._reduce = check_image(image), reduce
-        if reduce > 1:
-            pixels = average_pixels(pixels, reduce)
-            if probabilities is not None:
-                probabilities = average_blocks(np.asarray(probabilities), reduce)
-            elif np.shape(scores)[1:] == np.shape(image)[:2]:
-                scores = average_blocks(np.asarray(scores), reduce)
-            if padded is not None:
-                padded = -(-padded[0] // reduce), -(-padded[1] // reduce)
-        self._image = pixels
-        labels = len(scores if probabilities is None else probabilities)
-        self._crf = DenseCRF(pixels.shape[:2], labels, threads=threads)
+        self._image, self._reduce = check_image(image), check_integer(reduce, "reduce", 1, 16)
         self._scores, self._probabilities, self._clip, self._padded = scores, probabilities, clip, padded
         self._is_pruned = False
+        labels = len(scores if probabilities is None else probabilities)
+        self._crf = DenseCRF(self._image.shape[:2], labels, threads=threads)
         self._set_unary()
+        if self._reduce > 1:
+            # averaged at full size, because a coarser grid does not end where the last block does
+            self._scores, self._probabilities = None, average_blocks(self._crf.inference(0, keep=False), self._reduce)
+            self._image = average_pixels(self._image, self._reduce)
+            self._crf = DenseCRF(self._image.shape[:2], labels, threads=threads)
+            self._set_unary()
         self._lattices: OrderedDict[tuple[Any, ...], _lattice.Lattice] = OrderedDict()
 
     def __call__(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from atrous.errors import CrfInputError
 from atrous.runtime.crf import BilateralTerm, CrfParameters, GaussianTerm, dense_crf
 from atrous.runtime.crf.refiner import Refiner
+from atrous.runtime.upsampling import softmax, upsample_scores
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +50,32 @@ def test_every_move_is_a_call_of_its_own(problem: tuple[np.ndarray, np.ndarray, 
         np.testing.assert_array_equal(refine(parameters, fast=True), fast)
 
 
-def test_half_the_resolution(problem: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("reduce", [2, 3, 16])
+@pytest.mark.parametrize("kind", ["scores", "coarse", "padded", "as large as the image", "probabilities"])
+def test_blocks_have_the_mean_probability(
+    problem: tuple[np.ndarray, np.ndarray, np.ndarray], kind: str, reduce: int
+) -> None:
     image, scores, coarse = problem
-    for unary in ({"scores": scores}, {"scores": coarse}, {"scores": coarse, "padded": (41, 57)}):
-        small = Refiner(image, **unary, reduce=2)(START)
-        assert small.shape == (4, 19, 26)
-        np.testing.assert_allclose(small.sum(axis=0), 1, atol=1e-5)
+    padded = (41, 57) if kind in ("padded", "as large as the image") else None
+    given = coarse if kind in ("coarse", "padded") else scores
+    whole = softmax(upsample_scores(given, padded or (37, 52), (37, 52)))
+    unary = {"probabilities": whole} if kind == "probabilities" else {"scores": given, "padded": padded}
+    refine = Refiner(image, **unary, reduce=reduce)
+    rows, columns = range(0, 37, reduce), range(0, 52, reduce)
+    edged = np.pad(whole, ((0, 0), (0, -37 % reduce), (0, -52 % reduce)), mode="edge")
+    means = [[edged[:, y : y + reduce, x : x + reduce].mean(axis=(1, 2)) for x in columns] for y in rows]
+    expected = np.moveaxis(np.array(means), -1, 0)  # (L, ceil(37 / reduce), ceil(52 / reduce))
+    np.testing.assert_allclose(refine(replace(START, iterations=0)), expected, atol=1e-4)
+    first = refine(START)
+    assert np.abs(first - expected).max() > 0.01
+    refine(START, fast=True)
+    np.testing.assert_array_equal(refine(START), first)
+
+
+@pytest.mark.parametrize("reduce", [0, 17, 1.5, "2", None])
+def test_sides_of_blocks_are_checked(problem: tuple[np.ndarray, np.ndarray, np.ndarray], reduce: Any) -> None:
+    with pytest.raises(CrfInputError, match="reduce must be an integer from 1 to 16"):
+        Refiner(problem[0], scores=problem[1], reduce=reduce)
 
 
 def test_lattices_are_kept(problem: tuple[np.ndarray, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
