@@ -6,6 +6,7 @@ Most of them catch mistakes that crashed other implementations, or silently gave
 from __future__ import annotations
 
 import math
+import operator
 import os
 import sys
 import warnings
@@ -239,6 +240,14 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
     return values.ndim, values.reshape(-1)
 
 
+def check_unary_arguments(probabilities: Any, scores: Any, padded: Any = None) -> None:
+    """Refuse both or none of probabilities and scores, and a padded size without scores."""
+    if (probabilities is None) == (scores is None):
+        raise CrfInputError("pass either probabilities or scores=...")
+    if padded is not None and scores is None:
+        raise CrfInputError("padded is the size that scores=... of a coarser grid cover: leave it out, or pass scores")
+
+
 def check_layout(array: Any, grid: tuple[int, ...], what: str, labels: int | None = None) -> None:
     """Refuse any shape but labels x grid, and name the layout it seems to have."""
     got, complete = array.shape, array.ndim == len(grid) + 1
@@ -263,9 +272,14 @@ def find_coarse_grid(array: Any, grid: tuple[int, ...], padded: Any) -> tuple[in
     Refuses what is not a size, or is smaller than the image.
     """
     if padded is not None:
-        size = tuple(check_integer(extent, "padded", 1, 2**31 - 1) for extent in np.atleast_1d(padded).tolist())
-        if len(grid) != 2 or len(size) != 2 or any(full < own for full, own in zip(size, grid, strict=True)):
-            raise CrfInputError(f"padded must be the (height, width) of the padded image of {grid}, got {padded}")
+        try:
+            size = tuple(operator.index(extent) for extent in padded)
+        except TypeError:
+            size = ()
+        if not len(size) == len(grid) == 2 or not all(map(operator.le, grid, size)) or max(size) > MAX_ENTRIES:
+            raise CrfInputError(
+                f"padded must be two integers, height and width of an image padded from {grid}, got {padded!r}"
+            )
         if size != grid:
             return size[0], size[1]
     return (grid[0], grid[1]) if array.ndim == 3 and len(grid) == 2 and array.shape[1:] != grid else None
@@ -273,12 +287,12 @@ def find_coarse_grid(array: Any, grid: tuple[int, ...], padded: Any) -> tuple[in
 
 def check_coarse_scores(array: Any, labels: int, grid: tuple[int, ...]) -> None:
     """Refuse scores other than (L, h, w) float16 or float32 on a grid no finer than the image's."""
-    if array.shape[0] != labels:
-        raise CrfInputError(f"scores have shape {array.shape}, expected {labels} labels first")
+    if array.ndim != 3 or array.shape[0] != labels:
+        raise CrfInputError(f"scores have shape {array.shape}, expected {labels} labels first, then height and width")
     if any(not 1 <= got <= full for got, full in zip(array.shape[1:], grid, strict=True)):
         raise CrfInputError(
-            f"scores cover {array.shape[1:]} points, which is neither the image's {grid} nor a coarser grid: the "
-            "order is labels, height, width"
+            f"scores cover {array.shape[1:]} points, neither the {grid} of the image, padded or not, nor a "
+            "coarser grid: the order is labels, height, width"
         )
     if array.dtype not in (np.float32, np.float16):
         raise CrfInputError(f"scores must be float32 or float16, got {array.dtype}: convert them")

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...bundle.crf_parameters import CrfParameters
-from .checks import FloatArray, check_integer
+from .checks import FloatArray, check_integer, check_unary_arguments
 from .kept import KeptCrf
 from .model import DenseCRF, Device
 
@@ -63,6 +63,7 @@ class FrameCrf:
         padded: tuple[int, int] | None = None,
     ) -> FloatArray:
         """Refine the next frame; arguments, result and errors as of `dense_crf`."""
+        check_unary_arguments(probabilities, scores, padded)
         unary = np.asarray(probabilities if scores is None else scores)
         crf = self._kept.prepare(image, len(unary), self._parameters)
         before = self._labels if crf is self._crf else None

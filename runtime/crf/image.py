@@ -15,7 +15,16 @@ from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm,
 from ...errors import CrfInputError
 from . import _lattice
 from .calls import Output, choose_output
-from .checks import FloatArray, as_array, check_choice, check_image, check_integer, check_layout, check_threads
+from .checks import (
+    FloatArray,
+    as_array,
+    check_choice,
+    check_image,
+    check_integer,
+    check_layout,
+    check_threads,
+    check_unary_arguments,
+)
 from .model import DenseCRF, Device, Storage
 from .pydensecrf_backend import run_pydensecrf
 from .reduced import apply_change, average_blocks, average_pixels, shrink_parameters
@@ -101,8 +110,7 @@ def dense_crf(
         MissingDependencyError: the backend, or what a GPU needs, is not installed.
         BackendError: there is no GPU.
     """
-    if (probabilities is None) == (scores is None):
-        raise CrfInputError("pass either probabilities or scores=...")
+    check_unary_arguments(probabilities, scores, padded)
     check_choice(backend, "backend", Backend)
     if backend == "pydensecrf" and (mask is None, storage, prune, tolerance, settle, reduce, token) != _PLAIN:
         raise CrfInputError('backend="pydensecrf" has neither mask, shortcuts nor token: leave backend="atrous"')
@@ -239,8 +247,7 @@ def dense_crf_batch(
     Raises:
         CrfInputError: as `dense_crf`, at the image concerned; or unequal numbers of images and arrays.
     """
-    if (probabilities is None) == (scores is None):
-        raise CrfInputError("pass either probabilities or scores=...")
+    check_unary_arguments(probabilities, scores)
     name, unaries = ("probabilities", probabilities) if scores is None else ("scores", scores)
     assert unaries is not None
     workers = check_threads(threads)

@@ -134,8 +134,7 @@ class DenseCRF:
             scores: (L, *shape) float32 before a softmax; for an image also (L, h, w) float32 or float16 of a coarser
                 grid, upsampled here with aligned corners (Caffe's Interp), without a full-size array of scores.
             clip: lowest probability.
-            padded: the (height, width) that a coarser grid covers, if the image was padded at the bottom and the right
-                for the network.
+            padded: the (height, width) of the padded image, which a coarser grid covers; None for the image's.
         """
         self._feed("scores", scores, clip, padded)
 
@@ -363,8 +362,7 @@ class DenseCRF:
             return result
         marginals: npt.NDArray[Any]
         marginals, done = self._field.run(iterations, keep, *options)
-        self.report = InferenceReport(*done)
-        self._started = keep
+        self.report, self._started = InferenceReport(*done), keep
         marginals = self._terms.spread(marginals, self.labels)
         return choose_output(marginals.reshape(self.labels, *self.shape), output)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm, Normalization
 from . import _lattice
-from .checks import FloatArray, check_image, check_integer
+from .checks import FloatArray, check_image, check_integer, check_unary_arguments
 from .image import FAST
 from .model import DenseCRF
 from .reduced import average_blocks, average_pixels, shrink_parameters
@@ -47,6 +47,7 @@ class Refiner:
         Raises:
             CrfInputError: as `dense_crf`.
         """
+        check_unary_arguments(probabilities, scores, padded)
         self._image, self._reduce = check_image(image), check_integer(reduce, "reduce", 1, 16)
         self._scores, self._probabilities, self._clip, self._padded = scores, probabilities, clip, padded
         self._is_pruned = False

@@ -19,9 +19,9 @@ from atrous.runtime.crf import (
     dense_crf_batch,
     release_memory,
 )
+from atrous.runtime.upsampling import upsample_scores
 
 from .conftest import make_problem
-from .reference import softmax
 
 Problem = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
@@ -102,43 +102,6 @@ def test_scores_are_probabilities_before_the_softmax(problem: Problem) -> None:
     image, probabilities = problem
     scores = np.log(probabilities) + np.random.default_rng(0).normal(0, 5, probabilities.shape[1:]).astype(np.float32)
     np.testing.assert_allclose(dense_crf(image, scores=scores), dense_crf(image, probabilities), atol=1e-5)
-
-
-def upsample(coarse: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float64]:
-    """Corners on corners, in float64."""
-    result = coarse.astype(np.float64)
-    for axis, full in ((1, height), (2, width)):
-        size = result.shape[axis]
-        places = np.linspace(0, size - 1, full) if full > 1 else np.zeros(1)
-        low = np.minimum(places.astype(int), max(size - 2, 0))
-        high = np.minimum(low + 1, size - 1)
-        share = (places - low).reshape([-1 if a == axis else 1 for a in range(3)])
-        result = result.take(low, axis) * (1 - share) + result.take(high, axis) * share
-    return result
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("padded", [(19, 26), (25, 33), (19, 40)])
-@pytest.mark.parametrize("coarse", [(5, 7), (1, 1), (1, 26), (19, 3), (18, 25)])
-def test_coarse_scores_are_upsampled(dtype: Any, coarse: tuple[int, int], padded: tuple[int, int]) -> None:
-    image, _ = make_problem(19, 26, 6)
-    scores = np.random.default_rng(1).normal(0, 3, (6, *coarse)).astype(dtype)
-    full = upsample(scores, *padded)[:, :19, :26]
-    probabilities = np.moveaxis(softmax(np.moveaxis(full, 0, -1)), -1, 0)
-    crf = DenseCRF((19, 26), 6)
-    crf.set_scores(scores, padded=padded)
-    clipped = np.maximum(probabilities, 1e-5)
-    np.testing.assert_allclose(crf.start(), clipped / clipped.sum(axis=0), atol=1e-5)
-    expected = dense_crf(image, probabilities.astype(np.float32), iterations=3)
-    found = dense_crf(image, scores=scores, padded=padded, iterations=3)
-    np.testing.assert_allclose(found, expected, atol=3e-5)
-
-
-@pytest.mark.parametrize("padded", [(18, 26), (19, 25), (19,), (19, 26, 1), 26, (19.5, 26), (0, 26), "19x26"])
-def test_padded_sizes_are_checked(padded: Any) -> None:
-    crf = DenseCRF((19, 26), 6)
-    with pytest.raises(CrfInputError, match="padded"):
-        crf.set_scores(np.zeros((6, 5, 7), np.float32), padded=padded)
 
 
 def test_lossless_pruning_keeps_the_labels() -> None:
@@ -319,8 +282,8 @@ def test_results_outlive_the_model(problem: Problem) -> None:
 
 def test_reduced_resolution_is_close() -> None:
     image, probabilities = make_problem(41, 54, 3, seed=7, sharpness=1.0)
-    smooth = np.stack([upsample(plane[None, ::8, ::8], 41, 54)[0] for plane in probabilities])
-    smooth = (smooth / smooth.sum(axis=0)).astype(np.float32)
+    smooth = upsample_scores(probabilities[:, ::8, ::8], (41, 54), (41, 54))
+    smooth /= smooth.sum(axis=0)
     whole = dense_crf(image, smooth, bilateral=(20, 20, 4))
     reduced = dense_crf(image, smooth, bilateral=(20, 20, 4), reduce=2)
     assert reduced.shape == whole.shape

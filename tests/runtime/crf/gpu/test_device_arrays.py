@@ -47,10 +47,12 @@ def no_memory_left(forward: EmulatedDriver) -> Any:
     assert not forward._graphs
 
 
+@pytest.mark.parametrize("padded", [None, (41, 49)])
 @pytest.mark.parametrize("scores", [SCORES, SCORES[:, ::4, ::4], SCORES[:, ::4, ::4].astype(np.float16)])
-def test_scores_in_marginals_out(scores: np.ndarray[Any, Any]) -> None:
-    expected = dense_crf(IMAGE, scores=scores, iterations=ITERATIONS)
-    found: Any = dense_crf(on_device(IMAGE), scores=on_device(scores), iterations=ITERATIONS, device="cuda")
+def test_scores_in_marginals_out(scores: np.ndarray[Any, Any], padded: tuple[int, int] | None) -> None:
+    options: Any = {"iterations": ITERATIONS, "padded": padded}
+    expected = dense_crf(IMAGE, scores=scores, **options)
+    found: Any = dense_crf(on_device(IMAGE), scores=on_device(scores), **options, device="cuda")
     assert isinstance(found, DeviceArray)
     np.testing.assert_array_equal(found.to_host(), expected)
     tensor = torch.from_dlpack(found)
