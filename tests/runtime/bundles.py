@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from atrous.converter.precision import describe_graph
+from atrous.runtime.backends import TensorSpec
 
 COMPARISON = {
     "stage": "model.onnx",
@@ -206,3 +208,21 @@ def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     colors = np.array([[10, 10, 10], [20, 30, 220], [30, 210, 20], [230, 20, 20]])
     noisy = colors[patch] + random.integers(-10, 11, (height, width, 3))
     return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+class FixedBackend:
+    """A backend with the same output for every image; `closed` counts the calls of `close`."""
+
+    name, device = "fixed", "cpu"
+    inputs = (TensorSpec("image", "uint8", ("n", "h", "w", 3)),)
+
+    def __init__(self, name: str, output: np.ndarray, labels: int | str = "l"):
+        self.outputs = (TensorSpec(name, output.dtype.name, ("n", labels, "h", "w")),)
+        self._result = {name: output}
+        self.closed = 0
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        return self._result
+
+    def close(self) -> None:
+        self.closed += 1

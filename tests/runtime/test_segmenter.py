@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,21 @@ import pytest
 from PIL import Image
 
 from atrous import runtime
-from atrous.errors import BackendError, BundleError, ImageError, InputError, MissingDependencyError
-from atrous.runtime.backends import TensorSpec, open_backend
+from atrous.errors import BackendError, BundleError, ImageError, InputError
+from atrous.runtime.backends import open_backend
 from atrous.runtime.backends.fake import FakeBackend
 from atrous.runtime.upsampling import softmax
 
-from .bundles import CRF, STRIDE, expected_scores, make_image, make_manifest, write_bundle, write_torch_bundle
+from .bundles import (
+    CRF,
+    STRIDE,
+    FixedBackend,
+    expected_scores,
+    make_image,
+    make_manifest,
+    write_bundle,
+    write_torch_bundle,
+)
 
 SIZES = [(1, 1), (1, 40), (17, 17), (18, 16), (31, 45)]
 
@@ -58,36 +65,6 @@ def test_lowres_head(tmp_path: Path, size: tuple[int, int]) -> None:
     if size[1] > STRIDE:
         middle = (samples[:, :, 0] + samples[:, :, 1]) / 2
         np.testing.assert_allclose(found[:, ::STRIDE, STRIDE // 2], middle, atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [(17, 17), (25, 33), (41, 17), (20, 30), (26, 33), (1, 1)])
-def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> None:
-    """The CRF upsamples a lowres head itself, padded or not, to the same marginals."""
-    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
-    image = make_image(*size)
-    with runtime.load(write_bundle(tmp_path, "lowres", crf=CRF)) as segmenter:
-        raw = segmenter.run_network(segmenter.prepare(image))
-        outside = segmenter.refine(image, segmenter.to_probabilities(segmenter.complete_scores(raw, size)))
-        result = segmenter.segment(image, probabilities=True)
-        assert "scores" not in result.timings_ms  # upsampled inside the CRF
-        assert result.probabilities is not None
-        np.testing.assert_allclose(result.probabilities, outside, atol=1e-5)
-        np.testing.assert_array_equal(result.labels, outside.argmax(0))
-
-
-@pytest.mark.parametrize("head", ["scores", "lowres"])
-def test_crf_shortcuts(tmp_path: Path, head: str) -> None:
-    """Shortcuts reach `dense_crf`, and are off by default."""
-    crf = pytest.importorskip("atrous.runtime.crf", reason="the CRF extension is not compiled")
-    image = make_image(25, 33)
-    folder = write_bundle(tmp_path, head, crf=CRF)
-    with runtime.load(folder) as exact, runtime.load(folder, crf_shortcuts={"reduce": 2}) as reduced:
-        raw = exact.run_network(exact.prepare(image))
-        unary = {"scores": raw} if head == "lowres" else {"probabilities": softmax(raw)}
-        expected = crf.dense_crf(image, **unary, parameters=exact.crf, reduce=2)
-        np.testing.assert_array_equal(reduced.probabilities(image), expected)
-        assert np.abs(exact.probabilities(image) - expected).max() > 1e-3
-        assert exact.crf_shortcuts == {}
 
 
 def test_a_batch_gives_what_single_runs_give(tmp_path: Path) -> None:
@@ -182,24 +159,6 @@ def test_size_the_network_does_not_take(tmp_path: Path) -> None:
         segmenter(make_image(7, 9))
 
 
-class Liar:
-    """A backend with a fixed output."""
-
-    name, device = "liar", "cpu"
-    inputs = (TensorSpec("image", "uint8", ("n", "h", "w", 3)),)
-
-    def __init__(self, name: str, output: np.ndarray, labels: int | str = "l"):
-        self.outputs = (TensorSpec(name, output.dtype.name, ("n", labels, "h", "w")),)
-        self._result = {name: output}
-        self.closed = 0
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        return self._result
-
-    def close(self) -> None:
-        self.closed += 1
-
-
 @pytest.mark.parametrize(
     ("head", "output"),
     [
@@ -215,16 +174,16 @@ class Liar:
     ],
 )
 def test_network_that_breaks_its_promise(tmp_path: Path, head: str, output: np.ndarray) -> None:
-    segmenter = runtime.load(write_bundle(tmp_path, head), Liar(head, output))
+    segmenter = runtime.load(write_bundle(tmp_path, head), FixedBackend(head, output))
     with pytest.raises(BundleError, match="not what the manifest promises"):
         segmenter(make_image(4, 5))
 
 
 def test_graph_that_breaks_its_promise(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="promises"):
-        runtime.load(write_bundle(tmp_path), Liar("depth", np.zeros(1, np.float32)))
+        runtime.load(write_bundle(tmp_path), FixedBackend("depth", np.zeros(1, np.float32)))
     with pytest.raises(BundleError, match="5 labels for 4 classes"):
-        runtime.load(write_bundle(tmp_path), Liar("scores", np.zeros(1, np.float32), labels=5))
+        runtime.load(write_bundle(tmp_path), FixedBackend("scores", np.zeros(1, np.float32), labels=5))
     manifest_path = write_bundle(tmp_path) / "manifest.json"
     manifest = json.loads(manifest_path.read_text())
     manifest["deploy"]["input"] = "picture"
@@ -257,7 +216,7 @@ def test_backend_is_closed_if_the_segmenter_is_refused(
     pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
     output, options, part = REFUSED[reason]
     head = "labels" if output.ndim == 3 else "scores"
-    backend = Liar(head, output, labels=output.shape[1] if head == "scores" else "l")
+    backend = FixedBackend(head, output, labels=output.shape[1] if head == "scores" else "l")
     monkeypatch.setattr("atrous.runtime.loading.open_backend", lambda *_, **__: backend)
     folder = write_bundle(tmp_path, head, crf=CRF)
     with pytest.raises((BundleError, InputError), match=part):
@@ -317,102 +276,6 @@ def test_closed(tmp_path: Path) -> None:
         pass
     with pytest.raises(BackendError, match="closed"):
         segmenter(make_image(4, 4))
-
-
-def test_crf_that_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("atrous.runtime.crf")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "atrous.runtime.crf._lattice", None)
-    folder = write_bundle(tmp_path, crf=CRF)
-    with pytest.raises(MissingDependencyError, match=r"pip install \.") as caught:
-        runtime.load(folder)
-    assert caught.value.exit_code == 3
-    assert runtime.load(folder, crf=False)(make_image(4, 4)).shape == (4, 4)
-
-
-class TestCrf:
-    """With the dense CRF; the CRF's own numbers are tested in its own folder."""
-
-    @pytest.fixture(autouse=True)
-    def needs_extension(self) -> None:
-        pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
-
-    def test_refines_by_the_bundles_parameters(self, tmp_path: Path) -> None:
-        image = make_image(40, 50)
-        segmenter = runtime.load(write_bundle(tmp_path, crf=CRF))
-        result = segmenter.segment(image, probabilities=True)
-        parameters = runtime.crf.CrfParameters(
-            mode="deeplab",
-            iterations=5,
-            gaussian=(runtime.crf.GaussianTerm(3.0, 3.0),),
-            bilateral=(runtime.crf.BilateralTerm(20.0, 10.0, 4.0),),
-        )
-        assert segmenter.crf == parameters
-        expected = runtime.crf.dense_crf(image, softmax(expected_scores(image)), parameters=parameters)
-        np.testing.assert_allclose(result.probabilities, expected, atol=1e-5)
-        np.testing.assert_array_equal(result.labels, expected.argmax(0))
-        assert list(result.timings_ms) == ["prepare", "network", "scores", "crf", "labels"]
-        np.testing.assert_allclose(segmenter.scores(image), expected_scores(image), atol=1e-4)  # still raw
-
-    @pytest.mark.parametrize(
-        ("recording", "mode", "tolerance"),
-        [("deeplab-program-voc-21", "deeplab", 5e-5), ("voc-21-symmetric", "pydensecrf", 1e-5)],
-    )
-    def test_equals_the_reference_programs(
-        self, tmp_path: Path, shared_dir: Path, recording: str, mode: str, tolerance: float
-    ) -> None:
-        """A network that returns the recorded probabilities gives the recorded marginals."""
-        recorded = np.load(shared_dir / "crf" / f"{recording}.npz")
-        case = json.loads(str(recorded["case"]))
-        terms = {
-            kind: [
-                {"sxy": term["sxy"], "weight": term["compat"], **({"srgb": term["srgb"]} if "srgb" in term else {})}
-                for term in case["terms"]
-                if term["kind"] == kind
-            ]
-            for kind in ("gaussian", "bilateral")
-        }
-        count = recorded["probabilities"].shape[0]
-        folder = write_bundle(
-            tmp_path,
-            crf={"mode": mode, "iterations": case["iterations"], **terms},
-            classes=[f"class {index}" for index in range(count)],
-            palette=[],
-            deploy={**make_manifest({"deploy.onnx": b""})["deploy"], "scores_are": "probabilities"},
-        )
-        network = Liar("scores", recorded["probabilities"].astype(np.float32)[None])
-        result = runtime.load(folder, network).segment(recorded["image"], probabilities=True)
-        np.testing.assert_allclose(result.probabilities, recorded["marginals"], rtol=0, atol=tolerance)
-        np.testing.assert_array_equal(result.labels, recorded["marginals"].argmax(0))
-
-    def test_smooths(self, tmp_path: Path) -> None:
-        """A single outlier in a flat region gets its neighbors' label."""
-        image = np.full((20, 20, 3), 10, np.uint8)
-        image[10, 10] = (90, 110, 120)
-        folder = write_bundle(tmp_path, crf={**CRF, "bilateral": []})
-        raw, smooth = (runtime.load(folder, crf=crf)(image)[10, 10] for crf in (False, True))
-        assert (raw, smooth) == (expected_scores(image)[:, 10, 10].argmax(), 0)
-        assert raw != smooth
-
-    def test_parameters_of_the_users(self, tmp_path: Path) -> None:
-        folder, image = write_bundle(tmp_path, crf=CRF), make_image(20, 20)
-        idle = runtime.crf.CrfParameters(
-            mode="deeplab", iterations=1, gaussian=(runtime.crf.GaussianTerm(3.0, 0.0),), bilateral=()
-        )
-        expected = softmax(expected_scores(image))
-        found = runtime.load(folder, crf=idle).probabilities(image)
-        np.testing.assert_allclose(found, np.clip(expected, 1e-5, 1), atol=1e-4)  # a term of weight 0 has no effect
-
-    def test_strided_image(self, tmp_path: Path) -> None:
-        segmenter = runtime.load(write_bundle(tmp_path, crf=CRF))
-        view = make_image(30, 40)[::-1, ::2]
-        np.testing.assert_array_equal(segmenter(view), segmenter(view.copy()))
-
-    def test_not_on_a_labels_head(self, tmp_path: Path) -> None:
-        folder = write_bundle(tmp_path, "labels", crf=CRF)
-        assert runtime.load(folder).crf is None
-        with pytest.raises(InputError, match="CRF need scores"):
-            runtime.load(folder, crf=True)
 
 
 def test_close_while_other_threads_segment(tmp_path: Path) -> None:
