@@ -228,7 +228,7 @@ class Segmenter(AbstractContextManager["Segmenter"]):
                 belief = call["probabilities"] = self.to_probabilities(self.complete_scores(raw, size))
         if has_crf_on_gpu and not probabilities:
             with measure("crf", timings_ms):
-                labels = self._step.run(image, output="labels", **call)  # a part of the marginals' bytes to the host
+                labels = self._step.run(image, output="labels", **call)  # 1 byte a pixel to the host, not 4 a label
             return Segmentation(labels.astype(np.uint8, copy=False), None, timings_ms)
         if has_crf:
             with measure("crf", timings_ms):
