@@ -71,6 +71,7 @@ class EmulatedDriver:
         self._streams: set[int] = set()
         self.idle_streams: list[int] = []
         self._next = 1
+        self._threads = threading.local()
         self._lock = threading.RLock()  # of the counters; memory may be freed wherever Python collects garbage
         for name, types in read_signatures().items():
             sizes = (ctypes.c_uint * 32)()
@@ -79,7 +80,8 @@ class EmulatedDriver:
                 raise AssertionError(f"{name} takes {list(sizes[:count])} bytes")
 
     def activate(self) -> None:
-        """Do nothing: there is one device."""
+        """Let the calling thread use the device."""
+        self._threads.is_active = True
 
     def create_stream(self) -> int:
         """Create a stream."""
@@ -194,6 +196,8 @@ class EmulatedDriver:
     def _require(self, stream: int) -> None:
         if stream not in self._streams:
             raise AssertionError("no such stream")
+        if not hasattr(self._threads, "is_active"):
+            raise AssertionError("no device is active in this thread")
 
     def _number(self) -> int:
         with self._lock:

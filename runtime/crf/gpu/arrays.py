@@ -48,6 +48,7 @@ class DeviceArray:
 
     def __dlpack__(self, **options: Any) -> Any:
         """A capsule for any consumer and stream: waits until the values are complete."""
+        self._queue.driver.activate()  # for a thread that did not use the device before
         self._queue.synchronize()
         kind, bits = self.dtype.kind, 8 * self.dtype.itemsize
         # the exported array keeps this one, and with it the memory
@@ -57,6 +58,7 @@ class DeviceArray:
     def to_host(self) -> npt.NDArray[Any]:
         """A copy as a NumPy array."""
         host = np.empty(self.shape, self.dtype)
+        self._queue.driver.activate()
         self._queue.driver.copy_to_host(host, self.address, self._queue.stream)
         self._queue.synchronize()
         return host

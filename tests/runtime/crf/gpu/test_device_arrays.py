@@ -6,6 +6,7 @@ Its device memory is the CPU's, so that torch's CPU tensors stand for arrays on 
 from __future__ import annotations
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,14 @@ def test_labels_out() -> None:
         np.testing.assert_array_equal(found, expected)
     on_gpu: Any = dense_crf(IMAGE, scores=on_device(SCORES), iterations=ITERATIONS, device="cuda", output="labels")
     np.testing.assert_array_equal(np.from_dlpack(on_gpu), expected)
+
+
+@pytest.mark.parametrize("read", [DeviceArray.to_host, np.from_dlpack])
+def test_results_are_read_by_another_thread(read: Any) -> None:
+    found = dense_crf(IMAGE, scores=on_device(SCORES), iterations=ITERATIONS, device="cuda")
+    with ThreadPoolExecutor(1) as pool:
+        values = pool.submit(read, found).result()
+    np.testing.assert_array_equal(values, dense_crf(IMAGE, scores=SCORES, iterations=ITERATIONS))
 
 
 def test_results_are_the_input_of_others() -> None:
