@@ -86,6 +86,24 @@ def test_results_are_the_input_of_others() -> None:
     np.testing.assert_allclose(again.to_host(), expected, rtol=0, atol=1e-5)
 
 
+def test_memory_is_there_for_any_stream(forward: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def note(name: str) -> None:
+        original = getattr(forward, name)
+
+        def call(*given: Any) -> Any:
+            calls.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(forward, name, call)
+
+    note("allocate_queued")
+    note("synchronize")
+    allocate_array((2, 3), "float32")
+    assert calls == ["allocate_queued", "synchronize"]
+
+
 def test_parts_of_an_array_keep_its_memory(forward: EmulatedDriver) -> None:
     values = np.stack([SCORES, SCORES[::-1]])
     array = allocate_array(values.shape, "float32")
