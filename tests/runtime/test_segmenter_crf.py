@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from atrous import runtime
 from atrous.errors import InputError, MissingDependencyError
+from atrous.runtime.segmenter import Segmenter
+from atrous.runtime.tiles.plan import ImagePlan, TilePlan, split_axis
 from atrous.runtime.upsampling import softmax
 
 from .bundles import CRF, FixedBackend, expected_scores, make_image, make_manifest, write_bundle
@@ -33,6 +36,24 @@ def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> Non
         np.testing.assert_array_equal(frame.probabilities, result.probabilities)
         refiner = segmenter.make_refiner(image, raw)
         np.testing.assert_array_equal(refiner(segmenter.crf), result.probabilities)
+
+
+@pytest.mark.parametrize("tiles", ["none", "CRF", "scores"])
+def test_a_token_stops_the_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: str) -> None:
+    """A token that was cancelled before leaves one update, with the CRF in tiles or on the whole image."""
+    crf = pytest.importorskip("atrous.runtime.crf", reason="the CRF extension is not compiled")
+    image, token = make_image(25, 33), crf.CancelToken()
+    token.cancel()
+    spans = split_axis(25, 25, 0, 8, 8), split_axis(33, 33, 0, 8, 8)
+    plan = None if tiles == "none" else TilePlan(*spans, False, tiles == "CRF", 8, 8, True)
+    monkeypatch.setattr(Segmenter, "plan", lambda *given, **options: ImagePlan(1, 2, plan, fits=True))
+    with runtime.load(write_bundle(tmp_path, crf=CRF)) as segmenter:
+        assert segmenter.crf is not None
+        one = segmenter.derive(crf=replace(segmenter.crf, iterations=1), sizing=segmenter.sizing)
+        raw = segmenter.run_network(segmenter.prepare(image))
+        stopped = segmenter.finish(image, raw, probabilities=True, token=token).probabilities
+        np.testing.assert_array_equal(stopped, one.finish(image, raw, probabilities=True).probabilities)
+        assert np.abs(stopped - segmenter.finish(image, raw, probabilities=True).probabilities).max() > 1e-5
 
 
 @pytest.mark.parametrize("head", ["scores", "lowres"])

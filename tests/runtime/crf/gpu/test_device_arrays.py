@@ -61,6 +61,14 @@ def test_scores_in_marginals_out(scores: np.ndarray[Any, Any], padded: tuple[int
     np.testing.assert_array_equal(tensor.numpy(), expected)
 
 
+def test_scores_finer_than_the_image() -> None:
+    """A small image that was padded much has more scores than pixels."""
+    scores, options = SCORES[:, :9, :9], {"iterations": ITERATIONS, "padded": (33, 33)}
+    image = np.ascontiguousarray(IMAGE[:5, :7])
+    found: Any = dense_crf(image, scores=on_device(scores), device="cuda", **options)
+    np.testing.assert_array_equal(found.to_host(), dense_crf(image, scores=scores, **options))
+
+
 def test_labels_out() -> None:
     expected = dense_crf(IMAGE, PROBABILITIES, iterations=ITERATIONS).argmax(axis=0)
     for device in ("cpu", "cuda"):
