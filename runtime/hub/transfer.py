@@ -134,8 +134,9 @@ def _explained(hub: Any, repository: HubName) -> Iterator[None]:
         raise FetchError(
             f"{name}: there is no such repository or revision, or your token may not see it: `hf auth login`"
         ) from error
-    except (hub.errors.HfHubHTTPError, hub.errors.OfflineModeIsEnabled, OSError, RuntimeError) as error:
+    # its HTTP error derives from the base of all errors of its HTTP client, which was requests, httpx, and httpx2
+    except (*hub.errors.HfHubHTTPError.__bases__, hub.errors.OfflineModeIsEnabled, OSError, RuntimeError) as error:
         if isinstance(error, AtrousError):
             raise
         text = str(error).strip().splitlines() or [type(error).__name__]
-        raise FetchError(f"{name}: the Hub did not take part: {text[0]}") from error
+        raise FetchError(f"{name}: the Hub refuses or cannot be reached: {text[0]}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,8 +104,20 @@ def test_no_bundle_and_no_repository(server: type[Handler], tmp_path: Path) -> N
     with pytest.raises(FetchError, match="hf:lab/none: there is no such repository"):
         fetch_bundle(HubName("lab/none"), tmp_path / "net")
     server.refused = True
-    with pytest.raises(FetchError, match="hf:lab/net: the Hub did not take part"):
+    with pytest.raises(FetchError, match="hf:lab/net: the Hub refuses or cannot be reached"):
         push_bundle(read_bundle(make_bundle(tmp_path / "b")), NAME, "")
+
+
+def test_no_connection(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound without listening: connections are refused
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        monkeypatch.setattr(importlib.import_module("huggingface_hub.constants"), "ENDPOINT", address)
+        monkeypatch.setenv("HF_TOKEN", "hf_stub")
+        with pytest.raises(FetchError, match="hf:lab/net: the Hub refuses or cannot be reached"):
+            push_bundle(read_bundle(bundle), NAME, "")
+        with pytest.raises(FetchError, match="hf:lab/net: the Hub refuses or cannot be reached"):
+            fetch_bundle(NAME, tmp_path / "net")
 
 
 def test_an_altered_bundle_is_not_uploaded(server: type[Handler], bundle: Path) -> None:
