@@ -202,6 +202,10 @@ def _describe_usage(error: click.ClickException) -> str:
     path = context.command_path if context is not None else "atrous"
     hint = f" Try '{path} --help'" if context is not None else ""
     text = error.format_message().rstrip(".")
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # its message is the whole help
+        text = "Missing command"
+    elif isinstance(error, click.MissingParameter):
+        text = " ".join(text.split())  # click lists choices on lines of their own
     return f"{path}: {text}{'' if text.endswith('?') else '.'}{hint}"
 
 

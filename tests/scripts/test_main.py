@@ -72,6 +72,8 @@ def test_version() -> None:
         (["frobnicate"], "No such command 'frobnicate'"),
         (["--frob"], "atrous: No such option"),
         (["doctor", "--frob"], "atrous doctor: No such option"),
+        (["precision", "."], "Missing option '--to'. Choose from: fp16, bf16, int8, fp8. Try"),
+        (["export"], "atrous export: Missing command. Try"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], line: str) -> None:
