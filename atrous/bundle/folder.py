@@ -206,7 +206,9 @@ def _open(folder: Path) -> Bundle:
             stamp = _stamp(os.fstat(file.fileno()))
             text = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as error:
-        raise BundleError(f"holds no {MANIFEST_NAME}, so it is not a bundle", path=folder) from error
+        inside = min(folder.glob(f"*/{MANIFEST_NAME}"), default=None)
+        hint = f": give {inside.parent}" if inside else ": make one with `atrous convert`"
+        raise BundleError(f"holds no {MANIFEST_NAME}, so it is not a bundle{hint}", path=folder) from error
     except OSError as error:
         raise BundleError(f"cannot be read: {error.strerror}", path=path) from error
     bundle = Bundle(folder, parse_manifest(text, path=path), stamp)

@@ -15,10 +15,10 @@ _SIGNATURES = (
     (b"\xfd7zXZ\x00", "is an xz archive: extract it first"),
     (b"7z\xbc\xaf", "is a 7z archive: extract it first"),
     (b"Rar!", "is a rar archive: extract it first"),
-    (b"\x89PNG", "is a PNG image"),
-    (b"\xff\xd8\xff", "is a JPEG image"),
-    (b"\x93NUMPY", "is a NumPy array"),
-    (b"MATLAB", "is a MATLAB file"),
+    (b"\x89PNG", "is a PNG image: give the caffemodel"),
+    (b"\xff\xd8\xff", "is a JPEG image: give the caffemodel"),
+    (b"\x93NUMPY", "is a NumPy array: give the caffemodel"),
+    (b"MATLAB", "is a MATLAB file: give the caffemodel"),
 )
 _TEXT = re.compile(rb"[\s\xef\xbb\xbf]*(#|(name|layers?|input(_dim|_shape)?|force_backward|state)\s*[:{])")
 _OF_MEAN = ", not a mean image: give its mean pixel, as in --mean 104,117,123, or a .binaryproto or .npy file"

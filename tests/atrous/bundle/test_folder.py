@@ -37,6 +37,9 @@ def test_missing(tmp_path: Path) -> None:
         read_bundle(tmp_path / "nothing")
     with pytest.raises(BundleError, match=r"holds no manifest\.json"):
         read_bundle(tmp_path)
+    write_bundle(tmp_path / "made")
+    with pytest.raises(BundleError, match=r"not a bundle: give .*made$"):
+        read_bundle(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(BundleError, match="a bundle is a folder"):
         read_bundle(tmp_path / "file")

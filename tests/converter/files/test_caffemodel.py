@@ -211,7 +211,7 @@ def test_every_truncation_is_detected(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08", "gzip"),
         (b'name: "VGG"\nlayer {', "is text: a prototxt"),
         (b'# comment\nname: "VGG"', "is text: a prototxt"),
-        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"\x89PNG\r\n\x1a\n", "PNG image: give the caffemodel"),
         (b"\x08\xe8\x07\x12\x01a", "solver state or a mean image"),
         (b"\x89HDF\r\n\x1a\ngarbage", "damaged HDF5"),
         (b"\x0a\x03net", "holds no layers"),

@@ -227,7 +227,7 @@ def test_no_images(bundle: Path) -> None:
 
 
 def test_a_folder_that_is_not_a_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is not a bundle"):
+    with pytest.raises(BundleError, match="is not a bundle: make one with"):
         make_variant(tmp_path, options(), evidence(), HeadReader("scores"))
 
 
