@@ -232,6 +232,7 @@ def test_a_file_of_the_user_is_checked_like_a_download(
         (make_zip({"a.caffemodel": b"", "b.caffemodel": b""}), "holds 2 files"),
         (make_zip({"a.caffemodel": b"abc" * 100}), "truncated or corrupt: at byte 297"),
     ],
+    ids=["empty", "a page", "no layers", "no weights", "two weights", "cut"],  # a zip file holds the time
 )
 def test_a_file_that_is_not_the_model_is_rejected(folder: Path, tmp_path: Path, content: bytes, words: str) -> None:
     source = tmp_path / "file"
