@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy.typing as npt
 
 from ...bundle.folder import Bundle
 from ...bundle.manifest import MANIFEST_NAME, parse_manifest
-from ...dependencies import import_crf
 from ...errors import AtrousError, BackendError, InputError
 from ..crf_request import choose_crf
 from ..pictures import encode_label_png
@@ -96,10 +94,9 @@ class TritonStep:
         image, raw = self._read(request, "image"), self._read(request, RAW + head)
         wanted = set(request.requested_output_names())
         crf = choose_crf(segmenter.crf, json.loads(request.parameters() or "{}"))
-        options: dict[str, Any] = {"crf": crf is not None, "probabilities": "probabilities" in wanted}
-        if crf is not None and crf != segmenter.crf:
-            options["run_crf"] = partial(import_crf().dense_crf, parameters=crf, threads=self._segmenter.threads)
-        result = segmenter.finish(image, raw, **options)
+        if crf != segmenter.crf:
+            segmenter = segmenter.derive(crf=crf, sizing=segmenter.sizing)
+        result = segmenter.finish(image, raw, probabilities="probabilities" in wanted)
         return dict(_write_outputs(result.labels, result.probabilities, wanted, segmenter.bundle.manifest.palette))
 
     def _test_finish(self) -> None:

@@ -18,6 +18,8 @@ from atrous.errors import AtrousError, BackendError, BundleError, EngineError, I
 from atrous.runtime.export import TritonOptions, export_triton
 from atrous.runtime.export.triton import _name_release as name_release
 from atrous.runtime.export.triton_step import PREPARED, RAW, TritonStep
+from atrous.runtime.segmenter import Segmenter
+from atrous.runtime.tiles.plan import ImagePlan, TilePlan, split_axis
 
 from .. import bundles
 
@@ -173,7 +175,13 @@ def test_labels_of_any_size_need_no_python(tmp_path: Path) -> None:
     assert export_triton(source, tmp_path / "repo") == {"four-colors": ("1/model.onnx", "config.pbtxt")}
 
 
-def test_parameters_of_a_request(bundle: Path, triton: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_parameters_of_a_request(
+    bundle: Path, triton: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_tiles: bool
+) -> None:
+    if in_tiles:  # as for an image whose CRF does not fit the memory
+        tiles = TilePlan(split_axis(30, 30, 0, 8, 8), split_axis(41, 41, 0, 8, 8), False, True, 8, 8, True)
+        monkeypatch.setattr(Segmenter, "plan", lambda *size, **options: ImagePlan(1, 2, tiles, fits=True))
     export_triton(bundle, tmp_path / "repo", TritonOptions(name="m"))
     noisy = np.clip(IMAGE + np.random.default_rng(0).normal(0, 70, IMAGE.shape), 0, 255).astype(np.uint8)
     with runtime.load(bundle, crf=False) as segmenter:
