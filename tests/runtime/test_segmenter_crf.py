@@ -38,6 +38,28 @@ def test_upsampling_inside_the_crf(tmp_path: Path, size: tuple[int, int]) -> Non
         np.testing.assert_array_equal(refiner(segmenter.crf), result.probabilities)
 
 
+@pytest.mark.parametrize("reason", ["half-pixel centers", "probabilities", "resized"])
+def test_upsampling_before_the_crf(tmp_path: Path, reason: str) -> None:
+    """The CRF gets probabilities where its own upsampling would differ."""
+    pytest.importorskip("atrous.runtime.crf._lattice", reason="the CRF extension is not compiled")
+    folder = write_bundle(tmp_path, "lowres", crf=CRF)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if reason == "half-pixel centers":
+        manifest["deploy"]["upsampling"]["align_corners"] = False
+    if reason == "probabilities":
+        manifest["deploy"]["scores_are"] = "probabilities"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    raw = np.random.default_rng(0).dirichlet(np.ones(4), (3, 4)).transpose(2, 0, 1).astype(np.float32)
+    image = make_image(17, 25)
+    with runtime.load(folder, size=(17, 25) if reason != "resized" else (18, 25)) as segmenter:
+        if reason == "resized":
+            raw = np.concatenate([raw, raw[:, -1:]], axis=1)  # of the rows 18 to 25
+        given = segmenter.to_probabilities(segmenter.complete_scores(raw, (17, 25)))
+        result = segmenter.finish(image, raw, probabilities=True)
+        np.testing.assert_array_equal(result.probabilities, segmenter.refine(image, given))
+        assert "scores" in result.timings_ms
+
+
 @pytest.mark.parametrize("tiles", ["none", "CRF", "scores"])
 def test_a_token_stops_the_crf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: str) -> None:
     """A token that was cancelled before leaves one update, with the CRF in tiles or on the whole image."""
