@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 CORE = {"numpy": "numpy", "pillow": "PIL", "pydantic": "pydantic", "click": "click", "rich": "rich"}
 BROKEN_INSTALLATION = 3
-_CONVERT = ("torch", "safetensors", "protobuf", "onnx", "onnxruntime")
 _BACKEND = "onnxruntime|openvino|torch|tensorrt"
 #: the parts that each command needs; of names joined by `|`, one
 NEEDED = {
     "inspect": ("protobuf",),
-    "convert": _CONVERT,
+    "convert": ("torch", "safetensors", "protobuf", "onnx", "onnxruntime"),
     "verify": ("torch", "safetensors", "onnx", "onnxruntime"),
     "precision": ("onnx", "onnx-ir", "onnxruntime"),
     "build": ("tensorrt", "cuda-bindings"),
@@ -36,10 +35,10 @@ NEEDED = {
     "evaluate": (_BACKEND, "dense CRF"),
     "tune-crf": (_BACKEND, "dense CRF"),
     "fetch": ("httpx", "protobuf"),
-    "demo": (*_CONVERT, "dense CRF"),
+    "demo": ("dense CRF",),  # without torch it refines stored scores
     "bench": (_BACKEND, "dense CRF", "mlcommons-loadgen", "psutil"),
 }
-_CONVERTING = ("inspect", "convert", "verify", "precision", "demo")
+_CONVERTING = ("inspect", "convert", "verify", "precision")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -137,3 +137,4 @@ def test_one_backend_of_several_is_enough() -> None:
     assert list_lacking("openvino")["segment"] == ()
     assert list_lacking()["segment"] == ("onnxruntime",)
     assert list_lacking()["inspect"] == ("protobuf",)
+    assert list_lacking()["demo"] == ()
