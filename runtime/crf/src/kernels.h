@@ -87,8 +87,8 @@ struct UnaryJob {
   std::size_t lanes;
   float* rows;         // points x labels
   UnaryRange* ranges;  // per run
-  CoarseGrid coarse;   // with scores: instead of `data`, lanes instead of labels
-  std::size_t width;   // of the image, for `coarse`
+  CoarseGrid coarse;   // read instead of `data` if it has scores; its cells are `lanes` floats long
+  std::size_t width;   // of the image, if `coarse` is read
 };
 
 // Gain times Q of one term, for its splat: pairs of floats, which are multiplied faster here than once per vertex.
