@@ -220,8 +220,14 @@ class Pooling(Operator):
         attributes: dict[str, Any] = {"kernel_shape": list(self.kernel), "strides": list(self.stride)}
         if self._overhangs():
             padded = self._pad(graph, x.name, self.pad, self.pad_end, 0.0)
-            area = graph.constant(float(self.kernel[0] * self.kernel[1]))
-            total = graph.add("Mul", [graph.add("AveragePool", [padded], **attributes), area])
+            area = self.kernel[0] * self.kernel[1]
+            if area > 1:
+                # ONNX Runtime before 1.32 joins Pad and AveragePool, then refuses the pads: keep them apart
+                scaled = graph.add("Mul", [padded, graph.constant(float(area))])
+                total = graph.add("AveragePool", [scaled], **attributes)
+            else:
+                bounds = [0, 0], [2**31 - 1] * 2, [2, 3], self.stride
+                total = graph.add("Slice", [padded, *(graph.constant(values, "int64") for values in bounds)])
             extents = [self._emit_extents(graph, x, axis) for axis in (0, 1)]
             return graph.add("Div", [total, graph.add("Mul", extents)])
         if self.method == "AVE" and any(self.pad):
