@@ -51,7 +51,8 @@ def test_wrong_choices(bundle: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["cuda", "cuda.bindings"])
 def test_without_cuda_bindings(bundle: Path, missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
+    for name in (missing, "cuda.bindings"):  # the latter may have been imported
+        monkeypatch.setitem(sys.modules, name, None)
     gpu.open_driver.cache_clear()
     with pytest.raises(MissingDependencyError, match=r'pip install "atrous\[gpu\]"'):
         runtime.load(bundle, crf_device="cuda")

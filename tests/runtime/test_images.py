@@ -168,7 +168,7 @@ def test_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         read_image(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # 35 pixels: more than twice that
     for ending in ("png", "jpg", "gif", "bmp", "tif", "webp"):
-        size = "too many" if ending == "webp" else "7x5"  # its decoder compares the size itself
+        size = "(too many|7x5)" if ending == "webp" else "7x5"  # the decoder of newer versions compares the size itself
         with pytest.raises(ImageError, match=f"has {size} pixels; the limit is {1 << 26}"):
             read_image(save(tmp_path / f"a.{ending}", RGB))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from atrous import runtime
@@ -80,8 +81,10 @@ def test_a_variant_is_listed_and_runs(bundle: Path, precision: str) -> None:
     variant = opened.manifest.variants[precision]  # type: ignore[index]
     assert variant.file == entry.file == f"deploy.{precision}.onnx"
     assert variant.verification["passed"] is True
-    assert variant.verification["onnxruntime_cpu"]["runs"] is (precision != "bf16")  # type: ignore[index,call-overload]
-    if precision == "bf16":
+    lacks_fp8 = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 32)
+    runs = precision != "bf16" and not (precision == "fp8" and lacks_fp8)
+    assert variant.verification["onnxruntime_cpu"]["runs"] is runs  # type: ignore[index,call-overload]
+    if not runs:
         return
     with runtime.load(bundle, precision=precision, threads=1) as narrow, runtime.load(bundle, threads=1) as wide:
         agreement = float(np.mean(narrow(make_image(41, 49, 1)) == wide(make_image(41, 49, 1))))

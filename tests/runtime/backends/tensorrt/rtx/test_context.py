@@ -59,7 +59,7 @@ def test_the_same_inputs_and_outputs() -> None:
 
 def test_onnxruntime_knows_the_provider() -> None:
     """Without the provider, ONNX Runtime's message names the node and its source."""
-    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    runtime = pytest.importorskip("onnxruntime", "1.24", reason="atrous[rtx] needs onnxruntime 1.24")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4
     with pytest.raises(Exception, match=r"EPContext.*NvTensorRTRTXExecutionProvider"):
