@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ...bundle.crf_parameters import CrfParameters
 from ...errors import CrfInputError
 from . import _lattice
 
@@ -238,6 +239,12 @@ def check_compatibility(value: Any, labels: int) -> tuple[int, FloatArray]:
             "smoothing: negate it (a number smooths when positive, a vector when negative)"
         )
     return values.ndim, values.reshape(-1)
+
+
+def check_parameters(parameters: Any) -> None:
+    """Refuse anything but `CrfParameters`, such as their dictionary."""
+    if not isinstance(parameters, CrfParameters):
+        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
 
 
 def check_unary_arguments(probabilities: Any, scores: Any, padded: Any = None) -> None:

@@ -22,6 +22,7 @@ from .checks import (
     check_image,
     check_integer,
     check_layout,
+    check_parameters,
     check_threads,
     check_unary_arguments,
 )
@@ -176,8 +177,7 @@ def _choose_parameters(parameters: CrfParameters | None, mode: Any, iterations: 
         raise CrfInputError(
             f"parameters and {', '.join(given)} are both given: change parameters (dataclasses.replace)"
         )
-    if not isinstance(parameters, CrfParameters):
-        raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
+    check_parameters(parameters)
     return parameters
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from ...bundle.crf_parameters import BilateralTerm, CrfParameters, GaussianTerm
 from ...errors import CrfInputError
 from . import _lattice
-from .checks import check_fraction, check_grid, check_image, check_integer, check_threads
+from .checks import check_fraction, check_grid, check_image, check_integer, check_parameters, check_threads
 from .terms import Grid, build_grid_lattice
 
 
@@ -106,9 +106,8 @@ class DenseCRF(nn.Module):
             CrfInputError: an argument out of range.
         """
         super().__init__()
-        if not isinstance(parameters, CrfParameters | None):
-            raise CrfInputError(f"parameters must be CrfParameters, got {type(parameters).__name__}: see from_dict")
-        self.settings = parameters or CrfParameters()
+        self.settings = CrfParameters() if parameters is None else parameters
+        check_parameters(self.settings)
         self.clip = None if clip is None else check_fraction(clip, "clip")
         self.labels = check_integer(labels, "labels", 1, 65535)
         self._threads = check_threads(threads)
