@@ -36,11 +36,16 @@ def exclusive(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[
     return call
 
 
+def find_label_dtype(labels: int) -> np.dtype[Any]:
+    """The dtype of an array of labels: uint8, uint16 for more than 256 labels."""
+    return np.dtype(np.uint8 if labels <= 256 else np.uint16)
+
+
 def choose_output(marginals: FloatArray, output: Output) -> npt.NDArray[Any]:
-    """The marginals (L, *shape), or the first label of the highest (*shape): uint8, uint16 for more than 256 labels."""
+    """The marginals (L, *shape), or the first label of the highest (*shape)."""
     if output == "marginals":
         return marginals
-    labels: npt.NDArray[Any] = marginals.argmax(axis=0).astype(np.uint8 if len(marginals) <= 256 else np.uint16)
+    labels: npt.NDArray[Any] = marginals.argmax(axis=0).astype(find_label_dtype(len(marginals)))
     return labels
 
 

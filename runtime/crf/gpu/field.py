@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ....errors import CrfInputError
 from .. import _lattice
+from ..calls import find_label_dtype
 from ..checks import FloatArray, check_integer
 from .arrays import DeviceArray
 from .lattice import DeviceLattice, queue_filter
@@ -223,8 +224,8 @@ class DeviceMeanField:
         return DeviceArray(self._queue, block.address, (self.labels, *shape), np.float32, block)
 
     def labels_on_device(self, shape: tuple[int, ...]) -> DeviceArray:
-        """The label of the highest marginal, uint8, or uint16 for more than 256 labels."""
-        dtype = np.dtype(np.uint8 if self.labels <= 256 else np.uint16)
+        """The label of the highest marginal."""
+        dtype = find_label_dtype(self.labels)
         block = self._queue.allocate(self._points, dtype)
         sizes = (self._points, self.labels, self._lanes)
         self._queue.launch("write_labels", self._points, self._q, *sizes, block)
