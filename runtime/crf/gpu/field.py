@@ -93,8 +93,7 @@ class DeviceMeanField:
         """Set scores (h, w, L) of a coarser grid that covers the padded size of an image of this width."""
         data = self._queue.upload(scores)
         source = UnarySource(data=data.address, label_stride=1, point_stride=self.labels, kind=_SCORES, cap=cap)
-        source.coarse_height, source.coarse_width = scores.shape[:2]
-        source.padded_height, source.padded_width, source.width = padded_height, padded_width, width
+        source.set_coarse_grid(scores.shape[:2], (padded_height, padded_width), width)
         return self._prepare(source, self._points)[:4]
 
     def set_device_unary(
@@ -110,9 +109,7 @@ class DeviceMeanField:
         source.is_half = values.dtype == np.float16
         source.cap, source.clip = -math.log(clip), clip
         if padded is not None:
-            source.coarse_height, source.coarse_width = values.shape[1:]
-            source.padded_height, source.padded_width = padded
-            source.width = width
+            source.set_coarse_grid(values.shape[1:], padded, width)
         return self._prepare(source, self._points)
 
     def _prepare(self, source: UnarySource, count: int) -> tuple[int, float, float, list[float], float]:

@@ -57,6 +57,12 @@ class UnarySource(ctypes.Structure):
         ("clip", ctypes.c_float),
     )
 
+    def set_coarse_grid(self, size: tuple[int, ...], padded: tuple[int, int], width: int) -> None:
+        """Read the values on a grid of this (height, width), which covers the padded size of an image of this width."""
+        self.coarse_height, self.coarse_width = size
+        self.padded_height, self.padded_width = padded
+        self.width = width
+
 
 #: [Range]
 RANGE = np.dtype([("lowest", "f4"), ("highest", "f4"), ("deviation", "f4"), ("unusable", "u4")])
